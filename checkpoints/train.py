@@ -1,0 +1,312 @@
+"""Train the bundled checkpoints on Imagenette, or your own on the same recipe.
+
+    python checkpoints/train.py resnet18-imagenette                       # from scratch, downloads Imagenette
+    python checkpoints/train.py resnet18-imagenette --data imagenette2-160.tar
+    python checkpoints/train.py vit_tiny-imagenette --distill deit_tiny_patch16_224.fb_in1k
+    python checkpoints/train.py resnet18-imagenette --export              # weights, sidecar and history to checkpoints/
+
+Training resumes from the last finished epoch: every epoch seeds itself, so a run that was killed and
+restarted ends with the same history as one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import os
+import random
+import shlex
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data import ImageNetInfo, Mixup, create_transform
+from timm.loss import SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of its folders
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one bundled network is built and trained; everything that `--help` lets a person change starts here."""
+
+    architecture: str
+    arguments: dict  # what `timm.create_model` is given besides the name
+    size: int  # side of the square input the finished network is used at, in pixels
+    sizes: tuple[int, int]  # side while training, first and last epoch; grows in steps of 32 px
+    epochs: int
+    optimizer: dict
+    interpolation: str
+    mixup: float = 0.0
+    erasing: float = 0.25
+    scale: tuple[float, float] = (0.3, 1.0)
+
+
+RECIPES = {
+    "resnet18-imagenette": Recipe(
+        architecture="resnet18",
+        arguments={},
+        size=160,
+        sizes=(96, 128),
+        epochs=26,
+        optimizer={"opt": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+        interpolation="bilinear",
+        mixup=0.2,
+    ),
+    "vit_tiny-imagenette": Recipe(
+        architecture="vit_tiny_patch16_224",
+        arguments={"img_size": 160},
+        size=160,
+        sizes=(128, 160),
+        epochs=14,
+        optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        interpolation="bicubic",
+        erasing=0.0,
+        scale=(0.4, 1.0),
+    ),
+}
+
+
+class Photos(torch.utils.data.Dataset):
+    """Imagenette's photos decoded once and kept in memory (about 1 GB), so an epoch costs no JPEG decoding."""
+
+    def __init__(self, files: list[tuple[Path, int]]) -> None:
+        self.photos = [(Image.open(path).convert("RGB"), label) for path, label in tqdm(files, "decoding", leave=False)]
+        self.transform = None
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int):
+        photo, label = self.photos[index]
+        return self.transform(photo), label
+
+
+@contextlib.contextmanager
+def imagenette(data: str | None) -> Iterator[Path]:
+    """Give the folder that holds `train/` and `val/`: a folder, a tar unpacked for the time being, or a download."""
+    if data is None:
+        from torchvision.datasets import Imagenette
+
+        root = HERE / "runs" / "data"
+        folder = root / "imagenette2-160"
+        if not folder.exists():
+            Imagenette(root, size="160px", download=True)
+        yield folder
+    elif Path(data).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(data) as archive:
+                archive.extractall(folder, filter="data")
+            yield next(Path(folder).glob("**/train")).parent
+    else:
+        yield next(Path(data).glob("**/train")).parent
+
+
+def photos(folder: Path, split: str) -> Photos:
+    files = [(path, label) for label, wnid in enumerate(LABELS) for path in sorted((folder / split / wnid).iterdir())]
+    return Photos(files)
+
+
+def build(recipe: Recipe) -> torch.nn.Module:
+    dynamic = (
+        {"dynamic_img_size": True} if "img_size" in recipe.arguments else {}
+    )  # position embeddings follow the size
+    return timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments, **dynamic)
+
+
+def size_at(recipe: Recipe, epoch: int, epochs: int) -> int:
+    first, last = recipe.sizes
+    return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
+
+
+class Teacher:
+    """A frozen network whose logits or block outputs the student learns to reproduce (Hinton 2015; Romero 2015)."""
+
+    def __init__(self, name: str, weights: str | None, on: str, device: torch.device) -> None:
+        extra = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
+        self.model = timm.create_model(name, pretrained=True, dynamic_img_size=True, **extra).eval().to(device)
+        self.model.requires_grad_(False)
+        self.on = on
+        info = ImageNetInfo()
+        self.classes = [info.label_names().index(wnid) for wnid in LABELS]  # our ten among its thousand
+
+    def loss(self, student: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's logits, and how far it is from the teacher on these images."""
+        if self.on == "logits":
+            with torch.no_grad():
+                wanted = self.model(images)[:, self.classes].float().softmax(-1)
+            logits = student(images)
+            return logits, F.cross_entropy(logits.float(), wanted)
+        keep = {"norm": False, "output_fmt": "NLC", "return_prefix_tokens": True}
+        with torch.no_grad():
+            _, wanted = self.model.forward_intermediates(images, **keep)
+        last, got = student.forward_intermediates(images, **keep)
+        gaps = [
+            F.smooth_l1_loss(F.layer_norm(a.float(), a.shape[-1:]), F.layer_norm(b.float(), b.shape[-1:]))
+            for one, other in zip(got, wanted, strict=True)  # per block: (patch tokens, class token)
+            for a, b in zip(one, other, strict=True)
+        ]
+        return student.forward_head(last), 4.0 * torch.stack(gaps).mean()
+
+
+@torch.inference_mode()
+def accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[float, float]:
+    """Top-1 accuracy in percent and mean cross-entropy."""
+    right = total = loss = 0.0
+    for images, labels in loader:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model(images.to(device, memory_format=torch.channels_last))
+        logits, labels = logits.float(), labels.to(device)
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        right += (logits.argmax(1) == labels).sum().item()
+        total += len(labels)
+    return 100 * right / total, loss / total
+
+
+def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    run = options.runs / name
+    run.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    epochs = options.epochs or recipe.epochs
+    with imagenette(options.data) as folder:
+        data, val = photos(folder, "train"), photos(folder, "val")
+    val.transform = create_transform(recipe.size, interpolation=recipe.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
+    batches = {"batch_size": options.batch, "num_workers": options.workers}
+    checks = torch.utils.data.DataLoader(val, **batches)
+
+    torch.manual_seed(options.seed)
+    model = build(recipe).to(device, memory_format=torch.channels_last)
+    average = ModelEmaV3(model, decay=0.998, use_warmup=True)
+    optimizer = create_optimizer_v2(model, **recipe.optimizer)
+    steps = len(data) // options.batch
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=epochs * steps, warmup_t=steps, warmup_lr_init=1e-4, warmup_prefix=True, t_in_epochs=False
+    )
+    mixup = Mixup(mixup_alpha=recipe.mixup, label_smoothing=0.1, num_classes=len(LABELS))
+    criterion = SoftTargetCrossEntropy()
+    teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, device) if options.distill else None
+
+    history: list[dict] = []
+    state_file = run / "last.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        average.module.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = state["history"]
+        print(f"resuming {name} after epoch {len(history)}")
+
+    for epoch in range(len(history), epochs):
+        started = time.monotonic()
+        seed = options.seed * 1000 + epoch  # every epoch seeds itself: a resumed run repeats the uninterrupted one
+        torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
+        size = size_at(recipe, epoch, epochs)
+        data.transform = create_transform(
+            size,
+            is_training=True,
+            scale=recipe.scale,
+            interpolation=recipe.interpolation,
+            color_jitter=None,
+            re_prob=recipe.erasing,
+            mean=MEAN,
+            std=STD,
+        )
+        loader = torch.utils.data.DataLoader(data, shuffle=True, drop_last=True, **batches)
+        model.train()
+        sums = {"loss": 0.0, "right": 0.0}
+        for step, (images, labels) in enumerate(tqdm(loader, f"epoch {epoch + 1}/{epochs} at {size} px", leave=False)):
+            count = epoch * steps + step
+            schedule.step_update(count)
+            images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
+            if recipe.mixup:
+                images, targets = mixup(images, labels)
+            else:
+                targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
+            with torch.autocast(device.type, torch.bfloat16):
+                logits, apart = teacher.loss(model, images) if teacher else (model(images), 0.0)
+            loss = criterion(logits.float(), targets) + apart
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0 if teacher else 5.0)
+            optimizer.step()
+            average.update(model, step=count)
+            sums["loss"] += loss.item() / steps
+            sums["right"] += (logits.argmax(1) == labels).float().mean().item() / steps
+        top1, val_loss = accuracy(average.module.eval(), checks, device)
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "size": size,
+                "lr": round(optimizer.param_groups[0]["lr"], 6),
+                "train_loss": round(sums["loss"], 4),
+                "train_top1": round(100 * sums["right"], 2),  # on augmented photos, before averaging the weights
+                "val_loss": round(val_loss, 4),
+                "val_top1": round(top1, 2),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+        )
+        state = {
+            "model": model.state_dict(),
+            "average": average.module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": history,
+            "command": "python checkpoints/train.py " + shlex.join(sys.argv[1:]),
+        }
+        torch.save(state, state_file.with_suffix(".tmp"))
+        os.replace(state_file.with_suffix(".tmp"), state_file)  # a kill leaves the old file or the new one, never half
+        write_history(run / "history.csv", history)
+        print(history[-1], flush=True)
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, history[0])
+        table.writeheader()
+        table.writerows(history)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES, help="which bundled checkpoint")
+    parser.add_argument("--data", help="a folder or tar with train/ and val/; downloaded when left out")
+    parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where unfinished training is kept")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--distill", metavar="TEACHER", help="a timm model to learn from besides the labels")
+    parser.add_argument("--teacher-weights", metavar="FILE", help="its weights, when not downloaded")
+    parser.add_argument("--distill-on", choices=("features", "logits"), default="features")
+    options = parser.parse_args()
+    train(options.name, RECIPES[options.name], options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What every test shares: one thread, no network, and the folder of real data where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported anywhere
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never waits for a hub
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signatures are checked while tests run
+
+torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real weights and photos; a test that needs it is skipped, saying so, where it is not set."""
+    folder = os.environ.get("VIZLIB_DATA")
+    if not folder:
+        pytest.skip("VIZLIB_DATA is not set, so there are no real weights and photos to test on")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cheetah():
+    """A real photo that comes with gradio: a cheetah, 1.4 : 1."""
+    import gradio.media
+
+    import vizlib
+
+    return vizlib.open_image(gradio.media.get_image("cheetah.jpg"))
+
+
+@pytest.fixture(scope="session")
+def tower():
+    """A real photo that comes with gradio: the Eiffel tower."""
+    import gradio.media
+
+    import vizlib
+
+    return vizlib.open_image(gradio.media.get_image("tower.jpg"))

@@ -1,0 +1,40 @@
+"""See why a vision model decided what it decided.
+
+import vizlib
+
+model = vizlib.load("resnet18-imagenette")
+photo = vizlib.open_image("church.jpg")
+model.predict(photo)
+vizlib.explain(model, photo, method="grad-cam").save("why.png")
+"""
+
+from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
+from vizlib.images import open_image
+from vizlib.kernels import kernels
+from vizlib.methods.registry import explain, explain_all, methods, run_for_all
+from vizlib.model import Model
+from vizlib.models import load, models, wrap
+from vizlib.results import Attribution, Prediction, Run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attribution",
+    "ImageError",
+    "MethodError",
+    "Model",
+    "ModelError",
+    "Prediction",
+    "Run",
+    "TargetError",
+    "VizlibError",
+    "explain",
+    "explain_all",
+    "kernels",
+    "load",
+    "methods",
+    "models",
+    "open_image",
+    "run_for_all",
+    "wrap",
+]

@@ -1,0 +1,145 @@
+"""The model families vizlib knows its way around in: one table, one row each.
+
+A family tells where a network keeps its stages, its first kernels and its tokens. To add one, add a row to `FAMILIES`;
+everything else (which methods fit, what the dashboard offers) is read from here. A network of no known family still
+gets every method that needs no more than its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import timm.models.resnet
+import timm.models.vision_transformer
+import torchvision.models.resnet
+import torchvision.models.vision_transformer
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a transformer's tokens are: a few with a name, then the photo's patches row by row."""
+
+    names: tuple[str, ...]  # the prefix tokens: "class", "distillation", "register 1", ...
+    grid: Size  # rows, columns of patches
+    read: tuple[int, ...]  # tokens the classifier reads; empty when it reads all patches
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens come before the first patch."""
+        return len(self.names)
+
+    @property
+    def count(self) -> int:
+        """How many tokens there are in all."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to find one's way in the networks of one kind."""
+
+    name: str
+    recognises: Callable[[nn.Module], bool]
+    stages: Callable[[nn.Module], tuple[str, ...]]  # layers whose output is a picture, shallow to deep
+    cam_layer: Callable[[nn.Module], str]  # the deepest layer whose places still carry gradient
+    first_kernels: Callable[[nn.Module], str]  # the convolution that reads the pixels
+    tokens: Callable[[nn.Module, Size], Tokens] | None = None
+    position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
+
+
+def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
+    return ("layer1", "layer2", "layer3", "layer4")
+
+
+def _resnet_kernels(module: nn.Module) -> str:
+    stem = module.get_submodule("conv1")  # timm's deep stems put three convolutions here
+    return "conv1" if isinstance(stem, nn.Conv2d) else "conv1.0"
+
+
+def _timm_vit_tokens(module, size: Size) -> Tokens:
+    names = ("class",) if module.cls_token is not None else ()
+    if hasattr(module, "dist_token"):
+        names += ("distillation",)
+    names += tuple(f"register {i + 1}" for i in range(module.num_prefix_tokens - len(names)))
+    down, right = module.patch_embed.proj.stride
+    if not names or module.global_pool not in ("token", ""):
+        read = ()
+    else:
+        read = (0, 1) if "distillation" in names else (0,)
+    return Tokens(names, (size[0] // down, size[1] // right), read)
+
+
+def _timm_vit_cam_layer(module) -> str:
+    # A classifier that reads only the class token leaves the last block's patch tokens with a gradient of exactly 0.
+    last = len(module.blocks) - 1
+    return f"blocks.{last - 1 if module.global_pool == 'token' and last else last}"
+
+
+def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
+    if module.pos_embed is None:
+        return None
+    rows, columns = module.patch_embed.grid_size
+    return module.pos_embed[0, -rows * columns :].detach(), (rows, columns)
+
+
+def _torchvision_vit_tokens(module, size: Size) -> Tokens:
+    return Tokens(("class",), (size[0] // module.patch_size, size[1] // module.patch_size), (0,))
+
+
+def _torchvision_vit_position(module) -> tuple[Tensor, Size]:
+    side = module.image_size // module.patch_size
+    return module.encoder.pos_embedding[0, 1:].detach(), (side, side)
+
+
+FAMILIES = (
+    Family(
+        name="ResNet",
+        recognises=lambda module: isinstance(module, (timm.models.resnet.ResNet, torchvision.models.resnet.ResNet)),
+        stages=_resnet_stages,
+        cam_layer=lambda module: "layer4",
+        first_kernels=_resnet_kernels,
+    ),
+    Family(
+        name="ViT",
+        recognises=lambda module: isinstance(module, timm.models.vision_transformer.VisionTransformer),
+        stages=lambda module: tuple(f"blocks.{i}" for i in range(len(module.blocks))),
+        cam_layer=_timm_vit_cam_layer,
+        first_kernels=lambda module: "patch_embed.proj",
+        tokens=_timm_vit_tokens,
+        position_embedding=_timm_vit_position,
+    ),
+    Family(
+        name="ViT (torchvision)",
+        recognises=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
+        stages=lambda module: tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children()),
+        cam_layer=lambda module: f"encoder.layers.encoder_layer_{max(len(module.encoder.layers) - 2, 0)}",
+        first_kernels=lambda module: "conv_proj",
+        tokens=_torchvision_vit_tokens,
+        position_embedding=_torchvision_vit_position,
+    ),
+)
+
+
+def family_of(module: nn.Module) -> Family | None:
+    """The row of `FAMILIES` that knows this network, if any."""
+    return next((family for family in FAMILIES if family.recognises(module)), None)
+
+
+def as_picture(activation: Tensor, tokens: Tokens | None) -> Float[Tensor, "channels rows columns"] | None:
+    """A layer's output laid out as pictures, one a channel; patch tokens go back to their places in the photo.
+
+    `None` for an output that has no places, such as pooled features or logits.
+    """
+    if activation.ndim == 4:
+        return activation[0]
+    if activation.ndim == 3 and tokens is not None:
+        rows, columns = tokens.grid
+        extra = activation.shape[1] - rows * columns
+        if extra in (0, tokens.prefix):  # the patch embedding's output has no prefix tokens yet
+            return activation[0, extra:].T.unflatten(1, (rows, columns))  # (tokens, c) -> (c, rows, columns)
+    return None

@@ -1,0 +1,49 @@
+"""What a network brings to every photo: its first kernels, and how a transformer's places resemble each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vizlib.errors import ModelError
+from vizlib.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The weights that read the pixels; raw, on the CPU."""
+
+    layer: str
+    weights: Float[Tensor, "kernels colours height width"]
+    position_similarity: Float[Tensor, "rows columns rows columns"] | None  # cosine, -1..1; None without embeddings
+
+
+def kernels(model: Model) -> Kernels:
+    """The first convolution's kernels, or a transformer's patch embedding, and its position-embedding similarity.
+
+    `position_similarity[r, c]` is the cosine between the embedding of the patch in row `r`, column `c` and every other
+    (Dosovitskiy et al. 2021, figure 7).
+
+    Raises: ModelError for a network without a convolution that reads colours.
+    """
+    module = model.module
+    if model.family is not None:
+        name = model.family.first_kernels(module)
+    else:
+        convolutions = (n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+        name = next(convolutions, None)
+        if name is None:
+            raise ModelError(
+                f"{model.name} has no convolution that reads the three colours, so it has no kernels to show"
+            )
+    weights = module.get_submodule(name).weight.detach().float().cpu().clone()
+    embedding = model.family.position_embedding(module) if model.family is not None else None
+    return Kernels(name, weights, None if embedding is None else _similarity(*embedding))
+
+
+def _similarity(embedding: Float[Tensor, "patches width"], grid: tuple[int, int]) -> Tensor:
+    unit = F.normalize(embedding.float().cpu(), dim=-1)
+    return (unit @ unit.T).unflatten(1, grid).unflatten(0, grid)  # (patches, patches) -> (rows, columns, rows, columns)

@@ -1,0 +1,1 @@
+"""The attribution methods: one file a kind, one row a method, all read from `registry`."""

@@ -1,0 +1,154 @@
+"""Methods that read a transformer's attention weights."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vizlib.errors import MethodError, did_you_mean
+from vizlib.families import Tokens
+from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs
+from vizlib.model import Model
+
+Query = str | tuple[int, int] | None
+
+
+def patch_index(tokens: Tokens, query: Query) -> list[int]:
+    """The tokens meant by a name ("class"), a patch (row, column), or `None` for those the classifier reads.
+
+    Raises: MethodError for a token this model does not have.
+    """
+    rows, columns = tokens.grid
+    if query is None:
+        return list(tokens.read) or list(range(tokens.prefix, tokens.count))
+    if isinstance(query, str):
+        if query not in tokens.names:
+            hint = did_you_mean(query, tokens.names) if tokens.names else "it has only patches, named (row, column)"
+            raise MethodError(f"this model has no token {query!r}; {hint}")
+        return [tokens.names.index(query)]
+    row, column = (int(value) for value in query)
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise MethodError(f"there is no patch {(row, column)}; the grid has {rows} rows and {columns} columns")
+    return [tokens.prefix + row * columns + column]
+
+
+def from_token(weights: Float[Tensor, "token token"], tokens: Tokens, query: Query) -> Float[Tensor, "rows columns"]:
+    """How much of each patch reaches a token: its row, laid out on the grid; the mean row for several tokens."""
+    row = weights[patch_index(tokens, query)].mean(0)
+    return row[tokens.prefix :].unflatten(0, tokens.grid)
+
+
+def maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
+    """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out."""
+    tokens = evidence.model.tokens
+    return {
+        name: weights.detach()
+        for name, weights in evidence.run.attention.items()
+        if tokens is not None and weights.shape[-2:] == (tokens.count, tokens.count)
+    }
+
+
+def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:
+    found = maps(evidence)
+    name = layer or list(found)[-1]
+    if name not in found:
+        raise MethodError(f"{name!r} computes no attention here; {did_you_mean(str(name), found)}")
+    weights = found[name][0]  # (heads, query, key)
+    if head == "mean":
+        chosen = weights.mean(0)
+    elif head == "max":
+        chosen = weights.amax(0)
+    elif str(head).isdigit() and int(head) < len(weights):
+        chosen = weights[int(head)]
+    else:
+        raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
+    return from_token(chosen, evidence.model.tokens, query)
+
+
+def rollout(layers: list[Float[Tensor, "heads token token"]]) -> Float[Tensor, "token token"]:
+    """How much of each input token is in each output token, if attention and the residual share evenly."""
+    mixed = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
+    same = mixed
+    for weights in layers:
+        step = 0.5 * weights.mean(0) + 0.5 * same
+        mixed = (step / step.sum(-1, keepdim=True)) @ mixed
+    return mixed
+
+
+def relevance(
+    layers: list[Float[Tensor, "heads token token"]], gradients: list[Float[Tensor, "heads token token"]]
+) -> Float[Tensor, "token token"]:
+    """Equations 5 and 6 of Chefer et al. 2021b for self-attention: R = R + mean_heads((gradient * A)+) R."""
+    total = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
+    for weights, gradient in zip(layers, gradients, strict=True):
+        total = total + (gradient * weights).clamp(min=0).mean(0) @ total
+    return total
+
+
+def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
+    return from_token(rollout([weights[0] for weights in maps(evidence).values()]), evidence.model.tokens, query)
+
+
+def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
+    found = maps(evidence)
+    gradients = [evidence.attention_gradients[name][0] for name in found]
+    total = relevance([weights[0] for weights in found.values()], gradients)
+    return from_token(total, evidence.model.tokens, query)
+
+
+def _has_attention(model: Model) -> str | None:
+    if model.tokens is None:
+        return "it follows attention between patches, and this model is no transformer vizlib knows"
+    return None
+
+
+QUERY = Knob(
+    None,
+    "whose attention: a token's name, a patch (row, column), or the tokens the classifier reads",
+    lambda m: m.tokens.names,
+    open=True,
+)
+LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
+
+METHODS = (
+    Method(
+        name="raw-attention",
+        paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
+        means="Bright patches are those this token reads from in this layer.",
+        means_not="Attention says where a token looks, not what it does with what it finds there, and it knows no class.",
+        needs=lambda model, knobs: Needs(attention=True),
+        heat=_raw_attention,
+        fits=_has_attention,
+        knobs={
+            "layer": LAYER,
+            "head": Knob("mean", "one head by number, their mean or their max", ("mean", "max"), open=True),
+            "query": QUERY,
+        },
+        of_class=False,
+        patches=True,
+    ),
+    Method(
+        name="attention-rollout",
+        paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
+        means="Bright patches are those that reach the answer when attention is followed through all layers.",
+        means_not="It treats every head as equally important and knows no class, so it shows what is salient, not why this class.",
+        needs=lambda model, knobs: Needs(attention=True),
+        heat=_rollout,
+        fits=_has_attention,
+        knobs={"query": QUERY},
+        of_class=False,
+        patches=True,
+    ),
+    Method(
+        name="attention-relevance",
+        paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
+        means="Bright patches are those whose attention, followed through all layers, raised this class's score.",
+        means_not="It follows attention only; what the MLP blocks did on the way is not in the picture.",
+        needs=lambda model, knobs: Needs(attention=True, attention_gradients=True),
+        heat=_relevance,
+        fits=_has_attention,
+        knobs={"query": QUERY, "score": SCORE},
+        patches=True,
+    ),
+)

@@ -1,0 +1,67 @@
+"""Methods that read the gradient at the pixels."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs, fits_all
+from vizlib.model import Model
+
+CHANNELS = Knob("max", "how the three colour channels become one value", ("max", "mean", "norm"))
+
+
+def _over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
+    size = gradient[0].abs()
+    if channels == "norm":
+        return size.norm(dim=0)
+    return size.amax(0) if channels == "max" else size.mean(0)
+
+
+def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
+    return _over_channels(evidence.image_gradient, channels)
+
+
+def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
+    return (evidence.run.image.detach() * evidence.image_gradient)[0].sum(0)
+
+
+def _has_relu(model: Model) -> str | None:
+    if any(isinstance(part, nn.ReLU) for part in model.module.modules()):
+        return None
+    return "it changes how gradients pass a ReLU, and this model has none"
+
+
+METHODS = (
+    Method(
+        name="saliency",
+        paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
+        means="Bright pixels are those whose smallest change would move the class's score the most.",
+        means_not="It does not say whether a pixel speaks for or against the class, only that the score is sensitive to it.",
+        needs=lambda model, knobs: Needs(image_gradient=True),
+        heat=_saliency,
+        fits=fits_all,
+        knobs={"channels": CHANNELS, "score": SCORE},
+    ),
+    Method(
+        name="input-x-gradient",
+        paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box, 2016",
+        means="Each pixel's share of the score, to first order: warm pixels raised it, cold pixels lowered it.",
+        means_not="Pixels near the dataset's mean colour count as nothing, however important the object there is.",
+        needs=lambda model, knobs: Needs(image_gradient=True),
+        heat=_input_x_gradient,
+        fits=fits_all,
+        knobs={"score": SCORE},
+        signed=True,
+    ),
+    Method(
+        name="guided-backprop",
+        paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
+        means="The fine structure that excited the network, followed back along paths that only ever excite.",
+        means_not="It hardly depends on the class or on the last layers' weights (Adebayo et al. 2018): it shows edges the network can see, not its reasons.",
+        needs=lambda model, knobs: Needs(image_gradient=True, rule="guided"),
+        heat=_saliency,
+        fits=_has_relu,
+        knobs={"channels": CHANNELS, "score": SCORE},
+    ),
+)

@@ -1,0 +1,52 @@
+"""What is wrong with a picture, or worth knowing about it, in plain words."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vizlib.methods.base import Evidence, Method, Settings
+
+MOSTLY_SEEN = 0.8  # below this share of the photo a person should be told what is missing
+UNSURE = 0.5  # a top class below this probability is a guess
+
+
+def notes_on(
+    heat: Tensor, evidence: Evidence, method: Method, knobs: Settings, target: int, against: int | None
+) -> tuple[str, ...]:
+    """The notes a result carries besides its run's."""
+    notes = []
+    label = evidence.model.labels[target]
+    if not heat.isfinite().all():
+        notes.append("The map holds values that are not finite, so it cannot be trusted.")
+    elif not heat.any():
+        zero = [name for name, gradient in evidence.layer_gradients.items() if not gradient.any()]
+        if zero:
+            notes.append(f"The map is empty: the score does not depend on {zero[0]}, so its gradient is exactly zero.")
+        else:
+            notes.append(f"The map is empty: nothing here speaks for {label}.")
+    chances = evidence.run.logits[0].detach().softmax(-1)
+    top = int(chances.argmax())
+    if method.of_class and target != top:
+        rank = int((chances > chances[target]).sum()) + 1
+        notes.append(
+            f"The model's answer is {evidence.model.labels[top]} ({_percent(chances[top])}); "
+            f"{label} is only number {rank} ({_percent(chances[target])})."
+        )
+    elif target == top and chances[top] < UNSURE:
+        notes.append(f"The model is unsure: it gives its best guess {_percent(chances[top])}.")
+    if against is not None:
+        if not method.of_class:
+            notes.append(f"{method.name} knows no class, so there is nothing to set against another.")
+        elif against == target:
+            notes.append("A class against itself leaves nothing.")
+    if knobs.get("score") == "probability" and chances[target] > 0.99:
+        notes.append("The softmax is saturated here, so this gradient is nearly zero everywhere; the logit's is not.")
+    seen = evidence.run.geometry.seen_fraction
+    if seen < MOSTLY_SEEN:
+        notes.append(f"The model saw {_percent(seen)} of the photo; the rest was cropped away and is dimmed.")
+    return tuple(notes)
+
+
+def _percent(share) -> str:
+    share = 100 * float(share)
+    return "under 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"

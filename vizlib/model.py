@@ -1,0 +1,181 @@
+"""A network together with what is needed to show it a photo, and what it answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vizlib.capture import evaluation_twin, watch
+from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
+from vizlib.families import Family, Tokens
+from vizlib.images import Preprocessing, open_image
+from vizlib.layers import Layer, survey, table
+from vizlib.results import Prediction, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network and what is needed to show it a photo; the network itself is never changed."""
+
+    module: nn.Module
+    name: str
+    labels: Sequence[str]
+    preprocessing: Preprocessing
+    family: Family | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.preprocessing.input_size
+        family = self.family.name if self.family else type(self.module).__name__
+        return f"<Model {self.name}: {family}, {len(self.labels)} classes, input {height} x {width}>"
+
+    @cached_property
+    def _survey(self) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
+        with self._plain_errors():
+            return survey(self._evaluated(), self.preprocessing.input_size)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer in the order it stands: name, class, output shape, parameters, FLOPs of one photo."""
+        return self._survey[0]
+
+    @property
+    def attention_layers(self) -> tuple[str, ...]:
+        """Names of the layers that compute softmax attention, in the order they run."""
+        return self._survey[1]
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the network answers with."""
+        return self._survey[2]
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """What the tokens are, for a transformer of a known family."""
+        tokens = self.family and self.family.tokens
+        return tokens(self.module, self.preprocessing.input_size) if tokens else None
+
+    @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """Layers whose output is a picture, shallow to deep; for an unknown family the last of each resolution."""
+        if self.family is not None:
+            return self.family.stages(self.module)
+        places = {layer.shape[1:]: layer.name for layer in self.layers if len(layer.shape) == 3 and layer.shape[1] > 1}
+        return tuple(places.values())
+
+    @property
+    def cam_layer(self) -> str | None:
+        """The layer class activation maps are drawn from unless told otherwise; `None` where nothing has places."""
+        if self.family is not None:
+            return self.family.cam_layer(self.module)
+        return self.stages[-1] if self.stages else None
+
+    def summary(self) -> str:
+        """The layers as a table: names, classes, output shapes, parameters, MFLOPs."""
+        return table(self.layers)
+
+    def tensor(self, photo: Image.Image) -> Tensor:
+        """The photo as the network is shown it: "1 3 h w", normalised, on its device and in its type."""
+        parameter = next(self.module.parameters(), torch.zeros(()))
+        return self.preprocessing.tensor(photo).to(parameter.device, parameter.dtype)
+
+    def predict(self, photo, top: int = 5) -> list[Prediction]:
+        """The `top` likeliest classes, likeliest first.
+
+        Raises: ImageError, ModelError.
+        """
+        image = self.tensor(open_image(photo))
+        with self._plain_errors(), torch.no_grad():
+            logits = self._logits(self._evaluated(), image)
+        return self.ranking(logits, top)
+
+    def ranking(self, logits: Tensor, top: int = 5) -> list[Prediction]:
+        """Logits "1 classes" as predictions, likeliest first."""
+        logits = logits[0].detach().float().cpu()
+        chances = logits.softmax(-1)
+        best = chances.topk(min(max(top, 1), len(chances))).indices.tolist()
+        return [Prediction(i, self.labels[i], chances[i].item(), logits[i].item()) for i in best]
+
+    def run(self, photo, layers: Sequence[str] = (), attention: bool = False) -> Run:
+        """Show the network one photo and keep what happened, with everything gradients need.
+
+        `layers` are the names whose output is kept; with `attention` every attention layer's weights are.
+
+        Raises: ImageError, ModelError (an unknown layer, an input the network refuses).
+        """
+        photo = open_image(photo)
+        module = self._evaluated()
+        image = self.tensor(photo).requires_grad_()
+        with self._plain_errors(), torch.inference_mode(False), torch.enable_grad():
+            with watch(module, layers, attention=attention) as seen:
+                logits = self._logits(module, image)
+        notes = tuple(photo.info.get("notes", ()))
+        if module is not self.module:
+            notes += ("The model was in training mode; it was run as in evaluation, and left in training mode.",)
+        if not logits.isfinite().all():
+            notes += ("The model's answer holds values that are not finite, so no picture of it can be trusted.",)
+        geometry = self.preprocessing.geometry(photo)
+        return Run(image, logits, seen.activations, seen.attention, geometry, photo, notes, seen)
+
+    def target(self, target: int | str | None, logits: Tensor) -> int:
+        """The class meant by an index, a label, one of a label's comma-separated names, or `None` for the top class.
+
+        Raises: TargetError, naming what was meant perhaps.
+        """
+        if target is None:
+            return int(logits[0].argmax())
+        count = len(self.labels)
+        if isinstance(target, str) and not target.strip().lstrip("-").isdigit():
+            return _by_label(target, self.labels)
+        index = int(target)
+        if not 0 <= index < count:
+            raise TargetError(f"there is no class {index}; this model's classes are 0 to {count - 1}")
+        return index
+
+    def _evaluated(self) -> nn.Module:
+        """The network itself, or its twin in evaluation mode if any part of it is in training mode."""
+        if any(part.training for part in self.module.modules()):
+            return evaluation_twin(self.module)
+        return self.module
+
+    def _logits(self, module: nn.Module, image: Tensor) -> Tensor:
+        output = module(image)
+        logits = getattr(output, "logits", output)  # Hugging Face models answer with an object
+        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.labels)):
+            given = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(
+                f"{self.name} answers with {given}; expected one logit for each of {len(self.labels)} classes"
+            )
+        return logits
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Say in one sentence what a network complains about in many lines."""
+        try:
+            yield
+        except VizlibError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            height, width = self.preprocessing.input_size
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{self.name} cannot be run on a {height} x {width} input: {reason}") from error
+
+
+def _by_label(wanted: str, labels: Sequence[str]) -> int:
+    """The one class with this label, or with this name among its comma-separated ones, whatever the case."""
+    wanted = wanted.strip().lower()
+    whole = [i for i, label in enumerate(labels) if label.lower() == wanted]
+    named = [i for i, label in enumerate(labels) if wanted in (name.strip() for name in label.lower().split(","))]
+    found = whole or named
+    if len(found) == 1:
+        return found[0]
+    if found:  # ImageNet has two cranes and two maillots
+        several = ", ".join(f"{i} ({labels[i]})" for i in found)
+        raise TargetError(f"{wanted!r} names {len(found)} classes: {several}; give the number")
+    names = [name.strip() for label in labels for name in label.lower().split(",")]
+    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(wanted, names)}")

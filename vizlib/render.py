@@ -1,0 +1,144 @@
+"""From raw values to pictures: the only file that rescales or colours."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+
+Limits = tuple[float, float]
+SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"  # perceptually uniform; never jet, whose bands are not in the data
+ROBUST = 99.5  # per cent of the values that fit on the scale: one hot pixel must not darken all others
+UNSEEN = 0.35  # brightness of what the model never saw
+GAP = 2  # pixels between the pictures of a grid
+
+
+@cache
+def palette(name: str) -> UInt8[np.ndarray, "256 3"]:
+    """A matplotlib colour map as a table of 256 colours.
+
+    Raises: ValueError for a name matplotlib does not know.
+    """
+    from matplotlib import colormaps  # here, so that `import vizlib` stays quick
+
+    if name not in colormaps:
+        raise ValueError(f"matplotlib has no colour map {name!r}; try {SEQUENTIAL}, viridis, cividis or {DIVERGING}")
+    return (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def limits_of(values: np.ndarray, *, signed: bool) -> Limits:
+    """The values at the two ends of the colour map; symmetric about 0 for signed values, NaN left out.
+
+    The top end is the 99.5th percentile, so that a single hot pixel does not darken all others.
+    """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (-1.0, 1.0) if signed else (0.0, 1.0)
+    if signed:
+        top = float(np.percentile(np.abs(values), ROBUST)) or float(np.abs(values).max()) or 1.0
+        return -top, top
+    low, top = float(values.min()), float(np.percentile(values, ROBUST))
+    if top <= low:
+        top = float(values.max())
+    return (low, top) if top > low else (low, low + 1.0)
+
+
+def scaled(values: np.ndarray, limits: Limits) -> Float[np.ndarray, "..."]:
+    """Values as 0..1 between the limits; what lies beyond is clipped, NaN stays NaN."""
+    low, high = limits
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+def coloured(
+    values: Float[np.ndarray, "h w"], *, signed: bool, colormap: str | None = None, limits: Limits | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A map in false colours; NaN in grey."""
+    limits = limits or limits_of(values, signed=signed)
+    share = scaled(values, limits)
+    table = palette(colormap or (DIVERGING if signed else SEQUENTIAL))
+    colours = table[np.nan_to_num(share * 255).round().astype(np.uint8)]
+    colours[np.isnan(share)] = 128
+    return colours
+
+
+def overlay(
+    photo: Image.Image,
+    heat: Float[np.ndarray, "H W"],
+    *,
+    signed: bool = False,
+    opacity: float = 0.75,
+    colormap: str | None = None,
+    limits: Limits | None = None,
+) -> Image.Image:
+    """The photo with the heat upon it, at the photo's own size; what the model never saw (NaN) is dimmed and grey.
+
+    Strong values cover the photo, weak ones let it through, so what is cold stays recognisable.
+    """
+    limits = limits or limits_of(heat, signed=signed)
+    share = scaled(heat, limits)
+    strength = np.abs(2 * share - 1) if signed else share
+    cover = (opacity * np.nan_to_num(strength) ** 0.6)[..., None].astype(np.float32)
+    pixels = np.asarray(photo, dtype=np.float32)
+    picture = pixels * (1 - cover) + coloured(heat, signed=signed, colormap=colormap, limits=limits) * cover
+    unseen = np.isnan(heat)
+    picture[unseen] = pixels[unseen].mean(-1, keepdims=True) * UNSEEN
+    return Image.fromarray(picture.round().astype(np.uint8))
+
+
+def outlined(picture: Image.Image, box: tuple[float, float, float, float], colour: str = "#ffffff") -> Image.Image:
+    """The picture with a frame around a box given as top, left, bottom, right in pixels."""
+    top, left, bottom, right = box
+    width = max(1, round(min(picture.size) / 200))
+    copy = picture.copy()
+    draw = ImageDraw.Draw(copy)
+    draw.rectangle((left - width, top - width, right + width - 1, bottom + width - 1), outline="#000000", width=width)
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+    return copy
+
+
+def sheet(
+    maps: Float[np.ndarray, "n h w"],
+    *,
+    signed: bool = False,
+    shared: bool = True,
+    cell: int = 96,
+    columns: int | None = None,
+    colormap: str | None = None,
+) -> Image.Image:
+    """Many maps side by side, on one scale, or with `shared=False` each on its own. `cell` is a map's side in pixels."""
+    common = limits_of(maps, signed=signed) if shared else None
+    return tiles([coloured(one, signed=signed, limits=common, colormap=colormap) for one in maps], cell, columns)
+
+
+def kernel_sheet(weights: Float[np.ndarray, "n c h w"], *, cell: int = 48, columns: int | None = None) -> Image.Image:
+    """Kernels as pictures on one scale: grey is 0, and a kernel over three colours is shown in those colours."""
+    top = float(np.abs(weights).max()) or 1.0
+    if weights.shape[1] != 3:
+        flat = weights.mean(1)
+        return sheet(flat, signed=True, cell=cell, columns=columns)
+    colours = scaled(weights, (-top, top)).transpose(0, 2, 3, 1) * 255
+    return tiles(list(colours.round().astype(np.uint8)), cell, columns)
+
+
+def tiles(pictures: list[UInt8[np.ndarray, "h w 3"]], cell: int, columns: int | None = None) -> Image.Image:
+    """Small pictures on a grid about as wide as it is high, each enlarged without smoothing to about `cell` pixels."""
+    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    height, width = pictures[0].shape[:2]
+    factor = max(1, round(cell / max(height, width)))
+    height, width = height * factor, width * factor
+    rows = math.ceil(len(pictures) / columns)
+    board = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 4), dtype=np.uint8)  # clear gaps
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
+        board[top : top + height, left : left + width, :3] = picture.repeat(factor, 0).repeat(factor, 1)
+        board[top : top + height, left : left + width, 3] = 255
+    return Image.fromarray(board)
+
+
+def scale_bar(*, signed: bool = False, colormap: str | None = None, width: int = 256, height: int = 12) -> Image.Image:
+    """The colour map from its low end to its high end."""
+    ramp = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, 0)
+    return Image.fromarray(coloured(ramp, signed=signed, colormap=colormap, limits=(0.0, 1.0)))

@@ -1,0 +1,133 @@
+"""What the library hands out: a run, a prediction, an attribution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vizlib import render
+from vizlib.capture import Recording, gradients
+from vizlib.errors import VizlibError
+from vizlib.geometry import Geometry
+
+Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
+SUFFIXES = (".png", ".npz", ".json")
+
+
+class Prediction(NamedTuple):
+    """One class and how much the model believes in it."""
+
+    index: int
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One photo, seen once by one model; it holds the whole graph, so let it go when the questions are answered.
+
+    The leading axis of `activations` and `attention` is the batch axis of 1 the network computed with: taking it off
+    would make a new tensor beside the graph, through which no gradient flows.
+    """
+
+    image: Float[Tensor, "1 3 h w"]  # normalised model input, on the graph
+    logits: Float[Tensor, "1 classes"]
+    activations: Mapping[str, Tensor]  # PyTorch's own dotted layer name -> output, on the graph
+    attention: Mapping[str, Float[Tensor, "1 heads query key"]]  # attention layer name -> softmax weights, on the graph
+    geometry: Geometry  # model input <-> original photo
+    photo: Image.Image  # upright RGB
+    notes: tuple[str, ...] = ()
+    recording: Recording = field(default_factory=Recording, repr=False)
+
+    def score(self, target: Target) -> Float[Tensor, ""]:
+        """The number that is explained: a logit, a weighted sum of logits, or what a callable makes of them."""
+        if callable(target):
+            return target(self.logits).sum()
+        if isinstance(target, Tensor):
+            return (self.logits[0] * target.to(self.logits)).sum()
+        return self.logits[0, target]
+
+    def gradients(self, target: Target, *, of: Sequence[Tensor], rule: str | None = None) -> tuple[Tensor, ...]:
+        """The gradient of the target's score with respect to each tensor, all from one backward pass.
+
+        `rule="guided"` is guided backpropagation's: a ReLU passes on positive gradient only. Zeros where the score does
+        not depend on a tensor. Ask again for another target: the forward pass is not repeated.
+        """
+        with self.recording.backward_rule(rule):
+            return gradients(self.score(target), of)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """How much each place in the photo spoke for a class."""
+
+    heat: Float[Tensor, "h w"]  # raw, CPU, detached, the method's own resolution, spanning the whole model input
+    target: int
+    label: str
+    method: str
+    knobs: Mapping[str, object]
+    signed: bool  # whether negative values mean "against"
+    geometry: Geometry
+    photo: Image.Image
+    model: str
+    probability: float  # of the target class
+    notes: tuple[str, ...] = ()  # what is wrong or worth knowing, in plain words
+    patches: bool = False  # whether each value belongs to one patch, and is drawn with its edges
+
+    def on_photo(self) -> Float[np.ndarray, "H W"]:
+        """The raw heat at every pixel of the upright photo; NaN where the model did not look."""
+        return self.geometry.lift(self.heat, smooth=not self.patches)
+
+    def overlay(self, *, opacity: float = 0.75, colormap: str | None = None, limits: tuple[float, float] | None = None):
+        """The photo with the heat upon it, at the photo's own size; what the model never saw is dimmed.
+
+        `limits` are the values at the two ends of the colour map; pass the same to compare two pictures.
+        """
+        return render.overlay(
+            self.photo, self.on_photo(), signed=self.signed, opacity=opacity, colormap=colormap, limits=limits
+        )
+
+    def to_dict(self) -> dict:
+        """Everything but the heat itself, ready for JSON."""
+        y0, x0, y1, x1 = self.geometry.seen
+        return {
+            "model": self.model,
+            "method": self.method,
+            "knobs": dict(self.knobs),
+            "target": self.target,
+            "label": self.label,
+            "probability": self.probability,
+            "signed": self.signed,
+            "heat": {"shape": list(self.heat.shape), "min": self.heat.min().item(), "max": self.heat.max().item()},
+            "photo": {"width": self.photo.width, "height": self.photo.height},
+            "seen": {"top": y0, "left": x0, "bottom": y1, "right": x1, "fraction": self.geometry.seen_fraction},
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the overlay (`.png`), the raw values (`.npz`: `heat`, `on_photo`, `about`) or both as text (`.json`).
+
+        Raises: VizlibError for another ending.
+        """
+        path = Path(path)
+        if path.suffix == ".png":
+            self.overlay().save(path)
+        elif path.suffix == ".npz":
+            with path.open("wb") as file:
+                about = json.dumps(self.to_dict())
+                np.savez_compressed(file, heat=self.heat.numpy(), on_photo=self.on_photo(), about=about)
+        elif path.suffix == ".json":
+            text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
+        else:
+            raise VizlibError(f"cannot save as {path.suffix or path.name!r}; use one of {', '.join(SUFFIXES)}")
+        return path
