@@ -4,6 +4,7 @@
     python checkpoints/train.py resnet18-imagenette --data imagenette2-160.tar
     python checkpoints/train.py vit_tiny-imagenette --distill deit_tiny_patch16_224.fb_in1k
     python checkpoints/train.py resnet18-imagenette --export              # weights, sidecar and history to checkpoints/
+    python checkpoints/train.py resnet18-imagenette --evaluate            # measure the shipped file
 
 Training resumes from the last finished epoch: every epoch seeds itself, so a run that was killed and
 restarted ends with the same history as one that was not.
@@ -12,16 +13,16 @@ restarted ends with the same history as one that was not.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
+import hashlib
+import json
+import math
 import os
+import platform
 import random
 import shlex
 import sys
-import tarfile
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,8 @@ import numpy
 import timm
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from imagenette import LABELS, MEAN, STD, imagenette, photos
+from safetensors.torch import save_file
 from timm.data import ImageNetInfo, Mixup, create_transform
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -38,19 +40,6 @@ from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of its folders
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -92,46 +81,6 @@ RECIPES = {
         scale=(0.4, 1.0),
     ),
 }
-
-
-class Photos(torch.utils.data.Dataset):
-    """Imagenette's photos decoded once and kept in memory (about 1 GB), so an epoch costs no JPEG decoding."""
-
-    def __init__(self, files: list[tuple[Path, int]]) -> None:
-        self.photos = [(Image.open(path).convert("RGB"), label) for path, label in tqdm(files, "decoding", leave=False)]
-        self.transform = None
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int):
-        photo, label = self.photos[index]
-        return self.transform(photo), label
-
-
-@contextlib.contextmanager
-def imagenette(data: str | None) -> Iterator[Path]:
-    """Give the folder that holds `train/` and `val/`: a folder, a tar unpacked for the time being, or a download."""
-    if data is None:
-        from torchvision.datasets import Imagenette
-
-        root = HERE / "runs" / "data"
-        folder = root / "imagenette2-160"
-        if not folder.exists():
-            Imagenette(root, size="160px", download=True)
-        yield folder
-    elif Path(data).is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(data) as archive:
-                archive.extractall(folder, filter="data")
-            yield next(Path(folder).glob("**/train")).parent
-    else:
-        yield next(Path(data).glob("**/train")).parent
-
-
-def photos(folder: Path, split: str) -> Photos:
-    files = [(path, label) for label, wnid in enumerate(LABELS) for path in sorted((folder / split / wnid).iterdir())]
-    return Photos(files)
 
 
 def build(recipe: Recipe) -> torch.nn.Module:
@@ -292,6 +241,81 @@ def write_history(path: Path, history: list[dict]) -> None:
         table.writerows(history)
 
 
+def export(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Write the averaged weights in half precision, the history, and the sidecar with that very file's accuracy."""
+    state = torch.load(options.runs / name / "last.pt", weights_only=True, map_location="cpu")
+    weights = HERE / f"{name}.safetensors"
+    save_file(
+        {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}, weights
+    )
+    history = state["history"]
+    write_history(HERE / f"{name}.csv", history)
+    command = state["command"]
+    teacher = "features of deit_tiny_patch16_224.fb_in1k (Apache-2.0)" if "--distill" in command else None
+    sidecar = {
+        "architecture": recipe.architecture,
+        "arguments": recipe.arguments,
+        "labels": list(LABELS.values()),
+        "preprocessing": {
+            "input_size": [3, recipe.size, recipe.size],
+            "interpolation": recipe.interpolation,
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": MEAN,
+            "std": STD,
+        },
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "origin": {
+            "data": "Imagenette, 160 px (fastai), ten classes of ImageNet",
+            "data_licence": "ImageNet's terms: research and education",
+            "start": "random initialisation",
+            "teacher": teacher,
+            "augmentation": f"random resized crop {recipe.scale}, horizontal flip, mixup {recipe.mixup}, "
+            f"random erasing {recipe.erasing}, label smoothing 0.1; RGB order",
+            "command": command,
+            "epochs": len(history),
+            "hours": round(sum(row["seconds"] for row in history) / 3600, 1),
+            "machine": f"{os.cpu_count()} cores of {platform.machine()}, PyTorch {torch.__version__}",
+        },
+    }
+    path = HERE / f"{name}.json"
+    path.write_text(json.dumps(sidecar, indent=1) + "\n")
+    sidecar["accuracy"] = evaluate(name, options)
+    path.write_text(json.dumps(sidecar, indent=1) + "\n")
+
+
+@torch.inference_mode()
+def evaluate(name: str, options: argparse.Namespace) -> dict:
+    """Top-1 accuracy of the shipped file on Imagenette's validation photos, as vizlib loads and shows them."""
+    import vizlib
+
+    model = vizlib.load(name)
+    with imagenette(options.data) as folder:
+        val = photos(folder, "val")
+    right = 0
+    for start in tqdm(range(0, len(val), options.batch), name, leave=False):
+        batch = val.photos[start : start + options.batch]
+        logits = model.module(torch.cat([model.tensor(photo) for photo, _ in batch]))
+        right += (logits.argmax(1) == torch.tensor([label for _, label in batch])).sum().item()
+    low, high = wilson(right, len(val))
+    measured = {
+        "data": "Imagenette validation photos",
+        "photos": len(val),
+        "top1": round(100 * right / len(val), 2),
+        "interval95": [round(100 * low, 2), round(100 * high, 2)],
+    }
+    print(name, measured)
+    return measured
+
+
+def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (Wilson 1927)."""
+    share = right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return middle - half, middle + half
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RECIPES, help="which bundled checkpoint")
@@ -304,8 +328,15 @@ def main() -> None:
     parser.add_argument("--distill", metavar="TEACHER", help="a timm model to learn from besides the labels")
     parser.add_argument("--teacher-weights", metavar="FILE", help="its weights, when not downloaded")
     parser.add_argument("--distill-on", choices=("features", "logits"), default="features")
+    parser.add_argument("--export", action="store_true", help="write the trained network to checkpoints/")
+    parser.add_argument("--evaluate", action="store_true", help="measure the network in checkpoints/")
     options = parser.parse_args()
-    train(options.name, RECIPES[options.name], options)
+    if options.evaluate:
+        evaluate(options.name, options)
+    elif options.export:
+        export(options.name, RECIPES[options.name], options)
+    else:
+        train(options.name, RECIPES[options.name], options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,206 @@
+"""The same from a shell: `vizlib explain PHOTO`, `predict`, `models`, `layers`, `methods`, `serve`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from vizlib import kernels as kernels_of
+from vizlib import load
+from vizlib import models as known_models
+from vizlib.errors import MethodError, VizlibError
+from vizlib.images import open_image
+from vizlib.methods.registry import METHODS, explain_all
+from vizlib.methods.registry import explain as explain_one
+from vizlib.methods.registry import methods as fitting
+from vizlib.render import kernel_sheet
+from vizlib.results import SUFFIXES
+
+DEFAULT_MODEL = "resnet18-imagenette"
+
+
+class _PlainErrors(TyperGroup):
+    """A person's mistake is one sentence and exit code 2, never a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except VizlibError as error:
+            typer.echo(f"vizlib: {error}", err=True)
+            sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_PlainErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="See why a vision model decided what it decided.",
+)
+
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="One or more image files.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A name `vizlib models` lists, any timm name, or a file.")
+]
+Architecture = Annotated[str | None, typer.Option(help="What network a weight file belongs to.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def explain(
+    photos: Photos,
+    model: ModelName = DEFAULT_MODEL,
+    method: Annotated[
+        str, typer.Option("--method", "-x", help="A name `vizlib methods` lists, or `all`.")
+    ] = "grad-cam",
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="The class to explain; the likeliest if left out.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Why the target and not this class.")] = None,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", metavar="NAME=VALUE", help="A knob of the method.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),
+    save_as: Annotated[str, typer.Option("--as", help="png, npz or json.")] = "png",
+    architecture: Architecture = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw on each photo how much each place spoke for a class."""
+    if f".{save_as}" not in SUFFIXES:
+        raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SUFFIXES)}")
+    network = load(model, architecture=architecture)
+    knobs = _knobs(knob or [])
+    opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
+    out.mkdir(parents=True, exist_ok=True)
+    answers = []
+    with typer.progressbar(opened, label="explaining", file=sys.stderr, hidden=len(opened) < 2) as progress:
+        for path, photo in progress:
+            if method == "all":
+                results = explain_all(network, photo, target, against).values()
+            else:
+                results = [explain_one(network, photo, method, target, against, **knobs)]
+            for result in results:
+                file = result.save(out / f"{path.stem}.{result.method}.{save_as}")
+                answers.append({"photo": str(path), "file": str(file), **result.to_dict()})
+    if as_json:
+        typer.echo(json.dumps(answers, indent=1))
+        return
+    for answer in answers:
+        typer.echo(f"{answer['file']}: {answer['method']} for {answer['label']} ({answer['probability']:.1%})")
+        for note in answer["notes"]:
+            typer.echo(f"  {note}")
+
+
+@app.command()
+def predict(
+    photos: Photos,
+    model: ModelName = DEFAULT_MODEL,
+    top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
+    architecture: Architecture = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name the likeliest classes of each photo."""
+    network = load(model, architecture=architecture)
+    answers = {str(path): network.predict(path, top) for path in photos}
+    if as_json:
+        typer.echo(json.dumps({path: [p._asdict() for p in found] for path, found in answers.items()}, indent=1))
+        return
+    for path, found in answers.items():
+        if len(answers) > 1:
+            typer.echo(path)
+        for prediction in found:
+            typer.echo(f"{prediction.probability:7.2%}  {prediction.label}")
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List what can be loaded by name, the bundled checkpoints first."""
+    entries = known_models()
+    if as_json:
+        typer.echo(json.dumps([vars(entry) for entry in entries], indent=1))
+        return
+    for entry in entries:
+        accuracy = f", {entry.accuracy:.1f} % top-1" if entry.accuracy else ""
+        where = "bundled" if entry.bundled else "download"
+        typer.echo(f"{entry.name:<46}{entry.megabytes:>6.0f} MB  {where:<9}{entry.classes}{accuracy}")
+    typer.echo("Besides these, any timm name, torchvision/NAME, hf-hub:REPOSITORY, or a weight file.")
+
+
+@app.command()
+def layers(model: Annotated[str, typer.Argument()], architecture: Architecture = None, as_json: AsJson = False) -> None:
+    """List a model's layers: class, output shape, parameters, FLOPs."""
+    network = load(model, architecture=architecture)
+    if as_json:
+        typer.echo(json.dumps([vars(layer) for layer in network.layers], indent=1))
+    else:
+        typer.echo(network.summary())
+
+
+@app.command()
+def methods(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only those that fit this model.")] = None,
+    architecture: Architecture = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods: what their picture means, what it does not, and their knobs."""
+    network = load(model, architecture=architecture) if model else None
+    rows = [METHODS[name] for name in fitting(network)]
+    if as_json:
+        fields = ("name", "paper", "means", "means_not")
+        listed = [
+            {**{key: getattr(row, key) for key in fields}, "knobs": {k: v.default for k, v in row.knobs.items()}}
+            for row in rows
+        ]
+        typer.echo(json.dumps(listed, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row.name}\n  {row.means}\n  {row.means_not}\n  {row.paper}")
+        for name, knob in row.knobs.items():
+            typer.echo(f"    {name}={knob.default}: {knob.help}")
+
+
+@app.command()
+def kernels(
+    model: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture.")] = Path(),
+    architecture: Architecture = None,
+) -> None:
+    """Draw the kernels that read the pixels: a first convolution's, or a patch embedding's."""
+    network = load(model, architecture=architecture)
+    found = kernels_of(network)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{network.name.replace('/', '-')}.kernels.png"
+    kernel_sheet(found.weights.numpy()).save(file)
+    typer.echo(f"{file}: {len(found.weights)} kernels of {found.layer}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Start the dashboard."""
+    from dashboard.app import serve as start  # here, so that every other command starts without gradio
+
+    start(host=host, port=port, inbrowser=browser)
+
+
+def _knobs(pairs: list[str]) -> dict[str, object]:
+    """`NAME=VALUE` as keyword arguments; a value that reads as JSON is one (`false`, `3`, `[6, 8]`), else text."""
+    knobs: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise MethodError(f"a knob is given as NAME=VALUE, not {pair!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        knobs[name] = tuple(value) if isinstance(value, list) else value
+    return knobs
