@@ -1,0 +1,31 @@
+"""The model cards say what the sidecars say, and the sidecars what the files are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from vizlib import checkpoints
+
+FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
+NAMES = ("resnet18-imagenette", "vit_tiny-imagenette")
+
+
+def test_the_model_cards_are_the_sidecars_written_out():
+    spec = importlib.util.spec_from_file_location("cards", FOLDER / "cards.py")
+    cards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cards)
+    assert (FOLDER / "README.md").read_text() == cards.cards(), "run python checkpoints/cards.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundled_file_is_the_one_its_sidecar_describes(name):
+    path = checkpoints.bundled()[name]
+    assert checkpoints.sha256(path) == json.loads(path.with_suffix(".json").read_text())["sha256"]
+
+
+def test_the_bundled_files_stay_small():
+    assert sum(path.stat().st_size for path in checkpoints.bundled().values()) < 45e6
