@@ -245,12 +245,11 @@ def export(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     """Write the averaged weights in half precision, the history, and the sidecar with that very file's accuracy."""
     state = torch.load(options.runs / name / "last.pt", weights_only=True, map_location="cpu")
     weights = HERE / f"{name}.safetensors"
-    save_file(
-        {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}, weights
-    )
+    average = {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}
+    save_file({key: value.contiguous() for key, value in average.items()}, weights)
     history = state["history"]
     write_history(HERE / f"{name}.csv", history)
-    command = state["command"]
+    command = _shareable(state["command"])
     teacher = "features of deit_tiny_patch16_224.fb_in1k (Apache-2.0)" if "--distill" in command else None
     sidecar = {
         "architecture": recipe.architecture,
@@ -282,6 +281,15 @@ def export(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     path.write_text(json.dumps(sidecar, indent=1) + "\n")
     sidecar["accuracy"] = evaluate(name, options)
     path.write_text(json.dumps(sidecar, indent=1) + "\n")
+
+
+def _shareable(command: str) -> str:
+    """The command without this machine's folders: files keep their names, and where runs are kept is left out."""
+    words = shlex.split(command)
+    if "--runs" in words:
+        at = words.index("--runs")
+        words[at : at + 2] = []
+    return shlex.join(word if word == "checkpoints/train.py" else Path(word).name for word in words)
 
 
 @torch.inference_mode()

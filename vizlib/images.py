@@ -235,8 +235,8 @@ def _from_array(source: np.ndarray | Tensor) -> Image.Image:
     colours, notes = _eight_bit(array[..., :3] if array.ndim == 3 else array)
     if array.ndim == 3 and array.shape[2] == 4:  # alpha keeps its own range: it says how much, not how bright
         alpha = array[..., 3]
-        opaque = 65535 if alpha.dtype == np.uint16 else 1 if alpha.dtype.kind in "bf" else 255
-        colours = np.dstack([colours, _stretched(alpha, 0, opaque)])
+        opaque = 65535.0 if alpha.dtype == np.uint16 else 1.0 if alpha.dtype.kind in "bf" else 255.0
+        colours = np.dstack([colours, _stretched(alpha, 0.0, opaque)])
     image = Image.fromarray(np.ascontiguousarray(colours))
     image.info["notes"] = notes
     return _finish(image, name)
@@ -251,13 +251,14 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     noted = image.info.get("notes")
     notes = noted if isinstance(noted, tuple) else ()  # a file's own text may be called "notes" too, but it is a str
     try:
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO is a photo with its previews
+        # Not `n_frames`, which walks through a whole GIF. An MPO is no animation, but a photo with its previews.
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
         image.load()
     except Exception:  # a damaged file raises whatever its reader stumbles on
         started = f"starts as {image.format} but " if isinstance(image, ImageFile.ImageFile) and image.format else ""
         raise ImageError(f"{name} is damaged or cut short: it {started}cannot be decoded to its end") from None
-    if frames > 1:
-        notes += (f"This is frame {image.tell() + 1} of {frames}; the others are not looked at.",)
+    if animated:
+        notes += (f"Only frame {image.tell() + 1} of this animation is looked at.",)
     # Read only now: TIFF is turned by Pillow while it loads, and then has no mark any more.
     upright = UPRIGHT.get(_orientation(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -272,10 +273,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode == "CMYK":
         notes += ("Its printing colours (CMYK) were converted without a colour profile, so they may be a little off.",)
-    try:
-        photo = image.convert("RGB")  # always a new image: the caller's own stays as it was
-    except ValueError:
-        raise ImageError(f"{name} has colours in mode {image.mode}, expected RGB, grey, palette or CMYK") from None
+    photo = image.convert("RGB")  # always a new image: the caller's own stays as it was
     photo = photo.transpose(upright) if upright is not None else photo
     photo.info = {"notes": notes}  # without the orientation mark, or a second opening would turn it again
     return photo
@@ -312,7 +310,7 @@ def _eight_bit(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         return values.astype(np.uint8) * 255, ()
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return _stretched(values, 0, 1), ("Its float values were taken as 0 (black) to 1 (white).",)
+        return _stretched(values, 0.0, 1.0), ("Its float values were taken as 0 (black) to 1 (white).",)
     if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and low >= 0 and high <= 255:
         return values.astype(np.uint8), ()  # an 8-bit picture that some sum or cast has widened
     kind = "float" if values.dtype.kind == "f" else f"{8 * values.dtype.itemsize}-bit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import random
@@ -25,8 +26,8 @@ PHOTOS = {
     "odd": (31, 17),
 }
 INPUTS = [(224, 224), (160, 160), (192, 256), (257, 131)]
+SETTINGS = [((224, 224), 0.875), ((224, 224), 1.0), ((160, 160), 0.9), ((192, 256), 0.9), ((257, 131), 1.0)]
 MODES = ["center", "squash", "border"]
-CROPS = [0.875, 0.9, 1.0]
 
 # What each EXIF mark says was done to the upright picture, undone with numpy alone.
 STORED = {
@@ -86,35 +87,33 @@ def centroid(heat):
 @pytest.mark.parametrize("crop_mode", MODES)
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_dot_on_the_photo_lies_in_the_tensor_where_the_geometry_says(name, crop_mode, interpolation):
-    for input_size in INPUTS:
-        for crop_pct in CROPS:
-            way = preprocessing(input_size, crop_mode, crop_pct, interpolation)
-            blank = open_image(photo_with_dot(PHOTOS[name], (0, 0), -1))
-            geometry = way.geometry(blank)
-            for at in [(0.4, 0.6), (0.62, 0.45)]:
-                pixel, reach = dot_for(geometry, at)
-                if lights_the_edge(geometry, pixel):
-                    continue  # the crop cuts the blurred dot, so its centroid says nothing
-                photo = open_image(photo_with_dot(PHOTOS[name], pixel, reach))
-                seen_at = centroid(what_the_dot_lights(way, photo, blank))
-                said = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
-                assert seen_at == pytest.approx(said, abs=0.1), (input_size, crop_pct, pixel)
+    for input_size, crop_pct in SETTINGS:
+        way = preprocessing(input_size, crop_mode, crop_pct, interpolation)
+        blank = open_image(photo_with_dot(PHOTOS[name], (0, 0), -1))
+        geometry = way.geometry(blank)
+        for at in [(0.4, 0.6), (0.62, 0.45)]:
+            pixel, reach = dot_for(geometry, at)
+            if lights_the_edge(geometry, pixel):
+                continue  # the crop cuts the blurred dot, so its centroid says nothing
+            photo = open_image(photo_with_dot(PHOTOS[name], pixel, reach))
+            seen_at = centroid(what_the_dot_lights(way, photo, blank))
+            said = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            assert seen_at == pytest.approx(said, abs=0.1), (input_size, crop_pct, pixel)
 
 
 @pytest.mark.parametrize("crop_mode", MODES)
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
-    for input_size in INPUTS:
-        for crop_pct in CROPS:
-            geometry = Geometry.fit(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
-            for at in [(0.02, 0.03), (0.5, 0.5), (0.31, 0.77), (0.97, 0.98)]:
-                pixel, _ = dot_for(geometry, at)
-                place = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
-                if not (0 <= place[0] < input_size[0] and 0 <= place[1] < input_size[1]):
-                    continue  # a pixel cut by the crop, with its centre outside
-                heat = torch.zeros(input_size)
-                heat[int(place[0]), int(place[1])] = 1
-                assert_brightest_at(geometry, geometry.lift(heat), pixel)
+    for input_size, crop_pct in SETTINGS:
+        geometry = Geometry.fit(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
+        for at in [(0.02, 0.03), (0.5, 0.5), (0.31, 0.77), (0.97, 0.98)]:
+            pixel, _ = dot_for(geometry, at)
+            place = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            if not (0 <= place[0] < input_size[0] and 0 <= place[1] < input_size[1]):
+                continue  # a pixel cut by the crop, with its centre outside
+            heat = torch.zeros(input_size)
+            heat[int(place[0]), int(place[1])] = 1
+            assert_brightest_at(geometry, geometry.lift(heat), pixel)
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -142,7 +141,7 @@ def test_a_dot_on_an_exif_rotated_photo_comes_back_at_its_upright_pixel(size, or
 
         def stored(pixels):
             exif = Image.Exif()
-            exif[0x0112] = orientation  # noqa: B023 - called within the same round of the loop
+            exif[0x0112] = orientation
             file = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(STORED[orientation](pixels))).save(file, "PNG", exif=exif)
             return open_image(file.getvalue())
@@ -320,5 +319,6 @@ def test_an_unknown_crop_mode_and_a_vanishing_photo_are_refused():
 
 def test_a_heat_map_that_is_not_a_plane_is_refused():
     geometry = Geometry.fit((8, 8), (16, 16), crop_pct=1.0, crop_mode="border")
-    with pytest.raises((ValueError, TypeError), match=r"heat"):  # TypeError from the shape checks that tests switch on
-        geometry.lift(np.zeros((3, 4, 4)))
+    unchecked = inspect.unwrap(Geometry.lift)  # without the shape checks that tests switch on
+    with pytest.raises(ValueError, match=r"a heat map is \(height, width\), not \(3, 4, 4\)"):
+        unchecked(geometry, np.zeros((3, 4, 4)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -100,11 +102,13 @@ def test_the_callers_own_picture_stays_as_it_was():
 def test_an_opened_photo_opens_again_unchanged_with_its_notes():
     exif = Image.Exif()
     exif[0x0112] = 6
-    once = open_image(encoded(Image.fromarray(RAMP).convert("LA").point(lambda value: value // 2), "PNG", exif=exif))
-    twice = open_image(once)
-    np.testing.assert_array_equal(np.asarray(twice), np.asarray(once))
-    assert twice.info["notes"] == once.info["notes"]
-    assert len(once.info["notes"]) == 1
+    faint = Image.fromarray(RAMP).convert("LA").point(lambda value: value // 2)
+    for picture, noted in ((Image.fromarray(RAMP), 0), (faint, 1)):
+        once = open_image(encoded(picture, "PNG", exif=exif))
+        twice = open_image(once)
+        np.testing.assert_array_equal(np.asarray(twice), np.asarray(once))
+        assert twice.info["notes"] == once.info["notes"]
+        assert len(once.info["notes"]) == noted
 
 
 def test_text_that_a_file_calls_notes_is_not_taken_for_ours():
@@ -159,9 +163,11 @@ def test_every_exif_orientation_comes_upright(orientation):
     np.testing.assert_array_equal(pixels(picture), SMOOTH)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_a_photo_with_broken_exif_is_still_a_photo():
-    for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"):
-        assert pixels(encoded(RAMP, "JPEG", exif=exif)).shape == RAMP.shape
+    for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0nonsense", b"Exif\0\0"):
+        for kind in ("JPEG", "PNG", "WEBP"):
+            assert pixels(encoded(RAMP, kind, exif=exif)).shape == RAMP.shape
 
 
 # ------------------------------------------------------------------------------------------ colours
@@ -218,6 +224,13 @@ def test_cmyk_becomes_rgb_and_is_noted(kind):
     assert "CMYK" in notes(encoded(Image.fromarray(inks, "CMYK"), kind))[0]
 
 
+def test_the_rarer_colour_spaces_become_rgb():
+    grey = Image.new("L", (30, 20), 100).convert("RGB")
+    for mode in ("YCbCr", "HSV", "LAB"):
+        picture = Image.new("LAB", (30, 20), (108, 128, 128)) if mode == "LAB" else grey.convert(mode)
+        np.testing.assert_allclose(pixels(encoded(picture, "TIFF") if mode == "LAB" else picture), 100, atol=3)
+
+
 @pytest.mark.parametrize("top", [65535, 4095])
 def test_sixteen_bit_grey_is_stretched_over_its_range_with_a_note(top):
     values = np.linspace(0, top, 600).round().astype(np.uint16).reshape(20, 30)
@@ -241,8 +254,8 @@ def test_sixteen_bit_colour_arrays_share_one_range_and_alpha_keeps_its_own():
     values = np.zeros((20, 30, 4), dtype=np.uint16)
     values[..., 0], values[..., 1], values[..., 2], values[..., 3] = 1000, 2000, 3000, 65535
     np.testing.assert_array_equal(pixels(values)[0, 0], [0, 128, 255])
-    values[..., 3] = 0
-    assert (pixels(values) == 255).all()
+    values[..., 3] = 65535 // 2
+    np.testing.assert_allclose(pixels(values)[0, 0], [127.5, 191.5, 255], atol=1)
 
 
 def test_floats_are_black_to_white_from_0_to_1_and_stretched_otherwise():
@@ -269,7 +282,14 @@ def test_an_animation_gives_its_first_frame_and_says_so(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert (pixels(data) == (255, 0, 0)).all()
-    assert notes(data) == ("This is frame 1 of 3; the others are not looked at.",)
+    assert notes(encoded(frames[0], kind, **options)) == ()
+    assert notes(data) == ("Only frame 1 of this animation is looked at.",)
+
+
+def test_a_phones_photo_with_its_preview_is_no_animation():
+    data = encoded(Image.fromarray(SMOOTH), "MPO", save_all=True, append_images=[Image.fromarray(SMOOTH[::2, ::2])])
+    assert pixels(data).shape == SMOOTH.shape
+    assert notes(data) == ()
 
 
 # ------------------------------------------------------------------------------------------ refused
@@ -280,6 +300,7 @@ TEXTS = {
     "umlaut.txt": ("größer ".encode() * 90, "is text, not an image"),
     "drawing.svg": (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
     "page.html": (b"<!DOCTYPE html><html></html>", "is a web page"),
+    "part.htm": (b"<html><body>hello</body></html>", "is a web page"),
     "paper.pdf": (b"%PDF-1.7\n", "is a PDF"),
     "IMG_1.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC photo"),
     "clip.mp4": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "is a video"),
@@ -315,7 +336,7 @@ def test_missing_files_folders_devices_and_impossible_names_are_refused_without_
     assert f"'{tmp_path.name}' is a folder" in refusal(tmp_path)
     assert "not an ordinary file" in refusal("/dev/zero")
     assert "cannot be read" in refusal(tmp_path / ("x" * 300 + ".jpg"))
-    assert "image" in refusal("a\0b.jpg") or "cannot be read" in refusal("a\0b.jpg")
+    assert "'a\\x00b.jpg'" in refusal("a\0b.jpg")
     for given in (tmp_path / "cat.jpg", tmp_path / ("x" * 300 + ".jpg")):
         assert str(tmp_path) not in refusal(given)
 
@@ -360,15 +381,20 @@ def test_a_bomb_is_refused_from_its_header_before_anything_is_decoded(side, tmp_
     for source in sources:
         assert "megapixels" in refusal(source)
     assert not decoded
-    with pytest.raises(AttributeError):  # the check above does see a decoding: a small one gets to it, and no further
-        open_image(encoded(RAMP, "PNG")).info["notes"].no_such
-    assert decoded == [(30, 20)]
+    with contextlib.suppress(Exception):  # the check above does see a decoding: a small photo gets that far
+        open_image(encoded(RAMP, "PNG"))
+    assert set(decoded) == {(30, 20)}
 
 
 def test_an_array_over_40_megapixels_is_refused_before_it_is_copied():
-    huge = np.broadcast_to(np.float32(0.5), (10_000, 10_000, 3))  # takes four bytes
-    assert "is 10000 × 10000 pixels, 100 megapixels, expected at most 40 megapixels" in refusal(huge)
-    assert "megapixels" in refusal(torch.zeros(1).expand(10_000, 10_000))
+    huge = np.broadcast_to(np.uint8(5), (7000, 7000))  # takes one byte
+    tracemalloc.start()
+    try:
+        assert "is 7000 × 7000 pixels, 49 megapixels, expected at most 40 megapixels" in refusal(huge)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert "megapixels" in refusal(torch.zeros(1, dtype=torch.uint8).expand(7000, 7000))
     assert MAX_PIXELS == 40_000_000
 
 
@@ -395,7 +421,6 @@ def test_things_that_are_no_photo_at_all_are_refused():
     assert "not a list" in refusal([[1, 2], [3, 4]])
     assert "complex128" in refusal(np.zeros((20, 30), dtype=complex))
     assert "expected uint8" in refusal(np.full((20, 30), "a"))
-    assert "mode LAB" in refusal(Image.new("LAB", (30, 20)))
 
 
 # ------------------------------------------------------------------------------------------ preprocessing
