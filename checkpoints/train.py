@@ -23,6 +23,7 @@ import random
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Recipe:
     epochs: int
     optimizer: dict
     interpolation: str
+    warmup: float = 1.0  # epochs
+    batch: int = 64
     mixup: float = 0.0
     erasing: float = 0.25
     scale: tuple[float, float] = (0.3, 1.0)
@@ -74,8 +77,10 @@ RECIPES = {
         arguments={"img_size": 160},
         size=160,
         sizes=(128, 160),
-        epochs=14,
-        optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        epochs=6,
+        optimizer={"opt": "adamw", "lr": 2e-3, "weight_decay": 0.02},
+        warmup=0.2,
+        batch=32,
         interpolation="bicubic",
         erasing=0.0,
         scale=(0.4, 1.0),
@@ -106,23 +111,49 @@ class Teacher:
         info = ImageNetInfo()
         self.classes = [info.label_names().index(wnid) for wnid in LABELS]  # our ten among its thousand
 
-    def loss(self, student: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The student's logits, and how far it is from the teacher on these images."""
+    def loss(self, student, images: torch.Tensor, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's logits, and how far it is from the teacher on these images.
+
+        `progress` runs from 0 to 1. On blocks, each student block is handed the teacher's tokens and must give the
+        teacher's next ones, for the first half: twelve short tasks learned at once, where one long chain would learn
+        slowly from so few photos (blockwise distillation, Li et al. 2020). Then the chain is trained as a whole.
+        """
         if self.on == "logits":
             with torch.no_grad():
                 wanted = self.model(images)[:, self.classes].float().softmax(-1)
             logits = student(images)
             return logits, F.cross_entropy(logits.float(), wanted)
-        keep = {"norm": False, "output_fmt": "NLC", "return_prefix_tokens": True}
         with torch.no_grad():
-            _, wanted = self.model.forward_intermediates(images, **keep)
-        last, got = student.forward_intermediates(images, **keep)
-        gaps = [
-            F.smooth_l1_loss(F.layer_norm(a.float(), a.shape[-1:]), F.layer_norm(b.float(), b.shape[-1:]))
-            for one, other in zip(got, wanted, strict=True)  # per block: (patch tokens, class token)
-            for a, b in zip(one, other, strict=True)
-        ]
-        return student.forward_head(last), 4.0 * torch.stack(gaps).mean()
+            wanted = list(_tokens(self.model, images))
+        if self.on == "blocks" and progress < 0.5:
+            tokens = _embedded(student, images)
+            apart = F.mse_loss(tokens.float(), wanted[0].float()) / wanted[0].float().var()
+            for block, before, after in zip(student.blocks, wanted, wanted[1:], strict=False):
+                gap = F.mse_loss(block(before).float(), after.float())
+                apart = apart + gap / F.mse_loss(before.float(), after.float())  # as a share of what the block adds
+            last = wanted[-1]
+        else:
+            got = list(_tokens(student, images))
+            widths = got[0].shape[-1:]
+            gaps = [
+                F.smooth_l1_loss(F.layer_norm(one.float(), widths), F.layer_norm(other.float(), widths))
+                for one, other in zip(got, wanted, strict=True)
+            ]
+            apart, last = 4.0 * torch.stack(gaps).mean(), got[-1]
+        return student.forward_head(student.norm(last)), apart
+
+
+def _embedded(model, images: torch.Tensor) -> torch.Tensor:
+    return model.norm_pre(model._pos_embed(model.patch_embed(images)))
+
+
+def _tokens(model, images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A vision transformer's tokens before its first block and after each."""
+    tokens = _embedded(model, images)
+    yield tokens
+    for block in model.blocks:
+        tokens = block(tokens)
+        yield tokens
 
 
 @torch.inference_mode()
@@ -147,16 +178,22 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     with imagenette(options.data) as folder:
         data, val = photos(folder, "train"), photos(folder, "val")
     val.transform = create_transform(recipe.size, interpolation=recipe.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
-    batches = {"batch_size": options.batch, "num_workers": options.workers}
+    batch = options.batch or recipe.batch
+    batches = {"batch_size": batch, "num_workers": options.workers}
     checks = torch.utils.data.DataLoader(val, **batches)
 
     torch.manual_seed(options.seed)
     model = build(recipe).to(device, memory_format=torch.channels_last)
     average = ModelEmaV3(model, decay=0.998, use_warmup=True)
     optimizer = create_optimizer_v2(model, **recipe.optimizer)
-    steps = len(data) // options.batch
+    steps = len(data) // batch
     schedule = CosineLRScheduler(
-        optimizer, t_initial=epochs * steps, warmup_t=steps, warmup_lr_init=1e-4, warmup_prefix=True, t_in_epochs=False
+        optimizer,
+        t_initial=epochs * steps,
+        warmup_t=round(recipe.warmup * steps),
+        warmup_lr_init=1e-4,
+        warmup_prefix=True,
+        t_in_epochs=False,
     )
     mixup = Mixup(mixup_alpha=recipe.mixup, label_smoothing=0.1, num_classes=len(LABELS))
     criterion = SoftTargetCrossEntropy()
@@ -199,7 +236,7 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
             else:
                 targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
             with torch.autocast(device.type, torch.bfloat16):
-                logits, apart = teacher.loss(model, images) if teacher else (model(images), 0.0)
+                logits, apart = teacher.loss(model, images, epoch / epochs) if teacher else (model(images), 0.0)
             loss = criterion(logits.float(), targets) + apart
             optimizer.zero_grad()
             loss.backward()
@@ -250,7 +287,7 @@ def export(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     history = state["history"]
     write_history(HERE / f"{name}.csv", history)
     command = _shareable(state["command"])
-    teacher = "features of deit_tiny_patch16_224.fb_in1k (Apache-2.0)" if "--distill" in command else None
+    teacher = "blocks of deit_tiny_patch16_224.fb_in1k (Apache-2.0)" if "--distill" in command else None
     sidecar = {
         "architecture": recipe.architecture,
         "arguments": recipe.arguments,
@@ -301,8 +338,8 @@ def evaluate(name: str, options: argparse.Namespace) -> dict:
     with imagenette(options.data) as folder:
         val = photos(folder, "val")
     right = 0
-    for start in tqdm(range(0, len(val), options.batch), name, leave=False):
-        batch = val.photos[start : start + options.batch]
+    for start in tqdm(range(0, len(val), 64), name, leave=False):
+        batch = val.photos[start : start + 64]
         logits = model.module(torch.cat([model.tensor(photo) for photo, _ in batch]))
         right += (logits.argmax(1) == torch.tensor([label for _, label in batch])).sum().item()
     low, high = wilson(right, len(val))
@@ -330,12 +367,12 @@ def main() -> None:
     parser.add_argument("--data", help="a folder or tar with train/ and val/; downloaded when left out")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where unfinished training is kept")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="default: the recipe's")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--distill", metavar="TEACHER", help="a timm model to learn from besides the labels")
     parser.add_argument("--teacher-weights", metavar="FILE", help="its weights, when not downloaded")
-    parser.add_argument("--distill-on", choices=("features", "logits"), default="features")
+    parser.add_argument("--distill-on", choices=("blocks", "features", "logits"), default="blocks")
     parser.add_argument("--export", action="store_true", help="write the trained network to checkpoints/")
     parser.add_argument("--evaluate", action="store_true", help="measure the network in checkpoints/")
     options = parser.parse_args()

@@ -30,6 +30,21 @@ RULES = ("guided",)
 SOURCE = "_vizlib_source"  # on a recorded tensor beside the graph: the same values, on the graph
 
 
+class _Rule:
+    """The backward rule in force. A ReLU's tensor hook holds this and no more.
+
+    A hook that held the recording would close a circle through the graph, where Python's collector cannot see it: every
+    run would stay in memory for good. The lock keeps threads that share one run out of each other's backward pass.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.lock = threading.RLock()
+
+    def on_relu_gradient(self, gradient: Tensor) -> Tensor | None:
+        return gradient.clamp(min=0) if self.name == "guided" else None
+
+
 @dataclass(eq=False)
 class Recording:
     """What one forward pass showed: filled while the `watch` block runs, read afterwards."""
@@ -37,7 +52,7 @@ class Recording:
     activations: dict[str, Tensor] = field(default_factory=dict)  # layer name -> output; the last call's, if reused
     attention: dict[str, Tensor] = field(default_factory=dict)  # layer name -> softmax weights "batch heads query key"
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # layer name -> output shape without batch axis
-    rule: str | None = None  # the backward rule in force, read by tensor hooks during the backward pass
+    rule: _Rule = field(default_factory=_Rule, repr=False)  # read by tensor hooks during the backward pass
 
     @contextlib.contextmanager
     def backward_rule(self, rule: str | None) -> Iterator[None]:
@@ -47,14 +62,12 @@ class Recording:
         """
         if rule is not None and rule not in RULES:
             raise ValueError(f"no backward rule {rule!r}; there are {', '.join(RULES)}")
-        self.rule = rule
-        try:
-            yield
-        finally:
-            self.rule = None
-
-    def _on_relu_gradient(self, gradient: Tensor) -> Tensor | None:
-        return gradient.clamp(min=0) if self.rule == "guided" else None
+        with self.rule.lock:
+            before, self.rule.name = self.rule.name, rule
+            try:
+                yield
+            finally:
+                self.rule.name = before
 
 
 @contextlib.contextmanager
@@ -113,7 +126,8 @@ def watch(
         if attention:  # only a module with parts can compute attention, so leaves need no name on the path
             for name, part in modules.items():
                 if next(part.children(), None) is not None:
-                    undo.callback(part.register_forward_pre_hook(enter(name)).remove)
+                    # First of the pre-hooks: should another one raise, `leave` is called and must find a name to take.
+                    undo.callback(part.register_forward_pre_hook(enter(name), prepend=True).remove)
                     undo.callback(part.register_forward_hook(leave, always_call=True).remove)
         if shapes:
             for name, part in modules.items():
@@ -150,7 +164,7 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
 
     with contextlib.ExitStack() as undo:
         for name, part in module.named_modules():
-            undo.callback(part.register_forward_pre_hook(enter(name)).remove)
+            undo.callback(part.register_forward_pre_hook(enter(name), prepend=True).remove)
             undo.callback(part.register_forward_hook(leave, always_call=True).remove)
         undo.enter_context(Count())
         yield flops
@@ -202,7 +216,7 @@ class _Interception(TorchFunctionMode):
         if func in RELU:
             output = func(*args, **kwargs)
             if output.requires_grad:
-                output.register_hook(self.recording._on_relu_gradient)
+                output.register_hook(self.recording.rule.on_relu_gradient)
             return output
         if self.path is not None:
             if func is F.scaled_dot_product_attention:
@@ -265,5 +279,7 @@ def _first_tensor(output):
     if isinstance(output, Tensor):
         return output, lambda tensor: tensor
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        if hasattr(output, "_replace"):  # a namedtuple takes its fields one by one
+            return output[0], lambda tensor: output._replace(**{output._fields[0]: tensor})
         return output[0], lambda tensor: type(output)([tensor, *output[1:]])
     return None, None

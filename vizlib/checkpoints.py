@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from vizlib.errors import ModelError
+from vizlib.errors import ModelError, did_you_mean
 
 ENDINGS = (".safetensors", ".pth", ".pt")
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts put a state dict under
-PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+PREFIXES = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every name
 
 _HERE = Path(__file__).resolve().parent
 FOLDER = next((p for p in (_HERE / "_checkpoints", _HERE.parent / "checkpoints") if p.is_dir()), _HERE)
+_SAVE_AGAIN = "save a plain state dict with torch.save(model.state_dict(), path), or better a .safetensors file"
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,40 @@ class Sidecar:
     def beside(cls, weights: Path) -> Sidecar:
         """Read the sidecar of a weight file; an empty one where there is none.
 
-        Raises: ModelError where it is not a JSON object with these fields.
+        Fields it does not know are left alone, so a sidecar may say more.
+
+        Raises: ModelError where it is not a JSON object, or a field is of another kind.
         """
         path = weights.with_suffix(".json")
-        if not path.exists():
+        if not path.is_file():
             return cls()
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"the sidecar {path.name} cannot be read as a JSON object: {error}") from error
-        labels = known.get("labels")
-        if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-            raise ModelError(
-                f"the sidecar {path.name} must give labels as a list of strings, not {type(labels).__name__}"
-            )
+            content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
+        except (OSError, ValueError) as error:
+            raise ModelError(f"the sidecar {path.name} is not JSON ({error}); correct it or take it away") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"the sidecar {path.name} must hold a JSON object, not a {type(content).__name__}")
+        known = {key: content[key] for key in _KINDS if content.get(key) is not None}
+        for key, value in known.items():
+            if not isinstance(value, _KINDS[key]):
+                wanted = {str: "a string", list: "a list of strings", dict: "an object"}[_KINDS[key]]
+                raise ModelError(
+                    f"the sidecar {path.name} must give {key} as {wanted}, not as a {type(value).__name__}"
+                )
+        if not all(isinstance(label, str) for label in known.get("labels", ())):
+            raise ModelError(f"the sidecar {path.name} must give labels as a list of strings, but one is none")
         return cls(**known)
+
+
+_KINDS = {  # what each field of a sidecar is in JSON
+    "architecture": str,
+    "arguments": dict,
+    "labels": list,
+    "preprocessing": dict,
+    "sha256": str,
+    "origin": dict,
+    "accuracy": dict,
+}
 
 
 def bundled() -> dict[str, Path]:
@@ -80,26 +98,62 @@ def read_weights(path: Path, *, expect: str | None = None) -> dict[str, Tensor]:
     Raises: ModelError for a missing, truncated, altered (`expect` is its SHA-256) or dangerous file, or one that holds
     something else than named tensors.
     """
-    if path.suffix not in ENDINGS:
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
         raise ModelError(f"{path.name} is no weight file; expected one that ends in {', '.join(ENDINGS)}")
     if not path.is_file():
-        raise ModelError(f"there is no file {path}")
-    if expect is not None and sha256(path) != expect:
+        there = [other.name for other in path.parent.glob("*") if other.suffix.lower() in ENDINGS]
+        raise ModelError(f"there is no file {path}; {did_you_mean(path.name, there) if there else 'check its folder'}")
+    try:
+        found = sha256(path) if expect is not None else None
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+    if expect is not None and found != expect.lower():
         raise ModelError(
-            f"{path.name} is not the file its sidecar describes: its sha256 differs, so it was cut or changed"
+            f"{path.name} is not the file that {path.with_suffix('.json').name} describes, because its sha256 differs: "
+            "it was cut short or changed, so fetch it again"
         )
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path.name} was not loaded, because it wants to run code or is no PyTorch file; "
-            "save a plain state dict with torch.save(model.state_dict(), path), or better a .safetensors file"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{path.name} is cut short or no {path.suffix} file: {_first_line(error)}") from error
+        content = load_file(path) if ending == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # on a damaged file the readers raise whatever they stumble on, KeyError included
+        raise ModelError(f"{path.name} {_what_is_wrong(error, ending)}") from error
     return _state_dict(content, path.name)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
+    """Put weights into a network of ours; half precision becomes the network's own.
+
+    Raises: ModelError for weights that are missing, unknown or of another shape, naming the first of each.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unknown = sorted(weights.keys() - own.keys())
+    other = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
+    reasons = [
+        *([f"{len(missing)} of its weights are missing, such as {missing[0]}"] if missing else []),
+        *([f"{len(unknown)} are unknown to it, such as {unknown[0]}"] if unknown else []),
+        *(f"{key} is {_shape(weights[key])} and should be {_shape(own[key])}" for key in other[:1]),
+    ]
+    if reasons:
+        raise ModelError(
+            f"{file} does not fit the architecture {architecture}: {', and '.join(reasons)}; "
+            "give the architecture, and in its sidecar the arguments, that it was trained as"
+        )
+    module.load_state_dict(weights)
+
+
+def classes_in(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -> int:
+    """How many classes the weights tell apart, given a network built for `classes`: what its classifier's rows say.
+
+    The classifier is where only the first axis differs, and is `classes` long in the network. Unchanged if in doubt.
+    """
+    found = {
+        len(weights[key])
+        for key, own in module.state_dict().items()
+        if key in weights and own.ndim and len(own) == classes
+        if weights[key].ndim == own.ndim and weights[key].shape[1:] == own.shape[1:] and len(weights[key]) != classes
+    }
+    return found.pop() if len(found) == 1 else classes
 
 
 def _state_dict(content: object, name: str) -> dict[str, Tensor]:
@@ -107,12 +161,23 @@ def _state_dict(content: object, name: str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{name} holds {_describe(content)}, not a state dict of named tensors")
+        raise ModelError(f"{name} holds {_describe(content)}, not a state dict of named tensors; {_SAVE_AGAIN}")
     weights = {str(key): value for key, value in content.items()}
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in weights):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), None):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
+
+
+def _what_is_wrong(error: Exception, ending: str) -> str:
+    """The rest of a sentence about a file that cannot be read; PyTorch's own advice is to switch the safety off."""
+    if isinstance(error, PermissionError):
+        return "cannot be read: this user may not"
+    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if wanted:
+        return f"was not loaded, because it is more than weights: it asks for Python's {wanted[1]}; {_SAVE_AGAIN}"
+    if "TorchScript" in str(error):
+        return f"is a TorchScript program, not weights; {_SAVE_AGAIN}"
+    return f"is damaged, cut short or no {ending} file at all; fetch it or save it again"
 
 
 def _describe(content: object) -> str:
@@ -121,5 +186,5 @@ def _describe(content: object) -> str:
     return f"a {type(content).__name__}"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "one number"

@@ -56,9 +56,14 @@ def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
     return ("layer1", "layer2", "layer3", "layer4")
 
 
-def _resnet_kernels(module: nn.Module) -> str:
-    stem = module.get_submodule("conv1")  # timm's deep stems put three convolutions here
-    return "conv1" if isinstance(stem, nn.Conv2d) else "conv1.0"
+def _first_convolution(module: nn.Module, within: str) -> str:
+    """Deep stems and hybrid patch embeddings keep several convolutions where others have one; pixels meet the first."""
+    parts = module.get_submodule(within).named_modules(prefix=within)
+    return next(name for name, part in parts if isinstance(part, nn.Conv2d))
+
+
+def _timm_vit_stages(module) -> tuple[str, ...]:
+    return tuple(f"blocks.{i}" for i in range(len(module.blocks)))
 
 
 def _timm_vit_tokens(module, size: Size) -> Tokens:
@@ -66,12 +71,9 @@ def _timm_vit_tokens(module, size: Size) -> Tokens:
     if hasattr(module, "dist_token"):
         names += ("distillation",)
     names += tuple(f"register {i + 1}" for i in range(module.num_prefix_tokens - len(names)))
-    down, right = module.patch_embed.proj.stride
-    if not names or module.global_pool not in ("token", ""):
-        read = ()
-    else:
-        read = (0, 1) if "distillation" in names else (0,)
-    return Tokens(names, (size[0] // down, size[1] // right), read)
+    rows, columns = module.patch_embed.dynamic_feat_size(size)
+    read = [i for i, name in enumerate(names) if name in ("class", "distillation")]
+    return Tokens(names, (rows, columns), tuple(read) if module.global_pool in ("token", "") else ())
 
 
 def _timm_vit_cam_layer(module) -> str:
@@ -85,6 +87,10 @@ def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
         return None
     rows, columns = module.patch_embed.grid_size
     return module.pos_embed[0, -rows * columns :].detach(), (rows, columns)
+
+
+def _torchvision_vit_stages(module) -> tuple[str, ...]:
+    return tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children())
 
 
 def _torchvision_vit_tokens(module, size: Size) -> Tokens:
@@ -102,22 +108,22 @@ FAMILIES = (
         recognises=lambda module: isinstance(module, (timm.models.resnet.ResNet, torchvision.models.resnet.ResNet)),
         stages=_resnet_stages,
         cam_layer=lambda module: "layer4",
-        first_kernels=_resnet_kernels,
+        first_kernels=lambda module: _first_convolution(module, "conv1"),
     ),
     Family(
         name="ViT",
         recognises=lambda module: isinstance(module, timm.models.vision_transformer.VisionTransformer),
-        stages=lambda module: tuple(f"blocks.{i}" for i in range(len(module.blocks))),
+        stages=_timm_vit_stages,
         cam_layer=_timm_vit_cam_layer,
-        first_kernels=lambda module: "patch_embed.proj",
+        first_kernels=lambda module: _first_convolution(module, "patch_embed"),
         tokens=_timm_vit_tokens,
         position_embedding=_timm_vit_position,
     ),
     Family(
         name="ViT (torchvision)",
         recognises=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
-        stages=lambda module: tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children()),
-        cam_layer=lambda module: f"encoder.layers.encoder_layer_{max(len(module.encoder.layers) - 2, 0)}",
+        stages=_torchvision_vit_stages,
+        cam_layer=lambda module: _torchvision_vit_stages(module)[-2:][0],  # its classifier reads the class token only
         first_kernels=lambda module: "conv_proj",
         tokens=_torchvision_vit_tokens,
         position_embedding=_torchvision_vit_position,

@@ -31,10 +31,11 @@ class Layer:
 def survey(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
     """The layers in the order they stand, the names of those that compute attention, and the number of outputs."""
     parameter = next(module.parameters(), torch.zeros(()))
-    image = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
     modules = [(name, part) for name, part in module.named_modules() if name]
-    with torch.no_grad(), count_flops(module) as flops, watch(module, attention=True, shapes=True) as seen:
-        output = module(image)
+    with torch.inference_mode(False), torch.no_grad():  # inference mode hides convolutions from the counting
+        image = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
+        with count_flops(module) as flops, watch(module, attention=True, shapes=True) as seen:
+            output = module(image)
     layers = tuple(
         Layer(
             name,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import operator
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsIndex
 
 import torch
 from PIL import Image
@@ -32,7 +35,7 @@ class Model:
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
         family = self.family.name if self.family else type(self.module).__name__
-        return f"<Model {self.name}: {family}, {len(self.labels)} classes, input {height} x {width}>"
+        return f"<Model {self.name}: {family}, {len(self.labels)} classes, input {height} × {width}>"
 
     @cached_property
     def _survey(self) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
@@ -49,10 +52,12 @@ class Model:
         """Names of the layers that compute softmax attention, in the order they run."""
         return self._survey[1]
 
-    @property
+    @cached_property
     def outputs(self) -> int:
-        """How many logits the network answers with."""
-        return self._survey[2]
+        """How many logits the network answers an empty photo with."""
+        with self._plain_errors(), torch.no_grad():
+            like = self._like()
+            return self._logits(self._evaluated(), like.new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -65,8 +70,9 @@ class Model:
         """Layers whose output is a picture, shallow to deep; for an unknown family the last of each resolution."""
         if self.family is not None:
             return self.family.stages(self.module)
-        places = {layer.shape[1:]: layer.name for layer in self.layers if len(layer.shape) == 3 and layer.shape[1] > 1}
-        return tuple(places.values())
+        pictures = (layer for layer in self.layers if _is_picture(layer.shape, self.preprocessing.input_size))
+        last = {layer.shape[1:]: layer.name for layer in pictures}
+        return tuple(last[size] for size in sorted(last, reverse=True))  # a container stands before its parts
 
     @property
     def cam_layer(self) -> str | None:
@@ -81,8 +87,8 @@ class Model:
 
     def tensor(self, photo: Image.Image) -> Tensor:
         """The photo as the network is shown it: "1 3 h w", normalised, on its device and in its type."""
-        parameter = next(self.module.parameters(), torch.zeros(()))
-        return self.preprocessing.tensor(photo).to(parameter.device, parameter.dtype)
+        like = self._like()
+        return self.preprocessing.tensor(photo).to(like.device, like.dtype)
 
     def predict(self, photo, top: int = 5) -> list[Prediction]:
         """The `top` likeliest classes, likeliest first.
@@ -98,8 +104,8 @@ class Model:
         """Logits "1 classes" as predictions, likeliest first."""
         logits = logits[0].detach().float().cpu()
         chances = logits.softmax(-1)
-        best = chances.topk(min(max(top, 1), len(chances))).indices.tolist()
-        return [Prediction(i, self.labels[i], chances[i].item(), logits[i].item()) for i in best]
+        best = chances.topk(min(max(top, 1), len(chances))).indices
+        return [Prediction(i, self.labels[i], chances[i].item(), logits[i].item()) for i in map(int, best)]
 
     def run(self, photo, layers: Sequence[str] = (), attention: bool = False) -> Run:
         """Show the network one photo and keep what happened, with everything gradients need.
@@ -110,8 +116,8 @@ class Model:
         """
         photo = open_image(photo)
         module = self._evaluated()
-        image = self.tensor(photo).requires_grad_()
         with self._plain_errors(), torch.inference_mode(False), torch.enable_grad():
+            image = self.tensor(photo).requires_grad_()
             with watch(module, layers, attention=attention) as seen:
                 logits = self._logits(module, image)
         notes = tuple(photo.info.get("notes", ()))
@@ -122,20 +128,31 @@ class Model:
         geometry = self.preprocessing.geometry(photo)
         return Run(image, logits, seen.activations, seen.attention, geometry, photo, notes, seen)
 
-    def target(self, target: int | str | None, logits: Tensor) -> int:
+    def target(self, target: SupportsIndex | str | None, logits: Tensor) -> int:
         """The class meant by an index, a label, one of a label's comma-separated names, or `None` for the top class.
+
+        Text is a label first, so among the labels "3" and "7" the text "7" is the second class; then it is a number.
 
         Raises: TargetError, naming what was meant perhaps.
         """
         if target is None:
             return int(logits[0].argmax())
-        count = len(self.labels)
-        if isinstance(target, str) and not target.strip().lstrip("-").isdigit():
-            return _by_label(target, self.labels)
-        index = int(target)
-        if not 0 <= index < count:
-            raise TargetError(f"there is no class {index}; this model's classes are 0 to {count - 1}")
+        if isinstance(target, str):
+            found = _by_label(target, self.labels)
+            if found is not None:
+                return found
+            target = int(target)
+        try:
+            index = operator.index(target)
+        except TypeError:
+            raise TargetError(f"a class is a number, a label or None, not {target!r}") from None
+        if not 0 <= index < len(self.labels):
+            raise TargetError(f"there is no class {index}; this model's classes are 0 to {len(self.labels) - 1}")
         return index
+
+    def _like(self) -> Tensor:
+        """A tensor whose device and type the network's input must have."""
+        return next(self.module.parameters(), torch.zeros(()))
 
     def _evaluated(self) -> nn.Module:
         """The network itself, or its twin in evaluation mode if any part of it is in training mode."""
@@ -146,11 +163,11 @@ class Model:
     def _logits(self, module: nn.Module, image: Tensor) -> Tensor:
         output = module(image)
         logits = getattr(output, "logits", output)  # Hugging Face models answer with an object
-        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.labels)):
+        shaped = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 1 and logits.shape[1] > 0
+        if not shaped or len(self.labels) not in (0, logits.shape[1]):  # none are known while they are counted
             given = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(
-                f"{self.name} answers with {given}; expected one logit for each of {len(self.labels)} classes"
-            )
+            wanted = f"for each of {len(self.labels)} classes" if self.labels else "per class"
+            raise ModelError(f"{self.name} answers with {given}; expected one logit {wanted}")
         return logits
 
     @contextlib.contextmanager
@@ -160,22 +177,36 @@ class Model:
             yield
         except VizlibError:
             raise
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        except Exception as error:  # a network is anybody's code, and may raise anything
             height, width = self.preprocessing.input_size
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{self.name} cannot be run on a {height} x {width} input: {reason}") from error
+            reason = (str(error).strip().splitlines() or [""])[0]
+            if not isinstance(error, (RuntimeError, ValueError, AssertionError)):  # a KeyError's text is a bare key
+                reason = f"{type(error).__name__} {reason}".strip()
+            raise ModelError(f"{self.name} cannot be run on a {height} × {width} RGB input: {reason}") from error
 
 
-def _by_label(wanted: str, labels: Sequence[str]) -> int:
-    """The one class with this label, or with this name among its comma-separated ones, whatever the case."""
-    wanted = wanted.strip().lower()
-    whole = [i for i, label in enumerate(labels) if label.lower() == wanted]
-    named = [i for i, label in enumerate(labels) if wanted in (name.strip() for name in label.lower().split(","))]
+def _is_picture(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Whether an output is channels × rows × columns: more than one place, and about as oblong as the input.
+
+    Channels-last outputs and stacks of tokens are not.
+    """
+    if len(shape) != 3 or min(shape[1:]) < 2:
+        return False
+    return 0.5 < (shape[1] * size[1]) / (shape[2] * size[0]) < 2
+
+
+def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
+    """The one class with this label, or with this name among its comma-separated ones; `None` for a plain number."""
+    text = wanted.strip().lower()
+    whole = [i for i, label in enumerate(labels) if label.lower() == text]
+    named = [i for i, label in enumerate(labels) if text in (name.strip() for name in label.lower().split(","))]
     found = whole or named
     if len(found) == 1:
         return found[0]
-    if found:  # ImageNet has two cranes and two maillots
+    if found:  # two of ImageNet's classes are called "crane"
         several = ", ".join(f"{i} ({labels[i]})" for i in found)
         raise TargetError(f"{wanted!r} names {len(found)} classes: {several}; give the number")
+    if re.fullmatch(r"[+-]?\d+", text):
+        return None
     names = [name.strip() for label in labels for name in label.lower().split(",")]
-    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(wanted, names)}")
+    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(text, names)}")

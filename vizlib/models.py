@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import timm
 import torch
 import torchvision
-from timm.data import ImageNetInfo, resolve_model_data_config
+from huggingface_hub import constants as hub
+from huggingface_hub import try_to_load_from_cache
+from timm.data.config import resolve_model_data_config
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib import checkpoints
-from vizlib.errors import ModelError, VizlibError, did_you_mean
-from vizlib.families import family_of
+from vizlib.errors import ModelError, did_you_mean
+from vizlib.families import Family, family_of
 from vizlib.images import Preprocessing
 from vizlib.model import Model
 
 TORCHVISION = "torchvision/"
 HUB = "hf-hub:"
+REWEIGHTED = ("googlenet", "inception_v3")  # torchvision's copies of TensorFlow networks, which turn the colours back
+PATIENCE = 5.0  # seconds to wait for a server's first sign of life, before a download that would retry for minutes
 CURATED = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
     "resnet18.a1_in1k": 47,
     "resnet50.a1_in1k": 102,
@@ -51,13 +63,14 @@ def models() -> list[Entry]:
     for name, path in checkpoints.bundled().items():
         sidecar = checkpoints.Sidecar.beside(path)
         top1 = sidecar.accuracy.get("top1")
+        accuracy = float(top1) if isinstance(top1, (int, float)) else None
         size = round(path.stat().st_size / 1e6, 1)
-        own.append(Entry(name, True, size, top1, ", ".join(sidecar.labels or ())))
-    return own + [Entry(name, False, size, None, "ImageNet's 1,000 classes") for name, size in CURATED.items()]
+        own.append(Entry(name, True, size, accuracy, ", ".join(sidecar.labels or ())))
+    return own + [Entry(name, False, float(size), None, "ImageNet's 1,000 classes") for name, size in CURATED.items()]
 
 
 def load(
-    name: str | Path,
+    name: str | os.PathLike[str],
     *,
     architecture: str | None = None,
     labels: Sequence[str] | None = None,
@@ -72,22 +85,25 @@ def load(
     >>> load("resnet18-imagenette").labels[0]
     'tench'
 
-    Raises: ModelError for an unknown name, a failed download, or a file that is missing, damaged, dangerous or of
-    another architecture.
+    Raises: ModelError for an unknown name or device, a failed download, labels of another number than the classes, or a
+    file that is missing, damaged, dangerous or of another architecture.
     """
-    name = str(name)
     own = checkpoints.bundled()
-    if name in own:
+    if isinstance(name, str) and name in own:
         model = _from_file(own[name], name, architecture, labels)
-    elif name.endswith(checkpoints.ENDINGS):
-        model = _from_file(Path(name), Path(name).stem, architecture, labels)
+    elif isinstance(name, os.PathLike) or name.lower().endswith(checkpoints.ENDINGS):
+        path = Path(name).expanduser()
+        model = _from_file(path, path.stem, architecture, labels)
     elif architecture is not None:
         raise ModelError(
             f"architecture= goes with a weight file ({', '.join(checkpoints.ENDINGS)}), and {name!r} is none"
         )
     else:
         model = _download(name, labels)
-    model.module.to(device)
+    try:
+        model.module.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch says some of this by assertion
+        raise ModelError(f"{name} cannot be put on the device {str(device)!r}: {_reason(error)}") from error
     return model
 
 
@@ -101,38 +117,23 @@ def wrap(
     """Use a network of your own; it is left as it is.
 
     `preprocessing` is a mapping with timm's keys (`input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`,
-    `std`); left out, it is what timm recorded for the network, else ImageNet's. `labels` default to ImageNet's names for
-    a known family with 1,000 outputs, else to `class 0` and so on.
+    `std`); left out, it is what timm recorded for the network, else ImageNet's. `labels` default to ImageNet's names
+    for an ImageNet architecture with 1,000 outputs, else to `class 0` and so on. The network is shown one empty photo,
+    to count its outputs.
 
-    Raises: ModelError for something that is no `nn.Module` or was compiled, or labels of another number than the outputs.
+    Raises: ModelError for something that is no `nn.Module`, was compiled or spread over several GPUs, does not run on
+    one photo or answers with something else than logits, or labels of another number than its outputs.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"expected an nn.Module, not {type(module).__name__}; load() takes names and files")
-    if isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
-        raise ModelError(
-            "a compiled or scripted network runs past the hooks that show its inside; wrap the module it was made from"
-        )
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ModelError(f"a {type(module).__name__} runs copies of a network; wrap its .module instead")
+    for part in module.modules():
+        if isinstance(part, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)) or part._compiled_call_impl:
+            raise ModelError(
+                "a compiled or scripted network runs past the hooks that show its inside; wrap it as it was before"
+            )
     return _describe(module, name or type(module).__name__, preprocessing, labels)
-
-
-def _describe(module: nn.Module, name: str, preprocessing, labels: Sequence[str] | None) -> Model:
-    if not isinstance(preprocessing, Preprocessing):
-        preprocessing = Preprocessing.from_config(preprocessing or resolve_model_data_config(module))
-    family = family_of(module)
-    count = getattr(module, "num_classes", None)
-    if not isinstance(count, int):
-        count = Model(module, name, (), preprocessing, family).outputs
-    if labels is None:
-        known = family is not None and count == 1000
-        labels = imagenet_labels() if known else [f"class {i}" for i in range(count)]
-    if len(labels) != count:
-        raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given")
-    return Model(module, name, tuple(labels), preprocessing, family)
-
-
-def imagenet_labels() -> list[str]:
-    """ImageNet-1k's class names in the order of its outputs, as WordNet gives them: "tench, Tinca tinca"."""
-    return ImageNetInfo().label_descriptions()
 
 
 def build(architecture: str, classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
@@ -140,85 +141,19 @@ def build(architecture: str, classes: int, arguments: Mapping[str, object] | Non
 
     Raises: ModelError for an unknown name, or arguments the architecture does not take.
     """
-    arguments = dict(arguments or {})
+    arguments = {**(arguments or {}), "num_classes": classes}
+    if architecture.startswith(TORCHVISION):
+        make = partial(torchvision.models.get_model, _in_torchvision(architecture), weights=None)
+    elif timm.is_model(architecture):
+        make = partial(timm.create_model, architecture)
+    else:
+        raise ModelError(f"there is no architecture {architecture!r}; {did_you_mean(architecture, timm.list_models())}")
     try:
-        if architecture.startswith(TORCHVISION):
-            plain = architecture.removeprefix(TORCHVISION)
-            return torchvision.models.get_model(plain, weights=None, num_classes=classes, **arguments).eval()
-        if timm.is_model(architecture):
-            return timm.create_model(architecture, num_classes=classes, **arguments).eval()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the architecture {architecture!r} cannot be built so: {error}") from error
-    raise ModelError(f"there is no architecture {architecture!r}; {did_you_mean(architecture, timm.list_models())}")
-
-
-def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
-    sidecar = checkpoints.Sidecar.beside(path)
-    weights = checkpoints.read_weights(path, expect=sidecar.sha256)
-    architecture = architecture or sidecar.architecture
-    if architecture is None:
+        return make(**arguments).eval()
+    except Exception as error:  # an architecture trips over a wrong argument wherever it first uses it
         raise ModelError(
-            f"{path.name} does not say which network it belongs to; give architecture=, for example "
-            f"architecture='resnet18', or put it into {path.with_suffix('.json').name}"
-        )
-    labels = labels or sidecar.labels
-    module = build(architecture, _classes_in(weights, len(labels) if labels else 1000), sidecar.arguments)
-    _fill(module, weights, path.name, architecture)
-    return _describe(module, name, sidecar.preprocessing, labels)
-
-
-def _classes_in(weights: Mapping[str, torch.Tensor], default: int) -> int:
-    """How many classes a state dict's classifier has: the rows of its last matrix."""
-    heads = [
-        weights[key] for key in ("fc.weight", "head.weight", "heads.head.weight", "classifier.weight") if key in weights
-    ]
-    return heads[0].shape[0] if heads else default
-
-
-def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], file: str, architecture: str) -> None:
-    own = module.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    extra = sorted(weights.keys() - own.keys())
-    other = [
-        f"{key} is {tuple(weights[key].shape)} and should be {tuple(own[key].shape)}"
-        for key in own.keys() & weights.keys()
-        if own[key].shape != weights[key].shape
-    ]
-    reasons = [
-        f"{len(keys)} {what}, such as {keys[0]}" for keys, what in ((missing, "missing"), (extra, "unknown")) if keys
-    ]
-    if reasons or other:
-        raise ModelError(f"{file} is no {architecture}: " + "; ".join(reasons + sorted(other)[:1]))
-    module.load_state_dict(weights)
-
-
-def _download(name: str, labels: Sequence[str] | None) -> Model:
-    try:
-        if name.startswith(TORCHVISION):
-            return _from_torchvision(name, labels)
-        if not name.startswith(HUB) and not timm.is_model(name.split(".")[0]):
-            names = [entry.name for entry in models()] + timm.list_models()
-            raise ModelError(f"there is no model {name!r}; {did_you_mean(name, names)}")
-        return _describe(timm.create_model(name, pretrained=True).eval(), name, None, labels)
-    except VizlibError:
-        raise
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the hub
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        own = ", ".join(checkpoints.bundled())
-        raise ModelError(f"{name} could not be downloaded ({reason}); without a network there are {own}") from error
-
-
-def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
-    plain = name.removeprefix(TORCHVISION)
-    known = torchvision.models.list_models(torchvision.models)  # its classifiers, not its detectors
-    if plain not in known:
-        raise ModelError(f"torchvision has no model {plain!r}; {did_you_mean(plain, known)}")
-    weights = torchvision.models.get_model_weights(plain).DEFAULT
-    module = torchvision.models.get_model(plain, weights=None).eval()
-    module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
-    return _describe(
-        module, name, torchvision_preprocessing(weights.transforms()), labels or weights.meta["categories"]
-    )
+            f"the architecture {architecture} cannot be built with {arguments}: {_reason(error)}"
+        ) from error
 
 
 def torchvision_preprocessing(transforms) -> Preprocessing:
@@ -233,3 +168,170 @@ def torchvision_preprocessing(transforms) -> Preprocessing:
             "std": transforms.std,
         }
     )
+
+
+# ---------------------------------------------------------------------------------- what a network brings with it
+
+
+def _describe(
+    module: nn.Module,
+    name: str,
+    preprocessing: Preprocessing | Mapping[str, object] | None,
+    labels: Sequence[str] | None,
+) -> Model:
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing.from_config(preprocessing or resolve_model_data_config(module))
+    family = family_of(module)
+    # Asked, not read off: the `num_classes` of timm and torchvision stays what it was when the head is replaced.
+    count = Model(module, name, (), preprocessing, family).outputs
+    labels = _known_labels(module, family, count) if labels is None else list(labels)
+    if len(labels) != count:
+        raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
+    return Model(module, name, tuple(labels), preprocessing, family)
+
+
+def _known_labels(module: nn.Module, family: Family | None, count: int) -> list[str]:
+    """The class names recorded with the network, else ImageNet's if it has as many outputs, else numbers."""
+    config = getattr(module, "pretrained_cfg", None) or {}  # timm's
+    names = config.get("label_names") or ()
+    if len(names) == count:
+        described = config.get("label_descriptions")
+        return [str(described.get(name, name)) if isinstance(described, Mapping) else str(name) for name in names]
+    subset = infer_imagenet_subset({"num_classes": count}) if config or family else None
+    return list(ImageNetInfo(subset).label_descriptions()) if subset else [f"class {i}" for i in range(count)]
+
+
+# ---------------------------------------------------------------------------------- from a file
+
+
+def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
+    sidecar = checkpoints.Sidecar.beside(path)
+    weights = checkpoints.read_weights(path, expect=sidecar.sha256)
+    architecture = architecture or sidecar.architecture
+    described = path.with_suffix(".json").name
+    if architecture is None:
+        raise ModelError(
+            f"{path.name} does not say which network it belongs to; give architecture=, for example "
+            f"architecture='resnet18', or put it into {described}"
+        )
+    given = "labels=" if labels is not None else described
+    labels = sidecar.labels if labels is None else list(labels)
+    classes = len(labels) if labels else 1000
+    module = build(architecture, classes, sidecar.arguments)
+    if (found := checkpoints.classes_in(weights, module, classes)) != classes:
+        if labels is not None:
+            raise ModelError(f"{path.name} tells {found} classes apart, but {given} names {len(labels)}; name them all")
+        module = build(architecture, found, sidecar.arguments)
+    checkpoints.fill(module, weights, path.name, architecture)
+    preprocessing = sidecar.preprocessing
+    if preprocessing is None and architecture.startswith(TORCHVISION):
+        preprocessing = torchvision_preprocessing(_torchvision_weights(architecture).transforms())
+    return _describe(module, name, preprocessing, labels)
+
+
+# ---------------------------------------------------------------------------------- from the network
+
+
+def _download(name: str, labels: Sequence[str] | None) -> Model:
+    if name.startswith(TORCHVISION):
+        return _from_torchvision(name, labels)
+    if name.startswith(HUB):
+        repository, _, revision = name.removeprefix(HUB).partition("@")
+        _expect(name, hub.ENDPOINT, _in_hub_cache(repository, ["config.json"], revision or None))
+    else:
+        _expect_timm(name)
+    with _plain_errors(name):
+        module = timm.create_model(name, pretrained=True).eval()
+    return _describe(module, name, None, labels)
+
+
+def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
+    weights = _torchvision_weights(name)
+    _expect(name, weights.url, _in_torch_cache(weights.url))
+    turned = name.removeprefix(TORCHVISION) in REWEIGHTED
+    arguments = {"transform_input": True, "init_weights": False} if turned else {}
+    module = build(name, len(weights.meta["categories"]), arguments)
+    with _plain_errors(name):
+        module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
+    labels = weights.meta["categories"] if labels is None else labels
+    return _describe(module, name, torchvision_preprocessing(weights.transforms()), labels)
+
+
+def _in_torchvision(name: str) -> str:
+    """The plain name of one of torchvision's classifiers. Raises: ModelError for another one."""
+    plain, known = name.removeprefix(TORCHVISION), torchvision.models.list_models(torchvision.models)
+    if plain not in known:
+        raise ModelError(f"torchvision has no classifier {plain!r}; {did_you_mean(plain, known)}")
+    return plain
+
+
+def _torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
+    return torchvision.models.get_model_weights(_in_torchvision(name))["DEFAULT"]
+
+
+def _expect_timm(name: str) -> None:
+    """Raises: ModelError where timm knows no such weights, or they are neither here nor to be had."""
+    plain = name.split(".")[0]
+    if not timm.is_model(plain):
+        if os.path.isfile(name):
+            checkpoints.read_weights(Path(name))  # which says what a weight file ends in
+        known = [entry.name for entry in models()] + timm.list_models()
+        raise ModelError(f"there is no model {name!r}; {did_you_mean(name, known)}")
+    if not timm.is_model_pretrained(name):
+        tagged = timm.list_pretrained(f"{plain}.*")
+        hint = did_you_mean(name, tagged) if tagged else f"load a file of yours with architecture={plain!r}"
+        raise ModelError(f"timm has no weights called {name!r}; {hint}")
+    config = timm.get_pretrained_cfg(name)
+    if config and config.hf_hub_id:
+        files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        _expect(name, hub.ENDPOINT, _in_hub_cache(config.hf_hub_id, files))
+    elif config and isinstance(config.url, str):
+        _expect(name, config.url, _in_torch_cache(config.url))
+
+
+def _in_hub_cache(repository: str, files: Sequence[str], revision: str | None = None) -> bool:
+    return any(isinstance(try_to_load_from_cache(repository, file, revision=revision), str) for file in files)
+
+
+def _in_torch_cache(url: str) -> bool:
+    return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]))
+
+
+def _expect(name: str, url: str, cached: bool) -> None:
+    """Raises: ModelError, within seconds, where weights are not on this machine and their server cannot be reached."""
+    if not cached and ((url == hub.ENDPOINT and hub.HF_HUB_OFFLINE) or not _answers(url)):
+        raise ModelError(
+            f"the weights of {name} are not on this machine, and {url.split('/')[2]} cannot be reached; "
+            f"without a network there are {', '.join(checkpoints.bundled()) or 'only files of yours'}"
+        )
+
+
+def _answers(url: str) -> bool:
+    """Whether a server gives any answer at all, through the proxy if there is one."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the libraries bring certificates of their own
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    """Say in one sentence what goes wrong in a download, whichever library on the way there says it in many."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"{name} could not be downloaded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library complains about."""
+    if type(error).__name__ == "RepositoryNotFoundError":
+        return "there is no such repository on the hub, or it is private"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
+from vizlib.errors import VizlibError, did_you_mean
+
 Limits = tuple[float, float]
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"  # perceptually uniform; never jet, whose bands are not in the data
 ROBUST = 99.5  # per cent of the values that fit on the scale: one hot pixel must not darken all others
@@ -20,13 +22,16 @@ GAP = 2  # pixels between the pictures of a grid
 def palette(name: str) -> UInt8[np.ndarray, "256 3"]:
     """A matplotlib colour map as a table of 256 colours.
 
-    Raises: ValueError for a name matplotlib does not know.
+    Raises: VizlibError for a name matplotlib does not know.
     """
     from matplotlib import colormaps  # here, so that `import vizlib` stays quick
 
     if name not in colormaps:
-        raise ValueError(f"matplotlib has no colour map {name!r}; try {SEQUENTIAL}, viridis, cividis or {DIVERGING}")
-    return (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+        raise VizlibError(f"matplotlib has no colour map {name!r}; {did_you_mean(name, colormaps)}")
+    shares = np.linspace(0, 1, 256)  # not 0 to 255: a map of few colours would be read past its end
+    table = (colormaps[name](shares)[:, :3] * 255).round().astype(np.uint8)
+    table.setflags(write=False)  # it is handed out again
+    return table
 
 
 def limits_of(values: np.ndarray, *, signed: bool) -> Limits:
@@ -43,19 +48,27 @@ def limits_of(values: np.ndarray, *, signed: bool) -> Limits:
     low, top = float(values.min()), float(np.percentile(values, ROBUST))
     if top <= low:
         top = float(values.max())
-    return (low, top) if top > low else (low, low + 1.0)
+    return (low, top) if top > low else (low, low + max(1.0, abs(low)))  # 1e20 + 1 is 1e20 again
 
 
 def scaled(values: np.ndarray, limits: Limits) -> Float[np.ndarray, "..."]:
-    """Values as 0..1 between the limits; what lies beyond is clipped, NaN stays NaN."""
-    low, high = limits
+    """Values as 0..1 between the limits; what lies beyond is clipped, NaN stays NaN.
+
+    Raises: VizlibError for limits that are no range.
+    """
+    low, high = (float(end) for end in limits)
+    if not low < high:
+        raise VizlibError(f"the limits of a colour scale are its low end, then a higher one, not {low:g} and {high:g}")
     return np.clip((values - low) / (high - low), 0, 1)
 
 
 def coloured(
     values: Float[np.ndarray, "h w"], *, signed: bool, colormap: str | None = None, limits: Limits | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map in false colours; NaN in grey."""
+    """A map in false colours; NaN in grey.
+
+    Raises: VizlibError for an unknown colour map, or limits that are no range.
+    """
     limits = limits or limits_of(values, signed=signed)
     share = scaled(values, limits)
     table = palette(colormap or (DIVERGING if signed else SEQUENTIAL))
@@ -75,8 +88,16 @@ def overlay(
 ) -> Image.Image:
     """The photo with the heat upon it, at the photo's own size; what the model never saw (NaN) is dimmed and grey.
 
-    Strong values cover the photo, weak ones let it through, so what is cold stays recognisable.
+    Strong values cover the photo, weak ones let it through, so what is cold stays recognisable: a pixel is covered by
+    `opacity` times its strength to the power of 0.6, where strength is its place on the scale, 0 to 1 (of signed values
+    the distance from the middle).
+
+    Raises: VizlibError for an opacity outside 0 to 1, an unknown colour map, or limits that are no range.
     """
+    if not 0 <= opacity <= 1:
+        raise VizlibError(
+            f"opacity is {opacity:g}, expected 0 (only the photo) to 1 (only the heat where it is strongest)"
+        )
     limits = limits or limits_of(heat, signed=signed)
     share = scaled(heat, limits)
     strength = np.abs(2 * share - 1) if signed else share
@@ -94,8 +115,9 @@ def outlined(picture: Image.Image, box: tuple[float, float, float, float], colou
     width = max(1, round(min(picture.size) / 200))
     copy = picture.copy()
     draw = ImageDraw.Draw(copy)
-    draw.rectangle((left - width, top - width, right + width - 1, bottom + width - 1), outline="#000000", width=width)
-    draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+    right, bottom = max(right - 1, left), max(bottom - 1, top)  # a patch of a tiny photo is less than a pixel
+    draw.rectangle((left - width, top - width, right + width, bottom + width), outline="#000000", width=width)
+    draw.rectangle((left, top, right, bottom), outline=colour, width=width)
     return copy
 
 
@@ -108,24 +130,36 @@ def sheet(
     columns: int | None = None,
     colormap: str | None = None,
 ) -> Image.Image:
-    """Many maps side by side, on one scale, or with `shared=False` each on its own. `cell` is a map's side in pixels."""
+    """Many maps side by side, on one scale, or with `shared=False` each on its own.
+
+    `cell` is about a map's side in pixels.
+    """
     common = limits_of(maps, signed=signed) if shared else None
     return tiles([coloured(one, signed=signed, limits=common, colormap=colormap) for one in maps], cell, columns)
 
 
 def kernel_sheet(weights: Float[np.ndarray, "n c h w"], *, cell: int = 48, columns: int | None = None) -> Image.Image:
-    """Kernels as pictures on one scale: grey is 0, and a kernel over three colours is shown in those colours."""
+    """Kernels as pictures on one scale: a kernel over three colours in those colours, where grey is 0.
+
+    A kernel over other channels is shown as their mean in false colours, where white is 0.
+    """
     top = float(np.abs(weights).max()) or 1.0
     if weights.shape[1] != 3:
-        flat = weights.mean(1)
-        return sheet(flat, signed=True, cell=cell, columns=columns)
+        return sheet(weights.mean(1), signed=True, cell=cell, columns=columns)
     colours = scaled(weights, (-top, top)).transpose(0, 2, 3, 1) * 255
     return tiles(list(colours.round().astype(np.uint8)), cell, columns)
 
 
 def tiles(pictures: list[UInt8[np.ndarray, "h w 3"]], cell: int, columns: int | None = None) -> Image.Image:
-    """Small pictures on a grid about as wide as it is high, each enlarged without smoothing to about `cell` pixels."""
-    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    """Small pictures on a grid about as wide as it is high, each enlarged without smoothing to about `cell` pixels.
+
+    They are enlarged by a whole number and never made smaller; between them the board is clear.
+
+    Raises: VizlibError where there is no picture.
+    """
+    if not pictures:
+        raise VizlibError("there is nothing to show: not one picture was given")
+    columns = min(max(columns or math.ceil(math.sqrt(len(pictures))), 1), len(pictures))
     height, width = pictures[0].shape[:2]
     factor = max(1, round(cell / max(height, width)))
     height, width = height * factor, width * factor

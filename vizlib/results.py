@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -35,14 +36,17 @@ class Prediction(NamedTuple):
 class Run:
     """One photo, seen once by one model; it holds the whole graph, so let it go when the questions are answered.
 
-    The leading axis of `activations` and `attention` is the batch axis of 1 the network computed with: taking it off
-    would make a new tensor beside the graph, through which no gradient flows.
+    The leading axis of `activations` and `attention` is the batch axis of 1 the network computed with (one entry a
+    window, where attention is windowed): taking it off would make a new tensor beside the graph, through which no
+    gradient flows.
     """
 
     image: Float[Tensor, "1 3 h w"]  # normalised model input, on the graph
     logits: Float[Tensor, "1 classes"]
     activations: Mapping[str, Tensor]  # PyTorch's own dotted layer name -> output, on the graph
-    attention: Mapping[str, Float[Tensor, "1 heads query key"]]  # attention layer name -> softmax weights, on the graph
+    attention: Mapping[
+        str, Float[Tensor, "windows heads query key"]
+    ]  # attention layer -> softmax weights, on the graph
     geometry: Geometry  # model input <-> original photo
     photo: Image.Image  # upright RGB
     notes: tuple[str, ...] = ()
@@ -62,7 +66,7 @@ class Run:
         `rule="guided"` is guided backpropagation's: a ReLU passes on positive gradient only. Zeros where the score does
         not depend on a tensor. Ask again for another target: the forward pass is not repeated.
         """
-        with self.recording.backward_rule(rule):
+        with self.recording.backward_rule(rule), torch.inference_mode(False), torch.enable_grad():
             return gradients(self.score(target), of)
 
 

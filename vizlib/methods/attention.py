@@ -40,13 +40,19 @@ def from_token(weights: Float[Tensor, "token token"], tokens: Tokens, query: Que
 
 
 def maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
-    """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out."""
+    """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out.
+
+    Raises: MethodError where there is none.
+    """
     tokens = evidence.model.tokens
-    return {
+    found = {
         name: weights.detach()
         for name, weights in evidence.run.attention.items()
         if tokens is not None and weights.shape[-2:] == (tokens.count, tokens.count)
     }
+    if not found:
+        raise MethodError(f"{evidence.model.name} showed no attention among all of its tokens, so none can be followed")
+    return found
 
 
 def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:

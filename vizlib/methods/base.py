@@ -48,7 +48,7 @@ class Evidence:
     run: Run
     image_gradient: Float[Tensor, "1 3 h w"] | None = None
     layer_gradients: Mapping[str, Tensor] = field(default_factory=dict)
-    attention_gradients: Mapping[str, Float[Tensor, "1 heads query key"]] = field(default_factory=dict)
+    attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

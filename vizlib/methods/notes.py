@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vizlib.families import as_picture
 from vizlib.methods.base import Evidence, Method, Settings
 
 MOSTLY_SEEN = 0.8  # below this share of the photo a person should be told what is missing
@@ -19,15 +20,23 @@ def notes_on(
     if not heat.isfinite().all():
         notes.append("The map holds values that are not finite, so it cannot be trusted.")
     elif not heat.any():
-        zero = [name for name, gradient in evidence.layer_gradients.items() if not gradient.any()]
+        # Of a transformer's layer only the patches make the map: the class token's gradient may well be there.
+        pictures = {n: as_picture(g, evidence.model.tokens) for n, g in evidence.layer_gradients.items()}
+        zero = [name for name, gradient in pictures.items() if gradient is not None and not gradient.any()]
         if zero:
-            notes.append(f"The map is empty: the score does not depend on {zero[0]}, so its gradient is exactly zero.")
+            notes.append(
+                f"The map is empty: the score does not depend on the places in {zero[0]}, "
+                "so their gradient is exactly zero; choose an earlier layer."
+            )
         else:
             notes.append(f"The map is empty: nothing here speaks for {label}.")
-    chances = evidence.run.logits[0].detach().softmax(-1)
-    top = int(chances.argmax())
-    if method.of_class and target != top:
-        rank = int((chances > chances[target]).sum()) + 1
+    logits = evidence.run.logits[0].detach().float()  # in half precision many classes tie
+    chances = logits.softmax(-1)
+    top = int(logits.argmax())
+    if not logits.isfinite().all():
+        pass  # the run says so already, and nothing can be said of chances
+    elif method.of_class and target != top:
+        rank = int((logits > logits[target]).sum()) + 1  # the logits': far classes share the probability 0
         notes.append(
             f"The model's answer is {evidence.model.labels[top]} ({_percent(chances[top])}); "
             f"{label} is only number {rank} ({_percent(chances[target])})."

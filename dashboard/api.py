@@ -1,0 +1,134 @@
+"""The named endpoints: what the page shows, for `gradio_client` and plain HTTP, with the same numbers as in Python."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dashboard.components.photo import PhotoInput
+from dashboard.shared import MODEL_QUEUE, plainly
+from dashboard.study import Study
+from vizlib import MethodError, render
+from vizlib.errors import ImageError, ModelError
+
+
+def predict(study: Study, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
+    """The likeliest classes of a photo: index, label, probability and logit, likeliest first."""
+    return [one._asdict() for one in study.predictions(needed(photo), model, int(top))]
+
+
+def explain(
+    study: Study, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+) -> tuple[dict[str, Any], Image.Image]:
+    """How much each place spoke for a class: the raw values with all about them, and the overlay.
+
+    `target` is a class by index or label, the likeliest one if empty. `knobs` are the method's, such as
+    {"layer": "layer3"}; "against" there names the class to compare with.
+    """
+    answer = study.explanation(needed(photo), model, target or None, method, settings(knobs))
+    return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
+
+
+def attention(
+    study: Study, photo: Image.Image, model: str, layer: str, head: str, query: str
+) -> tuple[dict[str, Any], Image.Image]:
+    """What one token looks at: raw attention by patch, and the overlay.
+
+    `layer` is an attention layer's name, the last if empty; `head` a number, mean or max; `query` a token's name such
+    as class, or a patch as "row,column", counted from 0.
+    """
+    knobs = {"layer": layer or None, "head": head or "mean", "query": token(query)}
+    answer = study.explanation(needed(photo), model, None, "raw-attention", knobs)
+    return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
+
+
+def activations(
+    study: Study, photo: Image.Image, model: str, layer: str, channel: float | None
+) -> tuple[dict[str, Any], Image.Image]:
+    """A layer's output: each channel's mean and largest value and a sheet of all; for one `channel` its raw values."""
+    maps = study.activations(needed(photo), model, layer or study.catalog.get(model).cam_layer or "")[0].numpy()
+    about = {"model": model, "layer": layer, "shape": list(maps.shape)}
+    if channel is None:
+        means, tops = maps.mean((1, 2)), maps.max((1, 2))
+        about["channels"] = [
+            {"index": i, "mean": float(mean), "max": float(top)}
+            for i, (mean, top) in enumerate(zip(means, tops, strict=True))
+        ]
+        return about, render.sheet(maps, signed=bool(maps.min() < 0), cell=64)
+    index = int(channel)
+    if not 0 <= index < len(maps):
+        raise ModelError(f"{layer} has channels 0 to {len(maps) - 1}, but no {index}")
+    about |= {"channel": index, "values": maps[index].tolist()}
+    return about, render.sheet(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
+
+
+def kernels(study: Study, model: str) -> tuple[dict[str, Any], Image.Image]:
+    """The kernels that read the pixels: raw weights, and a sheet of them."""
+    found = study.kernels(model)
+    weights = found.weights.numpy()
+    about = {"model": model, "layer": found.layer, "shape": list(weights.shape), "values": weights.tolist()}
+    return about, render.kernel_sheet(weights)
+
+
+def build(study: Study) -> None:
+    """The endpoints; none of their inputs is drawn on the page."""
+    first = study.catalog.names[0]
+    with gr.Group(visible=False):
+        photo = PhotoInput(label="photo", type="filepath", format="png")
+        model = gr.Textbox(first, label="model")
+        top = gr.Number(5, label="top", precision=0)
+        method = gr.Textbox("saliency", label="method")
+        target = gr.Textbox("", label="target")
+        knobs = gr.JSON({}, label="knobs")
+        layer = gr.Textbox("", label="layer")
+        head = gr.Textbox("mean", label="head")
+        query = gr.Textbox("class", label="query")
+        channel = gr.Number(None, label="channel", precision=0)
+        numbers, picture = gr.JSON(label="numbers"), gr.Image(format="png", label="picture")
+        for answer, inputs, outputs in (
+            (predict, [photo, model, top], [numbers]),
+            (explain, [photo, model, method, target, knobs], [numbers, picture]),
+            (attention, [photo, model, layer, head, query], [numbers, picture]),
+            (activations, [photo, model, layer, channel], [numbers, picture]),
+            (kernels, [model], [numbers, picture]),
+        ):
+            name = answer.__name__
+            gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)
+
+
+def needed(photo: Image.Image | None) -> Image.Image:
+    """The photo, or a sentence that asks for one."""
+    if photo is None:
+        raise ImageError("a photo is missing; give one with gradio_client's handle_file(path)")
+    return photo
+
+
+def settings(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Knobs as they came in JSON, which has no tuples: a patch is a list there."""
+    if not isinstance(knobs or {}, Mapping):
+        raise MethodError(f"knobs are an object such as {{'layer': 'layer3'}}, not a {type(knobs).__name__}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in (knobs or {}).items()}
+
+
+def token(query: str) -> str | tuple[int, ...] | None:
+    """A token's name, or a patch given as "row,column"; nothing for those the classifier reads."""
+    parts = query.split(",")
+    if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+        return tuple(int(part) for part in parts)
+    return query.strip() or None
+
+
+def _bound(answer: Callable, study: Study) -> Callable:
+    """The function over one study, as gradio sees it: same documentation, same parameters but the study."""
+
+    def endpoint(*args: Any) -> Any:
+        return plainly(answer)(study, *args)
+
+    endpoint.__doc__, endpoint.__name__ = answer.__doc__, answer.__name__
+    signature = inspect.signature(answer)
+    endpoint.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # pyright: ignore
+    return endpoint

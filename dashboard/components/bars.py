@@ -1,0 +1,47 @@
+"""The top-5 bars: the likeliest classes as buttons; `select` tells the class that was clicked as its `index`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vizlib import Prediction
+
+FEW = 20  # a model that knows no more classes than this had better say which they are
+
+
+def bars(predictions: Sequence[Prediction], target: int, top: int = 5) -> dict[str, Any]:
+    """The first of all predictions, and the target too if it is not among them; of a small model, all it knows."""
+    rows = list(predictions[:top])
+    rows += [one for one in predictions[top:] if one.index == target]
+    names = sorted((short(one.label) for one in predictions), key=str.lower)
+    note = f"It knows only these {len(names)} and always picks one: {', '.join(names)}." if len(names) <= FEW else ""
+    return {
+        "target": target,
+        "note": note,
+        "rows": [
+            {
+                "index": one.index,
+                "label": one.label,
+                "name": short(one.label),
+                "probability": one.probability,
+                "share": percent(one.probability),
+            }
+            for one in rows
+        ],
+    }
+
+
+def short(label: str) -> str:
+    """The first of a label's comma-separated names: "tench" of "tench, Tinca tinca"."""
+    return label.split(",")[0].strip()
+
+
+def percent(share: float) -> str:
+    """A share as a person reads it.
+
+    >>> percent(0.5), percent(0.0123), percent(0.00001)
+    ('50 %', '1.2 %', '< 0.1 %')
+    """
+    share *= 100
+    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"

@@ -1,0 +1,98 @@
+"""A part of the page with its own .js and .css file beside it, and the form in which numbers travel to it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from vizlib import render
+from vizlib.geometry import Geometry
+
+HERE = Path(__file__).parent
+PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
+
+
+def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
+    """A part of the page whose value is data and whose drawing is done by `<name>.js`, after the helpers of `paint.js`.
+
+    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. A function, not a
+    subclass of `gr.HTML`: for every subclass gradio writes a .pyi file beside the source, which then goes stale.
+    """
+    return gr.HTML(
+        value,
+        html_template=f'<div class="viz-{name}"></div>',
+        js_on_load=_read("paint.js") + _read(f"{name}.js"),
+        apply_default_css=False,
+        **more,
+    )
+
+
+def told(error: Exception) -> gr.Error:
+    """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
+    text = escape(str(error), quote=False).rstrip(".")
+    return gr.Error(("The" + text[3:] if text.startswith("the ") else text) + ".", print_exception=False)
+
+
+@cache
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def styles() -> str:
+    """The style sheets of all parts."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*.css")))
+
+
+def exact(values: np.ndarray) -> dict[str, Any]:
+    """Raw values "h w" for the browser, as 32-bit floats."""
+    return {"shape": list(values.shape), "floats": _text(np.ascontiguousarray(values, dtype="<f4"))}
+
+
+def rough(values: np.ndarray) -> dict[str, Any]:
+    """Values "... h w" for the browser in a byte each: 256 steps from the lowest to the highest of each map."""
+    low, high = values.min((-2, -1), keepdims=True), values.max((-2, -1), keepdims=True)
+    span = np.where(high > low, high - low, 1)
+    steps = ((values - low) / span * 255).round().astype(np.uint8)
+    ends = np.concatenate([low, low + span], -1).reshape(-1, 2)
+    return {"shape": list(values.shape), "bytes": _text(steps), "ends": _text(ends.astype("<f4"))}
+
+
+def drawn_on(photo: Image.Image, geometry: Geometry, side: int = PHOTO_SIDE) -> dict[str, Any]:
+    """A photo to draw upon, and where on it the model's input lies: top, left, bottom, right as shares of its sides."""
+    name = f"drawn on at {side}"
+    if name not in photo.info:  # kept with the photo, as several tabs draw on the same
+        small = photo.copy()
+        small.thumbnail((side, side))
+        photo.info[name] = data_url(small, "JPEG")
+    factor = side / max(photo.size)  # a small photo is drawn larger than it is, or its heat would be coarse
+    (top, left), (bottom, right) = geometry.to_photo(0, 0), geometry.to_photo(*geometry.input_size)
+    return {
+        "photo": photo.info[name],
+        "width": max(1, round(photo.width * factor)),
+        "height": max(1, round(photo.height * factor)),
+        "box": [top / photo.height, left / photo.width, bottom / photo.height, right / photo.width],
+    }
+
+
+def colours(signed: bool) -> str:
+    """The colour map's 256 colours, as bytes."""
+    return _text(render.palette(render.DIVERGING if signed else render.SEQUENTIAL))
+
+
+def data_url(picture: Image.Image, kind: str = "PNG") -> str:
+    """A picture as a `data:` address."""
+    file = io.BytesIO()
+    picture.save(file, kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 4}))
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _text(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode()

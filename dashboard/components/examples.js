@@ -1,0 +1,15 @@
+// Photos to begin with, as buttons.
+show((value) => {
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", "Example photos");
+  root.replaceChildren(...(value.photos || []).map((photo, i) => {
+    const button = make("button"), image = make("img");
+    button.type = "button";
+    button.title = photo.name;
+    image.src = photo.picture;
+    image.alt = photo.name;
+    button.append(image);
+    button.addEventListener("click", () => trigger("select", { index: i, value: photo.name }));
+    return button;
+  }));
+});

@@ -1,0 +1,21 @@
+// The knobs of a method as menus; which there are, and what they take, comes from vizlib's registry.
+show((value) => {
+  root.hidden = !(value.knobs || []).length;
+  root.replaceChildren(...(value.knobs || []).map((knob) => {
+    const field = make("label", "viz-knob"), menu = make("select");
+    field.title = knob.help;
+    knob.choices.forEach((choice, i) => {
+      const option = make("option", "", choice.name);
+      option.value = i;
+      option.selected = i === knob.chosen;
+      menu.append(option);
+    });
+    menu.addEventListener("change", () => {
+      const chosen = Number(menu.value);
+      props.value = { ...value, knobs: value.knobs.map((one) => (one.name === knob.name ? { ...one, chosen } : one)) };
+      trigger("input");
+    });
+    field.append(make("span", "", knob.name), menu);
+    return field;
+  }));
+});

@@ -1,0 +1,48 @@
+"""A method's knobs as menus; `input` fires when one is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vizlib import Model
+from vizlib.methods.registry import METHODS
+
+
+def knobs(model: Model, method: str, turned: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """What the registry offers for this method on this model, with the turned ones in their place."""
+    rows = []
+    for name, knob in METHODS[method].knobs.items():
+        values = list(dict.fromkeys([knob.default, *knob.offered(model)]))
+        if len(values) < 2:
+            continue
+        chosen = (turned or {}).get(name, knob.default)
+        names = [
+            "automatic" if value is None else str(value).replace("True", "yes").replace("False", "no")
+            for value in values
+        ]
+        rows.append(
+            {
+                "name": name,
+                "help": knob.help,
+                "choices": [{"name": text} for text in names],
+                "chosen": values.index(chosen) if chosen in values else 0,
+            }
+        )
+    return {"method": method, "knobs": rows}
+
+
+def turned(value: Any, model: Model, method: str) -> dict[str, object]:
+    """The knobs that a page's menus hold away from their defaults; none of another method's, or of nonsense."""
+    if not isinstance(value, Mapping) or value.get("method") != method:
+        return {}
+    found: dict[str, object] = {}
+    for row in value.get("knobs", ()):
+        knob = METHODS[method].knobs.get(row.get("name"))
+        if knob is None:
+            continue
+        values = list(dict.fromkeys([knob.default, *knob.offered(model)]))
+        chosen = row.get("chosen")
+        if isinstance(chosen, int) and 0 < chosen < len(values):
+            found[row["name"]] = values[chosen]
+    return found

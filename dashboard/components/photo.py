@@ -1,0 +1,52 @@
+"""The box a person drops a photo into."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dashboard.cache import ByteCache
+from dashboard.components.base import told
+from vizlib import ImageError, open_image
+
+Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's, for whatever gradio may open itself
+
+
+class PhotoInput(gr.Image):
+    """A `gr.Image` that opens what it is given with `vizlib.open_image`, and refuses it in one plain sentence.
+
+    It takes gradio's own arguments: gradio reads a component's settings off its constructor's signature.
+    """
+
+    is_template = True  # drawn by gradio's own image component
+
+    @cached_property
+    def _opened(self) -> ByteCache:
+        return ByteCache(192_000_000)  # every event sends the photo's address again; it need not be decoded again
+
+    def preprocess(self, payload: Any) -> Image.Image | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The upright RGB photo; the same object for the same file."""
+        if payload is None:
+            return None
+        try:
+            data = _bytes_of(payload)
+            return self._opened.get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
+        except ImageError as error:
+            raise told(error) from None
+
+
+def _bytes_of(payload: Any) -> bytes:
+    """The file behind an upload (gradio has checked that it is one), or the picture inside a `data:` address."""
+    try:
+        if payload.url and payload.url.startswith("data:"):
+            return base64.b64decode(payload.url.partition(",")[2], validate=True)
+        return Path(payload.path).read_bytes()
+    except (OSError, TypeError, ValueError, binascii.Error):
+        raise ImageError("the photo did not arrive whole; please choose it again") from None

@@ -1,0 +1,105 @@
+"""What the page asks of the library, computed once: every tab and every endpoint reads its numbers here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+import vizlib
+from dashboard.cache import ByteCache, key_of
+from dashboard.catalog import Catalog
+from vizlib.families import as_picture
+from vizlib.kernels import Kernels
+
+BUDGET = 384_000_000  # bytes of results kept for all visitors together
+
+
+class Study:
+    """Photos looked at by the models of a catalog. Nothing here belongs to a visitor, so nothing can be mixed up.
+
+    Every method raises VizlibError with one sentence for a wrong model, class, method, knob or layer.
+    """
+
+    def __init__(self, catalog: Catalog, budget: int = BUDGET) -> None:
+        self.catalog = catalog
+        self._cache = ByteCache(budget)
+
+    def predictions(self, photo: Image.Image, name: str, top: int = 5) -> list[vizlib.Prediction]:
+        """The likeliest classes."""
+        model = self.catalog.get(name)
+        every = self._cache.get(
+            ("predictions", key_of(photo), name), lambda: model.predict(photo, top=len(model.labels))
+        )
+        return every[: max(top, 1)]
+
+    def eye(self, photo: Image.Image, name: str) -> Image.Image:
+        """What the model really sees: its input with the normalisation taken back."""
+        model = self.catalog.get(name)
+        return model.preprocessing.unnormalised(model.preprocessing.tensor(vizlib.open_image(photo)))
+
+    def target(self, photo: Image.Image, name: str, target: int | str | None) -> int:
+        """The class meant by an index, a label or nothing, which means the likeliest."""
+        best = self.predictions(photo, name, 1)[0].index
+        return best if target in (None, "") else self.catalog.get(name).target(target, torch.empty(1, 0))
+
+    def explanations(self, photo: Image.Image, name: str, target: int | str | None) -> dict[str, vizlib.Attribution]:
+        """All one-pass methods, from one forward and one backward pass."""
+        model, target = self.catalog.get(name), self.target(photo, name, target)
+        return self._cache.get(
+            ("explanations", key_of(photo), name, target), lambda: vizlib.explain_all(model, photo, target=target)
+        )
+
+    def explanation(
+        self,
+        photo: Image.Image,
+        name: str,
+        target: int | str | None,
+        method: str,
+        knobs: Mapping[str, object] | None = None,
+    ) -> vizlib.Attribution:
+        """One method; with no knob turned it is read off the pass all of them share."""
+        model, target, knobs = self.catalog.get(name), self.target(photo, name, target), dict(knobs or {})
+        if not knobs:
+            every = self.explanations(photo, name, target)
+            if method in every:
+                return every[method]
+        turned: dict[str, Any] = {**knobs}
+        key = ("explanation", key_of(photo), name, target, method, repr(sorted(knobs.items())))
+        return self._cache.get(key, lambda: vizlib.explain(model, photo, method=method, target=target, **turned))
+
+    def attention(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "heads token token"]]:
+        """The attention among all tokens by layer; empty for a network without any."""
+        model = self.catalog.get(name)
+
+        def look() -> dict[str, Tensor]:
+            if model.tokens is None:
+                return {}
+            count, run = model.tokens.count, model.run(photo, attention=True)
+            found = {layer: weights[0].detach().float().cpu() for layer, weights in run.attention.items()}
+            return {layer: weights for layer, weights in found.items() if weights.shape[-2:] == (count, count)}
+
+        return self._cache.get(("attention", key_of(photo), name), look)
+
+    def activations(self, photo: Image.Image, name: str, layer: str) -> tuple[Float[Tensor, "channels h w"], bool]:
+        """A layer's output, one map a channel, and whether the maps lie on the photo.
+
+        An output without places, such as pooled features or logits, is given as maps of a single value.
+        """
+        model = self.catalog.get(name)
+
+        def look() -> tuple[Tensor, bool]:
+            output = model.run(photo, layers=[layer]).activations[layer].detach().float().cpu()
+            maps = as_picture(output, model.tokens)
+            return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
+
+        return self._cache.get(("activations", key_of(photo), name, layer), look)
+
+    def kernels(self, name: str) -> Kernels:
+        """The first layer's kernels and the position embedding's similarities."""
+        model = self.catalog.get(name)
+        return self._cache.get(("kernels", name), lambda: vizlib.kernels(model))

@@ -1,0 +1,208 @@
+"""A person uploads a photo, clicks a class, a method, a patch, a channel, another model: each picture changes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vizlib
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
+WHY, GRID, CHANNEL = "#why-heat", "#attention-patches", "#inside-heat"
+
+
+class Visit:
+    """One visitor's page, with all it asked for and complained about."""
+
+    def __init__(self, page, address: str) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector(f"{WHY} canvas[data-drawn]", timeout=30_000)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing was asked of the server for half a second."""
+        seen = -1
+        while seen != len(self.requests):
+            seen = len(self.requests)
+            self.page.wait_for_timeout(500)
+
+    def picture(self, selector: str = WHY) -> Image.Image:
+        address = self.page.evaluate(PIXELS, selector)
+        return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
+
+    def changes(self, selector: str, act) -> None:
+        """Do something, and wait until a picture's bytes are others than before."""
+        before = self.page.evaluate(PIXELS, selector)
+        act()
+        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
+        self.settle()
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+        self.settle()
+
+    def choose(self, menu: str, option: str) -> None:
+        self.page.locator(f"{menu} input").click()
+        self.page.get_by_role("option", name=option).first.click()
+
+    def upload(self, path: Path) -> None:
+        self.page.locator("#photo input[type=file]").set_input_files(str(path))
+
+    def target(self) -> int:
+        return int(self.page.locator("#bars [aria-pressed=true]").get_attribute("data-index"))
+
+
+@pytest.fixture(scope="module")
+def visit(chromium, address) -> Iterator[Visit]:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    yield Visit(page, address + "?__theme=light")
+    page.close()
+
+
+# The tests below are one visit, in this order; each leaves the page in a state the next may start from.
+
+
+def test_the_page_opens_with_an_example_already_explained(visit):
+    assert visit.page.locator("#bars button").count() == 5
+    assert visit.page.locator("h1").count() == 1
+    assert visit.page.locator("#why-words").inner_text().strip()
+
+
+def test_an_uploaded_photo_is_drawn_as_the_library_draws_it(visit, photo):
+    visit.page.locator("#photo button[aria-label='Remove Image']").click()
+    visit.settle()
+    visit.upload(photo)
+    visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5", timeout=15_000)
+    visit.settle()
+    model, image = vizlib.load(RESNET), vizlib.open_image(photo)
+    best = model.predict(image)[0]
+    assert visit.target() == best.index
+    assert best.label in visit.page.locator("#why-words h2").inner_text()
+    theirs = np.asarray(vizlib.explain(model, image, method="grad-cam").overlay(), dtype=float)
+    ours = np.asarray(visit.picture(), dtype=float)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).mean() < 2.5  # of 255: the page draws on a JPEG of the photo
+
+
+def test_a_click_on_a_class_asks_about_that_class(visit, photo):
+    visit.changes(WHY, lambda: visit.page.locator("#bars button").nth(1).click())
+    second = vizlib.load(RESNET).predict(vizlib.open_image(photo))[1]
+    assert visit.target() == second.index
+    assert second.label in visit.page.locator("#why-words h2").inner_text()
+
+
+def test_another_class_from_the_menu_is_added_to_the_bars(visit):
+    last = vizlib.load(RESNET).labels[0]
+    visit.changes(WHY, lambda: visit.choose("#classes", last))
+    assert visit.target() == 0
+    assert visit.page.locator("#why-heat canvas").get_attribute("aria-label").startswith(f"grad-cam for {last}")
+
+
+def test_a_click_on_a_method_and_a_turned_knob_change_the_map(visit):
+    visit.changes(WHY, lambda: visit.page.locator("#why-methods [data-key=saliency]").click())
+    visit.changes(WHY, lambda: visit.page.locator("#why-knobs select").first.select_option(label="norm"))
+    visit.changes(WHY, lambda: visit.page.locator("#why-methods [data-key=guided-backprop]").click())
+
+
+def test_the_opacity_and_the_value_under_the_mouse_ask_nothing_of_the_server(visit):
+    asked = len(visit.requests)
+    visit.changes(WHY, lambda: visit.page.locator(f"{WHY} input[type=range]").fill("20"))
+    visit.page.locator(f"{WHY} canvas").hover()
+    assert visit.page.locator(f"{WHY} output").inner_text().startswith("here ")
+    assert len(visit.requests) == asked
+
+
+def test_a_channel_and_a_layer_change_what_inside_shows(visit):
+    visit.tab("Inside")
+    visit.changes(CHANNEL, lambda: visit.page.locator("#inside-channels button").nth(4).click())
+    visit.changes(CHANNEL, lambda: visit.choose("#layer", "layer2.0.conv1"))
+    assert "layer2.0.conv1" in visit.page.locator("#inside-words").inner_text()
+
+
+def test_a_convolutional_network_says_why_it_has_no_attention(visit):
+    visit.tab("Attention")
+    assert "built of convolutions" in visit.page.locator("#attention-words").inner_text()
+    assert not visit.page.locator(GRID + " canvas").first.is_visible()
+
+
+def test_another_model_changes_every_picture(visit):
+    kernels = visit.page.locator("#inside-kernels img").get_attribute("src")
+    visit.changes(CHANNEL, lambda: visit.changes(WHY, lambda: visit.choose("#model", VIT)))
+    visit.page.locator(GRID + " canvas").first.wait_for(timeout=15_000)
+    visit.page.locator("#inside-places canvas").first.wait_for(state="attached", timeout=15_000)
+    assert visit.page.locator("#inside-kernels img").get_attribute("src") != kernels
+
+
+def test_a_click_on_a_patch_shows_its_attention_without_asking_the_server(visit, photo):
+    asked = len(visit.requests)
+    canvas = visit.page.locator(GRID + " canvas").first
+    model, image = vizlib.load(VIT), vizlib.open_image(photo)
+    geometry = model.preprocessing.geometry(image)
+    top, left, bottom, right = geometry.cell_box(3, 6, model.tokens.grid)
+    shown = canvas.bounding_box()
+    share = shown["width"] / image.width
+    visit.changes(
+        GRID, lambda: canvas.click(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
+    )
+    heat = vizlib.explain(model, image, method="raw-attention", query=(3, 6)).heat
+    others = heat.flatten().clone()
+    others[3 * 10 + 6] = -1  # the sentence names the other patch it looks at most
+    row, column = divmod(int(others.argmax()), 10)
+    said = visit.page.locator(GRID + " .viz-says").inner_text()
+    assert said.startswith("The patch in row 4, column 7 looks most at ")
+    assert f"row {row + 1}, column {column + 1} (" in said
+    assert float(said.split("(")[1].split(")")[0]) == pytest.approx(others.max().item(), rel=0.02)
+    assert len(visit.requests) == asked
+
+
+def test_the_keyboard_moves_the_patch_and_the_layer(visit):
+    stage = visit.page.locator(GRID + " .viz-grid")
+    visit.changes(GRID, lambda: stage.press("ArrowRight"))
+    assert "row 4, column 8" in visit.page.locator(GRID + " .viz-says").inner_text()
+    visit.changes(GRID, lambda: stage.press("["))
+    assert "layer 11" in visit.page.locator(GRID + " .viz-says").inner_text()
+    visit.changes(GRID, lambda: visit.page.locator(GRID + " .viz-many").first.locator("button").nth(2).click())
+    assert "head 2" in visit.page.locator(GRID + " .viz-says").inner_text()
+
+
+def test_a_file_that_is_no_photo_is_refused_in_one_sentence(visit, tmp_path):
+    path = tmp_path / "notes.jpg"
+    path.write_text("this is text")
+    visit.tab("Why")
+    visit.page.locator("#photo button[aria-label='Remove Image']").click()
+    visit.settle()
+    visit.upload(path)
+    sentence = "The picture is text, not an image, expected a photo as JPEG, PNG, WebP, GIF, BMP or TIFF."
+    visit.page.get_by_text(sentence, exact=True).first.wait_for(timeout=10_000)
+    visit.settle()
+    visit.changes(WHY, lambda: visit.page.locator("#examples button").nth(2).click())
+
+
+def test_no_request_left_the_machine_and_nothing_complained(visit):
+    hosts = {urlsplit(request).hostname for request in visit.requests if urlsplit(request).scheme.startswith("http")}
+    assert hosts == {"127.0.0.1"}
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(chromium, address, theme):
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    visit = Visit(page, f"{address}?__theme={theme}")
+    for tab in ("Why", "Attention", "Inside"):
+        visit.tab(tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

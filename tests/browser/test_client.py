@@ -1,0 +1,96 @@
+"""The same through `gradio_client`: its numbers are Python's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import vizlib
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+
+
+@pytest.fixture(scope="module")
+def client(address) -> Client:
+    return Client(address, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture(scope="module", params=[RESNET, VIT])
+def model(request) -> vizlib.Model:
+    return vizlib.load(request.param)
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_predict(client, model, photo):
+    answers = client.predict(handle_file(photo), model.name, 3, api_name="/predict")
+    for answer, expected in zip(answers, model.predict(photo, top=3), strict=True):
+        assert (answer["index"], answer["label"]) == (expected.index, expected.label)
+        assert (answer["probability"], answer["logit"]) == pytest.approx((expected.probability, expected.logit))
+
+
+def test_explain(client, model, photo):
+    for method in vizlib.methods(model):
+        about, overlay = client.predict(handle_file(photo), model.name, method, "church", {}, api_name="/explain")
+        expected = vizlib.explain(model, photo, method=method, target="church")
+        assert np.allclose(about["values"], expected.heat.numpy(), rtol=1e-4, atol=1e-7), method
+        assert (about["label"], about["notes"]) == ("church", list(expected.notes))
+        difference = pixels(overlay).astype(int) - np.asarray(expected.overlay()).astype(int)
+        assert np.abs(difference).max() <= 2, method
+
+
+def test_explain_with_knobs(client, model, photo):
+    knobs = {"layer": model.stages[1], "against": "golf ball"}
+    about, _ = client.predict(handle_file(photo), model.name, "grad-cam", "church", knobs, api_name="/explain")
+    expected = vizlib.explain(model, photo, method="grad-cam", target="church", **knobs)
+    assert np.allclose(about["values"], expected.heat.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_attention(client, photo):
+    layer = "blocks.4.attn"
+    about, _ = client.predict(handle_file(photo), VIT, layer, "2", "6,8", api_name="/attention")
+    expected = vizlib.explain(vizlib.load(VIT), photo, method="raw-attention", layer=layer, head=2, query=(6, 8))
+    assert np.allclose(about["values"], expected.heat.numpy())
+
+
+def test_activations(client, model, photo):
+    layer = model.stages[0]
+    about, sheet = client.predict(handle_file(photo), model.name, layer, None, api_name="/activations")
+    one, _ = client.predict(handle_file(photo), model.name, layer, 5, api_name="/activations")
+    maps = vizlib.families.as_picture(model.run(photo, layers=[layer]).activations[layer].detach(), model.tokens)
+    assert about["shape"] == list(maps.shape)
+    assert [row["max"] for row in about["channels"]] == pytest.approx(maps.amax((1, 2)).tolist(), rel=1e-4)
+    assert np.allclose(one["values"], maps[5].numpy(), rtol=1e-4, atol=1e-6)
+    assert pixels(sheet).size
+
+
+def test_kernels(client, model):
+    about, sheet = client.predict(model.name, api_name="/kernels")
+    assert np.allclose(about["values"], vizlib.kernels(model).weights.numpy())
+    assert pixels(sheet).size
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("resnet18-imagenete", "saliency", "", {}), "did you mean resnet18-imagenette"),
+        ((RESNET, "gradcam", "", {}), "did you mean grad-cam"),
+        ((RESNET, "attention-rollout", "", {}), "does not fit"),
+        ((RESNET, "saliency", "unicorn", {}), "knows no class"),
+        ((RESNET, "saliency", "", {"steps": 1}), "has no knob 'steps'"),
+    ],
+)
+def test_a_wrong_choice_is_one_sentence(client, photo, asked, sentence):
+    with pytest.raises(AppError, match=sentence) as told:
+        client.predict(handle_file(photo), *asked, api_name="/explain")
+    assert "\n" not in str(told.value)
+
+
+def test_nothing_else_is_published(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(named) == {"/predict", "/explain", "/attention", "/activations", "/kernels"}

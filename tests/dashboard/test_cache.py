@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dashboard.cache import ByteCache, key_of, size_of
+
+
+def test_a_result_is_made_once_and_remembered():
+    cache, made = ByteCache(100), []
+    for _ in range(3):
+        assert cache.get("a", lambda: made.append(1) or "result") == "result"
+    assert made == [1]
+
+
+def test_no_more_bytes_are_kept_than_the_budget_and_the_least_used_go_first():
+    cache = ByteCache(250)
+    for name in ("old", "used"):
+        cache.get(name, lambda: torch.zeros(25))  # 100 bytes each
+    cache.get("old", lambda: None)  # now "used" was used longest ago
+    cache.get("new", lambda: torch.zeros(25))
+    assert cache.held == 200
+    assert cache.get("old", lambda: "made again") is not None
+    assert cache.get("used", lambda: "made again") == "made again"
+
+
+def test_a_result_larger_than_the_whole_budget_is_handed_out_but_not_kept():
+    cache = ByteCache(10)
+    assert cache.get("a", lambda: np.zeros(100)).shape == (100,)
+    assert cache.held == 0
+
+
+def test_tensors_are_counted_wherever_they_stand(study, cheetah, name):
+    answer = study.explanation(cheetah, name, None, "grad-cam")
+    photo = cheetah.width * cheetah.height * 3
+    assert photo < size_of({"x": [answer]}) < photo + 100_000
+    assert size_of(answer) >= photo + answer.heat.numel() * 4
+
+
+def test_a_photo_has_the_same_key_only_with_the_same_pixels_and_notes():
+    def photo(value: int, notes: tuple[str, ...] = ()) -> Image.Image:
+        image = Image.new("RGB", (10, 12), (value, 0, 0))
+        image.info["notes"] = notes
+        return image
+
+    assert key_of(photo(1)) == key_of(photo(1))
+    assert len({key_of(photo(1)), key_of(photo(2)), key_of(photo(1, ("was 16-bit",)))}) == 3
+    assert key_of(Image.new("RGB", (10, 12))) != key_of(Image.new("RGB", (12, 10)))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import vizlib
+from dashboard.catalog import Catalog
+from vizlib.models import Entry
+
+
+def counting(loaded: list[str], name: str):
+    def load():
+        loaded.append(name)
+        return name  # stands for a model
+
+    return load
+
+
+def test_only_names_on_the_list_reach_a_loader(monkeypatch):
+    monkeypatch.setattr(vizlib, "load", lambda name: pytest.fail(f"{name} was loaded"))
+    for name in ("../../etc/passwd", "hf-hub:someone/model", "resnet19-imagenette", "", None):
+        with pytest.raises(vizlib.ModelError, match="there is no model"):
+            Catalog().get(name)
+
+
+def test_a_near_miss_is_told_what_was_meant():
+    catalog = Catalog([Entry("resnet18-imagenette", True, 22.0)])
+    with pytest.raises(vizlib.ModelError, match=r"did you mean resnet18-imagenette\?"):
+        catalog.get("resnet18-imagenete")
+
+
+def test_only_a_few_models_stay_in_memory():
+    loaded: list[str] = []
+    catalog = Catalog([], extra={name: counting(loaded, name) for name in "abc"}, resident=2)
+    for name in "abacab":  # c pushes out b, so b is loaded again
+        catalog.get(name)
+    assert loaded == ["a", "b", "c", "b"]
+
+
+def test_two_visitors_who_want_the_same_model_wait_for_one_load():
+    loaded: list[str] = []
+    catalog = Catalog([], extra={"a": counting(loaded, "a")})
+    threads = [threading.Thread(target=catalog.get, args=("a",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == ["a"]
+
+
+def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
+    catalog = Catalog([Entry("mine", True, 22.4, 87.25), Entry("theirs", False, 101.6)])
+    assert catalog.choices() == [("mine · 87.2 % · 22 MB", "mine"), ("theirs · downloads 102 MB", "theirs")]

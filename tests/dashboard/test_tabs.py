@@ -1,0 +1,134 @@
+"""What each tab shows is what the library computed, for a convolutional network and a transformer."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+import vizlib
+from dashboard.shared import look
+from dashboard.tabs import attention, inside, why
+from vizlib.methods.registry import METHODS
+
+
+def floats(packed: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
+
+
+def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(study, cheetah, name):
+    selection, view, bars, classes, eye = look(study, cheetah, name)
+    best = study.predictions(cheetah, name, 1)[0]
+    assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
+    assert sorted(value for _, value in classes["choices"]) == list(range(10))
+    assert "these 10" in bars["note"]
+    assert "160 × 160" in eye["caption"]
+    aimed, same, *_ = look(study, cheetah, name, 3)
+    assert aimed.target == 3
+    assert same == view  # what knows no class is not drawn again
+
+
+def test_without_a_photo_everything_is_empty(study, name):
+    assert look(study, None, name)[0] is None
+    assert why.draw(study, None, None, "saliency", None)[1]["empty"]
+    assert attention.draw(study, None, None)[0] == {}
+    assert inside.draw(study, None, None, None)[2]["empty"]
+    assert inside.fixed(study, None, None) == ({}, "", {}, "")
+
+
+def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, selection):
+    for method in vizlib.methods(study.catalog.get(selection.model)):
+        shown, heat, words, menus, strip = why.draw(study, cheetah, selection, method, None)
+        model = vizlib.load(selection.model)
+        theirs = vizlib.explain(model, cheetah, method=method, target=selection.target)
+        assert shown == menus["method"] == strip["chosen"] == method
+        assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), rtol=1e-4, atol=1e-7)
+        assert heat["signed"] == METHODS[method].signed
+        for said in (METHODS[method].means, *theirs.notes):
+            assert said.replace("'", "&#x27;") in words
+        assert method in heat["alt"]
+
+
+def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(study, cheetah, selection):
+    model = study.catalog.get(selection.model)
+    menus = why.draw(study, cheetah, selection, "grad-cam", None)[3]
+    menus["knobs"][0]["chosen"] = 1
+    heat = why.draw(study, cheetah, selection, "grad-cam", menus)[1]
+    theirs = vizlib.explain(model, cheetah, method="grad-cam", target=selection.target, layer=model.stages[0])
+    assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), rtol=1e-4, atol=1e-7)
+    assert why.draw(study, cheetah, selection, "no such method", None)[0] == "grad-cam"
+
+
+def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_one_pass_gave(study, cheetah, selection):
+    strip = why.draw(study, cheetah, selection, "saliency", None)[4]
+    model = study.catalog.get(selection.model)
+    assert [item["key"] for item in strip["items"]] == vizlib.methods(model)
+    drawn = {item["key"] for item in strip["items"] if item["map"]}
+    assert drawn == set(vizlib.explain_all(model, cheetah))
+
+
+def test_each_patch_gets_the_librarys_attention(study, cheetah):
+    name = "vit_tiny-imagenette"
+    model = study.catalog.get(name)
+    maps = attention.maps(study, cheetah, name)
+    assert maps.shape == (12, 3, 101, 10, 10)
+    for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (9, 9), 100), (5, 1, "class", 0)):
+        theirs = vizlib.explain(
+            model, cheetah, "raw-attention", layer=model.attention_layers[layer], head=head, query=query
+        )
+        assert np.allclose(maps[layer, head, token], theirs.heat.numpy())
+
+
+def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah):
+    selection = look(study, cheetah, "resnet18-imagenette")[0]
+    grid, words = attention.draw(study, cheetah, selection)
+    assert grid == {}
+    assert "built of convolutions" in words
+
+
+def test_inside_shows_the_channels_of_any_layer(study, cheetah, selection):
+    model = vizlib.load(selection.model)
+    layer = model.stages[1]
+    menu, words, heat, sheet = inside.draw(study, cheetah, selection, layer, 7)
+    assert menu["value"] == layer
+    assert layer in words
+    assert sheet["chosen"] == "7"
+    maps = study.activations(cheetah, selection.model, layer)[0].numpy()
+    assert np.array_equal(floats(heat["map"]), maps[7])
+    spread = [maps[int(item["key"])].std() for item in sheet["items"]]
+    assert spread == sorted(spread, reverse=True)
+    assert len(sheet["items"]) == min(len(maps), inside.MOST)
+
+
+def test_every_layer_on_the_menu_can_be_shown(study, cheetah, selection):
+    names = [name for _, name in inside.layers(study.catalog.get(selection.model))]
+    for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
+        menu, *_, sheet = inside.draw(study, cheetah, selection, layer)
+        assert menu["value"] == layer
+        assert sheet["items"]
+
+
+def test_a_forged_layer_or_channel_gives_the_first_view(study, cheetah, selection):
+    assert (
+        inside.draw(study, cheetah, selection, "no.such.layer")[0]["value"]
+        == study.catalog.get(selection.model).cam_layer
+    )
+    first = inside.draw(study, cheetah, selection, None)[3]
+    assert inside.draw(study, cheetah, selection, None, 10**9)[3]["chosen"] == first["items"][0]["key"]
+
+
+def test_kernels_and_places_are_the_librarys(study, cheetah, selection):
+    figure, _, places, _ = inside.fixed(study, cheetah, selection)
+    found = vizlib.kernels(vizlib.load(selection.model))
+    assert found.layer in figure["caption"]
+    assert str(len(found.weights)) in figure["caption"]
+    assert bool(places) == (found.position_similarity is not None)
+    if places:
+        assert places["maps"]["shape"] == [1, 1, 100, 10, 10]
+
+
+@pytest.mark.parametrize("forged", [99, -1, "nonsense"])
+def test_a_forged_class_is_one_sentence(study, cheetah, name, forged):
+    with pytest.raises(vizlib.TargetError):
+        look(study, cheetah, name, forged)

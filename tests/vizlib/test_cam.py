@@ -1,0 +1,269 @@
+"""Grad-CAM equals captum's, pytorch-grad-cam's and the paper's formula in slow loops."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+import vizlib
+
+IMAGENET = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "interpolation": "bilinear",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
+STAGES = ["layer1", "layer2", "layer3", "layer4"]
+
+
+def real_network(data, name):
+    module = vizlib.load(data / "weights" / f"{name}.in1k.safetensors", architecture=name).module
+    interpolation = "bicubic" if "deit" in name else "bilinear"
+    return vizlib.wrap(module, preprocessing={**IMAGENET, "interpolation": interpolation}, name=name)
+
+
+@pytest.fixture(scope="module", params=["resnet18", "resnet50"])
+def resnet(request, data):
+    return real_network(data, request.param)
+
+
+@pytest.fixture(scope="module")
+def deit(data):
+    return real_network(data, "deit_tiny_patch16_224")
+
+
+def assert_same_map(found, expected, share=1e-4):
+    """Largest difference below a share of the map's range."""
+    expected = torch.as_tensor(expected)
+    assert found.shape == expected.shape
+    spread = (expected.max() - expected.min()).item()
+    assert spread > 0
+    assert (found - expected).abs().max().item() < share * spread
+
+
+def peer_map(model, layer, image, target, reshape=None):
+    """pytorch-grad-cam's map before it is enlarged: its own weights and sum, then its ReLU."""
+    module = copy.deepcopy(model.module)  # it leaves .grad on every parameter
+    kept = {}
+
+    class Peer(GradCAM):
+        def get_cam_image(self, *args, **kwargs):
+            kept["map"] = super().get_cam_image(*args, **kwargs)
+            return kept["map"]
+
+    with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as peer:
+        scaled = peer(input_tensor=image, targets=[ClassifierOutputTarget(target)])
+    return np.maximum(kept["map"], 0)[0], scaled[0]
+
+
+@pytest.mark.parametrize("layer", STAGES)
+def test_every_stage_equals_captums_layer_grad_cam(resnet, cheetah, layer):
+    for target in (resnet.predict(cheetah, top=1)[0].index, 281):
+        for relu in (True, False):
+            peer = LayerGradCam(resnet.module, resnet.module.get_submodule(layer))
+            expected = peer.attribute(resnet.tensor(cheetah), target=target, relu_attributions=relu).detach()[0, 0]
+            found = vizlib.explain(resnet, cheetah, "grad-cam", target, layer=layer, relu=relu)
+            assert found.signed == (not relu)
+            if expected.any():
+                assert_same_map(found.heat, expected)
+            else:
+                assert not found.heat.any()
+
+
+@pytest.mark.parametrize("layer", STAGES)
+def test_every_stage_equals_pytorch_grad_cams_map_before_and_after_its_rescaling(resnet, cheetah, layer):
+    """Its final map differs from ours by design: enlarged to the input with OpenCV, then stretched to 0..1.
+
+    Done to our map in the same order, the two agree; its enlargement is done in float32 by another library, hence 1e-3.
+    """
+    target = resnet.predict(cheetah, top=1)[0].index
+    expected, scaled = peer_map(resnet, layer, resnet.tensor(cheetah), target)
+    found = vizlib.explain(resnet, cheetah, "grad-cam", layer=layer).heat
+    assert_same_map(found, expected)
+    ours = scale_cam_image(scale_cam_image(found.numpy()[None], (224, 224)))[0]
+    assert np.abs(ours - scaled).max() < 1e-3
+
+
+def rows_of_patches(tensor):
+    """pytorch-grad-cam's documented reshape_transform: the class token off, the patches row by row."""
+    side = int((tensor.shape[1] - 1) ** 0.5)
+    return tensor[:, 1:].reshape(tensor.shape[0], side, side, tensor.shape[2]).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("layer", [None, "blocks.5", "blocks.10.norm1", "patch_embed"])
+def test_grad_cam_of_a_transformer_equals_pytorch_grad_cams_at_the_same_layer(deit, cheetah, layer):
+    target = deit.predict(cheetah, top=1)[0].index
+    name = layer or "blocks.10"
+
+    def reshape(tensor):
+        return rows_of_patches(tensor if tensor.shape[1] % 2 else torch.nn.functional.pad(tensor, (0, 0, 1, 0)))
+
+    expected, _ = peer_map(deit, name, deit.tensor(cheetah), target, reshape)
+    found = vizlib.explain(deit, cheetah, "grad-cam", layer=layer)
+    assert found.heat.shape == (14, 14)
+    assert_same_map(found.heat, expected)
+
+
+def test_the_last_block_of_deit_has_no_gradient_and_the_result_says_so(deit, cheetah):
+    assert deit.cam_layer == "blocks.10"
+    last = vizlib.explain(deit, cheetah, "grad-cam", layer="blocks.11")
+    assert torch.equal(last.heat, torch.zeros(14, 14))
+    assert any("does not depend on the places in blocks.11" in note for note in last.notes)
+
+    before = vizlib.explain(deit, cheetah, "grad-cam")
+    assert before.heat.max() > 0
+    assert not any("exactly zero" in note for note in before.notes)
+
+
+# ------------------------------------------------------------------------------------------------ small networks
+
+
+def tiny_vit(**changes):
+    settings = {"img_size": 64, "depth": 4, "num_classes": 5, **changes}
+    name = "deit_tiny_distilled_patch16_224" if settings.pop("distilled", False) else "vit_tiny_patch16_224"
+    return timm.create_model(name, **settings)
+
+
+def tiny_torchvision_vit():
+    module = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=5)
+    nn.init.normal_(module.heads.head.weight)
+    return module
+
+
+TRANSFORMERS = {
+    "class token": tiny_vit,
+    "distilled": lambda: tiny_vit(distilled=True),
+    "registers": lambda: tiny_vit(reg_tokens=3),
+    "mean of patches": lambda: tiny_vit(global_pool="avg"),
+    "mean of patches, no class token": lambda: tiny_vit(global_pool="avg", class_token=False),
+    "attention pooling": lambda: tiny_vit(global_pool="map", class_token=False),
+    "torchvision": tiny_torchvision_vit,
+}
+PREPROCESSING = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+def photo(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_default_layer_is_the_last_block_whose_patches_have_a_gradient(name):
+    torch.manual_seed(0)
+    model = vizlib.wrap(TRANSFORMERS[name]().double().eval(), preprocessing=PREPROCESSING)
+    outputs = {}
+    handles = [
+        model.module.get_submodule(stage).register_forward_hook(
+            lambda _part, _inputs, output, stage=stage: outputs.update({stage: output})
+        )
+        for stage in model.stages
+    ]
+    score = model.module(model.tensor(vizlib.open_image(photo())).requires_grad_())[0, 3]
+    for handle in handles:
+        handle.remove()
+    found = torch.autograd.grad(score, list(outputs.values()))
+    alive = [
+        stage for stage, gradient in zip(outputs, found, strict=True) if gradient[0, model.tokens.prefix :].abs().any()
+    ]
+    assert model.cam_layer == alive[-1]
+    assert alive == list(model.stages)[: len(alive)]
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 5, stride=3), nn.ReLU(inplace=True))
+        self.conv = nn.Conv2d(6, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.relu(self.conv(self.body(x))).square().mean((2, 3)))
+
+
+def slow_grad_cam(activation, gradient, *, relu=True):
+    """Selvaraju et al. 2017, equations 1 and 2: alpha = mean of the gradient over places; ReLU(sum alpha A)."""
+    channels, rows, columns = activation.shape
+    alphas = []
+    for k in range(channels):
+        total = 0.0
+        for i in range(rows):
+            for j in range(columns):
+                total += float(gradient[k, i, j])
+        alphas.append(total / (rows * columns))
+    heat = torch.zeros(rows, columns, dtype=torch.float64)
+    for i in range(rows):
+        for j in range(columns):
+            value = sum(alphas[k] * float(activation[k, i, j]) for k in range(channels))
+            heat[i, j] = max(value, 0.0) if relu else value
+    return heat
+
+
+@pytest.mark.parametrize("size", [(40, 40), (30, 52)])
+@pytest.mark.parametrize("relu", [True, False])
+def test_grad_cam_equals_the_papers_equations_in_slow_loops(size, relu):
+    torch.manual_seed(3)
+    module = Small().double().eval()
+    model = vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": (3, *size)})
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = model.tensor(vizlib.open_image(picture))
+    below = {"body": module.body(image).detach(), "conv": module.conv(module.body(image)).detach()}
+    above = {
+        "body": lambda a: module.head(module.conv(a).clamp(min=0).square().mean((2, 3))),
+        "conv": lambda a: module.head(a.clamp(min=0).square().mean((2, 3))),
+    }
+    for layer, activation in below.items():
+        activation.requires_grad_()
+        logits = above[layer](activation)[0]
+        chances = logits.softmax(-1)
+        scores = {
+            (): logits[2],
+            (("against", 4),): logits[2] - logits[4],
+            (("score", "probability"),): chances[2],
+            (("against", 4), ("score", "probability")): chances[2] - chances[4],
+        }
+        for options, score in scores.items():
+            (gradient,) = torch.autograd.grad(score, activation, retain_graph=True)
+            expected = slow_grad_cam(activation[0].detach(), gradient[0], relu=relu)
+            found = vizlib.explain(model, picture, "grad-cam", 2, layer=layer, relu=relu, **dict(options)).heat
+            assert found.shape == expected.shape
+            assert (found - expected).abs().max() < 1e-6 * max(1.0, expected.abs().max().item())
+            assert relu or expected.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_grad_cam_of_a_transformer_equals_the_slow_loops_over_its_patches(name):
+    torch.manual_seed(0)
+    model = vizlib.wrap(TRANSFORMERS[name]().double().eval(), preprocessing=PREPROCESSING)
+    stage = model.module.get_submodule(model.cam_layer)
+    outputs = []
+    handle = stage.register_forward_hook(lambda _part, _inputs, output: outputs.append(output))
+    score = model.module(model.tensor(vizlib.open_image(photo())).requires_grad_())[0, 1]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, outputs)
+    picture = torch.zeros(2, outputs[0].shape[-1], 4, 4, dtype=torch.float64)
+    for row in range(4):
+        for column in range(4):
+            token = model.tokens.prefix + 4 * row + column
+            picture[0, :, row, column], picture[1, :, row, column] = outputs[0][0, token], gradient[0, token]
+    expected = slow_grad_cam(*picture.detach(), relu=False)
+    found = vizlib.explain(model, photo(), "grad-cam", 1, relu=False).heat
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_a_layer_without_places_is_refused_and_those_that_have_some_are_named():
+    model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing=PREPROCESSING)
+    with pytest.raises(vizlib.MethodError, match=r"with no places in it; use one of layer1, layer2, layer3, layer4"):
+        vizlib.explain(model, photo(), "grad-cam", layer="fc")
+    with pytest.raises(vizlib.ModelError, match="did you mean layer4"):
+        vizlib.explain(model, photo(), "grad-cam", layer="layer44")

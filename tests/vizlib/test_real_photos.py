@@ -1,0 +1,144 @@
+"""Real ImageNet weights on real photos: the right answers, and a picture for each of them.
+
+`pytest -m slow -s tests/vizlib/test_real_photos.py` prints what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from timm.data import ImageNetInfo
+from tqdm import tqdm
+
+import vizlib
+
+# How these very weights were trained to see: mean and std of ImageNet; a center crop of 224 / 256.
+IMAGENET = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
+NETWORKS = {"resnet18": "bilinear", "resnet50": "bilinear", "deit_tiny_patch16_224": "bicubic"}
+CROPS = (0.875, 0.95, 1.0)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request, data):
+    module = vizlib.load(data / "weights" / f"{request.param}.in1k.safetensors", architecture=request.param).module
+
+    def with_crop(crop_pct=IMAGENET["crop_pct"]):
+        config = {**IMAGENET, "crop_pct": crop_pct, "interpolation": NETWORKS[request.param]}
+        return vizlib.wrap(module, preprocessing=config, name=request.param)
+
+    return with_crop
+
+
+@pytest.fixture(scope="module")
+def photos(data):
+    """(photo, class, boxes as x0 y0 x1 y1) of 260 ImageNet validation photos, squashed to 227 x 227."""
+    folder = data / "imagenet_val_boxes"
+    rows = json.loads((folder / "boxes.json").read_text())
+    return [(folder / "images" / row["file"], row["label"], row["boxes"]) for row in rows]
+
+
+def all_methods(model, photo):
+    """Every method that fits, all from one forward pass: those of one backward pass together, then the others."""
+    run = vizlib.run_for_all(model, photo)
+    found = vizlib.explain_all(model, run=run)
+    for name in vizlib.methods(model):
+        if name not in found:
+            found[name] = vizlib.explain(model, photo, name, run=run)
+    return found
+
+
+def assert_explains(model, photo):
+    found = all_methods(model, photo)
+    assert set(found) == set(vizlib.methods(model))
+    for name, one in found.items():
+        assert one.heat.isfinite().all(), name
+        assert one.heat.any(), name
+        seen = one.on_photo()
+        assert seen.shape == (photo.height, photo.width)
+        assert np.isfinite(seen).mean() == pytest.approx(one.geometry.seen_fraction, abs=0.02)
+    return found
+
+
+def correct(model, photos):
+    return sum(model.predict(path, top=1)[0].index == label for path, label, _ in photos)
+
+
+def test_labels_are_in_the_order_of_wordnet_numbers_like_timms(photos):
+    names = ImageNetInfo().label_names()
+    assert names == sorted(names)
+    assert len({label for _, label, _ in photos}) > 200
+    assert all(0 <= label < 1000 for _, label, _ in photos)
+
+
+def test_twelve_photos_are_explained_by_every_method_and_most_are_known(network, photos):
+    model = network()
+    right = 0
+    for path, label, _ in photos[::22]:
+        found = assert_explains(model, vizlib.open_image(path))
+        right += found["saliency"].target == label
+    assert right >= 7
+
+
+@pytest.mark.slow
+def test_at_least_65_in_100_of_260_photos_are_known_and_every_one_is_explained(network, photos, capsys):
+    model = network()
+    right = 0
+    for path, label, _ in tqdm(photos, desc=model.name):
+        found = assert_explains(model, vizlib.open_image(path))
+        right += found["saliency"].target == label
+    with capsys.disabled():
+        print(f"\n{model.name}: top-1 {right} of {len(photos)} = {right / len(photos):.1%}, all explained")
+    assert right / len(photos) >= 0.65
+
+
+@pytest.mark.slow
+def test_the_crop_matters_little_on_these_squashed_photos(network, photos, capsys):
+    shares = {crop: correct(network(crop), photos) / len(photos) for crop in CROPS}
+    with capsys.disabled():
+        print(f"\n{network().name}: " + ", ".join(f"crop {crop:g}: {share:.1%}" for crop, share in shares.items()))
+    assert min(shares.values()) >= 0.65
+    assert max(shares.values()) - min(shares.values()) < 0.06
+
+
+def hit(place, boxes):
+    y, x = place
+    return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
+
+
+@pytest.mark.slow
+def test_the_hottest_place_lies_on_the_object_more_often_than_chance(network, photos, capsys):
+    """The pointing game (Zhang et al. 2016), for the true class, against two guesses that look at nothing.
+
+    ImageNet's objects stand in the middle, so the middle is a strong guess; a random place is the share of box area.
+    """
+    model = network()
+    names = [name for name in ("grad-cam", "attention-relevance", "attention-rollout") if name in vizlib.methods(model)]
+    hits = dict.fromkeys(names, 0)
+    middle, area = 0, 0.0
+    for path, label, boxes in tqdm(photos, desc=model.name):
+        found = vizlib.explain_all(model, path, target=label)
+        for name in names:
+            rows, columns = found[name].heat.shape
+            row, column = divmod(int(found[name].heat.argmax()), columns)
+            grid = (row + 0.5) * 224 / rows, (column + 0.5) * 224 / columns
+            hits[name] += hit(found[name].geometry.to_photo(*grid), boxes)
+        middle += hit((113.5, 113.5), boxes)
+        inside = np.zeros((227, 227), dtype=bool)
+        for x0, y0, x1, y1 in boxes:
+            inside[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1] = True
+        area += inside.mean()
+    count = len(photos)
+    with capsys.disabled():
+        told = ", ".join(f"{name} {number / count:.1%}" for name, number in hits.items())
+        print(f"\n{model.name}: {told}; the middle {middle / count:.1%}, a random place {area / count:.1%}")
+    for name in names:
+        if name != "attention-rollout" and not (name == "grad-cam" and "deit" in model.name):
+            assert hits[name] / count > area / count + 0.1, name
