@@ -29,7 +29,7 @@ CARD = """
 | licence of the data | {data_licence} |
 | start | {start}{teacher} |
 | augmentation | {augmentation} |
-| training | `{command}`, {epochs} epochs, {hours} h on {machine} |
+| training | `{command}`, {epochs} epochs, {hours} h on {machine}{note} |
 | history | [{name}.csv]({name}.csv) |
 """
 
@@ -50,6 +50,7 @@ def cards() -> str:
             megabytes=(HERE / f"{name}.safetensors").stat().st_size / 1e6,
             sha256=sidecar["sha256"],
             trained_on=origin["data"],
+            note=f" ({origin['note']})" if origin["note"] else "",
             teacher=f", learning also from the {origin['teacher']}" if origin["teacher"] else "",
             low=low,
             high=high,

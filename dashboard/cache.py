@@ -56,8 +56,12 @@ def key_of(photo: Image.Image) -> str:
     return photo.info["key"]
 
 
-def size_of(value: Any) -> int:
-    """About how many bytes a result holds: its tensors, arrays and pictures, wherever they stand in it."""
+def size_of(value: Any, counted: set[int] | None = None) -> int:
+    """About how many bytes a result holds: its tensors, arrays and pictures, each once, wherever they stand in it."""
+    counted = set() if counted is None else counted
+    if id(value) in counted:
+        return 0
+    counted.add(id(value))
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, np.ndarray):
@@ -66,10 +70,10 @@ def size_of(value: Any) -> int:
         return value.width * value.height * len(value.getbands())
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(size_of, value.values()))
-    if isinstance(value, (list, tuple)):
-        return sum(map(size_of, value))
     if is_dataclass(value):
-        return sum(size_of(getattr(value, field.name)) for field in fields(value))
-    return 64
+        parts = [getattr(value, field.name) for field in fields(value)]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    else:
+        parts = list(value) if isinstance(value, (list, tuple)) else []
+    return sum(size_of(part, counted) for part in parts) if parts else 64

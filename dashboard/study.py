@@ -40,7 +40,10 @@ class Study:
     def eye(self, photo: Image.Image, name: str) -> Image.Image:
         """What the model really sees: its input with the normalisation taken back."""
         model = self.catalog.get(name)
-        return model.preprocessing.unnormalised(model.preprocessing.tensor(vizlib.open_image(photo)))
+        preprocessing = model.preprocessing
+        return self._cache.get(
+            ("eye", key_of(photo), name), lambda: preprocessing.unnormalised(preprocessing.tensor(photo))
+        )
 
     def target(self, photo: Image.Image, name: str, target: int | str | None) -> int:
         """The class meant by an index, a label or nothing, which means the likeliest."""

@@ -171,7 +171,7 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
 
 
 def gradients(score: Tensor, of: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The gradient of one number with respect to each tensor, in one backward pass; zeros where it does not depend on it.
+    """The gradient of one number with respect to each tensor, in one backward pass; zeros where it depends on none.
 
     The graph is kept, so another score can be asked for.
     """

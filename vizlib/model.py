@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from vizlib.capture import evaluation_twin, watch
 from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
 from vizlib.families import Family, Tokens
-from vizlib.images import Preprocessing, open_image
+from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
+from vizlib.preprocessing import Preprocessing
 from vizlib.results import Prediction, Run
 
 

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 import timm
 import torch
 import torchvision
-from huggingface_hub import constants as hub
-from huggingface_hub import try_to_load_from_cache
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib import checkpoints
+from vizlib.downloads import ENDPOINT, expect, in_hub_cache, in_torch_cache
 from vizlib.errors import ModelError, did_you_mean
 from vizlib.families import Family, family_of
-from vizlib.images import Preprocessing
 from vizlib.model import Model
+from vizlib.preprocessing import Preprocessing
 
 TORCHVISION = "torchvision/"
 HUB = "hf-hub:"
 REWEIGHTED = ("googlenet", "inception_v3")  # torchvision's copies of TensorFlow networks, which turn the colours back
-PATIENCE = 5.0  # seconds to wait for a server's first sign of life, before a download that would retry for minutes
 CURATED = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
     "resnet18.a1_in1k": 47,
     "resnet50.a1_in1k": 102,
@@ -237,7 +231,7 @@ def _download(name: str, labels: Sequence[str] | None) -> Model:
         return _from_torchvision(name, labels)
     if name.startswith(HUB):
         repository, _, revision = name.removeprefix(HUB).partition("@")
-        _expect(name, hub.ENDPOINT, _in_hub_cache(repository, ["config.json"], revision or None))
+        expect(name, ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
     else:
         _expect_timm(name)
     with _plain_errors(name):
@@ -247,7 +241,7 @@ def _download(name: str, labels: Sequence[str] | None) -> Model:
 
 def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
     weights = _torchvision_weights(name)
-    _expect(name, weights.url, _in_torch_cache(weights.url))
+    expect(name, weights.url, in_torch_cache(weights.url))
     turned = name.removeprefix(TORCHVISION) in REWEIGHTED
     arguments = {"transform_input": True, "init_weights": False} if turned else {}
     module = build(name, len(weights.meta["categories"]), arguments)
@@ -284,39 +278,9 @@ def _expect_timm(name: str) -> None:
     config = timm.get_pretrained_cfg(name)
     if config and config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        _expect(name, hub.ENDPOINT, _in_hub_cache(config.hf_hub_id, files))
+        expect(name, ENDPOINT, in_hub_cache(config.hf_hub_id, files))
     elif config and isinstance(config.url, str):
-        _expect(name, config.url, _in_torch_cache(config.url))
-
-
-def _in_hub_cache(repository: str, files: Sequence[str], revision: str | None = None) -> bool:
-    return any(isinstance(try_to_load_from_cache(repository, file, revision=revision), str) for file in files)
-
-
-def _in_torch_cache(url: str) -> bool:
-    return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]))
-
-
-def _expect(name: str, url: str, cached: bool) -> None:
-    """Raises: ModelError, within seconds, where weights are not on this machine and their server cannot be reached."""
-    if not cached and ((url == hub.ENDPOINT and hub.HF_HUB_OFFLINE) or not _answers(url)):
-        raise ModelError(
-            f"the weights of {name} are not on this machine, and {url.split('/')[2]} cannot be reached; "
-            f"without a network there are {', '.join(checkpoints.bundled()) or 'only files of yours'}"
-        )
-
-
-def _answers(url: str) -> bool:
-    """Whether a server gives any answer at all, through the proxy if there is one."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # the libraries bring certificates of their own
-    except (OSError, HTTPException):
-        return False
-    return True
+        expect(name, config.url, in_torch_cache(config.url))
 
 
 @contextlib.contextmanager

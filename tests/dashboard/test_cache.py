@@ -25,10 +25,11 @@ def test_no_more_bytes_are_kept_than_the_budget_and_the_least_used_go_first():
     assert cache.get("used", lambda: "made again") == "made again"
 
 
-def test_a_result_larger_than_the_whole_budget_is_handed_out_but_not_kept():
+def test_a_result_larger_than_the_whole_budget_is_handed_out_and_pushes_nothing_out():
     cache = ByteCache(10)
-    assert cache.get("a", lambda: np.zeros(100)).shape == (100,)
-    assert cache.held == 0
+    cache.get("small", lambda: "1234567890")
+    assert cache.get("large", lambda: np.zeros(100)).shape == (100,)
+    assert cache.get("small", lambda: "made again") == "1234567890"
 
 
 def test_tensors_are_counted_wherever_they_stand(study, cheetah, name):
@@ -36,6 +37,11 @@ def test_tensors_are_counted_wherever_they_stand(study, cheetah, name):
     photo = cheetah.width * cheetah.height * 3
     assert photo < size_of({"x": [answer]}) < photo + 100_000
     assert size_of(answer) >= photo + answer.heat.numel() * 4
+
+
+def test_what_stands_in_a_result_twice_is_counted_once():
+    heat = torch.zeros(100)
+    assert size_of({"a": heat, "b": [heat]}) == 400
 
 
 def test_a_photo_has_the_same_key_only_with_the_same_pixels_and_notes():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -40,7 +41,12 @@ def test_only_a_few_models_stay_in_memory():
 
 def test_two_visitors_who_want_the_same_model_wait_for_one_load():
     loaded: list[str] = []
-    catalog = Catalog([], extra={"a": counting(loaded, "a")})
+
+    def slowly():
+        time.sleep(0.05)
+        loaded.append("a")
+
+    catalog = Catalog([], extra={"a": slowly})
     threads = [threading.Thread(target=catalog.get, args=("a",)) for _ in range(8)]
     for thread in threads:
         thread.start()

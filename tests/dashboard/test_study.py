@@ -42,9 +42,9 @@ def test_attention_is_the_librarys_raw_attention(study, cheetah):
     maps = study.attention(cheetah, "vit_tiny-imagenette")
     model = study.catalog.get("vit_tiny-imagenette")
     assert list(maps) == list(model.attention_layers)
-    theirs = vizlib.explain(model, cheetah, method="raw-attention", layer="blocks.3.attn", head=1, query=(2, 5))
+    theirs = vizlib.explain(model, cheetah, method="raw-attention", layer="blocks.3.attn", head=0, query=(2, 5))
     rows, columns = model.tokens.grid
-    ours = maps["blocks.3.attn"][1, model.tokens.prefix + 2 * columns + 5, model.tokens.prefix :]
+    ours = maps["blocks.3.attn"][0, model.tokens.prefix + 2 * columns + 5, model.tokens.prefix :]
     assert torch.allclose(ours.view(rows, columns), theirs.heat)
 
 

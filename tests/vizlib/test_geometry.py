@@ -14,7 +14,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from vizlib.geometry import Geometry
-from vizlib.images import Preprocessing, open_image
+from vizlib.images import open_image
+from vizlib.preprocessing import Preprocessing
 
 PHOTOS = {
     "portrait": (500, 375),

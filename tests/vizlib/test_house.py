@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture.py", "vizlib/images.py", "vizlib/render.py"),
-    ("vizlib/results.py", "vizlib/families.py"),
+    ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py"),
-    ("vizlib/model.py",),
+    ("vizlib/model.py", "vizlib/downloads.py"),
     ("vizlib/models.py", "vizlib/kernels.py", "vizlib/methods/base.py"),
     ("vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/attention.py"),
     ("vizlib/methods/registry.py",),

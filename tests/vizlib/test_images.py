@@ -15,7 +15,8 @@ from PIL import Image, ImageFile
 from timm.data import create_transform
 
 from vizlib.errors import ImageError, ModelError
-from vizlib.images import MAX_PIXELS, Preprocessing, open_image
+from vizlib.images import MAX_PIXELS, open_image
+from vizlib.preprocessing import Preprocessing
 
 RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)  # no two neighbours alike
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:200:20j, 50:250:30j], 120), axis=-1).astype(np.uint8)

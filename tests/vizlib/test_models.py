@@ -23,8 +23,8 @@ from huggingface_hub import constants as hub
 from torch import nn
 
 import vizlib
-from vizlib import ModelError, TargetError, checkpoints
-from vizlib.images import Preprocessing
+from vizlib import ModelError, TargetError, checkpoints, downloads
+from vizlib.preprocessing import Preprocessing
 
 models = importlib.import_module("vizlib.models")  # `vizlib.models` is the function of that name
 SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
@@ -153,7 +153,7 @@ def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_i
 
 def test_the_hubs_offline_switch_asks_nobody(offline, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(models, "_answers", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(downloads, "answers", lambda url: pytest.fail("the network was asked"))
     assert "cannot be reached" in refused(ModelError, vizlib.load, "resnet50")
 
 
@@ -161,7 +161,7 @@ def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
     def fails(*arguments, **options):
         raise OSError("404 Client Error\n\nfor url: ...")
 
-    monkeypatch.setattr(models, "_answers", lambda url: True)
+    monkeypatch.setattr(downloads, "answers", lambda url: True)
     monkeypatch.setattr(timm, "create_model", fails)
     said = refused(ModelError, vizlib.load, "resnet50")
     assert said == "resnet50 could not be downloaded: 404 Client Error"
@@ -169,7 +169,7 @@ def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
 
 def test_torchvisions_server_is_asked_for_torchvisions_weights(offline, monkeypatch):
     asked = []
-    monkeypatch.setattr(models, "_answers", asked.append)
+    monkeypatch.setattr(downloads, "answers", asked.append)
     assert "download.pytorch.org cannot be reached" in refused(ModelError, vizlib.load, "torchvision/resnet18")
     assert asked == [torchvision.models.ResNet18_Weights.DEFAULT.url]
 
@@ -190,9 +190,9 @@ def test_a_server_is_there_when_it_gives_any_answer_at_all(monkeypatch):
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}"
-        assert models._answers(address)
+        assert downloads.answers(address)
         thread.join()
-    assert not models._answers(address), "nobody listens there any more"
+    assert not downloads.answers(address), "nobody listens there any more"
 
 
 def test_downloaded_weights_are_used_without_a_network(data, offline, monkeypatch, cheetah):

@@ -69,7 +69,7 @@ def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, qu
         chosen = weights[int(head)]
     else:
         raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
-    return from_token(chosen, evidence.model.tokens, query)
+    return from_token(chosen, evidence.tokens, query)
 
 
 def rollout(layers: list[Float[Tensor, "heads token token"]]) -> Float[Tensor, "token token"]:
@@ -93,14 +93,14 @@ def relevance(
 
 
 def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
-    return from_token(rollout([weights[0] for weights in maps(evidence).values()]), evidence.model.tokens, query)
+    return from_token(rollout([weights[0] for weights in maps(evidence).values()]), evidence.tokens, query)
 
 
 def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
     found = maps(evidence)
     gradients = [evidence.attention_gradients[name][0] for name in found]
     total = relevance([weights[0] for weights in found.values()], gradients)
-    return from_token(total, evidence.model.tokens, query)
+    return from_token(total, evidence.tokens, query)
 
 
 def _has_attention(model: Model) -> str | None:
@@ -112,7 +112,7 @@ def _has_attention(model: Model) -> str | None:
 QUERY = Knob(
     None,
     "whose attention: a token's name, a patch (row, column), or the tokens the classifier reads",
-    lambda m: m.tokens.names,
+    lambda m: m.tokens.names if m.tokens else (),
     open=True,
 )
 LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
@@ -122,7 +122,7 @@ METHODS = (
         name="raw-attention",
         paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
         means="Bright patches are those this token reads from in this layer.",
-        means_not="Attention says where a token looks, not what it does with what it finds there, and it knows no class.",
+        means_not="Attention says where a token looks, not what it does with what it finds, and it knows no class.",
         needs=lambda model, knobs: Needs(attention=True),
         heat=_raw_attention,
         fits=_has_attention,
@@ -138,7 +138,7 @@ METHODS = (
         name="attention-rollout",
         paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
         means="Bright patches are those that reach the answer when attention is followed through all layers.",
-        means_not="It treats every head as equally important and knows no class, so it shows what is salient, not why this class.",
+        means_not="It takes all heads as equally important and knows no class: it shows what is salient, not why.",
         needs=lambda model, knobs: Needs(attention=True),
         heat=_rollout,
         fits=_has_attention,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.errors import MethodError, did_you_mean
+from vizlib.families import Tokens
 from vizlib.model import Model
 from vizlib.results import Run
 
@@ -49,6 +50,18 @@ class Evidence:
     image_gradient: Float[Tensor, "1 3 h w"] | None = None
     layer_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Tokens:
+        """What the tokens are; only methods that fit no model without any ask."""
+        assert self.model.tokens is not None
+        return self.model.tokens
+
+    @property
+    def at_pixels(self) -> Float[Tensor, "1 3 h w"]:
+        """The gradient at the pixels; only methods that said they need it ask."""
+        assert self.image_gradient is not None
+        return self.image_gradient
 
 
 @dataclass(frozen=True)

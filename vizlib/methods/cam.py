@@ -15,11 +15,13 @@ LAYER = Knob(
 
 
 def _layer(model: Model, knobs) -> str:
-    return knobs.get("layer") or model.cam_layer
+    name = knobs.get("layer") or model.cam_layer
+    assert name is not None  # the method fits no model without such a layer
+    return name
 
 
-def _grad_cam(evidence: Evidence, *, layer: str | None, relu: bool, **_) -> Tensor:
-    name = layer or evidence.model.cam_layer
+def _grad_cam(evidence: Evidence, *, relu: bool, **knobs) -> Tensor:
+    name = _layer(evidence.model, knobs)
     activation = as_picture(evidence.run.activations[name].detach(), evidence.model.tokens)
     gradient = as_picture(evidence.layer_gradients[name], evidence.model.tokens)
     if activation is None or gradient is None:
@@ -43,7 +45,7 @@ METHODS = (
         name="grad-cam",
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
         means="Warm places are where the channels that speak for this class fire together.",
-        means_not="It is as coarse as the layer it is read from, and shows only evidence for the class, not against it.",
+        means_not="It is as coarse as the layer it is read from, and shows evidence for the class, not against it.",
         needs=lambda model, knobs: Needs(layers=(_layer(model, knobs),)),
         heat=_grad_cam,
         fits=_has_places,

@@ -19,11 +19,11 @@ def _over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[T
 
 
 def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
-    return _over_channels(evidence.image_gradient, channels)
+    return _over_channels(evidence.at_pixels, channels)
 
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
-    return (evidence.run.image.detach() * evidence.image_gradient)[0].sum(0)
+    return (evidence.run.image.detach() * evidence.at_pixels)[0].sum(0)
 
 
 def _has_relu(model: Model) -> str | None:
@@ -37,7 +37,7 @@ METHODS = (
         name="saliency",
         paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
         means="Bright pixels are those whose smallest change would move the class's score the most.",
-        means_not="It does not say whether a pixel speaks for or against the class, only that the score is sensitive to it.",
+        means_not="It does not say whether a pixel speaks for the class or against it, only that the score reacts.",
         needs=lambda model, knobs: Needs(image_gradient=True),
         heat=_saliency,
         fits=fits_all,
@@ -58,7 +58,7 @@ METHODS = (
         name="guided-backprop",
         paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
         means="The fine structure that excited the network, followed back along paths that only ever excite.",
-        means_not="It hardly depends on the class or on the last layers' weights (Adebayo et al. 2018): it shows edges the network can see, not its reasons.",
+        means_not="It hardly depends on the class or the last layers (Adebayo et al. 2018): edges, not reasons.",
         needs=lambda model, knobs: Needs(image_gradient=True, rule="guided"),
         heat=_saliency,
         fits=_has_relu,
