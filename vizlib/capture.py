@@ -12,8 +12,9 @@ import contextlib
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -274,12 +275,13 @@ class _Interception(TorchFunctionMode):
         return output, weights.mean(1) if averaged else weights
 
 
-def _first_tensor(output):
+def _first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
     """The tensor in a layer's output, and how to put another in its place; `None` where there is none."""
     if isinstance(output, Tensor):
         return output, lambda tensor: tensor
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        if hasattr(output, "_replace"):  # a namedtuple takes its fields one by one
-            return output[0], lambda tensor: output._replace(**{output._fields[0]: tensor})
-        return output[0], lambda tensor: type(output)([tensor, *output[1:]])
-    return None, None
+        make: Any = type(output)
+        if hasattr(output, "_fields"):  # a namedtuple takes its fields one by one
+            return output[0], lambda tensor: make(tensor, *output[1:])
+        return output[0], lambda tensor: make([tensor, *output[1:]])
+    return None, lambda tensor: tensor

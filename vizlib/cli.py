@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -191,9 +191,9 @@ def serve(
     start(host=host, port=port, inbrowser=browser)
 
 
-def _knobs(pairs: list[str]) -> dict[str, object]:
+def _knobs(pairs: list[str]) -> dict[str, Any]:
     """`NAME=VALUE` as keyword arguments; a value that reads as JSON is one (`false`, `3`, `[6, 8]`), else text."""
-    knobs: dict[str, object] = {}
+    knobs: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:

@@ -39,7 +39,7 @@ def kernels(model: Model) -> Kernels:
             raise ModelError(
                 f"{model.name} has no convolution that reads the three colours, so it has no kernels to show"
             )
-    weights = module.get_submodule(name).weight.detach().float().cpu().clone()
+    weights = module.get_parameter(f"{name}.weight").detach().float().cpu().clone()
     embedding = model.family.position_embedding(module) if model.family is not None else None
     return Kernels(name, weights, None if embedding is None else _similarity(*embedding))
 
