@@ -81,7 +81,7 @@ def build(study: Study) -> None:
         photo = PhotoInput(label="photo", type="filepath", format="png")
         model = gr.Textbox(first, label="model")
         top = gr.Number(5, label="top", precision=0)
-        method = gr.Textbox("saliency", label="method")
+        method = gr.Textbox("grad-cam", label="method")
         target = gr.Textbox("", label="target")
         knobs = gr.JSON({}, label="knobs")
         layer = gr.Textbox("", label="layer")

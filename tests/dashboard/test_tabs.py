@@ -23,7 +23,8 @@ def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(stu
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
-    assert "160 × 160" in eye["caption"]
+    height, width = study.catalog.get(name).preprocessing.input_size
+    assert f"{height} × {width}" in eye["caption"]
     aimed, same, *_ = look(study, cheetah, name, 3)
     assert aimed.target == 3
     assert same == view  # what knows no class is not drawn again
