@@ -16,7 +16,6 @@ from huggingface_hub import try_to_load_from_cache
 from vizlib import checkpoints
 from vizlib.errors import ModelError
 
-ENDPOINT = hub.ENDPOINT
 PATIENCE = 5.0  # seconds to wait for a server's first sign of life, before a download that would retry for minutes
 
 
@@ -32,7 +31,7 @@ def in_torch_cache(url: str) -> bool:
 
 def expect(name: str, url: str, cached: bool) -> None:
     """Raises: ModelError, within seconds, where weights are not on this machine and their server cannot be reached."""
-    if not cached and ((url == ENDPOINT and hub.HF_HUB_OFFLINE) or not answers(url)):
+    if not cached and ((url == hub.ENDPOINT and hub.HF_HUB_OFFLINE) or not answers(url)):
         raise ModelError(
             f"the weights of {name} are not on this machine, and {url.split('/')[2]} cannot be reached; "
             f"without a network there are {', '.join(checkpoints.bundled()) or 'only files of yours'}"

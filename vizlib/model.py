@@ -71,6 +71,10 @@ class Model:
         """Layers whose output is a picture, shallow to deep; for an unknown family the last of each resolution."""
         if self.family is not None:
             return self.family.stages(self.module)
+        if (
+            self.attention_layers
+        ):  # tokens, windows and attention scores of an unknown transformer only look like pictures
+            return ()
         pictures = (layer for layer in self.layers if _is_picture(layer.shape, self.preprocessing.input_size))
         last = {layer.shape[1:]: layer.name for layer in pictures}
         return tuple(last[size] for size in sorted(last, reverse=True))  # a container stands before its parts

@@ -12,12 +12,13 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants as hub
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib import checkpoints
-from vizlib.downloads import ENDPOINT, expect, in_hub_cache, in_torch_cache
+from vizlib.downloads import expect, in_hub_cache, in_torch_cache
 from vizlib.errors import ModelError, did_you_mean
 from vizlib.families import Family, family_of
 from vizlib.model import Model
@@ -231,7 +232,7 @@ def _download(name: str, labels: Sequence[str] | None) -> Model:
         return _from_torchvision(name, labels)
     if name.startswith(HUB):
         repository, _, revision = name.removeprefix(HUB).partition("@")
-        expect(name, ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
+        expect(name, hub.ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
     else:
         _expect_timm(name)
     with _plain_errors(name):
@@ -278,7 +279,7 @@ def _expect_timm(name: str) -> None:
     config = timm.get_pretrained_cfg(name)
     if config and config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        expect(name, ENDPOINT, in_hub_cache(config.hf_hub_id, files))
+        expect(name, hub.ENDPOINT, in_hub_cache(config.hf_hub_id, files))
     elif config and isinstance(config.url, str):
         expect(name, config.url, in_torch_cache(config.url))
 

@@ -267,3 +267,11 @@ def test_a_layer_without_places_is_refused_and_those_that_have_some_are_named():
         vizlib.explain(model, photo(), "grad-cam", layer="fc")
     with pytest.raises(vizlib.ModelError, match="did you mean layer4"):
         vizlib.explain(model, photo(), "grad-cam", layer="layer44")
+
+
+def test_an_unknown_transformer_is_not_given_its_attention_scores_as_a_picture():
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5).eval()
+    model = vizlib.wrap(swin)
+    assert model.attention_layers, "or the guard is not what is tried here"
+    assert "grad-cam" not in vizlib.methods(model)
+    assert "saliency" in vizlib.methods(model)

@@ -135,7 +135,7 @@ def offline(tmp_path, monkeypatch):
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "ENDPOINT", address)
         monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(models, "PATIENCE", 0.3)
+        monkeypatch.setattr(downloads, "PATIENCE", 0.3)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(variable, raising=False)
