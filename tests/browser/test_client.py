@@ -15,7 +15,8 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 @pytest.fixture(scope="module")
 def client(address) -> Client:
-    return Client(address, verbose=False, analytics_enabled=False)
+    patience = {"timeout": 120}  # a busy machine may take longer than the five seconds httpx waits by default
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs=patience)
 
 
 @pytest.fixture(scope="module", params=[RESNET, VIT])
