@@ -1,39 +1,37 @@
 """Train the bundled checkpoints on Imagenette, or your own on the same recipe.
 
-    python checkpoints/train.py resnet18-imagenette                       # from scratch, downloads Imagenette
+    python checkpoints/train.py resnet18-imagenette                       # from scratch; downloads Imagenette
     python checkpoints/train.py resnet18-imagenette --data imagenette2-160.tar
-    python checkpoints/train.py vit_tiny-imagenette --distill deit_tiny_patch16_224.fb_in1k
-    python checkpoints/train.py resnet18-imagenette --export              # weights, sidecar and history to checkpoints/
-    python checkpoints/train.py resnet18-imagenette --evaluate            # measure the shipped file
+    python checkpoints/train.py vit_tiny-imagenette --distill deit_tiny_patch16_224.fb_in1k --distill-on features
+    python checkpoints/train.py resnet18-classic --finetune resnet18.safetensors --freeze-backbone
+    python checkpoints/train.py --export resnet18-imagenette              # weights, sidecar and history to checkpoints/
+    python checkpoints/train.py --evaluate resnet18-imagenette            # measure the shipped file
 
-Training resumes from the last finished epoch: every epoch seeds itself, so a run that was killed and
-restarted ends with the same history as one that was not.
+Training resumes from the last finished epoch: every epoch seeds itself, so a run that was killed and restarted ends
+with the same history as one that was not.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
-import json
-import math
 import os
-import platform
 import random
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy
 import timm
 import torch
 import torch.nn.functional as F
+from distill import KINDS, Teacher, explicit_attention
+from export import evaluate, export, write_history
 from imagenette import LABELS, MEAN, STD, imagenette, photos
-from safetensors.torch import save_file
-from timm.data import ImageNetInfo, Mixup, create_transform
+from recipes import RECIPES, TOLD, Recipe, size_at, transform_at
+from safetensors.torch import load_file
+from timm.data import Mixup, create_transform
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -43,123 +41,34 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one bundled network is built and trained; everything that `--help` lets a person change starts here."""
+def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
+    """The network before its first step: random, or with somebody's weights and, where the classes differ, a new head.
 
-    architecture: str
-    arguments: dict  # what `timm.create_model` is given besides the name
-    size: int  # side of the square input the finished network is used at, in pixels
-    sizes: tuple[int, int]  # side while training, first and last epoch; grows in steps of 32 px
-    epochs: int
-    optimizer: dict
-    interpolation: str
-    warmup: float = 1.0  # epochs
-    clean: int = 0  # last epochs without mixup and erasing, at `clean_size`
-    clean_size: int = 160
-    batch: int = 64
-    mixup: float = 0.0
-    erasing: float = 0.25
-    scale: tuple[float, float] = (0.3, 1.0)
-
-
-RECIPES = {
-    "resnet18-imagenette": Recipe(
-        architecture="resnet18",
-        arguments={},
-        size=192,  # of 128, 160 and 192 the best on the validation photos: objects look smaller in training crops
-        sizes=(96, 128),
-        epochs=28,
-        clean=3,
-        optimizer={"opt": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
-        interpolation="bilinear",
-        mixup=0.2,
-    ),
-    "vit_tiny-imagenette": Recipe(
-        architecture="vit_tiny_patch16_224",
-        arguments={"img_size": 160},
-        size=160,
-        sizes=(128, 160),
-        epochs=6,
-        optimizer={"opt": "adamw", "lr": 2e-3, "weight_decay": 0.02},
-        warmup=0.2,
-        batch=32,
-        interpolation="bicubic",
-        erasing=0.0,
-        scale=(0.4, 1.0),
-    ),
-}
+    With `--freeze-backbone` only the head learns.
+    """
+    # The position embeddings follow the size of the photos.
+    dynamic = {"dynamic_img_size": True} if "img_size" in recipe.arguments else {}
+    model = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments, **dynamic)
+    if options.finetune:
+        weights, own = load_file(options.finetune), model.state_dict()
+        body = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
+        head = {key for key in own if model.get_submodule(key.rpartition(".")[0]) is model.get_classifier()}
+        if lost := own.keys() - body.keys() - head:
+            raise SystemExit(f"{options.finetune.name} has no {min(lost)} that fits {recipe.architecture}")
+        model.load_state_dict(body, strict=False)
+    if options.freeze_backbone:
+        model.requires_grad_(False)
+        model.get_classifier().requires_grad_(True)
+    return explicit_attention(model)
 
 
-def build(recipe: Recipe) -> torch.nn.Module:
-    dynamic = (
-        {"dynamic_img_size": True} if "img_size" in recipe.arguments else {}
-    )  # position embeddings follow the size
-    return timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments, **dynamic)
-
-
-def size_at(recipe: Recipe, epoch: int, epochs: int) -> int:
-    """Side of the training photos in an epoch, in pixels."""
-    if epoch >= epochs - recipe.clean:
-        return recipe.clean_size
-    first, last = recipe.sizes
-    return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
-
-
-class Teacher:
-    """A frozen network whose logits or block outputs the student learns to reproduce (Hinton 2015; Romero 2015)."""
-
-    def __init__(self, name: str, weights: str | None, on: str, device: torch.device) -> None:
-        extra = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
-        self.model = timm.create_model(name, pretrained=True, dynamic_img_size=True, **extra).eval().to(device)
-        self.model.requires_grad_(False)
-        self.on = on
-        info = ImageNetInfo()
-        self.classes = [info.label_names().index(wnid) for wnid in LABELS]  # our ten among its thousand
-
-    def loss(self, student, images: torch.Tensor, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The student's logits, and how far it is from the teacher on these images.
-
-        `progress` runs from 0 to 1. On blocks, each student block is handed the teacher's tokens and must give the
-        teacher's next ones, for the first half: twelve short tasks learned at once, where one long chain would learn
-        slowly from so few photos (blockwise distillation, Li et al. 2020). Then the chain is trained as a whole.
-        """
-        if self.on == "logits":
-            with torch.no_grad():
-                wanted = self.model(images)[:, self.classes].float().softmax(-1)
-            logits = student(images)
-            return logits, F.cross_entropy(logits.float(), wanted)
-        with torch.no_grad():
-            wanted = list(_tokens(self.model, images))
-        if self.on == "blocks" and progress < 0.5:
-            tokens = _embedded(student, images)
-            apart = F.mse_loss(tokens.float(), wanted[0].float()) / wanted[0].float().var()
-            for block, before, after in zip(student.blocks, wanted, wanted[1:], strict=False):
-                gap = F.mse_loss(block(before).float(), after.float())
-                apart = apart + gap / F.mse_loss(before.float(), after.float())  # as a share of what the block adds
-            last = wanted[-1]
-        else:
-            got = list(_tokens(student, images))
-            widths = got[0].shape[-1:]
-            gaps = [
-                F.smooth_l1_loss(F.layer_norm(one.float(), widths), F.layer_norm(other.float(), widths))
-                for one, other in zip(got, wanted, strict=True)
-            ]
-            apart, last = 4.0 * torch.stack(gaps).mean(), got[-1]
-        return student.forward_head(student.norm(last)), apart
-
-
-def _embedded(model, images: torch.Tensor) -> torch.Tensor:
-    return model.norm_pre(model._pos_embed(model.patch_embed(images)))
-
-
-def _tokens(model, images: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A vision transformer's tokens before its first block and after each."""
-    tokens = _embedded(model, images)
-    yield tokens
-    for block in model.blocks:
-        tokens = block(tokens)
-        yield tokens
+def train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
+    """Training mode, but with the batch statistics of a frozen or a folded backbone left as they are."""
+    model.train()
+    if options.freeze_backbone or options.keep_statistics:
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 @torch.inference_mode()
@@ -176,26 +85,29 @@ def accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[floa
     return 100 * right / total, loss / total
 
 
-def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
-    run = options.runs / name
+def train(recipe: Recipe, options: argparse.Namespace) -> None:
+    run = folder_of(options)
     run.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    epochs = options.epochs or recipe.epochs
     with imagenette(options.data) as folder:
         data, val = photos(folder, "train"), photos(folder, "val")
     val.transform = create_transform(recipe.size, interpolation=recipe.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
-    batch = options.batch or recipe.batch
-    batches = {"batch_size": batch, "num_workers": options.workers}
+    batches = {"batch_size": recipe.batch, "num_workers": options.workers}
     checks = torch.utils.data.DataLoader(val, **batches)
 
     torch.manual_seed(options.seed)
-    model = build(recipe).to(device, memory_format=torch.channels_last)
+    model = start(recipe, options).to(device, memory_format=torch.channels_last)
+    teacher = spare = None
+    if options.distill:
+        teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, model, options.teacher_size)
+        spare = teacher.to(device).spare
+    learners = torch.nn.ModuleList([model, spare] if spare else [model])
     average = ModelEmaV3(model, decay=0.998, use_warmup=True)
-    optimizer = create_optimizer_v2(model, **recipe.optimizer)
-    steps = len(data) // batch
+    optimizer = create_optimizer_v2(learners, **recipe.optimizer)
+    steps = len(data) // recipe.batch
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=epochs * steps,
+        t_initial=recipe.epochs * steps,
         warmup_t=round(recipe.warmup * steps),
         warmup_lr_init=1e-4,
         warmup_prefix=True,
@@ -203,38 +115,31 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
     )
     mixup = Mixup(mixup_alpha=recipe.mixup, label_smoothing=0.1, num_classes=len(LABELS))
     criterion = SoftTargetCrossEntropy()
-    teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, device) if options.distill else None
 
     history: list[dict] = []
-    state_file = run / "last.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
+    settings = settings_of(recipe, options)
+    if (run / "last.pt").exists():
+        state = torch.load(run / "last.pt", weights_only=True, map_location=device)
+        if other := [key for key in settings if settings[key] != state["settings"].get(key)]:
+            was, now = state["settings"].get(other[0]), settings[other[0]]
+            raise SystemExit(f"{run} was begun with {other[0]}={was}, not {now}; give another --runs or delete it")
+        learners.load_state_dict(state["learners"])
         average.module.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
-        print(f"resuming {name} after epoch {len(history)}")
+        print(f"resuming {run.name} after epoch {len(history)}")
 
-    for epoch in range(len(history), epochs):
+    for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
         seed = options.seed * 1000 + epoch  # every epoch seeds itself: a resumed run repeats the uninterrupted one
         torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
-        size = size_at(recipe, epoch, epochs)
-        clean = epoch >= epochs - recipe.clean
-        data.transform = create_transform(
-            size,
-            is_training=True,
-            scale=recipe.scale,
-            interpolation=recipe.interpolation,
-            color_jitter=None,
-            re_prob=0.0 if clean else recipe.erasing,
-            mean=MEAN,
-            std=STD,
-        )
+        size, clean = size_at(recipe, epoch, recipe.epochs), epoch >= recipe.epochs - recipe.clean
+        data.transform = transform_at(recipe, size, clean)
         loader = torch.utils.data.DataLoader(data, shuffle=True, drop_last=True, **batches)
-        model.train()
+        train_mode(model, options)
         sums = {"loss": 0.0, "right": 0.0}
-        for step, (images, labels) in enumerate(tqdm(loader, f"epoch {epoch + 1}/{epochs} at {size} px", leave=False)):
+        title = f"epoch {epoch + 1}/{recipe.epochs} at {size} px"
+        for step, (images, labels) in enumerate(tqdm(loader, title, leave=False)):
             count = epoch * steps + step
             schedule.step_update(count)
             images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
@@ -243,11 +148,11 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
             else:
                 targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
             with torch.autocast(device.type, torch.bfloat16):
-                logits, apart = teacher.loss(model, images, epoch / epochs) if teacher else (model(images), 0.0)
+                logits, apart = teacher(model, images, epoch / recipe.epochs) if teacher else (model(images), 0.0)
             loss = criterion(logits.float(), targets) + apart
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0 if teacher else 5.0)
+            torch.nn.utils.clip_grad_norm_(learners.parameters(), 1.0 if "adamw" in recipe.optimizer["opt"] else 5.0)
             optimizer.step()
             average.update(model, step=count)
             sums["loss"] += loss.item() / steps
@@ -266,131 +171,68 @@ def train(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
             }
         )
         state = {
-            "model": model.state_dict(),
+            "learners": learners.state_dict(),
             "average": average.module.state_dict(),
             "optimizer": optimizer.state_dict(),
             "history": history,
+            "settings": settings,
             "command": "python checkpoints/train.py " + shlex.join(sys.argv[1:]),
         }
-        torch.save(state, state_file.with_suffix(".tmp"))
-        os.replace(state_file.with_suffix(".tmp"), state_file)  # a kill leaves the old file or the new one, never half
+        torch.save(state, run / "last.tmp")
+        os.replace(run / "last.tmp", run / "last.pt")  # a kill leaves the old file or the new one, never half
         write_history(run / "history.csv", history)
         print(history[-1], flush=True)
 
 
-def write_history(path: Path, history: list[dict]) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, history[0])
-        table.writeheader()
-        table.writerows(history)
+def folder_of(options: argparse.Namespace) -> Path:
+    """Where a run keeps its state: one folder for each start of a recipe."""
+    how = "-frozen-backbone" if options.freeze_backbone else "-fine-tuned" if options.finetune else "-from-scratch"
+    return options.runs / (options.name + how)
 
 
-def export(name: str, recipe: Recipe, options: argparse.Namespace) -> None:
-    """Write the averaged weights in half precision, the history, and the sidecar with that very file's accuracy."""
-    state = torch.load(options.runs / name / "last.pt", weights_only=True, map_location="cpu")
-    weights = HERE / f"{name}.safetensors"
-    average = {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}
-    save_file({key: value.contiguous() for key, value in average.items()}, weights)
-    history = state["history"]
-    write_history(HERE / f"{name}.csv", history)
-    command = _shareable(state["command"])
-    teacher = "blocks of deit_tiny_patch16_224.fb_in1k (Apache-2.0)" if "--distill" in command else None
-    sidecar = {
-        "architecture": recipe.architecture,
-        "arguments": recipe.arguments,
-        "labels": list(LABELS.values()),
-        "preprocessing": {
-            "input_size": [3, recipe.size, recipe.size],
-            "interpolation": recipe.interpolation,
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-            "mean": MEAN,
-            "std": STD,
-        },
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "origin": {
-            "data": "Imagenette, 160 px (fastai), ten classes of ImageNet",
-            "data_licence": "ImageNet's terms: research and education",
-            "start": "random initialisation",
-            "teacher": teacher,
-            "augmentation": f"random resized crop {recipe.scale}, horizontal flip, mixup {recipe.mixup}, "
-            f"random erasing {recipe.erasing}, label smoothing 0.1; RGB order",
-            "command": command,
-            "note": options.note,
-            "epochs": len(history),
-            "hours": round(sum(row["seconds"] for row in history) / 3600, 1),
-            "machine": f"{os.cpu_count()} cores of {platform.machine()}, PyTorch {torch.__version__}",
-        },
-    }
-    path = HERE / f"{name}.json"
-    path.write_text(json.dumps(sidecar, indent=1) + "\n")
-    sidecar["accuracy"] = evaluate(name, options)
-    path.write_text(json.dumps(sidecar, indent=1) + "\n")
-
-
-def _shareable(command: str) -> str:
-    """The command without this machine's folders: files keep their names, and where runs are kept is left out."""
-    words = shlex.split(command)
-    if "--runs" in words:
-        at = words.index("--runs")
-        words[at : at + 2] = []
-    return shlex.join(word if word == "checkpoints/train.py" else Path(word).name for word in words)
-
-
-@torch.inference_mode()
-def evaluate(name: str, options: argparse.Namespace) -> dict:
-    """Top-1 accuracy of the shipped file on Imagenette's validation photos, as vizlib loads and shows them."""
-    import vizlib
-
-    model = vizlib.load(name)
-    with imagenette(options.data) as folder:
-        val = photos(folder, "val")
-    right = 0
-    for start in tqdm(range(0, len(val), 64), name, leave=False):
-        batch = val.photos[start : start + 64]
-        logits = model.module(torch.cat([model.tensor(photo) for photo, _ in batch]))
-        right += (logits.argmax(1) == torch.tensor([label for _, label in batch])).sum().item()
-    low, high = wilson(right, len(val))
-    measured = {
-        "data": "Imagenette validation photos",
-        "photos": len(val),
-        "top1": round(100 * right / len(val), 2),
-        "interval95": [round(100 * low, 2), round(100 * high, 2)],
-    }
-    print(name, measured)
-    return measured
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927)."""
-    share = right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return middle - half, middle + half
+def settings_of(recipe: Recipe, options: argparse.Namespace) -> dict:
+    """What changes the result, and so must be the same when a run is resumed."""
+    of_recipe = {key: value for key, value in asdict(recipe).items() if key not in TOLD}
+    given = ("seed", "finetune", "freeze_backbone", "keep_statistics", "distill", "distill_on", "teacher_size")
+    return {**of_recipe, **{key: str(getattr(options, key)) for key in given}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES, help="which bundled checkpoint")
+    parser.add_argument("name", choices=RECIPES, help="which recipe")
     parser.add_argument("--data", help="a folder or tar with train/ and val/; downloaded when left out")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where unfinished training is kept")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="default: the recipe's")
-    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="processes that cut the photos; 0: the training's own")
     parser.add_argument("--seed", type=int, default=0)
+    first = parser.add_mutually_exclusive_group()
+    first.add_argument("--from-scratch", action="store_true", help="start from random weights; what happens anyway")
+    first.add_argument("--finetune", metavar="WEIGHTS", type=Path, help="start from a .safetensors of the architecture")
+    parser.add_argument("--freeze-backbone", action="store_true", help="train the head only")
+    parser.add_argument("--keep-statistics", action="store_true", help="leave BatchNorm's running statistics as loaded")
     parser.add_argument("--distill", metavar="TEACHER", help="a timm model to learn from besides the labels")
-    parser.add_argument("--teacher-weights", metavar="FILE", help="its weights, when not downloaded")
-    parser.add_argument("--distill-on", choices=("blocks", "features", "logits"), default="blocks")
-    parser.add_argument("--export", action="store_true", help="write the trained network to checkpoints/")
+    parser.add_argument("--teacher-weights", metavar="FILE", help="its .safetensors, when not downloaded")
+    parser.add_argument(
+        "--teacher-size", type=int, default=160, help="for logits: side of the photos it sees, in pixels"
+    )
+    parser.add_argument("--distill-on", nargs="+", choices=KINDS, default=["logits"])
+    does = parser.add_mutually_exclusive_group()
+    does.add_argument("--export", action="store_true", help="write the trained network to checkpoints/")
+    does.add_argument("--evaluate", action="store_true", help="measure the network in checkpoints/")
+    parser.add_argument("--elsewhere", metavar="FOLDER", type=Path, help="with --export: photos of other things")
     parser.add_argument("--note", default="", help="with --export: what else to know about this run")
-    parser.add_argument("--evaluate", action="store_true", help="measure the network in checkpoints/")
     options = parser.parse_args()
+    if options.freeze_backbone and not options.finetune:
+        parser.error("--freeze-backbone trains the head only, so it needs --finetune WEIGHTS to start from")
+    own = {"epochs": options.epochs, "batch": options.batch}
+    recipe = replace(RECIPES[options.name], **{key: value for key, value in own.items() if value})
     if options.evaluate:
-        evaluate(options.name, options)
+        evaluate(options.name, options.data)
     elif options.export:
-        export(options.name, RECIPES[options.name], options)
+        export(recipe, folder_of(options), options)
     else:
-        train(options.name, RECIPES[options.name], options)
+        train(recipe, options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""The table of recipes: what each network of this folder is, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagenette import MEAN, STD
+from timm.data import create_transform
+
+TOLD = ("ships", "explained_by", "weaknesses")  # what a recipe says besides how to train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is built and trained; what `--help` lets a person change starts here."""
+
+    architecture: str
+    arguments: dict  # what `timm.create_model` is given besides the name
+    size: int  # side of the square input the finished network is used at, in pixels
+    sizes: tuple[int, int]  # side while training, first and last epoch; grows in steps of 32 px
+    epochs: int
+    optimizer: dict
+    interpolation: str
+    warmup: float = 1.0  # epochs
+    clean: int = 0  # last epochs without mixup and erasing, at `clean_size`
+    clean_size: int = 160
+    batch: int = 64
+    mixup: float = 0.0
+    erasing: float = 0.0
+    scale: tuple[float, float] = (0.3, 1.0)  # of the photo's area that a training crop shows
+    ships: bool = True  # whether its weights are bundled, or only its history is told
+    explained_by: str = "grad-cam"  # the method whose maps are tested on it
+    weaknesses: tuple[str, ...] = ()  # what it is known to do wrong, for its sidecar
+
+
+SGD = {"opt": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+RECIPES = {
+    "resnet18-imagenette": Recipe(
+        architecture="resnet18",
+        arguments={},
+        size=192,  # objects look smaller in whole photos than in training crops, so a larger input suits it
+        sizes=(96, 128),
+        epochs=24,
+        clean=3,
+        optimizer=SGD,
+        interpolation="bilinear",
+        mixup=0.2,
+        erasing=0.25,
+    ),
+    "vit_tiny-imagenette": Recipe(
+        architecture="vit_tiny_patch16_224",
+        arguments={"img_size": 160},
+        size=160,
+        sizes=(160, 160),
+        epochs=24,
+        optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.02},
+        batch=32,
+        interpolation="bicubic",
+    ),
+    "resnet18-classic": Recipe(  # one schedule, three starts: what a pretrained backbone is worth
+        architecture="resnet18",
+        arguments={},
+        size=128,
+        sizes=(128, 128),
+        epochs=8,
+        optimizer={**SGD, "lr": 0.02},
+        interpolation="bilinear",
+        ships=False,
+    ),
+}
+
+
+def size_at(recipe: Recipe, epoch: int, epochs: int) -> int:
+    """Side of the training photos in an epoch, in pixels."""
+    if epoch >= epochs - recipe.clean:
+        return recipe.clean_size
+    first, last = recipe.sizes
+    return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
+
+
+def transform_at(recipe: Recipe, size: int, clean: bool):
+    """Timm's training transform: random resized crop, horizontal flip, random erasing; RGB, normalised."""
+    return create_transform(
+        size,
+        is_training=True,
+        scale=recipe.scale,
+        interpolation=recipe.interpolation,
+        color_jitter=None,
+        re_prob=0.0 if clean else recipe.erasing,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def augmentation(recipe: Recipe) -> list[str]:
+    """What training did to each photo, in the order it was done."""
+    low, high = recipe.scale
+    listed = [f"random crop of {100 * low:.0f} to {100 * high:.0f} % of the area, resized", "horizontal flip"]
+    listed += [f"random erasing of {100 * recipe.erasing:.0f} % of the photos"] if recipe.erasing else []
+    listed += [f"mixup {recipe.mixup}"] if recipe.mixup else []
+    listed += [f"none of erasing and mixup in the last {recipe.clean} epochs"] if recipe.clean else []
+    return [*listed, "label smoothing 0.1"]
