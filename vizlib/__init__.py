@@ -9,11 +9,12 @@ vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
 from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
+from vizlib.histories import training_history
 from vizlib.images import open_image
 from vizlib.kernels import kernels
 from vizlib.methods.registry import explain, explain_all, methods, run_for_all
 from vizlib.model import Model
-from vizlib.models import load, models, wrap
+from vizlib.models import load, models, wrap  # the function takes the name of its file, so it comes from there
 from vizlib.results import Attribution, Prediction, Run
 
 __version__ = "0.1.0"
@@ -36,5 +37,6 @@ __all__ = [
     "models",
     "open_image",
     "run_for_all",
+    "training_history",
     "wrap",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Sidecar:
     sha256: str | None = None
     origin: Mapping[str, object] = field(default_factory=dict)  # data, licence, command, duration, machine
     accuracy: Mapping[str, object] = field(default_factory=dict)  # top1, interval95, photos, data
+    familiarity: Mapping[str, object] = field(default_factory=dict)  # score, threshold, kept, data; see familiarity.py
+    weaknesses: Sequence[str] = ()  # what it is known to do wrong, a sentence each
 
     @classmethod
     def beside(cls, weights: Path) -> Sidecar:
@@ -49,7 +52,7 @@ class Sidecar:
             return cls()
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"the sidecar {path.name} is not JSON ({error}); correct it or take it away") from error
         if not isinstance(content, dict):
             raise ModelError(f"the sidecar {path.name} must hold a JSON object, not a {type(content).__name__}")
@@ -60,8 +63,9 @@ class Sidecar:
                 raise ModelError(
                     f"the sidecar {path.name} must give {key} as {wanted}, not as a {type(value).__name__}"
                 )
-        if not all(isinstance(label, str) for label in known.get("labels", ())):
-            raise ModelError(f"the sidecar {path.name} must give labels as a list of strings, but one is none")
+        for key in ("labels", "weaknesses"):
+            if not all(isinstance(text, str) for text in known.get(key, ())):
+                raise ModelError(f"the sidecar {path.name} must give {key} as a list of strings, but one is none")
         return cls(**known)
 
 
@@ -73,12 +77,26 @@ _KINDS = {  # what each field of a sidecar is in JSON
     "sha256": str,
     "origin": dict,
     "accuracy": dict,
+    "familiarity": dict,
+    "weaknesses": list,
 }
 
 
 def bundled() -> dict[str, Path]:
     """The checkpoints that travel with vizlib: name to weight file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()}
+
+
+def files_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """The weight files of a folder, by name. Raises: ModelError where there is no such folder."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder}; --checkpoints names one that holds {', '.join(ENDINGS)} files")
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    except OSError as error:
+        raise ModelError(f"the folder {folder} of --checkpoints cannot be read: {error.strerror}") from error
+    return [path for path in inside if not path.name.startswith(".")]  # macOS puts a ._ file beside each
 
 
 def sha256(path: Path) -> str:
@@ -126,7 +144,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, architectu
     Raises: ModelError for weights that are missing, unknown or of another shape, naming the first of each.
     """
     own = module.state_dict()
-    missing = sorted(own.keys() - weights.keys())
+    missing = sorted(key for key in own.keys() - weights.keys() if not key.endswith("num_batches_tracked"))
     unknown = sorted(weights.keys() - own.keys())
     other = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
     reasons = [
@@ -139,7 +157,10 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, architectu
             f"{file} does not fit the architecture {architecture}: {', and '.join(reasons)}; "
             "give the architecture, and in its sidecar the arguments, that it was trained as"
         )
-    module.load_state_dict(weights)
+    try:
+        module.load_state_dict(weights, strict=False)  # old files do not count BatchNorm's batches; nothing reads it
+    except RuntimeError as error:  # the right shapes, but sparse, quantised or without values
+        raise ModelError(f"{file} holds tensors that {architecture} cannot take over; {_SAVE_AGAIN}") from error
 
 
 def classes_in(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -> int:

@@ -48,6 +48,10 @@ ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A name `vizlib models` lists, any timm name, or a file.")
 ]
 Architecture = Annotated[str | None, typer.Option(help="What network a weight file belongs to.")]
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="A folder with weight files of yours; each can then be named."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -68,12 +72,13 @@ def explain(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),
     save_as: Annotated[str, typer.Option("--as", help="png, npz or json.")] = "png",
     architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw on each photo how much each place spoke for a class."""
     if f".{save_as}" not in SUFFIXES:
         raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SUFFIXES)}")
-    network = load(model, architecture=architecture)
+    network = load(model, architecture=architecture, checkpoints=checkpoints)
     knobs = _knobs(knob or [])
     opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
     out.mkdir(parents=True, exist_ok=True)
@@ -102,39 +107,54 @@ def predict(
     model: ModelName = DEFAULT_MODEL,
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
     architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the likeliest classes of each photo."""
-    network = load(model, architecture=architecture)
-    answers = {str(path): network.predict(path, top) for path in photos}
+    network = load(model, architecture=architecture, checkpoints=checkpoints)
+    answers = {str(path): network.logits(network.tensor(open_image(path))) for path in photos}
     if as_json:
-        typer.echo(json.dumps({path: [p._asdict() for p in found] for path, found in answers.items()}, indent=1))
+        ranked = {path: network.ranking(logits, top) for path, logits in answers.items()}
+        typer.echo(json.dumps({path: [p._asdict() for p in found] for path, found in ranked.items()}, indent=1))
         return
-    for path, found in answers.items():
+    for path, logits in answers.items():
         if len(answers) > 1:
             typer.echo(path)
-        for prediction in found:
+        for prediction in network.ranking(logits, top):
             typer.echo(f"{prediction.probability:7.2%}  {prediction.label}")
+        if doubt := network.doubt(logits):
+            typer.echo(doubt)
+    for note in network.notes:
+        typer.echo(note)
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
     """List what can be loaded by name, the bundled checkpoints first."""
-    entries = known_models()
+    entries = known_models(checkpoints)
     if as_json:
-        typer.echo(json.dumps([vars(entry) for entry in entries], indent=1))
+        derived = ("bundled", "needs_download")
+        listed = [{**vars(entry), **{key: getattr(entry, key) for key in derived}} for entry in entries]
+        typer.echo(json.dumps(listed, indent=1, default=str))  # a path is text
         return
+    wide = max(len(entry.name) for entry in entries)
     for entry in entries:
-        accuracy = f", {entry.accuracy:.1f} % top-1" if entry.accuracy else ""
-        where = "bundled" if entry.bundled else "download"
-        typer.echo(f"{entry.name:<46}{entry.megabytes:>6.0f} MB  {where:<9}{entry.classes}{accuracy}")
+        where = "your folder" if entry.source == "folder" else entry.source
+        accuracy = "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
+        size = f"{entry.megabytes:.0f} MB"
+        typer.echo(f"{entry.name:<{wide}}  {size:>7}  {where:<11}  {accuracy:>7}  {entry.classes}".rstrip())
     typer.echo("Besides these, any timm name, torchvision/NAME, hf-hub:REPOSITORY, or a weight file.")
 
 
 @app.command()
-def layers(model: Annotated[str, typer.Argument()], architecture: Architecture = None, as_json: AsJson = False) -> None:
+def layers(
+    model: Annotated[str, typer.Argument()],
+    architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
     """List a model's layers: class, output shape, parameters, FLOPs."""
-    network = load(model, architecture=architecture)
+    network = load(model, architecture=architecture, checkpoints=checkpoints)
     if as_json:
         typer.echo(json.dumps([vars(layer) for layer in network.layers], indent=1))
     else:
@@ -145,10 +165,11 @@ def layers(model: Annotated[str, typer.Argument()], architecture: Architecture =
 def methods(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Only those that fit this model.")] = None,
     architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """List the methods: what their picture means, what it does not, and their knobs."""
-    network = load(model, architecture=architecture) if model else None
+    network = load(model, architecture=architecture, checkpoints=checkpoints) if model else None
     rows = [METHODS[name] for name in fitting(network)]
     if as_json:
         fields = ("name", "paper", "means", "means_not")
@@ -169,9 +190,10 @@ def kernels(
     model: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture.")] = Path(),
     architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
 ) -> None:
     """Draw the kernels that read the pixels: a first convolution's, or a patch embedding's."""
-    network = load(model, architecture=architecture)
+    network = load(model, architecture=architecture, checkpoints=checkpoints)
     found = kernels_of(network)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{network.name.replace('/', '-')}.kernels.png"
@@ -184,11 +206,12 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+    checkpoints: Checkpoints = None,
 ) -> None:
     """Start the dashboard."""
     from dashboard.app import serve as start  # here, so that every other command starts without gradio
 
-    start(host=host, port=port, inbrowser=browser)
+    start(host=host, port=port, inbrowser=browser, checkpoints=checkpoints)
 
 
 def _knobs(pairs: list[str]) -> dict[str, Any]:

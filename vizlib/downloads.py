@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from http.client import HTTPException
 
 import torch
+import torchvision
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
 
 from vizlib import checkpoints
+from vizlib.architectures import in_torchvision
 from vizlib.errors import ModelError
 
 PATIENCE = 5.0  # seconds to wait for a server's first sign of life, before a download that would retry for minutes
@@ -27,6 +29,11 @@ def in_hub_cache(repository: str, files: Sequence[str], revision: str | None = N
 def in_torch_cache(url: str) -> bool:
     """Whether the file at this address was downloaded before, by PyTorch."""
     return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]))
+
+
+def torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
+    """The default weights of one of torchvision's classifiers. Raises: ModelError for another name."""
+    return torchvision.models.get_model_weights(in_torchvision(name))["DEFAULT"]
 
 
 def expect(name: str, url: str, cached: bool) -> None:

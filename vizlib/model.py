@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import SupportsIndex
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
 from vizlib.capture import evaluation_twin, watch
 from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
+from vizlib.familiarity import Familiarity
 from vizlib.families import Family, Tokens
 from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
@@ -32,6 +34,8 @@ class Model:
     labels: Sequence[str]
     preprocessing: Preprocessing
     family: Family | None = None
+    notes: tuple[str, ...] = ()  # what had to be assumed about it, in plain words
+    familiarity: Familiarity | None = None  # how to tell a photo unlike those it knows, where that was calibrated
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
@@ -56,9 +60,7 @@ class Model:
     @cached_property
     def outputs(self) -> int:
         """How many logits the network answers an empty photo with."""
-        with self._plain_errors(), torch.no_grad():
-            like = self._like()
-            return self._logits(self._evaluated(), like.new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
+        return self.logits(self._like().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -100,10 +102,15 @@ class Model:
 
         Raises: ImageError, ModelError.
         """
-        image = self.tensor(open_image(photo))
+        return self.ranking(self.logits(self.tensor(open_image(photo))), top)
+
+    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """The logits of prepared inputs (`tensor`'s, stacked), without gradients.
+
+        Raises: ModelError.
+        """
         with self._plain_errors(), torch.no_grad():
-            logits = self._logits(self._evaluated(), image)
-        return self.ranking(logits, top)
+            return self._logits(self._evaluated(), images)
 
     def ranking(self, logits: Tensor, top: int = 5) -> list[Prediction]:
         """Logits "1 classes" as predictions, likeliest first."""
@@ -111,6 +118,10 @@ class Model:
         chances = logits.softmax(-1)
         best = chances.topk(min(max(top, 1), len(chances))).indices
         return [Prediction(i, self.labels[i], chances[i].item(), logits[i].item()) for i in map(int, best)]
+
+    def doubt(self, logits: Float[Tensor, "1 classes"]) -> str | None:
+        """A sentence where the logits say that the photo is unlike those this network was measured on, else `None`."""
+        return self.familiarity.doubt(logits[0]) if self.familiarity else None
 
     def run(self, photo, layers: Sequence[str] = (), attention: bool = False) -> Run:
         """Show the network one photo and keep what happened, with everything gradients need.
@@ -125,11 +136,13 @@ class Model:
             image = self.tensor(photo).requires_grad_()
             with watch(module, layers, attention=attention) as seen:
                 logits = self._logits(module, image)
-        notes = tuple(photo.info.get("notes", ()))
+        notes = (*photo.info.get("notes", ()), *self.notes)
         if module is not self.module:
             notes += ("The model was in training mode; it was run as in evaluation, and left in training mode.",)
         if not logits.isfinite().all():
             notes += ("The model's answer holds values that are not finite, so no picture of it can be trusted.",)
+        elif doubt := self.doubt(logits):
+            notes += (doubt,)
         geometry = self.preprocessing.geometry(photo)
         return Run(image, logits, seen.activations, seen.attention, geometry, photo, notes, seen)
 
@@ -168,7 +181,7 @@ class Model:
     def _logits(self, module: nn.Module, image: Tensor) -> Tensor:
         output = module(image)
         logits = getattr(output, "logits", output)  # Hugging Face models answer with an object
-        shaped = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == 1 and logits.shape[1] > 0
+        shaped = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(image) and logits.shape[1] > 0
         if not shaped or len(self.labels) not in (0, logits.shape[1]):  # none are known while they are counted
             given = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             wanted = f"for each of {len(self.labels)} classes" if self.labels else "per class"

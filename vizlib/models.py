@@ -5,63 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import timm
 import torch
-import torchvision
 from huggingface_hub import constants as hub
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vizlib import checkpoints
-from vizlib.downloads import expect, in_hub_cache, in_torch_cache
+from vizlib.architectures import TORCHVISION, Guess, build, recognise, with_own_head
+from vizlib.checkpoints import ENDINGS, Sidecar, classes_in, fill, read_weights
+from vizlib.downloads import expect, in_hub_cache, in_torch_cache, torchvision_weights
+from vizlib.entries import files, models  # `models` for `vizlib.models` too, the function and not this file
 from vizlib.errors import ModelError, did_you_mean
+from vizlib.familiarity import Familiarity
 from vizlib.families import Family, family_of
 from vizlib.model import Model
 from vizlib.preprocessing import Preprocessing
 
-TORCHVISION = "torchvision/"
 HUB = "hf-hub:"
 REWEIGHTED = ("googlenet", "inception_v3")  # torchvision's copies of TensorFlow networks, which turn the colours back
-CURATED = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
-    "resnet18.a1_in1k": 47,
-    "resnet50.a1_in1k": 102,
-    "deit_tiny_patch16_224.fb_in1k": 23,
-    "vit_small_patch16_224.augreg_in21k_ft_in1k": 88,
-    "vit_base_patch16_224.augreg2_in21k_ft_in1k": 346,
-    "torchvision/resnet50": 98,
-    "torchvision/vit_b_16": 330,
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model that can be loaded by name."""
-
-    name: str
-    bundled: bool
-    megabytes: float
-    accuracy: float | None = None  # top-1 in percent on its own validation set, where we measured it
-    classes: str = ""
-
-
-def models() -> list[Entry]:
-    """What can be loaded by name here: the bundled checkpoints, which need no network, then a few well-known ones.
-
-    Besides these `load` takes any timm name.
-    """
-    own = []
-    for name, path in checkpoints.bundled().items():
-        sidecar = checkpoints.Sidecar.beside(path)
-        top1 = sidecar.accuracy.get("top1")
-        accuracy = float(top1) if isinstance(top1, (int, float)) else None
-        size = round(path.stat().st_size / 1e6, 1)
-        own.append(Entry(name, True, size, accuracy, ", ".join(sidecar.labels or ())))
-    return own + [Entry(name, False, float(size), None, "ImageNet's 1,000 classes") for name, size in CURATED.items()]
 
 
 def load(
@@ -69,13 +34,16 @@ def load(
     *,
     architecture: str | None = None,
     labels: Sequence[str] | None = None,
+    checkpoints: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
 ) -> Model:
     """Load a pretrained model by name, or a checkpoint of yours from a file.
 
     `name` is a bundled one (`models()` lists them; no network needed), any timm name with or without its tag,
-    `torchvision/` and a torchvision name, `hf-hub:` and a repository, or a path that ends in .safetensors, .pth or .pt.
-    A file says what it is by its sidecar, or by `architecture`; `labels` replace the class names.
+    `torchvision/` and a torchvision name, `hf-hub:` and a repository, a path that ends in .safetensors, .pth or .pt, or
+    the name of a file in the folder `checkpoints`. A file says what it is by its sidecar or by `architecture`; else
+    timm's ResNets and vision transformers are found by the names and shapes of their weights. `labels` replace the
+    class names.
 
     >>> load("resnet18-imagenette").labels[0]
     'tench'
@@ -83,18 +51,18 @@ def load(
     Raises: ModelError for an unknown name or device, a failed download, labels of another number than the classes, or a
     file that is missing, damaged, dangerous or of another architecture.
     """
-    own = checkpoints.bundled()
+    own = files(checkpoints)
     if isinstance(name, str) and name in own:
         model = _from_file(own[name], name, architecture, labels)
-    elif isinstance(name, os.PathLike) or name.lower().endswith(checkpoints.ENDINGS):
+    elif isinstance(name, os.PathLike) or name.lower().endswith(ENDINGS):
         path = Path(name).expanduser()
+        if checkpoints is not None and not path.is_file():
+            path = Path(checkpoints).expanduser() / path  # its whole name is a name too
         model = _from_file(path, path.stem, architecture, labels)
     elif architecture is not None:
-        raise ModelError(
-            f"architecture= goes with a weight file ({', '.join(checkpoints.ENDINGS)}), and {name!r} is none"
-        )
+        raise ModelError(f"architecture= goes with a weight file ({', '.join(ENDINGS)}), and {name!r} is none")
     else:
-        model = _download(name, labels)
+        model = _download(name, labels, list(own))
     try:
         model.module.to(device)
     except (RuntimeError, AssertionError) as error:  # torch says some of this by assertion
@@ -123,32 +91,15 @@ def wrap(
         raise ModelError(f"expected an nn.Module, not {type(module).__name__}; load() takes names and files")
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise ModelError(f"a {type(module).__name__} runs copies of a network; wrap its .module instead")
-    for part in module.modules():
-        if isinstance(part, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)) or part._compiled_call_impl:
-            raise ModelError(
-                "a compiled or scripted network runs past the hooks that show its inside; wrap it as it was before"
-            )
+    if any(_is_compiled(part) for part in module.modules()):
+        raise ModelError(
+            "a compiled or scripted network runs past the hooks that show its inside; wrap it as it was before"
+        )
     return _describe(module, name or type(module).__name__, preprocessing, labels)
 
 
-def build(architecture: str, classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
-    """An untrained network in evaluation mode: a timm name, or `torchvision/` and a torchvision name.
-
-    Raises: ModelError for an unknown name, or arguments the architecture does not take.
-    """
-    arguments = {**(arguments or {}), "num_classes": classes}
-    if architecture.startswith(TORCHVISION):
-        make = partial(torchvision.models.get_model, _in_torchvision(architecture), weights=None)
-    elif timm.is_model(architecture):
-        make = partial(timm.create_model, architecture)
-    else:
-        raise ModelError(f"there is no architecture {architecture!r}; {did_you_mean(architecture, timm.list_models())}")
-    try:
-        return make(**arguments).eval()
-    except Exception as error:  # an architecture trips over a wrong argument wherever it first uses it
-        raise ModelError(
-            f"the architecture {architecture} cannot be built with {arguments}: {_reason(error)}"
-        ) from error
+def _is_compiled(part: nn.Module) -> bool:
+    return isinstance(part, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)) or bool(part._compiled_call_impl)
 
 
 def torchvision_preprocessing(transforms) -> Preprocessing:
@@ -200,48 +151,67 @@ def _known_labels(module: nn.Module, family: Family | None, count: int) -> list[
 
 
 def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
-    sidecar = checkpoints.Sidecar.beside(path)
-    weights = checkpoints.read_weights(path, expect=sidecar.sha256)
-    architecture = architecture or sidecar.architecture
+    sidecar = Sidecar.beside(path)
+    weights = with_own_head(read_weights(path, expect=sidecar.sha256))
     described = path.with_suffix(".json").name
-    if architecture is None:
+    known = architecture or sidecar.architecture
+    guess = Guess(known) if known else recognise(weights)
+    if guess is None:
         raise ModelError(
-            f"{path.name} does not say which network it belongs to; give architecture=, for example "
-            f"architecture='resnet18', or put it into {described}"
+            f"{path.name} does not say which network it belongs to, and its weights are those of no ResNet or vision "
+            "transformer of timm with a classifier; give architecture= (in a shell, --architecture), for example "
+            f"resnet18, or put it into {described}"
         )
+    arguments = {**guess.arguments, **sidecar.arguments}
     given = "labels=" if labels is not None else described
     labels = sidecar.labels if labels is None else list(labels)
     classes = len(labels) if labels else 1000
-    module = build(architecture, classes, sidecar.arguments)
-    if (found := checkpoints.classes_in(weights, module, classes)) != classes:
+    module = build(guess.architecture, classes, arguments)
+    if (found := classes_in(weights, module, classes)) != classes:
         if labels is not None:
             raise ModelError(f"{path.name} tells {found} classes apart, but {given} names {len(labels)}; name them all")
-        module = build(architecture, found, sidecar.arguments)
-    checkpoints.fill(module, weights, path.name, architecture)
-    preprocessing = sidecar.preprocessing
-    if preprocessing is None and architecture.startswith(TORCHVISION):
-        preprocessing = torchvision_preprocessing(_torchvision_weights(architecture).transforms())
-    return _describe(module, name, preprocessing, labels)
+        module = build(guess.architecture, found, arguments)
+    fill(module, weights, path.name, guess.architecture)
+    familiarity = Familiarity.from_sidecar(sidecar.familiarity)
+    if sidecar.preprocessing is not None:
+        return replace(_describe(module, name, sidecar.preprocessing, labels), familiarity=familiarity)
+    assumed = _usual_preprocessing(module, guess.architecture)
+    note = (
+        f"{path.name} does not say how photos are prepared for it; the usual way for {guess.architecture} is taken "
+        f"({assumed.input_size[0]} × {assumed.input_size[1]} pixels, mean {assumed.mean[0]:.3g}...). "
+        f"Put preprocessing into {described} if it was trained another way."
+    )
+    return replace(_describe(module, name, assumed, labels), notes=(note,), familiarity=familiarity)
+
+
+def _usual_preprocessing(module: nn.Module, architecture: str) -> Preprocessing:
+    """How timm or torchvision prepare photos for an architecture, at the size that this network was built for."""
+    if architecture.startswith(TORCHVISION):
+        return torchvision_preprocessing(torchvision_weights(architecture).transforms())
+    config = resolve_model_data_config(module)
+    if size := getattr(getattr(module, "patch_embed", None), "img_size", None):
+        config["input_size"] = (3, *size)  # a transformer may have been built for other photos than timm's
+    return Preprocessing.from_config(config)
 
 
 # ---------------------------------------------------------------------------------- from the network
 
 
-def _download(name: str, labels: Sequence[str] | None) -> Model:
+def _download(name: str, labels: Sequence[str] | None, own: Sequence[str]) -> Model:
     if name.startswith(TORCHVISION):
         return _from_torchvision(name, labels)
     if name.startswith(HUB):
         repository, _, revision = name.removeprefix(HUB).partition("@")
         expect(name, hub.ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
     else:
-        _expect_timm(name)
+        _expect_timm(name, own)
     with _plain_errors(name):
         module = timm.create_model(name, pretrained=True).eval()
     return _describe(module, name, None, labels)
 
 
 def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
-    weights = _torchvision_weights(name)
+    weights = torchvision_weights(name)
     expect(name, weights.url, in_torch_cache(weights.url))
     turned = name.removeprefix(TORCHVISION) in REWEIGHTED
     arguments = {"transform_input": True, "init_weights": False} if turned else {}
@@ -252,25 +222,13 @@ def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
     return _describe(module, name, torchvision_preprocessing(weights.transforms()), labels)
 
 
-def _in_torchvision(name: str) -> str:
-    """The plain name of one of torchvision's classifiers. Raises: ModelError for another one."""
-    plain, known = name.removeprefix(TORCHVISION), torchvision.models.list_models(torchvision.models)
-    if plain not in known:
-        raise ModelError(f"torchvision has no classifier {plain!r}; {did_you_mean(plain, known)}")
-    return plain
-
-
-def _torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
-    return torchvision.models.get_model_weights(_in_torchvision(name))["DEFAULT"]
-
-
-def _expect_timm(name: str) -> None:
+def _expect_timm(name: str, own: Sequence[str]) -> None:
     """Raises: ModelError where timm knows no such weights, or they are neither here nor to be had."""
     plain = name.split(".")[0]
     if not timm.is_model(plain):
         if os.path.isfile(name):
-            checkpoints.read_weights(Path(name))  # which says what a weight file ends in
-        known = [entry.name for entry in models()] + timm.list_models()
+            read_weights(Path(name))  # which says what a weight file ends in
+        known = list(dict.fromkeys([*own, *(entry.name for entry in models()), *timm.list_models()]))
         raise ModelError(f"there is no model {name!r}; {did_you_mean(name, known)}")
     if not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{plain}.*")

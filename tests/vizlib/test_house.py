@@ -21,11 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture.py", "vizlib/images.py", "vizlib/render.py"),
-    ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py"),
-    ("vizlib/layers.py", "vizlib/checkpoints.py"),
-    ("vizlib/model.py", "vizlib/downloads.py"),
-    ("vizlib/models.py", "vizlib/kernels.py", "vizlib/methods/base.py"),
-    ("vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/attention.py"),
+    ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
+    ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
+    ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
+    ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/methods/base.py"),
+    ("vizlib/models.py", "vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py"),
+    ("vizlib/methods/attention.py", "vizlib/metrics.py"),
     ("vizlib/methods/registry.py",),
     ("vizlib/__init__.py",),
     # gradio may be imported only below this line
@@ -42,7 +43,7 @@ PUBLIC = {
     *("Attribution", "Model", "Prediction", "Run"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "models", "open_image"),
-    *("methods", "explain", "explain_all", "run_for_all", "kernels"),
+    *("methods", "explain", "explain_all", "run_for_all", "kernels", "training_history"),
 }
 NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),
