@@ -27,6 +27,26 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_network(data):
+    """Opens a network with real ImageNet weights by name, with the preprocessing those very weights were trained on."""
+    import vizlib
+
+    def opened(name: str, crop_pct: float = 0.875):
+        module = vizlib.load(data / "weights" / f"{name}.in1k.safetensors", architecture=name).module
+        shown = {
+            "input_size": (3, 224, 224),
+            "crop_pct": crop_pct,
+            "crop_mode": "center",
+            "interpolation": "bicubic" if "deit" in name else "bilinear",
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        }
+        return vizlib.wrap(module, preprocessing=shown, name=name)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
 def cheetah():
     """A real photo that comes with gradio: a cheetah, 1.4 : 1."""
     import gradio.media

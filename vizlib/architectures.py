@@ -22,6 +22,7 @@ WIDTHS = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 
 ROUNDED = 2  # so far a ResNet's name may be from its depth
 _BODIES = ("backbone.", "model.")  # what a network with a head of its own calls the rest
 _ELSEWHERE = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
+_AXES = {"patch_embed.proj.weight": 4, "pos_embed": 3, "cls_token": 3, "dist_token": 3, "reg_token": 3}
 _COUNTERS = "num_batches_tracked"  # older files have none, and no prediction reads them
 
 
@@ -70,6 +71,8 @@ def recognise(weights: Mapping[str, Tensor]) -> Guess | None:
     is then as in the plain network. `None` where nothing fits.
     """
     own = {key: tuple(value.shape) for key, value in weights.items() if not key.endswith(_COUNTERS)}
+    if any(len(own[key]) != axes for key, axes in _AXES.items() if key in own):
+        return None
     arguments = _size_of_photos(own)
     if arguments is None:
         return None
@@ -100,21 +103,27 @@ def with_own_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _candidates(own: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     """The names worth comparing, likeliest first: building a network to look at it takes a tenth of a second."""
-    if "patch_embed.proj.weight" in own:
+    nets = [name for name in _known() if re.search("nex?t", name)]
+    if {"patch_embed.proj.weight", "head.weight"} <= own.keys():
         width, *_, side = own["patch_embed.proj.weight"]
         hint = WIDTHS.get(width, "")
-        others = set(WIDTHS.values()) - {hint}
-        fits = re.compile(rf".*patch{side}(_|$)|(?!.*patch)").match
-        names = [name for name in _known() if "vit" in name and fits(name) and not others & set(name.split("_"))]
-    elif "layer1.0.conv1.weight" in own:
+        sided = re.compile(rf".*patch{side}(_|$)|(?!.*patch)").match  # of these patches, or silent about them
+        names = [name for name in _known() if name not in nets and sided(name)]
+        names = [name for name in names if hint in name or not _widths(name)]
+    elif {"layer1.0.conv1.weight", "fc.weight"} <= own.keys():
         blocks = sum(re.fullmatch(r"layer\d\.\d+\.conv1\.weight", key) is not None for key in own)
         depth = 2 + blocks * (3 if "layer1.0.conv3.weight" in own else 2)  # the 50 of ResNet-50
         hint = str(depth)
-        numbers = {name: re.search(r"\d+", name) for name in _known() if re.search("ne(x)?t", name)}
+        numbers = {name: re.search(r"\d+", name) for name in nets}
         names = [name for name, number in numbers.items() if not number or abs(int(number[0]) - depth) <= ROUNDED]
     else:
         return
-    yield from sorted(names, key=lambda name: (hint not in name, len(name), name))
+    yield from sorted(names, key=lambda name: (hint not in name, not hint and _widths(name), len(name), name))
+
+
+def _widths(name: str) -> bool:
+    """Whether a name says how wide its tokens are."""
+    return not set(WIDTHS.values()).isdisjoint(name.split("_"))
 
 
 @cache

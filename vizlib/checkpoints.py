@@ -37,6 +37,7 @@ class Sidecar:
     origin: Mapping[str, object] = field(default_factory=dict)  # data, licence, command, duration, machine
     accuracy: Mapping[str, object] = field(default_factory=dict)  # top1, interval95, photos, data
     familiarity: Mapping[str, object] = field(default_factory=dict)  # score, threshold, kept, data; see familiarity.py
+    faithfulness: Mapping[str, object] = field(default_factory=dict)  # method, auc, centred_gaussian, photos, ...
     weaknesses: Sequence[str] = ()  # what it is known to do wrong, a sentence each
 
     @classmethod
@@ -78,6 +79,7 @@ _KINDS = {  # what each field of a sidecar is in JSON
     "origin": dict,
     "accuracy": dict,
     "familiarity": dict,
+    "faithfulness": dict,
     "weaknesses": list,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from vizlib import checkpoints
 from vizlib.downloads import in_hub_cache, in_torch_cache, torchvision_weights
 from vizlib.errors import ModelError
+from vizlib.familiarity import number
 
 CURATED = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
     "resnet18.a1_in1k": 47,
@@ -94,9 +94,7 @@ def _of_file(name: str, path: Path, source: str) -> Entry:
         sidecar = checkpoints.Sidecar.beside(path)
     except ModelError:  # said when it is loaded; a list does not fail for one of its lines
         sidecar = checkpoints.Sidecar()
-    top1 = sidecar.accuracy.get("top1")
-    known = isinstance(top1, (int, float)) and not isinstance(top1, bool) and math.isfinite(top1)
-    accuracy = float(top1) if known else None
+    accuracy = number(sidecar.accuracy.get("top1"))
     return Entry(name, source, round(path.stat().st_size / 1e6, 1), describe(sidecar.labels or ()), accuracy, path)
 
 

@@ -36,7 +36,7 @@ class Familiarity:
         if not content:
             return None
         score, data = content.get("score"), content.get("data")
-        threshold, kept = _number(content.get("threshold")), _number(content.get("kept"))
+        threshold, kept = number(content.get("threshold")), number(content.get("kept"))
         if not isinstance(score, str) or score not in SCORES:
             raise ModelError(f"the sidecar's familiarity has the score {score!r}, expected one of {', '.join(SCORES)}")
         if threshold is None or kept is None or not 0 <= kept <= 1:
@@ -61,7 +61,8 @@ class Familiarity:
         )
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A finite number out of JSON, else `None`; JSON's true is none."""
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None

@@ -17,30 +17,17 @@ from torch import nn
 
 import vizlib
 
-IMAGENET = {
-    "input_size": (3, 224, 224),
-    "crop_pct": 0.875,
-    "interpolation": "bilinear",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-}
 STAGES = ["layer1", "layer2", "layer3", "layer4"]
 
 
-def real_network(data, name):
-    module = vizlib.load(data / "weights" / f"{name}.in1k.safetensors", architecture=name).module
-    interpolation = "bicubic" if "deit" in name else "bilinear"
-    return vizlib.wrap(module, preprocessing={**IMAGENET, "interpolation": interpolation}, name=name)
-
-
 @pytest.fixture(scope="module", params=["resnet18", "resnet50"])
-def resnet(request, data):
-    return real_network(data, request.param)
+def resnet(request, real_network):
+    return real_network(request.param)
 
 
 @pytest.fixture(scope="module")
-def deit(data):
-    return real_network(data, "deit_tiny_patch16_224")
+def deit(real_network):
+    return real_network("deit_tiny_patch16_224")
 
 
 def assert_same_map(found, expected, share=1e-4):

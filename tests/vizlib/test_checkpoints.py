@@ -117,10 +117,16 @@ class Malice:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.parametrize("ending", [".pth", ".pt"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "optimizer"])
 @pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
-def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how):
-    written, path = tmp_path / "written", tmp_path / "evil.pth"
+def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how, wrapper, ending):
+    written, path = tmp_path / "written", tmp_path / f"evil{ending}"
     content = {"weight": torch.ones(2), "evil": Malice(written)}
+    if wrapper == "state_dict":
+        content = {"epoch": 3, "state_dict": content}
+    elif wrapper == "optimizer":  # beside weights that have nothing wrong with them
+        content = {"state_dict": {"weight": torch.ones(2)}, "optimizer": {"state": [content]}}
     if how == "pickle":
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
@@ -133,6 +139,53 @@ def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how
     with path.open("rb") as file:  # the file is as dangerous as it should be for this test to mean anything
         torch.load(file, weights_only=False) if how != "pickle" else pickle.load(file)
     assert written.exists()
+
+
+@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
+def test_a_pickle_called_safetensors_is_not_unpickled(tmp_path, how):
+    written, path = tmp_path / "written", tmp_path / "evil.safetensors"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Malice(written), protocol=2))
+    else:
+        torch.save({"evil": Malice(written)}, path, _use_new_zipfile_serialization=how == "torch")
+    sentence(path, "damaged, cut short or no .safetensors file at all")
+    sentence(path, "damaged, cut short or no .safetensors file at all", architecture=ARCHITECTURE)
+    assert not written.exists()
+
+
+def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
+    written = tmp_path / "written"
+    torch.save({"evil": Malice(written)}, tmp_path / "evil.bin")
+    for argument in ("checkpoint_path", "pretrained_cfg"):
+        evil = str(tmp_path / "evil.bin")
+        arguments = {argument: evil if argument == "checkpoint_path" else {"file": evil}, "pretrained": True}
+        path = saved(tmp_path / "mine.safetensors", weights, architecture=ARCHITECTURE, arguments=arguments)
+        sentence(path, "would fetch weights from elsewhere; take it out of the sidecar", names=argument)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize(
+    ("real", "called"), [(".pth", ".safetensors"), (".safetensors", ".pth"), (".safetensors", ".pt")]
+)
+def test_a_file_that_is_called_what_it_is_not_is_refused(tmp_path, weights, real, called):
+    path = saved(tmp_path / f"mine{real}", weights, architecture=ARCHITECTURE)
+    sentence(path.rename(path.with_suffix(called)), f"damaged, cut short or no {called} file at all")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
+def test_a_download_that_broke_off_is_refused_wherever_it_did(tmp_path, weights, ending, share):
+    path = saved(tmp_path / f"mine{ending}", weights)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    sentence(path, "damaged, cut short or no", "fetch it or save it again")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize("how", ["sparse", "meta"])
+def test_tensors_of_the_right_shape_without_plain_numbers_are_refused(tmp_path, weights, how):
+    key = "layer1.0.conv1.weight"
+    weights[key] = weights[key].to_sparse() if how == "sparse" else weights[key].to("meta")
+    sentence(saved(tmp_path / "mine.pth", weights), names="mine.pth")
 
 
 def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path, network):
@@ -203,8 +256,11 @@ def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
         assert len(vizlib.load(path).labels) == 7
 
 
-def test_a_file_that_does_not_say_its_architecture_asks_for_it(tmp_path, weights):
-    sentence(saved(tmp_path / "mine.pth", weights), "give architecture=", "mine.json")
+def test_a_file_that_does_not_say_its_architecture_is_recognised_or_asks_for_it(tmp_path, weights):
+    assert len(vizlib.load(saved(tmp_path / "mine.pth", weights)).labels) == 7
+    sentence(
+        saved(tmp_path / "mine.pth", {"weight": torch.ones(2)}), "give architecture=", "--architecture", "mine.json"
+    )
 
 
 def test_an_unknown_architecture_is_answered_with_near_names(tmp_path, weights):
@@ -221,6 +277,9 @@ def test_arguments_the_architecture_does_not_take_are_said(tmp_path, weights):
 def test_the_wrong_architecture_is_said_with_the_first_of_each_difference(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights)
     sentence(path, "does not fit the architecture resnet18", "missing, such as", architecture="resnet18")
+    sentence(path, "does not fit the architecture test_vit", "missing, such as", architecture="test_vit")
+    path = saved(tmp_path / "mine.pth", weights, architecture="resnet26")
+    sentence(path, "does not fit the architecture resnet26", "missing, such as")
 
 
 def test_a_missing_key_is_named(tmp_path, weights):
@@ -278,6 +337,9 @@ def test_something_else_than_a_state_dict_is_described(tmp_path, content):
         ('{"preprocessing": "imagenet"}', "must give preprocessing as an object"),
         ('{"sha256": 12}', "must give sha256 as a string"),
         ('{"accuracy": 93.1}', "must give accuracy as an object"),
+        ('{"familiarity": "energy"}', "must give familiarity as an object"),
+        ('{"weaknesses": [1]}', "must give weaknesses as a list of strings"),
+        pytest.param("[" * 100_000, "is not JSON", id="too deep"),
     ],
 )
 def test_a_sidecar_that_is_not_one_is_refused(tmp_path, weights, text, said):

@@ -11,22 +11,13 @@ from torch import nn
 
 import vizlib
 
-IMAGENET = {
-    "input_size": (3, 224, 224),
-    "crop_pct": 0.875,
-    "interpolation": "bilinear",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-}
-NETWORKS = {"resnet18": "bilinear", "resnet50": "bilinear", "deit_tiny_patch16_224": "bicubic"}
+NETWORKS = ("resnet18", "resnet50", "deit_tiny_patch16_224")
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def real(request, data):
+def real(request, real_network):
     """A network with real ImageNet weights."""
-    path = data / "weights" / f"{request.param}.in1k.safetensors"
-    module = vizlib.load(path, architecture=request.param).module
-    return vizlib.wrap(module, preprocessing={**IMAGENET, "interpolation": NETWORKS[request.param]}, name=request.param)
+    return real_network(request.param)
 
 
 REDUCED = {
@@ -230,7 +221,7 @@ def test_a_score_may_be_weights_over_the_classes_or_any_number_made_of_logits(sm
     _, logits, gradient = slowly(small, weights)
     assert np.allclose(run.gradients(torch.tensor(weights), of=[run.image])[0][0].numpy(), gradient, atol=1e-10)
     _, _, gradient = slowly(small, 2 * logits)
-    assert np.allclose(run.gradients(lambda l: l.square(), of=[run.image])[0][0].numpy(), gradient, atol=1e-10)  # noqa: E741
+    assert np.allclose(run.gradients(lambda out: out.square(), of=[run.image])[0][0].numpy(), gradient, atol=1e-10)
 
 
 def test_a_functional_relu_obeys_the_guided_rule_too():

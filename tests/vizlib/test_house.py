@@ -24,10 +24,9 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
-    ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/methods/base.py"),
-    ("vizlib/models.py", "vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py"),
-    ("vizlib/methods/attention.py", "vizlib/metrics.py"),
-    ("vizlib/methods/registry.py",),
+    ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/methods/base.py"),
+    ("vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/attention.py"),
+    ("vizlib/models.py", "vizlib/methods/registry.py"),
     ("vizlib/__init__.py",),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),

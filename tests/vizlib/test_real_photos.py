@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,27 +15,13 @@ from tqdm import tqdm
 
 import vizlib
 
-# How these very weights were trained to see: mean and std of ImageNet; a center crop of 224 / 256.
-IMAGENET = {
-    "input_size": (3, 224, 224),
-    "crop_pct": 0.875,
-    "crop_mode": "center",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-}
-NETWORKS = {"resnet18": "bilinear", "resnet50": "bilinear", "deit_tiny_patch16_224": "bicubic"}
+NETWORKS = ("resnet18", "resnet50", "deit_tiny_patch16_224")
 CROPS = (0.875, 0.95, 1.0)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def network(request, data):
-    module = vizlib.load(data / "weights" / f"{request.param}.in1k.safetensors", architecture=request.param).module
-
-    def with_crop(crop_pct=IMAGENET["crop_pct"]):
-        config = {**IMAGENET, "crop_pct": crop_pct, "interpolation": NETWORKS[request.param]}
-        return vizlib.wrap(module, preprocessing=config, name=request.param)
-
-    return with_crop
+def network(request, real_network):
+    return partial(real_network, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""The shell reads the same folder, the same list and the same doubts as Python; a mistake is one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from typer.testing import CliRunner
+
+import vizlib
+from vizlib.cli import app
+
+COMMANDS = ("explain", "predict", "models", "layers", "methods", "kernels", "serve")
+
+
+def shell(*words) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def mistake(*words) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("vizlib: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "mine.pth")
+    return tmp_path
+
+
+@pytest.fixture
+def photo(tmp_path, cheetah):
+    cheetah.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_loads_or_lists_takes_a_folder(command):
+    calls = {row.callback.__name__: row.callback for row in app.registered_commands}
+    assert set(COMMANDS) == calls.keys()
+    assert calls[command].__annotations__["checkpoints"] == "Checkpoints"
+
+
+def test_the_list_says_name_size_place_accuracy_and_classes(folder):
+    (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"], "accuracy": {"top1": 0.0}}))
+    lines = [line.split(maxsplit=3) for line in shell("models", "--checkpoints", folder).splitlines()]
+    assert [line[0] for line in lines[:-1]] == [entry.name for entry in vizlib.models(folder)]
+    text = " ".join(shell("models", "--checkpoints", folder).split())
+    assert "resnet18-imagenette 22 MB bundled 85.5 % tench, " in text
+    assert "mine 2 MB your folder 0.0 % a, b, c resnet18.a1_in1k 47 MB download" in text
+    assert "ImageNet's 1,000 classes" in text
+
+
+def test_the_list_for_machines_is_json_with_every_entrys_facts(folder):
+    listed = json.loads(shell("models", "--checkpoints", folder, "--json"))
+    for row, entry in zip(listed, vizlib.models(folder), strict=True):
+        wanted = {**vars(entry), "path": entry.path and str(entry.path)}
+        assert row == {**wanted, "bundled": entry.bundled, "needs_download": entry.needs_download}
+
+
+def test_each_command_finds_a_file_of_the_folder_by_name(folder, photo):
+    there = ("--checkpoints", folder)
+    assert "class " in shell("predict", photo, "--model", "mine", *there)
+    (answer,) = json.loads(shell("explain", photo, "-m", "mine", "-x", "saliency", "-o", folder, "--json", *there))
+    assert answer["label"].startswith("class ")
+    assert "fc" in shell("layers", "mine", *there)
+    assert "grad-cam" in shell("methods", "--model", "mine", *there)
+    assert "mine.kernels.png" in shell("kernels", "mine", "--out", folder, *there)
+
+
+def test_serve_is_given_the_folder(folder, monkeypatch):
+    app_of = pytest.importorskip("dashboard.app")
+    given = {}
+    monkeypatch.setattr(app_of, "serve", lambda **options: given.update(options))
+    shell("serve", "--no-browser", "--checkpoints", folder)
+    assert given == {"host": "127.0.0.1", "port": 7860, "inbrowser": False, "checkpoints": folder}
+
+
+def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, photo):
+    say = ("predict", photo, "--model", "mine", "--checkpoints", folder)
+    (folder / "mine.json").write_text(
+        json.dumps({"familiarity": {"score": "energy", "threshold": 1000, "kept": 0.9, "data": "photos"}})
+    )
+    lines = shell(*say).splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["class"] * 3
+    assert lines[3].startswith("This photo is unlike those the model knows: its energy is ")
+    assert lines[4].startswith("mine.pth does not say how photos are prepared for it")
+    assert len(lines) == 5
+    (folder / "mine.json").write_text(json.dumps({"preprocessing": {"input_size": [3, 64, 64]}}))
+    assert len(shell(*say).splitlines()) == 3
+
+
+def test_a_prediction_for_machines_is_the_predictions_of_each_path(folder, photo):
+    answer = json.loads(shell("predict", photo, "--model", "mine", "--checkpoints", folder, "--top", 2, "--json"))
+    wanted = vizlib.load("mine", checkpoints=folder).predict(photo, top=2)
+    assert answer == {str(photo): [prediction._asdict() for prediction in wanted]}
+
+
+def test_a_mistake_is_one_sentence_and_code_2(folder, photo):
+    assert "there is no folder" in mistake("models", "--checkpoints", folder / "nowhere")
+    assert "did you mean mine" in mistake("layers", "mines", "--checkpoints", folder)
+    torch.save({"weight": torch.ones(1)}, folder / "other.pth")
+    assert "--architecture" in mistake("predict", photo, "--model", folder / "other.pth")
+    (folder / "lightning.ckpt").write_bytes(b"weights")
+    assert "lightning.ckpt is no weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
