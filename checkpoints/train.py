@@ -27,8 +27,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from distill import KINDS, Teacher, explicit_attention
-from export import evaluate, export, write_history
+from export import export, write_history
 from imagenette import LABELS, MEAN, STD, imagenette, photos
+from measure import evaluate
 from recipes import RECIPES, TOLD, Recipe, size_at, transform_at
 from safetensors.torch import load_file
 from timm.data import Mixup, create_transform

@@ -1,0 +1,101 @@
+"""What is measured of a shipped network is what the plain arithmetic says, and what is stored can be measured again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import vizlib
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = {"resnet18-imagenette": "grad-cam", "vit_tiny-imagenette": "attention-relevance"}
+
+
+@pytest.fixture
+def answers():
+    """Logits of 40 photos of each of ten classes, right more often than not, and their labels."""
+    chance = torch.Generator().manual_seed(5)
+    labels = torch.arange(10).repeat_interleave(40)
+    return torch.randn(400, 10, generator=chance) + 2 * torch.eye(10)[labels], labels
+
+
+def test_accuracy_is_the_share_of_right_answers(answers):
+    from measure import _accuracy
+
+    logits, labels = answers
+    right = sum(row.index(max(row)) == label for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
+    found = _accuracy("any", logits, labels)
+    assert found["top1"] == round(100 * right / 400, 2)
+    assert found["interval95"][0] < found["top1"] < found["interval95"][1]
+    assert found["photos"] == 400
+
+
+def test_a_confusion_is_the_share_of_a_class_that_is_taken_for_another(answers):
+    from imagenette import LABELS
+    from measure import _confusions
+
+    logits, labels = answers
+    logits[labels == 3, 7] += 3  # many photos of class 3 are taken for class 7
+    names = list(LABELS.values())
+    taken = sum(int(row.argmax()) == 7 for row in logits[labels == 3])
+    said = _confusions(logits, labels)
+    assert said[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are taken for a {names[7]}."
+    assert len(said) == 3
+
+
+def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers):
+    from measure import _familiarity
+
+    from vizlib.familiarity import Familiarity
+
+    logits, _ = answers
+    others = torch.randn(300, 10, generator=torch.Generator().manual_seed(6)) / 2
+    content = _familiarity(logits, others)
+    familiarity = Familiarity.from_sidecar(content)
+    scores = familiarity.of(logits)
+    assert (scores >= familiarity.threshold).float().mean().item() == pytest.approx(0.95, abs=0.006)
+    flagged = sum(familiarity.doubt(row) is not None for row in others) / 300
+    assert content["elsewhere"]["flagged"] == pytest.approx(flagged, abs=1e-3)
+    assert content["elsewhere"]["photos"] == 300
+    assert flagged > 0.3
+    assert "elsewhere" not in _familiarity(logits, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_accuracy_is_measured_again_by_the_stored_command(data, name):
+    stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["accuracy"]
+    photos = str(data / "imagenette2-160.tar")
+    command = [sys.executable, "checkpoints/train.py", "--evaluate", name, "--data", photos]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(answer.stdout.partition(" ")[2].replace("'", '"'))
+    print(name, "stored", stored["top1"], "found", found["top1"])
+    assert found["photos"] == stored["photos"] == 3925
+    assert found["top1"] == pytest.approx(stored["top1"], abs=0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_its_maps_take_away_what_it_uses_sooner_than_a_gaussian_in_the_middle(data, name):
+    from imagenette import imagenette, photos
+
+    from vizlib.metrics import centred_gaussian, deletion
+
+    model, areas = vizlib.load(name), []
+    with imagenette(str(data / "imagenette2-160.tar")) as folder:
+        val = photos(folder, "val").photos
+    middle = centred_gaussian(model.preprocessing.input_size)
+    for photo, _ in val[:: len(val) // 200][:200:4]:  # a quarter of those the model card is about
+        why = vizlib.explain(model, photo, NAMES[name])
+        areas.append((deletion(model, why).auc, deletion(model, replace(why, heat=middle)).auc))
+    found, blind = torch.tensor(areas).mean(0).tolist()
+    print(name, NAMES[name], "deletion AUC", round(found, 4), "centred Gaussian", round(blind, 4))
+    stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["faithfulness"]
+    assert stored["auc"] < stored["centred_gaussian"]
+    assert found < blind
