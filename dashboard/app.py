@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+
 import gradio as gr
 
 from dashboard import api, shared
 from dashboard.catalog import Catalog
 from dashboard.study import Study
-from dashboard.tabs import attention, inside, why
+from dashboard.tabs import attention, inside, model, why
 from dashboard.theme import css, theme
+from vizlib import VizlibError
 
-TABS = (why, attention, inside)
+TABS = (why, attention, inside, model)
 TITLE = "See why a vision model decided"
 SENTENCE = (
     "Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. "
@@ -38,25 +43,58 @@ def build_app(catalog: Catalog | None = None) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = 7860, **more) -> tuple:
-    """Start serving a page with everything switched off that would tell others about its visitors."""
-    return page.launch(
-        server_name=host,
-        server_port=port or None,
-        theme=theme(),
-        css=css(),
-        max_file_size=f"{MEGABYTES}mb",
-        state_session_capacity=200,
-        run_history=False,
-        enable_monitoring=False,
-        footer_links=["api"],
-        pwa=False,
-        share=False,
-        **more,
-    )
+    """Start serving a page with everything switched off that would tell others about its visitors.
+
+    Raises: VizlibError where nothing can listen at this host and port.
+    """
+    try:
+        return page.launch(
+            server_name=host,
+            server_port=port or None,
+            theme=theme(),
+            css=css(),
+            max_file_size=f"{MEGABYTES}mb",
+            state_session_capacity=200,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=["api"],
+            pwa=False,
+            share=False,
+            **more,
+        )
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and "empty port" not in str(error):  # it says so whatever the reason is
+            raise
+        raise VizlibError(_no_port(host, port)) from error
 
 
 def serve(
-    host: str = "127.0.0.1", port: int = 7860, *, inbrowser: bool = False, catalog: Catalog | None = None
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    *,
+    inbrowser: bool = False,
+    checkpoints: str | os.PathLike[str] | None = None,
+    catalog: Catalog | None = None,
 ) -> None:
-    """Build the page and serve it until interrupted."""
-    launch(build_app(catalog), host, port, inbrowser=inbrowser)
+    """Build the page and serve it until interrupted; `checkpoints` is a folder of weight files to offer besides.
+
+    Raises: VizlibError for a folder that is not there, or a port that is taken.
+    """
+    launch(build_app(catalog or Catalog(folder=checkpoints)), host, port, inbrowser=inbrowser)
+
+
+def _no_port(host: str, port: int | None) -> str:
+    """Why nothing can listen there, found out by trying once more."""
+    if not port:
+        return "no port from 7860 on is free; give one with --port"
+    if not 0 < port < 65536:
+        return f"a port is a number from 0 to 65535, not {port}"
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except PermissionError:
+        return f"port {port} may not be used by this user; give one above 1023 with --port"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"nothing can listen at {host}: {error.strerror or error}; give this machine's address with --host"
+    return f"port {port} is taken; give another with --port, or 0 for any free one"

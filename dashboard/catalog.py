@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 import vizlib
+from vizlib.entries import Entry, models
 from vizlib.errors import ModelError, did_you_mean
-from vizlib.models import Entry
 
 Loader = Callable[[], vizlib.Model]
 
@@ -16,7 +17,7 @@ Loader = Callable[[], vizlib.Model]
 class Catalog:
     """Models by name, loaded when first asked for; only names on the list are ever handed to a loader.
 
-    `extra` adds models of your own to the front of the list: name to a function that loads it.
+    `folder` adds the weight files of a folder, `extra` models of your own to the front: name to a function that loads.
     """
 
     def __init__(
@@ -24,11 +25,12 @@ class Catalog:
         entries: Sequence[Entry] | None = None,
         *,
         extra: Mapping[str, Loader] | None = None,
+        folder: str | os.PathLike[str] | None = None,
         resident: int = 2,
     ) -> None:
-        self._extra = dict(extra or {})
-        own = [Entry(name, True, 0.0) for name in self._extra]
-        self.entries = tuple(own + list(vizlib.models() if entries is None else entries))
+        self._extra, self._folder = dict(extra or {}), folder
+        own = [Entry(name, "given", 0.0) for name in self._extra]
+        self.entries = tuple(own + list(models(folder) if entries is None else entries))
         self.resident = resident
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
         self._lock = threading.Lock()
@@ -48,11 +50,15 @@ class Catalog:
         with self._lock:  # two visitors who ask for the same model wait for one load
             if name not in self._loaded:
                 load = self._extra.get(name)
-                self._loaded[name] = load() if load else vizlib.load(name)
+                self._loaded[name] = load() if load else vizlib.load(name, checkpoints=self._folder)
                 while len(self._loaded) > self.resident:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)
             return self._loaded[name]
+
+    def entry(self, name: str) -> Entry:
+        """What is known of a model without loading it."""
+        return next(entry for entry in self.entries if entry.name == name)
 
     def choices(self) -> list[tuple[str, str]]:
         """The rows of the model menu: what a person reads, and the name."""
@@ -65,5 +71,5 @@ def _described(entry: Entry) -> str:
         words.append(f"{entry.accuracy:.1f} %")
     if entry.megabytes:
         size = f"{entry.megabytes:.0f} MB"
-        words.append(size if entry.bundled else f"downloads {size}")
+        words.append(f"downloads {size}" if entry.needs_download else size)
     return " · ".join(words)

@@ -22,8 +22,8 @@ from dashboard.study import Study
 from vizlib import VizlibError, open_image
 
 EXAMPLES = {  # photos that come with gradio and matplotlib
+    "The Eiffel tower": get_image("tower.jpg"),  # first, as a tower is nearest to what the bundled models know
     "A running cheetah": get_image("cheetah.jpg"),
-    "The Eiffel tower": get_image("tower.jpg"),
     "Grace Hopper": str(get_sample_data("grace_hopper.jpg", asfileobj=False)),
 }
 MODEL_QUEUE: dict[str, Any] = {
@@ -92,7 +92,7 @@ def look(study: Study, photo: Image.Image | None, model: str, target: int | None
     return (
         selection,
         selection[:2],
-        bars(found, target),
+        bars(found, target, doubt=study.doubt(photo, model)),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         eye(study, photo, model),
     )

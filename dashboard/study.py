@@ -37,6 +37,11 @@ class Study:
         )
         return every[: max(top, 1)]
 
+    def doubt(self, photo: Image.Image, name: str) -> str | None:
+        """A sentence where the answer says that the photo is unlike those the model knows, else `None`."""
+        found = sorted(self.predictions(photo, name, top=10**6))  # by index, so the logits stand in class order
+        return self.catalog.get(name).doubt(torch.tensor([[one.logit for one in found]]))
+
     def eye(self, photo: Image.Image, name: str) -> Image.Image:
         """What the model really sees: its input with the normalisation taken back."""
         model = self.catalog.get(name)

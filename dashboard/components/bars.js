@@ -1,4 +1,11 @@
 // The likeliest classes as buttons: a click makes one the class that every picture is about.
+// The doubt is a place of its own that stays, as screen readers tell only what changes inside one they know.
+const doubt = make("p", "viz-doubt"), list = make("div", "viz-list");
+doubt.setAttribute("role", "status");
+list.setAttribute("role", "group");
+list.setAttribute("aria-label", "Likeliest classes; choose the one to explain");
+root.replaceChildren(doubt, list);
+
 function row(item, target) {
   const button = make("button", "viz-class");
   const chosen = item.index === target;
@@ -15,9 +22,8 @@ function row(item, target) {
 
 show((value) => {
   const held = root.contains(document.activeElement) && document.activeElement.dataset.index;
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", "Likeliest classes; choose the one to explain");
-  root.replaceChildren(...(value.rows || []).map((item) => row(item, value.target)));
-  if (value.note) root.append(make("p", "viz-few", value.note));
+  if (doubt.textContent !== (value.doubt || "")) doubt.textContent = value.doubt || "";
+  list.replaceChildren(...(value.rows || []).map((item) => row(item, value.target)));
+  if (value.note) list.append(make("p", "viz-few", value.note));
   if (held) root.querySelector(`[data-index="${held}"]`)?.focus();
 });

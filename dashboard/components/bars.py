@@ -1,4 +1,7 @@
-"""The top-5 bars: the likeliest classes as buttons; `select` tells the class that was clicked as its `index`."""
+"""The top-5 bars: the likeliest classes as buttons; `select` tells the class that was clicked as its `index`.
+
+Above them stands the doubt, where the model has one: a softmax is sure of a photo of nothing it knows, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from vizlib import Prediction
 FEW = 20  # a model that knows no more classes than this had better say which they are
 
 
-def bars(predictions: Sequence[Prediction], target: int, top: int = 5) -> dict[str, Any]:
+def bars(predictions: Sequence[Prediction], target: int, top: int = 5, *, doubt: str | None = None) -> dict[str, Any]:
     """The first of all predictions, and the target too if it is not among them; of a small model, all it knows."""
     rows = list(predictions[:top])
     rows += [one for one in predictions[top:] if one.index == target]
@@ -19,6 +22,7 @@ def bars(predictions: Sequence[Prediction], target: int, top: int = 5) -> dict[s
     return {
         "target": target,
         "note": note,
+        "doubt": doubt or "",
         "rows": [
             {
                 "index": one.index,

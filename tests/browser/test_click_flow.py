@@ -182,6 +182,19 @@ def test_the_keyboard_moves_the_patch_and_the_layer(visit):
     assert "head 2" in visit.page.locator(GRID + " .viz-says").inner_text()
 
 
+def test_the_model_page_says_how_good_the_model_is_and_draws_how_it_learned(visit):
+    visit.tab("Model")
+    entry = next(entry for entry in vizlib.models() if entry.name == VIT)
+    assert visit.page.locator("#model-card .viz-figures strong").first.inner_text() == f"{entry.accuracy:.1f}\u00a0%"
+    assert visit.page.locator("#model-history path.viz-curve").count() == 2
+    chart = visit.page.locator("#model-history svg")
+    history = vizlib.training_history(VIT)
+    assert f"validation from {history['val_top1'][0]:.1f}" in chart.get_attribute("aria-label")
+    chart.press("ArrowLeft")  # reads the last epoch
+    said = visit.page.locator("#model-history output").inner_text()
+    assert said.startswith(f"epoch {history['epoch'][-1]:.0f}: validation {history['val_top1'][-1]:.1f}")
+
+
 def test_a_file_that_is_no_photo_is_refused_in_one_sentence(visit, tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_text("this is text")
@@ -205,7 +218,7 @@ def test_no_request_left_the_machine_and_nothing_complained(visit):
 def test_nothing_is_wider_than_a_phone(chromium, address, theme):
     page = chromium.new_page(viewport={"width": 390, "height": 844})
     visit = Visit(page, f"{address}?__theme={theme}")
-    for tab in ("Why", "Attention", "Inside"):
+    for tab in ("Why", "Attention", "Inside", "Model"):
         visit.tab(tab)
         assert page.evaluate(BEYOND, 390) == []
     page.close()

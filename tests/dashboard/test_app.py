@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import socket
+import sys
 
+import gradio as gr
 import numpy as np
 import pytest
 
 import vizlib
-from dashboard import api, app
+from dashboard import __main__ as start
+from dashboard import api, app, shared
 
 ENDPOINTS = {"predict", "explain", "attention", "activations", "kernels"}
 
@@ -81,3 +85,70 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
     assert page.analytics_enabled is False
     assert (told["run_history"], told["enable_monitoring"], told["share"], told["pwa"]) == (False,) * 4
     assert told["max_file_size"] == "20mb"
+
+
+def test_the_tabs_stand_in_their_order_with_the_model_last(page):
+    labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    assert labels == ["Why", "Attention", "Inside", "Model"]
+
+
+def test_the_tower_is_the_first_example():
+    assert next(iter(shared.EXAMPLES)) == "The Eiffel tower"
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as other, gr.Blocks() as empty:
+        port = other.getsockname()[1]
+        with pytest.raises(vizlib.VizlibError, match=f"port {port} is taken; give another with --port, or 0 for any"):
+            app.launch(empty, port=port, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "sentence"),
+    [
+        ("127.0.0.1", 99999, "a port is a number from 0 to 65535"),
+        ("192.0.2.1", 7999, "nothing can listen at 192.0.2.1"),
+    ],
+)
+def test_a_wrong_port_or_host_is_one_sentence(host, port, sentence, monkeypatch):
+    def fails(**how):  # as gradio does, after a wait
+        raise (
+            OverflowError("port must be 0-65535")
+            if port > 65535
+            else OSError(f"Cannot find empty port in range: {port}")
+        )
+
+    with gr.Blocks() as empty:
+        monkeypatch.setattr(empty, "launch", fails)
+        with pytest.raises(vizlib.VizlibError, match=sentence):
+            app.launch(empty, host, port)
+
+
+def test_another_trouble_of_the_machine_is_not_called_a_taken_port(monkeypatch):
+    def fails(**how):
+        raise OSError("no space left on device")
+
+    with gr.Blocks() as empty:
+        monkeypatch.setattr(empty, "launch", fails)
+        with pytest.raises(OSError, match="no space left"):
+            app.launch(empty)
+
+
+def test_a_folder_of_yours_joins_the_menu(tmp_path, monkeypatch):
+    (tmp_path / "mine.safetensors").write_bytes(b"weights")
+    offered = []
+    monkeypatch.setattr(app, "build_app", lambda catalog: offered.extend(catalog.names))
+    monkeypatch.setattr(app, "launch", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path)])
+    start.main()
+    assert "mine" in offered
+
+
+def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as left:
+        start.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("python -m dashboard: there is no folder ")
+    assert said.count("\n") == 1

@@ -7,7 +7,7 @@ import pytest
 
 import vizlib
 from dashboard.catalog import Catalog
-from vizlib.models import Entry
+from vizlib.entries import Entry
 
 
 def counting(loaded: list[str], name: str):
@@ -26,7 +26,7 @@ def test_only_names_on_the_list_reach_a_loader(monkeypatch):
 
 
 def test_a_near_miss_is_told_what_was_meant():
-    catalog = Catalog([Entry("resnet18-imagenette", True, 22.0)])
+    catalog = Catalog([Entry("resnet18-imagenette", "bundled", 22.0)])
     with pytest.raises(vizlib.ModelError, match=r"did you mean resnet18-imagenette\?"):
         catalog.get("resnet18-imagenete")
 
@@ -56,5 +56,5 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
 
 
 def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
-    catalog = Catalog([Entry("mine", True, 22.4, 87.25), Entry("theirs", False, 101.6)])
+    catalog = Catalog([Entry("mine", "bundled", 22.4, accuracy=87.25), Entry("theirs", "download", 101.6)])
     assert catalog.choices() == [("mine · 87.2 % · 22 MB", "mine"), ("theirs · downloads 102 MB", "theirs")]

@@ -61,6 +61,12 @@ def test_a_model_of_few_classes_says_which_they_are():
     assert bars(found * 400, 0)["note"] == ""
 
 
+def test_a_doubt_stands_with_the_bars_and_is_empty_where_there_is_none():
+    found = [Prediction(0, "church", 0.9, 1.0)]
+    assert bars(found, 0, doubt="This photo is unlike those.")["doubt"] == "This photo is unlike those."
+    assert bars(found, 0)["doubt"] == ""
+
+
 def test_shares_and_labels_read_well():
     assert [percent(share) for share in (1.0, 0.1234, 0.0123, 0.0001)] == ["100 %", "12 %", "1.2 %", "< 0.1 %"]
     assert short("tench, Tinca tinca") == "tench"

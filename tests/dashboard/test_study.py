@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 import vizlib
+from dashboard.catalog import Catalog
+from dashboard.shared import look
+from dashboard.study import Study
+from vizlib.familiarity import Familiarity
 from vizlib.families import as_picture
 
 
 def test_predictions_are_the_librarys(study, cheetah, name):
     assert study.predictions(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
+
+
+def of_threshold(name: str, threshold: float) -> Study:
+    """A study of one model that calls a photo unfamiliar whose energy is under a threshold."""
+    familiarity = Familiarity("energy", threshold, 0.95, "the photos it knows")
+    return Study(Catalog([], extra={name: lambda: replace(vizlib.load(name), familiarity=familiarity)}))
+
+
+def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
+    model = vizlib.load(name)
+    logits = model.logits(model.tensor(cheetah))
+    energy = float(logits.logsumexp(-1))
+    doubting = of_threshold(name, energy + 0.5)
+    assert doubting.doubt(cheetah, name) == doubting.catalog.get(name).doubt(logits)
+    assert doubting.doubt(cheetah, name).startswith("This photo is unlike")
+    assert of_threshold(name, energy - 0.5).doubt(cheetah, name) is None
+    assert look(doubting, cheetah, name)[2]["doubt"] == doubting.doubt(cheetah, name)
+
+
+def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkeypatch):
+    seen = []
+    model = study.catalog.get(name)
+    monkeypatch.setattr(type(model), "doubt", lambda self, logits: seen.append(logits))
+    study.doubt(cheetah, name)
+    assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
 
 def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name):
