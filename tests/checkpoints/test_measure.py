@@ -67,6 +67,13 @@ def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers)
     assert "elsewhere" not in _familiarity(logits, None)
 
 
+@pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
+def test_the_interval_is_wilsons(right, total, wanted):
+    from measure import wilson  # wanted: the textbook's values, to four digits
+
+    assert wilson(right, total) == pytest.approx(wanted, abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_accuracy_is_measured_again_by_the_stored_command(data, name):

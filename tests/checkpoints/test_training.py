@@ -195,10 +195,3 @@ def test_a_shared_command_names_no_folder_of_the_machine_it_ran_on():
     )
     wanted = "python checkpoints/train.py vit --data data --finetune checkpoints/vit.safetensors"
     assert shareable(command) == wanted
-
-
-@pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
-def test_the_interval_is_wilsons(right, total, wanted):
-    from export import wilson  # wanted: the textbook's values, to four digits
-
-    assert wilson(right, total) == pytest.approx(wanted, abs=1e-4)
