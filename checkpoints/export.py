@@ -9,8 +9,10 @@ import json
 import os
 import platform
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import timm
 import torch
 from imagenette import LABELS, MEAN, STD
 from measure import measured
@@ -31,6 +33,8 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     if not recipe.ships:
         compare(run.name.replace("-classic", ""), history, command)
         return
+    ran = {key: value for key, value in state["settings"].items() if hasattr(recipe, key)}
+    recipe = replace(recipe, **ran)  # as it was when it ran, whatever the options or the table say by now
     weights = HERE / f"{options.name}.safetensors"
     average = {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}
     path = HERE / f"{options.name}.json"
@@ -42,7 +46,7 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     stage = {
         "command": command,
         "start": "the weights of the stage before" if stages else "random initialisation",
-        "teacher": f"{' and '.join(options.distill_on)} of {options.distill} (Apache-2.0)" if options.distill else None,
+        "teacher": teacher(options),
         "augmentation": augmentation(recipe),
         "epochs": len(history),
         "hours": round(sum(row["seconds"] for row in history) / 3600, 1),
@@ -88,6 +92,15 @@ def shareable(command: str) -> str:
         at = words.index("--runs")
         words[at : at + 2] = []
     return shlex.join(word if word.startswith("checkpoints/") else Path(word).name for word in words)
+
+
+def teacher(options: argparse.Namespace) -> str | None:
+    """Who taught, what, and under which licence its weights are."""
+    if not options.distill:
+        return None
+    known = timm.get_pretrained_cfg(options.distill)
+    licence = known.license if known and known.license else "licence unknown"
+    return f"{' and '.join(options.distill_on)} of {options.distill} ({licence})"
 
 
 def compare(name: str, history: list[dict], command: str) -> None:

@@ -33,7 +33,8 @@ class Recipe:
     clean: int = 0  # last epochs without mixup and erasing, at `clean_size`
     clean_size: int = 160
     batch: int = 64
-    mixup: float = 0.0
+    mixup: float = 0.0  # alpha; two photos faded into each other
+    cutmix: float = 0.0  # alpha; a part of one photo put into another
     erasing: float = 0.0
     scale: tuple[float, float] = (0.3, 1.0)  # of the photo's area that a training crop shows
     ships: bool = True  # whether its weights are bundled, or only its history is told
@@ -107,7 +108,8 @@ def augmentation(recipe: Recipe) -> list[str]:
     listed = [f"random crop of {100 * low:.0f} to {100 * high:.0f} % of the area, resized", "horizontal flip"]
     listed += [f"random erasing of {100 * recipe.erasing:.0f} % of the photos"] if recipe.erasing else []
     listed += [f"mixup {recipe.mixup}"] if recipe.mixup else []
-    listed += [f"none of erasing and mixup in the last {recipe.clean} epochs"] if recipe.clean else []
+    listed += [f"cutmix {recipe.cutmix}"] if recipe.cutmix else []
+    listed += [f"none of erasing and mixing in the last {recipe.clean} epochs"] if recipe.clean else []
     return [*listed, "label smoothing 0.1"]
 
 

@@ -114,7 +114,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
         warmup_prefix=True,
         t_in_epochs=False,
     )
-    mixup = Mixup(mixup_alpha=recipe.mixup, label_smoothing=0.1, num_classes=len(LABELS))
+    mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=0.1, num_classes=len(LABELS))
     criterion = SoftTargetCrossEntropy()
 
     history: list[dict] = []
@@ -144,7 +144,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
             count = epoch * steps + step
             schedule.step_update(count)
             images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
-            if recipe.mixup and not clean:
+            if (recipe.mixup or recipe.cutmix) and not clean:
                 images, targets = mixup(images, labels)
             else:
                 targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
@@ -205,6 +205,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where unfinished training is kept")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--batch", type=int, help="default: the recipe's")
+    parser.add_argument("--lr", type=float, help="the highest learning rate; default: the recipe's")
+    parser.add_argument(
+        "--sizes", type=int, nargs=2, metavar=("FIRST", "LAST"), help="of the photos, in pixels, likewise"
+    )
+    parser.add_argument("--mixup", type=float, help="alpha; default: the recipe's")
+    parser.add_argument("--cutmix", type=float, help="alpha; default: the recipe's")
     parser.add_argument("--workers", type=int, default=0, help="processes that cut the photos; 0: the training's own")
     parser.add_argument("--seed", type=int, default=0)
     first = parser.add_mutually_exclusive_group()
@@ -226,8 +232,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.freeze_backbone and not options.finetune:
         parser.error("--freeze-backbone trains the head only, so it needs --finetune WEIGHTS to start from")
-    own = {"epochs": options.epochs, "batch": options.batch}
-    recipe = replace(RECIPES[options.name], **{key: value for key, value in own.items() if value})
+    recipe = RECIPES[options.name]
+    own = {key: getattr(options, key) for key in ("epochs", "batch", "mixup", "cutmix")}
+    own["sizes"] = options.sizes and tuple(options.sizes)
+    own["optimizer"] = options.lr and {**recipe.optimizer, "lr": options.lr}
+    recipe = replace(recipe, **{key: value for key, value in own.items() if value is not None})
     if options.evaluate:
         evaluate(options.name, options.data)
     elif options.export:
