@@ -16,7 +16,7 @@ import timm
 import torch
 from imagenette import LABELS, MEAN, STD
 from measure import measured
-from recipes import CLASSIC, Recipe, augmentation
+from recipes import CLASSIC, STARTS, Recipe, augmentation
 from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
@@ -109,9 +109,9 @@ def compare(name: str, history: list[dict], command: str) -> None:
     write_history(COMPARISON / f"{name}.csv", history)
     path = COMPARISON / "comparison.json"
     before = json.loads(path.read_text())["starts"] if path.exists() else {}
-    start = {"label": name.partition("-")[2].replace("-", " "), "command": command}
-    starts = {**before, name: start}
-    told = {"starts": {key: starts[key] for key in sorted(starts, reverse=True)}}  # scratch, frozen, fine-tuned
+    how = name.partition("-")[2]
+    starts = {**before, name: {"label": STARTS[how], "command": command}}
+    told = {"starts": dict(sorted(starts.items(), key=lambda start: [*STARTS].index(start[0].partition("-")[2])))}
     path.write_text(json.dumps({**CLASSIC, **told}, indent=1) + "\n")
 
 

@@ -113,6 +113,11 @@ def augmentation(recipe: Recipe) -> list[str]:
     return [*listed, "label smoothing 0.1"]
 
 
+STARTS = {  # how a run began, as its folder is called, and in words
+    "from-scratch": "from scratch",
+    "frozen-backbone": "frozen backbone",
+    "fine-tuned": "everything fine-tuned",
+}
 CLASSIC = {  # what the three starts of `resnet18-classic` have in common
     "title": "The classic comparison",
     "text": "One network, the same photos, the same schedule, three starts: random weights; a backbone trained on "
