@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import timm
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-KINDS = ("logits", "features", "attention", "blocks")
+KINDS = ("logits", "patches", "features", "attention", "blocks")
 
 
 class Teacher(nn.Module):
@@ -20,6 +21,9 @@ class Teacher(nn.Module):
 
     * `logits`: all of the teacher's classes. The student has its own few, so it gets a spare classifier for the
       teacher's on the same features; that one learns with it and is thrown away afterwards.
+    * `patches`: the tokens of the photo's patches that the teacher's last block reads, by a convolutional student: each
+      place of its last map must hold, through a spare projection, what the teacher knows of that place. That is many
+      answers a photo where the labels are one, which counts when photos are few.
     * `features`: the tokens before the first block and after each (two vision transformers of one width and depth).
     * `attention`: every layer's attention weights (two vision transformers of one depth and number of heads).
     * `blocks`: as `features`, but for the first half of the training every student block is handed the teacher's tokens
@@ -35,7 +39,11 @@ class Teacher(nn.Module):
         if weights:
             self.model.load_state_dict(load_file(weights))
         self.model.requires_grad_(False)
-        self.spare = nn.Linear(student.num_features, self.model.num_classes) if "logits" in kinds else None
+        self.spares = nn.ModuleDict()  # what learns with the student and is thrown away afterwards
+        if "logits" in kinds:
+            self.spares["logits"] = nn.Linear(student.num_features, self.model.num_classes)
+        if "patches" in kinds:
+            self.spares["patches"] = nn.Conv2d(student.num_features, self.model.embed_dim, 1)
         if "attention" in kinds:
             explicit_attention(self.model)
 
@@ -49,7 +57,7 @@ class Teacher(nn.Module):
         if not alike:
             features = student.forward_features(images)
             pooled = student.forward_head(features, pre_logits=True)
-            return student.get_classifier()(pooled), self._logits_apart(pooled, images)
+            return student.get_classifier()(pooled), self._pooled_apart(features, pooled, images)
         with torch.no_grad():
             wanted, wanted_attention = _tokens(self.model, images)
         if "blocks" in self.kinds and progress < 0.5:
@@ -78,13 +86,26 @@ class Teacher(nn.Module):
             apart = apart + self._divergence(pooled, self.model.forward_head(self.model.norm(wanted[-1])))
         return student.get_classifier()(pooled), apart
 
-    def _logits_apart(self, pooled: Tensor, images: Tensor) -> Tensor:
+    def _pooled_apart(self, features: Tensor, pooled: Tensor, images: Tensor) -> Tensor:
+        """How far a student of any kind is from the teacher's answers, and a convolutional one from its patches."""
         with torch.no_grad():  # a transformer sees small photos poorly, so it is shown them enlarged
-            wanted = self.model(F.interpolate(images, self.size, mode="bicubic", antialias=True))
-        return self._divergence(pooled, wanted)
+            enlarged = F.interpolate(images, self.size, mode="bicubic", antialias=True)
+            tokens = list(_through(self.model, enlarged)) if "patches" in self.kinds else []
+            wanted = self.model.forward_head(self.model.norm(tokens[-1])) if tokens else self.model(enlarged)
+        apart = images.new_zeros(())
+        if "logits" in self.kinds:
+            apart = apart + self._divergence(pooled, wanted)
+        if "patches" in self.kinds:
+            patches = tokens[-2][:, self.model.num_prefix_tokens :].transpose(1, 2)  # (n, width, patches)
+            side = math.isqrt(patches.shape[-1])
+            map_ = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), features.shape[-2:])
+            got, there = (x.flatten(2).transpose(1, 2) for x in (self.spares["patches"](features).float(), map_))
+            widths = there.shape[-1:]
+            apart = apart + 4.0 * F.smooth_l1_loss(F.layer_norm(got, widths), F.layer_norm(there, widths))
+        return apart
 
     def _divergence(self, pooled: Tensor, wanted: Tensor) -> Tensor:
-        got = self.spare(pooled).float().log_softmax(-1)
+        got = self.spares["logits"](pooled).float().log_softmax(-1)
         return F.kl_div(got, wanted.float().softmax(-1), reduction="batchmean")
 
 

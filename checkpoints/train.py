@@ -98,11 +98,11 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
 
     torch.manual_seed(options.seed)
     model = start(recipe, options).to(device, memory_format=torch.channels_last)
-    teacher = spare = None
+    teacher, spares = None, torch.nn.ModuleDict()
     if options.distill:
         teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, model, options.teacher_size)
-        spare = teacher.to(device).spare
-    learners = torch.nn.ModuleList([model, spare] if spare else [model])
+        spares = teacher.to(device).spares
+    learners = torch.nn.ModuleList([model, spares])
     average = ModelEmaV3(model, decay=0.998, use_warmup=True)
     optimizer = create_optimizer_v2(learners, **recipe.optimizer)
     steps = len(data) // recipe.batch

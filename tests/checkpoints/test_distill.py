@@ -82,7 +82,7 @@ def test_attention_is_the_divergence_of_every_row_of_weights(weights):
 def test_logits_are_all_of_the_teachers_through_a_spare_classifier(weights, kinds):
     student, teacher, images = pair(weights, *kinds)
     pooled = student.forward_head(student.forward_features(images), pre_logits=True)
-    slow = divergence(teacher.spare(pooled), teacher.model(images))
+    slow = divergence(teacher.spares["logits"](pooled), teacher.model(images))
     if "features" in kinds:
         slow = slow + pair(weights, "features")[1](student, images, 0.0)[1]
     logits, apart = teacher(student, images, 0.0)
@@ -100,7 +100,32 @@ def test_a_teacher_of_logits_is_shown_small_photos_enlarged(weights):
     shown = torch.nn.functional.interpolate(images, SIZE, mode="bicubic", antialias=True)
     pooled = student.global_pool(student.forward_features(images))
     logits, apart = teacher(student, images, 0.0)
-    assert apart.item() == pytest.approx(divergence(teacher.spare(pooled), teacher.model(shown)).item(), rel=1e-4)
+    assert apart.item() == pytest.approx(
+        divergence(teacher.spares["logits"](pooled), teacher.model(shown)).item(), rel=1e-4
+    )
+    assert torch.allclose(logits, student(images), atol=1e-6)
+
+
+def test_patches_are_what_the_teachers_last_block_reads_place_by_place(weights):
+    from distill import Teacher
+
+    torch.manual_seed(0)
+    student = timm.create_model("resnet18", num_classes=10).eval()
+    teacher = Teacher("test_vit", weights, ("patches",), student, SIZE)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    tokens, _ = seen(teacher.model, images)
+    features, last = student.forward_features(images), tokens[-2]  # 5 x 5 places, 10 x 10 patches and a class token
+    projection = teacher.spares["patches"]
+    slow = 0
+    for photo in range(2):
+        for row in range(5):
+            for column in range(5):
+                near = [1 + (2 * row + i) * 10 + 2 * column + j for i in (0, 1) for j in (0, 1)]
+                there = last[photo, near].mean(0)
+                got = projection.weight[:, :, 0, 0] @ features[photo, :, row, column] + projection.bias
+                slow += 4 * smooth_l1(normalised(got), normalised(there)) / 50
+    logits, apart = teacher(student, images, 0.0)
+    assert apart.item() == pytest.approx(slow.item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
