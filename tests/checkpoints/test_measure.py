@@ -47,6 +47,7 @@ def test_a_confusion_is_the_share_of_a_class_that_is_taken_for_another(answers):
     said = _confusions(logits, labels)
     assert said[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are taken for a {names[7]}."
     assert len(said) == 3
+    assert not [line for line in said for name in names if line.count(f"a {name}") > 1]  # being right is no confusion
 
 
 def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers):
