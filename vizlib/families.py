@@ -142,7 +142,9 @@ def as_picture(activation: Tensor, tokens: Tokens | None) -> Float[Tensor, "chan
     `None` for an output that has no places, such as pooled features or logits.
     """
     if activation.ndim == 4:
-        return activation[0]
+        # A transformer's queries and keys have four axes too; a picture of it has a whole number of places a patch.
+        (rows, over), (columns, beside) = map(divmod, activation.shape[-2:], tokens.grid if tokens else (1, 1))
+        return activation[0] if not over and not beside and (tokens is None or rows == columns > 0) else None
     if activation.ndim == 3 and tokens is not None:
         rows, columns = tokens.grid
         extra = activation.shape[1] - rows * columns

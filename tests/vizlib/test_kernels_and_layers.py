@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -163,3 +164,19 @@ def test_the_well_known_numbers_of_resnet18_come_out():
     assert layers["layer2.0.downsample.0"].flops == 2 * 64 * 128 * 28 * 28
     row = next(line for line in model.summary().splitlines() if line.lstrip().startswith("layer2.0.downsample.0 "))
     assert row.split() == ["layer2.0.downsample.0", "Conv2d", "128", "×", "28", "×", "28", "8,192", "12.8"]
+
+
+def test_only_what_has_places_is_a_picture():
+    from vizlib.families import as_picture
+
+    vit = timm.models.VisionTransformer(img_size=40, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
+    model = vizlib.wrap(vit.eval(), preprocessing={"input_size": (3, 40, 40)})  # 10 x 10 patches and a class token
+    names = ["patch_embed.proj", "patch_embed", "blocks.0", "blocks.0.attn.q_norm", "head"]
+    run = model.run(np.zeros((50, 50, 3), np.uint8), layers=names)
+    pictures = {name: as_picture(output, model.tokens) for name, output in run.activations.items()}
+    assert [name for name, picture in pictures.items() if picture is not None] == names[:3]
+    assert all(pictures[name].shape[1:] == (10, 10) for name in names[:3])
+    block = run.activations["blocks.0"][0, 1:]  # without the class token, row by row
+    assert torch.equal(pictures["blocks.0"][:, 3, 7], block[3 * 10 + 7])
+    convolution = torch.rand(1, 8, 5, 7)
+    assert torch.equal(as_picture(convolution, None), convolution[0])

@@ -126,7 +126,7 @@ def _explain(model: Model, photo, asked: Sequence[_Asked], target, against, run:
     other = None if against is None else model.target(against, run.logits)
     score = _score(index, other, asked[0].knobs.get("score", "logit"))
     evidence = _evidence(model, run, score, needs)
-    chance = run.logits[0].detach().softmax(-1)[index].item()
+    chance = run.logits[0].detach().float().softmax(-1)[index].item()
     answers = []
     for one in asked:
         heat = one.method.heat(evidence, **one.knobs).detach().float().cpu()
