@@ -16,7 +16,7 @@ import timm
 import torch
 from imagenette import LABELS, MEAN, STD
 from measure import measured
-from recipes import CLASSIC, STARTS, Recipe, augmentation
+from recipes import CLASSIC, STARTS, Recipe, augmentation, fitted
 from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
@@ -33,10 +33,13 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     if not recipe.ships:
         compare(run.name.replace("-classic", ""), history, command)
         return
-    ran = {key: value for key, value in state["settings"].items() if hasattr(recipe, key)}
+    finished = ("size", "arguments")  # what the table says of the network to ship; it may have learned at another size
+    ran = {key: value for key, value in state["settings"].items() if hasattr(recipe, key) and key not in finished}
     recipe = replace(recipe, **ran)  # as it was when it ran, whatever the options or the table say by now
     weights = HERE / f"{options.name}.safetensors"
-    average = {key: value.half() if value.is_floating_point() else value for key, value in state["average"].items()}
+    ships = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments)
+    average = fitted(state["average"], ships)
+    average = {key: value.half() if value.is_floating_point() else value for key, value in average.items()}
     path = HERE / f"{options.name}.json"
     # A network that went on from the file that was here keeps the story of its first stages.
     stages = json.loads(path.read_text())["origin"]["stages"] if options.finetune else []

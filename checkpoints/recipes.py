@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from imagenette import MEAN, STD
 from timm.data import create_transform
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
 
 TOLD = ("ships", "explained_by", "weaknesses")  # what a recipe says besides how to train
 
@@ -58,8 +60,8 @@ RECIPES = {
     ),
     "vit_tiny-imagenette": Recipe(
         architecture="vit_tiny_patch16_224",
-        arguments={"img_size": 160},
-        size=160,
+        arguments={},
+        size=224,  # the position embedding is resampled; like the ResNet it sees whole photos better a little larger
         sizes=(160, 160),
         epochs=24,
         optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.02},
@@ -86,6 +88,16 @@ def size_at(recipe: Recipe, epoch: int, epochs: int) -> int:
         return recipe.clean_size
     first, last = recipe.sizes
     return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
+
+
+def fitted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights with a position embedding for the model's own size of photos, resampled as timm does it."""
+    own = getattr(model, "pos_embed", None)
+    if own is None or "pos_embed" not in weights or weights["pos_embed"].shape == own.shape:
+        return weights
+    grid, prefix = list(model.patch_embed.grid_size), model.num_prefix_tokens
+    resampled = resample_abs_pos_embed(weights["pos_embed"].float(), grid, num_prefix_tokens=prefix)
+    return {**weights, "pos_embed": resampled}
 
 
 def transform_at(recipe: Recipe, size: int, clean: bool):

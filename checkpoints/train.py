@@ -20,6 +20,7 @@ import shlex
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy
@@ -30,7 +31,7 @@ from distill import KINDS, Teacher, explicit_attention
 from export import export, write_history
 from imagenette import LABELS, MEAN, STD, imagenette, photos
 from measure import evaluate
-from recipes import RECIPES, TOLD, Recipe, size_at, transform_at
+from recipes import RECIPES, TOLD, Recipe, fitted, size_at, transform_at
 from safetensors.torch import load_file
 from timm.data import Mixup, create_transform
 from timm.loss import SoftTargetCrossEntropy
@@ -38,7 +39,9 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from tqdm import tqdm
+from unfold import unfold
 
+UNFOLDING = 16  # batches that a folded network's statistics are measured on
 HERE = Path(__file__).resolve().parent
 
 
@@ -48,10 +51,10 @@ def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
     With `--freeze-backbone` only the head learns.
     """
     # The position embeddings follow the size of the photos.
-    dynamic = {"dynamic_img_size": True} if "img_size" in recipe.arguments else {}
+    dynamic = {"dynamic_img_size": True} if "vit" in recipe.architecture else {}
     model = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments, **dynamic)
     if options.finetune:
-        weights, own = load_file(options.finetune), model.state_dict()
+        weights, own = fitted(load_file(options.finetune), model), model.state_dict()
         body = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
         head = {key for key in own if model.get_submodule(key.rpartition(".")[0]) is model.get_classifier()}
         if lost := own.keys() - body.keys() - head:
@@ -64,9 +67,9 @@ def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
 
 
 def train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
-    """Training mode, but with the batch statistics of a frozen or a folded backbone left as they are."""
+    """Training mode, but with the batch statistics of a frozen backbone left as they are."""
     model.train()
-    if options.freeze_backbone or options.keep_statistics:
+    if options.freeze_backbone:
         for module in model.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -98,6 +101,10 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
 
     torch.manual_seed(options.seed)
     model = start(recipe, options).to(device, memory_format=torch.channels_last)
+    if options.unfold and not (run / "last.pt").exists():
+        data.transform = val.transform
+        some = torch.utils.data.DataLoader(data, recipe.batch, shuffle=True)
+        unfold(model, (images.to(device) for images, _ in islice(some, UNFOLDING)))
     teacher, spares = None, torch.nn.ModuleDict()
     if options.distill:
         teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, model, options.teacher_size)
@@ -194,7 +201,7 @@ def folder_of(options: argparse.Namespace) -> Path:
 def settings_of(recipe: Recipe, options: argparse.Namespace) -> dict:
     """What changes the result, and so must be the same when a run is resumed."""
     of_recipe = {key: value for key, value in asdict(recipe).items() if key not in TOLD}
-    given = ("seed", "finetune", "freeze_backbone", "keep_statistics", "distill", "distill_on", "teacher_size")
+    given = ("seed", "finetune", "freeze_backbone", "unfold", "distill", "distill_on", "teacher_size")
     return {**of_recipe, **{key: str(getattr(options, key)) for key in given}}
 
 
@@ -217,7 +224,7 @@ def main() -> None:
     first.add_argument("--from-scratch", action="store_true", help="start from random weights; what happens anyway")
     first.add_argument("--finetune", metavar="WEIGHTS", type=Path, help="start from a .safetensors of the architecture")
     parser.add_argument("--freeze-backbone", action="store_true", help="train the head only")
-    parser.add_argument("--keep-statistics", action="store_true", help="leave BatchNorm's running statistics as loaded")
+    parser.add_argument("--unfold", action="store_true", help="give folded weights their batch statistics back first")
     parser.add_argument("--distill", metavar="TEACHER", help="a timm model to learn from besides the labels")
     parser.add_argument("--teacher-weights", metavar="FILE", help="its .safetensors, when not downloaded")
     parser.add_argument(

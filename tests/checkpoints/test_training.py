@@ -68,7 +68,7 @@ def told(history: list[dict]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    """The weights of somebody's ResNet-18 for another five classes, folded as published ones may be."""
+    """The weights of somebody's ResNet-18 for another five classes."""
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("backbone") / "theirs.safetensors"
     save_file(timm.create_model("resnet18", num_classes=5).state_dict(), path)
@@ -132,20 +132,18 @@ def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(tiny, tmp_path, m
     assert not torch.equal(after["fc.weight"], first)
 
 
-def test_fine_tuning_moves_every_weight_and_the_statistics_unless_told_otherwise(tiny, tmp_path, monkeypatch, backbone):
+def test_fine_tuning_moves_every_kernel_and_the_statistics(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 
+    run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--unfold", epochs=1))
     theirs = load_file(backbone)
-    for more, moves in ((), True), (("--keep-statistics",), False):
-        runs = tmp_path / str(moves)
-        run(monkeypatch, words(tiny, runs, "--finetune", str(backbone), *more, epochs=1))
-        after = {key.removeprefix("0."): v for key, v in state_of(runs, "fine-tuned")["learners"].items()}
-        kernels = [key for key in theirs if theirs[key].ndim == 4]
-        assert len(kernels) == 20
-        assert not [key for key in kernels if torch.equal(after[key], theirs[key])]
-        statistics = [key for key in theirs if key.endswith("running_mean")]
-        assert statistics
-        assert all(torch.equal(after[key], theirs[key]) != moves for key in statistics)
+    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "fine-tuned")["learners"].items()}
+    kernels = [key for key in theirs if theirs[key].ndim == 4]
+    assert len(kernels) == 20
+    assert not [key for key in kernels if torch.equal(after[key], theirs[key])]
+    statistics = [key for key in theirs if key.endswith("running_mean")]
+    assert len(statistics) == 20
+    assert not [key for key in statistics if torch.equal(after[key], theirs[key])]
 
 
 def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monkeypatch, capsys, backbone):
@@ -174,6 +172,22 @@ def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
         assert "RandomErasing" not in repr(transform_at(recipe, 64, clean=True))
         assert any("mixup" in line for line in listed) == bool(recipe.mixup)
         assert set(asdict(recipe)) >= {"ships", "explained_by", "weaknesses"}
+
+
+def test_weights_of_another_size_of_photos_get_the_position_embedding_timm_would_use():
+    from recipes import fitted
+
+    small = timm.create_model("test_vit", num_classes=10, img_size=96, dynamic_img_size=True).eval()
+    large = timm.create_model("test_vit", num_classes=10, img_size=160).eval()
+    weights = fitted(small.state_dict(), large)
+    large.load_state_dict(weights)
+    images = torch.rand(1, 3, 160, 160)
+    with torch.no_grad():
+        assert torch.allclose(large(images), small(images), atol=1e-5)
+    assert weights["pos_embed"].shape != small.pos_embed.shape
+    assert fitted(large.state_dict(), large)["pos_embed"].equal(large.pos_embed)
+    resnet = timm.create_model("resnet18", num_classes=10)
+    assert fitted(resnet.state_dict(), resnet).keys() == resnet.state_dict().keys()
 
 
 def test_photos_grow_in_steps_of_32_pixels_and_end_clean():
