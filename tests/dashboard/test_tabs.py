@@ -73,8 +73,8 @@ def test_each_patch_gets_the_librarys_attention(study, cheetah):
     name = "vit_tiny-imagenette"
     model = study.catalog.get(name)
     maps = attention.maps(study, cheetah, name)
-    assert maps.shape == (12, 3, 101, 10, 10)
-    for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (9, 9), 100), (5, 1, "class", 0)):
+    assert maps.shape == (12, 3, 197, 14, 14)
+    for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (13, 13), 196), (5, 1, "class", 0)):
         theirs = vizlib.explain(
             model, cheetah, "raw-attention", layer=model.attention_layers[layer], head=head, query=query
         )
@@ -126,7 +126,7 @@ def test_kernels_and_places_are_the_librarys(study, cheetah, selection):
     assert str(len(found.weights)) in figure["caption"]
     assert bool(places) == (found.position_similarity is not None)
     if places:
-        assert places["maps"]["shape"] == [1, 1, 100, 10, 10]
+        assert places["maps"]["shape"] == [1, 1, 196, 14, 14]
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])
