@@ -4,6 +4,7 @@
     python checkpoints/train.py resnet18-imagenette --data imagenette2-160.tar
     python checkpoints/train.py vit_tiny-imagenette --distill deit_tiny_patch16_224.fb_in1k --distill-on features
     python checkpoints/train.py resnet18-classic --finetune resnet18.safetensors --freeze-backbone
+    python checkpoints/train.py resnet18-classic --finetune resnet18.safetensors --unfold
     python checkpoints/train.py --export resnet18-imagenette              # weights, sidecar and history to checkpoints/
     python checkpoints/train.py --evaluate resnet18-imagenette            # measure the shipped file
 
