@@ -163,8 +163,9 @@ def test_a_click_on_a_patch_shows_its_attention_without_asking_the_server(visit,
     )
     heat = vizlib.explain(model, image, method="raw-attention", query=(3, 6)).heat
     others = heat.flatten().clone()
-    others[3 * 10 + 6] = -1  # the sentence names the other patch it looks at most
-    row, column = divmod(int(others.argmax()), 10)
+    columns = model.tokens.grid[1]
+    others[3 * columns + 6] = -1  # the sentence names the other patch it looks at most
+    row, column = divmod(int(others.argmax()), columns)
     said = visit.page.locator(GRID + " .viz-says").inner_text()
     assert said.startswith("The patch in row 4, column 7 looks most at ")
     assert f"row {row + 1}, column {column + 1} (" in said

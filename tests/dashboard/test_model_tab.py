@@ -71,7 +71,8 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
 
 
 def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
-    card = about(Entry("mine", "given", 0.0), Sidecar(), study.catalog.get("resnet18-imagenette"))
+    model = replace(study.catalog.get("resnet18-imagenette"), familiarity=None)
+    card = about(Entry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
     assert {group["heading"] for group in card["groups"]} == {"What it is", "What it is shown"}
     assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
