@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import os
 import platform
@@ -18,6 +17,8 @@ from imagenette import LABELS, MEAN, STD
 from measure import measured
 from recipes import CLASSIC, STARTS, Recipe, augmentation, fitted
 from safetensors.torch import save_file
+
+from vizlib.checkpoints import sha256
 
 HERE = Path(__file__).resolve().parent
 COMPARISON = HERE / "comparison"
@@ -116,11 +117,6 @@ def compare(name: str, history: list[dict], command: str) -> None:
     starts = {**before, name: {"label": STARTS[how], "command": command}}
     told = {"starts": dict(sorted(starts.items(), key=lambda start: [*STARTS].index(start[0].partition("-")[2])))}
     path.write_text(json.dumps({**CLASSIC, **told}, indent=1) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _rows(path: Path) -> list[dict]:
