@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-KINDS = ("logits", "patches", "features", "attention", "blocks")
+KINDS = ("logits", "classes", "patches", "features", "attention", "blocks")
 
 
 class Teacher(nn.Module):
@@ -21,6 +21,8 @@ class Teacher(nn.Module):
 
     * `logits`: all of the teacher's classes. The student has its own few, so it gets a spare classifier for the
       teacher's on the same features; that one learns with it and is thrown away afterwards.
+    * `classes`: how the teacher decides among the student's own classes, which `classes` names by their places among
+      the teacher's. A label says that a photo shows a church; the teacher says whether this crop of it still does.
     * `patches`: the tokens of the photo's patches that the teacher's last block reads, by a convolutional student: each
       place of its last map must hold, through a spare projection, what the teacher knows of that place. That is many
       answers a photo where the labels are one, which counts when photos are few.
@@ -31,9 +33,17 @@ class Teacher(nn.Module):
       slowly from so few photos (blockwise distillation, Li et al. 2020).
     """
 
-    def __init__(self, name: str, weights: str | None, kinds: Sequence[str], student: nn.Module, size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: str | None,
+        kinds: Sequence[str],
+        student: nn.Module,
+        size: int,
+        classes: Sequence[int] = (),
+    ) -> None:
         super().__init__()
-        self.kinds, self.size = kinds, size
+        self.kinds, self.size, self.classes = kinds, size, list(classes)
         sized = {"dynamic_img_size": True} if hasattr(student, "blocks") or "vit" in name or "deit" in name else {}
         self.model = timm.create_model(name, pretrained=weights is None, **sized).eval()
         if weights:
@@ -57,7 +67,8 @@ class Teacher(nn.Module):
         if not alike:
             features = student.forward_features(images)
             pooled = student.forward_head(features, pre_logits=True)
-            return student.get_classifier()(pooled), self._pooled_apart(features, pooled, images)
+            logits = student.get_classifier()(pooled)
+            return logits, self._pooled_apart(features, pooled, logits, images)
         with torch.no_grad():
             wanted, wanted_attention = _tokens(self.model, images)
         if "blocks" in self.kinds and progress < 0.5:
@@ -82,19 +93,16 @@ class Teacher(nn.Module):
             ]
             apart = apart + torch.stack(gaps).mean()
         pooled = student.forward_head(student.norm(got[-1]), pre_logits=True)
-        if "logits" in self.kinds:
-            apart = apart + self._divergence(pooled, self.model.forward_head(self.model.norm(wanted[-1])))
-        return student.get_classifier()(pooled), apart
+        logits = student.get_classifier()(pooled)
+        return logits, apart + self._answers_apart(pooled, logits, self.model.forward_head(self.model.norm(wanted[-1])))
 
-    def _pooled_apart(self, features: Tensor, pooled: Tensor, images: Tensor) -> Tensor:
+    def _pooled_apart(self, features: Tensor, pooled: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """How far a student of any kind is from the teacher's answers, and a convolutional one from its patches."""
         with torch.no_grad():  # a transformer sees small photos poorly, so it is shown them enlarged
             enlarged = F.interpolate(images, self.size, mode="bicubic", antialias=True)
             tokens = list(_through(self.model, enlarged)) if "patches" in self.kinds else []
             wanted = self.model.forward_head(self.model.norm(tokens[-1])) if tokens else self.model(enlarged)
-        apart = images.new_zeros(())
-        if "logits" in self.kinds:
-            apart = apart + self._divergence(pooled, wanted)
+        apart = self._answers_apart(pooled, logits, wanted)
         if "patches" in self.kinds:
             patches = tokens[-2][:, self.model.num_prefix_tokens :].transpose(1, 2)  # (n, width, patches)
             side = math.isqrt(patches.shape[-1])
@@ -104,9 +112,19 @@ class Teacher(nn.Module):
             apart = apart + 4.0 * F.smooth_l1_loss(F.layer_norm(got, widths), F.layer_norm(there, widths))
         return apart
 
-    def _divergence(self, pooled: Tensor, wanted: Tensor) -> Tensor:
-        got = self.spares["logits"](pooled).float().log_softmax(-1)
-        return F.kl_div(got, wanted.float().softmax(-1), reduction="batchmean")
+    def _answers_apart(self, pooled: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:
+        """How far the student is from the teacher's logits `wanted`, among all classes and among the student's own."""
+        apart = pooled.new_zeros(())
+        if "logits" in self.kinds:
+            apart = apart + _divergence(self.spares["logits"](pooled), wanted)
+        if "classes" in self.kinds:
+            apart = apart + _divergence(logits, wanted[:, self.classes])
+        return apart
+
+
+def _divergence(got: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of two batches of logits."""
+    return F.kl_div(got.float().log_softmax(-1), wanted.float().softmax(-1), reduction="batchmean")
 
 
 def explicit_attention(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from timm.data import ImageNetInfo
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +26,7 @@ LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of i
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+IMAGENET = [ImageNetInfo().label_names().index(wnid) for wnid in LABELS]  # their places among ImageNet's thousand
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -53,6 +53,7 @@ RECIPES = {
         sizes=(96, 128),
         epochs=24,
         clean=3,
+        clean_size=192,
         optimizer=SGD,
         interpolation="bilinear",
         mixup=0.2,

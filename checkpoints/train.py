@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from distill import KINDS, Teacher, explicit_attention
 from export import export, write_history
-from imagenette import LABELS, MEAN, STD, imagenette, photos
+from imagenette import IMAGENET, LABELS, MEAN, STD, imagenette, photos
 from measure import evaluate
 from recipes import RECIPES, TOLD, Recipe, fitted, size_at, transform_at
 from safetensors.torch import load_file
@@ -108,7 +108,8 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
         unfold(model, (images.to(device) for images, _ in islice(some, UNFOLDING)))
     teacher, spares = None, torch.nn.ModuleDict()
     if options.distill:
-        teacher = Teacher(options.distill, options.teacher_weights, options.distill_on, model, options.teacher_size)
+        weights, kinds, size = options.teacher_weights, options.distill_on, options.teacher_size
+        teacher = Teacher(options.distill, weights, kinds, model, size, IMAGENET)
         spares = teacher.to(device).spares
     learners = torch.nn.ModuleList([model, spares])
     average = ModelEmaV3(model, decay=0.998, use_warmup=True)

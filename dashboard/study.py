@@ -13,7 +13,6 @@ from torch import Tensor
 import vizlib
 from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
-from vizlib.families import as_picture
 from vizlib.kernels import Kernels
 
 BUDGET = 384_000_000  # bytes of results kept for all visitors together
@@ -102,7 +101,7 @@ class Study:
 
         def look() -> tuple[Tensor, bool]:
             output = model.run(photo, layers=[layer]).activations[layer].detach().float().cpu()
-            maps = as_picture(output, model.tokens)
+            maps = model.picture(output)
             return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
 
         return self._cache.get(("activations", key_of(photo), name, layer), look)

@@ -9,13 +9,14 @@ vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
 from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
+from vizlib.explaining import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.histories import training_history
 from vizlib.images import open_image
 from vizlib.kernels import kernels
-from vizlib.methods.registry import explain, explain_all, methods, run_for_all
+from vizlib.methods.registry import methods
 from vizlib.model import Model
 from vizlib.models import load, models, wrap  # the function takes the name of its file, so it comes from there
-from vizlib.results import Attribution, Prediction, Run
+from vizlib.results import Attribution, Prediction, Run, Step
 
 __version__ = "0.1.0"
 
@@ -27,10 +28,13 @@ __all__ = [
     "ModelError",
     "Prediction",
     "Run",
+    "Step",
     "TargetError",
     "VizlibError",
+    "estimate",
     "explain",
     "explain_all",
+    "explain_stream",
     "kernels",
     "load",
     "methods",

@@ -87,8 +87,7 @@ def watch(
     modules = dict(module.named_modules())
     for name in layers:
         if name not in modules:
-            names = [known for known in modules if known]
-            raise ModelError(f"this model has no layer {name!r}; {did_you_mean(name, names)}")
+            raise _no_layer(name, modules)
     recording, owner = Recording(), threading.get_ident()
     path: list[str] = []  # names of the modules being run, outermost first
 
@@ -171,14 +170,36 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
         yield flops
 
 
-def gradients(score: Tensor, of: Sequence[Tensor]) -> tuple[Tensor, ...]:
+@contextlib.contextmanager
+def substitute(module: nn.Module, layer: str, output: Tensor) -> Iterator[None]:
+    """Let a layer hand on another output than its own in this thread while the block runs.
+
+    The other may have another batch size: what follows then computes as many answers, and what came before ran once.
+
+    Raises: ModelError for a layer that does not exist.
+    """
+    modules, owner = dict(module.named_modules()), threading.get_ident()
+    if layer not in modules:
+        raise _no_layer(layer, modules)
+
+    def hook(_module, _inputs, own):
+        return _first_tensor(own)[1](output) if threading.get_ident() == owner else None
+
+    handle = modules[layer].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def gradients(score: Tensor, of: Sequence[Tensor], *, keep: bool = True) -> tuple[Tensor, ...]:
     """The gradient of one number with respect to each tensor, in one backward pass; zeros where it depends on none.
 
-    The graph is kept, so another score can be asked for.
+    The graph is kept, so that another score can be asked for, unless `keep` is false.
     """
     sources = [getattr(tensor, SOURCE, tensor) for tensor in of]
     asked = [source for source in sources if source.requires_grad]
-    found = iter(torch.autograd.grad(score, asked, retain_graph=True, allow_unused=True) if asked else ())
+    found = iter(torch.autograd.grad(score, asked, retain_graph=keep, allow_unused=True) if asked else ())
     answers = [next(found) if source.requires_grad else None for source in sources]
     return tuple(
         torch.zeros_like(tensor) if gradient is None else gradient.view(tensor.shape)
@@ -273,6 +294,10 @@ class _Interception(TorchFunctionMode):
         if not wanted:
             return output, None
         return output, weights.mean(1) if averaged else weights
+
+
+def _no_layer(name: str, modules: Mapping[str, nn.Module]) -> ModelError:
+    return ModelError(f"this model has no layer {name!r}; {did_you_mean(name, [known for known in modules if known])}")
 
 
 def _first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:

@@ -14,9 +14,10 @@ from vizlib import kernels as kernels_of
 from vizlib import load
 from vizlib import models as known_models
 from vizlib.errors import MethodError, VizlibError
+from vizlib.explaining import explain as explain_one
+from vizlib.explaining import explain_all
 from vizlib.images import open_image
-from vizlib.methods.registry import METHODS, explain_all
-from vizlib.methods.registry import explain as explain_one
+from vizlib.methods.registry import METHODS
 from vizlib.methods.registry import methods as fitting
 from vizlib.render import kernel_sheet
 from vizlib.results import SUFFIXES

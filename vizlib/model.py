@@ -15,10 +15,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from vizlib.capture import evaluation_twin, watch
+from vizlib.capture import Recording, evaluation_twin, watch
 from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
 from vizlib.familiarity import Familiarity
-from vizlib.families import Family, Tokens
+from vizlib.families import Family, Tokens, as_picture
 from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
 from vizlib.preprocessing import Preprocessing
@@ -44,8 +44,8 @@ class Model:
 
     @cached_property
     def _survey(self) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
-        with self._plain_errors():
-            return survey(self._evaluated(), self.preprocessing.input_size)
+        with self.plain_errors():
+            return survey(self.evaluated(), self.preprocessing.input_size)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -60,7 +60,20 @@ class Model:
     @cached_property
     def outputs(self) -> int:
         """How many logits the network answers an empty photo with."""
-        return self.logits(self._like().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
+        return self.logits(self.like().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
+
+    @cached_property
+    def costs(self) -> dict:
+        """What its passes were found to cost; `vizlib.passes` writes and reads it."""
+        return {}
+
+    def picture(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
+        """A layer's output laid out as pictures, one a channel; `None` for one that has no places."""
+        return as_picture(activation, self.tokens)
+
+    def channel_axis(self, activation: Tensor) -> int:
+        """Along which axis of a layer's output its channels lie."""
+        return 1 if activation.ndim == 4 else -1
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -94,7 +107,7 @@ class Model:
 
     def tensor(self, photo: Image.Image) -> Tensor:
         """The photo as the network is shown it: "1 3 h w", normalised, on its device and in its type."""
-        like = self._like()
+        like = self.like()
         return self.preprocessing.tensor(photo).to(like.device, like.dtype)
 
     def predict(self, photo, top: int = 5) -> list[Prediction]:
@@ -104,13 +117,15 @@ class Model:
         """
         return self.ranking(self.logits(self.tensor(open_image(photo))), top)
 
-    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+    def logits(self, images: Float[Tensor, "n 3 h w"], answers: int | None = None) -> Float[Tensor, "m classes"]:
         """The logits of prepared inputs (`tensor`'s, stacked), without gradients.
+
+        `answers` is how many are expected where a layer's output is substituted; one an input if left out.
 
         Raises: ModelError.
         """
-        with self._plain_errors(), torch.no_grad():
-            return self._logits(self._evaluated(), images)
+        with self.plain_errors(), torch.no_grad():
+            return self._logits(self.evaluated(), images, answers)
 
     def ranking(self, logits: Tensor, top: int = 5) -> list[Prediction]:
         """Logits "1 classes" as predictions, likeliest first."""
@@ -131,20 +146,36 @@ class Model:
         Raises: ImageError, ModelError (an unknown layer, an input the network refuses).
         """
         photo = open_image(photo)
-        module = self._evaluated()
-        with self._plain_errors(), torch.inference_mode(False), torch.enable_grad():
-            image = self.tensor(photo).requires_grad_()
+        image, logits, seen = self.see(self.tensor(photo), layers, attention)
+        notes = self.notes_on(photo, logits)
+        return Run(
+            image, logits, seen.activations, seen.attention, self.preprocessing.geometry(photo), photo, notes, seen
+        )
+
+    def see(
+        self, images: Float[Tensor, "n 3 h w"], layers: Sequence[str] = (), attention: bool = False
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n classes"], Recording]:
+        """Show the network prepared inputs (`tensor`'s, stacked): them on the graph, the logits, and what was kept.
+
+        Raises: ModelError.
+        """
+        module = self.evaluated()
+        with self.plain_errors(), torch.inference_mode(False), torch.enable_grad():
+            images = images.detach().requires_grad_()
             with watch(module, layers, attention=attention) as seen:
-                logits = self._logits(module, image)
+                logits = self._logits(module, images)
+        return images, logits, seen
+
+    def notes_on(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:
+        """What is worth knowing about a photo, this model, and what it answered, in plain words."""
         notes = (*photo.info.get("notes", ()), *self.notes)
-        if module is not self.module:
+        if self.evaluated() is not self.module:
             notes += ("The model was in training mode; it was run as in evaluation, and left in training mode.",)
         if not logits.isfinite().all():
             notes += ("The model's answer holds values that are not finite, so no picture of it can be trusted.",)
         elif doubt := self.doubt(logits):
             notes += (doubt,)
-        geometry = self.preprocessing.geometry(photo)
-        return Run(image, logits, seen.activations, seen.attention, geometry, photo, notes, seen)
+        return notes
 
     def target(self, target: SupportsIndex | str | None, logits: Tensor) -> int:
         """The class meant by an index, a label, one of a label's comma-separated names, or `None` for the top class.
@@ -168,20 +199,25 @@ class Model:
             raise TargetError(f"there is no class {index}; this model's classes are 0 to {len(self.labels) - 1}")
         return index
 
-    def _like(self) -> Tensor:
+    def like(self) -> Tensor:
         """A tensor whose device and type the network's input must have."""
         return next(self.module.parameters(), torch.zeros(()))
 
-    def _evaluated(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The network itself, or its twin in evaluation mode if any part of it is in training mode."""
         if any(part.training for part in self.module.modules()):
             return evaluation_twin(self.module)
         return self.module
 
-    def _logits(self, module: nn.Module, image: Tensor) -> Tensor:
-        output = module(image)
+    def _logits(self, module: nn.Module, images: Tensor, answers: int | None = None) -> Tensor:
+        output = module(images)
         logits = getattr(output, "logits", output)  # Hugging Face models answer with an object
-        shaped = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(image) and logits.shape[1] > 0
+        shaped = (
+            isinstance(logits, Tensor)
+            and logits.ndim == 2
+            and len(logits) == (answers or len(images))
+            and logits.shape[1] > 0
+        )
         if not shaped or len(self.labels) not in (0, logits.shape[1]):  # none are known while they are counted
             given = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             wanted = f"for each of {len(self.labels)} classes" if self.labels else "per class"
@@ -189,7 +225,7 @@ class Model:
         return logits
 
     @contextlib.contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def plain_errors(self) -> Iterator[None]:
         """Say in one sentence what a network complains about in many lines."""
         try:
             yield

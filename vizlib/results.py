@@ -86,6 +86,7 @@ class Attribution:
     probability: float  # of the target class
     notes: tuple[str, ...] = ()  # what is wrong or worth knowing, in plain words
     patches: bool = False  # whether each value belongs to one patch, and is drawn with its edges
+    by_layer: Mapping[str, Attribution] = field(default_factory=dict)  # from `explain_all`: the same at other layers
 
     def on_photo(self) -> Float[np.ndarray, "H W"]:
         """The raw heat at every pixel of the upright photo; NaN where the model did not look."""
@@ -135,3 +136,16 @@ class Attribution:
         else:
             raise VizlibError(f"cannot save as {path.suffix or path.name!r}; use one of {', '.join(SUFFIXES)}")
         return path
+
+
+class Step(NamedTuple):
+    """A map on its way, after `done` of `total` passes; the last step's is the answer."""
+
+    attribution: Attribution
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, 0 to 1."""
+        return self.done / self.total

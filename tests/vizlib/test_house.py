@@ -24,9 +24,13 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
-    ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/methods/base.py"),
-    ("vizlib/methods/notes.py", "vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/attention.py"),
-    ("vizlib/models.py", "vizlib/methods/registry.py"),
+    ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/passes.py", "vizlib/methods/places.py"),
+    ("vizlib/models.py", "vizlib/methods/base.py"),
+    ("vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
+    ("vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/baselines.py"),
+    ("vizlib/methods/averages.py", "vizlib/methods/perturbation.py"),
+    ("vizlib/methods/registry.py",),
+    ("vizlib/explaining.py",),
     ("vizlib/__init__.py",),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
@@ -39,10 +43,10 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
 )
 
 PUBLIC = {
-    *("Attribution", "Model", "Prediction", "Run"),
+    *("Attribution", "Model", "Prediction", "Run", "Step"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "models", "open_image"),
-    *("methods", "explain", "explain_all", "run_for_all", "kernels", "training_history"),
+    *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
 }
 NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),

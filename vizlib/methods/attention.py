@@ -133,6 +133,7 @@ METHODS = (
         },
         of_class=False,
         patches=True,
+        everywhere=True,
     ),
     Method(
         name="attention-rollout",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -10,35 +10,56 @@ from torch import Tensor
 
 from vizlib.errors import MethodError, did_you_mean
 from vizlib.families import Tokens
+from vizlib.methods.places import Places, places_of
 from vizlib.model import Model
 from vizlib.results import Run
 
 Settings = Mapping[str, object]
+Score = Callable[[Float[Tensor, "n classes"]], Float[Tensor, " n"]]  # logits -> the number that is explained
+
+ONE_PASS = "one pass"  # one forward and one backward pass, shared with every other method of this cost
+TWO_PASSES = "a few passes"  # backward passes of its own, on the same forward pass
+MANY_PASSES = "many passes"  # the network runs again and again: seconds to minutes, with progress
 
 
 @dataclass(frozen=True)
 class Knob:
-    """One thing about a method that a person can change."""
+    """One thing about a method that a person can change: one of a few values, or a number in a range."""
 
     default: object
     help: str
     choices: Callable[[Model], tuple] | tuple = ()  # what a menu offers
     open: bool = False  # whether other values than the choices are allowed
+    range: tuple[int, int] | tuple[float, float] | None = None  # lowest and highest; whole numbers if both are
 
     def offered(self, model: Model) -> tuple:
         """The values a menu shows for this model."""
         return self.choices(model) if callable(self.choices) else self.choices
 
+    def refusal(self, value: object, model: Model) -> str | None:
+        """What this knob takes instead, where it does not take a value."""
+        offered = self.offered(model)
+        if self.range is not None and value != self.default:
+            low, high = self.range
+            whole = isinstance(low, int) and isinstance(high, int)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not low <= value <= high or (whole and value % 1):
+                return f"a {'whole ' * whole}number from {low} to {high}"
+        elif offered and not self.open and value not in offered:
+            return ", ".join(map(repr, offered))
+        return None
+
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method reads; the union over several methods is what one pass must provide."""
+    """What a method reads; the union over several methods is what one forward pass must provide."""
 
     image_gradient: bool = False
-    layers: tuple[str, ...] = ()  # activations and their gradients
+    guided_gradient: bool = False  # at the pixels, by guided backpropagation: a backward pass of its own
+    layers: tuple[str, ...] = ()  # activations
+    layer_gradients: bool = True  # and the gradients there
     attention: bool = False
     attention_gradients: bool = False
-    rule: str | None = None  # another backward rule, so a backward pass of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +68,12 @@ class Evidence:
 
     model: Model
     run: Run
+    score: Score
     image_gradient: Float[Tensor, "1 3 h w"] | None = None
+    guided_gradient: Float[Tensor, "1 3 h w"] | None = None
     layer_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
+    _places: dict[str, Places] = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> Tokens:
@@ -63,6 +87,32 @@ class Evidence:
         assert self.image_gradient is not None
         return self.image_gradient
 
+    @property
+    def guided_at_pixels(self) -> Float[Tensor, "1 3 h w"]:
+        """The gradient at the pixels by guided backpropagation; only methods that said they need it ask."""
+        assert self.guided_gradient is not None
+        return self.guided_gradient
+
+    def places(self, layer: str) -> Places:
+        """What each channel of a layer says in each place, worked out once for all methods that ask.
+
+        Raises: MethodError for a layer without places.
+        """
+        if layer not in self._places:
+            activation = self.run.activations[layer].detach()
+            self._places[layer] = places_of(layer, activation, self.layer_gradients.get(layer), self.model)
+        return self._places[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """The map of a method of many passes after some of them."""
+
+    heat: Float[Tensor, "h w"]
+    done: int
+    total: int
+    notes: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class Method:
@@ -73,13 +123,15 @@ class Method:
     means: str  # one plain sentence: what the picture shows
     means_not: str  # and what it does not
     needs: Callable[[Model, Settings], Needs]
-    heat: Callable[..., Float[Tensor, "h w"]]  # (evidence, **knobs) -> raw values
     fits: Callable[[Model], str | None]  # why it does not fit a model; None where it does
+    heat: Callable[..., Float[Tensor, "h w"]] | None = None  # (evidence, **knobs) -> raw values
+    stream: Callable[..., Iterator[Partial]] | None = None  # the same for many passes: maps that get better and better
     knobs: Mapping[str, Knob] = field(default_factory=dict)
     signed: bool = False
     of_class: bool = True  # whether the picture depends on the target
     patches: bool = False  # whether each value belongs to one patch
-    passes: int = 1  # backward passes it needs when nothing is shared
+    cost: str = ONE_PASS
+    everywhere: bool = False  # whether it looks at one layer, so that one pass can show it at all of them
 
     def settings(self, model: Model, knobs: Settings) -> dict[str, object]:
         """The knobs with the defaults filled in.
@@ -90,10 +142,9 @@ class Method:
             if name not in self.knobs:
                 hint = did_you_mean(name, self.knobs) if self.knobs else "it has none"
                 raise MethodError(f"{self.name} has no knob {name!r}; {hint}")
-            knob = self.knobs[name]
-            offered = knob.offered(model)
-            if offered and not knob.open and value not in offered:
-                raise MethodError(f"{self.name} takes {', '.join(map(repr, offered))} for {name}, not {value!r}")
+            takes = self.knobs[name].refusal(value, model)
+            if takes is not None:
+                raise MethodError(f"{self.name} takes {takes} for {name}, not {value!r}")
         return {name: knobs.get(name, knob.default) for name, knob in self.knobs.items()}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs, fits_all
+from vizlib.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs, fits_all
 from vizlib.model import Model
 
 CHANNELS = Knob("max", "how the three colour channels become one value", ("max", "mean", "norm"))
 
 
-def _over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
+def over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
+    """How large the gradient is in each place: the largest, the mean or the norm of its three colours."""
     size = gradient[0].abs()
     if channels == "norm":
         return size.norm(dim=0)
@@ -19,14 +20,19 @@ def _over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[T
 
 
 def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
-    return _over_channels(evidence.at_pixels, channels)
+    return over_channels(evidence.at_pixels, channels)
 
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
     return (evidence.run.image.detach() * evidence.at_pixels)[0].sum(0)
 
 
-def _has_relu(model: Model) -> str | None:
+def _guided_backprop(evidence: Evidence, *, channels: str, **_) -> Tensor:
+    return over_channels(evidence.guided_at_pixels, channels)
+
+
+def has_relu(model: Model) -> str | None:
+    """Why guided backpropagation says nothing of a model, where it does not."""
     if any(isinstance(part, nn.ReLU) for part in model.module.modules()):
         return None
     return "it changes how gradients pass a ReLU, and this model has none"
@@ -59,9 +65,10 @@ METHODS = (
         paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
         means="The fine structure that excited the network, followed back along paths that only ever excite.",
         means_not="It hardly depends on the class or the last layers (Adebayo et al. 2018): edges, not reasons.",
-        needs=lambda model, knobs: Needs(image_gradient=True, rule="guided"),
-        heat=_saliency,
-        fits=_has_relu,
+        needs=lambda model, knobs: Needs(guided_gradient=True),
+        heat=_guided_backprop,
+        fits=has_relu,
         knobs={"channels": CHANNELS, "score": SCORE},
+        cost=TWO_PASSES,
     ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vizlib.families import as_picture
 from vizlib.methods.base import Evidence, Method, Settings
 
 MOSTLY_SEEN = 0.8  # below this share of the photo a person should be told what is missing
@@ -21,7 +20,7 @@ def notes_on(
         notes.append("The map holds values that are not finite, so it cannot be trusted.")
     elif not heat.any():
         # Of a transformer's layer only the patches make the map: the class token's gradient may well be there.
-        pictures = {n: as_picture(g, evidence.model.tokens) for n, g in evidence.layer_gradients.items()}
+        pictures = {n: evidence.model.picture(g) for n, g in evidence.layer_gradients.items()}
         zero = [name for name, gradient in pictures.items() if gradient is not None and not gradient.any()]
         if zero:
             notes.append(

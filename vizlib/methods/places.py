@@ -1,0 +1,50 @@
+"""A layer's output and gradient as every class activation map reads them: channels by places, worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vizlib.errors import MethodError
+from vizlib.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """One layer, seen by one photo: what several methods need of it is computed by the first that asks."""
+
+    activation: Float[Tensor, "channels rows columns"]
+    slope: Float[Tensor, "channels rows columns"] | None  # the gradient of the explained score; None if not asked for
+
+    @property
+    def gradient(self) -> Float[Tensor, "channels rows columns"]:
+        """The gradient; only methods that said they need it ask."""
+        assert self.slope is not None
+        return self.slope
+
+    @cached_property
+    def product(self) -> Float[Tensor, "channels rows columns"]:
+        """Activation times gradient: what each channel contributes in each place, to first order."""
+        return self.activation * self.gradient
+
+    @cached_property
+    def sums(self) -> Float[Tensor, " channels"]:
+        """Each channel's sum over all places."""
+        return self.activation.sum((1, 2))
+
+    def weighted(self, weights: Float[Tensor, " channels"]) -> Float[Tensor, "rows columns"]:
+        """The sum of the channels, each with its weight."""
+        return (weights @ self.activation.flatten(1)).unflatten(0, self.activation.shape[1:])
+
+
+def places_of(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> Places:
+    """A layer's output laid out on the photo. Raises: MethodError where it has no places."""
+    picture = model.picture(activation)
+    if picture is None:
+        shape = tuple(activation.shape[1:])
+        stages = f"use one of {', '.join(model.stages)}"
+        raise MethodError(f"the output of {layer} has shape {shape}, with no places in it; {stages}")
+    return Places(picture, None if gradient is None else model.picture(gradient))

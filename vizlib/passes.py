@@ -1,0 +1,164 @@
+"""Run one model again and again: batches sized from a memory budget, in a precision, from any layer onward."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from vizlib.capture import gradients, substitute
+from vizlib.errors import MethodError
+from vizlib.model import Model
+
+BUDGET_MB = 1024  # of memory for one batch, besides the model
+LEAST_MB, MOST_MB = 64, 65536
+LARGEST = 512  # inputs in one batch, however small they are
+# Operations in one batch: enough to keep the machine busy, few enough that a person who says stop is heard soon.
+WORK = {"cpu": 100e9, "cuda": 20e12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a batch costs: bytes however many inputs it holds, then bytes and floating-point operations of each."""
+
+    fixed: int
+    each: int
+    flops: int
+
+
+class Passes:
+    """A model, and how its passes are made; nothing is kept but what they cost, and that on the model."""
+
+    def __init__(self, model: Model, *, budget_mb: int = BUDGET_MB, bfloat16: bool = False) -> None:
+        if not LEAST_MB <= budget_mb <= MOST_MB:
+            raise MethodError(f"budget_mb is memory in megabytes, from {LEAST_MB} to {MOST_MB}, not {budget_mb!r}")
+        self.model, self.budget, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
+
+    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """The logits of one batch."""
+        with self._autocast():
+            return _full(self.model.logits(_channels_last(images)))
+
+    def onward(self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor) -> Float[Tensor, "n classes"]:
+        """The logits if a layer's output for `image` were each of `outputs` (stacked along the batch axis).
+
+        The layers before run once and for one image only, to bring the pass to where the others begin.
+        """
+        with self._autocast(), substitute(self.model.evaluated(), layer, outputs):
+            return _full(self.model.logits(_channels_last(image), answers=len(outputs)))
+
+    def gradients(
+        self, images: Float[Tensor, "n 3 h w"], score: Callable[[Tensor], Tensor]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"]]:
+        """The scores of one batch, and each one's gradient at its own pixels."""
+        with self._autocast():
+            images, logits, _ = self.model.see(_channels_last(images))
+            with torch.inference_mode(False), torch.enable_grad():
+                scores = score(_full(logits))
+        (found,) = gradients(scores.sum(), [images], keep=False)
+        return scores.detach(), found
+
+    def batch(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
+        """How many inputs fit the budget, and are no more work than a person wants to wait for.
+
+        With `layer` the inputs are outputs of that layer for `image`.
+        """
+        cost = self._cost(gradient, image, layer)
+        work = WORK.get(self._device().type, WORK["cpu"])
+        return max(1, min(int((self.budget - cost.fixed) / cost.each), int(work / cost.flops), LARGEST))
+
+    def _cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> Cost:
+        key = gradient, layer, self.bfloat16
+        if key not in self.model.costs:
+            one, two = (_metered(run) for run in self._probes(gradient, image, layer))
+            each, flops = max(two[0] - one[0], 1), max(two[1] - one[1], 1)
+            self.model.costs[key] = Cost(max(one[0] - each, 0), each, flops)
+        return self.model.costs[key]
+
+    def _probes(self, gradient: bool, image: Tensor | None, layer: str | None) -> list[Callable[[], object]]:
+        """A batch of one input and a batch of two."""
+        if image is not None and layer is not None:
+            output = self.model.see(image, [layer])[2].activations[layer].detach()
+            rest = (1,) * (output.ndim - 1)
+            return [partial(self.onward, image, layer, output.repeat(n, *rest)) for n in (1, 2)]
+        blank = torch.zeros(1, 3, *self.model.preprocessing.input_size).to(self.model.like())
+        run = partial(self.gradients, score=_first) if gradient else self.logits
+        return [partial(run, blank.repeat(n, 1, 1, 1)) for n in (1, 2)]
+
+    def _device(self) -> torch.device:
+        return self.model.like().device
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self._device().type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+
+
+def _first(logits: Tensor) -> Tensor:
+    return logits[:, 0]
+
+
+def has_bfloat16(model: Model) -> bool:
+    """Whether a model of single precision gains by computing in bfloat16 where it lies."""
+    like = model.like()
+    if like.dtype != torch.float32:
+        return False
+    if like.device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    can = getattr(torch.cpu, "get_capabilities", dict)()  # from PyTorch 2.9 on
+    return like.device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """The memory layout convolutions are quickest in; the values are the same."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Single precision at least: in half of it many classes tie."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+class _Meter(TorchDispatchMode):
+    """Adds up the memory that is alive, and the floating-point operations, by PyTorch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.most = self.flops = 0
+        self._known: weakref.WeakSet = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=output)
+        return output
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._known:
+            self._known.add(storage)
+            size = storage.nbytes()
+            self.alive += size
+            self.most = max(self.most, self.alive)
+            weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.alive -= size
+
+
+def _metered(run: Callable[[], object]) -> tuple[int, int]:
+    """The most bytes that were alive at once while something ran, and its floating-point operations."""
+    with _Meter() as meter:
+        run()
+    return meter.most, meter.flops
