@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vizlib.capture import gradients
 from vizlib.errors import MethodError, TargetError
 from vizlib.images import open_image
 from vizlib.methods.attention import maps
@@ -62,14 +63,15 @@ def explain(
     return _answers(model, seen, [asked], target, against)[0]
 
 
+@overload
 def explain_all(
-    model: Model,
-    photo=None,
-    target=None,
-    against=None,
-    *,
-    run: Run | None = None,
-):
+    model: Model, photo: list | tuple, target: Any = None, against: Any = None, *, run: None = None
+) -> list[dict[str, Attribution]]: ...
+@overload
+def explain_all(
+    model: Model, photo: Any = None, target: Any = None, against: Any = None, *, run: Run | None = None
+) -> dict[str, Attribution]: ...
+def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run | None = None):
     """Every method that one forward and one backward pass can feed, by name.
 
     Of a method that looks at one layer, `by_layer` of its attribution holds the same at every stage (of raw attention,
@@ -206,6 +208,7 @@ def _union(model: Model, asked: Sequence[_Asked]) -> Needs:
         layer_gradients=any(need.layers and need.layer_gradients for need in needs),
         attention=any(need.attention for need in needs),
         attention_gradients=any(need.attention_gradients for need in needs),
+        local_gradients=any(need.local_gradients for need in needs),
     )
 
 
@@ -240,7 +243,7 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[_Asked], target, ag
         whole = Run(
             image, logits, seen.activations, seen.attention, model.preprocessing.geometry(part[0]), part[0], (), seen
         )
-        found = _gradients(whole, total, needs)
+        found = _gradients(model, whole, total, needs)
         for i, (photo, question, score) in enumerate(zip(part, questions, scores, strict=True)):
             evidence = _one_of(model, whole, found, i, photo, score)
             yield [_answer(evidence, one, question) for one in asked]
@@ -267,10 +270,10 @@ def _evidence(model: Model, run: Run, question: _Question, asked: Sequence[_Aske
     if needs.attention and not run.attention:
         raise MethodError("the given run does not hold attention; make it with attention=True or run_for_all()")
     score = question.score(_kind(asked))
-    return Evidence(model, run, score, **_gradients(run, score, needs))
+    return Evidence(model, run, score, **_gradients(model, run, score, needs))
 
 
-def _gradients(run: Run, score: Score, needs: Needs) -> dict[str, Any]:
+def _gradients(model: Model, run: Run, score: Score, needs: Needs) -> dict[str, Any]:
     """`Evidence`'s gradients of a score."""
     layers = needs.layers if needs.layer_gradients else ()
     attention = run.attention if needs.attention_gradients else {}
@@ -286,7 +289,21 @@ def _gradients(run: Run, score: Score, needs: Needs) -> dict[str, Any]:
         "guided_gradient": guided,
         "layer_gradients": {name: found["layer", name] for name in layers},
         "attention_gradients": {name: found["attention", name] for name in attention},
+        "local_gradients": _local_gradients(model, run, score) if needs.local_gradients else {},
     }
+
+
+def _local_gradients(model: Model, run: Run, score: Score) -> dict[str, Tensor]:
+    """Each block's attention and the score of that block's mean token, as LeGrad wants them; no other block is passed."""
+    assert model.family is not None
+    assert model.family.classify is not None
+    found = {}
+    for layer in model.stages:
+        weights = {name: one for name, one in run.attention.items() if name.startswith(f"{layer}.")}
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = model.family.classify(model.evaluated(), run.activations[layer].mean(1))
+        found |= zip(weights, gradients(score(logits).sum(), list(weights.values())), strict=True)
+    return found
 
 
 def _one_of(model: Model, whole: Run, found: dict[str, Any], i: int, photo: Image.Image, score: Score) -> Evidence:
@@ -310,7 +327,7 @@ def _one_of(model: Model, whole: Run, found: dict[str, Any], i: int, photo: Imag
         photo=photo,
         notes=model.notes_on(photo, logits),
     )
-    of = {name: parts(value) if isinstance(value, dict) else part(value) for name, value in found.items()}
+    of: dict[str, Any] = {name: parts(one) if isinstance(one, dict) else part(one) for name, one in found.items()}
     return Evidence(model, run, score, **of)
 
 

@@ -50,6 +50,7 @@ class Family:
     first_kernels: Callable[[nn.Module], str]  # the convolution that reads the pixels
     tokens: Callable[[nn.Module, Size], Tokens] | None = None
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
+    classify: Callable[[nn.Module, Tensor], Tensor] | None = None  # tokens "n width" -> the logits it gives each
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
@@ -82,6 +83,13 @@ def _timm_vit_cam_layer(module) -> str:
     return f"blocks.{last - 1 if module.global_pool == 'token' and last else last}"
 
 
+def _timm_vit_classify(module, tokens: Tensor) -> Tensor:
+    tokens = module.head_drop(module.fc_norm(module.norm(tokens)))
+    if hasattr(module, "head_dist"):
+        return (module.head(tokens) + module.head_dist(tokens)) / 2
+    return module.head(tokens)
+
+
 def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
     if module.pos_embed is None:
         return None
@@ -95,6 +103,10 @@ def _torchvision_vit_stages(module) -> tuple[str, ...]:
 
 def _torchvision_vit_tokens(module, size: Size) -> Tokens:
     return Tokens(("class",), (size[0] // module.patch_size, size[1] // module.patch_size), (0,))
+
+
+def _torchvision_vit_classify(module, tokens: Tensor) -> Tensor:
+    return module.heads(module.encoder.ln(tokens))
 
 
 def _torchvision_vit_position(module) -> tuple[Tensor, Size]:
@@ -118,6 +130,7 @@ FAMILIES = (
         first_kernels=lambda module: _first_convolution(module, "patch_embed"),
         tokens=_timm_vit_tokens,
         position_embedding=_timm_vit_position,
+        classify=_timm_vit_classify,
     ),
     Family(
         name="ViT (torchvision)",
@@ -127,6 +140,7 @@ FAMILIES = (
         first_kernels=lambda module: "conv_proj",
         tokens=_torchvision_vit_tokens,
         position_embedding=_torchvision_vit_position,
+        classify=_torchvision_vit_classify,
     ),
 )
 

@@ -28,7 +28,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/models.py", "vizlib/methods/base.py"),
     ("vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
     ("vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/baselines.py"),
-    ("vizlib/methods/averages.py", "vizlib/methods/perturbation.py"),
+    ("vizlib/methods/averages.py", "vizlib/methods/guided.py", "vizlib/methods/perturbation.py"),
     ("vizlib/methods/registry.py",),
     ("vizlib/explaining.py",),
     ("vizlib/__init__.py",),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vizlib.errors import MethodError, did_you_mean
 from vizlib.families import Tokens
-from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs
+from vizlib.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs
 from vizlib.model import Model
 
 Query = str | tuple[int, int] | None
@@ -103,6 +103,18 @@ def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
     return from_token(total, evidence.tokens, query)
 
 
+def _legrad(evidence: Evidence, **_) -> Tensor:
+    # Equations 6 to 8: what is positive, averaged over heads and queries, and over the blocks.
+    kept = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.local_gradients.values()]
+    return torch.stack(kept).mean(0)[evidence.tokens.prefix :].unflatten(0, evidence.tokens.grid)
+
+
+def _reads_tokens(model: Model) -> str | None:
+    if model.tokens is None or model.family is None or model.family.classify is None:
+        return "it asks the classifier about each block's tokens, and this model is no transformer vizlib knows"
+    return None
+
+
 def _has_attention(model: Model) -> str | None:
     if model.tokens is None:
         return "it follows attention between patches, and this model is no transformer vizlib knows"
@@ -157,5 +169,19 @@ METHODS = (
         fits=_has_attention,
         knobs={"query": QUERY, "score": SCORE},
         patches=True,
+    ),
+    Method(
+        name="legrad",
+        paper="Bousselham et al.: LeGrad, ICCV 2025",
+        means="Bright patches are those whose being read more, in any block, would make the class clearer there.",
+        means_not="It judges each block by a classifier that was trained to read only the last one.",
+        needs=lambda model, knobs: Needs(
+            layers=model.stages, layer_gradients=False, attention=True, local_gradients=True
+        ),
+        heat=_legrad,
+        fits=_reads_tokens,
+        knobs={"score": SCORE},
+        patches=True,
+        cost=TWO_PASSES,
     ),
 )

@@ -15,6 +15,10 @@ from vizlib.methods.gradient import CHANNELS, over_channels
 from vizlib.methods.trials import BUDGET, SEED, numbers
 from vizlib.passes import Passes
 
+# The gradient changes fastest where the way begins, so the points stand closer there: share t of them lie below t ** 1.6
+# of the way. With 40 such points the map is as near to the integral as with 50 of Gauss and Legendre's, whose high order
+# is wasted on a gradient that jumps at every ReLU.
+CROWDING = 1.6
 PRECISION = Knob(
     "float32",
     "single precision, or bfloat16 (fast), which is quicker on processors that have it; a note says how far it is off",
@@ -61,8 +65,8 @@ def _smoothgrad(
 def _integrated_gradients(evidence: Evidence, *, steps: int, baseline: str, seed: int, **how) -> Iterator[Partial]:
     image, total = evidence.run.image.detach(), int(steps)
     start = baseline_of(baseline, evidence, int(seed))
-    nodes, weights = (torch.from_numpy(values / 2) for values in np.polynomial.legendre.leggauss(total))
-    along = (nodes + 0.5).to(image)
+    edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** CROWDING
+    along, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         return start + along[places, None, None, None] * (image - start)
@@ -113,7 +117,7 @@ METHODS = (
         stream=_integrated_gradients,
         fits=fits_all,
         knobs={
-            "steps": Knob(50, "points on the way at which the gradient is taken", range=(2, 1000)),
+            "steps": Knob(40, "points on the way at which the gradient is taken", range=(2, 1000)),
             "baseline": Knob("black", "where the way begins", BASELINES),
             "seed": SEED,
             "score": SCORE,

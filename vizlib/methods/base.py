@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,7 +37,7 @@ class Knob:
         """The values a menu shows for this model."""
         return self.choices(model) if callable(self.choices) else self.choices
 
-    def refusal(self, value: object, model: Model) -> str | None:
+    def refusal(self, value: Any, model: Model) -> str | None:
         """What this knob takes instead, where it does not take a value."""
         offered = self.offered(model)
         if self.range is not None and value != self.default:
@@ -60,6 +61,7 @@ class Needs:
     layer_gradients: bool = True  # and the gradients there
     attention: bool = False
     attention_gradients: bool = False
+    local_gradients: bool = False  # at each block's attention, of the score the classifier gives that block's tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,7 @@ class Evidence:
     guided_gradient: Float[Tensor, "1 3 h w"] | None = None
     layer_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
+    local_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
     _places: dict[str, Places] = field(default_factory=dict, repr=False)
 
     @property

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from vizlib.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs, fits_all
-from vizlib.model import Model
+from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs, fits_all
 
 CHANNELS = Knob("max", "how the three colour channels become one value", ("max", "mean", "norm"))
 
@@ -25,17 +24,6 @@ def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
     return (evidence.run.image.detach() * evidence.at_pixels)[0].sum(0)
-
-
-def _guided_backprop(evidence: Evidence, *, channels: str, **_) -> Tensor:
-    return over_channels(evidence.guided_at_pixels, channels)
-
-
-def has_relu(model: Model) -> str | None:
-    """Why guided backpropagation says nothing of a model, where it does not."""
-    if any(isinstance(part, nn.ReLU) for part in model.module.modules()):
-        return None
-    return "it changes how gradients pass a ReLU, and this model has none"
 
 
 METHODS = (
@@ -59,16 +47,5 @@ METHODS = (
         fits=fits_all,
         knobs={"score": SCORE},
         signed=True,
-    ),
-    Method(
-        name="guided-backprop",
-        paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
-        means="The fine structure that excited the network, followed back along paths that only ever excite.",
-        means_not="It hardly depends on the class or the last layers (Adebayo et al. 2018): edges, not reasons.",
-        needs=lambda model, knobs: Needs(guided_gradient=True),
-        heat=_guided_backprop,
-        fits=has_relu,
-        knobs={"channels": CHANNELS, "score": SCORE},
-        cost=TWO_PASSES,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vizlib.errors import MethodError, did_you_mean
-from vizlib.methods import attention, averages, cam, gradient, perturbation
+from vizlib.methods import attention, averages, cam, gradient, guided, perturbation
 from vizlib.methods.base import Method
 from vizlib.model import Model
 
@@ -13,6 +13,7 @@ METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
         *gradient.METHODS,
+        *guided.METHODS,
         *cam.METHODS,
         *attention.METHODS,
         *averages.METHODS,
