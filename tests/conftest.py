@@ -47,6 +47,18 @@ def real_network(data):
 
 
 @pytest.fixture(scope="session")
+def few_passes():
+    """Knobs by which the methods of many passes make only a few: for tests of what all methods have in common."""
+    few = {
+        "occlusion": {"window": 64, "stride": 64},
+        "rise": {"masks": 16},
+        "smoothgrad": {"samples": 2},
+        "integrated-gradients": {"steps": 2},
+    }
+    return lambda method: few.get(method, {})
+
+
+@pytest.fixture(scope="session")
 def cheetah():
     """A real photo that comes with gradio: a cheetah, 1.4 : 1."""
     import gradio.media

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from tqdm import tqdm
 from typer.core import TyperGroup
 
 from vizlib import kernels as kernels_of
 from vizlib import load
 from vizlib import models as known_models
 from vizlib.errors import MethodError, VizlibError
-from vizlib.explaining import explain as explain_one
-from vizlib.explaining import explain_all
+from vizlib.explaining import estimate, explain_all, explain_stream
 from vizlib.images import open_image
 from vizlib.methods.registry import METHODS
 from vizlib.methods.registry import methods as fitting
 from vizlib.render import kernel_sheet
-from vizlib.results import SUFFIXES
+from vizlib.results import SUFFIXES, Attribution, Step
 
 DEFAULT_MODEL = "resnet18-imagenette"
 
@@ -84,12 +85,12 @@ def explain(
     opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
     out.mkdir(parents=True, exist_ok=True)
     answers = []
-    with typer.progressbar(opened, label="explaining", file=sys.stderr, hidden=len(opened) < 2) as progress:
-        for path, photo in progress:
+    with tqdm(total=len(opened), desc="explaining", disable=None, leave=False) as progress:  # none into a file
+        for path, photo in opened:
             if method == "all":
-                results = explain_all(network, photo, target, against).values()
+                results = list(explain_all(network, photo, target, against).values())
             else:
-                results = [explain_one(network, photo, method, target, against, **knobs)]
+                results = [_watched(progress, explain_stream(network, photo, method, target, against, **knobs))]
             for result in results:
                 file = result.save(out / f"{path.stem}.{result.method}.{save_as}")
                 answers.append({"photo": str(path), "file": str(file), **result.to_dict()})
@@ -100,6 +101,21 @@ def explain(
         typer.echo(f"{answer['file']}: {answer['method']} for {answer['label']} ({answer['probability']:.1%})")
         for note in answer["notes"]:
             typer.echo(f"  {note}")
+
+
+@app.command("estimate")
+def how_long(
+    method: Annotated[str, typer.Option("--method", "-x", help="A name `vizlib methods` lists.")],
+    model: ModelName = DEFAULT_MODEL,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", metavar="NAME=VALUE", help="A knob of the method.")
+    ] = None,
+    architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Say about how many seconds a method takes on this machine, from a short probe."""
+    network = load(model, architecture=architecture, checkpoints=checkpoints)
+    typer.echo(f"about {estimate(network, method, **_knobs(knob or [])):.1f} s a photo")
 
 
 @app.command()
@@ -173,7 +189,7 @@ def methods(
     network = load(model, architecture=architecture, checkpoints=checkpoints) if model else None
     rows = [METHODS[name] for name in fitting(network)]
     if as_json:
-        fields = ("name", "paper", "means", "means_not")
+        fields = ("name", "paper", "cost", "means", "means_not")
         listed = [
             {**{key: getattr(row, key) for key in fields}, "knobs": {k: v.default for k, v in row.knobs.items()}}
             for row in rows
@@ -181,9 +197,10 @@ def methods(
         typer.echo(json.dumps(listed, indent=1))
         return
     for row in rows:
-        typer.echo(f"{row.name}\n  {row.means}\n  {row.means_not}\n  {row.paper}")
+        typer.echo(f"{row.name} ({row.cost})\n  {row.means}\n  {row.means_not}\n  {row.paper}")
         for name, knob in row.knobs.items():
-            typer.echo(f"    {name}={knob.default}: {knob.help}")
+            span = "" if knob.range is None else f", {knob.range[0]} to {knob.range[1]}"
+            typer.echo(f"    {name}={knob.default}{span}: {knob.help}")
 
 
 @app.command()
@@ -213,6 +230,16 @@ def serve(
     from dashboard.app import serve as start  # here, so that every other command starts without gradio
 
     start(host=host, port=port, inbrowser=browser, checkpoints=checkpoints)
+
+
+def _watched(progress: tqdm, steps: Iterator[Step]) -> Attribution:
+    """The last step's attribution; the bar moves by one photo, in as many parts as there are steps."""
+    before, step = progress.n, None
+    for step in steps:
+        progress.n = before + step.share
+        progress.refresh()
+    assert step is not None
+    return step.attribution
 
 
 def _knobs(pairs: list[str]) -> dict[str, Any]:

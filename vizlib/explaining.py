@@ -294,7 +294,7 @@ def _gradients(model: Model, run: Run, score: Score, needs: Needs) -> dict[str, 
 
 
 def _local_gradients(model: Model, run: Run, score: Score) -> dict[str, Tensor]:
-    """Each block's attention and the score of that block's mean token, as LeGrad wants them; no other block is passed."""
+    """How each block's attention moves the score of that block's mean token (LeGrad); no other block is passed."""
     assert model.family is not None
     assert model.family.classify is not None
     found = {}

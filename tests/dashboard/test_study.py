@@ -45,11 +45,11 @@ def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkey
     assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
 
-def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name):
+def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few_passes):
     model = vizlib.load(name)
     for method in vizlib.methods(model):
-        ours = study.explanation(cheetah, name, 4, method)
-        theirs = vizlib.explain(model, cheetah, method=method, target=4)
+        ours = study.explanation(cheetah, name, 4, method, few_passes(method))
+        theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
         assert torch.allclose(ours.heat, theirs.heat, rtol=1e-4, atol=1e-7), method
         assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
 

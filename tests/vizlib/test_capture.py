@@ -285,18 +285,19 @@ def test_a_layer_that_does_not_run_is_named():
     assert_untouched(module, state(module))
 
 
-def explanations(model, target=1):
-    found = {name: vizlib.explain(model, photo(40, 56), name, target) for name in vizlib.methods(model)}
+def explanations(model, few_passes, target=1):
+    names = vizlib.methods(model)
+    found = {name: vizlib.explain(model, photo(40, 56), name, target, **few_passes(name)) for name in names}
     return {name: one.heat for name, one in found.items()}
 
 
 @pytest.mark.parametrize("build", [lambda: timm.create_model("resnet18", num_classes=5).eval(), lambda: timm_vit(64)])
-def test_a_frozen_network_gives_the_same_maps_and_stays_frozen(build):
+def test_a_frozen_network_gives_the_same_maps_and_stays_frozen(build, few_passes):
     module = build()
-    usual = explanations(wrapped(module, 64, 64))
+    usual = explanations(wrapped(module, 64, 64), few_passes)
     module.requires_grad_(False)
     before = state(module)
-    frozen = explanations(wrapped(module, 64, 64))
+    frozen = explanations(wrapped(module, 64, 64), few_passes)
     assert_untouched(module, before)
     assert not any(before["requires_grad"])
     assert list(frozen) == list(usual)
@@ -306,11 +307,11 @@ def test_a_frozen_network_gives_the_same_maps_and_stays_frozen(build):
 
 
 @pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
-def test_a_caller_who_switched_gradients_off_gets_the_same_maps(switch):
+def test_a_caller_who_switched_gradients_off_gets_the_same_maps(switch, few_passes):
     for module in (timm.create_model("resnet18", num_classes=5).eval(), timm_vit()):
-        usual = explanations(wrapped(module, 32, 32))
+        usual = explanations(wrapped(module, 32, 32), few_passes)
         with switch():
-            inside = explanations(wrapped(module, 32, 32))
+            inside = explanations(wrapped(module, 32, 32), few_passes)
             shared = vizlib.run_for_all(wrapped(module, 32, 32), photo(40, 56))
             again = vizlib.explain_all(wrapped(module, 32, 32), target=1, run=shared)
         for name, heat in usual.items():
@@ -689,7 +690,7 @@ class Trains(nn.Module):
         return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
 
 
-def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_training():
+def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_training(few_passes):
     for build in (
         lambda: timm.create_model("resnet18", num_classes=5, drop_rate=0.5),
         lambda: timm.create_model(
@@ -706,8 +707,9 @@ def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_trainin
         assert vizlib.methods(model) == vizlib.methods(expected_model)
         assert model.predict(photo(32, 32)) == expected_model.predict(photo(32, 32))
         for name in vizlib.methods(model):
-            found = vizlib.explain(model, photo(32, 32), name, target=1)
-            expected = vizlib.explain(expected_model, photo(32, 32), name, target=1)
+            few = few_passes(name)
+            found = vizlib.explain(model, photo(32, 32), name, target=1, **few)
+            expected = vizlib.explain(expected_model, photo(32, 32), name, target=1, **few)
             assert torch.equal(found.heat, expected.heat), name
             said = set(found.notes) - set(expected.notes)
             assert len(said) == 1

@@ -15,9 +15,9 @@ from vizlib.methods.gradient import CHANNELS, over_channels
 from vizlib.methods.trials import BUDGET, SEED, numbers
 from vizlib.passes import Passes
 
-# The gradient changes fastest where the way begins, so the points stand closer there: share t of them lie below t ** 1.6
-# of the way. With 40 such points the map is as near to the integral as with 50 of Gauss and Legendre's, whose high order
-# is wasted on a gradient that jumps at every ReLU.
+# The gradient changes fastest where the way begins, so the points stand closer there: a share t of them lies below
+# t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
+# wasted on a gradient that jumps at every ReLU.
 CROWDING = 1.6
 PRECISION = Knob(
     "float32",

@@ -8,10 +8,9 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from vizlib.errors import MethodError
 from vizlib.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
 from vizlib.methods.baselines import BASELINE, baseline_of
 from vizlib.methods.cam import LAYER, RELU, has_places, layer_of
@@ -94,6 +93,8 @@ def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int
     image = evidence.run.image.detach()
     activation = evidence.places(layer_of(evidence.model, knobs)).activation
     heard = _heard(activation)
+    if not len(heard):
+        yield _unheard(activation)
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         return image * channel_masks(activation[heard[places]], evidence.model.preprocessing.input_size).unsqueeze(1)
@@ -109,6 +110,8 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
     layer = layer_of(evidence.model, knobs)
     places, output = evidence.places(layer), evidence.run.activations[layer].detach()
     heard = _heard(places.activation, silent=0.0)
+    if not len(heard):
+        yield _unheard(places.activation)
     axis = evidence.model.channel_axis(output)
 
     def make(numbers: Int[Tensor, " n"]) -> Tensor:
@@ -127,10 +130,12 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
 def _heard(activation: Float[Tensor, "channels rows columns"], silent: float | None = None) -> Int[Tensor, " heard"]:
     """The channels that can matter: not those that are `silent` everywhere, or the same everywhere if left out."""
     first = activation[:, :1, :1] if silent is None else silent
-    heard: Bool[Tensor, " channels"] = (activation != first).flatten(1).any(1)
-    if not heard.any():
-        raise MethodError("no channel of this layer says anything about this photo; choose another layer")
-    return heard.nonzero().flatten()
+    return (activation != first).flatten(1).any(1).nonzero().flatten()
+
+
+def _unheard(activation: Float[Tensor, "channels rows columns"]) -> Partial:
+    note = "No channel of this layer tells one place from another; choose an earlier layer."
+    return Partial(torch.zeros_like(activation[0]), 1, 1, (note,))
 
 
 def _layer_without_gradient(model, knobs) -> Needs:

@@ -55,6 +55,8 @@ def trials(
     With `layer` they are outputs of that layer, and only what follows it is computed. They come in shuffled order, so
     that the first ones already stand for all.
     """
+    if not total:
+        return
     order = torch.from_numpy(numbers(0).permutation(total))
     exact, notes = Passes(evidence.model, budget_mb=budget_mb), ()
     if precision == "auto" and has_bfloat16(evidence.model) and total > 2 * CHECKED:
