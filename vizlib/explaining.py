@@ -302,7 +302,7 @@ def _local_gradients(model: Model, run: Run, score: Score) -> dict[str, Tensor]:
         weights = {name: one for name, one in run.attention.items() if name.startswith(f"{layer}.")}
         with torch.inference_mode(False), torch.enable_grad():
             logits = model.family.classify(model.evaluated(), run.activations[layer].mean(1))
-        found |= zip(weights, gradients(score(logits).sum(), list(weights.values())), strict=True)
+            found |= zip(weights, gradients(score(logits).sum(), list(weights.values())), strict=True)
     return found
 
 

@@ -161,7 +161,7 @@ class Model:
         """
         module = self.evaluated()
         with self.plain_errors(), torch.inference_mode(False), torch.enable_grad():
-            images = images.detach().requires_grad_()
+            images = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
             with watch(module, layers, attention=attention) as seen:
                 logits = self._logits(module, images)
         return images, logits, seen

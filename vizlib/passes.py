@@ -64,7 +64,7 @@ class Passes:
             images, logits, _ = self.model.see(_channels_last(images))
             with torch.inference_mode(False), torch.enable_grad():
                 scores = score(_full(logits))
-        (found,) = gradients(scores.sum(), [images], keep=False)
+                (found,) = gradients(scores.sum(), [images], keep=False)
         return scores.detach(), found
 
     def batch(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
