@@ -1,4 +1,4 @@
-"""The same from a shell: `vizlib explain PHOTO`, `predict`, `models`, `layers`, `methods`, `serve`."""
+"""The same from a shell: `vizlib explain PHOTO`, `estimate`, `predict`, `models`, `layers`, `methods`, `serve`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from vizlib import kernels as kernels_of
 from vizlib import load
 from vizlib import models as known_models
 from vizlib.errors import MethodError, VizlibError
-from vizlib.explaining import estimate, explain_all, explain_stream
+from vizlib.explaining import estimate as seconds_of
+from vizlib.explaining import explain_all, explain_stream
 from vizlib.images import open_image
 from vizlib.methods.registry import METHODS
 from vizlib.methods.registry import methods as fitting
@@ -67,7 +68,9 @@ def explain(
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="The class to explain; the likeliest if left out.")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="Why the target and not this class.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Why the target and not this class; runner-up is the next likeliest.")
+    ] = None,
     knob: Annotated[
         list[str] | None, typer.Option("--knob", "-k", metavar="NAME=VALUE", help="A knob of the method.")
     ] = None,
@@ -103,8 +106,8 @@ def explain(
             typer.echo(f"  {note}")
 
 
-@app.command("estimate")
-def how_long(
+@app.command()
+def estimate(
     method: Annotated[str, typer.Option("--method", "-x", help="A name `vizlib methods` lists.")],
     model: ModelName = DEFAULT_MODEL,
     knob: Annotated[
@@ -115,7 +118,7 @@ def how_long(
 ) -> None:
     """Say about how many seconds a method takes on this machine, from a short probe."""
     network = load(model, architecture=architecture, checkpoints=checkpoints)
-    typer.echo(f"about {estimate(network, method, **_knobs(knob or [])):.1f} s a photo")
+    typer.echo(f"about {seconds_of(network, method, **_knobs(knob or [])):.1f} s a photo")
 
 
 @app.command()

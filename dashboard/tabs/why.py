@@ -16,6 +16,7 @@ from dashboard.shared import Selection, Shared
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, alternative, caption, lead, verdict
 from vizlib import render
+from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
 
 TITLE = "Why"
@@ -48,9 +49,15 @@ def strip(study: Study, photo: Image.Image, selection: Selection, shown: vizlib.
         signed = answer is not None and answer.signed
         limits = (0.0, 1.0) if values is None else render.limits_of(values, signed=signed)
         smooth = not METHODS[name].patches
-        items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=METHODS[name].means))
+        items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     return thumbs(items, shown.method, label="Methods", heading=HEADING, photo=photo, geometry=geometry)
+
+
+def hint(name: str) -> str:
+    """What a method's picture means, and whether it takes long."""
+    row = METHODS[name]
+    return f"{row.means} It asks the network many times, which takes a while." if row.cost == MANY_PASSES else row.means
 
 
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.cli import app
 
-COMMANDS = ("explain", "predict", "models", "layers", "methods", "kernels", "serve")
+COMMANDS = ("explain", "estimate", "predict", "models", "layers", "methods", "kernels", "serve")
 
 
 def shell(*words) -> str:
@@ -112,3 +112,43 @@ def test_a_mistake_is_one_sentence_and_code_2(folder, photo):
     assert "--architecture" in mistake("predict", photo, "--model", folder / "other.pth")
     (folder / "lightning.ckpt").write_bytes(b"weights")
     assert "lightning.ckpt is no weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
+
+
+def test_an_estimate_is_in_seconds_and_a_wrong_knob_is_one_sentence(folder):
+    there = ("--checkpoints", folder, "--model", "mine")
+    told = shell("estimate", "-x", "rise", "-k", "masks=32", *there)
+    assert float(told.removeprefix("about ").removesuffix(" s a photo\n")) > 0
+    assert "a whole number from 16 to 20000 for masks, not 3" in mistake(
+        "estimate", "-x", "rise", "-k", "masks=3", *there
+    )
+
+
+def test_methods_say_what_they_cost_and_how_far_a_knob_goes(folder):
+    told = shell("methods")
+    assert "rise (many passes)" in told
+    assert "saliency (one pass)" in told
+    assert "masks=1000, 16 to 20000: how many random masks" in told
+
+
+def test_a_method_of_many_passes_is_explained_and_saved_like_any_other(folder, photo):
+    words = (
+        "-m",
+        "mine",
+        "--checkpoints",
+        folder,
+        "-x",
+        "rise",
+        "-k",
+        "masks=20",
+        "-o",
+        folder,
+        "--as",
+        "json",
+        "--json",
+    )
+    (answer,) = json.loads(shell("explain", photo, *words))
+    saved = json.loads((folder / "photo.rise.json").read_text())
+    model = vizlib.load("mine", checkpoints=folder)
+    expected = vizlib.explain(model, photo, "rise", masks=20)
+    assert answer["knobs"]["masks"] == 20
+    assert torch.allclose(torch.tensor(saved["values"]), expected.heat, rtol=1e-4)

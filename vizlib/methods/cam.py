@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs
+from vizlib.methods.places import Places
+from vizlib.methods.spectral import first_component
 from vizlib.model import Model
 
 LAYER = Knob(
@@ -12,7 +18,7 @@ LAYER = Knob(
 )
 RELU = Knob(
     None,
-    "keep only what speaks for the class, as the paper does; left out, yes, unless two classes are compared",
+    "keep only what speaks for the class, as Grad-CAM does; left out, yes, unless two classes are compared",
     (True, False),
 )
 
@@ -29,26 +35,142 @@ def has_places(model: Model) -> str | None:
     return None if model.cam_layer else "no layer of this model has an output with places in it"
 
 
-def _grad_cam(evidence: Evidence, *, relu: bool, **knobs) -> Tensor:
-    places = evidence.places(layer_of(evidence.model, knobs))
-    heat = places.weighted(places.gradient.mean((1, 2)))  # the paper's alpha: how much each channel matters
-    return heat.clamp(min=0) if relu else heat
+# -------------------------------------------------------------------- one value a place, each from its paper's formula
+
+
+def _grad_cam(places: Places) -> Tensor:
+    return places.slopes.mean(1) @ places.firing  # the paper's alpha: how much each channel matters
+
+
+def _grad_cam_plus_plus(places: Places) -> Tensor:
+    # Equation 19's alpha times the gradient is, where that is positive, gradient / (2 + sum of the channel * gradient).
+    # The paper explains exp(score): that factor of all channels is positive, and left out.
+    below = torch.addcmul(places.rises.new_full((), 2), places.rises, places.sums[:, None])
+    weights = torch.div(places.rises, below).sum(1)
+    if not weights.isfinite().all():  # a channel whose sum is negative can make the lower side 0: no alpha there
+        weights = (places.rises / below).masked_fill_(below == 0, 0).sum(1)
+    return weights @ places.firing
+
+
+def _hires_cam(places: Places) -> Tensor:
+    return places.contributions
+
+
+def _layer_cam(places: Places) -> Tensor:
+    return (places.rises * places.firing).sum(0)
+
+
+def _xgrad_cam(places: Places) -> Tensor:
+    weights = places.product.sum(1) / places.sums  # equation 8
+    return weights.masked_fill_(places.sums == 0, 0) @ places.firing
+
+
+def _eigen_cam(places: Places) -> Tensor:
+    found = first_component(places.firing)
+    return found * _sign(found.sum())
+
+
+def _eigen_grad_cam(places: Places) -> Tensor:
+    found = first_component(places.product)
+    return found * _sign(found @ places.contributions)
+
+
+def _normgrad(places: Places) -> Tensor:
+    return (places.firing.square().sum(0) * places.slopes.square().sum(0)).sqrt()
+
+
+def _sign(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    return torch.where(value < 0, -1.0, 1.0).to(value)
+
+
+# ------------------------------------------------------------------------------------------------------ their table
+
+
+def _row(
+    name: str,
+    values: Callable[[Places], Float[Tensor, " places"]],
+    *,
+    relu: bool = True,
+    gradient: bool = True,
+    **words: str,
+) -> Method:
+    """One class activation map: all of them have the same needs, and are drawn at any layer."""
+
+    def heat(evidence: Evidence, *, relu: bool = False, **knobs) -> Tensor:
+        places = evidence.places(layer_of(evidence.model, knobs))
+        found = places.laid_out(values(places))
+        return found.clamp(min=0) if relu else found
+
+    return Method(
+        name=name,
+        needs=lambda model, knobs: Needs(layers=(layer_of(model, knobs),), layer_gradients=gradient),
+        heat=heat,
+        fits=has_places,
+        knobs={"layer": LAYER, **({"relu": RELU} if relu else {}), **({"score": SCORE} if gradient else {})},
+        of_class=gradient,
+        everywhere=True,
+        **words,
+    )
 
 
 METHODS = (
-    Method(
-        name="grad-cam",
+    _row(
+        "grad-cam",
+        _grad_cam,
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
         means="Warm places are where the channels that speak for this class fire together.",
         means_not="It is as coarse as the layer it is read from, and shows evidence for the class, not against it.",
-        needs=lambda model, knobs: Needs(layers=(layer_of(model, knobs),)),
-        heat=_grad_cam,
-        fits=has_places,
-        knobs={
-            "layer": LAYER,
-            "relu": RELU,
-            "score": SCORE,
-        },
-        everywhere=True,
+    ),
+    _row(
+        "grad-cam++",
+        _grad_cam_plus_plus,
+        paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++, WACV 2018",
+        means="Warm places are where channels fire that speak for this class somewhere; small objects count in full.",
+        means_not="What channels say against the class is left out, and where values are negative weights can explode.",
+    ),
+    _row(
+        "hires-cam",
+        _hires_cam,
+        paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
+        means="Each place's own contribution to the score, to first order: all its channels, each by its own gradient.",
+        means_not="It is exact only where the rest of the network is linear, as after a ResNet's last stage.",
+    ),
+    _row(
+        "layer-cam",
+        _layer_cam,
+        paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM, IEEE Transactions on Image Processing 2021",
+        means="Warm places are where channels fire whose rise just there would raise the score; it suits early layers.",
+        means_not="A channel that speaks against the class in a place takes nothing away from it there.",
+    ),
+    _row(
+        "xgrad-cam",
+        _xgrad_cam,
+        paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
+        means="Warm places are where channels fire, each weighted so that all of them together add up to the score.",
+        means_not="A channel whose values nearly cancel is weighted wildly, as happens in transformers.",
+    ),
+    _row(
+        "eigen-cam",
+        _eigen_cam,
+        relu=False,
+        gradient=False,
+        paper="Muhammad, Yeasin: Eigen-CAM, IJCNN 2020",
+        means="Bright places show the pattern of channels that is strongest in this layer, whatever the class.",
+        means_not="It knows no class, and the strongest pattern can be the background as well as the object.",
+    ),
+    _row(
+        "eigen-grad-cam",
+        _eigen_grad_cam,
+        paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
+        means="Warm places show the strongest pattern among the contributions to the score: HiResCAM, less noisy.",
+        means_not="It is one pattern of many: evidence that comes about in other channels is left out.",
+    ),
+    _row(
+        "normgrad",
+        _normgrad,
+        relu=False,
+        paper="Rebuffi, Fong, Ji, Vedaldi: There and Back Again, CVPR 2020",
+        means="Bright places are where the layer both fires strongly and has a strong effect on the score.",
+        means_not="It does not say whether a place speaks for the class or against it, only how much it matters.",
     ),
 )

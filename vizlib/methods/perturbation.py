@@ -120,9 +120,10 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
         return outputs
 
     whole = evidence.score(evidence.run.logits.detach())
+    size = whole.abs().clamp(min=torch.finfo(whole.dtype).tiny)  # of a class against itself the score is 0
     weights = places.activation.new_zeros(len(places.activation))
     for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb, layer=layer):
-        weights[heard[found.places]] = ((whole - found.scores) / whole.abs()).to(weights)
+        weights[heard[found.places]] = ((whole - found.scores) / size).to(weights)
         heat = places.weighted(weights)
         yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,18 +27,42 @@ class Places:
         return self.slope
 
     @cached_property
-    def product(self) -> Float[Tensor, "channels rows columns"]:
+    def firing(self) -> Float[Tensor, "channels places"]:
+        """The activation with its places in a row."""
+        return _in_a_row(self.activation)
+
+    @cached_property
+    def slopes(self) -> Float[Tensor, "channels places"]:
+        """The gradient with its places in a row."""
+        return _in_a_row(self.gradient)
+
+    @cached_property
+    def rises(self) -> Float[Tensor, "channels places"]:
+        """The gradient where it is positive, else 0."""
+        return self.slopes.clamp(min=0)
+
+    @cached_property
+    def product(self) -> Float[Tensor, "channels places"]:
         """Activation times gradient: what each channel contributes in each place, to first order."""
-        return self.activation * self.gradient
+        return self.firing * self.slopes
+
+    @cached_property
+    def contributions(self) -> Float[Tensor, " places"]:
+        """What all channels together contribute in each place."""
+        return self.product.sum(0)
 
     @cached_property
     def sums(self) -> Float[Tensor, " channels"]:
         """Each channel's sum over all places."""
-        return self.activation.sum((1, 2))
+        return self.firing.sum(1)
+
+    def laid_out(self, values: Float[Tensor, " places"]) -> Float[Tensor, "rows columns"]:
+        """One value a place, as a map."""
+        return values.unflatten(0, self.activation.shape[1:])
 
     def weighted(self, weights: Float[Tensor, " channels"]) -> Float[Tensor, "rows columns"]:
         """The sum of the channels, each with its weight."""
-        return (weights @ self.activation.flatten(1)).unflatten(0, self.activation.shape[1:])
+        return self.laid_out(weights.to(self.firing) @ self.firing)
 
 
 def places_of(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> Places:
@@ -48,3 +73,8 @@ def places_of(layer: str, activation: Tensor, gradient: Tensor | None, model: Mo
         stages = f"use one of {', '.join(model.stages)}"
         raise MethodError(f"the output of {layer} has shape {shape}, with no places in it; {stages}")
     return Places(picture, None if gradient is None else model.picture(gradient))
+
+
+def _in_a_row(picture: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "channels places"]:
+    """In single precision at least: half of it is too coarse to sum thousands of places, or to square a gradient."""
+    return picture.flatten(1).to(torch.promote_types(picture.dtype, torch.float32))
