@@ -49,6 +49,8 @@ class Teacher(nn.Module):
         if weights:
             self.model.load_state_dict(load_file(weights))
         self.model.requires_grad_(False)
+        if "classes" in kinds and max(self.classes, default=0) >= self.model.num_classes:
+            raise SystemExit(f"{name} has {self.model.num_classes} classes; the student's are among ImageNet's 1,000")
         self.spares = nn.ModuleDict()  # what learns with the student and is thrown away afterwards
         if "logits" in kinds:
             self.spares["logits"] = nn.Linear(student.num_features, self.model.num_classes)

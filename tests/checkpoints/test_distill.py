@@ -106,6 +106,33 @@ def test_a_teacher_of_logits_is_shown_small_photos_enlarged(weights):
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
+def test_classes_are_how_the_teacher_decides_among_the_students_own(weights, name):
+    from distill import Teacher
+    from imagenette import IMAGENET, LABELS
+    from timm.data import ImageNetInfo
+
+    names = ImageNetInfo()
+    assert [names.index_to_label_name(place) for place in IMAGENET] == list(LABELS)
+    sized = {"dynamic_img_size": True} if "vit" in name else {}
+    student = timm.create_model(name, num_classes=10, **sized).eval()
+    teacher = Teacher("test_vit", weights, ("classes",), student, SIZE, IMAGENET)
+    images = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    logits, apart = teacher(student, images, 0.0)
+    among = torch.stack([teacher.model(images)[:, place] for place in IMAGENET], 1)
+    assert apart.item() == pytest.approx(divergence(student(images), among).item(), rel=1e-4)
+    assert torch.allclose(logits, student(images), atol=1e-6)
+
+
+def test_a_teacher_that_does_not_know_the_students_classes_is_refused(tmp_path):
+    from distill import Teacher
+
+    save_file(timm.create_model("test_vit", num_classes=1000).state_dict(), tmp_path / "t.safetensors")
+    student = timm.create_model("resnet18", num_classes=10)
+    with pytest.raises(SystemExit, match="has 1000 classes; the student's are among"):
+        Teacher("test_vit", str(tmp_path / "t.safetensors"), ("classes",), student, SIZE, [1000])
+
+
 def test_patches_are_what_the_teachers_last_block_reads_place_by_place(weights):
     from distill import Teacher
 
