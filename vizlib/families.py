@@ -7,12 +7,15 @@ gets every method that needs no more than its layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import timm.models.resnet
+import timm.models.swin_transformer
+import timm.models.swin_transformer_v2
 import timm.models.vision_transformer
 import torchvision.models.resnet
+import torchvision.models.swin_transformer
 import torchvision.models.vision_transformer
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,9 +51,13 @@ class Family:
     stages: Callable[[nn.Module], tuple[str, ...]]  # layers whose output is a picture, shallow to deep
     cam_layer: Callable[[nn.Module], str]  # the deepest layer whose places still carry gradient
     first_kernels: Callable[[nn.Module], str]  # the convolution that reads the pixels
+    # Where a layer normalisation follows `cam_layer`, its output: it takes the length out of each place, so before it
+    # activation times gradient adds up to 0 over the channels, and rounding is all that is left.
+    normed_layer: Callable[[nn.Module], str] | None = None
     tokens: Callable[[nn.Module, Size], Tokens] | None = None
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
     classify: Callable[[nn.Module, Tensor], Tensor] | None = None  # tokens "n width" -> the logits it gives each
+    grids: Callable[[nn.Module, Size], Collection[Size]] | None = None  # sizes of its stages, if channels come last
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
@@ -81,6 +88,14 @@ def _timm_vit_cam_layer(module) -> str:
     # A classifier that reads only the class token leaves the last block's patch tokens with a gradient of exactly 0.
     last = len(module.blocks) - 1
     return f"blocks.{last - 1 if module.global_pool == 'token' and last else last}"
+
+
+def _timm_vit_normed_layer(module) -> str:
+    if module.global_pool == "token":
+        last = len(module.blocks) - 1
+        first_in_block = isinstance(module.blocks[last], timm.models.vision_transformer.Block)  # others norm elsewhere
+        return f"blocks.{last}.norm1" if first_in_block else _timm_vit_cam_layer(module)
+    return _timm_vit_cam_layer(module) if isinstance(module.norm, nn.Identity) else "norm"
 
 
 def _timm_vit_classify(module, tokens: Tensor) -> Tensor:
@@ -114,6 +129,32 @@ def _torchvision_vit_position(module) -> tuple[Tensor, Size]:
     return module.encoder.pos_embedding[0, 1:].detach(), (side, side)
 
 
+def _timm_swin_stages(module) -> tuple[str, ...]:
+    return tuple(f"layers.{i}" for i in range(len(module.layers)))
+
+
+def _timm_swin_grids(module, size: Size) -> list[Size]:
+    return _merged(module.patch_embed.dynamic_feat_size(size), len(_timm_swin_stages(module)))
+
+
+def _torchvision_swin_stages(module) -> tuple[str, ...]:
+    return tuple(f"features.{i}" for i in range(1, len(module.features), 2))  # before each, patches are made or merged
+
+
+def _torchvision_swin_grids(module, size: Size) -> list[Size]:
+    rows, columns = (side // step for side, step in zip(size, module.features[0][0].stride, strict=True))
+    return _merged((rows, columns), len(_torchvision_swin_stages(module)))
+
+
+def _merged(grid: Size, stages: int) -> list[Size]:
+    """The places of each stage, where 2 × 2 patches are merged from one to the next; an odd side is padded."""
+    grids = [grid]
+    while len(grids) < stages:
+        rows, columns = grids[-1]
+        grids.append(((rows + 1) // 2, (columns + 1) // 2))
+    return grids
+
+
 FAMILIES = (
     Family(
         name="ResNet",
@@ -127,6 +168,7 @@ FAMILIES = (
         recognises=lambda module: isinstance(module, timm.models.vision_transformer.VisionTransformer),
         stages=_timm_vit_stages,
         cam_layer=_timm_vit_cam_layer,
+        normed_layer=_timm_vit_normed_layer,
         first_kernels=lambda module: _first_convolution(module, "patch_embed"),
         tokens=_timm_vit_tokens,
         position_embedding=_timm_vit_position,
@@ -137,10 +179,31 @@ FAMILIES = (
         recognises=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
         stages=_torchvision_vit_stages,
         cam_layer=lambda module: _torchvision_vit_stages(module)[-2:][0],  # its classifier reads the class token only
+        normed_layer=lambda module: f"{_torchvision_vit_stages(module)[-1]}.ln_1",
         first_kernels=lambda module: "conv_proj",
         tokens=_torchvision_vit_tokens,
         position_embedding=_torchvision_vit_position,
         classify=_torchvision_vit_classify,
+    ),
+    Family(
+        name="Swin",
+        recognises=lambda module: isinstance(
+            module, (timm.models.swin_transformer.SwinTransformer, timm.models.swin_transformer_v2.SwinTransformerV2)
+        ),
+        stages=_timm_swin_stages,
+        cam_layer=lambda module: _timm_swin_stages(module)[-1],
+        normed_layer=lambda module: "norm",
+        first_kernels=lambda module: _first_convolution(module, "patch_embed"),
+        grids=_timm_swin_grids,
+    ),
+    Family(
+        name="Swin (torchvision)",
+        recognises=lambda module: isinstance(module, torchvision.models.swin_transformer.SwinTransformer),
+        stages=_torchvision_swin_stages,
+        cam_layer=lambda module: _torchvision_swin_stages(module)[-1],
+        normed_layer=lambda module: "norm",
+        first_kernels=lambda module: _first_convolution(module, "features"),
+        grids=_torchvision_swin_grids,
     ),
 )
 
@@ -150,12 +213,19 @@ def family_of(module: nn.Module) -> Family | None:
     return next((family for family in FAMILIES if family.recognises(module)), None)
 
 
-def as_picture(activation: Tensor, tokens: Tokens | None) -> Float[Tensor, "channels rows columns"] | None:
+def as_picture(
+    activation: Tensor, tokens: Tokens | None, grids: Collection[Size] = ()
+) -> Float[Tensor, "channels rows columns"] | None:
     """A layer's output laid out as pictures, one a channel; patch tokens go back to their places in the photo.
 
-    `None` for an output that has no places, such as pooled features or logits.
+    `grids` are a family's whose channels come last. `None` for an output that has no places, such as pooled features or
+    logits, or that is cut into windows.
     """
-    if activation.ndim == 4:
+    if activation.ndim == 4 and len(activation) == 1:
+        if grids:  # other sizes are attention scores, or windows, of which a small stage has a single one
+            if channel_axis(activation, grids) == -1:
+                return activation[0].movedim(-1, 0)
+            return activation[0] if tuple(activation.shape[2:]) in grids else None
         # A transformer's queries and keys have four axes too; a picture of it has a whole number of places a patch.
         (rows, over), (columns, beside) = map(divmod, activation.shape[-2:], tokens.grid if tokens else (1, 1))
         return activation[0] if not over and not beside and (tokens is None or rows == columns > 0) else None
@@ -165,3 +235,11 @@ def as_picture(activation: Tensor, tokens: Tokens | None) -> Float[Tensor, "chan
         if extra in (0, tokens.prefix):  # the patch embedding's output has no prefix tokens yet
             return activation[0, extra:].T.unflatten(1, (rows, columns))  # (tokens, c) -> (c, rows, columns)
     return None
+
+
+def channel_axis(activation: Tensor, grids: Collection[Size] = ()) -> int:
+    """Along which axis of a layer's output its channels lie.
+
+    Where a shape can be read both ways, as 8 × 8 × 8 can, a family with `grids` has them last.
+    """
+    return 1 if activation.ndim == 4 and tuple(activation.shape[1:3]) not in grids else -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import SupportsIndex
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vizlib.capture import Recording, evaluation_twin, watch
 from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
 from vizlib.familiarity import Familiarity
-from vizlib.families import Family, Tokens, as_picture
+from vizlib.families import Family, Size, Tokens, as_picture, channel_axis
 from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
 from vizlib.preprocessing import Preprocessing
@@ -69,11 +69,17 @@ class Model:
 
     def picture(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
         """A layer's output laid out as pictures, one a channel; `None` for one that has no places."""
-        return as_picture(activation, self.tokens)
+        return as_picture(activation, self.tokens, self._grids)
 
     def channel_axis(self, activation: Tensor) -> int:
         """Along which axis of a layer's output its channels lie."""
-        return 1 if activation.ndim == 4 else -1
+        return channel_axis(activation, self._grids)
+
+    @cached_property
+    def _grids(self) -> Collection[Size]:
+        """The places of the stages of a family whose channels come last; empty for all others."""
+        grids = self.family and self.family.grids
+        return grids(self.module, self.preprocessing.input_size) if grids else ()
 
     @cached_property
     def tokens(self) -> Tokens | None:

@@ -41,8 +41,8 @@ class Run:
     gradient flows.
     """
 
-    image: Float[Tensor, "1 3 h w"]  # normalised model input, on the graph
-    logits: Float[Tensor, "1 classes"]
+    image: Float[Tensor, "n 3 h w"]  # normalised model input, on the graph; n is 1 but inside `explain` of a list
+    logits: Float[Tensor, "n classes"]
     activations: Mapping[str, Tensor]  # PyTorch's own dotted layer name -> output, on the graph
     attention: Mapping[
         str, Float[Tensor, "windows heads query key"]

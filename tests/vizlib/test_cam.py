@@ -256,9 +256,23 @@ def test_a_layer_without_places_is_refused_and_those_that_have_some_are_named():
         vizlib.explain(model, photo(), "grad-cam", layer="layer44")
 
 
+class Inside(nn.Module):
+    """A transformer of a known family, where nobody finds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = timm.models.SwinTransformer(
+            64, 4, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=5
+        )
+
+    def forward(self, x):
+        return self.body(x)
+
+
 def test_an_unknown_transformer_is_not_given_its_attention_scores_as_a_picture():
-    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5).eval()
-    model = vizlib.wrap(swin)
+    model = vizlib.wrap(Inside().eval(), preprocessing=PREPROCESSING)
+    assert model.family is None
     assert model.attention_layers, "or the guard is not what is tried here"
+    assert model.stages == ()
     assert "grad-cam" not in vizlib.methods(model)
     assert "saliency" in vizlib.methods(model)

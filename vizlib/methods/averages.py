@@ -78,8 +78,8 @@ def _integrated_gradients(evidence: Evidence, *, steps: int, baseline: str, seed
         sums += (weights[places].to(found)[:, None, None, None] * found).sum(0, keepdim=True)
         heat = ((image - start) * sums / weighed)[0].sum(0)
         if done == total:
-            gap = ((heat.sum() - change) / change.abs()).item()
-            notes += (f"The map sums to {heat.sum():.3f}; the score rose by {change.item():.3f}: a gap of {gap:.1%}.",)
+            gap = f": a gap of {((heat.sum() - change) / change.abs()).item():.1%}" if change else ""
+            notes += (f"The map sums to {heat.sum():.3f}; the score rose by {change.item():.3f}{gap}.",)
         yield Partial(heat, done, total, notes)
 
 

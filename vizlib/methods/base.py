@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from jaxtyping import Float
@@ -37,15 +38,27 @@ class Knob:
         """The values a menu shows for this model."""
         return self.choices(model) if callable(self.choices) else self.choices
 
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are taken."""
+        return self.range is not None and all(isinstance(end, int) for end in self.range)
+
+    def plain(self, value: Any) -> Any:
+        """A value it takes, a number as Python's own."""
+        if self.range is None or value is self.default:
+            return value
+        return int(value) if self.whole else float(value)
+
     def refusal(self, value: Any, model: Model) -> str | None:
         """What this knob takes instead, where it does not take a value."""
         offered = self.offered(model)
-        if self.range is not None and value != self.default:
+        if value is self.default:
+            return None
+        if self.range is not None:
             low, high = self.range
-            whole = isinstance(low, int) and isinstance(high, int)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not low <= value <= high or (whole and value % 1):
-                return f"a {'whole ' * whole}number from {low} to {high}"
+            number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
+            if not number or not low <= value <= high or (self.whole and value % 1):
+                return f"a {'whole ' * self.whole}number from {low} to {high}"
         elif offered and not self.open and value not in offered:
             return ", ".join(map(repr, offered))
         return None
@@ -148,7 +161,7 @@ class Method:
             takes = self.knobs[name].refusal(value, model)
             if takes is not None:
                 raise MethodError(f"{self.name} takes {takes} for {name}, not {value!r}")
-        return {name: knobs.get(name, knob.default) for name, knob in self.knobs.items()}
+        return {name: knob.plain(knobs.get(name, knob.default)) for name, knob in self.knobs.items()}
 
 
 SCORE = Knob(

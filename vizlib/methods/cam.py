@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs
+from vizlib.methods.base import SCORE, Evidence, Knob, Method, Needs, Settings
 from vizlib.methods.places import Places
 from vizlib.methods.spectral import first_component
 from vizlib.model import Model
@@ -23,11 +23,17 @@ RELU = Knob(
 )
 
 
-def layer_of(model: Model, knobs) -> str:
+def layer_of(model: Model, knobs: Settings) -> str:
     """The layer the knobs ask for, or the model's own best."""
     name = knobs.get("layer") or model.cam_layer
     assert name is not None  # the method fits no model without such a layer
-    return name
+    return str(name)
+
+
+def normed_layer_of(model: Model, knobs: Settings) -> str:
+    """The same for methods that multiply each activation by its own gradient, which cancels before a normalisation."""
+    behind = model.family and model.family.normed_layer
+    return behind(model.module) if behind and not knobs.get("layer") else layer_of(model, knobs)
 
 
 def has_places(model: Model) -> str | None:
@@ -45,10 +51,10 @@ def _grad_cam(places: Places) -> Tensor:
 def _grad_cam_plus_plus(places: Places) -> Tensor:
     # Equation 19's alpha times the gradient is, where that is positive, gradient / (2 + sum of the channel * gradient).
     # The paper explains exp(score): that factor of all channels is positive, and left out.
-    below = torch.addcmul(places.rises.new_full((), 2), places.rises, places.sums[:, None])
-    weights = torch.div(places.rises, below).sum(1)
+    below = torch.mul(places.rises, places.sums[:, None]).add_(2)
+    weights = torch.div(places.rises, below, out=below).sum(1)
     if not weights.isfinite().all():  # a channel whose sum is negative can make the lower side 0: no alpha there
-        weights = (places.rises / below).masked_fill_(below == 0, 0).sum(1)
+        weights = below.masked_fill_(below.isposinf(), 0).sum(1)
     return weights @ places.firing
 
 
@@ -72,7 +78,8 @@ def _eigen_cam(places: Places) -> Tensor:
 
 def _eigen_grad_cam(places: Places) -> Tensor:
     found = first_component(places.product)
-    return found * _sign(found @ places.contributions)
+    alike = found @ places.contributions  # in units of its square: the sum of the channels' shares in the component
+    return found * _sign(torch.where(alike.abs() > 1e-2 * (found @ found), alike, found.sum()))
 
 
 def _normgrad(places: Places) -> Tensor:
@@ -90,26 +97,31 @@ def _row(
     name: str,
     values: Callable[[Places], Float[Tensor, " places"]],
     *,
-    relu: bool = True,
+    clips: bool = True,
     gradient: bool = True,
-    **words: str,
+    at: Callable[[Model, Settings], str] = layer_of,
+    paper: str,
+    means: str,
+    means_not: str,
 ) -> Method:
     """One class activation map: all of them have the same needs, and are drawn at any layer."""
 
     def heat(evidence: Evidence, *, relu: bool = False, **knobs) -> Tensor:
-        places = evidence.places(layer_of(evidence.model, knobs))
+        places = evidence.places(at(evidence.model, knobs))
         found = places.laid_out(values(places))
         return found.clamp(min=0) if relu else found
 
     return Method(
         name=name,
-        needs=lambda model, knobs: Needs(layers=(layer_of(model, knobs),), layer_gradients=gradient),
+        paper=paper,
+        means=means,
+        means_not=means_not,
+        needs=lambda model, knobs: Needs(layers=(at(model, knobs),), layer_gradients=gradient),
         heat=heat,
         fits=has_places,
-        knobs={"layer": LAYER, **({"relu": RELU} if relu else {}), **({"score": SCORE} if gradient else {})},
+        knobs={"layer": LAYER, **({"relu": RELU} if clips else {}), **({"score": SCORE} if gradient else {})},
         of_class=gradient,
         everywhere=True,
-        **words,
     )
 
 
@@ -131,9 +143,10 @@ METHODS = (
     _row(
         "hires-cam",
         _hires_cam,
+        at=normed_layer_of,
         paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
         means="Each place's own contribution to the score, to first order: all its channels, each by its own gradient.",
-        means_not="It is exact only where the rest of the network is linear, as after a ResNet's last stage.",
+        means_not="It is exact only where the rest is linear, and right before a layer normalisation it cancels out.",
     ),
     _row(
         "layer-cam",
@@ -145,14 +158,15 @@ METHODS = (
     _row(
         "xgrad-cam",
         _xgrad_cam,
+        at=normed_layer_of,
         paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
-        means="Warm places are where channels fire, each weighted so that all of them together add up to the score.",
+        means="Warm places are where channels fire, weighted so that the map adds up to the score, to first order.",
         means_not="A channel whose values nearly cancel is weighted wildly, as happens in transformers.",
     ),
     _row(
         "eigen-cam",
         _eigen_cam,
-        relu=False,
+        clips=False,
         gradient=False,
         paper="Muhammad, Yeasin: Eigen-CAM, IJCNN 2020",
         means="Bright places show the pattern of channels that is strongest in this layer, whatever the class.",
@@ -161,6 +175,7 @@ METHODS = (
     _row(
         "eigen-grad-cam",
         _eigen_grad_cam,
+        at=normed_layer_of,
         paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
         means="Warm places show the strongest pattern among the contributions to the score: HiResCAM, less noisy.",
         means_not="It is one pattern of many: evidence that comes about in other channels is left out.",
@@ -168,7 +183,7 @@ METHODS = (
     _row(
         "normgrad",
         _normgrad,
-        relu=False,
+        clips=False,
         paper="Rebuffi, Fong, Ji, Vedaldi: There and Back Again, CVPR 2020",
         means="Bright places are where the layer both fires strongly and has a strong effect on the score.",
         means_not="It does not say whether a place speaks for the class or against it, only how much it matters.",

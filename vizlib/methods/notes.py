@@ -20,7 +20,10 @@ def notes_on(
         notes.append("The map holds values that are not finite, so it cannot be trusted.")
     elif not heat.any():
         # Of a transformer's layer only the patches make the map: the class token's gradient may well be there.
-        pictures = {n: evidence.model.picture(g) for n, g in evidence.layer_gradients.items()}
+        read = {
+            n: evidence.layer_gradients.get(n) for n in method.needs(evidence.model, knobs).layers
+        }  # others may lie by
+        pictures = {n: evidence.model.picture(g) for n, g in read.items() if g is not None}
         zero = [name for name, gradient in pictures.items() if gradient is not None and not gradient.any()]
         if zero:
             notes.append(

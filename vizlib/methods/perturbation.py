@@ -70,13 +70,16 @@ def _rise(
     image = evidence.run.image.detach()
     size, total = evidence.model.preprocessing.input_size, int(masks)
 
+    drawn = image.new_zeros(0)  # the masks of the batch at hand
+
     def make(places: Int[Tensor, " n"]) -> Tensor:
-        return image * rise_masks(places, size, int(cells), share, int(seed)).to(image).unsqueeze(1)
+        nonlocal drawn
+        drawn = rise_masks(places, size, int(cells), share, int(seed)).to(image)
+        return image * drawn.unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)
     for found in trials(evidence, make, total, precision=precision, budget_mb=budget_mb):
-        kept = rise_masks(found.places, size, int(cells), share, int(seed)).to(heat)
-        heat += (found.scores.to(heat)[:, None, None] * kept).sum(0)
+        heat += torch.tensordot(found.scores.to(heat), drawn, 1)
         yield Partial(heat / (share * found.done), found.done, total, found.notes)
 
 
