@@ -171,8 +171,8 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
 
 
 @contextlib.contextmanager
-def substitute(module: nn.Module, layer: str, output: Tensor) -> Iterator[None]:
-    """Let a layer hand on another output than its own in this thread while the block runs.
+def substitute(module: nn.Module, layer: str, output: Callable[[], Tensor]) -> Iterator[None]:
+    """Let a layer hand on what `output` gives instead of its own output, in this thread while the block runs.
 
     The other may have another batch size: what follows then computes as many answers, and what came before ran once.
 
@@ -183,7 +183,7 @@ def substitute(module: nn.Module, layer: str, output: Tensor) -> Iterator[None]:
         raise _no_layer(layer, modules)
 
     def hook(_module, _inputs, own):
-        return _first_tensor(own)[1](output) if threading.get_ident() == owner else None
+        return _first_tensor(own)[1](output()) if threading.get_ident() == owner else None
 
     handle = modules[layer].register_forward_hook(hook)
     try:

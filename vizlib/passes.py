@@ -6,7 +6,6 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -28,10 +27,9 @@ WORK = {"cpu": 100e9, "cuda": 20e12}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a batch costs: bytes however many inputs it holds, then bytes and floating-point operations of each."""
+    """What a batch of one input costs: bytes and floating-point operations."""
 
-    fixed: int
-    each: int
+    memory: int
     flops: int
 
 
@@ -53,8 +51,7 @@ class Passes:
 
         The layers before run once and for one image only, to bring the pass to where the others begin.
         """
-        with self._autocast(), substitute(self.model.evaluated(), layer, outputs):
-            return _full(self.model.logits(_channels_last(image), answers=len(outputs)))
+        return self._onward(image, layer, lambda: outputs, len(outputs))
 
     def gradients(
         self, images: Float[Tensor, "n 3 h w"], score: Callable[[Tensor], Tensor]
@@ -74,35 +71,42 @@ class Passes:
         """
         cost = self._cost(gradient, image, layer)
         work = WORK.get(self._device().type, WORK["cpu"])
-        return max(1, min(int((self.budget - cost.fixed) / cost.each), int(work / cost.flops), LARGEST))
+        return max(1, min(int(self.budget / cost.memory), int(work / cost.flops), LARGEST))
 
     def _cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> Cost:
         key = gradient, layer, self.bfloat16
         if key not in self.model.costs:
-            one, two = (_metered(run) for run in self._probes(gradient, image, layer))
-            each, flops = max(two[0] - one[0], 1), max(two[1] - one[1], 1)
-            self.model.costs[key] = Cost(max(one[0] - each, 0), each, flops)
+            self.model.costs[key] = self._probe(gradient, image, layer)
         return self.model.costs[key]
 
-    def _probes(self, gradient: bool, image: Tensor | None, layer: str | None) -> list[Callable[[], object]]:
-        """A batch of one input and a batch of two."""
-        if image is not None and layer is not None:
-            output = self.model.see(image, [layer])[2].activations[layer].detach()
-            rest = (1,) * (output.ndim - 1)
-            return [partial(self.onward, image, layer, output.repeat(n, *rest)) for n in (1, 2)]
-        blank = torch.zeros(1, 3, *self.model.preprocessing.input_size).to(self.model.like())
-        run = partial(self.gradients, score=_first) if gradient else self.logits
-        return [partial(run, blank.repeat(n, 1, 1, 1)) for n in (1, 2)]
+    def _probe(self, gradient: bool, image: Tensor | None, layer: str | None) -> Cost:
+        """What a batch of one input costs, the input itself included; with `layer` only what follows it counts."""
+        with _Meter() as meter:
+            if image is not None and layer is not None:
+                own = self.model.see(image, [layer])[2].activations[layer].detach()
+
+                def output() -> Tensor:
+                    meter.restart()
+                    return own.clone()
+
+                self._onward(image, layer, output, 1)
+            else:
+                blank = self.model.like().new_zeros(1, 3, *self.model.preprocessing.input_size)
+                if gradient:
+                    self.gradients(blank, lambda logits: logits[:, 0])
+                else:
+                    self.logits(blank)
+        return Cost(max(meter.most, 1), max(meter.flops, 1))
+
+    def _onward(self, image: Tensor, layer: str, outputs: Callable[[], Tensor], count: int) -> Tensor:
+        with self._autocast(), substitute(self.model.evaluated(), layer, outputs):
+            return _full(self.model.logits(_channels_last(image), answers=count))
 
     def _device(self) -> torch.device:
         return self.model.like().device
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self._device().type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
-
-
-def _first(logits: Tensor) -> Tensor:
-    return logits[:, 0]
 
 
 def has_bfloat16(model: Model) -> bool:
@@ -131,8 +135,14 @@ class _Meter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._start = 0  # how often it was started: what is freed of an earlier time does not count
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at nothing."""
         self.alive = self.most = self.flops = 0
-        self._known: weakref.WeakSet = weakref.WeakSet()
+        self._start += 1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -151,14 +161,8 @@ class _Meter(TorchDispatchMode):
             size = storage.nbytes()
             self.alive += size
             self.most = max(self.most, self.alive)
-            weakref.finalize(storage, self._free, size)
+            weakref.finalize(storage, self._free, size, self._start)
 
-    def _free(self, size: int) -> None:
-        self.alive -= size
-
-
-def _metered(run: Callable[[], object]) -> tuple[int, int]:
-    """The most bytes that were alive at once while something ran, and its floating-point operations."""
-    with _Meter() as meter:
-        run()
-    return meter.most, meter.flops
+    def _free(self, size: int, start: int) -> None:
+        if start == self._start:
+            self.alive -= size

@@ -16,7 +16,7 @@ from torch import nn
 import vizlib
 from vizlib.capture import substitute
 from vizlib.methods import trials as engine
-from vizlib.passes import LARGEST, WORK, Cost, Passes, _metered, has_bfloat16
+from vizlib.passes import LARGEST, WORK, Cost, Passes, _Meter, has_bfloat16
 
 VIT = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 4}
 
@@ -123,7 +123,7 @@ def test_a_substitution_is_not_seen_by_another_thread(model):
         seen["logits"] = model.logits(image)
         seen["onward"] = Passes(model).onward(image, layer, 2 * outputs)
 
-    with substitute(model.module, layer, outputs):
+    with substitute(model.module, layer, lambda: outputs):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
@@ -141,7 +141,7 @@ def test_no_hook_outlives_an_exception(model):
     with pytest.raises(vizlib.ModelError, match="has no layer 'nowhere'"):
         Passes(model).onward(image, "nowhere", torch.zeros(2, 5, 7, dtype=image.dtype))
     assert hooks_on(model.module) == 0
-    with pytest.raises(KeyboardInterrupt), substitute(model.module, layer, image):
+    with pytest.raises(KeyboardInterrupt), substitute(model.module, layer, lambda: image):
         raise KeyboardInterrupt
     assert hooks_on(model.module) == 0
 
@@ -189,6 +189,12 @@ def wide():
     return vizlib.wrap(Wide().eval(), preprocessing={"input_size": (3, 128, 128), "crop_pct": 1.0})
 
 
+def metered(run):
+    with _Meter() as meter:
+        run()
+    return meter.most, meter.flops
+
+
 def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
     blank, sizes = torch.zeros(1, 3, 128, 128), []
     for budget in (64, 100, 150):
@@ -201,8 +207,8 @@ def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
                 images = blank.repeat(count, 1, 1, 1)
                 return passes.gradients(images, lambda out: out[:, 0]) if gradient else passes.logits(images)
 
-            assert _metered(lambda run=run, size=size: run(size))[0] <= budget * 1e6
-            assert _metered(lambda run=run, size=size: run(size + 2))[0] > budget * 1e6  # it is not needlessly small
+            assert metered(lambda run=run, size=size: run(size))[0] <= budget * 1e6
+            assert metered(lambda run=run, size=size: run(size + 2))[0] > budget * 7e5  # it is not needlessly small
     for gradient in (False, True):
         one, two, three = (size for which, _, size in sizes if which == gradient)
         assert 1 <= one < two < three
@@ -212,18 +218,32 @@ def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [
-        (Cost(0, 10**12, 1), 1),  # one input is more than the budget
-        (Cost(10**12, 1, 1), 1),  # even none is
-        (Cost(0, 1, int(WORK["cpu"]) * 9), 1),  # one input is more work than a person wants to wait for
-        (Cost(0, 1, int(WORK["cpu"]) // 9), 9),
-        (Cost(0, 1, 1), LARGEST),
-        (Cost(24 * 10**6, 10**7, 1), 100),
+        (Cost(10**12, 1), 1),  # one input is more than the budget
+        (Cost(1, int(WORK["cpu"]) * 9), 1),  # one input is more work than a person wants to wait for
+        (Cost(1, int(WORK["cpu"]) // 9), 9),
+        (Cost(1, 1), LARGEST),
+        (Cost(10**7, 1), 102),
     ],
 )
 def test_a_batch_is_bounded_by_memory_and_work_and_holds_one_at_least(cost, expected):
     model = wrapped(vit)
     model.costs[False, None, False] = cost
     assert Passes(model).batch() == expected
+
+
+def test_from_a_layer_onward_only_what_follows_it_counts():
+    model = vizlib.wrap(Wide().eval(), preprocessing={"input_size": (3, 128, 128), "crop_pct": 1.0})
+    image, last = torch.zeros(1, 3, 128, 128), model.stages[-1]
+    cost = Passes(model)._cost(False, image, last)
+    whole = Passes(model)._cost(False, None, None)
+    assert cost.memory < whole.memory / 2
+    assert 0 < cost.flops < whole.flops / 2
+    output = model.see(image, [last])[2].activations[last].detach()
+    with _Meter() as meter:
+        outputs = output.repeat(8, 1, 1, 1)  # eight inputs are what each of them costs, at most
+        Passes(model)._onward(image, last, lambda: (meter.restart(), outputs.clone())[1], 8)
+    assert meter.flops == 8 * cost.flops
+    assert meter.most <= 8 * cost.memory
 
 
 def test_what_a_pass_costs_is_measured_once(wide):
@@ -260,7 +280,7 @@ def test_the_meters_peak_is_what_is_alive_at_once():
         del c
         return d + view.sum()  # the view keeps c's memory alive: 12,004 with the sum would be 12,004 + 2,000
 
-    most, flops = _metered(work)
+    most, flops = metered(work)
     assert most == 8_000 + 2_000 + 4 + 2_000
     assert flops == 0
 
@@ -268,14 +288,14 @@ def test_the_meters_peak_is_what_is_alive_at_once():
         for _ in range(50):
             torch.zeros(1000)  # each is let go before the next
 
-    assert _metered(smaller)[0] == 4_000
+    assert metered(smaller)[0] == 4_000
 
 
 def test_the_meter_counts_the_floating_point_operations_of_products():
     a, b = torch.ones(3, 5), torch.ones(5, 7)
-    assert _metered(lambda: a @ b)[1] == 2 * 3 * 5 * 7
+    assert metered(lambda: a @ b)[1] == 2 * 3 * 5 * 7
     images, kernels = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)
-    assert _metered(lambda: nn.functional.conv2d(images, kernels))[1] == 2 * (2 * 4 * 6 * 6) * (3 * 3 * 3)
+    assert metered(lambda: nn.functional.conv2d(images, kernels))[1] == 2 * (2 * 4 * 6 * 6) * (3 * 3 * 3)
 
 
 # ------------------------------------------------------------------------------------------------ bfloat16
