@@ -83,8 +83,8 @@ def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_defau
     menus = knobs(model, "grad-cam")
     assert [row["name"] for row in menus["knobs"]] == ["layer", "relu", "score"]
     assert turned(menus, model, "grad-cam") == {}
-    menus["knobs"][0]["chosen"] = 2
-    menus["knobs"][1]["chosen"] = menus["knobs"][2]["chosen"] = 1
+    menus["knobs"][0]["chosen"] = menus["knobs"][1]["chosen"] = 2
+    menus["knobs"][2]["chosen"] = 1
     assert turned(menus, model, "grad-cam") == {"layer": model.stages[1], "relu": False, "score": "probability"}
     assert knobs(model, "grad-cam", turned(menus, model, "grad-cam")) == menus
     assert turned(menus, model, "saliency") == {}  # another method's knobs, though it has a score too

@@ -50,7 +50,7 @@ def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few
     for method in vizlib.methods(model):
         ours = study.explanation(cheetah, name, 4, method, few_passes(method))
         theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
-        assert torch.allclose(ours.heat, theirs.heat, rtol=1e-4, atol=1e-7), method
+        assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-2 * theirs.heat.abs().max().item()), method
         assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
 
 

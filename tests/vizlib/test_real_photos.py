@@ -50,7 +50,7 @@ def assert_explains(model, photo, few_passes):
     assert set(found) == set(vizlib.methods(model)) - {*ASKS_EACH_CHANNEL}
     for name, one in found.items():
         assert one.heat.isfinite().all(), name
-        assert one.heat.any(), name
+        assert one.heat.any() or any("The map is empty" in note for note in one.notes), name
         seen = one.on_photo()
         assert seen.shape == (photo.height, photo.width)
         assert np.isfinite(seen).mean() == pytest.approx(one.geometry.seen_fraction, abs=0.02)

@@ -181,7 +181,7 @@ def test_a_class_against_itself_is_said_to_leave_nothing(photo):
 def test_a_map_or_an_answer_that_is_not_finite_is_said_and_nothing_is_ranked(photo):
     model = wrapped(*SURE)
     run = model.run(photo)
-    evidence = Evidence(model=model, run=run)
+    evidence = Evidence(model=model, run=run, score=lambda logits: logits[:, 0])
     heat = torch.tensor([[1.0, float("nan")]])
     (note,) = notes.notes_on(heat, evidence, METHODS["saliency"], {}, 0, None)
     assert note == "The map holds values that are not finite, so it cannot be trusted."
