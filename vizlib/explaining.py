@@ -349,7 +349,6 @@ def _steps(evidence: Evidence, asked: _Asked, question: _Question) -> Iterator[S
     if knobs.get("relu", False) is None:
         knobs["relu"] = question.against is None  # in a contrast what speaks for the other class is half of the answer
     run = evidence.run
-    chance = run.logits[0].detach().float().softmax(-1)[question.target].item()
     contrast = {} if question.against is None else {"against": question.against}
     for partial in _partials(evidence, method, knobs):
         heat = partial.heat.detach().float().cpu()
@@ -363,7 +362,7 @@ def _steps(evidence: Evidence, asked: _Asked, question: _Question) -> Iterator[S
             geometry=run.geometry,
             photo=run.photo,
             model=model.name,
-            probability=chance,
+            probability=evidence.chances[question.target].item(),
             notes=run.notes
             + notes_on(heat, evidence, method, knobs, question.target, question.against)
             + partial.notes,

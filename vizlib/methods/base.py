@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -90,6 +91,11 @@ class Evidence:
     attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
     local_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
     _places: dict[str, Places] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def chances(self) -> Float[Tensor, " classes"]:
+        """The softmax probabilities, in single precision: in half of it many classes tie."""
+        return self.run.logits[0].detach().float().softmax(-1).cpu()
 
     @property
     def tokens(self) -> Tokens:

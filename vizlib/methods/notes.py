@@ -32,8 +32,7 @@ def notes_on(
             )
         else:
             notes.append(f"The map is empty: nothing here speaks for {label}.")
-    logits = evidence.run.logits[0].detach().float()  # in half precision many classes tie
-    chances = logits.softmax(-1)
+    logits, chances = evidence.run.logits[0].detach(), evidence.chances
     top = int(logits.argmax())
     if not logits.isfinite().all():
         pass  # the run says so already, and nothing can be said of chances

@@ -19,7 +19,7 @@ from vizlib.methods.base import Evidence, Knob
 from vizlib.passes import BUDGET_MB, LEAST_MB, MOST_MB, Passes, has_bfloat16
 
 CHECKED = 4  # trials that are also computed in single precision
-TOLERANCE = 0.1  # of the scores' spread, their root mean square error: then ranks correlate above 0.99
+TOLERANCE = 0.1  # of the scores' spread, their root mean square error: then ranks correlate about 0.99 or better
 
 PRECISION = Knob(
     "auto",
