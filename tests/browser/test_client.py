@@ -46,7 +46,7 @@ def test_explain(client, model, photo, few_passes):
         assert np.allclose(about["values"], expected.heat.numpy(), rtol=1e-3, atol=close), method
         assert (about["label"], about["notes"]) == ("church", list(expected.notes))
         difference = pixels(overlay).astype(int) - np.asarray(expected.overlay()).astype(int)
-        assert np.abs(difference).max() <= 2, method
+        assert np.abs(difference).max() <= 8, method  # a hundredth of the colours' length
 
 
 def test_explain_with_knobs(client, model, photo):

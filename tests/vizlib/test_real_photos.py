@@ -32,7 +32,10 @@ def photos(data):
     return [(folder / "images" / row["file"], row["label"], row["boxes"]) for row in rows]
 
 
-ASKS_EACH_CHANNEL = ("score-cam", "ablation-cam")  # hundreds of passes a photo, however its knobs stand: one photo has to do
+ASKS_EACH_CHANNEL = (
+    "score-cam",
+    "ablation-cam",
+)  # hundreds of passes a photo, however its knobs stand: one photo has to do
 
 
 def all_methods(model, photo, few_passes):
