@@ -220,8 +220,6 @@ LINEAR = {
 
 @pytest.mark.parametrize("method", LINEAR)
 def test_a_contrast_is_the_difference_of_two_maps_where_a_method_is_linear(model, method):
-    if method not in vizlib.methods():
-        pytest.skip(f"there is no {method}")
     knobs = LINEAR[method]
     alone = [vizlib.explain(model, PHOTOS[0], method, target, **knobs).heat for target in (2, 1)]
     found = vizlib.explain(model, PHOTOS[0], method, 2, against=1, **knobs)

@@ -44,7 +44,8 @@ def has_places(model: Model) -> str | None:
 # -------------------------------------------------------------------- one value a place, each from its paper's formula
 
 
-def _grad_cam(places: Places) -> Tensor:
+def grad_cam(places: Places) -> Float[Tensor, " places"]:
+    """Each channel in each place, weighted by its mean gradient."""
     return places.slopes.mean(1) @ places.firing  # the paper's alpha: how much each channel matters
 
 
@@ -128,7 +129,7 @@ def _row(
 METHODS = (
     _row(
         "grad-cam",
-        _grad_cam,
+        grad_cam,
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
         means="Warm places are where the channels that speak for this class fire together.",
         means_not="It is as coarse as the layer it is read from, and shows evidence for the class, not against it.",

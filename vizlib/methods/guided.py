@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vizlib.methods.base import SCORE, TWO_PASSES, Evidence, Method, Needs
-from vizlib.methods.cam import LAYER, has_places, layer_of
+from vizlib.methods.cam import LAYER, grad_cam, has_places, layer_of
 from vizlib.methods.gradient import CHANNELS, over_channels
 from vizlib.model import Model
 
@@ -17,7 +17,7 @@ def _guided_backprop(evidence: Evidence, *, channels: str, **_) -> Tensor:
 
 def _guided_grad_cam(evidence: Evidence, *, channels: str, **knobs) -> Tensor:
     places = evidence.places(layer_of(evidence.model, knobs))
-    cam = places.weighted(places.gradient.mean((1, 2))).clamp(min=0)
+    cam = places.laid_out(grad_cam(places)).clamp(min=0)
     guided = over_channels(evidence.guided_at_pixels, channels)
     return guided * F.interpolate(cam[None, None], guided.shape, mode="bilinear")[0, 0]
 
