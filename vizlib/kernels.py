@@ -29,19 +29,20 @@ def kernels(model: Model) -> Kernels:
 
     Raises: ModelError for a network without a convolution that reads colours.
     """
-    module = model.module
-    if model.family is not None:
-        name = model.family.first_kernels(module)
-    else:
-        convolutions = (n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
-        name = next(convolutions, None)
-        if name is None:
-            raise ModelError(
-                f"{model.name} has no convolution that reads the three colours, so it has no kernels to show"
-            )
+    module, name = model.module, first_layer(model)
+    if name is None:
+        raise ModelError(f"{model.name} has no convolution that reads the three colours, so it has no kernels to show")
     weights = module.get_parameter(f"{name}.weight").detach().float().cpu().clone()
     embedding = model.family.position_embedding(module) if model.family is not None else None
     return Kernels(name, weights, None if embedding is None else _similarity(*embedding))
+
+
+def first_layer(model: Model) -> str | None:
+    """The convolution that reads the colours; `None` for a network that has none."""
+    if model.family is not None:
+        return model.family.first_kernels(model.module)
+    every = model.module.named_modules()
+    return next((name for name, part in every if isinstance(part, nn.Conv2d) and part.in_channels == 3), None)
 
 
 def _similarity(embedding: Float[Tensor, "patches width"], grid: tuple[int, int]) -> Tensor:

@@ -159,9 +159,15 @@ class Model:
         )
 
     def see(
-        self, images: Float[Tensor, "n 3 h w"], layers: Sequence[str] = (), attention: bool = False
-    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n classes"], Recording]:
+        self,
+        images: Float[Tensor, "n 3 h w"],
+        layers: Sequence[str] = (),
+        attention: bool = False,
+        answers: int | None = None,
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m classes"], Recording]:
         """Show the network prepared inputs (`tensor`'s, stacked): them on the graph, the logits, and what was kept.
+
+        `answers` is as in `logits`.
 
         Raises: ModelError.
         """
@@ -169,7 +175,7 @@ class Model:
         with self.plain_errors(), torch.inference_mode(False), torch.enable_grad():
             images = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
             with watch(module, layers, attention=attention) as seen:
-                logits = self._logits(module, images)
+                logits = self._logits(module, images, answers)
         return images, logits, seen
 
     def notes_on(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:

@@ -54,15 +54,23 @@ class Passes:
         return self._onward(image, layer, lambda: outputs, len(outputs))
 
     def gradients(
-        self, images: Float[Tensor, "n 3 h w"], score: Callable[[Tensor], Tensor]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"]]:
-        """The scores of one batch, and each one's gradient at its own pixels."""
+        self, images: Float[Tensor, "n 3 h w"], score: Callable[[Tensor], Tensor], layer: str | None = None
+    ) -> Tensor:
+        """The gradient of each score of one batch: at its own pixels, or at a layer's output."""
         with self._autocast():
-            images, logits, _ = self.model.see(_channels_last(images))
-            with torch.inference_mode(False), torch.enable_grad():
-                scores = score(_full(logits))
-                (found,) = gradients(scores.sum(), [images], keep=False)
-        return scores.detach(), found
+            images, logits, seen = self.model.see(_channels_last(images), [layer] if layer else [])
+            return self._slopes(logits, score, seen.activations[layer] if layer else images)
+
+    def gradients_onward(
+        self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor, score: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The gradient of each score at a layer's output, were that for `image` each of `outputs` (`onward`)."""
+        with self._autocast(), torch.inference_mode(False), torch.enable_grad():
+            own = torch.bfloat16 if self.bfloat16 else outputs.dtype  # what the layer itself would hand on
+            outputs = outputs.to(own, memory_format=torch.channels_last).requires_grad_()
+            with substitute(self.model.evaluated(), layer, lambda: outputs):
+                _, logits, _ = self.model.see(_channels_last(image), answers=len(outputs))
+            return self._slopes(logits, score, outputs)
 
     def batch(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
         """How many inputs fit the budget, and are no more work than a person wants to wait for.
@@ -101,6 +109,10 @@ class Passes:
     def _onward(self, image: Tensor, layer: str, outputs: Callable[[], Tensor], count: int) -> Tensor:
         with self._autocast(), substitute(self.model.evaluated(), layer, outputs):
             return _full(self.model.logits(_channels_last(image), answers=count))
+
+    def _slopes(self, logits: Tensor, score: Callable[[Tensor], Tensor], of: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            return gradients(score(_full(logits)).sum(), [of], keep=False)[0]
 
     def _device(self) -> torch.device:
         return self.model.like().device

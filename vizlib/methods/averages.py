@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from vizlib.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
@@ -14,6 +15,7 @@ from vizlib.methods.baselines import BASELINES, baseline_of
 from vizlib.methods.gradient import CHANNELS, over_channels
 from vizlib.methods.trials import BUDGET, SEED, numbers
 from vizlib.passes import Passes
+from vizlib.stem import Stem, stem_of
 
 # The gradient changes fastest where the way begins, so the points stand closer there: a share t of them lies below
 # t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
@@ -27,56 +29,95 @@ PRECISION = Knob(
 
 
 def _gradients(
-    evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], **how
-) -> Iterator[tuple[Int[Tensor, " n"], Float[Tensor, "n 3 h w"], tuple[str, ...]]]:
+    evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], walk: Walk
+) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[str, ...]]]:
     """The gradient at each of many inputs, batch by batch in the given order, with notes on the precision."""
-    budget_mb, fast = how["budget_mb"], how["precision"] == "fast"
-    passes, notes = Passes(evidence.model, budget_mb=budget_mb, bfloat16=fast), ()
+    passes, notes = Passes(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
     for places in order.split(passes.batch(gradient=True)):
         inputs = make(places)
-        found = passes.gradients(inputs, evidence.score)[1].to(evidence.run.image.dtype)
-        if fast and not notes:
-            exact = Passes(evidence.model, budget_mb=budget_mb).gradients(inputs[:1], evidence.score)[1]
-            alike = torch.corrcoef(torch.stack([exact.flatten(), found[:1].flatten()]))[0, 1].item()
+        found = walk.gradients(passes, inputs, evidence).to(evidence.run.image.dtype)
+        if walk.fast and not notes:
+            exact = walk.gradients(Passes(evidence.model, budget_mb=walk.budget_mb), inputs[:1], evidence)
+            pair = [walk.stem.leave(one).flatten() for one in (exact, found[:1])]
+            alike = torch.corrcoef(torch.stack(pair))[0, 1].item()
             notes = (f"Computed in bfloat16; a single gradient correlates {alike:.3f} with that of single precision.",)
         yield places, found, notes
 
 
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """How the gradients of one map are taken: where the inputs enter the network, and where their gradients end.
+
+    Gradients that are only summed can end at the stem's output, and the sum alone goes back to the pixels; inputs that
+    are sums of others can begin there.
+    """
+
+    stem: Stem
+    begins: bool  # whether the inputs are outputs of the stem already
+    budget_mb: int
+    fast: bool
+
+    def gradients(self, passes: Passes, inputs: Tensor, evidence: Evidence) -> Tensor:
+        """The gradients of one batch."""
+        if self.begins and self.stem.layer:
+            return passes.gradients_onward(evidence.run.image.detach(), self.stem.layer, inputs, evidence.score)
+        return passes.gradients(inputs, evidence.score, self.stem.layer)
+
+
 def _smoothgrad(
-    evidence: Evidence, *, samples: int, noise: float, form: str, channels: str, seed: int, **how
+    evidence: Evidence,
+    *,
+    samples: int,
+    noise: float,
+    form: str,
+    channels: str,
+    seed: int,
+    budget_mb: int,
+    precision,
+    **_,
 ) -> Iterator[Partial]:
     image, total = evidence.run.image.detach(), int(samples)
     width = noise * (image.max() - image.min())
+    summed = form == "mean"  # squares are taken at the pixels, one input at a time
+    stem = stem_of(evidence.model) if summed else Stem(evidence.model, None)
+    walk = Walk(stem, False, budget_mb, precision == "fast")
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         drawn = [numbers(int(seed), place).standard_normal(image.shape[1:], np.float32) for place in places.tolist()]
         return image + width * torch.from_numpy(np.stack(drawn)).to(image)
 
-    done, sums, squares = 0, torch.zeros_like(image), torch.zeros_like(image)
-    for places, found, notes in _gradients(evidence, make, torch.arange(total), **how):
+    done, sums, squares = 0, 0.0, 0.0
+    for places, found, notes in _gradients(evidence, make, torch.arange(total), walk):
         done += len(places)
-        sums += found.sum(0, keepdim=True)
-        squares += found.square().sum(0, keepdim=True)
-        mean, square = sums / done, squares / done
-        shown = {"mean": mean, "squared": square, "variance": (square - mean.square()).clamp(min=0)}[form]
+        sums = sums + found.sum(0, keepdim=True)
+        mean = stem.leave(sums / done)
+        if summed:
+            shown = mean
+        else:
+            squares = squares + found.square().sum(0, keepdim=True)
+            shown = squares / done if form == "squared" else (squares / done - mean.square()).clamp(min=0)
         yield Partial(over_channels(shown, channels), done, total, notes)
 
 
-def _integrated_gradients(evidence: Evidence, *, steps: int, baseline: str, seed: int, **how) -> Iterator[Partial]:
-    image, total = evidence.run.image.detach(), int(steps)
+def _integrated_gradients(
+    evidence: Evidence, *, steps: int, baseline: str, seed: int, budget_mb: int, precision, **_
+) -> Iterator[Partial]:
+    image, total, stem = evidence.run.image.detach(), int(steps), stem_of(evidence.model)
     start = baseline_of(baseline, evidence, int(seed))
+    first, last = stem.enter(start), stem.enter(image)
     edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** CROWDING
     along, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
-        return start + along[places, None, None, None] * (image - start)
+        return torch.lerp(first, last, along[places].view(-1, *(1,) * (first.ndim - 1)))
 
     change = evidence.score(evidence.run.logits.detach()) - evidence.score(evidence.model.logits(start))
-    done, weighed, sums = 0, 0.0, torch.zeros_like(image)
-    for places, found, notes in _gradients(evidence, make, torch.from_numpy(numbers(0).permutation(total)), **how):
+    walk = Walk(stem, True, budget_mb, precision == "fast")
+    done, weighed, sums = 0, 0.0, 0.0
+    for places, found, notes in _gradients(evidence, make, torch.from_numpy(numbers(0).permutation(total)), walk):
         done, weighed = done + len(places), weighed + weights[places].sum().item()
-        sums += (weights[places].to(found)[:, None, None, None] * found).sum(0, keepdim=True)
-        heat = ((image - start) * sums / weighed)[0].sum(0)
+        sums = sums + torch.tensordot(weights[places].to(found), found, 1).unsqueeze(0)
+        heat = ((image - start) * stem.leave(sums) / weighed)[0].sum(0)
         if done == total:
             gap = f": a gap of {((heat.sum() - change) / change.abs()).item():.1%}" if change else ""
             notes += (f"The map sums to {heat.sum():.3f}; the score rose by {change.item():.3f}{gap}.",)
