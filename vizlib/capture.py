@@ -207,25 +207,6 @@ def gradients(score: Tensor, of: Sequence[Tensor], *, keep: bool = True) -> tupl
     )
 
 
-def evaluation_twin(module: nn.Module) -> nn.Module:
-    """A second tree of the same modules in evaluation mode, sharing every parameter and buffer.
-
-    A network in training mode answers with this photo's batch statistics and random dropout, and running it would move
-    its running means. The twin answers as the network will when it is used, and the network stays as it was found.
-    """
-    twins: dict[int, nn.Module] = {}
-
-    def twin(part: nn.Module) -> nn.Module:
-        if id(part) not in twins:
-            other = twins[id(part)] = part.__new__(type(part))
-            other.__dict__ = dict(vars(part))
-            other.__dict__["training"] = False
-            other.__dict__["_modules"] = {name: child and twin(child) for name, child in part._modules.items()}
-        return twins[id(part)]
-
-    return twin(module)
-
-
 class _Interception(TorchFunctionMode):
     """Sees each torch function this thread calls; makes attention explicit and lets ReLUs obey a backward rule."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from vizlib.capture import Recording, evaluation_twin, watch
+from vizlib.capture import Recording, watch
 from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
 from vizlib.familiarity import Familiarity
 from vizlib.families import Family, Size, Tokens, as_picture, channel_axis
@@ -23,6 +23,7 @@ from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
 from vizlib.preprocessing import Preprocessing
 from vizlib.results import Prediction, Run
+from vizlib.twins import evaluation_twin
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -17,9 +20,11 @@ from torch.utils.flop_counter import flop_registry
 from vizlib.capture import gradients, substitute
 from vizlib.errors import MethodError
 from vizlib.model import Model
+from vizlib.twins import Pairs, pairs_in, quick_twin
 
 BUDGET_MB = 1024  # of memory for one batch, besides the model
 LEAST_MB, MOST_MB = 64, 65536
+TWIN = 0.25  # of the budget, at most, for a copy of the weights that makes each pass quicker
 LARGEST = 512  # inputs in one batch, however small they are
 # Operations in one batch: enough to keep the machine busy, few enough that a person who says stop is heard soon.
 WORK = {"cpu": 100e9, "cuda": 20e12}
@@ -40,11 +45,12 @@ class Passes:
         if not LEAST_MB <= budget_mb <= MOST_MB:
             raise MethodError(f"budget_mb is memory in megabytes, from {LEAST_MB} to {MOST_MB}, not {budget_mb!r}")
         self.model, self.budget, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
+        self._twins: dict[str | None, Model] = {}  # with a layer's name one that gives there what the network gives
 
     def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """The logits of one batch."""
         with self._autocast():
-            return _full(self.model.logits(_channels_last(images)))
+            return _full(self._quick().logits(_channels_last(images)))
 
     def onward(self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor) -> Float[Tensor, "n classes"]:
         """The logits if a layer's output for `image` were each of `outputs` (stacked along the batch axis).
@@ -58,7 +64,7 @@ class Passes:
     ) -> Tensor:
         """The gradient of each score of one batch: at its own pixels, or at a layer's output."""
         with self._autocast():
-            images, logits, seen = self.model.see(_channels_last(images), [layer] if layer else [])
+            images, logits, seen = self._quick(layer).see(_channels_last(images), [layer] if layer else [])
             return self._slopes(logits, score, seen.activations[layer] if layer else images)
 
     def gradients_onward(
@@ -68,8 +74,9 @@ class Passes:
         with self._autocast(), torch.inference_mode(False), torch.enable_grad():
             own = torch.bfloat16 if self.bfloat16 else outputs.dtype  # what the layer itself would hand on
             outputs = outputs.to(own, memory_format=torch.channels_last).requires_grad_()
-            with substitute(self.model.evaluated(), layer, lambda: outputs):
-                _, logits, _ = self.model.see(_channels_last(image), answers=len(outputs))
+            model = self._quick(layer)
+            with substitute(model.module, layer, lambda: outputs):
+                _, logits, _ = model.see(_channels_last(image), answers=len(outputs))
             return self._slopes(logits, score, outputs)
 
     def batch(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
@@ -79,16 +86,49 @@ class Passes:
         """
         cost = self._cost(gradient, image, layer)
         work = WORK.get(self._device().type, WORK["cpu"])
-        return max(1, min(int(self.budget / cost.memory), int(work / cost.flops), LARGEST))
+        return max(1, min(int((self.budget - self._weight) / cost.memory), int(work / cost.flops), LARGEST))
+
+    @staticmethod
+    def batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
+        """Numbers in batches of about the same size: a last one of a single input would cost as much as two."""
+        return order.tensor_split(math.ceil(len(order) / size)) if len(order) else ()
+
+    def _quick(self, layer: str | None = None) -> Model:
+        """The model in as few operations as give the same numbers; made anew each time, as weights may change."""
+        if layer not in self._twins:
+            module = self.model.evaluated()
+            if self._weight:
+                kept, dtype = [layer] if layer else [], torch.bfloat16 if self.bfloat16 else None
+                module = quick_twin(module, self._pairs, kept=kept, dtype=dtype)
+            self._twins[layer] = replace(self.model, module=module)
+        return self._twins[layer]
+
+    @cached_property
+    def _weight(self) -> int:
+        """How many bytes a quick twin holds besides the model; 0 where that is too much, or nothing is won."""
+        copied = (nn.Conv2d, nn.Linear) if self.bfloat16 else (nn.Conv2d,)
+        weights: list[Any] = [part.weight for part in self.model.module.modules() if type(part) in copied]
+        size = sum(weight.numel() * (2 if self.bfloat16 else weight.element_size()) for weight in weights)
+        return size if size <= self.budget * TWIN and self.model.like().dtype.itemsize >= 4 else 0
+
+    @property
+    def _pairs(self) -> Pairs:
+        if "pairs" not in self.model.costs:
+            module = self.model.evaluated()
+            blank = self.model.like().new_zeros(1, 3, *self.model.preprocessing.input_size)
+            with self.model.plain_errors():
+                self.model.costs["pairs"] = pairs_in(module, lambda: module(blank))
+        return self.model.costs["pairs"]
 
     def _cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> Cost:
-        key = gradient, layer, self.bfloat16
+        key = gradient, layer, self.bfloat16, bool(self._weight)
         if key not in self.model.costs:
             self.model.costs[key] = self._probe(gradient, image, layer)
         return self.model.costs[key]
 
     def _probe(self, gradient: bool, image: Tensor | None, layer: str | None) -> Cost:
         """What a batch of one input costs, the input itself included; with `layer` only what follows it counts."""
+        self._quick(layer)  # whose weights are counted for themselves
         with _Meter() as meter:
             if image is not None and layer is not None:
                 own = self.model.see(image, [layer])[2].activations[layer].detach()
@@ -107,8 +147,9 @@ class Passes:
         return Cost(max(meter.most, 1), max(meter.flops, 1))
 
     def _onward(self, image: Tensor, layer: str, outputs: Callable[[], Tensor], count: int) -> Tensor:
-        with self._autocast(), substitute(self.model.evaluated(), layer, outputs):
-            return _full(self.model.logits(_channels_last(image), answers=count))
+        model = self._quick(layer)
+        with self._autocast(), substitute(model.module, layer, outputs):
+            return _full(model.logits(_channels_last(image), answers=count))
 
     def _slopes(self, logits: Tensor, score: Callable[[Tensor], Tensor], of: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():

@@ -21,8 +21,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import FlopCounterMode
 
 import vizlib
-from vizlib.capture import count_flops, evaluation_twin, gradients, watch
+from vizlib.capture import count_flops, gradients, watch
 from vizlib.methods import registry
+from vizlib.twins import evaluation_twin
 
 HOOKS = (
     "_forward_hooks",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
-    ("vizlib/capture.py", "vizlib/images.py", "vizlib/render.py"),
+    ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py"),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),

@@ -33,7 +33,7 @@ def _gradients(
 ) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[str, ...]]]:
     """The gradient at each of many inputs, batch by batch in the given order, with notes on the precision."""
     passes, notes = Passes(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
-    for places in order.split(passes.batch(gradient=True)):
+    for places in passes.batches(order, passes.batch(gradient=True)):
         inputs = make(places)
         found = walk.gradients(passes, inputs, evidence).to(evidence.run.image.dtype)
         if walk.fast and not notes:

@@ -85,10 +85,9 @@ def _through(
     """The trials in batches, of which the first holds as many as asked for, though it be scored in several passes."""
     size = passes.batch(image=evidence.run.image, layer=layer)
     first, done = max(first, size), 0
-    for places in (order[:first], *order[first:].split(size)):
-        if len(places):
-            done += len(places)
-            yield Trials(places, _scores(evidence, make(places), passes, layer), done, ())  # the inputs are let go
+    for places in (order[:first], *passes.batches(order[first:], size)):
+        done += len(places)
+        yield Trials(places, _scores(evidence, make(places), passes, layer), done, ())  # the inputs are let go
 
 
 def _scores(evidence: Evidence, inputs: Tensor, passes: Passes, layer: str | None) -> Tensor:
