@@ -41,10 +41,12 @@ class Cost:
 class Passes:
     """A model, and how its passes are made; nothing is kept but what they cost, and that on the model."""
 
-    def __init__(self, model: Model, *, budget_mb: int = BUDGET_MB, bfloat16: bool = False) -> None:
+    def __init__(self, model: Model, *, budget_mb: int = BUDGET_MB, bfloat16: bool = False, many: bool = True) -> None:
+        """With `many` a quicker twin is made of the network first, which takes as long as a pass or two."""
         if not LEAST_MB <= budget_mb <= MOST_MB:
             raise MethodError(f"budget_mb is memory in megabytes, from {LEAST_MB} to {MOST_MB}, not {budget_mb!r}")
         self.model, self.budget, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
+        self._many = many
         self._twins: dict[str | None, Model] = {}  # with a layer's name one that gives there what the network gives
 
     def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
@@ -106,6 +108,8 @@ class Passes:
     @cached_property
     def _weight(self) -> int:
         """How many bytes a quick twin holds besides the model; 0 where that is too much, or nothing is won."""
+        if not self._many:
+            return 0
         copied = (nn.Conv2d, nn.Linear) if self.bfloat16 else (nn.Conv2d,)
         weights: list[Any] = [part.weight for part in self.model.module.modules() if type(part) in copied]
         size = sum(weight.numel() * (2 if self.bfloat16 else weight.element_size()) for weight in weights)

@@ -37,7 +37,8 @@ def _gradients(
         inputs = make(places)
         found = walk.gradients(passes, inputs, evidence).to(evidence.run.image.dtype)
         if walk.fast and not notes:
-            exact = walk.gradients(Passes(evidence.model, budget_mb=walk.budget_mb), inputs[:1], evidence)
+            check = Passes(evidence.model, budget_mb=walk.budget_mb, many=False)
+            exact = walk.gradients(check, inputs[:1], evidence)
             pair = [walk.stem.leave(one).flatten() for one in (exact, found[:1])]
             alike = torch.corrcoef(torch.stack(pair))[0, 1].item()
             notes = (f"Computed in bfloat16; a single gradient correlates {alike:.3f} with that of single precision.",)

@@ -60,7 +60,8 @@ def trials(
     exact, notes = Passes(evidence.model, budget_mb=budget_mb), ()
     if precision == "auto" and has_bfloat16(evidence.model) and total > 2 * CHECKED:
         quick = Passes(evidence.model, budget_mb=budget_mb, bfloat16=True)
-        exactly = _scores(evidence, make(order[:CHECKED]), exact, layer)
+        check = Passes(evidence.model, budget_mb=budget_mb, many=False)
+        exactly = _scores(evidence, make(order[:CHECKED]), check, layer)
         found = _through(evidence, make, order, quick, layer, first=CHECKED + 1)
         first = next(found)
         gap = (exactly - first.scores[:CHECKED]).square().mean().sqrt()
