@@ -54,6 +54,7 @@ class Recording:
     attention: dict[str, Tensor] = field(default_factory=dict)  # layer name -> softmax weights "batch heads query key"
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # layer name -> output shape without batch axis
     rule: _Rule = field(default_factory=_Rule, repr=False)  # read by tensor hooks during the backward pass
+    rules: bool = True  # whether such hooks were set
 
     @contextlib.contextmanager
     def backward_rule(self, rule: str | None) -> Iterator[None]:
@@ -63,6 +64,8 @@ class Recording:
         """
         if rule is not None and rule not in RULES:
             raise ValueError(f"no backward rule {rule!r}; there are {', '.join(RULES)}")
+        if rule is not None and not self.rules:
+            raise ValueError(f"the pass was watched without rules, so it cannot follow {rule!r}")
         with self.rule.lock:
             before, self.rule.name = self.rule.name, rule
             try:
@@ -73,13 +76,14 @@ class Recording:
 
 @contextlib.contextmanager
 def watch(
-    module: nn.Module, layers: Iterable[str] = (), *, attention: bool = False, shapes: bool = False
+    module: nn.Module, layers: Iterable[str] = (), *, attention: bool = False, shapes: bool = False, rules: bool = True
 ) -> Iterator[Recording]:
     """Record what `module` does in this thread while the block runs.
 
     `layers` are PyTorch's dotted names; their outputs stay on the graph. With `attention` every softmax attention is
     recorded under the name of the module that computed it (`#2` is added to a second one in the same module). With
-    `shapes` the shape of every module's output is noted.
+    `shapes` the shape of every module's output is noted. Without `rules` no backward rule can be chosen afterwards,
+    which spares a network without attention a detour at each of its functions.
 
     Raises: ModelError for a layer that does not exist, or that did not run inside the block.
     """
@@ -88,7 +92,7 @@ def watch(
     for name in layers:
         if name not in modules:
             raise _no_layer(name, modules)
-    recording, owner = Recording(), threading.get_ident()
+    recording, owner = Recording(rules=rules), threading.get_ident()
     path: list[str] = []  # names of the modules being run, outermost first
 
     def keep(name: str):
@@ -134,7 +138,8 @@ def watch(
                 undo.callback(part.register_forward_hook(measure(name)).remove)
         for name in layers:
             undo.callback(modules[name].register_forward_hook(keep(name)).remove)
-        undo.enter_context(_Interception(recording, modules, path if attention else None))
+        if attention or rules:
+            undo.enter_context(_Interception(recording, modules, path if attention else None))
         yield recording
     for name in layers:
         if name not in recording.activations:
@@ -218,7 +223,7 @@ class _Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in RELU:
             output = func(*args, **kwargs)
-            if output.requires_grad:
+            if self.recording.rules and output.requires_grad:
                 output.register_hook(self.recording.rule.on_relu_gradient)
             return output
         if self.path is not None:

@@ -87,13 +87,14 @@ def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run
         _no_run(run)
         found = _batches(model, photo, asked, target, against)
         return [{answer.method: answer for answer in answers} for answers in found]
-    seen = run_for_all(model, photo) if run is None else run
+    seen = _run(model, photo, _union(model, asked)) if run is None else run
     return {answer.method: answer for answer in _answers(model, seen, asked, target, against)}
 
 
 def run_for_all(model: Model, photo) -> Run:
     """One forward pass that holds all that `explain_all` reads."""
-    return _run(model, photo, _union(model, _one_pass(model)))
+    needs = _union(model, _one_pass(model))
+    return model.run(photo, needs.layers, needs.attention)  # with rules: whoever keeps it may ask for any method
 
 
 def explain_stream(
@@ -213,7 +214,7 @@ def _union(model: Model, asked: Sequence[_Asked]) -> Needs:
 
 
 def _run(model: Model, photo, needs: Needs) -> Run:
-    return model.run(photo, layers=needs.layers, attention=needs.attention)
+    return model.run(photo, needs.layers, needs.attention, rules=needs.guided_gradient)
 
 
 def _answers(model: Model, run: Run, asked: Sequence[_Asked], target: Class, against: Class) -> list[Attribution]:
@@ -230,9 +231,8 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[_Asked], target, ag
     size = Passes(model).batch(gradient=True)
     for at in range(0, len(opened), size):
         part = opened[at : at + size]
-        image, logits, seen = model.see(
-            torch.cat([model.tensor(photo) for photo in part]), needs.layers, needs.attention
-        )
+        tensors = torch.cat([model.tensor(photo) for photo in part])
+        image, logits, seen = model.see(tensors, needs.layers, needs.attention, rules=needs.guided_gradient)
         wanted = zip(targets[at : at + size], rivals[at : at + size], strict=True)
         questions = [_Question.of(model, logits[i : i + 1], *each) for i, each in enumerate(wanted)]
         scores = [question.score(_kind(asked)) for question in questions]

@@ -145,15 +145,16 @@ class Model:
         """A sentence where the logits say that the photo is unlike those this network was measured on, else `None`."""
         return self.familiarity.doubt(logits[0]) if self.familiarity else None
 
-    def run(self, photo, layers: Sequence[str] = (), attention: bool = False) -> Run:
+    def run(self, photo, layers: Sequence[str] = (), attention: bool = False, rules: bool = True) -> Run:
         """Show the network one photo and keep what happened, with everything gradients need.
 
-        `layers` are the names whose output is kept; with `attention` every attention layer's weights are.
+        `layers` are the names whose output is kept; with `attention` every attention layer's weights are. Without
+        `rules` its gradients can follow no rule but their own, and it is a little quicker.
 
         Raises: ImageError, ModelError (an unknown layer, an input the network refuses).
         """
         photo = open_image(photo)
-        image, logits, seen = self.see(self.tensor(photo), layers, attention)
+        image, logits, seen = self.see(self.tensor(photo), layers, attention, rules=rules)
         notes = self.notes_on(photo, logits)
         return Run(
             image, logits, seen.activations, seen.attention, self.preprocessing.geometry(photo), photo, notes, seen
@@ -165,17 +166,18 @@ class Model:
         layers: Sequence[str] = (),
         attention: bool = False,
         answers: int | None = None,
+        rules: bool = False,
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m classes"], Recording]:
         """Show the network prepared inputs (`tensor`'s, stacked): them on the graph, the logits, and what was kept.
 
-        `answers` is as in `logits`.
+        `answers` is as in `logits`, `rules` as in `run`.
 
         Raises: ModelError.
         """
         module = self.evaluated()
         with self.plain_errors(), torch.inference_mode(False), torch.enable_grad():
             images = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
-            with watch(module, layers, attention=attention) as seen:
+            with watch(module, layers, attention=attention, rules=rules) as seen:
                 logits = self._logits(module, images, answers)
         return images, logits, seen
 

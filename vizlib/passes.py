@@ -75,6 +75,7 @@ class Passes:
         """The gradient of each score at a layer's output, were that for `image` each of `outputs` (`onward`)."""
         with self._autocast(), torch.inference_mode(False), torch.enable_grad():
             own = torch.bfloat16 if self.bfloat16 else outputs.dtype  # what the layer itself would hand on
+            outputs = outputs.clone() if outputs.is_inference() else outputs
             outputs = outputs.to(own, memory_format=torch.channels_last).requires_grad_()
             model = self._quick(layer)
             with substitute(model.module, layer, lambda: outputs):
@@ -101,7 +102,8 @@ class Passes:
             module = self.model.evaluated()
             if self._weight:
                 kept, dtype = [layer] if layer else [], torch.bfloat16 if self.bfloat16 else None
-                module = quick_twin(module, self._pairs, kept=kept, dtype=dtype)
+                with torch.inference_mode(False):  # its weights may be met by a gradient
+                    module = quick_twin(module, self._pairs, kept=kept, dtype=dtype)
             self._twins[layer] = replace(self.model, module=module)
         return self._twins[layer]
 

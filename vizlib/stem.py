@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vizlib.capture import gradients
 from vizlib.kernels import first_layer
 from vizlib.model import Model
 
@@ -29,7 +30,7 @@ class Stem:
         """The layer's output for prepared inputs; without a layer they themselves."""
         if self.layer is None:
             return images
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             return self._part()(images)
 
     def leave(self, gradient: Tensor) -> Float[Tensor, "n 3 h w"]:
@@ -62,6 +63,7 @@ def _alone(stem: Stem) -> bool:
     image = torch.rand(1, 3, *model.preprocessing.input_size, generator=random).to(model.like())
     image, logits, seen = model.see(image, [layer])
     output = seen.activations[layer]
-    at_pixels, at_output = torch.autograd.grad(logits.square().sum(), [image, output])
+    with torch.inference_mode(False), torch.enable_grad():
+        at_pixels, at_output = gradients(logits.square().sum(), [image, output], keep=False)
     same = ((output, stem.enter(image.detach())), (at_pixels, stem.leave(at_output)))
     return all(a.any() and (a - b).abs().max() <= ALIKE * a.abs().max() for a, b in same)

@@ -884,6 +884,16 @@ def test_a_compiled_or_scripted_network_is_refused_wherever_it_was_compiled():
             wrapped(outer.eval(), 16, 16)
 
 
+def test_a_pass_watched_without_rules_refuses_one():
+    module, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(1, 3, requires_grad=True)
+    with watch(module, rules=False) as seen:
+        output = module(inputs)
+    with pytest.raises(ValueError, match="without rules"), seen.backward_rule("guided"):
+        pass
+    with seen.backward_rule(None):
+        assert torch.autograd.grad(output.sum(), inputs)[0].any()
+
+
 def test_an_unknown_backward_rule_is_refused():
     run = wrapped(timm.create_model("resnet18", num_classes=5).eval(), 32, 32).run(photo(32, 32))
     with pytest.raises(ValueError, match="no backward rule 'deconv'; there are guided"):

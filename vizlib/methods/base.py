@@ -97,6 +97,12 @@ class Evidence:
         """The softmax probabilities, in single precision: in half of it many classes tie."""
         return self.run.logits[0].detach().float().softmax(-1).cpu()
 
+    @cached_property
+    def top(self) -> int | None:
+        """The model's answer; `None` where its logits are not all finite."""
+        logits = self.run.logits[0].detach()
+        return int(logits.argmax()) if logits.isfinite().all() else None
+
     @property
     def tokens(self) -> Tokens:
         """What the tokens are; only methods that fit no model without any ask."""

@@ -32,11 +32,11 @@ def notes_on(
             )
         else:
             notes.append(f"The map is empty: nothing here speaks for {label}.")
-    logits, chances = evidence.run.logits[0].detach(), evidence.chances
-    top = int(logits.argmax())
-    if not logits.isfinite().all():
+    top, chances = evidence.top, evidence.chances
+    if top is None:
         pass  # the run says so already, and nothing can be said of chances
     elif method.of_class and target != top:
+        logits = evidence.run.logits[0].detach()
         rank = int((logits > logits[target]).sum()) + 1  # the logits': far classes share the probability 0
         notes.append(
             f"The model's answer is {evidence.model.labels[top]} ({_percent(chances[top])}); "
