@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from types import ModuleType
 
 import gradio as gr
 
 from dashboard import api, shared
 from dashboard.catalog import Catalog
+from dashboard.components.base import placing
 from dashboard.study import Study
 from dashboard.tabs import attention, inside, model, why
 from dashboard.theme import css, theme
@@ -29,14 +31,21 @@ def build_app(catalog: Catalog | None = None) -> gr.Blocks:
     """The whole page over a catalog of models."""
     study = Study(catalog or Catalog())
     with gr.Blocks(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", elem_id="header", apply_default_css=False)
+        with gr.Row(elem_id="header", equal_height=False):
+            gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", apply_default_css=False)
+            link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
-                common = shared.build(study, page)
-            with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs():
+                common = shared.build(study)
+            with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs() as tabs:
+                views = {}
                 for tab in TABS:
-                    with gr.Tab(tab.TITLE, id=tab.TITLE.lower()):
-                        tab.build(common)
+                    with gr.Tab(tab.TITLE, id=_id(tab)) as opened:
+                        views[tab] = tab.build(common)
+                    opened.select(None, None, None, js=placing("v", _id(tab)), **shared.PLUMBING)
+        with link:
+            common.address.render()
+        shared.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
     page.queue(api_open=False, max_size=64)
     return page
@@ -81,6 +90,11 @@ def serve(
     Raises: VizlibError for a folder that is not there, or a port that is taken.
     """
     launch(build_app(catalog or Catalog(folder=checkpoints)), host, port, inbrowser=inbrowser)
+
+
+def _id(tab: ModuleType) -> str:
+    """What a tab is called in the page's address."""
+    return tab.TITLE.lower().replace(" ", "-")
 
 
 def _no_port(host: str, port: int | None) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 import vizlib
 from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
+from vizlib.explaining import RUNNER_UP
 from vizlib.kernels import Kernels
 
 BUDGET = 384_000_000  # bytes of results kept for all visitors together
@@ -54,11 +55,21 @@ class Study:
         best = self.predictions(photo, name, 1)[0].index
         return best if target in (None, "") else self.catalog.get(name).target(target, torch.empty(1, 0))
 
-    def explanations(self, photo: Image.Image, name: str, target: int | str | None) -> dict[str, vizlib.Attribution]:
-        """All one-pass methods, from one forward and one backward pass."""
+    def against(self, photo: Image.Image, name: str, target: int, against: int | str | None) -> int | None:
+        """The class to set a target against, by an index, a label or as the runner-up; nothing where there is none."""
+        if against == RUNNER_UP and RUNNER_UP not in self.catalog.get(name).labels:
+            return next(one.index for one in self.predictions(photo, name, 2) if one.index != target)
+        return None if against in (None, "") else self.target(photo, name, against)
+
+    def explanations(
+        self, photo: Image.Image, name: str, target: int | str | None, against: int | str | None = None
+    ) -> dict[str, vizlib.Attribution]:
+        """All one-pass methods, from one forward and one backward pass; with `against` why not that class."""
         model, target = self.catalog.get(name), self.target(photo, name, target)
+        against = self.against(photo, name, target, against)
         return self._cache.get(
-            ("explanations", key_of(photo), name, target), lambda: vizlib.explain_all(model, photo, target=target)
+            ("explanations", key_of(photo), name, target, against),
+            lambda: vizlib.explain_all(model, photo, target=target, against=against),
         )
 
     def explanation(
@@ -67,17 +78,20 @@ class Study:
         name: str,
         target: int | str | None,
         method: str,
-        knobs: Mapping[str, object] | None = None,
+        knobs: Mapping[str, Any] | None = None,
+        against: int | str | None = None,
     ) -> vizlib.Attribution:
         """One method; with no knob turned it is read off the pass all of them share."""
         model, target, knobs = self.catalog.get(name), self.target(photo, name, target), dict(knobs or {})
+        against = self.against(photo, name, target, knobs.pop("against", against))
         if not knobs:
-            every = self.explanations(photo, name, target)
+            every = self.explanations(photo, name, target, against)
             if method in every:
                 return every[method]
-        turned: dict[str, Any] = {**knobs}
-        key = ("explanation", key_of(photo), name, target, method, repr(sorted(knobs.items())))
-        return self._cache.get(key, lambda: vizlib.explain(model, photo, method=method, target=target, **turned))
+        key = ("explanation", key_of(photo), name, target, against, method, repr(sorted(knobs.items())))
+        return self._cache.get(
+            key, lambda: vizlib.explain(model, photo, method=method, target=target, against=against, **knobs)
+        )
 
     def attention(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """The attention among all tokens by layer; empty for a network without any."""

@@ -1,5 +1,7 @@
 """The top-5 bars: the likeliest classes as buttons; `select` tells the class that was clicked as its `index`.
 
+Its `value` is "against" where the class was chosen to set the target against, else "target".
+
 Above them stands the doubt, where the model has one: a softmax is sure of a photo of nothing it knows, too.
 """
 
@@ -13,14 +15,25 @@ from vizlib import Prediction
 FEW = 20  # a model that knows no more classes than this had better say which they are
 
 
-def bars(predictions: Sequence[Prediction], target: int, top: int = 5, *, doubt: str | None = None) -> dict[str, Any]:
-    """The first of all predictions, and the target too if it is not among them; of a small model, all it knows."""
+def bars(
+    predictions: Sequence[Prediction],
+    target: int,
+    top: int = 5,
+    *,
+    against: int | None = None,
+    doubt: str | None = None,
+) -> dict[str, Any]:
+    """The first of all predictions, and the target and the class it is set against too if they are not among them.
+
+    A small model also says all it knows.
+    """
     rows = list(predictions[:top])
-    rows += [one for one in predictions[top:] if one.index == target]
+    rows += [one for one in predictions[top:] if one.index in (target, against)]
     names = sorted((short(one.label) for one in predictions), key=str.lower)
     note = f"It knows only these {len(names)} and always picks one: {', '.join(names)}." if len(names) <= FEW else ""
     return {
         "target": target,
+        "against": against,
         "note": note,
         "doubt": doubt or "",
         "rows": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -21,18 +22,24 @@ PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page show
 
 
 def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
-    """A part of the page whose value is data and whose drawing is done by `<name>.js`, after the helpers of `paint.js`.
+    """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
-    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. A function, not a
-    subclass of `gr.HTML`: for every subclass gradio writes a .pyi file beside the source, which then goes stale.
+    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
+    use is in `paint.js` and `place.js`. A function, not a subclass of `gr.HTML`: for every subclass gradio writes a
+    .pyi file beside the source, which then goes stale.
     """
     return gr.HTML(
         value,
         html_template=f'<div class="viz-{name}"></div>',
-        js_on_load=_read("paint.js") + _read(f"{name}.js"),
+        js_on_load=_read("paint.js") + _read("place.js") + _read(f"{name}.js"),
         apply_default_css=False,
         **more,
     )
+
+
+def placing(key: str, value: str) -> str:
+    """A browser's answer to an event that writes one key of the page's address."""
+    return f"() => {{ {_read('place.js')} place({json.dumps(key)}, {json.dumps(value)}); }}"
 
 
 def told(error: Exception) -> gr.Error:

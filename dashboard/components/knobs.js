@@ -1,5 +1,10 @@
 // The knobs of a method as menus; which there are, and what they take, comes from vizlib's registry.
 show((value) => {
+  if (value.placed) {
+    place("w", value.method);
+    const turned = value.knobs.filter((knob) => knob.chosen);
+    place("k", turned.map((knob) => `${knob.name}:${knob.choices[knob.chosen].name}`).join(","));
+  }
   root.hidden = !(value.knobs || []).length;
   root.replaceChildren(...(value.knobs || []).map((knob) => {
     const field = make("label", "viz-knob"), menu = make("select");

@@ -9,8 +9,13 @@ from vizlib import Model
 from vizlib.methods.registry import METHODS
 
 
-def knobs(model: Model, method: str, turned: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """What the registry offers for this method on this model, with the turned ones in their place."""
+def knobs(
+    model: Model, method: str, turned: Mapping[str, object] | None = None, *, placed: bool = False
+) -> dict[str, Any]:
+    """What the registry offers for this method on this model, with the turned ones in their place.
+
+    With `placed` the page's address names the method and the turned knobs.
+    """
     rows = []
     for name, knob in METHODS[method].knobs.items():
         values = list(dict.fromkeys([knob.default, *knob.offered(model)]))
@@ -29,7 +34,23 @@ def knobs(model: Model, method: str, turned: Mapping[str, object] | None = None)
                 "chosen": values.index(chosen) if chosen in values else 0,
             }
         )
-    return {"method": method, "knobs": rows}
+    return {"method": method, "knobs": rows, "placed": placed}
+
+
+def asked(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The menus as they stand when each knob shows the value of this name; an unknown knob or value changes nothing."""
+    value = knobs(model, method)
+    for row in value["knobs"]:
+        names = [choice["name"] for choice in row["choices"]]
+        if settings.get(row["name"]) in names:
+            row["chosen"] = names.index(settings[row["name"]])
+    return value
+
+
+def chosen(menus: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the menus show, where that is not the default, by name of the knob."""
+    rows = [row for row in (menus or {}).get("knobs", ()) if row["chosen"]]
+    return {row["name"]: row["choices"][row["chosen"]]["name"] for row in rows}
 
 
 def turned(value: Any, model: Model, method: str) -> dict[str, object]:

@@ -61,7 +61,7 @@ function many(node, maps, names, chosen, choose) {
   });
 }
 
-function place([row, column]) {
+function mark([row, column]) {
   const { rows, columns } = now.maps, [top, left, bottom, right] = now.value.box;
   const tall = (bottom - top) / rows, wide = (right - left) / columns;
   cursor.hidden = now.token >= 0;
@@ -77,7 +77,7 @@ function redraw() {
   const limits = limitsOf(values, value.signed);
   draw(canvas, now.photo, values, limits, 0.8);
   legend(scale, value.palette, limits, value.signed);
-  place(patch);
+  mark(patch);
   const own = now.token >= 0 ? -1 : patch[0] * columns + patch[1];
   const best = values.reduce((top, v, i) => (i !== own && (top < 0 || v > values[top]) ? i : top), -1);
   const who = now.token >= 0 ? `The ${value.names[token]} token` : `The patch in row ${patch[0] + 1}, column ${patch[1] + 1}`;

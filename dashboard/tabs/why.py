@@ -12,7 +12,7 @@ from dashboard.components.base import part
 from dashboard.components.heat import of_attribution
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.thumbs import reduced, thumb, thumbs
-from dashboard.shared import Selection, Shared
+from dashboard.shared import Selection, Shared, View
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, alternative, caption, lead, verdict
 from vizlib import render
@@ -41,7 +41,7 @@ def picture(answer: vizlib.Attribution, photo: Image.Image) -> tuple[dict[str, A
 
 def strip(study: Study, photo: Image.Image, selection: Selection, shown: vizlib.Attribution) -> dict[str, Any]:
     """Every method that fits as a button, with its map where one pass gave them all, or it is the one that is shown."""
-    known = {shown.method: shown, **study.explanations(photo, selection.model, selection.target)}
+    known = {shown.method: shown, **study.explanations(photo, *selection[1:])}
     items = []
     for name in vizlib.methods(study.catalog.get(selection.model)):
         answer = known.get(name)
@@ -67,12 +67,17 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
     method = method_of(study, selection.model, method)
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
-    answer = study.explanation(photo, selection.model, selection.target, method, settings)
-    return method, *picture(answer, photo), knobs(model, method, settings), strip(study, photo, selection, answer)
+    answer = study.explanation(photo, *selection[1:3], method, settings, selection.against)
+    return (
+        method,
+        *picture(answer, photo),
+        knobs(model, method, settings, placed=True),
+        strip(study, photo, selection, answer),
+    )
 
 
-def build(shared: Shared) -> None:
-    """The map and its words side by side, the strip of methods below."""
+def build(shared: Shared) -> View:
+    """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
     method = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
@@ -89,6 +94,6 @@ def build(shared: Shared) -> None:
     def chosen(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
         return draw(shared.study, photo, selection, event.index, None)
 
-    shared.on_selection(again, [method, menus], outputs)
     shared.on(menus.input, again, [method, menus], outputs)
     shared.on(others.select, chosen, [], outputs)
+    return View(again, [method, menus], outputs)

@@ -6,7 +6,7 @@ import pytest
 
 import vizlib
 from dashboard.catalog import Catalog
-from dashboard.shared import Selection
+from dashboard.selection import Selection
 from dashboard.study import Study
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"

@@ -19,7 +19,7 @@ def floats(packed: dict) -> np.ndarray:
 
 
 def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(study, cheetah, name):
-    selection, view, bars, classes, eye = look(study, cheetah, name)
+    selection, view, bars, classes, eye, _ = look(study, cheetah, name)
     best = study.predictions(cheetah, name, 1)[0]
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))

@@ -1,0 +1,37 @@
+// Copy the address of the page as it stands; on a Space the one that people see, which is not this frame's.
+const button = make("button", "viz-copy", "Copy link"), done = make("span", "viz-copied"), said = make("p", "viz-said");
+button.type = "button";
+done.setAttribute("role", "status");
+said.setAttribute("role", "status");
+root.append(button, done, said);
+let base = "", timer = 0;
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // over plain http a page may not write there
+    const field = make("textarea");
+    field.value = text;
+    root.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    button.focus();
+  }
+}
+
+button.addEventListener("click", async () => {
+  const keys = new URLSearchParams(location.search);
+  for (const key of [...keys.keys()].filter((key) => key.startsWith("__"))) keys.delete(key); // gradio's own
+  await copy((base || location.origin + location.pathname) + questionOf(keys));
+  done.textContent = placed("img") ? "Copied" : "Copied, without your photo";
+  clearTimeout(timer);
+  timer = setTimeout(() => (done.textContent = ""), 4000);
+});
+
+show((value) => {
+  base = value.base || "";
+  button.title = value.hint || "";
+  for (const [key, text] of Object.entries(value.keys || {})) place(key, text);
+  if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
+});

@@ -1,0 +1,25 @@
+"""The button that copies the address of the page as it stands, which this part keeps in step with the selection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+SPACES = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
+HINT = "Copy the address of what you see: whoever opens it sees the same."
+OWN = "Copy the address of what you see. Your own photo has no address: whoever opens it sees an example instead."
+
+
+def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
+    """The keys of the address to write, those that are `None` taken out, and a sentence on the address that came.
+
+    Keys that are not named stay as they are.
+    """
+    space = os.environ.get("SPACE_ID", "")
+    return {
+        "keys": dict(keys),
+        "base": SPACES + space if space else "",
+        "hint": HINT if keys.get("img") else OWN,
+        "said": said,
+    }
