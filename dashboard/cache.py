@@ -30,6 +30,14 @@ class ByteCache:
         self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def find(self, key: Hashable) -> Any:
+        """The result under this key, or `None` where there is none."""
+        with self._lock:
+            if key not in self._results:
+                return None
+            self._results.move_to_end(key)
+            return self._results[key][0]
+
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The result under this key, made now if it is not there; two who ask at once may both make it."""
         with self._lock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -78,6 +79,16 @@ class Shared:
 
 def plainly(answer: Callable) -> Callable:
     """The same function, whose VizlibError becomes the one sentence gradio shows to a person."""
+    if inspect.isgeneratorfunction(answer):
+
+        @wraps(answer)
+        def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from answer(*args, **kwargs)
+            except VizlibError as error:
+                raise told(error) from None
+
+        return steps
 
     @wraps(answer)
     def plain(*args: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
 from vizlib.explaining import RUNNER_UP
 from vizlib.kernels import Kernels
+from vizlib.metrics import kept
 
+KEPT = 0.2  # of the pixels are left where only the warmest are kept
 BUDGET = 384_000_000  # bytes of results kept for all visitors together
 
 
@@ -82,16 +84,71 @@ class Study:
         against: int | str | None = None,
     ) -> vizlib.Attribution:
         """One method; with no knob turned it is read off the pass all of them share."""
-        model, target, knobs = self.catalog.get(name), self.target(photo, name, target), dict(knobs or {})
-        against = self.against(photo, name, target, knobs.pop("against", against))
+        model, target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
         if not knobs:
             every = self.explanations(photo, name, target, against)
             if method in every:
                 return every[method]
-        key = ("explanation", key_of(photo), name, target, against, method, repr(sorted(knobs.items())))
         return self._cache.get(
             key, lambda: vizlib.explain(model, photo, method=method, target=target, against=against, **knobs)
         )
+
+    def found(
+        self,
+        photo: Image.Image,
+        name: str,
+        target: int | str | None,
+        method: str,
+        knobs: Mapping[str, Any] | None = None,
+        against: int | str | None = None,
+    ) -> vizlib.Attribution | None:
+        """One method of many passes where it was worked out already, else `None`."""
+        return self._cache.find(self._asked(photo, name, target, method, knobs, against)[-1])
+
+    def stream(
+        self,
+        photo: Image.Image,
+        name: str,
+        target: int | str | None,
+        method: str,
+        knobs: Mapping[str, Any] | None = None,
+        against: int | str | None = None,
+    ) -> Iterator[vizlib.Step]:
+        """One method of many passes, getting better and better; kept once it is complete, not where it was left."""
+        model, target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
+        for step in vizlib.explain_stream(model, photo, method, target, against, **knobs):
+            if step.done == step.total:
+                self._cache.get(key, lambda answer=step.attribution: answer)
+            yield step
+
+    def seconds(self, photo: Image.Image, name: str, method: str, knobs: Mapping[str, Any] | None = None) -> float:
+        """About how long one method takes on this machine; measured once for a model and knobs."""
+        model, knobs = self.catalog.get(name), dict(knobs or {})
+        key = ("seconds", name, method, repr(sorted(knobs.items())))
+        return self._cache.get(key, lambda: vizlib.estimate(model, method, photo, **knobs))
+
+    def kept(self, photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple[float, float]:
+        """How sure the model is of the class, and how sure of what is left where the map is warmest."""
+        return self._cache.get(_kept(photo, answer, name), lambda: kept(self.catalog.get(name), answer, share=KEPT))
+
+    def kept_already(self, photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple[float, float] | None:
+        """The same where it was worked out before, else `None`."""
+        return self._cache.find(_kept(photo, answer, name))
+
+    def _asked(
+        self,
+        photo: Image.Image,
+        name: str,
+        target: int | str | None,
+        method: str,
+        knobs: Mapping[str, Any] | None,
+        against: int | str | None,
+    ) -> tuple[vizlib.Model, int, int | None, dict[str, Any], tuple]:
+        """What one explanation depends on, with the key it is kept under."""
+        model, target, knobs = self.catalog.get(name), self.target(photo, name, target), dict(knobs or {})
+        against = self.against(photo, name, target, knobs.pop("against", against))
+        key = ("explanation", key_of(photo), name, target, against, method, repr(sorted(knobs.items())))
+        return model, target, against, knobs, key
 
     def attention(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """The attention among all tokens by layer; empty for a network without any."""
@@ -124,3 +181,7 @@ class Study:
         """The first layer's kernels and the position embedding's similarities."""
         model = self.catalog.get(name)
         return self._cache.get(("kernels", name), lambda: vizlib.kernels(model))
+
+
+def _kept(photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple:
+    return ("kept", key_of(photo), name, answer.target, answer.method, repr(sorted(answer.knobs.items())))

@@ -12,12 +12,24 @@ from vizlib.methods.registry import METHODS
 
 def verdict(answer: Attribution) -> str:
     """How sure the model is of the class a picture is about, in a few words above it."""
-    return f"{answer.model} gives it {percent(answer.probability)}"
+    return gives(answer.model, answer.probability)
 
 
-def lead(answer: Attribution) -> str:
+def gives(model: str, probability: float) -> str:
+    """How sure a model is, in a few words."""
+    return f"{model} gives it {percent(probability)}"
+
+
+def lead(answer: Attribution, rival: str = "") -> str:
     """What a picture is about, in a few words that can head it."""
-    return f"Why {short(answer.label)}?" if METHODS[answer.method].of_class else "Where does it look?"
+    return question(answer.method, answer.label, rival)
+
+
+def question(method: str, label: str, rival: str = "") -> str:
+    """What a method answers about a class, set against the class `rival` if there is one."""
+    if not METHODS[method].of_class:
+        return "Where does it look?"
+    return f"Why {short(label)} and not {short(rival)}?" if rival else f"Why {short(label)}?"
 
 
 def alternative(answer: Attribution) -> str:
@@ -28,6 +40,21 @@ def alternative(answer: Attribution) -> str:
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
     where = f"{vertical} {horizontal}" if vertical != "middle" or horizontal != "centre" else "centre"
     return f"{answer.method} for {short(answer.label)} on the photo; the strongest place is at the {where}."
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, as a person says it.
+
+    >>> [duration(each) for each in (0.2, 7.4, 44.0, 100.0, 400.0)]
+    ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
+    """
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 55:
+        return f"{round(seconds) if seconds < 10 else 5 * round(seconds / 5)} seconds"
+    if seconds < 80:
+        return "a minute"
+    return "1½ minutes" if seconds < 105 else f"{round(seconds / 60)} minutes"
 
 
 NO_PHOTO = "Drop a photo on the left, or choose an example."

@@ -19,6 +19,10 @@ from vizlib.geometry import Geometry
 
 HERE = Path(__file__).parent
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
+PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart by the colour-blind too
+    False: (render.SEQUENTIAL, "viridis", "cividis"),
+    True: (render.DIVERGING, "PuOr_r", "BrBG_r"),
+}
 
 
 def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
@@ -91,7 +95,12 @@ def drawn_on(photo: Image.Image, geometry: Geometry, side: int = PHOTO_SIDE) -> 
 
 def colours(signed: bool) -> str:
     """The colour map's 256 colours, as bytes."""
-    return _text(render.palette(render.DIVERGING if signed else render.SEQUENTIAL))
+    return _text(render.palette(PALETTES[signed][0]))
+
+
+def palettes(signed: bool) -> list[dict[str, str]]:
+    """The colour maps to choose from, the library's own first: name, and its 256 colours as bytes."""
+    return [{"name": name, "colours": _text(render.palette(name))} for name in PALETTES[signed]]
 
 
 def data_url(picture: Image.Image, kind: str = "PNG") -> str:

@@ -1,27 +1,47 @@
-// One map on the photo: opacity and the value under the mouse cost no call to the server.
+// One map on the photo: opacity, threshold, colours and the value under the mouse cost no call to the server.
 const figure = make("figure"), stage = make("div", "viz-stage"), canvas = make("canvas");
-const tools = make("div", "viz-tools"), scale = make("div", "viz-legend");
-const slider = make("input"), readout = make("output", "viz-readout"), save = make("button", "viz-link", "Save PNG");
-let now = null;
+const tools = make("div", "viz-tools"), scale = make("div", "viz-legend"), controls = make("div", "viz-controls");
+const readout = make("output", "viz-readout"), save = make("button", "viz-link", "Save PNG");
+const menu = make("select"), menuLabel = make("label", "viz-choice", "Colours");
+const opacity = slider("Opacity", 75, 0), strongest = slider("Show strongest", 100, 1);
+let now = null, sorted = null; // the sizes of the values, from small to large
 
-slider.type = "range";
-slider.min = 0;
-slider.max = 100;
-slider.value = 75;
+function slider(name, value, min) {
+  const label = make("label", "viz-slider"), input = make("input"), said = make("span", "viz-amount");
+  Object.assign(input, { type: "range", min, max: 100, value });
+  const tell = () => (said.textContent = input.value + "\u00a0%");
+  input.addEventListener("input", () => (tell(), redraw()));
+  tell();
+  label.append(make("span", "", name), input, said);
+  return { label, input };
+}
+
 save.type = "button";
 canvas.setAttribute("role", "img");
-const knob = make("label", "viz-opacity", "Opacity");
-knob.append(slider);
-slider.setAttribute("aria-label", "How strongly the heat covers the photo");
-tools.append(scale, knob, readout, save);
+menuLabel.append(menu);
+controls.append(opacity.label, strongest.label, menuLabel);
+tools.append(scale, readout, save);
 stage.append(canvas);
-figure.append(stage, tools);
+figure.append(stage, tools, controls);
 const empty = make("p", "viz-empty");
 root.append(figure, empty);
 figure.hidden = empty.hidden = true;
 
-const redraw = () => now && paint(canvas, now.photo, now.map, slider.value / 100);
-slider.addEventListener("input", redraw);
+// The size a value must have to be among the strongest; all are when nothing is hidden.
+const least = () => {
+  const share = strongest.input.value / 100;
+  return share === 1 ? -Infinity : sorted[Math.min(Math.round((1 - share) * sorted.length), sorted.length - 1)];
+};
+
+function redraw() {
+  if (!now) return;
+  if (!now.map) return paint(canvas, now.photo, { ...now.blank, limits: [0, 1], values: [0], rows: 1, columns: 1 }, 0);
+  const { colours } = now.palettes[menu.selectedIndex] || now.palettes[0];
+  now.map.palette = colours;
+  legend(scale, colours, now.map.limits, now.map.signed, now.ends);
+  paint(canvas, now.photo, { ...now.map, least: least() }, opacity.input.value / 100);
+}
+menu.addEventListener("change", redraw);
 
 save.addEventListener("click", () => {
   const link = make("a");
@@ -31,7 +51,7 @@ save.addEventListener("click", () => {
 });
 
 canvas.addEventListener("pointermove", (event) => {
-  if (!now) return;
+  if (!now?.map) return;
   const frame = canvas.getBoundingClientRect(), [top, left, bottom, right] = now.map.box;
   const y = ((event.clientY - frame.top) / frame.height - top) / (bottom - top);
   const x = ((event.clientX - frame.left) / frame.width - left) / (right - left);
@@ -43,24 +63,35 @@ canvas.addEventListener("pointermove", (event) => {
 });
 canvas.addEventListener("pointerleave", () => (readout.textContent = ""));
 
+// The menu of colours keeps its choice while the kind of map stays the same.
+function offer(palettes) {
+  if (palettes.map((one) => one.name).join() === [...menu.options].map((one) => one.value).join()) return;
+  menu.replaceChildren(...palettes.map(({ name }) => Object.assign(make("option", "", name.replace("_r", "")), { value: name })));
+}
+
 show(async (value, current) => {
-  figure.hidden = !value.map;
+  figure.hidden = !value.photo;
   empty.hidden = !value.empty;
   empty.textContent = value.empty || "";
-  if (!value.map) {
+  if (!value.photo) {
     now = null;
     return;
   }
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
-  const { rows, columns, at } = unpack(value.map);
-  const { box, limits, signed, smooth, palette } = value;
-  now = { photo, file: value.file, map: { values: at(0), rows, columns, box, limits, signed, smooth, palette } };
+  const { box, limits, signed, smooth, palettes, ends, file } = value;
+  now = { photo, file, palettes, ends, blank: { box, palette: "" } };
+  if (value.map) {
+    const { rows, columns, at } = unpack(value.map), values = at(0);
+    now.map = { values, rows, columns, box, limits, signed, smooth };
+    sorted = Float32Array.from(values, (one) => (signed ? Math.abs(one) : one)).sort();
+    offer(palettes);
+  }
+  tools.hidden = controls.hidden = !value.map;
   canvas.width = value.width;
   canvas.height = value.height;
   figure.style.setProperty("--ratio", value.width / value.height);
   canvas.setAttribute("aria-label", value.alt);
-  legend(scale, palette, limits, signed, value.ends);
   redraw();
-  canvas.dataset.drawn = value.file;
+  canvas.dataset.drawn = value.file || "photo";
 });

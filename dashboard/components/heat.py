@@ -1,4 +1,4 @@
-"""A map on the photo, with its colour bar, its opacity and the raw value under the mouse."""
+"""A map on the photo, with its colour bar, the raw value under the mouse, and how it is shown: all in the browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dashboard.components.base import colours, drawn_on, exact
+from dashboard.components.bars import short
+from dashboard.components.base import drawn_on, exact, palettes
 from vizlib import Attribution, render
 from vizlib.geometry import Geometry
 
@@ -36,16 +37,23 @@ def heat(
         "limits": list(render.limits_of(shown, signed=signed)),
         "signed": signed,
         "smooth": smooth,
-        "palette": colours(signed),
+        "palettes": palettes(signed),
         "alt": alt,
         "file": file,
         "ends": ends,
     }
 
 
-def of_attribution(answer: Attribution, photo: Image.Image, alt: str) -> dict[str, Any]:
-    """An attribution as the browser draws it."""
-    file = f"{answer.model}_{answer.method}_{answer.target}.png".replace("/", "-")
+def bare(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
+    """The photo as it is drawn upon, while there is no map yet."""
+    return {**drawn_on(photo, geometry), "alt": alt}
+
+
+def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str = "") -> dict[str, Any]:
+    """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
+    against = f"_vs_{answer.knobs['against']}" if rival else ""
+    file = f"{answer.model}_{answer.method}_{answer.target}{against}.png".replace("/", "-")
+    ends = (short(rival), short(answer.label)) if rival else ("against", "for")
     return heat(
         answer.heat.numpy(),
         photo,
@@ -54,5 +62,5 @@ def of_attribution(answer: Attribution, photo: Image.Image, alt: str) -> dict[st
         smooth=not answer.patches,
         alt=alt,
         file=file,
-        ends=("against", "for") if answer.signed else ("", ""),
+        ends=ends if answer.signed else ("", ""),
     )

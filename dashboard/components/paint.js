@@ -62,6 +62,7 @@ function places(pixels, low, high, cells, smooth) {
 }
 
 // Draw one map {values, rows, columns, box, limits, signed, smooth, palette} with an opacity; `photo` is ImageData or null.
+// Where the map says `least`, smaller values leave the photo as it is; of signed ones, those nearer to 0.
 function paint(canvas, photo, map, opacity) {
   const { width, height } = canvas, pen = canvas.getContext("2d");
   const picture = pen.createImageData(width, height), out = picture.data, under = photo && photo.data;
@@ -69,6 +70,7 @@ function paint(canvas, photo, map, opacity) {
   const [y0, y1, fy] = places(height, top, bottom, map.rows, map.smooth);
   const [x0, x1, fx] = places(width, left, right, map.columns, map.smooth);
   const [low, high] = map.limits, span = high - low || 1, values = map.values, table = paletteOf(map.palette);
+  const least = map.least ?? -Infinity;
   const cover = new Float32Array(256);
   for (let i = 0; i < 256; i++) {
     cover[i] = under ? opacity * Math.pow(map.signed ? Math.abs((2 * i) / 255 - 1) : i / 255, 0.6) : 1;
@@ -85,8 +87,9 @@ function paint(canvas, photo, map, opacity) {
       const upper = values[above + x0[x]] * (1 - fx[x]) + values[above + x1[x]] * fx[x];
       const lower = values[below + x0[x]] * (1 - fx[x]) + values[below + x1[x]] * fx[x];
       const value = upper * (1 - fy[y]) + lower * fy[y];
-      const colour = Math.round(Math.min(Math.max((value - low) / span, 0), 1) * 255), c = cover[colour];
-      for (let k = 0; k < 3; k++) out[i + k] = (under ? under[i + k] * (1 - c) : 0) + table[3 * colour + k] * c;
+      const colour = Math.round(Math.min(Math.max((value - low) / span, 0), 1) * 255);
+      const c = (map.signed ? Math.abs(value) : value) < least ? 0 : cover[colour];
+      for (let k = 0; k < 3; k++) out[i + k] = (under ? under[i + k] * (1 - c) : 0) + (c && table[3 * colour + k] * c);
     }
   }
   pen.putImageData(picture, 0, 0);

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
 
 import vizlib
 from dashboard.components.base import part
-from dashboard.components.heat import of_attribution
+from dashboard.components.heat import bare, of_attribution
 from dashboard.components.knobs import knobs, turned
+from dashboard.components.progress import running, waiting
 from dashboard.components.thumbs import reduced, thumb, thumbs
-from dashboard.shared import Selection, Shared, View
-from dashboard.study import Study
-from dashboard.words import NO_PHOTO, alternative, caption, lead, verdict
+from dashboard.selection import Selection
+from dashboard.shared import PLUMBING, Shared, View
+from dashboard.study import KEPT, Study
+from dashboard.words import NO_PHOTO, alternative, caption, duration, gives, lead, question, verdict
 from vizlib import render
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
@@ -22,6 +26,20 @@ from vizlib.methods.registry import METHODS
 TITLE = "Why"
 HEADING = "The same question, asked in other ways"
 FIRST = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
+SOON = 3.0  # seconds: what takes no longer begins by itself
+
+
+class Shown(NamedTuple):
+    """All the tab shows."""
+
+    method: str | None
+    heat: dict[str, Any]
+    words: str
+    menus: dict[str, Any]
+    strip: dict[str, Any]
+    progress: dict[str, Any]
+    answered: tuple | None  # what the map is of, where `kept` is still to be worked out
+    kept: str = ""
 
 
 def method_of(study: Study, model: str, wanted: str | None) -> str:
@@ -30,28 +48,103 @@ def method_of(study: Study, model: str, wanted: str | None) -> str:
     return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
 
 
-def picture(answer: vizlib.Attribution, photo: Image.Image) -> tuple[dict[str, Any], str]:
+def draw(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
+    """All the tab shows: the method, its map, its words, its knobs and the strip.
+
+    A method of many passes that was not yet worked out has no map, but says how long it will take.
+    """
+    if photo is None or selection is None:
+        return Shown(method, {"empty": NO_PHOTO}, "", {}, {}, {}, None)
+    method = method_of(study, selection.model, method)
+    model = study.catalog.get(selection.model)
+    settings = turned(menus, model, method)
+    answer = known(study, photo, selection, method, settings)
+    offered = knobs(model, method, settings, placed=True)
+    others = strip(study, photo, selection, method, answer)
+    if answer is None:
+        heat, words = unanswered(study, photo, selection, method)
+        return Shown(method, heat, words, offered, others, cost(study, photo, selection, method, settings), None)
+    heat, words = picture(answer, photo, rival(study, selection))
+    if pair := study.kept_already(photo, answer, selection.model):
+        return Shown(method, heat, words, offered, others, {}, None, kept_words(*pair))
+    return Shown(method, heat, words, offered, others, {}, (*selection, method, repr(settings)))
+
+
+def run(
+    study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+) -> Iterator[Shown]:
+    """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
+    if photo is None or selection is None:
+        return
+    method = method_of(study, selection.model, method)
+    settings = turned(menus, study.catalog.get(selection.model), method)
+    keep = gr.skip()
+    began = time.perf_counter()
+    for step in study.stream(photo, *selection[1:3], method, settings, selection.against):
+        if step.done < step.total:
+            each = (time.perf_counter() - began) / step.done
+            bar = running(step.done, step.total, duration(each * (step.total - step.done)))
+            heat, words = picture(step.attribution, photo, rival(study, selection))
+            yield Shown(method, heat, words, keep, keep, bar, None)
+    yield draw(study, photo, selection, method, menus)
+
+
+def known(
+    study: Study, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any] | None = None
+) -> vizlib.Attribution | None:
+    """A method's answer; of those of many passes only what was worked out before."""
+    asked = (photo, *selection[1:3], method, settings, selection.against)
+    return study.found(*asked) if METHODS[method].cost == MANY_PASSES else study.explanation(*asked)
+
+
+def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
     """The map on the photo, and what it means and does not mean."""
     row = METHODS[answer.method]
     return (
-        of_attribution(answer, photo, alternative(answer)),
-        caption(lead(answer), row.means, row.means_not, answer.notes, verdict(answer)),
+        of_attribution(answer, photo, alternative(answer), rival),
+        caption(lead(answer, rival), row.means, row.means_not, answer.notes, verdict(answer)),
     )
 
 
-def strip(study: Study, photo: Image.Image, selection: Selection, shown: vizlib.Attribution) -> dict[str, Any]:
-    """Every method that fits as a button, with its map where one pass gave them all, or it is the one that is shown."""
-    known = {shown.method: shown, **study.explanations(photo, *selection[1:])}
+def unanswered(study: Study, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
+    """The photo without a map, and what the map will mean."""
+    model, row = study.catalog.get(selection.model), METHODS[method]
+    found = {one.index: one for one in study.predictions(photo, selection.model, 10**6)}[selection.target]
+    heading = question(method, found.label, rival(study, selection))
+    words = caption(heading, row.means, row.means_not, (), gives(model.name, found.probability))
+    return bare(photo, model.preprocessing.geometry(photo), alt=f"The photo; {method} has not run yet."), words
+
+
+def cost(
+    study: Study, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
+    seconds = study.seconds(photo, selection.model, method, settings)
+    said = f"{method} asks the network again and again: about {duration(seconds)} on this machine."
+    return waiting(said, at_once=seconds <= SOON)
+
+
+def rival(study: Study, selection: Selection) -> str:
+    """The label of the class that the target is set against, or nothing."""
+    return "" if selection.against is None else study.catalog.get(selection.model).labels[selection.against]
+
+
+def strip(
+    study: Study, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
+) -> dict[str, Any]:
+    """Every method that fits as a button, with its map where it is known already."""
     items = []
+    at_hand = study.explanations(photo, *selection[1:])
     for name in vizlib.methods(study.catalog.get(selection.model)):
-        answer = known.get(name)
+        answer = at_hand.get(name) or study.found(photo, *selection[1:3], name, None, selection.against)
+        answer = shown if name == method else answer
         values = None if answer is None else reduced(answer.heat.numpy())
         signed = answer is not None and answer.signed
         limits = (0.0, 1.0) if values is None else render.limits_of(values, signed=signed)
         smooth = not METHODS[name].patches
         items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
-    return thumbs(items, shown.method, label="Methods", heading=HEADING, photo=photo, geometry=geometry)
+    return thumbs(items, method, label="Methods", heading=HEADING, photo=photo, geometry=geometry)
 
 
 def hint(name: str) -> str:
@@ -60,40 +153,54 @@ def hint(name: str) -> str:
     return f"{row.means} It asks the network many times, which takes a while." if row.cost == MANY_PASSES else row.means
 
 
-def draw(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-    """All the tab shows: the method, its map, its words, its knobs and the strip."""
+def keep(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+    """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
     if photo is None or selection is None:
-        return method, {"empty": NO_PHOTO}, "", {}, {}
+        return ""
     method = method_of(study, selection.model, method)
-    model = study.catalog.get(selection.model)
-    settings = turned(menus, model, method)
-    answer = study.explanation(photo, *selection[1:3], method, settings, selection.against)
+    answer = known(study, photo, selection, method, turned(menus, study.catalog.get(selection.model), method))
+    return "" if answer is None else kept_words(*study.kept(photo, answer, selection.model))
+
+
+def kept_words(before: float, after: float) -> str:
+    """What keeping only the warmest pixels does to the answer, as safe HTML."""
     return (
-        method,
-        *picture(answer, photo),
-        knobs(model, method, settings, placed=True),
-        strip(study, photo, selection, answer),
+        f'<p class="viz-kept">Keep only the warmest {100 * KEPT:.0f} % of what it saw: confidence '
+        f"<strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>"
     )
 
 
 def build(shared: Shared) -> View:
     """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
-    method = gr.State(None)
+    study, method, answered = shared.study, gr.State(None), gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
             heat = part("heat", elem_id="why-heat")
         with gr.Column(scale=5, min_width=280):
+            progress = part("progress", elem_id="why-progress")
             words = gr.HTML(elem_id="why-words", apply_default_css=False)
+            kept = gr.HTML(elem_id="why-kept", apply_default_css=False)
             menus = part("knobs", elem_id="why-knobs")
     others = part("thumbs", elem_id="why-methods")
-    outputs = [method, heat, words, menus, others]
+    outputs = [method, heat, words, menus, others, progress, answered, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-        return draw(shared.study, photo, selection, method, menus)
+        return draw(study, photo, selection, method, menus)
+
+    def begun(
+        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    ) -> Iterator[tuple]:
+        yield from run(study, photo, selection, method, menus)
 
     def chosen(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        return draw(shared.study, photo, selection, event.index, None)
+        return draw(study, photo, selection, event.index, None)
 
-    shared.on(menus.input, again, [method, menus], outputs)
-    shared.on(others.select, chosen, [], outputs)
-    return View(again, [method, menus], outputs)
+    def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+        return keep(study, photo, selection, method, menus)
+
+    stream = shared.on(progress.submit, begun, [method, menus], outputs)
+    progress.stop(None, None, None, cancels=[stream], **PLUMBING)
+    shared.on(menus.input, again, [method, menus], outputs, cancels=[stream])
+    shared.on(others.select, chosen, [], outputs, cancels=[stream])
+    shared.on(answered.change, sure, [method, menus], [kept])
+    return View(again, [method, menus], outputs, running=[stream])

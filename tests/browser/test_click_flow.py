@@ -123,7 +123,7 @@ def test_a_click_on_a_method_and_a_turned_knob_change_the_map(visit):
 
 def test_the_opacity_and_the_value_under_the_mouse_ask_nothing_of_the_server(visit):
     asked = len(visit.requests)
-    visit.changes(WHY, lambda: visit.page.locator(f"{WHY} input[type=range]").fill("20"))
+    visit.changes(WHY, lambda: visit.page.locator(f"{WHY} input[type=range]").first.fill("20"))
     visit.page.locator(f"{WHY} canvas").hover()
     assert visit.page.locator(f"{WHY} output").inner_text().startswith("here ")
     assert len(visit.requests) == asked

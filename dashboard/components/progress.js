@@ -1,0 +1,36 @@
+// What a long method costs, how far it is, and the button that begins or stops it. A stop is told here at once; the
+// server hears of it and ends the work after the batch it is in.
+const bar = make("progress"), said = make("p", "viz-cost"), button = make("button", "viz-begin");
+button.type = "button";
+bar.max = 1;
+bar.setAttribute("aria-label", "How much of the work is done");
+said.setAttribute("role", "status");
+root.append(said, bar, button);
+let state = "";
+
+button.addEventListener("click", () => {
+  if (state !== "running") return begin();
+  trigger("stop");
+  const { stopped } = props.value;
+  draw({ state: "stopped", said: stopped });
+});
+
+function begin() {
+  said.textContent = "Starting …";
+  button.hidden = true; // there is nothing to stop before the first batch is through
+  trigger("submit");
+}
+
+function draw(value) {
+  state = value.state || "";
+  root.hidden = !state;
+  root.dataset.state = state;
+  bar.hidden = state !== "running";
+  if (state === "running") bar.value = value.share;
+  if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
+  button.textContent = { running: "Stop", stopped: "Start again" }[state] || "Start";
+  button.hidden = false;
+  if (value.begin) begin();
+}
+
+show(draw);

@@ -1,0 +1,24 @@
+"""Work that takes a while: what it will cost, how far it is, and the button that begins or stops it.
+
+`submit` fires when it is to begin, `stop` when it is to end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:
+    """Nothing runs yet: what it will cost, and a button to begin; with `at_once` it begins by itself."""
+    return {"state": "waiting", "said": said, "begin": at_once}
+
+
+def running(done: int, total: int, left: str) -> dict[str, Any]:
+    """So much is done, and about so long it still takes; with a button to stop."""
+    share = done / total if total else 0.0
+    return {
+        "state": "running",
+        "share": share,
+        "said": f"{done:,} of {total:,} passes" + (f", about {left} left" if left else ""),
+        "stopped": f"Stopped after {done:,} of {total:,} passes; the map is what they gave.",
+    }
