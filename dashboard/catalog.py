@@ -71,5 +71,6 @@ def _described(entry: Entry) -> str:
         words.append(f"{entry.accuracy:.1f} %")
     if entry.megabytes:
         size = f"{entry.megabytes:.0f} MB"
-        words.append(f"downloads {size}" if entry.needs_download else size)
+        here = f"{size}, downloaded" if entry.source == "downloaded" else size
+        words.append(f"downloads {size}" if entry.needs_download else here)
     return " · ".join(words)

@@ -18,6 +18,7 @@ from dashboard.cache import key_of
 from dashboard.components.address import address
 from dashboard.components.bars import bars, percent, short
 from dashboard.components.base import part, told
+from dashboard.components.card import shown
 from dashboard.components.examples import examples
 from dashboard.components.figure import figure
 from dashboard.components.knobs import asked, chosen
@@ -193,11 +194,18 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
 
 
 def eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
-    """The exact crop the model was shown, and how much of the photo it is."""
-    picture = study.eye(photo, model)
-    seen = study.catalog.get(model).preprocessing.geometry(photo).seen_fraction
-    caption = f"What the model really sees: {picture.width} × {picture.height} pixels, {percent(seen)} of the photo."
-    return figure(picture, caption, alt="The photo as resized and cropped for the model", fit="small")
+    """The exact crop the model was shown, how much of the photo it is, and what was done to it on the way."""
+    picture, network = study.eye(photo, model), study.catalog.get(model)
+    seen = network.preprocessing.geometry(photo).seen_fraction
+    caption = f"What the model really sees: {picture.width} × {picture.height} pixels, {percent(seen)} of the photo"
+    grid = network.tokens.grid if network.tokens else ()
+    patches = ""
+    if grid:
+        caption += f", in {grid[0]} × {grid[1]} patches"
+        patches = f"{grid[0]} × {grid[1]}, each of {picture.height // grid[0]} × {picture.width // grid[1]} pixels"
+    rows = {**shown(network), **({"Patches": patches} if grid else {})}
+    alt = "The photo as resized and cropped for the model"
+    return figure(picture, f"{caption}.", alt=alt, fit="small", grid=grid, rows=rows)
 
 
 def example(event: gr.SelectData) -> Image.Image | None:

@@ -3,7 +3,8 @@ const button = make("button", "viz-copy", "Copy link"), done = make("span", "viz
 button.type = "button";
 done.setAttribute("role", "status");
 said.setAttribute("role", "status");
-root.append(button, done, said);
+root.append(button, done);
+(element.closest("#header") || root).append(said); // across the page, under its title
 let base = "", timer = 0;
 
 async function copy(text) {

@@ -1,4 +1,11 @@
-// A still picture with its caption.
+// A still picture with its caption, and what there is to know besides, folded away.
+function more(rows) {
+  const details = make("details", "viz-more"), list = make("dl");
+  list.append(...rows.flatMap(({ name, said }) => [make("dt", "", name), make("dd", "", said)]));
+  details.append(make("summary", "", "How it is prepared"), list);
+  return details;
+}
+
 show((value) => {
   if (!value.picture) return root.replaceChildren();
   const figure = make("figure"), image = make("img"), words = make("figcaption");
@@ -12,6 +19,13 @@ show((value) => {
     save.download = value.file;
     words.append(save);
   }
-  figure.append(image, words);
-  root.replaceChildren(figure);
+  const frame = make("div", "viz-framed");
+  frame.append(image);
+  if (value.grid?.length) {
+    const lines = make("div", "viz-lines"), [rows, columns] = value.grid;
+    lines.style.backgroundSize = `${100 / columns}% ${100 / rows}%`;
+    frame.append(lines);
+  }
+  figure.append(frame, words);
+  root.replaceChildren(figure, ...(value.rows?.length ? [more(value.rows)] : []));
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -9,6 +10,26 @@ from PIL import Image
 from dashboard.components.base import data_url
 
 
-def figure(picture: Image.Image, caption: str, *, alt: str, fit: str = "natural", file: str = "") -> dict[str, Any]:
-    """A picture without loss; `fit` is natural, wide or small, and `file` names what "Save PNG" saves."""
-    return {"picture": data_url(picture), "caption": caption, "alt": alt, "fit": fit, "file": file}
+def figure(
+    picture: Image.Image,
+    caption: str,
+    *,
+    alt: str,
+    fit: str = "natural",
+    file: str = "",
+    grid: Sequence[int] = (),
+    rows: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A picture without loss; `fit` is natural, wide or small, and `file` names what "Save PNG" saves.
+
+    A `grid` of rows and columns is drawn upon it, and `rows` are what there is to know besides, folded away.
+    """
+    return {
+        "picture": data_url(picture),
+        "caption": caption,
+        "alt": alt,
+        "fit": fit,
+        "file": file,
+        "grid": list(grid),
+        "rows": [{"name": name, "said": said} for name, said in (rows or {}).items()],
+    }

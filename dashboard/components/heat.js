@@ -90,7 +90,7 @@ show(async (value, current) => {
   tools.hidden = controls.hidden = !value.map;
   canvas.width = value.width;
   canvas.height = value.height;
-  figure.style.setProperty("--ratio", value.width / value.height);
+  for (const node of [figure, element.closest(".column")]) node?.style.setProperty("--ratio", value.width / value.height);
   canvas.setAttribute("aria-label", value.alt);
   redraw();
   canvas.dataset.drawn = value.file || "photo";

@@ -1,10 +1,13 @@
 // The knobs of a method as menus; which there are, and what they take, comes from vizlib's registry.
+function written(value) {
+  if (!value.placed) return;
+  const turned = value.knobs.filter((knob) => knob.chosen);
+  place("w", value.method);
+  place("k", turned.map((knob) => `${knob.name}:${knob.choices[knob.chosen].name}`).join(","));
+}
+
 show((value) => {
-  if (value.placed) {
-    place("w", value.method);
-    const turned = value.knobs.filter((knob) => knob.chosen);
-    place("k", turned.map((knob) => `${knob.name}:${knob.choices[knob.chosen].name}`).join(","));
-  }
+  written(value);
   root.hidden = !(value.knobs || []).length;
   root.replaceChildren(...(value.knobs || []).map((knob) => {
     const field = make("label", "viz-knob"), menu = make("select");
@@ -18,6 +21,7 @@ show((value) => {
     menu.addEventListener("change", () => {
       const chosen = Number(menu.value);
       props.value = { ...value, knobs: value.knobs.map((one) => (one.name === knob.name ? { ...one, chosen } : one)) };
+      written(props.value); // what comes back from the server is the same, so it would not be told
       trigger("input");
     });
     field.append(make("span", "", knob.name), menu);

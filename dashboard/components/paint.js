@@ -124,8 +124,11 @@ function legend(node, palette, limits, signed, ends) {
   for (let i = 0; i < 256; i += 15) stops.push(`rgb(${table[3 * i]} ${table[3 * i + 1]} ${table[3 * i + 2]})`);
   bar.style.background = "linear-gradient(to right, " + stops.join(", ") + ")";
   const [low, high] = limits.map(number), [left, right] = ends || ["", ""];
-  const words = [low + " " + left, ...(signed ? ["0"] : []), right + " " + high];
-  numbers.append(...words.map((word) => make("span", "", word.trim())));
+  numbers.append(...[[low, left], ...(signed ? [["0", ""]] : []), [high, right]].map(([value, word]) => {
+    const end = make("span", "", value);
+    if (word) end.append(make("small", "", word));
+    return end;
+  }));
   node.replaceChildren(bar, numbers);
 }
 

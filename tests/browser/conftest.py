@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import gradio.media
 import pytest
@@ -15,6 +18,7 @@ from dashboard.app import build_app, launch
 from dashboard.catalog import Catalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -46,6 +50,75 @@ def chromium():
         browser.close()
 
 
+class Visit:
+    """One visitor's page, with all it asked for and complained about."""
+
+    def __init__(self, page, address: str) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.asked: list[str] = []  # what was asked of the server: an event, or its end
+        self.complaints: list[str] = []
+        page.on("request", self._note)
+        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#why-heat canvas[data-drawn]", state="attached", timeout=30_000)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing was asked of the server for half a second."""
+        seen = -1
+        while seen != len(self.requests):
+            seen = len(self.requests)
+            self.page.wait_for_timeout(500)
+
+    def picture(self, selector: str = "#why-heat") -> Image.Image:
+        address = self.page.evaluate(PIXELS, selector)
+        return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
+
+    def changes(self, selector: str, act) -> None:
+        """Do something, and wait until a picture's bytes are others than before."""
+        before = self.page.evaluate(PIXELS, selector)
+        act()
+        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
+        self.settle()
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+        self.settle()
+
+    def choose(self, menu: str, option: str) -> None:
+        self.page.locator(f"{menu} input").click()
+        self.page.get_by_role("option", name=option).first.click()
+
+    def upload(self, path: Path) -> None:
+        self.page.locator("#photo input[type=file]").set_input_files(str(path))
+
+    def target(self) -> int:
+        return int(self.page.locator("#bars [aria-pressed=true]").get_attribute("data-index"))
+
+    def said(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def until(self, script: str, *, seconds: float = 15) -> None:
+        self.page.wait_for_function(script, timeout=1000 * seconds)
+
+    def _note(self, request) -> None:
+        self.requests.append(request.url)
+        if request.method == "POST":
+            self.asked.append(request.url.partition("/gradio_api/")[2].partition("?")[0])
+
+
+@pytest.fixture(scope="session")
+def visiting(chromium, address):
+    """Opens the page for one more visitor, with what follows its address."""
+
+    def opened(query: str = "", width: int = 1440, height: int = 900) -> Visit:
+        return Visit(chromium.new_page(viewport={"width": width, "height": height}), address + query)
+
+    return opened
+
+
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory) -> Path:
     """A real photo as a person uploads it, of the size the page draws on: the Eiffel tower."""
@@ -54,3 +127,19 @@ def photo(tmp_path_factory) -> Path:
     image.thumbnail((840, 840))
     image.resize((round(image.width * 840 / image.height), 840)).save(path)
     return path
+
+
+@pytest.fixture
+def fresh(visiting):
+    """Opens the page as often as asked; at the end nothing may have left the machine, and nothing complained."""
+    visits = []
+
+    def opened(*how, **size) -> Visit:
+        visits.append(visiting(*how, **size))
+        return visits[-1]
+
+    yield opened
+    for visit in visits:
+        hosts = {urlsplit(url).hostname for url in visit.requests if url.startswith(("http", "ws"))}
+        assert (hosts, visit.complaints) == ({"127.0.0.1"}, [])
+        visit.page.close()

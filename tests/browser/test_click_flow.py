@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import vizlib
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
 BEYOND = """width => [...document.querySelectorAll('#page *')]
     .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > width + 1)
     .map((node) => node.outerHTML.slice(0, 80))"""
 WHY, GRID, CHANNEL = "#why-heat", "#attention-patches", "#inside-heat"
 
 
-class Visit:
-    """One visitor's page, with all it asked for and complained about."""
-
-    def __init__(self, page, address: str) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector(f"{WHY} canvas[data-drawn]", timeout=30_000)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until nothing was asked of the server for half a second."""
-        seen = -1
-        while seen != len(self.requests):
-            seen = len(self.requests)
-            self.page.wait_for_timeout(500)
-
-    def picture(self, selector: str = WHY) -> Image.Image:
-        address = self.page.evaluate(PIXELS, selector)
-        return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
-
-    def changes(self, selector: str, act) -> None:
-        """Do something, and wait until a picture's bytes are others than before."""
-        before = self.page.evaluate(PIXELS, selector)
-        act()
-        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
-        self.settle()
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-        self.settle()
-
-    def choose(self, menu: str, option: str) -> None:
-        self.page.locator(f"{menu} input").click()
-        self.page.get_by_role("option", name=option).first.click()
-
-    def upload(self, path: Path) -> None:
-        self.page.locator("#photo input[type=file]").set_input_files(str(path))
-
-    def target(self) -> int:
-        return int(self.page.locator("#bars [aria-pressed=true]").get_attribute("data-index"))
-
-
 @pytest.fixture(scope="module")
-def visit(chromium, address) -> Iterator[Visit]:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    yield Visit(page, address + "?__theme=light")
-    page.close()
+def visit(visiting):
+    visit = visiting("?__theme=light")
+    yield visit
+    visit.page.close()
 
 
 # The tests below are one visit, in this order; each leaves the page in a state the next may start from.
@@ -216,10 +163,9 @@ def test_no_request_left_the_machine_and_nothing_complained(visit):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(chromium, address, theme):
-    page = chromium.new_page(viewport={"width": 390, "height": 844})
-    visit = Visit(page, f"{address}?__theme={theme}")
+def test_nothing_is_wider_than_a_phone(visiting, theme):
+    visit = visiting(f"?__theme={theme}", width=390, height=844)
     for tab in ("Why", "Attention", "Inside", "Model"):
         visit.tab(tab)
-        assert page.evaluate(BEYOND, 390) == []
-    page.close()
+        assert visit.page.evaluate(BEYOND, 390) == []
+    visit.page.close()

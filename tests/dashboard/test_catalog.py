@@ -56,5 +56,13 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
 
 
 def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
-    catalog = Catalog([Entry("mine", "bundled", 22.4, accuracy=87.25), Entry("theirs", "download", 101.6)])
-    assert catalog.choices() == [("mine · 87.2 % · 22 MB", "mine"), ("theirs · downloads 102 MB", "theirs")]
+    rows = [
+        Entry("mine", "bundled", 22.4, accuracy=87.25),
+        Entry("here", "downloaded", 46.8),
+        Entry("theirs", "download", 101.6),
+    ]
+    assert Catalog(rows).choices() == [
+        ("mine · 87.2 % · 22 MB", "mine"),
+        ("here · 47 MB, downloaded", "here"),
+        ("theirs · downloads 102 MB", "theirs"),
+    ]
