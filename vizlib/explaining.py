@@ -214,7 +214,12 @@ def _union(model: Model, asked: Sequence[_Asked]) -> Needs:
 
 
 def _run(model: Model, photo, needs: Needs) -> Run:
-    return model.run(photo, needs.layers, needs.attention, rules=needs.guided_gradient)
+    return model.run(photo, needs.layers, needs.attention, **_how(needs))
+
+
+def _how(needs: Needs) -> dict[str, bool]:
+    """A graph that nobody asks would hold as much memory as a batch of passes."""
+    return {"rules": needs.guided_gradient, "graph": needs.gradients}
 
 
 def _answers(model: Model, run: Run, asked: Sequence[_Asked], target: Class, against: Class) -> list[Attribution]:
@@ -232,7 +237,7 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[_Asked], target, ag
     for at in range(0, len(opened), size):
         part = opened[at : at + size]
         tensors = torch.cat([model.tensor(photo) for photo in part])
-        image, logits, seen = model.see(tensors, needs.layers, needs.attention, rules=needs.guided_gradient)
+        image, logits, seen = model.see(tensors, needs.layers, needs.attention, **_how(needs))
         wanted = zip(targets[at : at + size], rivals[at : at + size], strict=True)
         questions = [_Question.of(model, logits[i : i + 1], *each) for i, each in enumerate(wanted)]
         scores = [question.score(_kind(asked)) for question in questions]

@@ -145,16 +145,19 @@ class Model:
         """A sentence where the logits say that the photo is unlike those this network was measured on, else `None`."""
         return self.familiarity.doubt(logits[0]) if self.familiarity else None
 
-    def run(self, photo, layers: Sequence[str] = (), attention: bool = False, rules: bool = True) -> Run:
+    def run(
+        self, photo, layers: Sequence[str] = (), attention: bool = False, *, rules: bool = True, graph: bool = True
+    ) -> Run:
         """Show the network one photo and keep what happened, with everything gradients need.
 
         `layers` are the names whose output is kept; with `attention` every attention layer's weights are. Without
-        `rules` its gradients can follow no rule but their own, and it is a little quicker.
+        `rules` its gradients can follow no rule but their own, and it is a little quicker; without `graph` there are
+        none, and little memory is held.
 
         Raises: ImageError, ModelError (an unknown layer, an input the network refuses).
         """
         photo = open_image(photo)
-        image, logits, seen = self.see(self.tensor(photo), layers, attention, rules=rules)
+        image, logits, seen = self.see(self.tensor(photo), layers, attention, rules=rules, graph=graph)
         notes = self.notes_on(photo, logits)
         return Run(
             image, logits, seen.activations, seen.attention, self.preprocessing.geometry(photo), photo, notes, seen
@@ -167,16 +170,17 @@ class Model:
         attention: bool = False,
         answers: int | None = None,
         rules: bool = False,
+        graph: bool = True,
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m classes"], Recording]:
         """Show the network prepared inputs (`tensor`'s, stacked): them on the graph, the logits, and what was kept.
 
-        `answers` is as in `logits`, `rules` as in `run`.
+        `answers` is as in `logits`, `rules` and `graph` as in `run`.
 
         Raises: ModelError.
         """
         module = self.evaluated()
-        with self.plain_errors(), torch.inference_mode(False), torch.enable_grad():
-            images = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
+        with self.plain_errors(), torch.inference_mode(False), torch.set_grad_enabled(graph):
+            images = (images.clone() if images.is_inference() else images.detach()).requires_grad_(graph)
             with watch(module, layers, attention=attention, rules=rules) as seen:
                 logits = self._logits(module, images, answers)
         return images, logits, seen

@@ -400,3 +400,14 @@ def test_numpys_numbers_are_numbers_and_the_answer_can_be_written_down(tmp_path)
     about = json.loads(found.save(tmp_path / "found.json").read_text())
     assert about["knobs"]["samples"] == 2
     assert {type(found.knobs[name]) for name in ("samples", "seed", "budget_mb")} == {int}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pass_keeps_its_graph_only_for_methods_that_ask_it(model, method, monkeypatch):
+    if method not in vizlib.methods(model):
+        pytest.skip(f"{method} does not fit this network")
+    runs, run = [], vizlib.Model.run
+    monkeypatch.setattr(vizlib.Model, "run", lambda *args, **how: runs.append(run(*args, **how)) or runs[-1])
+    vizlib.explain(model, photo(), method, **FEW.get(method, {}))
+    asks = method not in {*FEW, "eigen-cam", "raw-attention", "attention-rollout"}
+    assert [one.logits.requires_grad for one in runs] == [asks]

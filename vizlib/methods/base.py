@@ -77,6 +77,12 @@ class Needs:
     attention_gradients: bool = False
     local_gradients: bool = False  # at each block's attention, of the score the classifier gives that block's tokens
 
+    @property
+    def gradients(self) -> bool:
+        """Whether it reads any gradient of the pass."""
+        layers = bool(self.layers) and self.layer_gradients
+        return self.image_gradient or self.guided_gradient or layers or self.attention_gradients or self.local_gradients
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
