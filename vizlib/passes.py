@@ -25,7 +25,7 @@ from vizlib.twins import Pairs, pairs_in, quick_twin
 BUDGET_MB = 1024  # of memory for one batch, besides the model
 LEAST_MB, MOST_MB = 64, 65536
 TWIN = 0.25  # of the budget, at most, for a copy of the weights that makes each pass quicker
-LARGEST = 512  # inputs in one batch, however small they are
+LARGEST = 256  # inputs in one batch, however small they are
 # Operations in one batch: enough to keep the machine busy, few enough that a person who says stop is heard soon.
 WORK = {"cpu": 100e9, "cuda": 20e12}
 
