@@ -10,6 +10,7 @@ vizlib.explain(model, photo, method="grad-cam").save("why.png")
 
 from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
 from vizlib.explaining import estimate, explain, explain_all, explain_stream, run_for_all
+from vizlib.fields import receptive_field
 from vizlib.histories import training_history
 from vizlib.images import open_image
 from vizlib.kernels import kernels
@@ -17,6 +18,7 @@ from vizlib.methods.registry import methods
 from vizlib.model import Model
 from vizlib.models import load, models, wrap  # the function takes the name of its file, so it comes from there
 from vizlib.results import Attribution, Prediction, Run, Step
+from vizlib.units import contributions, switch_off
 
 __version__ = "0.1.0"
 
@@ -31,6 +33,7 @@ __all__ = [
     "Step",
     "TargetError",
     "VizlibError",
+    "contributions",
     "estimate",
     "explain",
     "explain_all",
@@ -40,7 +43,9 @@ __all__ = [
     "methods",
     "models",
     "open_image",
+    "receptive_field",
     "run_for_all",
+    "switch_off",
     "training_history",
     "wrap",
 ]

@@ -9,6 +9,7 @@ thread. Nothing is written to the network: no `.grad`, no flag, no mode.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import threading
 from collections import Counter
@@ -76,14 +77,21 @@ class Recording:
 
 @contextlib.contextmanager
 def watch(
-    module: nn.Module, layers: Iterable[str] = (), *, attention: bool = False, shapes: bool = False, rules: bool = True
+    module: nn.Module,
+    layers: Iterable[str] = (),
+    *,
+    attention: bool = False,
+    shapes: bool = False,
+    rules: bool = True,
+    silent: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[Recording]:
     """Record what `module` does in this thread while the block runs.
 
     `layers` are PyTorch's dotted names; their outputs stay on the graph. With `attention` every softmax attention is
     recorded under the name of the module that computed it (`#2` is added to a second one in the same module). With
     `shapes` the shape of every module's output is noted. Without `rules` no backward rule can be chosen afterwards,
-    which spares a network without attention a detour at each of its functions.
+    which spares a network without attention a detour at each of its functions. The heads in `silent`, by the name of
+    their attention layer, look nowhere: their weights are recorded and then taken for 0; this needs `attention`.
 
     Raises: ModelError for a layer that does not exist, or that did not run inside the block.
     """
@@ -139,7 +147,7 @@ def watch(
         for name in layers:
             undo.callback(modules[name].register_forward_hook(keep(name)).remove)
         if attention or rules:
-            undo.enter_context(_Interception(recording, modules, path if attention else None))
+            undo.enter_context(_Interception(recording, modules, path if attention else None, silent or {}))
         yield recording
     for name in layers:
         if name not in recording.activations:
@@ -175,20 +183,33 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
         yield flops
 
 
-@contextlib.contextmanager
-def substitute(module: nn.Module, layer: str, output: Callable[[], Tensor]) -> Iterator[None]:
+def substitute(module: nn.Module, layer: str, output: Callable[[], Tensor]) -> contextlib.AbstractContextManager[None]:
     """Let a layer hand on what `output` gives instead of its own output, in this thread while the block runs.
 
     The other may have another batch size: what follows then computes as many answers, and what came before ran once.
 
     Raises: ModelError for a layer that does not exist.
     """
+    return alter(module, layer, lambda _own: output())
+
+
+@contextlib.contextmanager
+def alter(module: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer hand on what `change` makes of its output, in this thread while the block runs.
+
+    Raises: ModelError for a layer that does not exist, or whose output is no tensor.
+    """
     modules, owner = dict(module.named_modules()), threading.get_ident()
     if layer not in modules:
         raise _no_layer(layer, modules)
 
     def hook(_module, _inputs, own):
-        return _first_tensor(own)[1](output()) if threading.get_ident() == owner else None
+        if threading.get_ident() != owner:
+            return None
+        tensor, rebuild = _first_tensor(own)
+        if tensor is None:
+            raise ModelError(f"layer {layer!r} returns {type(own).__name__}, not a tensor, so it cannot be changed")
+        return rebuild(change(tensor))
 
     handle = modules[layer].register_forward_hook(hook)
     try:
@@ -215,9 +236,15 @@ def gradients(score: Tensor, of: Sequence[Tensor], *, keep: bool = True) -> tupl
 class _Interception(TorchFunctionMode):
     """Sees each torch function this thread calls; makes attention explicit and lets ReLUs obey a backward rule."""
 
-    def __init__(self, recording: Recording, modules: Mapping[str, nn.Module], path: list[str] | None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        modules: Mapping[str, nn.Module],
+        path: list[str] | None,
+        silent: Mapping[str, Sequence[int]],
+    ) -> None:
         super().__init__()
-        self.recording, self.modules, self.path = recording, modules, path
+        self.recording, self.modules, self.path, self.silent = recording, modules, path, silent
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -233,17 +260,27 @@ class _Interception(TorchFunctionMode):
                 return self._multi_head(func, args, kwargs)
             if func in SOFTMAX and self._inside_attention():
                 weights = func(*args, **kwargs)
-                if weights.ndim == 4:  # "batch heads query key"
-                    self._record(weights)
-                return weights
+                return self._record(weights) if weights.ndim == 4 else weights  # "batch heads query key"
         return func(*args, **kwargs)
 
-    def _record(self, weights: Tensor) -> None:
+    def _record(self, weights: Tensor) -> Tensor:
+        """Keep the weights, and give those to go on with: the same, but 0 for silent heads."""
+        key = self._key()
+        self.recording.attention[key] = weights
+        return weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0) if key in self.silent else weights
+
+    def _key(self) -> str:
+        """The name under which the attention that comes next is recorded."""
         name = self.path[-1] if self.path else ""
         count = 1
         while (key := name if count == 1 else f"{name}#{count}") in self.recording.attention:
             count += 1
-        self.recording.attention[key] = weights
+        return key
+
+    def _heads(self, key: str, count: int, like: Tensor) -> Tensor:
+        if wrong := [head for head in self.silent[key] if not 0 <= head < count]:
+            raise ModelError(f"{key} has no head {wrong[0]}; its heads are 0 to {count - 1}")
+        return torch.tensor(self.silent[key], dtype=torch.long, device=like.device)
 
     def _inside_attention(self) -> bool:
         return bool(self.path) and "att" in type(self.modules[self.path[-1]]).__name__.lower()
@@ -263,23 +300,31 @@ class _Interception(TorchFunctionMode):
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-        weights = scores.softmax(-1)
-        self._record(weights)
+        weights = self._record(scores.softmax(-1))
         if dropout_p:
             weights = F.dropout(weights, dropout_p)
         return weights @ value
 
     def _multi_head(self, func, args, kwargs):
         wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
+        key = self._key()
+        if key in self.silent:  # its weights cannot be reached, but the projection need not read what it made of them
+            args, kwargs = self._unread(key, inspect.signature(func).bind(*args, **kwargs).arguments)
         output, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
         if weights.ndim == 3:  # one photo without a batch axis
             weights = weights.unsqueeze(0)
         # The weights handed out are a view that nothing was computed from: the output was computed from its base.
         setattr(weights, SOURCE, weights._base)
-        self._record(weights)
+        self.recording.attention[key] = weights
         if not wanted:
             return output, None
         return output, weights.mean(1) if averaged else weights
+
+    def _unread(self, key: str, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The call's arguments, with a projection that reads nothing from the silent heads."""
+        projection, count = given["out_proj_weight"], given["num_heads"]  # "width, heads x width of a head"
+        parts = projection.unflatten(1, (count, -1)).index_fill(1, self._heads(key, count, projection), 0)
+        return (), {**given, "out_proj_weight": parts.flatten(1)}
 
 
 def _no_layer(name: str, modules: Mapping[str, nn.Module]) -> ModelError:

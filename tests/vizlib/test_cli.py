@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.cli import app
 
-COMMANDS = ("explain", "estimate", "predict", "models", "layers", "methods", "kernels", "serve")
+COMMANDS = ("explain", "estimate", "predict", "units", "models", "layers", "methods", "kernels", "serve")
 
 
 def shell(*words) -> str:
@@ -152,3 +152,34 @@ def test_a_method_of_many_passes_is_explained_and_saved_like_any_other(folder, p
     expected = vizlib.explain(model, photo, "rise", masks=20)
     assert answer["knobs"]["masks"] == 20
     assert torch.allclose(torch.tensor(saved["values"]), expected.heat, rtol=1e-4)
+
+
+def test_units_are_listed_by_what_they_contribute(photo):
+    model = vizlib.load("vit_tiny-imagenette")
+    for layer, kind in (("blocks.5", "channels"), ("blocks.5.attn", "heads")):
+        answer = json.loads(shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--json"))
+        found = vizlib.contributions(model, photo, "church", layers=["blocks.5"])
+        values = getattr(found, kind)[layer]
+        assert (answer["label"], answer["kind"], answer["layer"]) == ("church", kind, layer)
+        assert [row["unit"] for row in answer["units"]] == values.argsort(descending=True).tolist()[:10]
+        assert [row["contribution"] for row in answer["units"]] == pytest.approx(
+            values.sort(descending=True).values[:10].tolist(), rel=1e-3, abs=1e-5
+        )
+        first = shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--top", 1).splitlines()
+        assert first[0].startswith(f"{kind} of {layer} for church (logit ")
+        assert first[1].split()[0] == str(values.argmax().item())
+        assert len(first) == 2
+
+
+def test_units_are_switched_off_from_the_shell(photo):
+    model = vizlib.load("resnet18-imagenette")
+    rest = vizlib.switch_off(model, photo, channels={"layer4": [3, 17]})
+    answer = json.loads(shell("units", photo, "-l", "layer4", "--off", "3,17", "--json"))
+    assert [row["logit"] for row in answer] == pytest.approx([one.logit for one in rest[:5]], abs=1e-4)
+    lines = shell("units", photo, "-l", "layer4", "--off", "3,17").splitlines()
+    assert len(lines) == 5
+    assert f"{rest[0].probability:.2%}" in lines[0]
+    assert rest[0].label in lines[0]
+    assert "as in 3,17, not '3;17'" in mistake("units", photo, "-l", "layer4", "--off", "3;17")
+    assert "has no channel 512" in mistake("units", photo, "-l", "layer4", "--off", "512")
+    assert "no layer 'layer9'" in mistake("units", photo, "-l", "layer9")

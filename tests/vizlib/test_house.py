@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py"),
+    ("vizlib/following.py",),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
+    ("vizlib/units.py", "vizlib/fields.py"),
     ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/passes.py", "vizlib/methods/places.py"),
     ("vizlib/models.py", "vizlib/stem.py", "vizlib/methods/base.py", "vizlib/methods/spectral.py"),
     ("vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
@@ -38,6 +40,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py",),
     ("dashboard/shared.py", "dashboard/words.py"),
+    ("dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/api.py", "dashboard/tabs/*.py"),
     ("dashboard/app.py",),
     ("dashboard/__main__.py", "dashboard/space.py", "vizlib/cli.py"),  # what starts it
@@ -47,6 +50,7 @@ PUBLIC = {
     *("Attribution", "Model", "Prediction", "Run", "Step"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "models", "open_image"),
+    *("contributions", "switch_off", "receptive_field"),
     *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
 }
 NAMES = {
