@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,29 @@ from torch import Tensor
 import vizlib
 from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
+from vizlib import ModelError
 from vizlib.explaining import RUNNER_UP
+from vizlib.fields import EffectiveField, effective_field
+from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
 from vizlib.metrics import kept
+from vizlib.units import Contributions
 
 KEPT = 0.2  # of the pixels are left where only the warmest are kept
 BUDGET = 384_000_000  # bytes of results kept for all visitors together
+
+
+class Unit(NamedTuple):
+    """A channel of a layer, or a head of an attention layer."""
+
+    layer: str
+    number: int  # from 0
+    head: bool
+
+    @property
+    def words(self) -> str:
+        """What a person reads; heads are counted from 1, as everywhere on the page."""
+        return f"{self.layer} · " + (f"head {self.number + 1}" if self.head else f"channel {self.number}")
 
 
 class Study:
@@ -176,6 +193,41 @@ class Study:
             return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
 
         return self._cache.get(("activations", key_of(photo), name, layer), look)
+
+    def contributions(self, photo: Image.Image, name: str, target: int, layer: str) -> Contributions:
+        """What each channel of a layer adds to a class; of an attention layer, each head too."""
+        model = self.catalog.get(name)
+        heads = layer in model.attention_layers
+        key = ("contributions", key_of(photo), name, target, layer)
+        return self._cache.get(key, lambda: vizlib.contributions(model, photo, target, layers=[layer], heads=heads))
+
+    def without(self, photo: Image.Image, name: str, off: Sequence[Unit]) -> list[vizlib.Prediction]:
+        """What the model would answer with some units switched off; every class, likeliest first."""
+        model, silent = self.catalog.get(name), ({}, {})
+        for unit in off:
+            silent[unit.head].setdefault(unit.layer, []).append(unit.number)
+        key = ("without", key_of(photo), name, tuple(sorted(off)))
+        return self._cache.get(key, lambda: vizlib.switch_off(model, photo, channels=silent[0], heads=silent[1]))
+
+    def fields(self, name: str) -> dict[str, ReceptiveField]:
+        """How far a place sees in each stage of a network without attention; empty where that is not known."""
+        model = self.catalog.get(name)
+
+        def look() -> dict[str, ReceptiveField]:
+            if model.attention_layers:
+                return {}
+            try:
+                return {layer: vizlib.receptive_field(model, layer) for layer in model.stages}
+            except ModelError:
+                return {}
+
+        return self._cache.get(("fields", name), look)
+
+    def effective_field(self, photo: Image.Image, name: str, layer: str, cell: tuple[int, int]) -> EffectiveField:
+        """How strongly a place of a layer depends on each pixel of this photo."""
+        model = self.catalog.get(name)
+        key = ("effective field", key_of(photo), name, layer, cell)
+        return self._cache.get(key, lambda: effective_field(model, photo, layer, cell))
 
     def kernels(self, name: str) -> Kernels:
         """The first layer's kernels and the position embedding's similarities."""

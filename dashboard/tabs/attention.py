@@ -13,6 +13,7 @@ from dashboard.components.base import part
 from dashboard.components.patches import patches
 from dashboard.shared import Selection, Shared
 from dashboard.study import Study
+from dashboard.tabs import receptive
 from dashboard.words import NO_PHOTO, caption
 
 TITLE = "Attention"
@@ -69,3 +70,4 @@ def build(shared: Shared) -> None:
         return draw(shared.study, photo, selection)
 
     shared.on_view(again, [], [grid, words])
+    receptive.build(shared)  # a convolutional network's part of this tab

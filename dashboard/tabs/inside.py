@@ -1,184 +1,244 @@
-"""Inside: what the channels of any layer respond to, the first kernels, and how a transformer tells places apart."""
+"""Inside: a network as a tree, what the channels and heads of a layer add to a class, and the answer without some."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
-import vizlib
+from dashboard.components.bars import short
 from dashboard.components.base import part
-from dashboard.components.figure import figure
 from dashboard.components.heat import heat
-from dashboard.components.patches import patches
+from dashboard.components.silence import silence
 from dashboard.components.thumbs import thumb, thumbs
+from dashboard.components.tree import choosable, tree
 from dashboard.shared import Selection, Shared
-from dashboard.study import Study
+from dashboard.study import Study, Unit
+from dashboard.tabs import kernels
 from dashboard.words import NO_PHOTO, caption
 from vizlib import render
 
 TITLE = "Inside"
-MOST = 48  # channels on a sheet; a ResNet-50 stage has 2,048
-PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that hand on what they are given
+FOR, AGAINST = 36, 12  # units on a sheet: those that speak most for the class, and most against it
+MADE_OF = {  # the hierarchy is the lesson
+    False: "Kernels make a convolution, a few convolutions with a shortcut around them a residual block, and blocks a "
+    "stage. From stage to stage the picture gets coarser, and each place sees more of the photo.",
+    True: "The photo is cut into patches. In each block they first exchange what they hold by attention, and then an "
+    "MLP works on each by itself.",
+}
 
 
-def layers(model: vizlib.Model) -> list[tuple[str, str]]:
-    """The layers to choose from: what a person reads, and PyTorch's name."""
-    return [
-        (f"{layer.name} · {layer.kind} · {' × '.join(map(str, layer.shape))}", layer.name)
-        for layer in model.layers
-        if layer.shape and not layer.kind.startswith(PASSIVE)
-    ]
+class At(NamedTuple):
+    """Where a visitor is: a layer of a model, one of its units, and which units are switched off."""
+
+    model: str
+    layer: str
+    number: int | None  # of the unit a person chose; None is the first of the sheet
+    off: tuple[Unit, ...]
 
 
-def layer_of(model: vizlib.Model, wanted: str | None) -> str:
-    """The layer that was chosen if this model has it, else the one class activation maps are drawn from."""
-    names = [name for _, name in layers(model)]
-    return wanted if wanted in names else model.cam_layer or names[-1]
+class View(NamedTuple):
+    """A layer seen by one photo, and what each of its units adds to the class."""
+
+    maps: Float[np.ndarray, "units rows columns"]
+    placed: bool  # whether they lie on the photo
+    heads: bool
+    added: Float[np.ndarray, " units"] | None  # None where it cannot be told unit by unit
+    label: str
+    logit: float
 
 
-def order(maps: np.ndarray) -> list[int]:
-    """The channels, first those that differ most from place to place; without places, those that respond most.
+def settled(study: Study, selection: Selection, at: At | None) -> At:
+    """Where a visitor is on this model: as before, or at the layer class activation maps are drawn from."""
+    model = study.catalog.get(selection.model)
+    names = choosable(model)
+    if at is None or at.model != selection.model:
+        return At(selection.model, model.cam_layer or names[-1], None, ())
+    return at if at.layer in names else at._replace(layer=model.cam_layer or names[-1], number=None)
 
-    A transformer's largest channels are often the same everywhere, and say nothing about the photo.
-    """
-    weight = maps.std((1, 2)) if maps[0].size > 1 else np.abs(maps[:, 0, 0])
+
+def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> View:
+    """A layer's channels, or an attention layer's heads."""
+    found = study.contributions(photo, selection.model, selection.target, layer)
+    attention = study.attention(photo, selection.model).get(layer)
+    tokens = study.catalog.get(selection.model).tokens
+    if attention is not None and tokens is not None:
+        rows = attention[:, tokens.read[0]] if tokens.read else attention.mean(1)
+        maps, placed = rows[:, tokens.prefix :].reshape(-1, *tokens.grid).numpy(), True
+        added = found.heads.get(layer)
+    else:
+        activations, placed = study.activations(photo, selection.model, layer)
+        maps, added = activations.numpy(), found.channels[layer]
+    fits = added is not None and len(added) == len(maps)
+    values = added.numpy() if added is not None and fits else None
+    return View(maps, placed, attention is not None, values, short(found.label), found.logit)
+
+
+def order(seen: View) -> list[int]:
+    """The units, first those that speak most for the class; where that is not known, those that differ most."""
+    if seen.added is not None:
+        return np.argsort(-seen.added, kind="stable").tolist()
+    weight = seen.maps.std((1, 2)) if seen.maps[0].size > 1 else np.abs(seen.maps[:, 0, 0])
     return np.argsort(-weight, kind="stable").tolist()
 
 
-def sheet(study: Study, photo: Image.Image, model: str, layer: str, chosen: int) -> dict[str, Any]:
-    """The first channels of a layer as buttons, all on one scale."""
-    maps = study.activations(photo, model, layer)[0].numpy()
-    shown = order(maps)[:MOST]
-    signed = bool(maps.min() < 0)
-    limits = render.limits_of(maps[shown], signed=signed)
-    items = [thumb(str(i), str(i), maps[i], limits, signed=signed, smooth=False) for i in shown]
-    return thumbs(items, str(chosen), label=f"Channels of {layer}", small=True)
+def shown(seen: View) -> list[int]:
+    """The units on the sheet: of many, the two ends of the order."""
+    every = order(seen)
+    return every if len(every) <= FOR + AGAINST else every[:FOR] + every[-AGAINST:]
 
 
-def channel(study: Study, photo: Image.Image, model: str, layer: str, chosen: int) -> dict[str, Any]:
-    """One channel on the photo; nothing for a layer whose output has no places."""
-    maps, placed = study.activations(photo, model, layer)
-    if not placed:
-        return {}
-    values = maps[chosen].numpy()
-    alt = f"Channel {chosen} of {layer} on the photo; it responds up to {values.max():.3g}."
-    geometry = study.catalog.get(model).preprocessing.geometry(photo)
-    name = f"{model}_{layer}_{chosen}.png".replace("/", "-")
-    return heat(values, photo, geometry, signed=bool(maps.min() < 0), smooth=True, alt=alt, file=name)
+def unit_of(seen: View, at: At) -> Unit:
+    """The unit that is looked at: the one that was chosen, if there is such a one."""
+    known = at.number is not None and 0 <= at.number < len(seen.maps)
+    return Unit(at.layer, at.number if known and at.number is not None else order(seen)[0], seen.heads)
 
 
-def about(study: Study, photo: Image.Image, model: str, layer: str, chosen: int) -> str:
-    """What the sheet shows, in words."""
-    maps, placed = study.activations(photo, model, layer)
-    shape = " × ".join(map(str, maps.shape[1:]))
-    count = f"{len(maps)} channels" if len(maps) <= MOST else f"{len(maps)} channels, here the {MOST} liveliest"
-    where = f"each a map of {shape}" if placed else "each a single number, without a place on the photo"
-    low, high = maps[chosen].min().item(), maps[chosen].max().item()
-    colours = (
-        "red is where a channel responds, blue where it is held back"
-        if maps.min() < 0
-        else "bright is where a channel responds"
+def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
+    """The units as buttons on one scale, each with what it adds to the class."""
+    numbers = shown(seen)
+    signed = bool(seen.maps.min() < 0)
+    limits = render.limits_of(seen.maps[numbers], signed=signed)
+    off = {one.number for one in at.off if one.layer == at.layer and one.head == seen.heads}
+    words = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
+    items = []
+    for i in numbers:
+        name = f"head {i + 1}" if seen.heads else str(i)
+        item = thumb(
+            str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=Unit(at.layer, i, seen.heads).words
+        )
+        items.append({**item, "note": "off" if i in off else words.get(i, "")})
+    kind = "Heads" if seen.heads else "Channels"
+    heading = f"{kind} of {at.layer}, by what they add to {seen.label}"
+    return thumbs(items, str(unit.number), label=f"{kind} of {at.layer}", heading=heading, small=True)
+
+
+def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
+    """Signed numbers with as many decimals as the largest needs for two digits.
+
+    >>> amounts([0.394, -0.01, 0.0])
+    ['+0.39', '−0.01', '0']
+    """
+    most = max((abs(float(value)) for value in values), default=0.0)
+    decimals = min(max(1 - math.floor(math.log10(most)), 0), 6) if most > 0 else 0
+    texts = [f"{float(value):+.{decimals}f}" for value in values]
+    return ["0" if not float(text) else text.replace("-", "\u2212") for text in texts]
+
+
+def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
+    """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
+    if not seen.placed:
+        return {"empty": f"What {unit.layer} hands on has no place on the photo: each channel is a single number."}
+    values = seen.maps[unit.number]
+    verb = "looks" if unit.head else "responds"
+    alt = f"{unit.words} on the photo; it {verb} up to {values.max():.3g}."
+    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    name = f"{selection.model}_{unit.words}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
+    return heat(values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name)
+
+
+def about(study: Study, selection: Selection, seen: View, unit: Unit) -> str:
+    """What the unit is, does and adds, in words."""
+    name = f"Head {unit.number + 1} of {unit.layer}" if unit.head else f"Channel {unit.number} of {unit.layer}"
+    low, high = seen.maps[unit.number].min(), seen.maps[unit.number].max()
+    tokens = study.catalog.get(selection.model).tokens
+    if unit.head:
+        who = f"the {tokens.names[tokens.read[0]]} token looks" if tokens and tokens.read else "patches look"
+        does = f"Bright is where {who} with this head."
+    elif seen.maps.min() < 0:
+        does = f"Red is where it responds, blue where it is held back: from {low:.3g} to {high:.3g}."
+    else:
+        does = f"Bright is where it responds, up to {high:.3g}."
+    adds = "" if seen.added is None else amounts([seen.added[unit.number]])[0]
+    counts = f" It adds {adds} to the score of {seen.label}, which is {seen.logit:.2f} in all." if adds else ""
+    caveat = (
+        "That number is its activation times the gradient: what the score would lose without it if all that follows "
+        "were linear. Switch it off to see what it really loses."
     )
-    return caption(
-        f"Channel {chosen} of {layer}",
-        f"{count}, {where}: {colours}. On this photo this one goes from {low:.3g} to {high:.3g}.".replace("-", "−"),
-        "A channel that fires is not yet a reason: what counts is what the layers after it make of it.",
-    )
+    return caption(name, (does + counts).replace("-", "\u2212"), caveat if adds else "")
 
 
-def kernels(study: Study, model: str) -> tuple[dict[str, Any], str]:
-    """The kernels that read the pixels, and what they are."""
-    found = study.kernels(model)
-    count, _, height, width = found.weights.shape
-    columns = 24 if count > 128 else 16
-    picture = render.kernel_sheet(found.weights.numpy(), cell=40, columns=columns)
-    value = figure(
-        picture,
-        f"{found.layer}: {count} kernels of {height} × {width} pixels, on one scale; grey is zero.",
-        alt=f"The {count} kernels of {found.layer} as coloured squares",
-        fit="wide",
-        file=f"{model}_kernels.png".replace("/", "-"),
-    )
-    return value, caption(
-        "The first thing it looks for",
-        "Each square is one kernel as it lies on the photo: it responds to places that look like it.",
-    )
+def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
+    """The switch of a unit, and the answers with and without what is off."""
+    before = study.predictions(photo, selection.model, 10**6)
+    after = study.without(photo, selection.model, at.off) if at.off else None
+    name = f"head {unit.number + 1}" if unit.head else f"channel {unit.number}"
+    label = f"Switch {name} {'on again' if unit in at.off else 'off'}"
+    return silence(label, [one.words for one in at.off], before, after, selection.target)
 
 
-def places(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
-    """How alike the position embeddings of a transformer's patches are; nothing for other networks."""
-    similar = study.kernels(model).position_similarity
-    if similar is None:
-        return {}
-    rows, columns = similar.shape[:2]
-    geometry = study.catalog.get(model).preprocessing.geometry(photo)
-    every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
-    return patches(
-        every, photo, geometry, signed=True, label="Similarity of places: arrow keys move", verb="is most like"
-    )
+def switched(at: At, unit: Unit, asked: object) -> At:
+    """After a click in the list of what is off: the unit toggled, one of the list on again, or all."""
+    if asked == "toggle":
+        rest = tuple(one for one in at.off if one != unit)
+        return at._replace(off=rest if unit in at.off else (*at.off, unit))
+    if asked == "all":
+        return at._replace(off=())
+    if isinstance(asked, str) and asked.isdecimal() and int(asked) < len(at.off):
+        return at._replace(off=at.off[: int(asked)] + at.off[int(asked) + 1 :])
+    return at
 
 
-def draw(
-    study: Study, photo: Image.Image | None, selection: Selection | None, layer: str | None, chosen: int | None = None
-) -> tuple:
-    """What depends on the layer: the menu, the words, the channel on the photo, the sheet."""
+def draw(study: Study, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
+    """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
     if photo is None or selection is None:
-        return gr.update(), "", {"empty": NO_PHOTO}, {}
+        return at, {}, "", {"empty": NO_PHOTO}, "", {}, {}
+    at = settled(study, selection, at)
     model = study.catalog.get(selection.model)
-    layer = layer_of(model, layer)
-    count = len(study.activations(photo, selection.model, layer)[0])
-    if chosen is None or not 0 <= chosen < count:
-        chosen = order(study.activations(photo, selection.model, layer)[0].numpy())[0]
-    which = (study, photo, selection.model, layer, chosen)
-    return gr.update(choices=layers(model), value=layer), about(*which), channel(*which), sheet(*which)
-
-
-def fixed(study: Study, photo: Image.Image | None, selection: Selection | None) -> tuple:
-    """What depends on the model alone: its kernels, and how it tells places apart."""
-    if photo is None or selection is None:
-        return {}, "", {}, ""
-    similar = places(study, photo, selection.model)
-    words = caption(
-        "How it tells places apart",
-        "Point at a patch: red patches have a position embedding like its own, blue ones an opposite one.",
-        "The network learned this by itself; nobody told it which patches are neighbours.",
+    seen = view(study, photo, selection, at.layer)
+    unit = unit_of(seen, at)
+    return (
+        at,
+        tree(model, at.layer),
+        caption("What is it made of?", MADE_OF[bool(model.attention_layers)]),
+        onto(study, photo, selection, seen, unit),
+        about(study, selection, seen, unit),
+        switch(study, photo, selection, at, unit),
+        sheet(seen, at, unit),
     )
-    return *kernels(study, selection.model), similar, words if similar else ""
 
 
 def build(shared: Shared) -> None:
-    """The channels of a layer above, what every photo meets below."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=6, min_width=320):
-            onto = part("heat", elem_id="inside-heat")
+    """Choose a layer and a unit on the left, see it on the right; what every photo meets first below."""
+    study, at = shared.study, gr.State(None)
+    with gr.Row(equal_height=False, elem_id="inside-bench"):
         with gr.Column(scale=5, min_width=300):
-            layer = gr.Dropdown([], label="Layer", elem_id="layer", interactive=True)
+            made = gr.HTML(apply_default_css=False)
+            parts = part("tree", elem_id="inside-tree")
+            units = part("thumbs", elem_id="inside-channels")
+        with gr.Column(scale=6, min_width=320, elem_classes="viz-beside"):
+            shows = part("heat", elem_id="inside-heat")
             words = gr.HTML(elem_id="inside-words", apply_default_css=False)
-    channels = part("thumbs", elem_id="inside-channels")
-    kernel_words = gr.HTML(elem_classes="viz-section", apply_default_css=False)
-    first = part("figure", elem_id="inside-kernels")
-    with gr.Row(equal_height=False, elem_classes="viz-section"):
-        with gr.Column(scale=5, min_width=280):
-            place_words = gr.HTML(apply_default_css=False)
-        with gr.Column(scale=6, min_width=320):
-            similar = part("patches", elem_id="inside-places")
-    outputs = [layer, words, onto, channels]
+            silent = part("silence", elem_id="inside-silence")
+    outputs = [at, parts, made, shows, words, silent, units]
 
-    def again(photo: Image.Image | None, selection: Selection | None, layer: str | None) -> tuple:
-        return draw(shared.study, photo, selection, layer)
+    def again(photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
+        return draw(study, photo, selection, at)
 
-    def clicked(
-        photo: Image.Image | None, selection: Selection | None, layer: str | None, event: gr.SelectData
-    ) -> tuple:
-        return draw(shared.study, photo, selection, layer, int(event.index) if str(event.index).isdigit() else None)
+    def layer(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
+        if selection is not None:
+            at = settled(study, selection, at)._replace(layer=str(event.index), number=None)
+        return draw(study, photo, selection, at)
 
-    def below(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return fixed(shared.study, photo, selection)
+    def unit(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
+        if selection is not None and str(event.index).isdecimal():
+            at = settled(study, selection, at)._replace(number=int(event.index))
+        return draw(study, photo, selection, at)
 
-    shared.on_view(again, [layer], outputs)
-    shared.on(layer.input, again, [layer], outputs)
-    shared.on(channels.select, clicked, [layer], outputs)
-    shared.on_view(below, [], [first, kernel_words, similar, place_words])
+    def toggled(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
+        if photo is not None and selection is not None:
+            at = settled(study, selection, at)
+            one = unit_of(view(study, photo, selection, at.layer), at)
+            at = switched(at, one, event.index)._replace(number=one.number)
+        return draw(study, photo, selection, at)
+
+    shared.on_selection(again, [at], outputs)
+    shared.on(parts.select, layer, [at], outputs)
+    shared.on(units.select, unit, [at], outputs)
+    shared.on(silent.select, toggled, [at], outputs)
+    kernels.build(shared)

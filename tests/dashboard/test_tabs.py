@@ -9,7 +9,7 @@ import pytest
 
 import vizlib
 from dashboard.shared import look
-from dashboard.tabs import attention, inside, why
+from dashboard.tabs import attention, inside, kernels, receptive, why
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
 
@@ -35,8 +35,10 @@ def test_without_a_photo_everything_is_empty(study, name):
     assert look(study, None, name)[0] is None
     assert why.draw(study, None, None, "saliency", None)[1]["empty"]
     assert attention.draw(study, None, None)[0] == {}
-    assert inside.draw(study, None, None, None)[2]["empty"]
-    assert inside.fixed(study, None, None) == ({}, "", {}, "")
+    assert inside.draw(study, None, None, None)[3]["empty"]
+    assert kernels.draw(study, None, None) == ("", {}, {})
+    assert kernels.places(study, None, None) == ({}, "")
+    assert receptive.draw(study, None, None) == ({}, "")
 
 
 def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, selection):
@@ -92,47 +94,6 @@ def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah)
     grid, words = attention.draw(study, cheetah, selection)
     assert grid == {}
     assert "built of convolutions" in words
-
-
-def test_inside_shows_the_channels_of_any_layer(study, cheetah, selection):
-    model = vizlib.load(selection.model)
-    layer = model.stages[1]
-    menu, words, heat, sheet = inside.draw(study, cheetah, selection, layer, 7)
-    assert menu["value"] == layer
-    assert layer in words
-    assert sheet["chosen"] == "7"
-    maps = study.activations(cheetah, selection.model, layer)[0].numpy()
-    assert np.array_equal(floats(heat["map"]), maps[7])
-    spread = [maps[int(item["key"])].std() for item in sheet["items"]]
-    assert spread == sorted(spread, reverse=True)
-    assert len(sheet["items"]) == min(len(maps), inside.MOST)
-
-
-def test_every_layer_on_the_menu_can_be_shown(study, cheetah, selection):
-    names = [name for _, name in inside.layers(study.catalog.get(selection.model))]
-    for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        menu, *_, sheet = inside.draw(study, cheetah, selection, layer)
-        assert menu["value"] == layer
-        assert sheet["items"]
-
-
-def test_a_forged_layer_or_channel_gives_the_first_view(study, cheetah, selection):
-    assert (
-        inside.draw(study, cheetah, selection, "no.such.layer")[0]["value"]
-        == study.catalog.get(selection.model).cam_layer
-    )
-    first = inside.draw(study, cheetah, selection, None)[3]
-    assert inside.draw(study, cheetah, selection, None, 10**9)[3]["chosen"] == first["items"][0]["key"]
-
-
-def test_kernels_and_places_are_the_librarys(study, cheetah, selection):
-    figure, _, places, _ = inside.fixed(study, cheetah, selection)
-    found = vizlib.kernels(vizlib.load(selection.model))
-    assert found.layer in figure["caption"]
-    assert str(len(found.weights)) in figure["caption"]
-    assert bool(places) == (found.position_similarity is not None)
-    if places:
-        assert places["maps"]["shape"] == [1, 1, 196, 14, 14]
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])

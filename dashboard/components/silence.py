@@ -1,0 +1,51 @@
+"""A switch for one unit, the list of what is off, and the answers with and without it.
+
+`select` tells as its `index` what was asked for: "toggle" the unit that is shown, "all" on again, or the number of one
+in the list that comes back on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboard.components.bars import percent, short
+from vizlib import Prediction
+
+TOP = 5
+
+
+def silence(
+    label: str, off: Sequence[str], before: Sequence[Prediction], after: Sequence[Prediction] | None, target: int
+) -> dict[str, Any]:
+    """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
+    value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
+    if after is not None:
+        names = "As it is", "With 1 unit off" if len(off) == 1 else f"With {len(off)} units off"
+        value["sides"] = [
+            {"heading": name, "rows": _rows(found, target)} for name, found in zip(names, (before, after), strict=True)
+        ]
+        value["says"] = said(before, after, target)
+    return value
+
+
+def said(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
+    """What it did to the class the page is about, and to the first place."""
+    old, new = (next(one for one in found if one.index == target) for found in (before, after))
+    chances = f"{short(old.label)} goes from {percent(old.probability)} to {percent(new.probability)}"
+    winner = "" if before[0].index == after[0].index else f"; now {short(after[0].label)} comes first"
+    return f"{chances}, its score by {new.logit - old.logit:+.2f}{winner}.".replace("-", "\u2212")
+
+
+def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
+    shown = list(found[:TOP])
+    shown += [one for one in found[TOP:] if one.index == target]
+    return [
+        {
+            "name": short(one.label),
+            "probability": one.probability,
+            "share": percent(one.probability),
+            "target": one.index == target,
+        }
+        for one in shown
+    ]

@@ -1,0 +1,61 @@
+// A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it.
+const list = make("div", "viz-branch"), head = make("div", "viz-row viz-head");
+const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
+let model = null;
+
+head.append(...["Layer", "Output", "Params", "FLOPs"].map((word) => make("span", "", word)));
+head.setAttribute("aria-hidden", "true");
+root.append(head, list);
+
+const parent = (name) => name.split(".").slice(0, -1).join(".");
+
+// The nearest part above that is shown: a part in between may be left out.
+function above(name, known) {
+  for (let up = parent(name); up; up = parent(up)) if (known.has(up)) return up;
+  return "";
+}
+
+function line(node, item, under, chosen) {
+  node.classList.add("viz-row");
+  node.dataset.layer = item.name;
+  node.title = item.told;
+  if (item.name === chosen) node.setAttribute("aria-current", "true");
+  const name = make("span", "viz-part"), own = under ? item.name.slice(under.length + 1) : item.name;
+  name.append(make("b", "", own), make("i", "", item.role));
+  node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-amount", item[key])));
+  if (item.shape) node.addEventListener("click", () => trigger("select", { index: item.name, value: item.name }));
+}
+
+show((value) => {
+  const rows = value.rows || [], known = new Set(rows.map((row) => row.name)), inside = { "": list };
+  const parents = new Set(rows.map((row) => above(row.name, known)));
+  root.hidden = !rows.length;
+  if (value.model !== model) unfolded.clear();
+  model = value.model;
+  for (let up = value.chosen || ""; (up = above(up, known)); ) unfolded.add(up);
+  const held = list.contains(document.activeElement) && document.activeElement.dataset.layer, scrolled = list.scrollTop;
+  list.replaceChildren();
+  for (const item of rows) {
+    const under = above(item.name, known);
+    if (!parents.has(item.name)) {
+      const leaf = make("button");
+      leaf.type = "button";
+      line(leaf, item, under, value.chosen);
+      inside[under].append(leaf);
+      continue;
+    }
+    const branch = make("details"), summary = make("summary"), within = make("div", "viz-branch");
+    line(summary, item, under, value.chosen);
+    branch.open = unfolded.has(item.name);
+    branch.addEventListener("toggle", () => unfolded[branch.open ? "add" : "delete"](item.name));
+    branch.append(summary, within);
+    inside[under].append(branch);
+    inside[item.name] = within;
+  }
+  list.scrollTop = scrolled;
+  const chosen = list.querySelector("[aria-current]"), reach = list.clientHeight;
+  if (held) list.querySelector(`[data-layer="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
+  if (!chosen || !reach) return;
+  const at = chosen.getBoundingClientRect().top - list.getBoundingClientRect().top;
+  if (at < 0 || at > reach - 30) list.scrollTop += at - reach / 2;
+});

@@ -1,0 +1,91 @@
+"""A network as a tree of its parts, each with its shape, parameters and work; `select` tells the layer as `index`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vizlib import Model
+from vizlib.layers import Layer
+
+PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that hand on what they are given
+ROLES = (  # the beginning of a class's name, and what a person calls it
+    ("Conv", "convolution"),
+    ("BatchNorm", "normalisation"),
+    ("LayerNorm", "normalisation"),
+    ("FrozenBatchNorm", "normalisation"),
+    ("MaxPool", "pooling"),
+    ("AvgPool", "pooling"),
+    ("AdaptiveAvgPool", "pooling"),
+    ("SelectAdaptivePool", "pooling"),
+    ("BasicBlock", "residual block"),
+    ("Bottleneck", "residual block"),
+    ("PatchEmbed", "patch embedding"),
+    ("Block", "block"),
+    ("EncoderBlock", "block"),
+    ("SwinTransformerBlock", "block"),
+    ("Attention", "attention"),
+    ("MultiheadAttention", "attention"),
+    ("WindowAttention", "attention"),
+    ("Mlp", "MLP"),
+    ("MLP", "MLP"),
+    ("Linear", "linear"),
+)
+
+
+def tree(model: Model, chosen: str) -> dict[str, Any]:
+    """The parts in the order they stand; those that hand on what they are given are left out."""
+    return {"model": model.name, "chosen": chosen, "rows": [row(model, layer) for layer in shown(model)]}
+
+
+def shown(model: Model) -> list[Layer]:
+    """The parts worth showing."""
+    return [layer for layer in model.layers if not layer.kind.startswith(PASSIVE)]
+
+
+def choosable(model: Model) -> list[str]:
+    """The names of the layers whose output can be looked at."""
+    return [layer.name for layer in shown(model) if layer.shape]
+
+
+def row(model: Model, layer: Layer) -> dict[str, Any]:
+    """One part as a line of the tree."""
+    return {
+        "name": layer.name,
+        "role": role(model, layer),
+        "shape": " × ".join(map(str, layer.shape)),
+        "parameters": short_count(layer.parameters),
+        "flops": short_count(layer.flops),
+        "told": f"{layer.kind}; {layer.parameters:,} parameters; {layer.flops / 1e6:,.1f} MFLOPs",
+    }
+
+
+def role(model: Model, layer: Layer) -> str:
+    """What a part is, in a person's words: its place in the hierarchy before its class."""
+    children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
+    blocks = [other for other in children if "block" in _known(other.kind)]
+    if blocks and layer.name in model.stages:
+        return "stage"
+    if blocks:
+        return f"{len(blocks)} blocks"
+    if layer.name.endswith("downsample"):
+        return "shortcut"
+    return _known(layer.kind)
+
+
+def short_count(count: int) -> str:
+    """A large number in three digits.
+
+    >>> short_count(0), short_count(950), short_count(11_177_538), short_count(1_820_000_000)
+    ('–', '950', '11.2 M', '1.82 G')
+    """
+    if not count:
+        return "–"
+    size = 0
+    value = float(count)
+    while value >= 999.5 and size < 4:
+        value, size = value / 1000, size + 1
+    return f"{value:.3g} {' kMGT'[size]}".strip()
+
+
+def _known(kind: str) -> str:
+    return next((words for start, words in ROLES if kind.startswith(start)), kind)

@@ -1,0 +1,85 @@
+"""The lower part of Inside: the kernels that read the pixels, and how a transformer tells its places apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dashboard.components.base import part
+from dashboard.components.heat import heat
+from dashboard.components.kernels import MOST, kernels
+from dashboard.components.patches import patches
+from dashboard.shared import Selection, Shared
+from dashboard.study import Study
+from dashboard.words import caption
+
+
+def draw(study: Study, photo: Image.Image | None, selection: Selection | None, chosen: int | None = None) -> tuple:
+    """The words, the kernels as buttons, and what one of them answers on this photo."""
+    if photo is None or selection is None:
+        return "", {}, {}
+    model = study.catalog.get(selection.model)
+    found = study.kernels(selection.model)
+    answers = study.activations(photo, selection.model, found.layer)[0][:MOST]
+    if chosen is None or not 0 <= chosen < len(answers):
+        chosen = int(answers.std((1, 2)).argmax())
+    count, _, height, width = found.weights.shape
+    values = answers[chosen].numpy()
+    apart = model.tokens is not None  # patches do not overlap, so nothing lies between two of them
+    words = caption(
+        "The first thing it looks for",
+        f"Each square is one of the {count} kernels of {found.layer}, {height} × {width} pixels in their own colours, "
+        f"grey where it is 0. Click one: red are the places of this photo that look like it, blue those that look "
+        f"like its opposite.",
+    )
+    alt = f"What kernel {chosen} of {found.layer} answers on the photo, from {values.min():.3g} to {values.max():.3g}."
+    name = f"{selection.model}_kernel_{chosen}.png".replace("/", "-")
+    number = f"Kernel {chosen}: from {values.min():.3g} to {values.max():.3g} on this photo.".replace("-", "\u2212")
+    label = f"Kernels of {found.layer}; choose one to see what it answers"
+    return (
+        words,
+        kernels(found.weights.numpy(), chosen, label=label, caption=number),
+        heat(values, photo, model.preprocessing.geometry(photo), signed=True, smooth=not apart, alt=alt, file=name),
+    )
+
+
+def places(study: Study, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
+    """How alike the position embeddings of a transformer's patches are; nothing for other networks."""
+    similar = None if photo is None or selection is None else study.kernels(selection.model).position_similarity
+    if photo is None or selection is None or similar is None:
+        return {}, ""
+    rows, columns = similar.shape[:2]
+    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
+    label, verb = "Similarity of places: arrow keys move", "is most like"
+    return patches(every, photo, geometry, signed=True, label=label, verb=verb), caption(
+        "How it tells places apart",
+        "Point at a patch: red patches have a position embedding like its own, blue ones an opposite one.",
+        "The network learned this by itself; nobody told it which patches are neighbours.",
+    )
+
+
+def build(shared: Shared) -> None:
+    """The kernels beside what one of them answers; below, a transformer's places."""
+    words = gr.HTML(elem_classes="viz-section", apply_default_css=False)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=300):
+            every = part("kernels", elem_id="inside-kernels")
+        with gr.Column(scale=6, min_width=320):
+            answer = part("heat", elem_id="inside-kernel")
+    with gr.Row(equal_height=False, elem_classes="viz-section"):
+        with gr.Column(scale=5, min_width=280):
+            place_words = gr.HTML(apply_default_css=False)
+        with gr.Column(scale=6, min_width=320):
+            similar = part("patches", elem_id="inside-places")
+
+    def again(photo: Image.Image | None, selection: Selection | None) -> tuple:
+        return *draw(shared.study, photo, selection), *places(shared.study, photo, selection)
+
+    def clicked(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
+        return draw(shared.study, photo, selection, event.index if isinstance(event.index, int) else None)
+
+    shared.on_view(again, [], [words, every, answer, similar, place_words])
+    shared.on(every.select, clicked, [], [words, every, answer])
