@@ -194,12 +194,16 @@ class Study:
 
         return self._cache.get(("activations", key_of(photo), name, layer), look)
 
-    def contributions(self, photo: Image.Image, name: str, target: int, layer: str) -> Contributions:
-        """What each channel of a layer adds to a class; of an attention layer, each head too."""
+    def contributions(
+        self, photo: Image.Image, name: str, target: int, layer: str, against: int | None = None
+    ) -> Contributions:
+        """What each channel or head of a layer adds to a class, or to its lead over another."""
         model = self.catalog.get(name)
         heads = layer in model.attention_layers
-        key = ("contributions", key_of(photo), name, target, layer)
-        return self._cache.get(key, lambda: vizlib.contributions(model, photo, target, layers=[layer], heads=heads))
+        key = ("contributions", key_of(photo), name, target, layer, against)
+        return self._cache.get(
+            key, lambda: vizlib.contributions(model, photo, target, against, layers=[layer], heads=heads)
+        )
 
     def without(self, photo: Image.Image, name: str, off: Sequence[Unit]) -> list[vizlib.Prediction]:
         """What the model would answer with some units switched off; every class, likeliest first."""

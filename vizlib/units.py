@@ -21,10 +21,14 @@ Units = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or head
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """What each unit adds to a class's logit; negative speaks against the class."""
+    """What each unit adds to a class's logit; negative speaks against the class.
+
+    Set against another class, all numbers are of the difference of the two logits.
+    """
 
     target: int
     label: str
+    against: int | None
     logit: float
     channels: Mapping[str, Float[Tensor, " channels"]]  # layer -> its channels
     heads: Mapping[str, Float[Tensor, " heads"]]  # attention layer -> its heads
@@ -34,6 +38,7 @@ def contributions(
     model: Model,
     photo,
     target: int | str | None = None,
+    against: int | str | None = None,
     *,
     layers: Sequence[str] | None = None,
     heads: bool = True,
@@ -46,8 +51,8 @@ def contributions(
     linear, as after the last stage of a ResNet; elsewhere `switch_off` has the last word. A head's is the same of its
     attention weights, which is what its output alone adds.
 
-    `layers` are the stages unless told otherwise; `heads` takes in every attention layer. A `run` that already holds
-    them saves the forward pass.
+    With `against` it is what each adds to the lead of the target over that class. `layers` are the stages unless told
+    otherwise; `heads` takes in every attention layer. A `run` that already holds them saves the forward pass.
 
     Raises: ImageError, TargetError, ModelError for an unknown layer.
 
@@ -60,13 +65,19 @@ def contributions(
     if lacking := [layer for layer in wanted if layer not in run.activations]:
         raise ModelError(f"the given run does not hold {', '.join(lacking)}; make it with layers=")
     index = model.target(target, run.logits)
+    other = None if against is None else model.target(against, run.logits)
+
+    def score(logits: Tensor) -> Tensor:
+        return logits[0, index] if other is None else logits[0, index] - logits[0, other]
+
     activations = {layer: run.activations[layer] for layer in wanted}
     attention = run.attention if heads else {}
-    found = iter(run.gradients(index, of=[*activations.values(), *attention.values()]))
+    found = iter(run.gradients(score, of=[*activations.values(), *attention.values()]))
     return Contributions(
         target=index,
         label=model.labels[index],
-        logit=run.logits[0, index].item(),
+        against=other,
+        logit=score(run.logits).item(),
         channels={name: _added(one, next(found), model.channel_axis(one)) for name, one in activations.items()},
         heads={name: _added(one, next(found), 1) for name, one in attention.items()},
     )

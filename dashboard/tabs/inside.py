@@ -49,7 +49,7 @@ class View(NamedTuple):
     placed: bool  # whether they lie on the photo
     heads: bool
     added: Float[np.ndarray, " units"] | None  # None where it cannot be told unit by unit
-    label: str
+    label: str  # of the class, or of the two where one is set against the other
     logit: float
 
 
@@ -64,7 +64,7 @@ def settled(study: Study, selection: Selection, at: At | None) -> At:
 
 def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> View:
     """A layer's channels, or an attention layer's heads."""
-    found = study.contributions(photo, selection.model, selection.target, layer)
+    found = study.contributions(photo, selection.model, selection.target, layer, selection.against)
     attention = study.attention(photo, selection.model).get(layer)
     tokens = study.catalog.get(selection.model).tokens
     if attention is not None and tokens is not None:
@@ -76,7 +76,12 @@ def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> 
         maps, added = activations.numpy(), found.channels[layer]
     fits = added is not None and len(added) == len(maps)
     values = added.numpy() if added is not None and fits else None
-    return View(maps, placed, attention is not None, values, short(found.label), found.logit)
+    names = [
+        found.label,
+        *([] if found.against is None else [study.catalog.get(selection.model).labels[found.against]]),
+    ]
+    label = " over ".join(map(short, names))
+    return View(maps, placed, attention is not None, values, label, found.logit)
 
 
 def order(seen: View) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,47 +12,13 @@ from vizlib.fields import effective_field
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TREE, SHEET, HEAT = "#inside-tree", "#inside-channels", "#inside-heat"
 SWITCH, FIELDS = "#inside-silence", "#receptive-fields"
-PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
-
-
-class Visit:
-    """One visitor's page, with all it asked for and complained about."""
-
-    def __init__(self, page, address: str) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#why-heat canvas[data-drawn]", state="attached", timeout=30_000)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until nothing was asked of the server for half a second."""
-        seen = -1
-        while seen != len(self.requests):
-            seen = len(self.requests)
-            self.page.wait_for_timeout(500)
-
-    def changes(self, selector: str, act) -> None:
-        """Do something, and wait until a picture's bytes are others than before."""
-        before = self.page.evaluate(PIXELS, selector)
-        act()
-        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
-        self.settle()
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-        self.settle()
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, address) -> Iterator[Visit]:
-    page = chromium.new_page(viewport={"width": 1440, "height": 900})
-    yield Visit(page, address + "?__theme=light")
-    page.close()
+def visit(visiting):
+    visit = visiting("?__theme=light")
+    yield visit
+    visit.page.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +30,12 @@ def numbers(text: str) -> list[float]:
     return [float(found) for found in re.findall(r"[+-]?\d+(?:\.\d+)?", text.replace("\u2212", "-"))]
 
 
-def notes(visit: Visit) -> dict[int, str]:
+def notes(visit) -> dict[int, str]:
     buttons = visit.page.locator(f"{SHEET} button").all()
     return {int(one.get_attribute("data-key") or -1): one.locator(".viz-note").inner_text() for one in buttons}
 
 
-def shares(visit: Visit, side: int) -> list[tuple[str, str]]:
+def shares(visit, side: int) -> list[tuple[str, str]]:
     rows = visit.page.locator(f"{SWITCH} section").nth(side).locator("li").all()
     return [(one.locator(".viz-name").inner_text(), one.locator(".viz-share").inner_text()) for one in rows]
 
@@ -81,7 +46,7 @@ def shares(visit: Visit, side: int) -> list[tuple[str, str]]:
 def test_the_sheet_is_sorted_by_what_each_channel_adds_to_the_class(visit, photo, image):
     visit.page.locator("#photo button[aria-label='Remove Image']").click()
     visit.settle()
-    visit.page.locator("#photo input[type=file]").set_input_files(str(photo))
+    visit.upload(photo)
     visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5", timeout=15_000)
     visit.settle()
     visit.tab("Inside")
@@ -199,8 +164,7 @@ def test_the_keyboard_moves_the_cell_and_the_layer(visit):
 
 def test_a_transformers_heads_are_sorted_and_switched_off(visit, image):
     visit.tab("Inside")
-    visit.page.locator("#model input").click()
-    visit.changes(HEAT, lambda: visit.page.get_by_role("option", name=VIT).first.click())
+    visit.changes(HEAT, lambda: visit.choose("#model", VIT))
     assert not visit.page.locator(FIELDS + " canvas").is_visible()
     for part in ("blocks.11", "blocks.11.attn"):
         visit.page.locator(f"{TREE} [data-layer='{part}']").click()

@@ -94,6 +94,15 @@ def test_another_class_sorts_the_sheet_anew(study, cheetah, selection):
     assert first != second
 
 
+def test_against_another_class_the_sheet_is_about_the_lead(study, cheetah, selection):
+    model, layer = study.catalog.get(selection.model), study.catalog.get(selection.model).stages[-2]
+    rival = (selection.target + 1) % 10
+    *_, words, _, sheet = inside.draw(study, cheetah, selection._replace(against=rival), at(study, selection, layer))
+    added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
+    assert sheet["items"][0]["key"] == str(added.argmax().item())
+    assert f"to the score of {model.labels[selection.target]} over {model.labels[rival]}, which is" in words
+
+
 def test_an_attention_layer_shows_its_heads_by_what_they_add(study, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"

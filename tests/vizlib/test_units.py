@@ -163,6 +163,16 @@ def test_one_run_answers_for_every_class_and_layer(cheetah):
         contributions(model, cheetah, layers=["norm"], run=run)
 
 
+def test_against_another_class_it_is_the_difference_of_the_two(nets):
+    model = nets["fused"]
+    one, other, lead = (contributions(model, photo(), *classes) for classes in ((2,), (0,), (2, 0)))
+    assert (lead.target, lead.against, one.against) == (2, 0, None)
+    assert lead.logit == pytest.approx(one.logit - other.logit)
+    for name in ("channels", "heads"):
+        for layer, values in getattr(lead, name).items():
+            assert torch.allclose(values, getattr(one, name)[layer] - getattr(other, name)[layer])
+
+
 # Switching off
 
 
