@@ -233,6 +233,17 @@ class Study:
         key = ("effective field", key_of(photo), name, layer, cell)
         return self._cache.get(key, lambda: effective_field(model, photo, layer, cell))
 
+    def stages(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "channels h w"]]:
+        """The output of every stage whose places see a known part of the photo, from one pass."""
+        model, layers = self.catalog.get(name), list(self.fields(name))
+
+        def look() -> dict[str, Tensor]:
+            run = model.run(photo, layers=layers)
+            pictures = {layer: model.picture(run.activations[layer].detach().float().cpu()) for layer in layers}
+            return {layer: maps for layer, maps in pictures.items() if maps is not None}
+
+        return self._cache.get(("stages", key_of(photo), name), look)
+
     def kernels(self, name: str) -> Kernels:
         """The first layer's kernels and the position embedding's similarities."""
         model = self.catalog.get(name)

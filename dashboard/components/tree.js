@@ -1,5 +1,5 @@
 // A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it.
-const list = make("div", "viz-branch"), head = make("div", "viz-row viz-head");
+const list = make("div", "viz-branch"), head = make("div", "viz-node viz-head");
 const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
 let model = null;
 
@@ -16,13 +16,13 @@ function above(name, known) {
 }
 
 function line(node, item, under, chosen) {
-  node.classList.add("viz-row");
+  node.classList.add("viz-node");
   node.dataset.layer = item.name;
   node.title = item.told;
   if (item.name === chosen) node.setAttribute("aria-current", "true");
   const name = make("span", "viz-part"), own = under ? item.name.slice(under.length + 1) : item.name;
   name.append(make("b", "", own), make("i", "", item.role));
-  node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-amount", item[key])));
+  node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-count", item[key])));
   if (item.shape) node.addEventListener("click", () => trigger("select", { index: item.name, value: item.name }));
 }
 

@@ -29,12 +29,12 @@ def cell_of(study: Study, photo: Image.Image, model: str, wanted: object) -> Cel
     """The cell that was asked for if there is such a one, else the middle of the last stage that sees only a part."""
     layers, side = study.fields(model), min(study.catalog.get(model).preprocessing.input_size)
     if isinstance(wanted, (list, tuple)) and len(wanted) == 3 and wanted[0] in layers:
-        rows, columns = study.activations(photo, model, wanted[0])[0].shape[1:]
+        rows, columns = study.stages(photo, model)[wanted[0]].shape[1:]
         if all(isinstance(i, int) for i in wanted[1:]) and 0 <= wanted[1] < rows and 0 <= wanted[2] < columns:
             return Cell(*wanted)
     partial = [layer for layer, field in layers.items() if max(field.size) < side]
     layer = partial[-1] if partial else next(iter(layers))
-    rows, columns = study.activations(photo, model, layer)[0].shape[1:]
+    rows, columns = study.stages(photo, model)[layer].shape[1:]
     return Cell(layer, rows // 2, columns // 2)
 
 
@@ -46,7 +46,7 @@ def draw(
         return {}, ""
     name = selection.model
     theory, cell = study.fields(name), cell_of(study, photo, name, wanted)
-    maps = {layer: study.activations(photo, name, layer)[0].numpy() for layer in theory}
+    maps = {layer: found.numpy() for layer, found in study.stages(photo, name).items()}
     geometry = study.catalog.get(name).preprocessing.geometry(photo)
     used = study.effective_field(photo, name, cell.layer, (cell.row, cell.column))
     value = fields(photo, geometry, maps, theory, cell, reduced(used.heat.numpy(), CELLS), used.size)
