@@ -1,4 +1,4 @@
-"""The same from a shell: `vizlib explain PHOTO`, `predict`, `units`, `layers`, `models`, `methods`, `serve`, more."""
+"""The same from a shell: `vizlib explain PHOTO`, `predict`, `units`, `field`, `layers`, `serve` and more."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import typer
 from tqdm import tqdm
 from typer.core import TyperGroup
 
-from vizlib import contributions, load, switch_off
 from vizlib import kernels as kernels_of
+from vizlib import load
 from vizlib import models as known_models
-from vizlib.errors import MethodError, ModelError, VizlibError
+from vizlib.cli_units import field, units
+from vizlib.errors import MethodError, VizlibError
 from vizlib.explaining import estimate as seconds_of
 from vizlib.explaining import explain_all, explain_stream
 from vizlib.images import open_image
 from vizlib.methods.registry import METHODS
 from vizlib.methods.registry import methods as fitting
+from vizlib.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
 from vizlib.render import kernel_sheet
 from vizlib.results import SUFFIXES, Attribution, Step
-
-DEFAULT_MODEL = "resnet18-imagenette"
 
 
 class _PlainErrors(TyperGroup):
@@ -47,15 +47,6 @@ app = typer.Typer(
 )
 
 Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="One or more image files.")]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A name `vizlib models` lists, any timm name, or a file.")
-]
-Architecture = Annotated[str | None, typer.Option(help="What network a weight file belongs to.")]
-Checkpoints = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="A folder with weight files of yours; each can then be named."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()
@@ -148,47 +139,8 @@ def predict(
         typer.echo(note)
 
 
-@app.command()
-def units(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="An image file.")],
-    layer: Annotated[
-        str, typer.Option("--layer", "-l", help="Its channels are listed; of an attention layer, its heads.")
-    ],
-    model: ModelName = DEFAULT_MODEL,
-    target: Annotated[
-        str | None, typer.Option("--target", "-t", help="The class they speak for; the likeliest if left out.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many units.")] = 10,
-    off: Annotated[
-        str | None, typer.Option(metavar="3,17", help="Switch these units off, and see what the model would answer.")
-    ] = None,
-    architecture: Architecture = None,
-    checkpoints: Checkpoints = None,
-    as_json: AsJson = False,
-) -> None:
-    """List what the channels or heads of a layer contribute to a class, or switch some off."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    picture, attention = open_image(photo), layer in network.attention_layers
-    kind = "heads" if attention else "channels"
-    if off is not None:
-        answers = switch_off(network, picture, **{kind: {layer: _numbers(off)}})[: min(top, 5)]
-        if as_json:
-            typer.echo(json.dumps([one._asdict() for one in answers], indent=1))
-            return
-        for before, after in zip(network.predict(picture), answers, strict=False):
-            typer.echo(f"{before.probability:7.2%}  {before.label:<24}{after.probability:7.2%}  {after.label}")
-        return
-    found = contributions(network, picture, target, layers=[] if attention else [layer], heads=attention)
-    values = getattr(found, kind)[layer]
-    best = [(i, values[i].item()) for i in values.argsort(descending=True).tolist()][:top]
-    if as_json:
-        about = {"layer": layer, "kind": kind, "target": found.target, "label": found.label, "logit": found.logit}
-        listed = [{"unit": i, "contribution": value} for i, value in best]
-        typer.echo(json.dumps({**about, "units": listed}, indent=1))
-        return
-    typer.echo(f"{kind} of {layer} for {found.label} (logit {found.logit:.3f})")
-    for i, value in best:
-        typer.echo(f"{i:>6}  {value:+.4f}")
+app.command()(units)
+app.command()(field)
 
 
 @app.command()
@@ -286,14 +238,6 @@ def _watched(progress: tqdm, steps: Iterator[Step]) -> Attribution:
         progress.refresh()
     assert step is not None
     return step.attribution
-
-
-def _numbers(text: str) -> list[int]:
-    """`3,17` as whole numbers."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ModelError(f"units are given by their numbers, as in 3,17, not {text!r}") from None
 
 
 def _knobs(pairs: list[str]) -> dict[str, Any]:

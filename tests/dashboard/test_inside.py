@@ -156,12 +156,13 @@ def test_amounts_are_signed_and_have_the_decimals_the_largest_needs(values, text
 def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study, cheetah, selection):
     model = vizlib.load(selection.model)
     layer = model.stages[-2]
-    here = at(study, selection, layer, 3)
-    unit = Unit(layer, 3, head=False)
+    number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
+    here = at(study, selection, layer, number)
+    unit = Unit(layer, number, head=False)
     here = inside.switched(here, unit, "toggle")
     assert here.off == (unit,)
     *_, switch, sheet = inside.draw(study, cheetah, selection, here)
-    theirs = switch_off(model, cheetah, channels={layer: [3]})
+    theirs = switch_off(model, cheetah, channels={layer: [number]})
     before, after = switch["sides"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
     assert [row["probability"] for row in after["rows"][:5]] == pytest.approx(
@@ -169,9 +170,9 @@ def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study,
     )
     old = model.predict(cheetah)
     assert [row["probability"] for row in before["rows"][:5]] == pytest.approx([p.probability for p in old], abs=1e-5)
-    assert switch["label"] == "Switch channel 3 on again"
-    assert switch["off"] == [f"{layer} · channel 3"]
-    assert all(item["note"] == "off" for item in sheet["items"] if item["key"] == "3")
+    assert switch["label"] == f"Switch channel {number} on again"
+    assert switch["off"] == [f"{layer} · channel {number}"]
+    assert [item["key"] for item in sheet["items"] if item["note"] == "off"] == [str(number)]
 
 
 def test_what_is_off_comes_back_one_by_one_or_all_at_once():

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import vizlib
 from vizlib.cli import app
+from vizlib.fields import effective_field
 
-COMMANDS = ("explain", "estimate", "predict", "units", "models", "layers", "methods", "kernels", "serve")
+COMMANDS = ("explain", "estimate", "predict", "units", "field", "models", "layers", "methods", "kernels", "serve")
 
 
 def shell(*words) -> str:
@@ -183,3 +184,18 @@ def test_units_are_switched_off_from_the_shell(photo):
     assert "as in 3,17, not '3;17'" in mistake("units", photo, "-l", "layer4", "--off", "3;17")
     assert "has no channel 512" in mistake("units", photo, "-l", "layer4", "--off", "512")
     assert "no layer 'layer9'" in mistake("units", photo, "-l", "layer9")
+
+
+def test_a_field_is_told_and_what_a_place_really_goes_by(photo):
+    answer = json.loads(shell("field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
+    model = vizlib.load("resnet18-imagenette")
+    found = vizlib.receptive_field(model, "layer2")
+    assert (answer["size"], answer["jump"], answer["box"]) == (list(found.size), list(found.jump), [*found.box(5, 9)])
+    used = effective_field(model, photo, "layer2", (5, 9))
+    assert answer["effective"] == pytest.approx(used.size, rel=0.02)
+    lines = shell("field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
+    assert lines[0] == "layer2: 99 × 99 pixels, neighbours 8 × 8 pixels apart"
+    assert lines[1].startswith("row 5, column 9 really goes by about ")
+    assert shell("field", "blocks.3", "-m", "vit_tiny-imagenette").strip() == "blocks.3: the whole input"
+    assert json.loads(shell("field", "blocks.3", "-m", "vit_tiny-imagenette", "--json"))["whole"] is True
+    assert "no places in it" in mistake("field", "fc")

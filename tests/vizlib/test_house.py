@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py"),
-    ("vizlib/following.py",),
+    ("vizlib/following.py", "vizlib/options.py"),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
@@ -34,6 +34,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/methods/registry.py",),
     ("vizlib/explaining.py",),
     ("vizlib/__init__.py",),
+    ("vizlib/cli_units.py",),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
     ("dashboard/cache.py", "dashboard/catalog.py", "dashboard/components/bars.py", "dashboard/components/base.py"),

@@ -1,0 +1,20 @@
+"""The options that several shell commands take, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "resnet18-imagenette"
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A name `vizlib models` lists, any timm name, or a file.")
+]
+Architecture = Annotated[str | None, typer.Option(help="What network a weight file belongs to.")]
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="A folder with weight files of yours; each can then be named."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
