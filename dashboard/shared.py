@@ -264,6 +264,11 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
     def complete(photo: Image.Image | None, looked: tuple, method: str | None, menus: Any) -> tuple:
         return *looked, *view.answer(photo, looked[0], method, menus)
 
+    def again(photo: Image.Image | None, looked: tuple, method: str | None, menus: Any) -> tuple:
+        """Of the same photo and model, another class: the crop need not travel again."""
+        selection, same, answers, classes, _, link = looked
+        return complete(photo, (selection, same, answers, classes, gr.skip(), link), method, menus)
+
     def arrive(request: gr.Request) -> tuple:
         link, photo, looked, menus = visit(study, request.query_params, ids)
         keys = {"v": link.tab, "w": link.method, "k": link.knobs, "l": link.layer, "h": link.head, "p": link.patch}
@@ -285,8 +290,8 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
     def aimed(
         photo: Image.Image | None, selection: Selection | None, target: int | None, method: str | None, menus: Any
     ) -> tuple:
-        model, against = (selection.model, selection.against) if selection else (first, None)
-        return complete(photo, look(study, photo, model, target, against), method, menus)
+        now = selection or Selection("", first, 0)
+        return again(photo, look(study, photo, now.model, target, now.against), method, menus)
 
     def clicked(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
@@ -294,7 +299,7 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         if event.value != "against" or selection is None:
             return aimed(photo, selection, event.index, method, menus)
         now = rival(selection, event.index)
-        return complete(photo, look(study, photo, now.model, now.target, now.against), method, menus)
+        return again(photo, look(study, photo, now.model, now.target, now.against), method, menus)
 
     waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
     ending = {"cancels": list(view.running)}

@@ -95,9 +95,11 @@ function paint(canvas, photo, map, opacity) {
   pen.putImageData(picture, 0, 0);
 }
 
-// A photo's pixels at a size, ready to be drawn upon.
+// A photo's pixels at a size, ready to be drawn upon; the last photo's are kept, as maps follow each other on one.
+let opened = {};
 function pixelsOf(address, width, height) {
-  return new Promise((done) => {
+  if (opened.address === address && opened.width === width) return opened.pixels;
+  const pixels = new Promise((done) => {
     if (!address) return done(null);
     const image = new Image();
     image.onload = () => {
@@ -110,6 +112,8 @@ function pixelsOf(address, width, height) {
     };
     image.src = address;
   });
+  opened = { address, width, pixels };
+  return pixels;
 }
 
 function number(value) {
