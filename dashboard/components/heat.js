@@ -94,4 +94,7 @@ show(async (value, current) => {
   canvas.setAttribute("aria-label", value.alt);
   redraw();
   canvas.dataset.drawn = value.file || "photo";
+  // Chosen from the small maps far below, on a phone: the answer comes into sight.
+  const chosen = document.activeElement?.closest(".viz-thumbs"), { bottom } = stage.getBoundingClientRect();
+  if (chosen && stage.checkVisibility() && bottom < 120) stage.scrollIntoView({ block: "nearest" });
 });

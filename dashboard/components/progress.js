@@ -30,6 +30,8 @@ function draw(value) {
   if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
   button.textContent = { running: "Stop", stopped: "Start again" }[state] || "Start";
   button.hidden = false;
+  const { top } = root.getBoundingClientRect(); // chosen from the small maps far below: the button comes into sight
+  if (state === "waiting" && top < 0 && document.activeElement?.closest(".viz-thumbs")) root.scrollIntoView({ block: "center" });
   if (value.begin) begin();
 }
 

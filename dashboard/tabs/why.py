@@ -165,7 +165,7 @@ def keep(study: Study, photo: Image.Image | None, selection: Selection | None, m
 def kept_words(before: float, after: float) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
     return (
-        f'<p class="viz-kept">Keep only the warmest {100 * KEPT:.0f} % of what it saw: confidence '
+        f'<p class="viz-kept">Keep only the warmest {100 * KEPT:.0f}\u00a0% of what it saw: confidence '
         f"<strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>"
     )
 

@@ -212,3 +212,19 @@ def test_one_event_brings_the_first_view_and_one_a_click(fresh, photo):
     joined.clear()
     visit.changes(HEAT, lambda: visit.page.locator("#bars button").nth(1).click())
     assert visit.page.locator("#why-words h2").inner_text() != "Why church?"
+
+
+def test_what_is_chosen_far_below_comes_into_sight_on_a_phone(fresh, monkeypatch):
+    monkeypatch.setattr(vizlib, "estimate", lambda *_, **__: 40.0)
+    visit = fresh(f"?m={VIT}&img=ex:cheetah", width=390, height=844)
+    visit.page.locator("#why-methods [data-key=ablation-cam]").click()
+    visit.until("() => document.querySelector('#why-progress .viz-begin')?.checkVisibility()")
+    visit.settle()
+    assert visit.said("#why-progress p") == (
+        "ablation-cam asks the network again and again: about 40 seconds on this machine."
+    )
+    assert 0 < visit.page.locator("#why-progress .viz-begin").bounding_box()["y"] < 800
+    visit.page.locator("#why-methods [data-key=saliency]").scroll_into_view_if_needed()
+    visit.changes(HEAT, lambda: visit.page.locator("#why-methods [data-key=saliency]").click())
+    box = visit.page.locator(f"{HEAT} canvas").bounding_box()
+    assert box["y"] + box["height"] > 100
