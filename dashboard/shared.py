@@ -37,6 +37,8 @@ MODEL_QUEUE: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": 2,
 }  # all that runs a model waits in one line
+# But a stream may take a minute: one after the other, in a line of their own, lest two visitors hold up all others.
+STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PLUMBING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 
 

@@ -16,7 +16,7 @@ from dashboard.components.knobs import knobs, turned
 from dashboard.components.progress import running, waiting
 from dashboard.components.thumbs import reduced, thumb, thumbs
 from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, Shared, View
+from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, View
 from dashboard.study import KEPT, Study
 from dashboard.words import NO_PHOTO, alternative, caption, duration, gives, lead, question, verdict
 from vizlib import render
@@ -198,7 +198,7 @@ def build(shared: Shared) -> View:
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return keep(study, photo, selection, method, menus)
 
-    stream = shared.on(progress.submit, begun, [method, menus], outputs)
+    stream = shared.on(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PLUMBING)
     shared.on(menus.input, again, [method, menus], outputs, cancels=[stream])
     shared.on(others.select, chosen, [], outputs, cancels=[stream])
