@@ -8,6 +8,7 @@ model.predict(photo)
 vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
+from vizlib.agreement import Agreement, agreement
 from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
 from vizlib.explaining import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.fields import receptive_field
@@ -23,6 +24,7 @@ from vizlib.units import contributions, switch_off
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agreement",
     "Attribution",
     "ImageError",
     "MethodError",
@@ -33,6 +35,7 @@ __all__ = [
     "Step",
     "TargetError",
     "VizlibError",
+    "agreement",
     "contributions",
     "estimate",
     "explain",

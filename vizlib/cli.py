@@ -1,8 +1,9 @@
-"""The same from a shell: `vizlib explain PHOTO`, `predict`, `units`, `field`, `layers`, `serve` and more."""
+"""The same from a shell: `vizlib explain PHOTO`, `compare`, `predict`, `units`, `field`, `layers`, `serve` and more."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from tqdm import tqdm
 from typer.core import TyperGroup
 
+from vizlib import agreement as agreement_of
 from vizlib import kernels as kernels_of
 from vizlib import load
 from vizlib import models as known_models
@@ -95,6 +97,36 @@ def explain(
         typer.echo(f"{answer['file']}: {answer['method']} for {answer['label']} ({answer['probability']:.1%})")
         for note in answer["notes"]:
             typer.echo(f"  {note}")
+
+
+@app.command()
+def compare(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="An image file.")],
+    model: Annotated[tuple[str, str], typer.Option("--model", "-m", help="Two models, each as in `explain`.")],
+    method: Annotated[str, typer.Option("--method", "-x", help="One that fits both.")] = "grad-cam",
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="The class; the first model's likeliest if left out.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="The share of strongest places whose overlap is told.")] = 0.2,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far two models agree about the places that spoke for a class."""
+    networks = [load(name, checkpoints=checkpoints) for name in model]
+    opened, answers = open_image(photo), []
+    with tqdm(total=2, desc="explaining", disable=None, leave=False) as progress:
+        for network in networks:  # the second is asked by the class's name, as its classes may be others
+            asked = answers[0].label if answers else target
+            answers.append(_watched(progress, explain_stream(network, opened, method, asked)))
+    found = agreement_of(*answers, share=share)
+    if as_json:
+        correlation = found.correlation if math.isfinite(found.correlation) else None  # JSON has no NaN
+        about = {"correlation": correlation, "overlap": found.overlap, "share": share}
+        typer.echo(json.dumps({"photo": str(photo), **about, "maps": [one.to_dict() for one in answers]}, indent=1))
+        return
+    for one in answers:
+        typer.echo(f"{one.model}: {one.method} for {one.label} ({one.probability:.1%})")
+    typer.echo(f"rank correlation {found.correlation:.2f}; of the strongest {share:.0%}, {found.overlap:.0%} is shared")
 
 
 @app.command()

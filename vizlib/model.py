@@ -269,10 +269,11 @@ def _is_picture(shape: Sequence[int], size: tuple[int, int]) -> bool:
 
 
 def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
-    """The one class with this label, or with this name among its comma-separated ones; `None` for a plain number."""
+    """The one class with this label, or with one of its comma-separated names; `None` for a plain number."""
     text = wanted.strip().lower()
     whole = [i for i, label in enumerate(labels) if label.lower() == text]
-    named = [i for i, label in enumerate(labels) if text in (name.strip() for name in label.lower().split(","))]
+    names = {name.strip() for name in text.split(",")}  # another network's label may hold more names than this one's
+    named = [i for i, label in enumerate(labels) if names & {name.strip() for name in label.lower().split(",")}]
     found = whole or named
     if len(found) == 1:
         return found[0]
@@ -281,5 +282,5 @@ def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
         raise TargetError(f"{wanted!r} names {len(found)} classes: {several}; give the number")
     if re.fullmatch(r"[+-]?\d+", text):
         return None
-    names = [name.strip() for label in labels for name in label.lower().split(",")]
-    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(text, names)}")
+    known = [name.strip() for label in labels for name in label.lower().split(",")]
+    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(text, known)}")

@@ -13,7 +13,19 @@ import vizlib
 from vizlib.cli import app
 from vizlib.fields import effective_field
 
-COMMANDS = ("explain", "estimate", "predict", "units", "field", "models", "layers", "methods", "kernels", "serve")
+COMMANDS = (
+    "explain",
+    "compare",
+    "estimate",
+    "predict",
+    "units",
+    "field",
+    "models",
+    "layers",
+    "methods",
+    "kernels",
+    "serve",
+)
 
 
 def shell(*words) -> str:
@@ -199,3 +211,24 @@ def test_a_field_is_told_and_what_a_place_really_goes_by(photo):
     assert shell("field", "blocks.3", "-m", "vit_tiny-imagenette").strip() == "blocks.3: the whole input"
     assert json.loads(shell("field", "blocks.3", "-m", "vit_tiny-imagenette", "--json"))["whole"] is True
     assert "no places in it" in mistake("field", "fc")
+
+
+def test_two_models_are_compared_on_one_class_as_python_compares_them(folder, photo):
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), folder / "other.pth")
+    (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"]}))
+    (folder / "other.json").write_text(
+        json.dumps({"labels": ["c, sea", "a", "b"], "architecture": "test_vit"})
+    )  # the same classes in another order
+    there = ("--checkpoints", folder, "--model", "mine", "other", "-x", "saliency", "-t", "c")
+    told = json.loads(shell("compare", photo, *there, "--share", 0.1, "--json"))
+    a, b = (
+        vizlib.explain(vizlib.load(name, checkpoints=folder), photo, "saliency", target=target)
+        for name, target in (("mine", 2), ("other", 0))
+    )
+    assert [one["label"] for one in told["maps"]] == ["c", "c, sea"]
+    expected = vizlib.agreement(a, b, share=0.1)
+    assert (told["correlation"], told["overlap"]) == pytest.approx((expected.correlation, expected.overlap), abs=1e-3)
+    assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; of the strongest 20%, " in shell(
+        "compare", photo, *there
+    )
+    assert "does not fit" in mistake("compare", photo, *there[:5], "-x", "raw-attention")

@@ -23,7 +23,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py"),
     ("vizlib/following.py", "vizlib/options.py"),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
-    ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py"),
+    ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py", "vizlib/agreement.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
     ("vizlib/units.py", "vizlib/fields.py"),
     ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/passes.py", "vizlib/methods/places.py"),
@@ -53,6 +53,7 @@ PUBLIC = {
     *("load", "wrap", "models", "open_image"),
     *("contributions", "switch_off", "receptive_field"),
     *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
+    *("agreement", "Agreement"),
 }
 NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),

@@ -476,6 +476,13 @@ def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
     assert said == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
 
 
+def test_a_class_is_meant_by_another_networks_label_for_it(resnet):
+    logits = torch.zeros(1, 1000)
+    assert resnet.target("tench, some fish, Tinca tinca", logits) == 0
+    with pytest.raises(vizlib.TargetError, match="names 2 classes"):
+        resnet.target("goldfish, tench", logits)
+
+
 def test_a_whole_label_comes_before_a_name_within_another(resnet):
     assert resnet.labels[638:640] == ("maillot", "maillot, tank suit")
     assert resnet.target("maillot", torch.zeros(1, 1000)) == 638
