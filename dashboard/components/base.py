@@ -77,20 +77,27 @@ def rough(values: np.ndarray) -> dict[str, Any]:
 
 
 def drawn_on(photo: Image.Image, geometry: Geometry, side: int = PHOTO_SIDE) -> dict[str, Any]:
-    """A photo to draw upon, and where on it the model's input lies: top, left, bottom, right as shares of its sides."""
+    """A photo to draw upon, and where on it the model's input lies."""
+    return {**under(photo, side), "box": box_of(geometry)}
+
+
+def under(photo: Image.Image, side: int = PHOTO_SIDE) -> dict[str, Any]:
+    """A photo to draw upon, its longest side `side` pixels."""
     name = f"drawn on at {side}"
     if name not in photo.info:  # kept with the photo, as several tabs draw on the same
         small = photo.copy()
         small.thumbnail((side, side))
         photo.info[name] = data_url(small, "JPEG")
     factor = side / max(photo.size)  # a small photo is drawn larger than it is, or its heat would be coarse
+    width, height = (max(1, round(length * factor)) for length in photo.size)
+    return {"photo": photo.info[name], "width": width, "height": height}
+
+
+def box_of(geometry: Geometry) -> list[float]:
+    """Where a model's input lies on the photo, padding and all: top, left, bottom, right as shares of its sides."""
     (top, left), (bottom, right) = geometry.to_photo(0, 0), geometry.to_photo(*geometry.input_size)
-    return {
-        "photo": photo.info[name],
-        "width": max(1, round(photo.width * factor)),
-        "height": max(1, round(photo.height * factor)),
-        "box": [top / photo.height, left / photo.width, bottom / photo.height, right / photo.width],
-    }
+    height, width = geometry.photo_size
+    return [top / height, left / width, bottom / height, right / width]
 
 
 def colours(signed: bool) -> str:

@@ -1,47 +1,74 @@
 // Point at a patch and see its map: attention by layer and head, or any other map per patch. No call to the server.
 //
 // value.maps holds one map per (layer, head, token); value.names are the tokens before the first patch ("class").
-const stage = make("div", "viz-stage viz-grid"), canvas = make("canvas"), cursor = make("div", "viz-cursor");
-const says = make("output", "viz-says"), scale = make("div", "viz-legend"), tokens = make("div", "viz-chips");
-const layers = make("div", "viz-many"), heads = make("div", "viz-many");
+// Where all heads of all layers would be too many bytes, value.maps holds their means, and value.heads those of the one
+// layer value.of; the heads of another layer are asked for once it was looked at for a moment.
 const main = make("div", "viz-main"), side = make("div", "viz-side"), tools = make("div", "viz-tools");
-const layersTitle = make("h3", "", "Layers"), headsTitle = make("h3", "", "Heads");
+const stage = make("div", "viz-stage viz-grid"), says = make("output", "viz-says"), scale = make("div", "viz-legend");
+const tokens = make("div", "viz-chips"), panels = [panel(), panel()];
+const layersTitle = make("h3"), layers = make("div", "viz-many"), headsTitle = make("h3"), heads = make("div", "viz-many");
+const like = make("figure", "viz-like"), likePicture = make("canvas"), likeWords = make("figcaption");
+const PINS = 2; // more than two pictures side by side nobody compares
 let now = null;
 
 stage.tabIndex = 0;
 stage.setAttribute("role", "application");
 stage.setAttribute("aria-roledescription", "patch grid");
-canvas.setAttribute("role", "img");
+tokens.setAttribute("role", "group");
+tokens.setAttribute("aria-label", "Tokens without a place on the photo, and what is pinned");
 says.setAttribute("aria-live", "polite");
-stage.append(canvas, cursor);
+likePicture.setAttribute("role", "img");
+like.append(likePicture, likeWords);
+stage.append(...panels.map((one) => one.frame));
 tools.append(scale, tokens);
-main.append(stage, says, tools);
-side.append(headsTitle, heads, layersTitle, layers);
+main.append(stage, tools, says);
+side.append(layersTitle, layers, headsTitle, heads, like);
 root.append(main, side);
 root.hidden = true;
 
-const shape = () => now.maps.shape; // [layers, heads, tokens, rows, columns]
-const tokenOf = ([row, column]) => now.value.names.length + row * now.maps.columns + column;
+// One picture of the photo, with a frame around the patch it is about and one around the patch under the mouse.
+function panel() {
+  const frame = make("div", "viz-panel"), canvas = make("canvas"), own = make("div", "viz-cursor");
+  const over = make("div", "viz-cursor viz-over"), name = make("span", "viz-badge");
+  canvas.setAttribute("role", "img");
+  frame.append(canvas, own, over, name);
+  return { frame, canvas, own, over, name };
+}
 
-// The map of a token in a layer; the mean over the heads for head -1.
+const shape = () => now.maps.shape; // [layers, heads or 1, tokens, rows, columns]
+const depth = () => shape()[0];
+const headCount = () => (now.value.heads ? now.value.heads.shape[0] : shape()[1]);
+const prefix = () => now.value.names.length;
+const placeOf = (token) => token < prefix() ? null : [Math.floor((token - prefix()) / now.maps.columns), (token - prefix()) % now.maps.columns];
+const tokenOf = ([row, column]) => prefix() + row * now.maps.columns + column;
+const focus = () => now.pins.at(-1) ?? now.at;
+
+// The map of a token in a layer; the mean over the heads for head -1; nothing while a layer's heads are on their way.
 function mapOf(layer, head, token) {
   const [, count, all] = shape(), index = (h) => (layer * count + h) * all + token;
-  if (head >= 0) return now.maps.at(index(head));
+  if (head >= 0 && now.value.heads) return now.heads.get(layer)?.at(head * all + token);
+  if (head >= 0 || count === 1) return now.maps.at(index(Math.max(head, 0)));
   const mean = new Float32Array(now.maps.at(index(0)));
   for (let h = 1; h < count; h++) now.maps.at(index(h)).forEach((value, i) => (mean[i] += value));
   return mean.map((value) => value / count);
 }
 
-function draw(node, photo, values, limits, opacity) {
-  const { rows, columns } = now.maps, { box, signed, palette } = now.value;
-  paint(node, photo, { values, rows, columns, box: photo ? box : null, limits, signed, smooth: false, palette }, opacity);
+const shownMap = (token) => mapOf(now.layer, now.head, token) || mapOf(now.layer, -1, token);
+
+function draw(node, photo, values, limits, opacity, signed = now.value.signed, palette = now.value.palette) {
+  const { rows, columns } = now.maps, box = photo ? now.value.box : null;
+  paint(node, photo, { values, rows, columns, box, limits, signed, smooth: false, palette }, opacity);
 }
 
-// Small multiples on one scale, so that they can be compared.
-function many(node, maps, names, chosen, choose) {
+function joined(maps) {
   const all = new Float32Array(maps.length * maps[0].length);
   maps.forEach((map, i) => all.set(map, i * map.length));
-  const limits = limitsOf(all, now.value.signed);
+  return all;
+}
+
+// Small multiples on one scale, so that they can be compared; a map that is on its way leaves its place free.
+function many(node, maps, names, chosen, choose) {
+  const limits = limitsOf(joined(maps.filter(Boolean)), now.value.signed);
   while (node.children.length > maps.length) node.lastChild.remove();
   maps.forEach((map, i) => {
     let button = node.children[i];
@@ -54,84 +81,179 @@ function many(node, maps, names, chosen, choose) {
     const small = button.firstChild;
     small.width = now.maps.columns;
     small.height = now.maps.rows;
-    draw(small, null, map, limits, 1);
+    if (map) draw(small, null, map, limits, 1);
     button.lastChild.textContent = names[i];
     button.setAttribute("aria-pressed", i === chosen);
     button.onclick = () => choose(i);
   });
 }
 
-function mark([row, column]) {
+function frame(node, token) {
+  const patch = token === null ? null : placeOf(token);
+  node.hidden = !patch;
+  if (!patch) return;
   const { rows, columns } = now.maps, [top, left, bottom, right] = now.value.box;
   const tall = (bottom - top) / rows, wide = (right - left) / columns;
-  cursor.hidden = now.token >= 0;
-  Object.assign(cursor.style, {
-    top: 100 * (top + row * tall) + "%", left: 100 * (left + column * wide) + "%",
+  Object.assign(node.style, {
+    top: 100 * (top + patch[0] * tall) + "%", left: 100 * (left + patch[1] * wide) + "%",
     height: 100 * tall + "%", width: 100 * wide + "%",
   });
 }
 
-function redraw() {
-  const { value, layer, head, patch } = now, { columns } = now.maps, [depth, count] = shape();
-  const token = now.token >= 0 ? now.token : tokenOf(patch), values = mapOf(layer, head, token);
-  const limits = limitsOf(values, value.signed);
-  draw(canvas, now.photo, values, limits, 0.8);
-  legend(scale, value.palette, limits, value.signed);
-  mark(patch);
-  const own = now.token >= 0 ? -1 : patch[0] * columns + patch[1];
-  const best = values.reduce((top, v, i) => (i !== own && (top < 0 || v > values[top]) ? i : top), -1);
-  const who = now.token >= 0 ? `The ${value.names[token]} token` : `The patch in row ${patch[0] + 1}, column ${patch[1] + 1}`;
-  const at = `row ${Math.floor(best / columns) + 1}, column ${(best % columns) + 1}`;
-  const where = depth > 1 ? ` in layer ${layer + 1}, ${head < 0 ? "mean of all heads" : "head " + (head + 1)}` : "";
-  says.textContent = `${who} ${value.verb} ${at} (${number(values[best])})${where}.`;
-  canvas.setAttribute("aria-label", says.textContent);
-  stage.dataset.state = [layer, head, token].join();
-  [...tokens.children].forEach((chip, i) => chip.setAttribute("aria-pressed", i === now.token));
-  side.hidden = depth * count === 1;
-  if (side.hidden) return;
-  const headMaps = [mapOf(layer, -1, token), ...Array.from({ length: count }, (_, h) => mapOf(layer, h, token))];
-  headsTitle.textContent = `Heads of layer ${layer + 1}`;
-  many(heads, headMaps, ["mean", ...Array.from({ length: count }, (_, h) => String(h + 1))], head + 1, (i) => go({ head: i - 1 }));
-  const layerMaps = Array.from({ length: depth }, (_, l) => mapOf(l, head, token));
-  layersTitle.textContent = head < 0 ? "Layers, mean of all heads" : `Layers, head ${head + 1}`;
-  many(layers, layerMaps, Array.from({ length: depth }, (_, l) => String(l + 1)), layer, (i) => go({ layer: i }));
+function nameOf(token) {
+  const patch = placeOf(token);
+  return patch ? `row ${patch[0] + 1}, column ${patch[1] + 1}` : now.value.names[token] + " token";
 }
 
-let asked = 0;
+const subject = (token) => (placeOf(token) ? "The patch in " : "The ") + nameOf(token);
+
+// What a token's picture shows, and what it says about the patch under the mouse.
+function sentence(token, values) {
+  const { value, layer, head } = now, own = token - prefix();
+  const best = values.reduce((top, v, i) => (i !== own && (top < 0 || v > values[top]) ? i : top), -1);
+  const where = depth() > 1 ? ` in layer ${layer + 1}, ${head < 0 ? "mean of all heads" : "head " + (head + 1)}` : "";
+  const there = now.at !== null && now.at !== token && placeOf(now.at) && now.pins.length
+    ? ` Here, in ${nameOf(now.at)}: ${number(values[now.at - prefix()])}.` : "";
+  return `${subject(token)} ${value.verb} ${nameOf(best + prefix())} (${number(values[best])})${where}.${there}`;
+}
+
+function redraw() {
+  const { value, layer, head, pins } = now, shown = pins.length ? pins : [now.at];
+  const maps = shown.map(shownMap), limits = limitsOf(joined(maps), value.signed);
+  const told = shown.map((token, i) => sentence(token, maps[i]));
+  stage.dataset.panels = shown.length;
+  panels.forEach((one, i) => {
+    one.frame.hidden = i >= shown.length;
+    if (one.frame.hidden) return;
+    draw(one.canvas, now.photo, maps[i], limits, 0.8);
+    one.canvas.setAttribute("aria-label", told[i]);
+    one.name.textContent = shown.length > 1 ? nameOf(shown[i]) : "";
+    one.own.classList.toggle("viz-pinned", pins.includes(shown[i]));
+    frame(one.own, shown[i]);
+    frame(one.over, pins.length && !pins.includes(now.at) ? now.at : null);
+  });
+  legend(scale, value.palette, limits, value.signed);
+  says.replaceChildren(...told.map((text) => make("span", "", text)));
+  stage.dataset.state = [layer, head, now.at, ...pins].join();
+  chips();
+  side.hidden = depth() * headCount() === 1;
+  if (!side.hidden) multiples();
+}
+
+function multiples() {
+  const { layer, head } = now, token = focus(), count = headCount();
+  const all = (length, one) => Array.from({ length }, (_, i) => one(i));
+  layersTitle.textContent = "Layers, mean of all heads";
+  many(layers, all(depth(), (l) => mapOf(l, -1, token)), all(depth(), (l) => String(l + 1)), layer, (i) => turnTo(i));
+  headsTitle.textContent = `Heads of layer ${layer + 1}`;
+  const names = ["mean", ...all(count, (h) => String(h + 1))];
+  many(heads, all(count + 1, (h) => mapOf(layer, h - 1, token)), names, head + 1, (i) => go({ head: i - 1 }));
+  like.hidden = !now.places;
+  if (like.hidden) return;
+  const patch = placeOf(token);
+  likePicture.hidden = !patch;
+  if (patch) draw(likePicture, null, now.places.at(token - prefix()), [-1, 1], 1, true, now.value.placesPalette);
+  likeWords.replaceChildren(make("strong", "", "Places like it"), document.createTextNode(patch
+    ? "Red patches have a position embedding like this one’s, blue ones an opposite one. Nobody told the network which patches are neighbours."
+    : `The ${nameOf(token)} has no place on the photo.`));
+  likePicture.setAttribute("aria-label", `How alike the position embedding of ${nameOf(token)} is to that of each patch`);
+}
+
+// A chip for each token without a place, and one for each pinned patch, which lets go of it.
+function chips() {
+  const wanted = [...now.value.names.keys(), ...now.pins.filter(placeOf)];
+  while (tokens.children.length > wanted.length) tokens.lastChild.remove();
+  wanted.forEach((token, i) => {
+    const chip = tokens.children[i] || tokens.appendChild(make("button", "viz-chip"));
+    chip.type = "button";
+    chip.dataset.token = token;
+    chip.textContent = placeOf(token) ? nameOf(token) + " ×" : nameOf(token);
+    chip.setAttribute("aria-pressed", now.pins.includes(token));
+    chip.setAttribute("aria-label", (now.pins.includes(token) ? "Unpin " : "Pin ") + nameOf(token));
+    chip.classList.toggle("viz-shown", !now.pins.length && now.at === token);
+  });
+}
+
+let drawing = 0, waiting = 0;
 function go(change) {
   Object.assign(now, change);
-  cancelAnimationFrame(asked);
-  asked = requestAnimationFrame(redraw);
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(redraw);
+}
+
+// Another layer. What else on the page follows the layer hears of it; heads that did not come along are asked for.
+function turnTo(layer) {
+  layer = Math.min(Math.max(layer, 0), depth() - 1);
+  go({ layer });
+  document.dispatchEvent(new CustomEvent("viz-layer", { detail: layer }));
+  clearTimeout(waiting);
+  if (now.value.heads && !now.heads.has(layer)) {
+    waiting = setTimeout(() => trigger("select", { index: layer, value: "heads" }), 250);
+  }
+}
+
+// Pin a token, or let go of it; a third pin takes the place of the second.
+function pin(token) {
+  const pins = now.pins.includes(token) ? now.pins.filter((one) => one !== token) : [...now.pins.slice(0, PINS - 1), token];
+  go({ pins, at: token });
 }
 
 function patchAt(event) {
-  const frame = canvas.getBoundingClientRect(), [top, left, bottom, right] = now.value.box;
-  const row = Math.floor((((event.clientY - frame.top) / frame.height - top) / (bottom - top)) * now.maps.rows);
-  const column = Math.floor((((event.clientX - frame.left) / frame.width - left) / (right - left)) * now.maps.columns);
+  const one = panels.find(({ canvas }) => canvas.contains(event.target));
+  if (!one) return null;
+  const box = one.canvas.getBoundingClientRect(), [top, left, bottom, right] = now.value.box;
+  const row = Math.floor((((event.clientY - box.top) / box.height - top) / (bottom - top)) * now.maps.rows);
+  const column = Math.floor((((event.clientX - box.left) / box.width - left) / (right - left)) * now.maps.columns);
   return row >= 0 && row < now.maps.rows && column >= 0 && column < now.maps.columns ? [row, column] : null;
 }
 
-canvas.addEventListener("pointermove", (event) => {
+stage.addEventListener("pointermove", (event) => {
   const patch = now && event.pointerType === "mouse" && patchAt(event);
-  if (patch) go({ patch, token: -1 });
+  if (patch && tokenOf(patch) !== now.at) go({ at: tokenOf(patch) });
 });
-canvas.addEventListener("pointerleave", () => now && now.pinned && go(now.pinned));
 stage.addEventListener("click", (event) => {
   const patch = now && patchAt(event);
-  if (!patch) return;
-  go({ patch, token: -1, pinned: { patch, token: -1 } });
-  cursor.classList.add("viz-pinned");
+  if (patch) pin(tokenOf(patch));
 });
+tokens.addEventListener("pointerover", (event) => {
+  const chip = event.pointerType === "mouse" && event.target.closest(".viz-chip");
+  if (now && chip) go({ at: Number(chip.dataset.token) });
+});
+tokens.addEventListener("focusin", (event) => {
+  if (now && event.target.matches(":focus-visible")) go({ at: Number(event.target.dataset.token) });
+});
+tokens.addEventListener("click", (event) => {
+  const chip = event.target.closest(".viz-chip");
+  if (!now || !chip) return;
+  const token = Number(chip.dataset.token);
+  pin(token);
+  if (placeOf(token)) stage.focus({ preventScroll: true }); // the chip goes with the pin
+});
+// With something pinned the picture stays, and only what it says of the patch under the mouse goes.
+const left = () => now && now.pins.length && now.at !== null && go({ at: null });
+stage.addEventListener("pointerleave", left);
+tokens.addEventListener("pointerleave", left);
 
-stage.addEventListener("keydown", (event) => {
+root.addEventListener("keydown", (event) => {
+  if (now && event.key === "Escape" && now.pins.length) {
+    event.preventDefault();
+    return go({ at: now.pins.at(-1), pins: now.pins.slice(0, -1) });
+  }
+  const turned = { "[": -1, "]": 1 }[event.key];
+  if (now && turned) {
+    event.preventDefault();
+    return turnTo(now.layer + turned);
+  }
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-  const turn = { "[": -1, "]": 1 }[event.key];
-  if (!now || (!step && !turn)) return;
+  if (!now || event.target !== stage) return; // Enter on a button is the button's
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    return pin(now.at ?? focus());
+  }
+  if (!step) return;
   event.preventDefault();
-  if (turn) return go({ layer: Math.min(Math.max(now.layer + turn, 0), shape()[0] - 1) });
-  const limit = [now.maps.rows, now.maps.columns];
-  const patch = now.patch.map((old, i) => Math.min(Math.max(old + step[i], 0), limit[i] - 1));
-  go({ patch, token: -1, pinned: { patch, token: -1 } });
+  const limit = [now.maps.rows, now.maps.columns], from = placeOf(now.at ?? focus()) || now.value.patch;
+  go({ at: tokenOf(from.map((old, i) => Math.min(Math.max(old + step[i], 0), limit[i] - 1))) });
 });
 
 show(async (value, current) => {
@@ -142,19 +264,20 @@ show(async (value, current) => {
   }
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
-  const maps = unpack(value.maps), [depth, , ] = maps.shape;
-  const start = { patch: value.patch, token: value.names.length ? 0 : -1 };
-  now = { value, photo, maps, layer: depth - 1, head: -1, ...start, pinned: start };
-  canvas.width = value.width;
-  canvas.height = value.height;
+  const before = now, maps = unpack(value.maps), same = before && value.key && before.value.key === value.key;
+  const alike = before && before.maps.shape.join() === maps.shape.join(); // the layer stays when the photo changes
+  now = {
+    value, photo, maps, heads: same ? before.heads : new Map(), places: value.places && unpack(value.places),
+    layer: alike ? before.layer : maps.shape[0] - 1, head: alike && before.head < (value.heads || value.maps).shape.at(-4) ? before.head : -1,
+    at: value.names.length ? 0 : value.patch[0] * maps.columns + value.patch[1], pins: [],
+  };
+  if (same) Object.assign(now, { at: before.at, pins: before.pins });
+  if (value.heads) now.heads.set(value.of, unpack(value.heads));
+  for (const { canvas } of panels) [canvas.width, canvas.height] = [value.width, value.height];
+  [likePicture.width, likePicture.height] = [maps.columns, maps.rows];
   stage.style.setProperty("--ratio", value.width / value.height);
   stage.setAttribute("aria-label", value.label);
-  tokens.replaceChildren(...value.names.map((name, i) => {
-    const chip = make("button", "viz-chip", name + " token");
-    chip.type = "button";
-    chip.addEventListener("click", () => go({ token: i, pinned: { patch: now.patch, token: i } }));
-    return chip;
-  }));
   root.hidden = false;
   redraw();
+  if (!same && depth() > 1) turnTo(now.layer);
 });

@@ -12,6 +12,8 @@ from PIL import Image
 from dashboard.components.base import colours, drawn_on, rough
 from vizlib.geometry import Geometry
 
+BUDGET = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB
+
 
 def patches(
     maps: Float[np.ndarray, "layers heads tokens rows columns"],
@@ -22,20 +24,38 @@ def patches(
     signed: bool = False,
     label: str,
     verb: str,
+    places: Float[np.ndarray, "patches rows columns"] | None = None,
+    key: str = "",
+    layer: int | None = None,
 ) -> dict[str, Any]:
     """One map per layer, head and token; `names` are those of the tokens that come before the first patch.
 
     `verb` completes the sentence "the patch in row 3, column 4 ... row 5, column 6", which names the other patch whose
-    value is the largest.
+    value is the largest. `places` are similarities of the patches' places, -1 to 1. With the same `key` as before, what
+    is pointed at and pinned stays. `layer` is the one whose heads are sent where not all can be, the last if left out.
     """
     rows, columns = maps.shape[-2:]
     return {
         **drawn_on(photo, geometry),
-        "maps": rough(maps),
+        **within_budget(maps, layer),
         "names": list(names),
         "patch": [rows // 2, columns // 2],
         "signed": signed,
         "palette": colours(signed),
         "label": label,
         "verb": verb,
+        "places": None if places is None else rough(places),
+        "placesPalette": colours(True) if places is not None else "",
+        "key": key,
     }
+
+
+def within_budget(
+    maps: Float[np.ndarray, "layers heads tokens rows columns"], layer: int | None = None, budget: int | None = None
+) -> dict[str, Any]:
+    """All maps where they fit into the budget of bytes; else the mean over the heads in every layer, and the heads of
+    one layer, the last unless another is asked for."""
+    if maps.size <= (BUDGET if budget is None else budget):
+        return {"maps": rough(maps)}
+    layer = len(maps) - 1 if layer is None or not 0 <= layer < len(maps) else layer
+    return {"maps": rough(maps.mean(1, keepdims=True)), "heads": rough(maps[layer]), "of": layer}

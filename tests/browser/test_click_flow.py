@@ -123,11 +123,12 @@ def test_a_click_on_a_patch_shows_its_attention_without_asking_the_server(visit,
 
 def test_the_keyboard_moves_the_patch_and_the_layer(visit):
     stage = visit.page.locator(GRID + " .viz-grid")
+    stage.press("Escape")
     visit.changes(GRID, lambda: stage.press("ArrowRight"))
     assert "row 4, column 8" in visit.page.locator(GRID + " .viz-says").inner_text()
     visit.changes(GRID, lambda: stage.press("["))
     assert "layer 11" in visit.page.locator(GRID + " .viz-says").inner_text()
-    visit.changes(GRID, lambda: visit.page.locator(GRID + " .viz-many").first.locator("button").nth(2).click())
+    visit.changes(GRID, lambda: visit.page.locator(GRID + " .viz-many").last.locator("button").nth(2).click())
     assert "head 2" in visit.page.locator(GRID + " .viz-says").inner_text()
 
 

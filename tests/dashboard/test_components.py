@@ -14,6 +14,8 @@ from PIL import Image
 from dashboard.components.bars import bars, percent, short
 from dashboard.components.base import drawn_on, exact, rough, told
 from dashboard.components.knobs import knobs, turned
+from dashboard.components.linked import Scale, item, linked
+from dashboard.components.patches import BUDGET, within_budget
 from dashboard.components.photo import PhotoInput
 from dashboard.components.thumbs import reduced
 from vizlib import ImageError, Prediction
@@ -46,6 +48,31 @@ def test_a_photo_to_draw_upon_is_as_large_as_the_page_shows_and_knows_where_the_
     assert (base["width"], base["height"]) == (840, 420)
     assert base["box"] == pytest.approx([0, 0.25, 1, 0.75], abs=0.005)
     assert base["photo"].startswith("data:image/jpeg;base64,")
+
+
+def test_all_heads_travel_while_they_fit_into_the_budget_else_the_means_and_one_layers_heads():
+    maps = np.random.default_rng(0).random((3, 4, 5, 2, 6))
+    assert within_budget(maps, budget=maps.size) == {"maps": rough(maps)}
+    for asked, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
+        less = within_budget(maps, asked, budget=maps.size - 1)
+        assert less["of"] == sent
+        assert less["heads"] == rough(maps[sent])
+        means = np.array([[[sum(head[token] for head in layer) / 4 for token in range(5)]] for layer in maps])
+        assert less["maps"] == rough(means)
+    tiny, base = 12 * 3 * 197 * 196, 12 * 12 * 197 * 196
+    assert tiny < BUDGET < base
+
+
+def test_linked_maps_keep_their_values_and_say_which_scale_they_share():
+    heats = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    one = item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
+    value = linked(
+        [("a model", [one, None])], [Scale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
+    )
+    sent = value["rows"][0]["items"][0]["maps"]
+    assert np.array_equal(floats(sent["floats"]).reshape(sent["shape"]), heats)
+    assert (value["width"], value["height"]) == (420, 280)
+    assert value["scales"][0]["limits"] == [[0, 1], [0, 2]]
 
 
 def test_the_bars_add_the_target_when_it_is_not_among_the_first():

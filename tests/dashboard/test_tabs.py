@@ -39,6 +39,7 @@ def test_without_a_photo_everything_is_empty(study, name):
     assert kernels.draw(study, None, None) == ("", {}, {})
     assert kernels.places(study, None, None) == ({}, "")
     assert receptive.draw(study, None, None) == ({}, "")
+    assert attention.flow(study, None, None) == ({}, "")
 
 
 def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, selection):
@@ -89,10 +90,51 @@ def test_each_patch_gets_the_librarys_attention(study, cheetah):
         assert np.allclose(maps[layer, head, token], theirs.heat.numpy())
 
 
+def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(study, cheetah):
+    selection = look(study, cheetah, "vit_tiny-imagenette")[0]
+    grid, _ = attention.draw(study, cheetah, selection)
+    assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
+    assert "heads" not in grid
+    places = np.frombuffer(base64.b64decode(grid["places"]["bytes"]), np.uint8).reshape(196, 14, 14)
+    ends = np.frombuffer(base64.b64decode(grid["places"]["ends"]), "<f4").reshape(196, 2)
+    drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
+    similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
+    assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
+    other = look(study, cheetah, "vit_tiny-imagenette", 3)[0]
+    assert attention.draw(study, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
+
+
+def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(study, cheetah, monkeypatch):
+    monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
+    selection = look(study, cheetah, "vit_tiny-imagenette")[0]
+    grid = attention.draw(study, cheetah, selection, 4)[0]
+    assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
+    assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
+
+
+def test_attention_is_read_in_three_ways_as_the_library_reads_it(study, cheetah):
+    name = "vit_tiny-imagenette"
+    selection = look(study, cheetah, name, 3)[0]
+    value, words = attention.flow(study, cheetah, selection)
+    model = vizlib.load(name)
+    raw, rolled, relevant = value["rows"][0]["items"]
+    for layer, heat in enumerate(floats(raw["maps"])):
+        theirs = vizlib.explain(model, cheetah, "raw-attention", layer=model.attention_layers[layer])
+        assert np.allclose(heat, theirs.heat.numpy(), atol=1e-6)
+        assert value["scales"][0]["limits"][layer] == pytest.approx([heat.min(), np.percentile(heat, 99.5)], rel=1e-4)
+    for shown, method in ((rolled, "attention-rollout"), (relevant, "attention-relevance")):
+        theirs = vizlib.explain(model, cheetah, method, target=3)
+        assert np.allclose(floats(shown["maps"])[0], theirs.heat.numpy(), atol=1e-6)
+        assert shown["text"] == METHODS[method].means
+    assert value["follows"] == "layer"
+    assert "only the last one changes with the class" in words
+
+
 def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah):
     selection = look(study, cheetah, "resnet18-imagenette")[0]
     grid, words = attention.draw(study, cheetah, selection)
     assert grid == {}
+    assert attention.flow(study, cheetah, selection) == ({}, "")
     assert "built of convolutions" in words
 
 
