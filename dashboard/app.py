@@ -13,11 +13,11 @@ from dashboard import api, shared
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing
 from dashboard.study import Study
-from dashboard.tabs import attention, inside, model, why
+from dashboard.tabs import attention, compare, inside, model, why
 from dashboard.theme import css, theme
 from vizlib import VizlibError
 
-TABS = (why, attention, inside, model)
+TABS = (why, attention, inside, compare, model)
 TITLE = "See why a vision model decided"
 SENTENCE = (
     "Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. "

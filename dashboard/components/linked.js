@@ -7,7 +7,7 @@ let now = null, step = null, spot = null;
 grid.setAttribute("role", "group");
 grid.tabIndex = 0;
 says.setAttribute("aria-live", "polite");
-root.append(grid, says, foot);
+root.append(grid, says);
 root.hidden = true;
 
 const at = (list) => list[Math.min(step ?? list.length - 1, list.length - 1)];
@@ -165,8 +165,8 @@ show(async (value, current) => {
   root.style.setProperty("--ratio", value.width / value.height);
   grid.replaceChildren(...rows.flatMap((row, i) => [
     ...(value.rows[i].heading ? [make("h3", "", value.rows[i].heading)] : []),
-    ...row.map((item) => (item ? figureOf(item).figure : make("div"))),
-  ]));
+    ...row.filter(Boolean).map((item) => figureOf(item).figure),
+  ]), foot);
   shared(value);
   root.hidden = false;
   redraw();

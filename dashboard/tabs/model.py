@@ -8,21 +8,21 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.base import part
-from dashboard.components.card import about, card, group, plain
+from dashboard.components.card import about
 from dashboard.components.curves import curve, curves
 from dashboard.shared import Selection, Shared
+from dashboard.starts import compared
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, caption
 from vizlib.checkpoints import Sidecar
 from vizlib.entries import Entry
-from vizlib.histories import comparison, histories, training_history
+from vizlib.histories import histories, training_history
 
 TITLE = "Model"
 LEARNED = (
     "How often the first guess was right after each epoch. Training photos are cropped and altered at random, so the "
     "two curves are not about the same photos; in the last epochs of a stage they are altered less."
 )
-COMPARED = "Solid: on validation photos. Dotted: on the training photos, as they were altered."
 
 
 def learned(entry: Entry) -> dict[str, Any]:
@@ -38,29 +38,6 @@ def learned(entry: Entry) -> dict[str, Any]:
         curve("training", epochs, history["train_top1"], colour=1, dashed=True),
     ]
     return curves(lines, label=f"How {entry.name} learned", marks=starts)
-
-
-def compared() -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """The classic comparison of three starts: its curves, what it teaches, and how to do it again; empty without it."""
-    try:
-        told = comparison()
-    except ValueError:  # a broken file costs this section, not the page
-        return {}, "", {}
-    starts = {name: row for name, row in told.get("starts", {}).items() if name in histories()}
-    names = {name: plain(row.get("label")) or name for name, row in starts.items()}
-    lines = []
-    for colour, (name, label) in enumerate(names.items()):
-        history = training_history(name)
-        epochs = history["epoch"]
-        train, val = history["train_top1"], history["val_top1"]
-        lines.append(curve(f"{label}, training", epochs, train, colour=colour % 3, dashed=True, faint=True))
-        lines.append(curve(label, epochs, val, colour=colour % 3))
-    title = plain(told.get("title")) or "Three starts"
-    rows = {row: plain(told.get(row.lower())) for row in ("Data", "Schedule", "Licence")}
-    commands = {names[name].capitalize(): plain(row.get("command")) for name, row in starts.items()}
-    groups = [group("What they share", rows), group("Do it again", commands, list(commands))]
-    value = curves(lines, label=title, caption=COMPARED)
-    return (value, caption(title, plain(told.get("text"))), card("", "", {}, groups)) if value else ({}, "", {})
 
 
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str, dict]:

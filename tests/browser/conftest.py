@@ -84,7 +84,11 @@ class Visit:
         self.settle()
 
     def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
+        shown = self.page.get_by_role("tab", name=name)
+        if not shown.is_visible():  # on a phone the last tabs are in a menu
+            self.page.get_by_role("button", name="More tabs").click()
+            shown = self.page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+        shown.click()
         self.settle()
 
     def choose(self, menu: str, option: str) -> None:

@@ -89,7 +89,7 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
 
 def test_the_tabs_stand_in_their_order_with_the_model_last(page):
     labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert labels == ["Why", "Attention", "Inside", "Model"]
+    assert labels == ["Why", "Attention", "Inside", "Compare", "Model"]
 
 
 def test_the_tower_is_the_first_example():

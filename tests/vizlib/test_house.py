@@ -41,7 +41,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py",),
     ("dashboard/shared.py", "dashboard/words.py"),
-    ("dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
+    ("dashboard/starts.py", "dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/api.py", "dashboard/tabs/*.py"),
     ("dashboard/app.py",),
     ("dashboard/__main__.py", "dashboard/space.py", "vizlib/cli.py"),  # what starts it

@@ -1,0 +1,35 @@
+"""The classic comparison of three starts, as it is drawn wherever the page speaks of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dashboard.components.card import card, group, plain
+from dashboard.components.curves import curve, curves
+from dashboard.words import caption
+from vizlib.histories import comparison, histories, training_history
+
+COMPARED = "Solid: on validation photos. Dotted: on the training photos, as they were altered."
+
+
+def compared() -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """The classic comparison of three starts: its curves, what it teaches, and how to do it again; empty without it."""
+    try:
+        told = comparison()
+    except ValueError:  # a broken file costs this section, not the page
+        return {}, "", {}
+    starts = {name: row for name, row in told.get("starts", {}).items() if name in histories()}
+    names = {name: plain(row.get("label")) or name for name, row in starts.items()}
+    lines = []
+    for colour, (name, label) in enumerate(names.items()):
+        history = training_history(name)
+        epochs = history["epoch"]
+        train, val = history["train_top1"], history["val_top1"]
+        lines.append(curve(f"{label}, training", epochs, train, colour=colour % 3, dashed=True, faint=True))
+        lines.append(curve(label, epochs, val, colour=colour % 3))
+    title = plain(told.get("title")) or "Three starts"
+    rows = {row: plain(told.get(row.lower())) for row in ("Data", "Schedule", "Licence")}
+    commands = {names[name].capitalize(): plain(row.get("command")) for name, row in starts.items()}
+    groups = [group("What they share", rows), group("Do it again", commands, list(commands))]
+    value = curves(lines, label=title, caption=COMPARED)
+    return (value, caption(title, plain(told.get("text"))), card("", "", {}, groups)) if value else ({}, "", {})
