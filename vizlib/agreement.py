@@ -55,7 +55,7 @@ def seen_by_both(
 
     Raises: VizlibError for maps of different photos, or where the models saw nothing in common.
     """
-    if a.photo.size != b.photo.size or a.photo.tobytes() != b.photo.tobytes():
+    if a.photo is not b.photo and (a.photo.size != b.photo.size or a.photo.tobytes() != b.photo.tobytes()):
         raise VizlibError("two maps agree or not on one photo, but these are of different photos")
     height, width = a.geometry.photo_size
     factor = min(1.0, side / max(height, width))

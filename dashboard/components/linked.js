@@ -52,11 +52,12 @@ function figureOf(item) {
   if (item.text) words.append(make("p", "", item.text));
   if (item.alone) words.append(bar);
   figure.append(stage, words);
-  stage.addEventListener("pointermove", (event) => {
+  const here = (event) => {
     const box = stage.getBoundingClientRect();
     point([(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width]);
-  });
-  stage.addEventListener("pointerdown", (event) => event.pointerType !== "mouse" && stage.dispatchEvent(new PointerEvent("pointermove", event)));
+  };
+  stage.addEventListener("pointermove", here);
+  stage.addEventListener("pointerdown", here);
   return Object.assign(item, { figure, canvas, ring, readout, bar });
 }
 
@@ -110,7 +111,8 @@ function shared(value) {
   foot.hidden = !foot.children.length;
 }
 
-grid.addEventListener("pointerleave", () => {
+grid.addEventListener("pointerleave", (event) => {
+  if (event.pointerType !== "mouse") return; // a finger that is lifted leaves what it asked for
   point(null);
   says.textContent = "";
 });

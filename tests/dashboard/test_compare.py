@@ -102,6 +102,13 @@ def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, 
     assert value["scales"][0]["signed"] == METHODS[method].signed
 
 
+def test_a_models_strongest_value_is_that_of_both_its_classes(study, tower, tower_selection):
+    (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
+    largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
+    assert compare.strongest(row) == compare.strongest(row[::-1]) == pytest.approx(largest)
+    assert compare.strongest([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
+
+
 def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreement(study, tower, tower_selection):
     value = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[3]
     answers = explained(tower, "grad-cam", tower_selection, 5)
