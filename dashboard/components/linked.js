@@ -128,10 +128,12 @@ grid.addEventListener("blur", () => {
   point(null);
   says.textContent = "";
 });
+let heard = null; // the layer another part shows, perhaps before there is anything to show here
 document.addEventListener("viz-layer", (event) => {
-  if (now ? now.value.follows !== "layer" : props.value?.follows !== "layer") return;
-  step = event.detail;
-  if (now) redraw();
+  heard = event.detail;
+  if (now?.value.follows !== "layer") return;
+  step = heard;
+  redraw();
 });
 
 // A value that waits is asked for once somebody can see where it will be.
@@ -155,6 +157,7 @@ show(async (value, current) => {
   }
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
+  if (value.follows === "layer") step = heard;
   if (value.steps.length) step = Math.min(step ?? 0, value.steps.length - 1);
   const rows = value.rows.map((row) => row.items.map((item) => item && { ...item, row: row.heading, maps: unpack(item.maps) }));
   const items = rows.flat().filter(Boolean), users = value.scales.map((_, i) => items.filter((item) => item.scale === i).length);

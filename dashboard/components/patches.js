@@ -177,14 +177,37 @@ function chips() {
 let drawing = 0, waiting = 0;
 function go(change) {
   Object.assign(now, change);
+  keep(change);
   cancelAnimationFrame(drawing);
   drawing = requestAnimationFrame(redraw);
+}
+
+// A person's layer, head and pins stand in the address, counted from 1 as on the page; what is usual is left out.
+function keep({ layer, head, pins }) {
+  if (!now.value.key) return;
+  if (layer !== undefined) place("l", layer === depth() - 1 ? null : layer + 1);
+  if (head !== undefined) place("h", head < 0 ? null : head + 1);
+  if (pins) place("p", pins.map(placeOf).filter(Boolean).map((patch) => patch.map((i) => i + 1).join()).join(";"));
+}
+
+// What the address asks for, as far as there is such a layer, head or patch.
+function linked() {
+  const among = (text, count) => (/^\d+$/.test(text ?? "") && text >= 1 && text <= count ? text - 1 : null);
+  const patches = (placed("p") ?? "").split(";").map((pair) => pair.split(","));
+  const found = patches.map(([row, column]) => [among(row, now.maps.rows), among(column, now.maps.columns)]);
+  const pins = [...new Set(found.filter((patch) => !patch.includes(null)).map(tokenOf))].slice(0, PINS);
+  const layer = among(placed("l"), depth()) ?? depth() - 1, head = among(placed("h"), headCount()) ?? -1;
+  return { layer, head, pins, at: pins.length ? null : now.at };
 }
 
 // Another layer. What else on the page follows the layer hears of it; heads that did not come along are asked for.
 function turnTo(layer) {
   layer = Math.min(Math.max(layer, 0), depth() - 1);
   go({ layer });
+  tell(layer);
+}
+
+function tell(layer) {
   document.dispatchEvent(new CustomEvent("viz-layer", { detail: layer }));
   clearTimeout(waiting);
   if (now.value.heads && !now.heads.has(layer)) {
@@ -268,10 +291,13 @@ show(async (value, current) => {
   const alike = before && before.maps.shape.join() === maps.shape.join(); // the layer stays when the photo changes
   now = {
     value, photo, maps, heads: same ? before.heads : new Map(), places: value.places && unpack(value.places),
-    layer: alike ? before.layer : maps.shape[0] - 1, head: alike && before.head < (value.heads || value.maps).shape.at(-4) ? before.head : -1,
+    layer: alike ? before.layer : maps.shape[0] - 1,
+    head: alike && before.head < (value.heads || value.maps).shape.at(-4) ? before.head : -1,
     at: value.names.length ? 0 : value.patch[0] * maps.columns + value.patch[1], pins: [],
   };
   if (same) Object.assign(now, { at: before.at, pins: before.pins });
+  else if (!before && value.key) Object.assign(now, linked());
+  else keep({ pins: now.pins, ...(!alike && { layer: now.layer, head: now.head }) }); // another photo unpins
   if (value.heads) now.heads.set(value.of, unpack(value.heads));
   for (const { canvas } of panels) [canvas.width, canvas.height] = [value.width, value.height];
   [likePicture.width, likePicture.height] = [maps.columns, maps.rows];
@@ -279,5 +305,5 @@ show(async (value, current) => {
   stage.setAttribute("aria-label", value.label);
   root.hidden = false;
   redraw();
-  if (!same && depth() > 1) turnTo(now.layer);
+  if (!same && depth() > 1) tell(now.layer);
 });

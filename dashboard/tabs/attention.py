@@ -89,7 +89,7 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
     layers = [] if photo is None or selection is None else list(study.attention(photo, selection.model))
     if photo is None or selection is None or not layers:
         return {}, ""
-    known = study.explanations(photo, selection.model, selection.target)
+    known = study.explanations(photo, selection.model, selection.target, selection.against)
     items, scales = [], []
     for method, name in FLOW.items():
         if method not in known:

@@ -69,8 +69,9 @@ def choose(
 ) -> Chosen | None:
     """What is compared: as asked for where it fits, else with the other bundled model and what that one sees.
 
-    The second class is the other model's likeliest, or where that is the chosen class already the first one's
-    next likeliest. Nothing where there is no other model, or it does not know the chosen class.
+    The second class is the contrast where there is one, else the other model's likeliest, or where that is the chosen
+    class already the first one's next likeliest. Nothing where there is no other model, or it
+    does not know the chosen class.
     """
     others = [name for name in study.catalog.names if name != selection.model]
     if not others:
@@ -82,7 +83,9 @@ def choose(
     back = {theirs: ours for ours, theirs in common.items()}
     theirs = [back.get(one.index) for one in study.predictions(photo, models[1], 1)]
     ours = [one.index for one in study.predictions(photo, models[0], 10**6)]
-    free = [index for index in (second, *theirs, *ours) if index in common and index != selection.target]
+    free = [
+        index for index in (second, selection.against, *theirs, *ours) if index in common and index != selection.target
+    ]
     if not free:
         return None
     fitting = methods(study, models)
@@ -248,8 +251,8 @@ def build(shared: Shared) -> None:
             with gr.Column(scale=6, min_width=320):
                 part("curves", curves, elem_id="compare-starts")
 
-    def waiting(photo: Image.Image | None, selection: Selection | None) -> dict[str, Any]:
-        return {} if photo is None or selection is None else {"waiting": [*selection]}
+    def waiting(photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], None]:
+        return {} if photo is None or selection is None else {"waiting": [*selection]}, None
 
     def again(
         photo: Image.Image | None,
@@ -261,7 +264,7 @@ def build(shared: Shared) -> None:
         return draw(shared.study, photo, selection, other, method, second)
 
     # Another model is asked only when somebody looks: the pictures say so once they are on the screen.
-    shared.on_selection(waiting, [], [pictures])
+    shared.on_selection(waiting, [], [pictures, second])
     for event in (pictures.select, other.input, method.input, second.input):
         shared.on(event, again, [other, method, second], outputs)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gradio.media
 import pytest
 import torch
@@ -13,53 +11,40 @@ import vizlib
 from vizlib import render
 
 VIT, GRID, FLOW = "vit_tiny-imagenette", "#attention-patches", "#attention-flow"
-PIXELS = "selector => document.querySelector(selector + ' canvas').toDataURL()"
+OPENED = f"?m={VIT}&img=ex:tower&v=attention"
 
 
-class Visit:
-    """A page whose Attention tab shows the Eiffel tower to the transformer, with all it asked for."""
+def state(visit, wanted: str) -> None:
+    """Wait until the grid shows a layer, a head, a token under the mouse and pins."""
+    visit.until(f"document.querySelector('{GRID} .viz-grid').dataset.state === '{wanted}'")
 
-    def __init__(self, page, address: str) -> None:
-        self.page, self.requests, self.complaints = page, [], []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(address + "?__theme=light")
-        page.wait_for_selector("#why-heat canvas[data-drawn]", timeout=60_000)
-        page.locator("#model input").click()
-        page.get_by_role("option", name=VIT).first.click()
-        page.get_by_role("tab", name="Attention").click()
-        page.locator(GRID + " canvas").first.wait_for(timeout=30_000)
-        self.settle()
-        self.stage = page.locator(GRID + " .viz-grid")
 
-    def settle(self) -> None:
-        seen = -1
-        while seen != len(self.requests):
-            seen = len(self.requests)
-            self.page.wait_for_timeout(600)
+def told(visit) -> list[str]:
+    return visit.page.locator(GRID + " .viz-says span").all_inner_texts()
 
-    def state(self, wanted: str) -> None:
-        """Wait until the grid shows a layer, a head, a token under the mouse and pins."""
-        self.page.wait_for_function(
-            "args => document.querySelector(args[0] + ' .viz-grid').dataset.state === args[1]", arg=[GRID, wanted]
-        )
 
-    def said(self) -> list[str]:
-        return self.page.locator(GRID + " .viz-says span").all_inner_texts()
+def first(visit):
+    return visit.page.locator(GRID + " canvas").first
 
-    def at(self, row: int, column: int) -> dict[str, float]:
-        """Where a patch's middle lies on the first picture as the page shows it."""
-        top, left, bottom, right = geometry().cell_box(row, column, (14, 14))
-        shown = self.page.locator(GRID + " canvas").first.bounding_box()
-        share = shown["width"] / tower().width
-        return {"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share}
 
-    def hover(self, row: int, column: int) -> None:
-        self.page.locator(GRID + " canvas").first.hover(position=self.at(row, column))
+def at(visit, row: int, column: int) -> dict[str, float]:
+    """Where a patch's middle lies on the first picture as the page shows it."""
+    top, left, bottom, right = geometry().cell_box(row, column, (14, 14))
+    share = first(visit).bounding_box()["width"] / tower().width
+    return {"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share}
 
-    def click(self, row: int, column: int) -> None:
-        self.page.locator(GRID + " canvas").first.click(position=self.at(row, column))
+
+def hover(visit, row: int, column: int) -> None:
+    first(visit).hover(position=at(visit, row, column))
+
+
+def click(visit, row: int, column: int) -> None:
+    first(visit).click(position=at(visit, row, column))
+
+
+def press(visit, *keys: str) -> None:
+    for key in keys:
+        visit.page.locator(GRID + " .viz-grid").press(key)
 
 
 def tower():
@@ -90,14 +75,16 @@ def value_in(text: str, after: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, address) -> Iterator[Visit]:
-    page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-    yield Visit(page, address)
-    page.close()
+def visit(visiting):
+    visit = visiting(OPENED + "&__theme=light")
+    first(visit).wait_for(timeout=30_000)
+    visit.settle()
+    yield visit
+    visit.page.close()
 
 
 @pytest.fixture
-def silent(visit) -> Iterator[Visit]:
+def silent(visit):
     """The visit, which must ask nothing of the server while a test runs."""
     asked = len(visit.requests)
     yield visit
@@ -109,16 +96,16 @@ def silent(visit) -> Iterator[Visit]:
 
 
 def test_the_class_token_comes_first(silent):
-    (said,) = silent.said()
+    (said,) = told(silent)
     assert said.startswith("The class token looks most at " + strongest(heat("class"), None))
     assert said.endswith("in layer 12, mean of all heads.")
 
 
 def test_pointing_at_a_patch_shows_its_attention_at_once(silent):
     for row, column in ((3, 6), (9, 2), (13, 13)):
-        silent.hover(row, column)
-        silent.state(f"11,-1,{1 + 14 * row + column}")
-        (said,) = silent.said()
+        hover(silent, row, column)
+        state(silent, f"11,-1,{1 + 14 * row + column}")
+        (said,) = told(silent)
         map_ = heat((row, column))
         name = strongest(map_, (row, column))
         assert said.startswith(f"The patch in row {row + 1}, column {column + 1} looks most at {name}")
@@ -129,61 +116,61 @@ def test_pointing_at_a_patch_shows_its_attention_at_once(silent):
 
 def test_a_token_without_a_place_is_a_chip_to_point_at(silent):
     silent.page.locator(GRID + " .viz-chip").first.hover()
-    silent.state("11,-1,0")
-    assert silent.said()[0].startswith("The class token looks most at " + strongest(heat("class"), None))
+    state(silent, "11,-1,0")
+    assert told(silent)[0].startswith("The class token looks most at " + strongest(heat("class"), None))
     assert silent.page.locator(GRID + " .viz-like").inner_text().endswith("The class token has no place on the photo.")
 
 
 def test_a_pinned_patch_stays_and_tells_what_it_takes_from_the_patch_under_the_mouse(silent):
-    silent.click(6, 8)
-    silent.state("11,-1,93,93")
-    before = silent.page.evaluate(PIXELS, GRID)
-    silent.hover(9, 7)
-    silent.state("11,-1,134,93")
-    (said,) = silent.said()
+    click(silent, 6, 8)
+    state(silent, "11,-1,93,93")
+    before = silent.picture(GRID).tobytes()
+    hover(silent, 9, 7)
+    state(silent, "11,-1,134,93")
+    (said,) = told(silent)
     assert said.startswith("The patch in row 7, column 9 ")
     assert value_in(said, "Here, in row 10, column 8: ") == pytest.approx(heat((6, 8))[9, 7].item(), rel=0.02)
-    assert silent.page.evaluate(PIXELS, GRID) == before
+    assert silent.picture(GRID).tobytes() == before
 
 
 def test_a_second_pin_is_shown_beside_the_first_on_one_scale(silent):
-    silent.click(2, 2)
-    silent.state("11,-1,31,93,31")
+    click(silent, 2, 2)
+    state(silent, "11,-1,31,93,31")
     assert [canvas.is_visible() for canvas in silent.page.locator(GRID + " .viz-panel canvas").all()] == [True, True]
     assert silent.page.locator(GRID + " .viz-badge").all_inner_texts() == ["row 7, column 9", "row 3, column 3"]
-    assert [said[:27] for said in silent.said()] == ["The patch in row 7, column ", "The patch in row 3, column "]
+    assert [said[:27] for said in told(silent)] == ["The patch in row 7, column ", "The patch in row 3, column "]
     joined = torch.stack([heat((6, 8)), heat((2, 2))]).numpy()
     top = silent.page.locator(GRID + " .viz-numbers span").last.inner_text()
     assert float(top) == pytest.approx(render.limits_of(joined, signed=False)[1], rel=0.02)
 
 
 def test_escape_a_second_click_and_its_chip_each_let_go_of_a_pin(silent):
-    silent.stage.press("Escape")
-    silent.state("11,-1,31,93")
+    press(silent, "Escape")
+    state(silent, "11,-1,31,93")
     silent.page.locator(GRID + " .viz-chip[data-token='93']").click()
-    silent.state("11,-1,93")
-    silent.click(5, 5)
-    silent.state("11,-1,76,76")
-    silent.click(5, 5)
-    silent.state("11,-1,76")
+    state(silent, "11,-1,93")
+    click(silent, 5, 5)
+    state(silent, "11,-1,76,76")
+    click(silent, 5, 5)
+    state(silent, "11,-1,76")
 
 
 def test_the_keyboard_moves_pins_and_turns_layers(silent):
-    silent.stage.press("ArrowRight")
-    silent.stage.press("ArrowDown")
-    silent.state("11,-1,91")
-    silent.stage.press("Enter")
-    silent.stage.press("ArrowLeft")
-    silent.stage.press("Enter")
-    silent.state("11,-1,90,91,90")
-    silent.stage.press("[")
-    silent.state("10,-1,90,91,90")
-    silent.stage.press("]")
-    silent.stage.press("]")
-    silent.state("11,-1,90,91,90")
-    silent.stage.press("Escape")
-    silent.stage.press("Escape")
-    silent.state("11,-1,91")
+    press(silent, "ArrowRight")
+    press(silent, "ArrowDown")
+    state(silent, "11,-1,91")
+    press(silent, "Enter")
+    press(silent, "ArrowLeft")
+    press(silent, "Enter")
+    state(silent, "11,-1,90,91,90")
+    press(silent, "[")
+    state(silent, "10,-1,90,91,90")
+    press(silent, "]")
+    press(silent, "]")
+    state(silent, "11,-1,90,91,90")
+    press(silent, "Escape")
+    press(silent, "Escape")
+    state(silent, "11,-1,91")
 
 
 def test_layers_and_heads_are_small_multiples_to_choose_from_and_raw_attention_follows(silent):
@@ -191,10 +178,10 @@ def test_layers_and_heads_are_small_multiples_to_choose_from_and_raw_attention_f
     assert (layers.locator("button").count(), heads.locator("button").count()) == (12, 4)
     layers.locator("button").nth(4).click()
     heads.locator("button").nth(2).click()
-    silent.state("4,1,91")
+    state(silent, "4,1,91")
     map_ = heat((6, 6), layer=4, head=1)
-    assert f"looks most at {strongest(map_, (6, 6))}" in silent.said()[0]
-    assert silent.said()[0].endswith("in layer 5, head 2.")
+    assert f"looks most at {strongest(map_, (6, 6))}" in told(silent)[0]
+    assert told(silent)[0].endswith("in layer 5, head 2.")
     assert layers.locator("[aria-pressed=true]").inner_text() == "5"
     figure = silent.page.locator(FLOW + " figure").first
     top = render.limits_of(heat("class", layer=4).numpy(), signed=False)[1]
@@ -216,54 +203,75 @@ def test_the_three_readings_tell_their_values_at_one_place(silent):
 
 
 def test_another_class_changes_relevance_alone_and_leaves_the_pin(visit):
-    visit.click(6, 8)
+    click(visit, 6, 8)
     before = visit.page.locator(FLOW + " canvas").evaluate_all("all => all.map((one) => one.toDataURL())")
     visit.page.locator("#bars button").nth(1).click()
+    third = f"document.querySelectorAll('{FLOW} canvas')[2].toDataURL()"
+    visit.page.wait_for_function(f"old => {third} !== old", arg=before[2], timeout=30_000)
     visit.settle()
     after = visit.page.locator(FLOW + " canvas").evaluate_all("all => all.map((one) => one.toDataURL())")
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False]
     visit.page.mouse.move(0, 0)
-    assert visit.stage.get_attribute("data-state").endswith(",93")
+    assert visit.page.locator(GRID + " .viz-grid").get_attribute("data-state").endswith(",93")
 
 
 def test_nothing_complained(visit):
     assert visit.complaints == []
 
 
-def test_a_tap_pins(chromium, address):
+def test_layer_head_and_pins_stand_in_the_address_and_come_back_from_it(visit, fresh):
+    press(visit, "Escape")
+    state(visit, "4,1,93")
+    assert "&l=5" in visit.page.url
+    assert "&h=2" in visit.page.url
+    assert "p=" not in visit.page.url
+    click(visit, 6, 8)
+    click(visit, 2, 2)
+    state(visit, "4,1,31,93,31")
+    assert "&p=7,9;3,3" in visit.page.url
+    again = fresh("?" + visit.page.url.partition("?")[2])
+    state(again, "4,1,,93,31")
+    assert again.page.locator(GRID + " .viz-badge").all_inner_texts() == ["row 7, column 9", "row 3, column 3"]
+    figure = again.page.locator(FLOW + " figure").first
+    top = render.limits_of(heat("class", layer=4).numpy(), signed=False)[1]
+    assert float(figure.locator(".viz-numbers span").last.inner_text()) == pytest.approx(top, rel=0.01)
+
+
+def test_an_address_of_a_head_and_a_patch_that_are_not_there_shows_what_is_there(fresh):
+    visit = fresh(OPENED + "&l=12&h=7&p=99,1;3,3")
+    state(visit, "11,-1,,31")
+
+
+def test_a_tap_pins(visit, chromium, address):
     context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
-    visit = Visit(context.new_page(), address)
-    canvas = visit.page.locator(GRID + " canvas").first
+    visit = type(visit)(context.new_page(), address + OPENED)
+    canvas = first(visit)
     canvas.scroll_into_view_if_needed()
-    canvas.tap(position=visit.at(6, 8))
-    visit.state("11,-1,93,93")
-    canvas.tap(position=visit.at(2, 2))
-    visit.state("11,-1,31,93,31")
+    canvas.tap(position=at(visit, 6, 8))
+    state(visit, "11,-1,93,93")
+    canvas.tap(position=at(visit, 2, 2))
+    state(visit, "11,-1,31,93,31")
     visit.page.locator(GRID + " .viz-chip[data-token='31']").tap()
-    visit.state("11,-1,31,93")
+    state(visit, "11,-1,31,93")
     context.close()
 
 
-def test_where_all_heads_are_too_many_bytes_those_of_a_layer_come_when_it_is_looked_at(chromium, address, monkeypatch):
+def test_where_all_heads_are_too_many_bytes_those_of_a_layer_come_when_it_is_looked_at(fresh, monkeypatch):
     monkeypatch.setattr(dashboard.components.patches, "BUDGET", 10**6)
-    page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-    visit = Visit(page, address)
-    visit.click(6, 8)
-    heads = page.locator(GRID + " .viz-many").nth(1)
+    visit = fresh(OPENED)
+    first(visit).wait_for(timeout=30_000)
+    click(visit, 6, 8)
+    heads = visit.page.locator(GRID + " .viz-many").nth(1)
     heads.locator("button").nth(1).click()
-    visit.state("11,0,,93")
+    state(visit, "11,0,,93")
     asked = len(visit.requests)
-    visit.stage.press("[")
-    visit.stage.press("[")
+    press(visit, "[", "[")
     visit.settle()
     assert 0 < len(visit.requests) - asked < 6  # one question for the layer that stayed, and its answer
-    visit.state("9,0,,93")
+    state(visit, "9,0,,93")
     map_ = heat((6, 8), layer=9, head=0)
-    assert strongest(map_, (6, 8)) in visit.said()[0]
+    assert strongest(map_, (6, 8)) in told(visit)[0]
     asked = len(visit.requests)
-    visit.stage.press("]")
-    visit.stage.press("]")
+    press(visit, "]", "]")
     visit.settle()
     assert len(visit.requests) == asked  # the last layer's heads are here already
-    assert visit.complaints == []
-    page.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gradio.media
 import numpy as np
 import pytest
@@ -15,40 +13,13 @@ RESNET, VIT, MAPS = "resnet18-imagenette", "vit_tiny-imagenette", "#compare-maps
 DRAWN = f"() => document.querySelectorAll('{MAPS} canvas').length === 8"
 
 
-class Visit:
-    """A page with the Eiffel tower, all it asked for, and what it complained about."""
-
-    def __init__(self, page, address: str) -> None:
-        self.page, self.requests, self.complaints = page, [], []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(address + "?__theme=light")
-        page.wait_for_selector("#why-heat canvas[data-drawn]", timeout=60_000)
-        self.settle()
-
-    def settle(self) -> None:
-        seen = -1
-        while seen != len(self.requests):
-            seen = len(self.requests)
-            self.page.wait_for_timeout(600)
-
-    def choose(self, menu: str, option: str) -> None:
-        before = self.page.evaluate(f"document.querySelector('{MAPS} canvas').toDataURL()")
-        self.page.locator(f"{menu} input").click()
-        self.page.get_by_role("option", name=option).first.click()
-        self.page.wait_for_function(
-            f"old => document.querySelector('{MAPS} canvas')?.toDataURL() !== old", arg=before, timeout=30_000
-        )
-        self.settle()
-
-    def point(self, y: int, x: int) -> list[float]:
-        """Point at a pixel of the photo on the first picture; what all eight say of it."""
-        canvas = self.page.locator(f"{MAPS} canvas").first
-        share = canvas.bounding_box()["width"] / tower().width
-        canvas.hover(position={"x": (x + 0.5) * share, "y": (y + 0.5) * share})
-        said = self.page.locator(f"{MAPS} .viz-here").all_inner_texts()
-        return [float(text.replace("−", "-")) for text in said]
+def point(visit, y: int, x: int) -> list[float]:
+    """Point at a pixel of the photo on the first picture; what all eight say of it."""
+    canvas = visit.page.locator(f"{MAPS} canvas").first
+    share = canvas.bounding_box()["width"] / tower().width
+    canvas.hover(position={"x": (x + 0.5) * share, "y": (y + 0.5) * share})
+    said = visit.page.locator(f"{MAPS} .viz-here").all_inner_texts()
+    return [float(text.replace("−", "-")) for text in said]
 
 
 def tower():
@@ -71,10 +42,10 @@ def told(maps: list[list[vizlib.Attribution]], y: int, x: int, factors=(1.0, 1.0
 
 
 @pytest.fixture(scope="module")
-def visit(chromium, address) -> Iterator[Visit]:
-    page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-    yield Visit(page, address)
-    page.close()
+def visit(visiting):
+    visit = visiting("?__theme=light")
+    yield visit
+    visit.page.close()
 
 
 # The tests below are one visit, in this order; each leaves the page in a state the next may start from.
@@ -88,7 +59,7 @@ def test_the_other_model_is_asked_only_when_the_tab_is_opened(visit):
     visit.settle()
     assert visit.page.locator(f"{MAPS} canvas").count() == 0
     visit.page.get_by_role("tab", name="Compare").click()
-    visit.page.wait_for_function(DRAWN, timeout=30_000)
+    visit.until(DRAWN, seconds=30)
     visit.settle()
     assert visit.page.locator(f"{MAPS} h3").all_inner_texts()[:2] == [RESNET, VIT]
 
@@ -99,12 +70,12 @@ def test_pointing_at_a_place_tells_all_eight_values_there_and_asks_nothing(visit
     shares = tuple(1 / max(answer.heat.abs().max().item() for answer in row) for row in maps)
     places = [(tower().height // 2, tower().width // 2), (int(tower().height * 0.6), int(tower().width * 0.3))]
     for place in places:
-        assert visit.point(*place) == pytest.approx(told(maps, *place, shares), abs=0.03)  # as far apart as two pixels
+        assert point(visit, *place) == pytest.approx(told(maps, *place, shares), abs=0.03)  # as far apart as two pixels
     assert visit.page.locator(f"{MAPS} .viz-ring:visible").count() == 8
     visit.page.get_by_role("button", name="raw values").click()
     for place in places:
         near = 0.03 * max(abs(value) for value in told(maps, *place))
-        assert visit.point(*place) == pytest.approx(told(maps, *place), abs=near)
+        assert point(visit, *place) == pytest.approx(told(maps, *place), abs=near)
     top = visit.page.locator(f"{MAPS} .viz-linked-scale").first.locator(".viz-numbers span").last.inner_text()
     every = np.concatenate([answer.heat.numpy().ravel() for row in maps for answer in row])
     assert float(top) == pytest.approx(render.limits_of(every, signed=False)[1], rel=0.01)
@@ -136,13 +107,12 @@ def test_the_agreement_on_screen_is_the_librarys(visit):
 
 
 def test_another_method_and_another_class_are_compared_at_once(visit):
-    visit.choose("#compare-method", "layer-cam")
+    visit.changes(MAPS, lambda: visit.choose("#compare-method", "layer-cam"))
     (first, _), (second, _) = answers("layer-cam")
     assert f"rank correlation {vizlib.agreement(first, second).correlation:.2f}." in (
         visit.page.locator("#compare-words").inner_text()
     )
-    visit.page.locator("#compare-class input").click()
-    visit.page.get_by_role("option", name="golf ball").first.click()
+    visit.choose("#compare-class", "golf ball")
     visit.page.locator(f"{MAPS} figure strong", has_text="golf ball").first.wait_for(timeout=30_000)
     visit.settle()
     alternative = visit.page.locator(f"{MAPS} canvas").nth(1).get_attribute("aria-label")
