@@ -51,8 +51,10 @@ def build_app(catalog: Catalog | None = None) -> gr.Blocks:
     return page
 
 
-def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = 7860, **more) -> tuple:
+def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7860, **more) -> tuple:
     """Start serving a page with everything switched off that would tell others about its visitors.
+
+    Without a host or port, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are asked.
 
     Raises: VizlibError where nothing can listen at this host and port.
     """
@@ -69,6 +71,7 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = 7860, **
             footer_links=["api"],
             pwa=False,
             share=False,
+            ssr_mode=False,  # a Space asks for it, and nothing here was tried with it
             **more,
         )
     except (OSError, OverflowError) as error:
@@ -78,8 +81,8 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = 7860, **
 
 
 def serve(
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    host: str | None = "127.0.0.1",
+    port: int | None = 7860,
     *,
     inbrowser: bool = False,
     checkpoints: str | os.PathLike[str] | None = None,
@@ -97,7 +100,7 @@ def _id(tab: ModuleType) -> str:
     return tab.TITLE.lower().replace(" ", "-")
 
 
-def _no_port(host: str, port: int | None) -> str:
+def _no_port(host: str | None, port: int | None) -> str:
     """Why nothing can listen there, found out by trying once more."""
     if not port:
         return "no port from 7860 on is free; give one with --port"
