@@ -49,12 +49,15 @@ class Catalog:
             raise ModelError(f"there is no model {name!r} here; {did_you_mean(str(name), self.names)}")
         with self._lock:  # two visitors who ask for the same model wait for one load
             if name not in self._loaded:
-                load = self._extra.get(name)
-                self._loaded[name] = load() if load else vizlib.load(name, checkpoints=self._folder)
+                self._loaded[name] = self._load(name)
                 while len(self._loaded) > self.resident:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)
             return self._loaded[name]
+
+    def held(self, name: str) -> vizlib.Model:
+        """A model that `get` gave before, without waiting: in a fork of this process nobody would open the lock."""
+        return self._loaded.get(name) or self._load(name)
 
     def entry(self, name: str) -> Entry:
         """What is known of a model without loading it."""
@@ -63,6 +66,10 @@ class Catalog:
     def choices(self) -> list[tuple[str, str]]:
         """The rows of the model menu: what a person reads, and the name."""
         return [(_described(entry), entry.name) for entry in self.entries]
+
+    def _load(self, name: str) -> vizlib.Model:
+        load = self._extra.get(name)
+        return load() if load else vizlib.load(name, checkpoints=self._folder)
 
 
 def _described(entry: Entry) -> str:

@@ -13,12 +13,12 @@ from torch import Tensor
 import vizlib
 from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
+from dashboard.gpu import Asker
 from vizlib import ModelError
 from vizlib.explaining import RUNNER_UP
 from vizlib.fields import EffectiveField, effective_field
 from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
-from vizlib.metrics import kept
 from vizlib.units import Contributions
 
 KEPT = 0.2  # of the pixels are left where only the warmest are kept
@@ -47,13 +47,11 @@ class Study:
     def __init__(self, catalog: Catalog, budget: int = BUDGET) -> None:
         self.catalog = catalog
         self._cache = ByteCache(budget)
+        self._ask = Asker(catalog)
 
     def predictions(self, photo: Image.Image, name: str, top: int = 5) -> list[vizlib.Prediction]:
         """The likeliest classes."""
-        model = self.catalog.get(name)
-        every = self._cache.get(
-            ("predictions", key_of(photo), name), lambda: model.predict(photo, top=len(model.labels))
-        )
+        every = self._cache.get(("predictions", key_of(photo), name), lambda: self._ask("predictions", name, photo))
         return every[: max(top, 1)]
 
     def doubt(self, photo: Image.Image, name: str) -> str | None:
@@ -84,11 +82,11 @@ class Study:
         self, photo: Image.Image, name: str, target: int | str | None, against: int | str | None = None
     ) -> dict[str, vizlib.Attribution]:
         """All one-pass methods, from one forward and one backward pass; with `against` why not that class."""
-        model, target = self.catalog.get(name), self.target(photo, name, target)
+        target = self.target(photo, name, target)
         against = self.against(photo, name, target, against)
         return self._cache.get(
             ("explanations", key_of(photo), name, target, against),
-            lambda: vizlib.explain_all(model, photo, target=target, against=against),
+            lambda: self._ask("explanations", name, photo, target, against),
         )
 
     def explanation(
@@ -101,14 +99,12 @@ class Study:
         against: int | str | None = None,
     ) -> vizlib.Attribution:
         """One method; with no knob turned it is read off the pass all of them share."""
-        model, target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
+        target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
         if not knobs:
             every = self.explanations(photo, name, target, against)
             if method in every:
                 return every[method]
-        return self._cache.get(
-            key, lambda: vizlib.explain(model, photo, method=method, target=target, against=against, **knobs)
-        )
+        return self._cache.get(key, lambda: self._ask("explanation", name, photo, target, against, method, knobs))
 
     def found(
         self,
@@ -132,21 +128,21 @@ class Study:
         against: int | str | None = None,
     ) -> Iterator[vizlib.Step]:
         """One method of many passes, getting better and better; kept once it is complete, not where it was left."""
-        model, target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
-        for step in vizlib.explain_stream(model, photo, method, target, against, **knobs):
+        target, against, knobs, key = self._asked(photo, name, target, method, knobs, against)
+        for step in self._ask.stream(name, photo, target, against, method, knobs):
             if step.done == step.total:
                 self._cache.get(key, lambda answer=step.attribution: answer)
             yield step
 
     def seconds(self, photo: Image.Image, name: str, method: str, knobs: Mapping[str, Any] | None = None) -> float:
         """About how long one method takes on this machine; measured once for a model and knobs."""
-        model, knobs = self.catalog.get(name), dict(knobs or {})
+        knobs = dict(knobs or {})
         key = ("seconds", name, method, repr(sorted(knobs.items())))
-        return self._cache.get(key, lambda: vizlib.estimate(model, method, photo, **knobs))
+        return self._cache.get(key, lambda: self._ask("seconds", name, photo, method, knobs))
 
     def kept(self, photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple[float, float]:
         """How sure the model is of the class, and how sure of what is left where the map is warmest."""
-        return self._cache.get(_kept(photo, answer, name), lambda: kept(self.catalog.get(name), answer, share=KEPT))
+        return self._cache.get(_kept(photo, answer, name), lambda: self._ask("kept", name, answer, KEPT))
 
     def kept_already(self, photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple[float, float] | None:
         """The same where it was worked out before, else `None`."""
@@ -160,39 +156,24 @@ class Study:
         method: str,
         knobs: Mapping[str, Any] | None,
         against: int | str | None,
-    ) -> tuple[vizlib.Model, int, int | None, dict[str, Any], tuple]:
+    ) -> tuple[int, int | None, dict[str, Any], tuple]:
         """What one explanation depends on, with the key it is kept under."""
-        model, target, knobs = self.catalog.get(name), self.target(photo, name, target), dict(knobs or {})
+        target, knobs = self.target(photo, name, target), dict(knobs or {})
         against = self.against(photo, name, target, knobs.pop("against", against))
         key = ("explanation", key_of(photo), name, target, against, method, repr(sorted(knobs.items())))
-        return model, target, against, knobs, key
+        return target, against, knobs, key
 
     def attention(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """The attention among all tokens by layer; empty for a network without any."""
-        model = self.catalog.get(name)
-
-        def look() -> dict[str, Tensor]:
-            if model.tokens is None:
-                return {}
-            count, run = model.tokens.count, model.run(photo, attention=True)
-            found = {layer: weights[0].detach().float().cpu() for layer, weights in run.attention.items()}
-            return {layer: weights for layer, weights in found.items() if weights.shape[-2:] == (count, count)}
-
-        return self._cache.get(("attention", key_of(photo), name), look)
+        return self._cache.get(("attention", key_of(photo), name), lambda: self._ask("attention", name, photo))
 
     def activations(self, photo: Image.Image, name: str, layer: str) -> tuple[Float[Tensor, "channels h w"], bool]:
         """A layer's output, one map a channel, and whether the maps lie on the photo.
 
         An output without places, such as pooled features or logits, is given as maps of a single value.
         """
-        model = self.catalog.get(name)
-
-        def look() -> tuple[Tensor, bool]:
-            output = model.run(photo, layers=[layer]).activations[layer].detach().float().cpu()
-            maps = model.picture(output)
-            return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
-
-        return self._cache.get(("activations", key_of(photo), name, layer), look)
+        key = ("activations", key_of(photo), name, layer)
+        return self._cache.get(key, lambda: self._ask("activations", name, photo, layer))
 
     def contributions(
         self, photo: Image.Image, name: str, target: int, layer: str, against: int | None = None

@@ -38,6 +38,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
     ("dashboard/cache.py", "dashboard/catalog.py", "dashboard/components/bars.py", "dashboard/components/base.py"),
+    ("dashboard/gpu.py",),
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py",),
     ("dashboard/shared.py", "dashboard/words.py"),

@@ -1,0 +1,146 @@
+"""What a model is asked, in a form that can run on the GPU that a ZeroGPU Space lends for a moment.
+
+There a question runs in another process, a fork of this one: what goes there and comes back is pickled, what it changes
+is lost, and of an error only its kind comes back. So models are named, answers lie in main memory, and errors are
+handed back like answers. Everywhere else a question is an ordinary call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import vizlib
+from dashboard.catalog import Catalog
+from vizlib import VizlibError, metrics
+from vizlib.methods.base import MANY_PASSES
+from vizlib.methods.registry import METHODS
+
+try:
+    import spaces  # pyright: ignore[reportMissingImports] - on every Space with gradio; its GPU does nothing but on ZeroGPU
+except ImportError:
+    spaces = None
+
+SECONDS = 10  # of a GPU for one pass, with the way there; a visitor has but a few minutes a day
+PER_PASS = 0.02  # more for each of many passes
+LONGEST = 110
+
+
+def predictions(model: vizlib.Model, photo: Image.Image) -> list[vizlib.Prediction]:
+    """Every class, likeliest first."""
+    return model.predict(photo, top=len(model.labels))
+
+
+def explanations(
+    model: vizlib.Model, photo: Image.Image, target: int, against: int | None
+) -> dict[str, vizlib.Attribution]:
+    """All one-pass methods."""
+    return vizlib.explain_all(model, photo, target=target, against=against)
+
+
+def explanation(
+    model: vizlib.Model, photo: Image.Image, target: int, against: int | None, method: str, knobs: Mapping[str, Any]
+) -> vizlib.Attribution:
+    """One method with its knobs."""
+    return vizlib.explain(model, photo, method=method, target=target, against=against, **knobs)
+
+
+def steps(
+    model: vizlib.Model, photo: Image.Image, target: int, against: int | None, method: str, knobs: Mapping[str, Any]
+) -> Iterator[vizlib.Step]:
+    """One method of many passes, getting better and better."""
+    return vizlib.explain_stream(model, photo, method, target, against, **knobs)
+
+
+def seconds(model: vizlib.Model, photo: Image.Image, method: str, knobs: Mapping[str, Any]) -> float:
+    """About how long one method takes."""
+    return vizlib.estimate(model, method, photo, **knobs)
+
+
+def kept(model: vizlib.Model, answer: vizlib.Attribution, share: float) -> tuple[float, float]:
+    """How sure the model is of the class, and how sure of what is left where the map is warmest."""
+    return metrics.kept(model, answer, share=share)
+
+
+def attention(model: vizlib.Model, photo: Image.Image) -> dict[str, Tensor]:
+    """The attention among all tokens by layer: (heads, token, token) each; empty for a network without any."""
+    if model.tokens is None:
+        return {}
+    count, run = model.tokens.count, model.run(photo, attention=True)
+    found = {layer: weights[0].detach().float().cpu() for layer, weights in run.attention.items()}
+    return {layer: weights for layer, weights in found.items() if weights.shape[-2:] == (count, count)}
+
+
+def activations(model: vizlib.Model, photo: Image.Image, layer: str) -> tuple[Tensor, bool]:
+    """A layer's output as maps (channels, h, w), and whether they lie on the photo."""
+    output = model.run(photo, layers=[layer]).activations[layer].detach().float().cpu()
+    maps = model.picture(output)
+    return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
+
+
+QUESTIONS = {
+    answer.__name__: answer
+    for answer in (predictions, explanations, explanation, seconds, kept, attention, activations)
+}
+
+
+class Asker:
+    """Asks the models of a catalog, on a GPU where one is lent: `ask(question, model name, ...)`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        lend = (lambda task: task) if spaces is None else spaces.GPU(duration=lent_for)
+        self._answered, self._streamed = lend(self._answer), lend(self._stream)
+
+    def __call__(self, question: str, name: str, *about: Any) -> Any:
+        """The answer to one of `QUESTIONS`. Raises: VizlibError as the library does."""
+        self.catalog.get(name)  # loaded here, as the other process would forget it
+        return _raised(self._answered(question, name, *about))
+
+    def stream(self, name: str, *about: Any) -> Iterator[vizlib.Step]:
+        """The answers of `steps`. Raises: VizlibError as the library does."""
+        self.catalog.get(name)
+        for step in self._streamed("steps", name, *about):
+            yield _raised(step)
+
+    def _answer(self, question: str, name: str, *about: Any) -> Any:
+        try:
+            return QUESTIONS[question](_placed(self.catalog.held(name)), *about)
+        except VizlibError as error:
+            return error
+
+    def _stream(self, _: str, name: str, *about: Any) -> Iterator[Any]:
+        try:
+            yield from steps(_placed(self.catalog.held(name)), *about)
+        except VizlibError as error:
+            yield error
+
+
+def lent_for(question: str, name: str, *about: Any) -> int:
+    """For about how many seconds a question needs the GPU: what asks many times is counted by its knobs."""
+    passes = 0
+    if question in ("explanation", "steps"):
+        method, knobs = about[-2:]
+        if method in METHODS and METHODS[method].cost == MANY_PASSES:
+            defaults: dict[str, Any] = {key: knob.default for key, knob in METHODS[method].knobs.items()}
+            numbers = [{**defaults, **knobs}.get(key) for key in ("masks", "samples", "steps")]
+            passes = max([250, *(number for number in numbers if isinstance(number, int))])
+    return min(round(SECONDS + PER_PASS * passes), LONGEST)
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, VizlibError):
+        raise answer
+    return answer
+
+
+def _placed(model: vizlib.Model) -> vizlib.Model:
+    """The model, on the lent GPU if this is the process that has it."""
+    if os.environ.get("SPACES_ZERO_GPU") and torch.cuda.is_available():
+        model.module.to("cuda")
+    return model
