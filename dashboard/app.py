@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from types import ModuleType
 
@@ -12,6 +11,7 @@ import gradio as gr
 from dashboard import api, shared
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing
+from dashboard.serving import HOUR, MEGABYTES, Settings, app_kwargs, prepare
 from dashboard.study import Study
 from dashboard.tabs import attention, compare, inside, model, why
 from dashboard.theme import css, theme
@@ -23,14 +23,18 @@ SENTENCE = (
     "Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. "
     "Your photo stays on the machine that serves this page."
 )
-MEGABYTES = 20  # of one uploaded photo
-HOUR = 3600
 
 
 def build_app(catalog: Catalog | None = None) -> gr.Blocks:
-    """The whole page over a catalog of models."""
-    study = Study(catalog or Catalog())
-    with gr.Blocks(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+    """The whole page over a catalog of models, with the settings that suit one person on one machine."""
+    return build(Study(catalog or Catalog()), Settings())
+
+
+def build(study: Study, settings: Settings) -> gr.Blocks:
+    """The whole page over a study."""
+    age = settings.delete_after
+    tidied = (min(age, HOUR), age)  # how often, in seconds, and how old a file may be
+    with gr.Blocks(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
         with gr.Row(elem_id="header", equal_height=False):
             gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", apply_default_css=False)
             link = gr.Column(scale=0, min_width=120)
@@ -47,7 +51,7 @@ def build_app(catalog: Catalog | None = None) -> gr.Blocks:
             common.address.render()
         shared.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
-    page.queue(api_open=False, max_size=64)
+    page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page
 
 
@@ -80,19 +84,23 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
         raise VizlibError(_no_port(host, port)) from error
 
 
-def serve(
-    host: str | None = "127.0.0.1",
-    port: int | None = 7860,
-    *,
-    inbrowser: bool = False,
-    checkpoints: str | os.PathLike[str] | None = None,
-    catalog: Catalog | None = None,
-) -> None:
-    """Build the page and serve it until interrupted; `checkpoints` is a folder of weight files to offer besides.
+def serve(settings: Settings | None = None) -> None:
+    """Build the page and serve it until interrupted.
 
-    Raises: VizlibError for a folder that is not there, or a port that is taken.
+    Raises: VizlibError for settings that cannot be followed, or a port that is taken.
     """
-    launch(build_app(catalog or Catalog(folder=checkpoints)), host, port, inbrowser=inbrowser)
+    settings = settings or Settings()
+    prepare(settings)
+    study, users = Study(settings.catalog()), settings.users()
+    launch(
+        build(study, settings),
+        settings.host,
+        settings.port,
+        inbrowser=settings.browser,
+        auth=users,
+        mcp_server=settings.mcp,
+        app_kwargs=app_kwargs(study, settings),
+    )
 
 
 def _id(tab: ModuleType) -> str:

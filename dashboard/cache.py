@@ -27,6 +27,7 @@ class ByteCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.held = 0  # bytes
+        self.hits = self.misses = 0
         self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -43,7 +44,9 @@ class ByteCache:
         with self._lock:
             if key in self._results:
                 self._results.move_to_end(key)
+                self.hits += 1
                 return self._results[key][0]
+            self.misses += 1
         result = make()  # outside the lock: others go on reading
         size = size_of(result)
         with self._lock:

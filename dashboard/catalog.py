@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,6 +19,10 @@ class Catalog:
     """Models by name, loaded when first asked for; only names on the list are ever handed to a loader.
 
     `folder` adds the weight files of a folder, `extra` models of your own to the front: name to a function that loads.
+    `only` offers nothing but these names, `offline` nothing that would be downloaded; with `any_model`, for a server
+    of one's own, whatever `vizlib.load` takes may be asked for.
+
+    Raises: ModelError for a name in `only` that there is not, or where nothing is left.
     """
 
     def __init__(
@@ -26,13 +31,17 @@ class Catalog:
         *,
         extra: Mapping[str, Loader] | None = None,
         folder: str | os.PathLike[str] | None = None,
+        only: Sequence[str] = (),
+        offline: bool = False,
+        any_model: bool = False,
         resident: int = 2,
     ) -> None:
         self._extra, self._folder = dict(extra or {}), folder
         own = [Entry(name, "given", 0.0) for name in self._extra]
-        self.entries = tuple(own + list(models(folder) if entries is None else entries))
-        self.resident = resident
+        self.entries = _offered(own + list(models(folder) if entries is None else entries), only, offline)
+        self.resident, self.any_model = resident, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
+        self._asked: dict[str, float] = {}  # name to when it was last asked for
         self._lock = threading.Lock()
 
     @property
@@ -45,19 +54,35 @@ class Catalog:
 
         Raises: ModelError for a name that is not on the list, or a download that fails.
         """
-        if name not in self.names:
+        if name not in self.names and not (self.any_model and name):
             raise ModelError(f"there is no model {name!r} here; {did_you_mean(str(name), self.names)}")
+        assert name is not None
         with self._lock:  # two visitors who ask for the same model wait for one load
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
                 while len(self._loaded) > self.resident:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)
+            self._asked[name] = time.monotonic()
             return self._loaded[name]
 
     def held(self, name: str) -> vizlib.Model:
         """A model that `get` gave before, without waiting: in a fork of this process nobody would open the lock."""
         return self._loaded.get(name) or self._load(name)
+
+    def free_idle(self, seconds: float) -> None:
+        """Let go of models that nobody asked for in so many seconds."""
+        since = time.monotonic() - seconds
+        with self._lock:
+            for name in [name for name in self._loaded if self._asked[name] < since]:
+                del self._loaded[name]
+
+    def memory(self) -> dict[str, int]:
+        """The models in memory and the bytes of their weights."""
+        return {
+            name: sum(weight.nbytes for weight in model.module.state_dict().values())
+            for name, model in list(self._loaded.items())
+        }
 
     def entry(self, name: str) -> Entry:
         """What is known of a model without loading it."""
@@ -70,6 +95,17 @@ class Catalog:
     def _load(self, name: str) -> vizlib.Model:
         load = self._extra.get(name)
         return load() if load else vizlib.load(name, checkpoints=self._folder)
+
+
+def _offered(entries: Sequence[Entry], only: Sequence[str], offline: bool) -> tuple[Entry, ...]:
+    """Those of the entries that are to be offered, in the order they are asked for."""
+    there = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
+    for name in only:
+        if name not in there:
+            raise ModelError(f"there is no model {name!r} to offer; {did_you_mean(name, list(there))}")
+    if entries and not there:
+        raise ModelError("no model is on this machine, and nothing may be downloaded")
+    return tuple(there[name] for name in only or there)
 
 
 def _described(entry: Entry) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import vizlib
 from dashboard.catalog import Catalog
+from dashboard.meter import Meter
 from vizlib import VizlibError, metrics
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
@@ -92,21 +93,28 @@ QUESTIONS = {
 class Asker:
     """Asks the models of a catalog, on a GPU where one is lent: `ask(question, model name, ...)`."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog, meter: Meter) -> None:
+        self.catalog, self.meter = catalog, meter
         lend = (lambda task: task) if spaces is None else spaces.GPU(duration=lent_for)
         self._answered, self._streamed = lend(self._answer), lend(self._stream)
 
     def __call__(self, question: str, name: str, *about: Any) -> Any:
         """The answer to one of `QUESTIONS`. Raises: VizlibError as the library does."""
-        self.catalog.get(name)  # loaded here, as the other process would forget it
-        return _raised(self._answered(question, name, *about))
+        with self.meter.running(*self._called(question, name, about)):
+            self.catalog.get(name)  # loaded here, as the other process would forget it
+            return _raised(self._answered(question, name, *about))
 
     def stream(self, name: str, *about: Any) -> Iterator[vizlib.Step]:
         """The answers of `steps`. Raises: VizlibError as the library does."""
-        self.catalog.get(name)
-        for step in self._streamed("steps", name, *about):
-            yield _raised(step)
+        with self.meter.running(*self._called("steps", name, about)):
+            self.catalog.get(name)
+            for step in self._streamed("steps", name, *about):
+                yield _raised(step)
+
+    def _called(self, question: str, name: str, about: tuple) -> tuple[str, str]:
+        """What counts and logs call it: by the method if there is one, and never a name that a person typed."""
+        method = next((one for one in about if isinstance(one, str) and one in METHODS), question)
+        return method, name if name in self.catalog.names else "other"
 
     def _answer(self, question: str, name: str, *about: Any) -> Any:
         try:

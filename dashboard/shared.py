@@ -33,10 +33,10 @@ EXAMPLES = {  # photos that come with gradio and matplotlib
     "A running cheetah": get_image("cheetah.jpg"),
     "Grace Hopper": str(get_sample_data("grace_hopper.jpg", asfileobj=False)),
 }
-MODEL_QUEUE: dict[str, Any] = {
+MODEL_QUEUE: dict[str, Any] = {  # all that runs a model waits in one line
     "concurrency_id": "model",
-    "concurrency_limit": 2,
-}  # all that runs a model waits in one line
+    "concurrency_limit": "default",  # the page's own, which is the number of workers
+}
 # But a stream may take a minute: one after the other, in a line of their own, lest two visitors hold up all others.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PLUMBING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
@@ -237,7 +237,14 @@ def build(study: Study) -> Shared:
     )
     offered = part("examples", examples(EXAMPLES), elem_id="examples")
     first = study.catalog.names[0]
-    model = gr.Dropdown(study.catalog.choices(), value=first, label="Model", elem_id="model", interactive=True)
+    model = gr.Dropdown(
+        study.catalog.choices(),
+        value=first,
+        label="Model",
+        elem_id="model",
+        interactive=True,
+        allow_custom_value=study.catalog.any_model,
+    )
     gr.HTML("<h2>What it sees</h2>", elem_classes="viz-heading", apply_default_css=False)
     answers = part("bars", elem_id="bars")
     classes = gr.Dropdown([], label="Explain any other class", elem_id="classes", interactive=True)

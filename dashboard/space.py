@@ -34,8 +34,9 @@ NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` is what trainin
 APP = """\
 # Staged by `python -m dashboard.space`, which replaces what it staged before.
 from dashboard.app import serve
+from dashboard.serving import Settings
 
-serve(host=None, port=None)  # where GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
+serve(Settings(host=None, port=None))  # where GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
 """
 
 DOCKERFILE = """\

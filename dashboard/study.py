@@ -14,6 +14,7 @@ import vizlib
 from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
 from dashboard.gpu import Asker
+from dashboard.meter import Meter
 from vizlib import ModelError
 from vizlib.explaining import RUNNER_UP
 from vizlib.fields import EffectiveField, effective_field
@@ -47,7 +48,13 @@ class Study:
     def __init__(self, catalog: Catalog, budget: int = BUDGET) -> None:
         self.catalog = catalog
         self._cache = ByteCache(budget)
-        self._ask = Asker(catalog)
+        self.meter = Meter()
+        self._ask = Asker(catalog, self.meter)
+
+    @property
+    def cache(self) -> ByteCache:
+        """The results that are kept."""
+        return self._cache
 
     def predictions(self, photo: Image.Image, name: str, top: int = 5) -> list[vizlib.Prediction]:
         """The likeliest classes."""

@@ -137,10 +137,12 @@ def test_another_trouble_of_the_machine_is_not_called_a_taken_port(monkeypatch):
 def test_a_folder_of_yours_joins_the_menu(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     offered = []
-    monkeypatch.setattr(app, "build_app", lambda catalog: offered.extend(catalog.names))
+    monkeypatch.setattr(app, "build", lambda study, _: offered.extend(study.catalog.names))
     monkeypatch.setattr(app, "launch", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path)])
-    start.main()
+    with pytest.raises(SystemExit) as left:
+        start.main()
+    assert left.value.code == 0
     assert "mine" in offered
 
 
@@ -150,5 +152,5 @@ def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, c
         start.main()
     assert left.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("python -m dashboard: there is no folder ")
+    assert said.startswith("vizlib: there is no folder ")
     assert said.count("\n") == 1

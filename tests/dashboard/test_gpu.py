@@ -14,6 +14,7 @@ import torch
 import vizlib
 from dashboard import gpu
 from dashboard.catalog import Catalog
+from dashboard.meter import Meter
 from dashboard.study import Study
 
 VIT = "vit_tiny-imagenette"
@@ -92,7 +93,7 @@ def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_fo
         return vizlib.load(VIT)
 
     catalog = Catalog([], extra={"mine": load})
-    ask = gpu.Asker(catalog)
+    ask = gpu.Asker(catalog, Meter())
     ask("predictions", "mine", cheetah)
     with catalog._lock:  # as a thread may hold it at the moment of the fork
         assert catalog.held("mine").name == VIT

@@ -93,9 +93,9 @@ def test_each_command_finds_a_file_of_the_folder_by_name(folder, photo):
 def test_serve_is_given_the_folder(folder, monkeypatch):
     app_of = pytest.importorskip("dashboard.app")
     given = {}
-    monkeypatch.setattr(app_of, "serve", lambda **options: given.update(options))
+    monkeypatch.setattr(app_of, "serve", lambda settings: given.update(vars(settings)))
     shell("serve", "--no-browser", "--checkpoints", folder)
-    assert given == {"host": "127.0.0.1", "port": 7860, "inbrowser": False, "checkpoints": folder}
+    assert given == {**vars(app_of.Settings()), "checkpoints": folder}
 
 
 def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, photo):

@@ -37,15 +37,19 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/cli_units.py",),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
-    ("dashboard/cache.py", "dashboard/catalog.py", "dashboard/components/bars.py", "dashboard/components/base.py"),
+    (
+        *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/meter.py"),
+        *("dashboard/components/bars.py", "dashboard/components/base.py"),
+    ),
     ("dashboard/gpu.py",),
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py",),
-    ("dashboard/shared.py", "dashboard/words.py"),
+    ("dashboard/shared.py", "dashboard/words.py", "dashboard/serving.py"),
     ("dashboard/starts.py", "dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/api.py", "dashboard/tabs/*.py"),
     ("dashboard/app.py",),
-    ("dashboard/__main__.py", "dashboard/space.py", "vizlib/cli.py"),  # what starts it
+    ("dashboard/space.py", "vizlib/cli.py"),  # what stages and starts it
+    ("dashboard/__main__.py",),
 )
 
 PUBLIC = {

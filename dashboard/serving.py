@@ -1,0 +1,201 @@
+"""A server's settings, what it tells those who watch over it, and the door that no giant body passes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi.routing import APIRoute
+from huggingface_hub import constants as hub
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+import vizlib
+from dashboard.catalog import Catalog
+from dashboard.meter import LOG, Meter, exposition, log
+from dashboard.study import Study
+from vizlib import VizlibError
+
+MEGABYTES = 20  # of one uploaded photo
+LARGEST_BODY = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve; the defaults suit one person on one machine."""
+
+    host: str | None = "127.0.0.1"  # without one, GRADIO_SERVER_NAME is asked
+    port: int | None = 7860  # without one, GRADIO_SERVER_PORT is asked
+    browser: bool = False  # open the page
+    checkpoints: str | os.PathLike[str] | None = None  # a folder of weight files to offer besides
+    auth: str | None = None  # "user:password", or "@file" with one of these a line
+    models: tuple[str, ...] = ()  # offer only these
+    allow_any_model: bool = False  # take any name or path `vizlib.load` takes: for a server of your own
+    offline: bool = False  # offer only what is on this machine, and ask no other
+    resident: int = 2  # models in memory at once
+    idle_minutes: float = 30.0  # until a model that nobody asks leaves the memory
+    max_queue: int = 64  # who may wait before others are turned away
+    workers: int = 2  # questions to models answered at once
+    delete_after: int = HOUR  # seconds until uploads and pictures are deleted
+    mcp: bool = False  # offer the endpoints as tools to language models
+    log: bool = False  # a line of JSON for each run of a model
+
+    def __post_init__(self) -> None:
+        """Raises: VizlibError for what cannot be meant."""
+        for name in ("resident", "max_queue", "workers", "delete_after", "idle_minutes"):
+            if getattr(self, name) <= 0:
+                raise VizlibError(f"--{name.replace('_', '-')} is more than 0, not {getattr(self, name)}")
+        if self.offline and self.allow_any_model:
+            raise VizlibError("--offline and --allow-any-model do not go together: any model may need a download")
+        if self.mcp and find_spec("mcp") is None:
+            raise VizlibError("--mcp needs an extra that is not installed: pip install 'vizlib[mcp]'")
+
+    def catalog(self) -> Catalog:
+        """The models to offer. Raises: VizlibError for a folder or a model that is not there."""
+        return Catalog(
+            folder=self.checkpoints,
+            only=self.models,
+            any_model=self.allow_any_model,
+            offline=self.offline,
+            resident=self.resident,
+        )
+
+    def users(self) -> list[tuple[str, str]] | None:
+        """Who may enter, or None for everybody. Raises: VizlibError for what names no user and password."""
+        if self.auth is None:
+            return None
+        lines = [self.auth]
+        if self.auth.startswith("@"):
+            try:
+                lines = Path(self.auth[1:]).expanduser().read_text(encoding="utf-8").split("\n")
+            except (OSError, ValueError):
+                raise VizlibError("the file of users given by --auth cannot be read") from None
+        users = [line.strip().partition(":") for line in lines if line.strip()]
+        if not users or not all(user and password for user, _, password in users):
+            raise VizlibError("--auth is user:password, or @file with one user:password a line")
+        return [(user, password) for user, _, password in users]
+
+
+def prepare(settings: Settings) -> None:
+    """Set what belongs to the whole process: threads, downloads, the log."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores())))
+    if settings.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        hub.HF_HUB_OFFLINE = True  # it has read its environment by now
+    if settings.log and not LOG.handlers:
+        LOG.addHandler(logging.StreamHandler())
+        LOG.setLevel(logging.INFO)
+
+
+def app_kwargs(study: Study, settings: Settings) -> dict[str, Any]:
+    """What gradio's own server is given besides the page: two routes, the door, and the tidying up."""
+    return {
+        "routes": [APIRoute("/healthz", _health), APIRoute("/metrics", partial(_metrics, study))],
+        "middleware": [Middleware(Door, meter=study.meter)],
+        "lifespan": partial(_tidied, study.catalog, settings.idle_minutes * 60),
+    }
+
+
+class Door:
+    """Refuses a request whose body is too large before anything reads it whole, and counts all others."""
+
+    def __init__(self, app: Callable, meter: Meter, largest: int = LARGEST_BODY) -> None:
+        self.app, self.meter, self.largest = app, meter, largest
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        said = dict(scope["headers"]).get(b"content-length", b"")
+        got, status = int(said) if said.isdigit() else 0, 500
+
+        async def counted() -> dict[str, Any]:
+            nonlocal got
+            message = await receive()
+            if not said:  # the length is not told beforehand
+                got += len(message.get("body", b""))
+                if got > self.largest:
+                    raise _TooLargeError
+            return message
+
+        async def noted(message: dict[str, Any]) -> None:
+            nonlocal status
+            if got > self.largest:
+                return  # whatever the application makes of the broken body
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            if got <= self.largest:
+                await self.app(scope, counted, noted)
+        except _TooLargeError:
+            pass
+        if got > self.largest:
+            status = 413
+            words = f"a photo may have at most {MEGABYTES} MB"
+            await JSONResponse({"detail": words}, status)(scope, receive, send)
+            log(event="too large")
+        route = scope.get("route")  # what matched, never the address itself: that may hold a file's name
+        self.meter.requested(getattr(route, "path", "") or "other", status)
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+async def _health() -> Response:
+    return JSONResponse({"status": "ok", "version": vizlib.__version__})
+
+
+async def _metrics(study: Study) -> Response:
+    meter, cache, resident = study.meter, study.cache, study.catalog.memory()
+
+    def one(value: float) -> dict[tuple[str, ...], float]:
+        return {(): value}
+
+    seconds = {(what,): round(spent, 6) for what, spent in list(meter.seconds.items())}
+    rows = (
+        ("vizlib_http_requests_total", "counter", "Requests answered.", dict(meter.requests), ("route", "status")),
+        ("vizlib_runs_total", "counter", "Times a model was asked.", dict(meter.runs), ("method", "end")),
+        ("vizlib_run_seconds_total", "counter", "Seconds models took.", seconds, ("method",)),
+        ("vizlib_cache_hits_total", "counter", "Answers that were remembered.", one(cache.hits), ()),
+        ("vizlib_cache_misses_total", "counter", "Answers that were not.", one(cache.misses), ()),
+        ("vizlib_cache_bytes", "gauge", "Bytes of remembered answers.", one(cache.held), ()),
+        ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.budget), ()),
+        ("vizlib_resident_models", "gauge", "Models in memory.", one(len(resident)), ()),
+        ("vizlib_resident_model_bytes", "gauge", "Bytes of their weights.", one(sum(resident.values())), ()),
+    )
+    return PlainTextResponse(exposition(rows), media_type="text/plain; version=0.0.4")
+
+
+@asynccontextmanager
+async def _tidied(catalog: Catalog, idle: float, _: Any) -> AsyncIterator[None]:
+    """While the server runs, models that nobody asks leave the memory."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(min(idle / 2, 60))
+            catalog.free_idle(idle)
+
+    task = asyncio.create_task(tidy())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _cores() -> int:
+    """Cores this process may use; a Space says how many of the machine's are its own."""
+    said = os.environ.get("CPU_CORES", "")
+    return int(said) if said.isdigit() and int(said) else os.cpu_count() or 1
