@@ -16,9 +16,15 @@ from vizlib import MethodError, render
 from vizlib.errors import ImageError, ModelError
 
 
+def models(study: Study) -> list[dict[str, Any]]:
+    """The models that can be asked: name, where it comes from, megabytes, classes, and top-1 accuracy if known."""
+    fields = ("name", "source", "megabytes", "classes", "accuracy", "needs_download")
+    return [{field: getattr(entry, field) for field in fields} for entry in study.catalog.entries]
+
+
 def predict(study: Study, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
     """The likeliest classes of a photo: index, label, probability and logit, likeliest first."""
-    return [one._asdict() for one in study.predictions(needed(photo), model, int(top))]
+    return [one._asdict() for one in study.predictions(needed(photo), model, int(top or 5))]
 
 
 def explain(
@@ -46,11 +52,12 @@ def attention(
     return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
 
 
-def activations(
+def channels(
     study: Study, photo: Image.Image, model: str, layer: str, channel: float | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """A layer's output: each channel's mean and largest value and a sheet of all; for one `channel` its raw values."""
-    maps = study.activations(needed(photo), model, layer or study.catalog.get(model).cam_layer or "")[0].numpy()
+    layer = layer or study.catalog.get(model).cam_layer or ""
+    maps = study.activations(needed(photo), model, layer)[0].numpy()
     about = {"model": model, "layer": layer, "shape": list(maps.shape)}
     if channel is None:
         means, tops = maps.mean((1, 2)), maps.max((1, 2))
@@ -66,14 +73,6 @@ def activations(
     return about, render.sheet(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
 
 
-def kernels(study: Study, model: str) -> tuple[dict[str, Any], Image.Image]:
-    """The kernels that read the pixels: raw weights, and a sheet of them."""
-    found = study.kernels(model)
-    weights = found.weights.numpy()
-    about = {"model": model, "layer": found.layer, "shape": list(weights.shape), "values": weights.tolist()}
-    return about, render.kernel_sheet(weights)
-
-
 def build(study: Study) -> None:
     """The endpoints; none of their inputs is drawn on the page."""
     first = study.catalog.names[0]
@@ -84,17 +83,18 @@ def build(study: Study) -> None:
         method = gr.Textbox("grad-cam", label="method")
         target = gr.Textbox("", label="target")
         knobs = gr.JSON({}, label="knobs")
+        knobs.api_info = lambda: {"type": "object", "additionalProperties": True}  # gradio's own is no valid schema
         layer = gr.Textbox("", label="layer")
         head = gr.Textbox("mean", label="head")
         query = gr.Textbox("class", label="query")
         channel = gr.Number(None, label="channel", precision=0)
         numbers, picture = gr.JSON(label="numbers"), gr.Image(format="png", label="picture")
         for answer, inputs, outputs in (
+            (models, [], [numbers]),
             (predict, [photo, model, top], [numbers]),
             (explain, [photo, model, method, target, knobs], [numbers, picture]),
             (attention, [photo, model, layer, head, query], [numbers, picture]),
-            (activations, [photo, model, layer, channel], [numbers, picture]),
-            (kernels, [model], [numbers, picture]),
+            (channels, [photo, model, layer, channel], [numbers, picture]),
         ):
             name = answer.__name__
             gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)

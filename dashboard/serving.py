@@ -57,6 +57,8 @@ class Settings:
                 raise VizlibError(f"--{name.replace('_', '-')} is more than 0, not {getattr(self, name)}")
         if self.offline and self.allow_any_model:
             raise VizlibError("--offline and --allow-any-model do not go together: any model may need a download")
+        if self.mcp and self.auth is not None:
+            raise VizlibError("--mcp and --auth do not go together: tools cannot log in")
         if self.mcp and find_spec("mcp") is None:
             raise VizlibError("--mcp needs an extra that is not installed: pip install 'vizlib[mcp]'")
 

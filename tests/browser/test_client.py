@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -63,10 +67,10 @@ def test_attention(client, photo):
     assert np.allclose(about["values"], expected.heat.numpy())
 
 
-def test_activations(client, model, photo):
+def test_channels(client, model, photo):
     layer = model.stages[0]
-    about, sheet = client.predict(handle_file(photo), model.name, layer, None, api_name="/activations")
-    one, _ = client.predict(handle_file(photo), model.name, layer, 5, api_name="/activations")
+    about, sheet = client.predict(handle_file(photo), model.name, layer, None, api_name="/channels")
+    one, _ = client.predict(handle_file(photo), model.name, layer, 5, api_name="/channels")
     maps = vizlib.families.as_picture(model.run(photo, layers=[layer]).activations[layer].detach(), model.tokens)
     assert about["shape"] == list(maps.shape)
     assert [row["max"] for row in about["channels"]] == pytest.approx(maps.amax((1, 2)).tolist(), rel=1e-4)
@@ -74,10 +78,45 @@ def test_activations(client, model, photo):
     assert pixels(sheet).size
 
 
-def test_kernels(client, model):
-    about, sheet = client.predict(model.name, api_name="/kernels")
-    assert np.allclose(about["values"], vizlib.kernels(model).weights.numpy())
-    assert pixels(sheet).size
+def test_models(client):
+    listed = client.predict(api_name="/models")
+    assert [row["name"] for row in listed] == [entry.name for entry in vizlib.models()]
+    assert listed[0] == {
+        "name": RESNET,
+        "source": "bundled",
+        "megabytes": vizlib.models()[0].megabytes,
+        "classes": vizlib.models()[0].classes,
+        "accuracy": vizlib.models()[0].accuracy,
+        "needs_download": False,
+    }
+
+
+def test_the_last_layer_of_places_is_the_channels_default(client, model, photo):
+    about, _ = client.predict(handle_file(photo), model.name, "", None, api_name="/channels")
+    assert about["layer"] == model.cam_layer
+
+
+def test_curl_gets_the_same_answer(address, photo):
+    """As the README tells it: send the photo, ask, read the answer."""
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl on this machine")
+
+    def curl(*words: str) -> str:
+        ran = subprocess.run(["curl", "-sS", "-m", "120", *words], capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    api = f"{address.rstrip('/')}/gradio_api"
+    (path,) = json.loads(curl("-F", f"files=@{photo}", f"{api}/upload"))
+    asked = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, RESNET, 2]}
+    event = json.loads(
+        curl("-X", "POST", f"{api}/call/predict", "-H", "Content-Type: application/json", "-d", json.dumps(asked))
+    )
+    told = curl("-N", f"{api}/call/predict/{event['event_id']}")
+    assert told.startswith("event: complete")
+    (answers,) = json.loads(told.split("data: ", 1)[1])
+    expected = vizlib.load(RESNET).predict(photo, top=2)
+    assert [one["label"] for one in answers] == [one.label for one in expected]
+    assert [one["probability"] for one in answers] == pytest.approx([one.probability for one in expected])
 
 
 @pytest.mark.parametrize(
@@ -98,4 +137,4 @@ def test_a_wrong_choice_is_one_sentence(client, photo, asked, sentence):
 
 def test_nothing_else_is_published(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/predict", "/explain", "/attention", "/activations", "/kernels"}
+    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels"}

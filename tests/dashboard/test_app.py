@@ -14,7 +14,7 @@ import vizlib
 from dashboard import __main__ as start
 from dashboard import api, app, shared
 
-ENDPOINTS = {"predict", "explain", "attention", "activations", "kernels"}
+ENDPOINTS = {"models", "predict", "explain", "attention", "channels"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(study,
     with pytest.raises(vizlib.ImageError, match="photo is missing"):
         api.predict(study, None, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
-        api.activations(study, cheetah, name, study.catalog.get(name).stages[0], 10**6)
+        api.channels(study, cheetah, name, study.catalog.get(name).stages[0], 10**6)
     with pytest.raises(vizlib.MethodError, match="knobs are an object"):
         api.explain(study, cheetah, name, "saliency", "", ["layer"])
 

@@ -240,6 +240,7 @@ def test_a_space_uses_its_own_cores(monkeypatch):
         (["--workers", "0"], "--workers is more than 0, not 0"),
         (["--delete-after", "-5"], "--delete-after is more than 0, not -5"),
         (["--offline", "--allow-any-model"], "--offline and --allow-any-model do not go together"),
+        (["--mcp", "--auth", "ann:one"], "--mcp and --auth do not go together"),
         (["--auth", "nobody"], "--auth is user:password"),
         (["--auth", "ann:"], "--auth is user:password"),
         (["--auth", "@/nowhere/at/all"], "the file of users given by --auth cannot be read"),
