@@ -11,7 +11,8 @@ import gradio as gr
 from dashboard import api, shared
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing
-from dashboard.serving import HOUR, MEGABYTES, Settings, app_kwargs, prepare
+from dashboard.components.photo import MEGABYTES
+from dashboard.serving import HOUR, Settings, app_kwargs, prepare
 from dashboard.study import Study
 from dashboard.tabs import attention, compare, inside, model, why
 from dashboard.theme import css, theme

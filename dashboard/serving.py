@@ -21,11 +21,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import vizlib
 from dashboard.catalog import Catalog
+from dashboard.components.photo import MEGABYTES
 from dashboard.meter import LOG, Meter, exposition, log
 from dashboard.study import Study
 from vizlib import VizlibError
 
-MEGABYTES = 20  # of one uploaded photo
 LARGEST_BODY = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
 HOUR = 3600
 

@@ -18,6 +18,7 @@ from vizlib import render
 from vizlib.geometry import Geometry
 
 HERE = Path(__file__).parent
+LONGEST = 800  # letters of a sentence; what is quoted in it may have been sent by a program
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
 PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart by the colour-blind too
     False: (render.SEQUENTIAL, "viridis", "cividis"),
@@ -48,7 +49,9 @@ def placing(key: str, value: str) -> str:
 
 def told(error: Exception) -> gr.Error:
     """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
-    text = escape(str(error), quote=False).rstrip(".")
+    said = str(error)
+    said = said if len(said) <= LONGEST else said[: LONGEST // 2] + " ... " + said[-LONGEST // 2 :]
+    text = escape(said, quote=False).rstrip(".")
     return gr.Error(("The" + text[3:] if text.startswith("the ") else text) + ".", print_exception=False)
 
 

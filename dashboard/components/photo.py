@@ -16,6 +16,7 @@ from dashboard.cache import ByteCache
 from dashboard.components.base import told
 from vizlib import ImageError, open_image
 
+MEGABYTES = 20  # of one photo's file
 Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's, for whatever gradio may open itself
 
 
@@ -46,7 +47,17 @@ def _bytes_of(payload: Any) -> bytes:
     """The file behind an upload (gradio has checked that it is one), or the picture inside a `data:` address."""
     try:
         if payload.url and payload.url.startswith("data:"):
-            return base64.b64decode(payload.url.partition(",")[2], validate=True)
+            text = payload.url.partition(",")[2]
+            _check(len(text) * 3 // 4)
+            return base64.b64decode(text, validate=True)
+        _check(Path(payload.path).stat().st_size)  # gradio weighs what is uploaded, not what it fetches
         return Path(payload.path).read_bytes()
+    except ImageError:
+        raise
     except (OSError, TypeError, ValueError, binascii.Error):
         raise ImageError("the photo did not arrive whole; please choose it again") from None
+
+
+def _check(size: int) -> None:
+    if size > MEGABYTES * 1_000_000:
+        raise ImageError(f"the photo has {size / 1e6:.0f} MB, expected at most {MEGABYTES} MB")
