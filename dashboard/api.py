@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from dashboard.components.photo import PhotoInput
 from dashboard.shared import MODEL_QUEUE, plainly
 from dashboard.study import Study
-from vizlib import MethodError, render
+from vizlib import MethodError, agreement, render
 from vizlib.errors import ImageError, ModelError
 
 
@@ -73,6 +74,28 @@ def channels(
     return about, render.sheet(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
 
 
+def compare(
+    study: Study, photo: Image.Image, one: dict[str, Any], other: dict[str, Any], method: str, share: float | None
+) -> dict[str, Any]:
+    """How far two maps of one photo agree: their rank correlation, and how much of their strongest places they share.
+
+    `one` and `other` are objects such as {"model": "resnet18-imagenette", "target": "church"}; what `other` leaves
+    out is as in `one`, a class by its name. `share` is the part of the places that counts as strongest, 0 to 1.
+    """
+    needed(photo)
+    share = 0.2 if share is None else share
+    first, second = settings(one), settings(other)
+    a = study.explanation(photo, first.get("model") or study.catalog.names[0], first.get("target"), method)
+    b = study.explanation(photo, second.get("model") or a.model, second.get("target") or a.label, method)
+    found = agreement(a, b, share=share)
+    return {
+        "correlation": found.correlation if math.isfinite(found.correlation) else None,  # JSON has no NaN
+        "overlap": found.overlap,
+        "share": share,
+        "maps": [{**answer.to_dict(), "values": answer.heat.tolist()} for answer in (a, b)],
+    }
+
+
 def build(study: Study) -> None:
     """The endpoints; none of their inputs is drawn on the page."""
     first = study.catalog.names[0]
@@ -83,7 +106,10 @@ def build(study: Study) -> None:
         method = gr.Textbox("grad-cam", label="method")
         target = gr.Textbox("", label="target")
         knobs = gr.JSON({}, label="knobs")
-        knobs.api_info = lambda: {"type": "object", "additionalProperties": True}  # gradio's own is no valid schema
+        one, other = gr.JSON({}, label="one"), gr.JSON({}, label="other")
+        for thing in (knobs, one, other):  # gradio's own is no valid schema
+            thing.api_info = lambda: {"type": "object", "additionalProperties": True}
+        share = gr.Number(0.2, label="share")
         layer = gr.Textbox("", label="layer")
         head = gr.Textbox("mean", label="head")
         query = gr.Textbox("class", label="query")
@@ -95,6 +121,7 @@ def build(study: Study) -> None:
             (explain, [photo, model, method, target, knobs], [numbers, picture]),
             (attention, [photo, model, layer, head, query], [numbers, picture]),
             (channels, [photo, model, layer, channel], [numbers, picture]),
+            (compare, [photo, one, other, method, share], [numbers]),
         ):
             name = answer.__name__
             gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)

@@ -91,6 +91,15 @@ def test_models(client):
     }
 
 
+def test_compare(client, photo):
+    one, other = {"model": RESNET, "target": "church"}, {"model": VIT}
+    about = client.predict(handle_file(photo), one, other, "grad-cam", 0.2, api_name="/compare")
+    maps = [vizlib.explain(vizlib.load(name), photo, method="grad-cam", target="church") for name in (RESNET, VIT)]
+    expected = vizlib.agreement(*maps)
+    assert about["correlation"] == pytest.approx(expected.correlation, abs=1e-2)
+    assert about["overlap"] == pytest.approx(expected.overlap, abs=1e-2)
+
+
 def test_the_last_layer_of_places_is_the_channels_default(client, model, photo):
     about, _ = client.predict(handle_file(photo), model.name, "", None, api_name="/channels")
     assert about["layer"] == model.cam_layer
@@ -137,4 +146,4 @@ def test_a_wrong_choice_is_one_sentence(client, photo, asked, sentence):
 
 def test_nothing_else_is_published(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels"}
+    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels", "/compare"}

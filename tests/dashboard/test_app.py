@@ -14,7 +14,7 @@ import vizlib
 from dashboard import __main__ as start
 from dashboard import api, app, shared
 
-ENDPOINTS = {"models", "predict", "explain", "attention", "channels"}
+ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare"}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,20 @@ def test_explain_answers_why_this_class_and_not_another(study, cheetah, name):
     about, _ = api.explain(study, cheetah, name, "saliency", "church", {"against": "golf ball"})
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target="church", against="golf ball")
     assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
+
+
+@pytest.mark.parametrize("other", [{"model": "vit_tiny-imagenette"}, {"target": "golf ball"}])
+def test_compare_gives_the_agreement_of_python(study, cheetah, other):
+    first = {"model": "resnet18-imagenette", "target": "church"}
+    about = api.compare(study, cheetah, first, other, "grad-cam", 0.3)
+    maps = [
+        vizlib.explain(vizlib.load(one["model"]), cheetah, method="grad-cam", target=one["target"])
+        for one in (first, {**first, **other})
+    ]
+    expected = vizlib.agreement(*maps, share=0.3)
+    assert (about["correlation"], about["overlap"]) == pytest.approx((expected.correlation, expected.overlap), rel=1e-3)
+    for told, one in zip(about["maps"], maps, strict=True):
+        assert np.allclose(told["values"], one.heat.numpy(), atol=1e-3 * one.heat.max().item())
 
 
 @pytest.mark.parametrize(("query", "meant"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
