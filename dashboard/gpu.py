@@ -8,7 +8,7 @@ handed back like answers. Everywhere else a question is an ordinary call.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,17 @@ import vizlib
 from dashboard.catalog import Catalog
 from dashboard.meter import Meter
 from vizlib import VizlibError, metrics
+from vizlib.fields import EffectiveField, effective_field
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
+from vizlib.units import Contributions
 
 try:
     import spaces  # pyright: ignore[reportMissingImports] - on every Space with gradio; its GPU does nothing but on ZeroGPU
 except ImportError:
     spaces = None
 
+Units = Mapping[str, Sequence[int]]  # layer -> numbers of its channels, or of its heads
 SECONDS = 10  # of a GPU for one pass, with the way there; a visitor has but a few minutes a day
 PER_PASS = 0.02  # more for each of many passes
 LONGEST = 110
@@ -84,10 +87,32 @@ def activations(model: vizlib.Model, photo: Image.Image, layer: str) -> tuple[Te
     return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
 
 
-QUESTIONS = {
-    answer.__name__: answer
-    for answer in (predictions, explanations, explanation, seconds, kept, attention, activations)
-}
+def stages(model: vizlib.Model, photo: Image.Image, layers: Sequence[str]) -> dict[str, Tensor]:
+    """The output of several layers as maps (channels, h, w), from one pass; those without places are left out."""
+    run = model.run(photo, layers=layers)
+    pictures = {layer: model.picture(run.activations[layer].detach().float().cpu()) for layer in layers}
+    return {layer: maps for layer, maps in pictures.items() if maps is not None}
+
+
+def contributions(
+    model: vizlib.Model, photo: Image.Image, target: int, against: int | None, layer: str
+) -> Contributions:
+    """What each channel or head of a layer adds to a class, or to its lead over another."""
+    return vizlib.contributions(model, photo, target, against, layers=[layer], heads=layer in model.attention_layers)
+
+
+def without(model: vizlib.Model, photo: Image.Image, channels: Units, heads: Units) -> list[vizlib.Prediction]:
+    """Every class, likeliest first, with some channels and heads switched off."""
+    return vizlib.switch_off(model, photo, channels=channels, heads=heads)
+
+
+def field(model: vizlib.Model, photo: Image.Image, layer: str, cell: tuple[int, int]) -> EffectiveField:
+    """How strongly a place of a layer depends on each pixel."""
+    return effective_field(model, photo, layer, cell)
+
+
+ONE_PASS = (predictions, explanations, attention, activations, stages, contributions, without, field)
+QUESTIONS = {answer.__name__: answer for answer in (*ONE_PASS, explanation, seconds, kept)}
 
 
 class Asker:

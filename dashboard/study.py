@@ -17,7 +17,7 @@ from dashboard.gpu import Asker
 from dashboard.meter import Meter
 from vizlib import ModelError
 from vizlib.explaining import RUNNER_UP
-from vizlib.fields import EffectiveField, effective_field
+from vizlib.fields import EffectiveField
 from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
 from vizlib.units import Contributions
@@ -186,20 +186,16 @@ class Study:
         self, photo: Image.Image, name: str, target: int, layer: str, against: int | None = None
     ) -> Contributions:
         """What each channel or head of a layer adds to a class, or to its lead over another."""
-        model = self.catalog.get(name)
-        heads = layer in model.attention_layers
         key = ("contributions", key_of(photo), name, target, layer, against)
-        return self._cache.get(
-            key, lambda: vizlib.contributions(model, photo, target, against, layers=[layer], heads=heads)
-        )
+        return self._cache.get(key, lambda: self._ask("contributions", name, photo, target, against, layer))
 
     def without(self, photo: Image.Image, name: str, off: Sequence[Unit]) -> list[vizlib.Prediction]:
         """What the model would answer with some units switched off; every class, likeliest first."""
-        model, silent = self.catalog.get(name), ({}, {})
+        silent: tuple[dict, dict] = {}, {}
         for unit in off:
             silent[unit.head].setdefault(unit.layer, []).append(unit.number)
         key = ("without", key_of(photo), name, tuple(sorted(off)))
-        return self._cache.get(key, lambda: vizlib.switch_off(model, photo, channels=silent[0], heads=silent[1]))
+        return self._cache.get(key, lambda: self._ask("without", name, photo, *silent))
 
     def fields(self, name: str) -> dict[str, ReceptiveField]:
         """How far a place sees in each stage of a network without attention; empty where that is not known."""
@@ -217,20 +213,13 @@ class Study:
 
     def effective_field(self, photo: Image.Image, name: str, layer: str, cell: tuple[int, int]) -> EffectiveField:
         """How strongly a place of a layer depends on each pixel of this photo."""
-        model = self.catalog.get(name)
         key = ("effective field", key_of(photo), name, layer, cell)
-        return self._cache.get(key, lambda: effective_field(model, photo, layer, cell))
+        return self._cache.get(key, lambda: self._ask("field", name, photo, layer, cell))
 
     def stages(self, photo: Image.Image, name: str) -> dict[str, Float[Tensor, "channels h w"]]:
         """The output of every stage whose places see a known part of the photo, from one pass."""
-        model, layers = self.catalog.get(name), list(self.fields(name))
-
-        def look() -> dict[str, Tensor]:
-            run = model.run(photo, layers=layers)
-            pictures = {layer: model.picture(run.activations[layer].detach().float().cpu()) for layer in layers}
-            return {layer: maps for layer, maps in pictures.items() if maps is not None}
-
-        return self._cache.get(("stages", key_of(photo), name), look)
+        layers = list(self.fields(name))
+        return self._cache.get(("stages", key_of(photo), name), lambda: self._ask("stages", name, photo, layers))
 
     def kernels(self, name: str) -> Kernels:
         """The first layer's kernels and the position embedding's similarities."""

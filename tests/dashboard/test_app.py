@@ -35,9 +35,10 @@ def test_no_event_takes_more_than_five_inputs(page):
     assert max(len(fn.inputs) for fn in page.fns.values()) <= 5
 
 
-def test_all_that_runs_a_model_waits_in_one_line(page):
-    lines = {fn.concurrency_id for fn in page.fns.values() if len(fn.inputs) > 1}
-    assert lines == {"model"}
+def test_all_that_runs_a_model_waits_in_one_line_but_streams_which_wait_for_each_other(page):
+    lines = [fn.concurrency_id for fn in page.fns.values() if len(fn.inputs) > 1]
+    assert set(lines) == {"model", "stream"}
+    assert lines.count("stream") == 1
 
 
 def test_the_queue_cannot_be_bypassed(page):
