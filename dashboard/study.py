@@ -16,10 +16,10 @@ from dashboard.catalog import Catalog
 from dashboard.gpu import Asker
 from dashboard.meter import Meter
 from vizlib import ModelError
-from vizlib.explaining import RUNNER_UP
 from vizlib.fields import EffectiveField
 from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
+from vizlib.questions import RUNNER_UP
 from vizlib.units import Contributions
 
 KEPT = 0.2  # of the pixels are left where only the warmest are kept

@@ -32,6 +32,8 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/baselines.py"),
     ("vizlib/methods/averages.py", "vizlib/methods/guided.py", "vizlib/methods/perturbation.py"),
     ("vizlib/methods/registry.py",),
+    ("vizlib/questions.py",),
+    ("vizlib/gathering.py",),
     ("vizlib/explaining.py",),
     ("vizlib/__init__.py",),
     ("vizlib/cli_units.py",),
