@@ -18,10 +18,10 @@ from vizlib.kernels import kernels
 from vizlib.methods.registry import methods
 from vizlib.model import Model
 from vizlib.models import load, models, wrap  # the function takes the name of its file, so it comes from there
+from vizlib.report import report
 from vizlib.results import Attribution, Prediction, Run, Step
 from vizlib.units import contributions, switch_off
-
-__version__ = "0.1.0"
+from vizlib.version import __version__ as __version__
 
 __all__ = [
     "Agreement",
@@ -47,6 +47,7 @@ __all__ = [
     "models",
     "open_image",
     "receptive_field",
+    "report",
     "run_for_all",
     "switch_off",
     "training_history",

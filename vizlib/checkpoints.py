@@ -110,6 +110,22 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a network's weights: of the name, type, shape and bytes of all in its state dict, by name.
+
+    The same for the same weights, whatever file they came from; 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        else:  # what a module of your own keeps besides
+            digest.update(f"{name} {value!r}\n".encode())
+    return digest.hexdigest()
+
+
 def read_weights(path: Path, *, expect: str | None = None) -> dict[str, Tensor]:
     """Read a state dict, taking off the wrappers and prefixes of training scripts.
 

@@ -25,7 +25,9 @@ from vizlib.images import open_image
 from vizlib.methods.registry import METHODS
 from vizlib.methods.registry import methods as fitting
 from vizlib.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
+from vizlib.recipes import Recipe
 from vizlib.render import kernel_sheet
+from vizlib.report import report as report_on
 from vizlib.results import SUFFIXES, Attribution, Step
 
 
@@ -68,7 +70,10 @@ def explain(
         list[str] | None, typer.Option("--knob", "-k", metavar="NAME=VALUE", help="A knob of the method.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),
-    save_as: Annotated[str, typer.Option("--as", help="png, npz or json.")] = "png",
+    save_as: Annotated[str, typer.Option("--as", help="png, svg, npz or json.")] = "png",
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write all of it as one page, to send to someone.")
+    ] = None,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
@@ -79,8 +84,14 @@ def explain(
     network = load(model, architecture=architecture, checkpoints=checkpoints)
     knobs = _knobs(knob or [])
     opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
+    # A report is sent to others: it names files, but not the folders they lie in.
+    named = {
+        "model": Path(model).name if Path(model).is_file() else model,
+        "architecture": architecture,
+        "checkpoints": None if checkpoints is None else checkpoints.name or ".",
+    }
     out.mkdir(parents=True, exist_ok=True)
-    answers = []
+    answers, told = [], []
     with tqdm(total=len(opened), desc="explaining", disable=None, leave=False) as progress:  # none into a file
         for path, photo in opened:
             if method == "all":
@@ -90,6 +101,9 @@ def explain(
             for result in results:
                 file = result.save(out / f"{path.stem}.{result.method}.{save_as}")
                 answers.append({"photo": str(path), "file": str(file), **result.to_dict()})
+                told.append((result, Recipe.of(result, network, photo=path.name, **named)))
+    if report is not None:
+        report_on([result for result, _ in told], report, model=network, recipes=[recipe for _, recipe in told])
     if as_json:
         typer.echo(json.dumps(answers, indent=1))
         return
@@ -97,6 +111,8 @@ def explain(
         typer.echo(f"{answer['file']}: {answer['method']} for {answer['label']} ({answer['probability']:.1%})")
         for note in answer["notes"]:
             typer.echo(f"  {note}")
+    if report is not None:
+        typer.echo(f"{report}: all of it as one page")
 
 
 @app.command()

@@ -109,6 +109,45 @@ def overlay(
     return Image.fromarray(picture.round().astype(np.uint8))
 
 
+def figure(
+    photo: Image.Image,
+    heat: Float[np.ndarray, "H W"],
+    *,
+    title: str = "",
+    signed: bool = False,
+    opacity: float = 0.75,
+    colormap: str | None = None,
+    limits: Limits | None = None,
+):
+    """The overlay beside a colour bar of the raw values, as a matplotlib `Figure`.
+
+    An end of the bar is pointed where values lie beyond it.
+
+    Raises: VizlibError as `overlay` does.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    low, high = limits = limits or limits_of(heat, signed=signed)
+    picture = overlay(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=limits)
+    seen = heat[np.isfinite(heat)]
+    beyond = bool((seen < low).any()), bool((seen > high).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}[beyond]
+    factor = 6 / max(photo.size)  # inches
+    board = Figure((photo.width * factor + 1, photo.height * factor + 0.5), dpi=200, layout="constrained")
+    axes = board.add_subplot()
+    axes.imshow(picture)
+    axes.set_axis_off()
+    # A label is text, not mathematics, whatever dollar signs it holds.
+    axes.set_title(" ".join(title.split()), loc="left", fontsize=10, parse_math=False)
+    scale = ScalarMappable(Normalize(low, high), colormap or (DIVERGING if signed else SEQUENTIAL))
+    said = "raw values (below 0: against)" if signed else "raw values"
+    beside = axes.inset_axes((1.025, 0, 0.15 / factor / photo.width, 1))  # as high as the photo
+    board.colorbar(scale, cax=beside, extend=extend, label=said).ax.tick_params(labelsize=8)
+    return board
+
+
 def outlined(picture: Image.Image, box: tuple[float, float, float, float], colour: str = "#ffffff") -> Image.Image:
     """The picture with a frame around a box given as top, left, bottom, right in pixels."""
     top, left, bottom, right = box

@@ -17,10 +17,12 @@ from torch import Tensor
 from vizlib import render
 from vizlib.capture import Recording, gradients
 from vizlib.errors import VizlibError
+from vizlib.files import written
 from vizlib.geometry import Geometry
 
 Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
-SUFFIXES = (".png", ".npz", ".json")
+LARGEST = 1600  # pixels along a side of a photo in a figure
+SUFFIXES = (".png", ".svg", ".npz", ".json")
 
 
 class Prediction(NamedTuple):
@@ -101,6 +103,21 @@ class Attribution:
             self.photo, self.on_photo(), signed=self.signed, opacity=opacity, colormap=colormap, limits=limits
         )
 
+    def within(self, side: int) -> tuple[Image.Image, Float[np.ndarray, "H W"]]:
+        """The photo, made smaller where a side is longer than `side` pixels, and the raw heat at each of its pixels."""
+        photo = self.photo.copy()
+        photo.thumbnail((side, side))
+        return photo, self.geometry.lift(self.heat, (photo.height, photo.width), smooth=not self.patches)
+
+    def figure(self, title: str | None = None, **colours):
+        """A matplotlib `Figure` of the overlay beside a colour bar of the raw values; `savefig` writes it as anything.
+
+        `colours` are `overlay`'s: `opacity`, `colormap`, `limits`.
+        """
+        photo, heat = self.within(LARGEST)
+        title = title or f"{self.method} for {self.label} ({100 * self.probability:.3g} %), {self.model}"
+        return render.figure(photo, heat, title=title, signed=self.signed, **colours)
+
     def to_dict(self) -> dict:
         """Everything but the heat itself, ready for JSON."""
         y0, x0, y1, x1 = self.geometry.seen
@@ -119,22 +136,26 @@ class Attribution:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the overlay (`.png`), the raw values (`.npz`: `heat`, `on_photo`, `about`) or both as text (`.json`).
+        """Write the overlay (`.png`), it beside a colour bar (`.svg`), or the raw values (`.npz`, `.json`).
 
-        Raises: VizlibError for another ending.
+        An `.npz` holds `heat`, `on_photo` and, as JSON, `about`. `vizlib.report` writes all of it as one page.
+
+        Raises: VizlibError for another ending, or where the file cannot be written.
         """
         path = Path(path)
-        if path.suffix == ".png":
-            self.overlay().save(path)
-        elif path.suffix == ".npz":
-            with path.open("wb") as file:
+        if path.suffix not in SUFFIXES:
+            raise VizlibError(f"cannot save as {path.suffix or path.name!r}; use one of {', '.join(SUFFIXES)}")
+        with written(path) as file:
+            if path.suffix == ".png":
+                self.overlay().save(file, "PNG")
+            elif path.suffix == ".svg":
+                self.figure().savefig(file, format="svg", metadata={"Date": None})
+            elif path.suffix == ".npz":
                 about = json.dumps(self.to_dict())
                 np.savez_compressed(file, heat=self.heat.numpy(), on_photo=self.on_photo(), about=about)
-        elif path.suffix == ".json":
-            text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
-            path.write_text(text + "\n", encoding="utf-8")
-        else:
-            raise VizlibError(f"cannot save as {path.suffix or path.name!r}; use one of {', '.join(SUFFIXES)}")
+            else:
+                text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
+                file.write(f"{text}\n".encode())
         return path
 
 

@@ -19,8 +19,8 @@ from vizlib.methods.registry import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
-    ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/methods/__init__.py"),
-    ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py"),
+    ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/version.py", "vizlib/methods/__init__.py"),
+    ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py", "vizlib/files.py"),
     ("vizlib/following.py", "vizlib/options.py"),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py", "vizlib/agreement.py"),
@@ -35,6 +35,8 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/questions.py",),
     ("vizlib/gathering.py",),
     ("vizlib/explaining.py",),
+    ("vizlib/recipes.py",),
+    ("vizlib/report.py",),
     ("vizlib/__init__.py",),
     ("vizlib/cli_units.py",),
     # gradio may be imported only below this line
@@ -61,6 +63,7 @@ PUBLIC = {
     *("contributions", "switch_off", "receptive_field"),
     *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
     *("agreement", "Agreement"),
+    "report",
 }
 NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from torch import nn
 
 import vizlib
 from vizlib import VizlibError, render
+from vizlib.files import written
 from vizlib.methods import notes
 from vizlib.methods.base import Evidence
 from vizlib.methods.registry import METHODS
@@ -88,9 +92,78 @@ def test_a_saved_picture_is_the_overlay_at_the_photos_own_size(answer, tmp_path,
 
 @pytest.mark.parametrize("name", ["why.bmp", "why", "why.png.gz", ".png"])
 def test_another_ending_is_refused_with_those_there_are(answer, tmp_path, name):
-    with pytest.raises(VizlibError, match=r"use one of \.png, \.npz, \.json"):
+    with pytest.raises(VizlibError, match=r"use one of \.png, \.svg, \.npz, \.json"):
         answer.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_shows_the_overlay_beside_a_bar_of_the_raw_values(answer, tmp_path):
+    board = answer.figure(colormap="PuOr_r", opacity=0.5)
+    (axes,) = board.axes
+    (beside,) = axes.child_axes
+    shown = np.asarray(axes.images[0].get_array())
+    assert np.array_equal(shown, np.asarray(answer.overlay(colormap="PuOr_r", opacity=0.5)))
+    low, high = render.limits_of(answer.on_photo(), signed=True)
+    assert beside.get_ylim() == pytest.approx((low, high))
+    assert beside.get_ylabel() == "raw values (below 0: against)"
+    assert axes.get_title("left").startswith("input-x-gradient for thing 1 (")
+
+
+def test_a_figure_is_saved_as_svg_with_what_a_label_holds_as_text(answer, tmp_path):
+    hostile = replace(answer, label="$x^{$ <b>&\n'\"")
+    text = hostile.save(tmp_path / "why.svg").read_text()
+    assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "<b>" not in text
+    assert "data:image/png;base64," in text
+    assert "<dc:date>" not in text
+
+
+def test_a_photo_is_made_smaller_for_a_figure_but_never_larger(answer):
+    photo, heat = answer.within(30)
+    assert (photo.size, heat.shape) == ((30, 20), (20, 30))
+    assert np.array_equal(heat, answer.geometry.lift(answer.heat, (20, 30)), equal_nan=True)
+    whole, heat = answer.within(1000)
+    assert np.array_equal(np.asarray(whole), np.asarray(answer.photo))
+    assert np.array_equal(heat, answer.on_photo(), equal_nan=True)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "npz", "json"])
+def test_a_file_that_cannot_be_written_to_its_end_leaves_the_old_one_and_nothing_else(
+    answer, tmp_path, ending, monkeypatch
+):
+    path = tmp_path / f"why.{ending}"
+    path.write_text("the old one")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VizlibError, match=rf"^why\.{ending} cannot be written: No space left on device$"):
+        answer.save(path)
+    assert path.read_text() == "the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_whole_or_not_at_all_while_it_is_written(tmp_path):
+    path = tmp_path / "why.bin"
+
+    def interrupted() -> None:
+        with written(path) as file:
+            file.write(b"half of it")
+            assert not path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
+    with written(path) as file:
+        file.write(b"all of it")
+    assert path.read_bytes() == b"all of it"
+    with (
+        pytest.raises(VizlibError, match=r"^why\.bin cannot be written: No such file or directory$"),
+        written(tmp_path / "nowhere" / "why.bin"),
+    ):
+        pass
 
 
 # ---------------------------------------------------------------------------------- notes

@@ -39,11 +39,11 @@ def notes_on(
         logits = evidence.run.logits[0].detach()
         rank = int((logits > logits[target]).sum()) + 1  # the logits': far classes share the probability 0
         notes.append(
-            f"The model's answer is {evidence.model.labels[top]} ({_percent(chances[top])}); "
-            f"{label} is only number {rank} ({_percent(chances[target])})."
+            f"The model's answer is {evidence.model.labels[top]} ({percent(chances[top])}); "
+            f"{label} is only number {rank} ({percent(chances[target])})."
         )
     elif target == top and chances[top] < UNSURE:
-        notes.append(f"The model is unsure: it gives its best guess {_percent(chances[top])}.")
+        notes.append(f"The model is unsure: it gives its best guess {percent(chances[top])}.")
     if against is not None:
         if not method.of_class:
             notes.append(f"{method.name} knows no class, so there is nothing to set against another.")
@@ -53,10 +53,11 @@ def notes_on(
         notes.append("The softmax is saturated here, so this gradient is nearly zero everywhere; the logit's is not.")
     seen = evidence.run.geometry.seen_fraction
     if seen < MOSTLY_SEEN:
-        notes.append(f"The model saw {_percent(seen)} of the photo; the rest was cropped away and is dimmed.")
+        notes.append(f"The model saw {percent(seen)} of the photo; the rest was cropped away and is dimmed.")
     return tuple(notes)
 
 
-def _percent(share) -> str:
+def percent(share) -> str:
+    """A share as a person reads it."""
     share = 100 * float(share)
     return "under 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"
