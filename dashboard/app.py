@@ -14,11 +14,11 @@ from dashboard.components.base import placing
 from dashboard.components.photo import MEGABYTES
 from dashboard.serving import HOUR, Settings, app_kwargs, prepare
 from dashboard.study import Study
-from dashboard.tabs import attention, compare, inside, model, why
+from dashboard.tabs import attention, code, compare, inside, model, why
 from dashboard.theme import css, theme
 from vizlib import VizlibError
 
-TABS = (why, attention, inside, compare, model)
+TABS = (why, attention, inside, compare, model, code)
 TITLE = "See why a vision model decided"
 SENTENCE = (
     "Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. "
@@ -50,6 +50,8 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
                     opened.select(None, None, None, js=placing("v", _id(tab)), **shared.PLUMBING)
         with link:
             common.address.render()
+        taking = {"js": placing("v", _id(code)), **shared.PLUMBING}
+        common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
         shared.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)

@@ -65,6 +65,8 @@ class Shared:
     eye: gr.HTML
     address: gr.HTML
     examples: gr.HTML
+    method: gr.State  # chosen under Why
+    knobs: gr.HTML  # its menus, drawn there
 
     def on_view(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Draw again whenever photo or model change: for what knows no class."""
@@ -261,6 +263,8 @@ def build(study: Study) -> Shared:
         eye=crop,
         address=link,
         examples=offered,
+        method=gr.State(None),
+        knobs=part("knobs", elem_id="why-knobs", render=False),
     )
 
 

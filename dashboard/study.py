@@ -19,6 +19,8 @@ from vizlib import ModelError
 from vizlib.fields import EffectiveField
 from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
+from vizlib.methods.base import MANY_PASSES
+from vizlib.methods.registry import METHODS
 from vizlib.questions import RUNNER_UP
 from vizlib.units import Contributions
 
@@ -124,6 +126,19 @@ class Study:
     ) -> vizlib.Attribution | None:
         """One method of many passes where it was worked out already, else `None`."""
         return self._cache.find(self._asked(photo, name, target, method, knobs, against)[-1])
+
+    def known(
+        self,
+        photo: Image.Image,
+        name: str,
+        target: int | str | None,
+        method: str,
+        knobs: Mapping[str, Any] | None = None,
+        against: int | str | None = None,
+    ) -> vizlib.Attribution | None:
+        """One method's answer; of those of many passes only what was worked out already, else `None`."""
+        slow = method in METHODS and METHODS[method].cost == MANY_PASSES
+        return (self.found if slow else self.explanation)(photo, name, target, method, knobs, against)
 
     def stream(
         self,

@@ -1,25 +1,13 @@
 // Copy the address of the page as it stands; on a Space the one that people see, which is not this frame's.
 const button = make("button", "viz-copy", "Copy link"), done = make("span", "viz-copied"), said = make("p", "viz-said");
-button.type = "button";
+const away = make("button", "viz-copy", "Export");
+button.type = away.type = "button";
+away.title = "Save what you see as a report, a figure or numbers, or take the code that makes it.";
 done.setAttribute("role", "status");
 said.setAttribute("role", "status");
-root.append(button, done);
+root.append(away, button, done);
 (element.closest("#header") || root).append(said); // across the page, under its title
 let base = "", timer = 0;
-
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // over plain http a page may not write there
-    const field = make("textarea");
-    field.value = text;
-    root.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-    button.focus();
-  }
-}
 
 button.addEventListener("click", async () => {
   const keys = new URLSearchParams(location.search);
@@ -29,6 +17,8 @@ button.addEventListener("click", async () => {
   clearTimeout(timer);
   timer = setTimeout(() => (done.textContent = ""), 4000);
 });
+
+away.addEventListener("click", () => trigger("select", { index: "export" }));
 
 show((value) => {
   base = value.base || "";

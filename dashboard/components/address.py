@@ -1,4 +1,7 @@
-"""The button that copies the address of the page as it stands, which this part keeps in step with the selection."""
+"""The button that copies the address of the page as it stands, which this part keeps in step with the selection.
+
+Beside it is one that leads to the files to take away; `select` tells of a click on it.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,14 @@ def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
 
     Keys that are not named stay as they are.
     """
-    space = os.environ.get("SPACE_ID", "")
     return {
         "keys": dict(keys),
-        "base": SPACES + space if space else "",
+        "base": SPACES + space() if space() else "",
         "hint": HINT if keys.get("img") else OWN,
         "said": said,
     }
+
+
+def space() -> str:
+    """The Space that this page is served by, as owner/name; nothing elsewhere."""
+    return os.environ.get("SPACE_ID", "")

@@ -30,13 +30,13 @@ def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
     """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
     The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
-    use is in `paint.js` and `place.js`. A function, not a subclass of `gr.HTML`: for every subclass gradio writes a
-    .pyi file beside the source, which then goes stale.
+    use is in `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every subclass gradio
+    writes a .pyi file beside the source, which then goes stale.
     """
     return gr.HTML(
         value,
         html_template=f'<div class="viz-{name}"></div>',
-        js_on_load=_read("paint.js") + _read("place.js") + _read(f"{name}.js"),
+        js_on_load="".join(_read(f"{one}.js") for one in ("paint", "place", "copy", name)),
         apply_default_css=False,
         **more,
     )

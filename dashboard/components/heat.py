@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,6 @@ def bare(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
 
 def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str = "") -> dict[str, Any]:
     """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    against = f"_vs_{answer.knobs['against']}" if rival else ""
-    file = f"{answer.model}_{answer.method}_{answer.target}{against}.png".replace("/", "-")
     ends = (short(rival), short(answer.label)) if rival else ("against", "for")
     return heat(
         answer.heat.numpy(),
@@ -61,6 +60,12 @@ def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str
         signed=answer.signed,
         smooth=not answer.patches,
         alt=alt,
-        file=file,
+        file=f"{stem(answer)}.png",
         ends=ends if answer.signed else ("", ""),
     )
+
+
+def stem(answer: Attribution) -> str:
+    """What a file with this attribution is called, before its ending."""
+    against = f"_vs_{answer.knobs['against']}" if "against" in answer.knobs else ""
+    return re.sub(r"[^\w.+-]", "-", f"{answer.model}_{answer.method}_{answer.target}{against}", flags=re.ASCII)

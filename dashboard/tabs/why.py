@@ -58,7 +58,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
     method = method_of(study, selection.model, method)
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
-    answer = known(study, photo, selection, method, settings)
+    answer = study.known(photo, *selection[1:3], method, settings, selection.against)
     offered = knobs(model, method, settings, placed=True)
     others = strip(study, photo, selection, method, answer)
     if answer is None:
@@ -87,14 +87,6 @@ def run(
             heat, words = picture(step.attribution, photo, rival(study, selection))
             yield Shown(method, heat, words, keep, keep, bar, None)
     yield draw(study, photo, selection, method, menus)
-
-
-def known(
-    study: Study, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any] | None = None
-) -> vizlib.Attribution | None:
-    """A method's answer; of those of many passes only what was worked out before."""
-    asked = (photo, *selection[1:3], method, settings, selection.against)
-    return study.found(*asked) if METHODS[method].cost == MANY_PASSES else study.explanation(*asked)
 
 
 def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
@@ -158,7 +150,8 @@ def keep(study: Study, photo: Image.Image | None, selection: Selection | None, m
     if photo is None or selection is None:
         return ""
     method = method_of(study, selection.model, method)
-    answer = known(study, photo, selection, method, turned(menus, study.catalog.get(selection.model), method))
+    settings = turned(menus, study.catalog.get(selection.model), method)
+    answer = study.known(photo, *selection[1:3], method, settings, selection.against)
     return "" if answer is None else kept_words(*study.kept(photo, answer, selection.model))
 
 
@@ -172,7 +165,7 @@ def kept_words(before: float, after: float) -> str:
 
 def build(shared: Shared) -> View:
     """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
-    study, method, answered = shared.study, gr.State(None), gr.State(None)
+    study, method, menus, answered = shared.study, shared.method, shared.knobs, gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
             heat = part("heat", elem_id="why-heat")
@@ -180,7 +173,7 @@ def build(shared: Shared) -> View:
             progress = part("progress", elem_id="why-progress")
             words = gr.HTML(elem_id="why-words", apply_default_css=False)
             kept = gr.HTML(elem_id="why-kept", apply_default_css=False)
-            menus = part("knobs", elem_id="why-knobs")
+            menus.render()
     others = part("thumbs", elem_id="why-methods")
     outputs = [method, heat, words, menus, others, progress, answered, kept]
 

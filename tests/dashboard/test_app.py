@@ -102,9 +102,9 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
     assert told["max_file_size"] == "20mb"
 
 
-def test_the_tabs_stand_in_their_order_with_the_model_last(page):
+def test_the_tabs_stand_in_their_order_with_the_code_last(page):
     labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert labels == ["Why", "Attention", "Inside", "Compare", "Model"]
+    assert labels == ["Why", "Attention", "Inside", "Compare", "Model", "Use in code"]
 
 
 def test_the_tower_is_the_first_example():

@@ -1,0 +1,24 @@
+// One click makes a file, and the browser takes it down when it is there.
+const row = make("div", "viz-row"), told = make("p", "viz-told");
+row.setAttribute("role", "group");
+row.setAttribute("aria-label", "Files to take away");
+told.setAttribute("role", "status");
+root.append(row, told);
+
+function buttonOf({ key, name, hint }) {
+  const button = make("button", "viz-copy", name);
+  button.type = "button";
+  button.title = hint;
+  button.dataset.key = key;
+  button.addEventListener("click", () => {
+    told.textContent = "Making it …";
+    trigger("select", { index: key, value: name });
+  });
+  return button;
+}
+
+show((value) => {
+  const files = value.files || [];
+  if (row.childElementCount !== files.length) row.replaceChildren(...files.map(buttonOf)); // else the focus would be lost
+  told.textContent = value.said || "";
+});

@@ -1,0 +1,20 @@
+"""Files to take away, each a button; `select` tells the key of the one that was clicked as its `index`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def files(offered: Mapping[str, tuple[str, str]], said: str = "") -> dict[str, Any]:
+    """The buttons: by key what each is called and what is in it; and a few words on the last one that was made."""
+    return {"files": [{"key": key, "name": name, "hint": hint} for key, (name, hint) in offered.items()], "said": said}
+
+
+def made(name: str, size: int) -> str:
+    """What is said of a file that was made.
+
+    >>> made("why.html", 880_625), made("why.npz", 713)
+    ('why.html, 0.9 MB', 'why.npz, 1 kB')
+    """
+    return f"{name}, {size / 1e6:.1f} MB" if size >= 100_000 else f"{name}, {max(round(size / 1000), 1)} kB"
