@@ -34,6 +34,7 @@ FORMS = {
     "npz": ("Raw values (.npz)", "The method's own numbers, for NumPy"),
 }
 DOWNLOAD = "() => document.querySelector('#taken').click()"
+NOTHING = "() => { document.querySelector('#code-files .viz-told').textContent = ''; }"
 
 
 def recipe(study: Study, photo: Image.Image, selection: Selection, method: str, menus: Any) -> Recipe:
@@ -135,7 +136,7 @@ def build(shared: Shared) -> None:
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
     ) -> tuple:
         path = export(study, photo, selection, method, menus, str(event.index), Path(taken.GRADIO_CACHE))
-        return path, files(FORMS, made(path.name, path.stat().st_size))
+        return path, files(FORMS, made(path.name, path.stat().st_size), path.parent.name)
 
     def changing(answer: Any, inputs: list, outputs: list, **how: Any) -> None:
         gr.on([shared.selection.change, shared.method.change, shared.knobs.change], answer, inputs, outputs, **how)
@@ -143,4 +144,4 @@ def build(shared: Shared) -> None:
     shared.on(changing, again, asked, [words, lines])
     saving = shared.on(offered.select, save, asked, [taken, offered])
     saving.success(None, None, None, js=DOWNLOAD, **PLUMBING)
-    saving.failure(lambda: files(FORMS), None, offered, **PLUMBING)
+    saving.failure(None, None, None, js=NOTHING, **PLUMBING)
