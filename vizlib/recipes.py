@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from vizlib.errors import TargetError
-from vizlib.explaining import RUNNER_UP
 from vizlib.methods.registry import METHODS
 from vizlib.model import Model
+from vizlib.questions import RUNNER_UP
 from vizlib.results import Attribution
 
 WIDE = 72  # characters; a call that is longer gets a line for each of its arguments

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import vizlib
 from vizlib.cli import _knobs, app
-from vizlib.explaining import RUNNER_UP
+from vizlib.questions import RUNNER_UP
 from vizlib.recipes import Recipe, class_name
 from vizlib.report import READ
 

@@ -281,4 +281,4 @@ def test_what_was_done_to_the_photo_reaches_the_result():
     ("share", "text"), [(0.0, "under 0.1 %"), (0.0009, "under 0.1 %"), (0.0123, "1.2 %"), (0.5, "50 %"), (1.0, "100 %")]
 )
 def test_shares_are_written_as_a_person_would(share, text):
-    assert notes._percent(share) == text
+    assert notes.percent(share) == text
