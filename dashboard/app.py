@@ -12,18 +12,15 @@ from dashboard import api, shared
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing
 from dashboard.components.photo import MEGABYTES
+from dashboard.languages import LANGUAGES, shown, title_of, translations, words
 from dashboard.serving import HOUR, Settings, app_kwargs, prepare
 from dashboard.study import Study
-from dashboard.tabs import attention, code, compare, inside, model, why
+from dashboard.tabs import attention, code, compare, inside, learn, model, why
 from dashboard.theme import css, theme
 from vizlib import VizlibError
 
-TABS = (why, attention, inside, compare, model, code)
-TITLE = "See why a vision model decided"
-SENTENCE = (
-    "Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. "
-    "Your photo stays on the machine that serves this page."
-)
+TABS = (why, attention, inside, compare, learn, model, code)
+TITLE = words(LANGUAGES[0])["page.title"]
 
 
 def build_app(catalog: Catalog | None = None) -> gr.Blocks:
@@ -37,7 +34,7 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
     tidied = (min(age, HOUR), age)  # how often, in seconds, and how old a file may be
     with gr.Blocks(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
         with gr.Row(elem_id="header", equal_height=False):
-            gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", apply_default_css=False)
+            gr.HTML(shown("header"), apply_default_css=False)
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
@@ -45,13 +42,14 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(tab.TITLE, id=_id(tab)) as opened:
+                    with gr.Tab(title_of(_id(tab), tab.TITLE), id=_id(tab)) as opened:
                         views[tab] = tab.build(common)
                     opened.select(None, None, None, js=placing("v", _id(tab)), **shared.PLUMBING)
         with link:
             common.address.render()
         taking = {"js": placing("v", _id(code)), **shared.PLUMBING}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
+        learn.lead(common, views[learn], tabs, views[why])
         shared.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
@@ -79,6 +77,7 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
             pwa=False,
             share=False,
             ssr_mode=False,  # a Space asks for it, and nothing here was tried with it
+            i18n=translations(),
             **more,
         )
     except (OSError, OverflowError) as error:

@@ -23,6 +23,7 @@ from dashboard.components.examples import examples
 from dashboard.components.figure import figure
 from dashboard.components.knobs import asked, chosen
 from dashboard.components.photo import PhotoInput
+from dashboard.languages import shown as shown_as
 from dashboard.selection import KEYS, Link, Selection, class_of, name_of, named, parse
 from dashboard.study import Study
 from vizlib import VizlibError, open_image
@@ -226,7 +227,7 @@ def build(study: Study) -> Shared:
     """The left column."""
     photo = PhotoInput(
         value=next(iter(EXAMPLES.values())),
-        label="Photo",
+        label=shown_as("photo"),
         show_label=False,
         sources=["upload", "webcam", "clipboard"],
         type="filepath",
@@ -235,21 +236,21 @@ def build(study: Study) -> Shared:
         height=264,
         elem_id="photo",
         alt_text="Your photo",
-        placeholder="Drop a photo here\n– or –\nclick to choose one",
+        placeholder=str(shown_as("drop")),
     )
     offered = part("examples", examples(EXAMPLES), elem_id="examples")
     first = study.catalog.names[0]
     model = gr.Dropdown(
         study.catalog.choices(),
         value=first,
-        label="Model",
+        label=shown_as("model"),
         elem_id="model",
         interactive=True,
         allow_custom_value=study.catalog.any_model,
     )
-    gr.HTML("<h2>What it sees</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{shown_as('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     answers = part("bars", elem_id="bars")
-    classes = gr.Dropdown([], label="Explain any other class", elem_id="classes", interactive=True)
+    classes = gr.Dropdown([], label=shown_as("classes"), elem_id="classes", interactive=True)
     crop = part("figure", elem_id="eye")
     link = part("address", elem_id="address", render=False)
     return Shared(

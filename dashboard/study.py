@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -240,6 +240,10 @@ class Study:
         """The first layer's kernels and the position embedding's similarities."""
         model = self.catalog.get(name)
         return self._cache.get(("kernels", name), lambda: vizlib.kernels(model))
+
+    def lesson(self, photo: Image.Image, about: tuple, make: Callable[[], Any]) -> Any:
+        """What a step of the lessons found out on a photo; `about` is what else it depends on."""
+        return self._cache.get(("lesson", key_of(photo), *about), make)
 
 
 def _kept(photo: Image.Image, answer: vizlib.Attribution, name: str) -> tuple:

@@ -1,6 +1,6 @@
 // Copy the address of the page as it stands; on a Space the one that people see, which is not this frame's.
-const button = make("button", "viz-copy", "Copy link"), done = make("span", "viz-copied"), said = make("p", "viz-said");
-const away = make("button", "viz-copy", "Export");
+const button = make("button", "viz-copy", say("Copy link")), done = make("span", "viz-copied"), said = make("p", "viz-said");
+const away = make("button", "viz-copy", say("Export"));
 button.type = away.type = "button";
 away.title = "Save what you see as a report, a figure or numbers, or take the code that makes it.";
 done.setAttribute("role", "status");
@@ -13,7 +13,7 @@ button.addEventListener("click", async () => {
   const keys = new URLSearchParams(location.search);
   for (const key of [...keys.keys()].filter((key) => key.startsWith("__"))) keys.delete(key); // gradio's own
   await copy((base || location.origin + location.pathname) + questionOf(keys));
-  done.textContent = placed("img") ? "Copied" : "Copied, without your photo";
+  done.textContent = say(placed("img") ? "Copied" : "Copied, without your photo");
   clearTimeout(timer);
   timer = setTimeout(() => (done.textContent = ""), 4000);
 });

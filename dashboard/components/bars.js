@@ -4,7 +4,7 @@
 const doubt = make("p", "viz-doubt"), list = make("div", "viz-list");
 doubt.setAttribute("role", "status");
 list.setAttribute("role", "group");
-list.setAttribute("aria-label", "Likeliest classes; choose the one to explain");
+list.setAttribute("aria-label", say("Likeliest classes; choose the one to explain"));
 root.replaceChildren(doubt, list);
 
 const tell = (item, contrast) => trigger("select", { index: item.index, value: contrast ? "against" : "target" });

@@ -14,6 +14,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from dashboard.languages import in_browser
 from vizlib import render
 from vizlib.geometry import Geometry
 
@@ -30,13 +31,13 @@ def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
     """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
     The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
-    use is in `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every subclass gradio
+    use is in `say.js`, `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every subclass gradio
     writes a .pyi file beside the source, which then goes stale.
     """
     return gr.HTML(
         value,
         html_template=f'<div class="viz-{name}"></div>',
-        js_on_load="".join(_read(f"{one}.js") for one in ("paint", "place", "copy", name)),
+        js_on_load=_said() + "".join(_read(f"{one}.js") for one in ("paint", "place", "copy", name)),
         apply_default_css=False,
         **more,
     )
@@ -53,6 +54,11 @@ def told(error: Exception) -> gr.Error:
     said = said if len(said) <= LONGEST else said[: LONGEST // 2] + " ... " + said[-LONGEST // 2 :]
     text = escape(said, quote=False).rstrip(".")
     return gr.Error(("The" + text[3:] if text.startswith("the ") else text) + ".", print_exception=False)
+
+
+@cache
+def _said() -> str:
+    return f"const SAID = {json.dumps(in_browser(), ensure_ascii=False)};\n" + _read("say.js")
 
 
 @cache

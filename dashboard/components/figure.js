@@ -2,7 +2,7 @@
 function more(rows) {
   const details = make("details", "viz-more"), list = make("dl");
   list.append(...rows.flatMap(({ name, said }) => [make("dt", "", name), make("dd", "", said)]));
-  details.append(make("summary", "", "How it is prepared"), list);
+  details.append(make("summary", "", say("How it is prepared")), list);
   return details;
 }
 
@@ -14,7 +14,7 @@ show((value) => {
   figure.dataset.fit = value.fit || "natural";
   words.append(make("span", "", value.caption));
   if (value.file) {
-    const save = make("a", "viz-link", "Save PNG");
+    const save = make("a", "viz-link", say("Save PNG"));
     save.href = value.picture;
     save.download = value.file;
     words.append(save);

@@ -1,9 +1,9 @@
 // One map on the photo: opacity, threshold, colours and the value under the mouse cost no call to the server.
 const figure = make("figure"), stage = make("div", "viz-stage"), canvas = make("canvas");
 const tools = make("div", "viz-tools"), scale = make("div", "viz-legend"), controls = make("div", "viz-controls");
-const readout = make("output", "viz-readout"), save = make("button", "viz-link", "Save PNG");
-const menu = make("select"), menuLabel = make("label", "viz-choice", "Colours");
-const opacity = slider("Opacity", 75, 0), strongest = slider("Show strongest", 100, 1);
+const readout = make("output", "viz-readout"), save = make("button", "viz-link", say("Save PNG"));
+const menu = make("select"), menuLabel = make("label", "viz-choice", say("Colours"));
+const opacity = slider(say("Opacity"), 75, 0), strongest = slider(say("Show strongest"), 100, 1);
 let now = null, sorted = null; // the sizes of the values, from small to large
 
 function slider(name, value, min) {
@@ -59,7 +59,7 @@ canvas.addEventListener("pointermove", (event) => {
   const { values, rows, columns } = now.map;
   readout.textContent = inside
     ? "here " + number(values[Math.floor(y * rows) * columns + Math.floor(x * columns)])
-    : "not seen by the model";
+    : say("not seen by the model");
 });
 canvas.addEventListener("pointerleave", () => (readout.textContent = ""));
 

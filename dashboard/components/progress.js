@@ -16,7 +16,7 @@ button.addEventListener("click", () => {
 });
 
 function begin() {
-  said.textContent = "Starting …";
+  said.textContent = say("Starting …");
   button.hidden = true; // there is nothing to stop before the first batch is through
   trigger("submit");
 }
@@ -28,7 +28,7 @@ function draw(value) {
   bar.hidden = state !== "running";
   if (state === "running") bar.value = value.share;
   if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
-  button.textContent = { running: "Stop", stopped: "Start again" }[state] || "Start";
+  button.textContent = say({ running: "Stop", stopped: "Start again" }[state] || "Start");
   button.hidden = false;
   const { top } = root.getBoundingClientRect(); // chosen from the small maps far below: the button comes into sight
   if (state === "waiting" && top < 0 && document.activeElement?.closest(".viz-thumbs")) root.scrollIntoView({ block: "center" });

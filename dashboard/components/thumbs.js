@@ -14,7 +14,7 @@ function tile(item, value, photo, palette) {
     paint(canvas, photo, { values: at(0), rows, columns, box: photo && value.box, limits, signed, smooth, palette }, 0.85);
     button.append(canvas);
   } else {
-    button.append(make("span", "viz-later", "runs when chosen"));
+    button.append(make("span", "viz-later", say("runs when chosen")));
   }
   button.append(make("span", "viz-name", item.name));
   if (item.note) button.append(make("span", "viz-note", item.note));
@@ -26,7 +26,7 @@ show(async (value, current) => {
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
   const held = root.contains(document.activeElement) && document.activeElement.dataset.key;
-  const grid = make("div", "viz-tiles"), heading = make("h2", "", value.heading);
+  const grid = make("div", "viz-tiles"), heading = make("h2", "", say(value.heading));
   grid.setAttribute("role", "group");
   grid.setAttribute("aria-label", value.label || "");
   grid.dataset.size = value.size || "large";

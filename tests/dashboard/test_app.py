@@ -13,6 +13,7 @@ import pytest
 import vizlib
 from dashboard import __main__ as start
 from dashboard import api, app, shared
+from dashboard.languages import shown, translations
 
 ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare"}
 
@@ -45,9 +46,13 @@ def test_the_queue_cannot_be_bypassed(page):
     assert page.api_open is False
 
 
-def test_there_is_one_heading_of_the_first_rank(page):
+def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
     values = [str(block.value) for block in page.blocks.values() if getattr(block, "value", None)]
-    assert sum(value.count("<h1") for value in values) == 1
+    assert sum(value.count("<h1") for value in values) == 0
+    assert sum(str(shown("header")) == value for value in values) == 1
+    for table in translations().translations.values():
+        assert [key for key, text in table.items() if "<h1" in text] == ["page.header"]
+        assert table["page.header"].count("<h1") == 1
 
 
 def test_explain_gives_the_numbers_and_the_picture_of_python(study, cheetah, name):
@@ -103,8 +108,9 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
 
 
 def test_the_tabs_stand_in_their_order_with_the_code_last(page):
-    labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert labels == ["Why", "Attention", "Inside", "Compare", "Model", "Use in code"]
+    english = translations().translations["en"]
+    labels = [english[block.label.key] for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    assert labels == ["Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code"]
 
 
 def test_the_tower_is_the_first_example():

@@ -25,7 +25,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py", "vizlib/agreement.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
-    ("vizlib/units.py", "vizlib/fields.py"),
+    ("vizlib/units.py", "vizlib/fields.py", "vizlib/nudging.py"),
     ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/passes.py", "vizlib/methods/places.py"),
     ("vizlib/models.py", "vizlib/stem.py", "vizlib/methods/base.py", "vizlib/methods/spectral.py"),
     ("vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
@@ -41,6 +41,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/cli_units.py",),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
+    ("dashboard/languages.py",),
     (
         *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/meter.py"),
         *("dashboard/components/bars.py", "dashboard/components/base.py"),
@@ -50,6 +51,9 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/selection.py",),
     ("dashboard/shared.py", "dashboard/words.py", "dashboard/serving.py"),
     ("dashboard/starts.py", "dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
+    ("dashboard/lessons/__init__.py", "dashboard/lessons/base.py"),
+    ("dashboard/lessons/layers.py",),
+    ("dashboard/lessons/reasons.py",),
     ("dashboard/api.py", "dashboard/tabs/*.py"),
     ("dashboard/app.py",),
     ("dashboard/space.py", "vizlib/cli.py"),  # what stages and starts it

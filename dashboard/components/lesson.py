@@ -1,0 +1,47 @@
+"""One step of a lesson: its words, its pictures, and the way to the next; all words come in the visitor's language.
+
+`select` asks for the step of its `index`, `submit` for the tab that the step at `index` comes from, and `input` for the
+model that is its `value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def lesson(
+    step: int,
+    titles: Sequence[str],
+    paragraphs: Sequence[str],
+    pictures: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    ground: Mapping[str, Any],
+    *,
+    columns: int = 2,
+    code: str = "",
+    tab: str = "",
+    other: str = "",
+) -> dict[str, Any]:
+    """The step, counted from 0, among the `titles` of all; a picture is a map on a photo or a still, with a caption.
+
+    Maps are drawn on the `ground` unless they bring a photo. `labels` are of the buttons, `tab` is where the same is to
+    be seen at large, `other` a model with more to see.
+    """
+    return {
+        "step": step,
+        "titles": list(titles),
+        "paragraphs": list(paragraphs),
+        "pictures": [dict(picture) for picture in pictures],
+        "labels": dict(labels),
+        "ground": dict(ground),
+        "columns": columns,
+        "code": code,
+        "tab": tab,
+        "other": other,
+    }
+
+
+def pending() -> str:
+    """A browser's answer to an event: the step that is shown is of something else by now; it asks when it is seen."""
+    return "(value) => ({ ...value, pending: true })"

@@ -1,0 +1,107 @@
+"""Learn: eight short steps on the photo and the model at hand, in the visitor's language."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dashboard.components.base import part
+from dashboard.components.lesson import lesson, pending
+from dashboard.languages import asked as language_asked
+from dashboard.languages import say, words
+from dashboard.lessons import layers, reasons
+from dashboard.lessons.base import Asked, Lesson, seen
+from dashboard.selection import Selection
+from dashboard.shared import PLUMBING, Shared, View, look
+from dashboard.study import Study
+
+TITLE = "Learn"
+STEPS = {
+    "hook": layers.hook,
+    "logits": reasons.logits,
+    "kernels": layers.kernels,
+    "activations": layers.activations,
+    "gradients": reasons.gradients,
+    "patches": layers.patches,
+    "attention": reasons.attention,
+    "limits": reasons.limits,
+}
+INSTEAD = {"patches": "fields", "attention": "energy"}  # what a network without attention is asked
+
+
+def taught(study: Study, photo: Image.Image, selection: Selection, step: int) -> Lesson:
+    """What a step finds out on a photo; a step that does not exist is the first."""
+    step = step if 0 <= step < len(STEPS) else 0
+    asked = Asked(study, photo, selection)
+    return study.lesson(photo, (*selection[1:], step), lambda: list(STEPS.values())[step](asked))
+
+
+def draw(
+    study: Study, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
+) -> Any:
+    """A step as it is shown, in words; without a photo what to do about it."""
+    if photo is None:
+        return {"empty": say(language, "learn.empty")}
+    if selection is None:  # the page is still being opened
+        return gr.skip()
+    step = step if 0 <= step < len(STEPS) else 0
+    found = taught(study, photo, selection, step)
+
+    def told(key: str, facts: Any = None) -> str:
+        return say(language, f"learn.{key}", facts).replace(" %", "\u00a0%")
+
+    with_attention = Asked(study, photo, selection).relevance
+    topics = [name if with_attention else INSTEAD.get(name, name) for name in STEPS]
+    labels = {key: told(key) for key in ("steps", "previous", "next", "code", "busy")}
+    labels["step"] = told("step", {"step": str(step + 1), "steps": str(len(STEPS))})
+    labels["see"] = told("see", {"tab": words(language)[f"page.tab.{found.tab}"]})
+    labels["other"] = told("other", {"model": found.other})
+    return lesson(
+        step,
+        [told(f"{topic}.title") for topic in topics],
+        [told(text, found.facts) for text in found.texts],
+        [{**one.value, "caption": told(one.caption, one.facts)} for one in found.pictures],
+        labels,
+        seen(study.eye(photo, selection.model)),
+        columns=found.columns,
+        code=found.code,
+        tab=found.tab,
+        other=found.other,
+    )
+
+
+def build(shared: Shared) -> gr.HTML:
+    """One part that is drawn when it is seen, and again when what it is about has changed."""
+    shown = part("lesson", elem_id="learn")
+
+    def step(
+        photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
+    ) -> dict[str, Any]:
+        return draw(shared.study, photo, selection, int(event.index), language_asked(request))
+
+    shared.on(shown.select, step, [], [shown])
+    shared.selection.change(None, [shown], [shown], js=pending(), **PLUMBING)
+    return shown
+
+
+def lead(shared: Shared, shown: gr.HTML, tabs: gr.Tabs, why: View) -> None:
+    """From a step to the tab it comes from, with its method chosen there; or to another model."""
+    study = shared.study
+    left = [shared.selection, shared.view, shared.bars, shared.classes, shared.eye, shared.address]
+
+    def there(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
+        if photo is None or selection is None:
+            return (gr.skip(),) * (1 + len(why.outputs))
+        found = taught(study, photo, selection, int(event.index))
+        drawn = why.answer(photo, selection, found.method, None) if found.method else [gr.skip()] * len(why.outputs)
+        return gr.Tabs(selected=found.tab), *drawn
+
+    def other(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
+        looked = look(study, photo, event.value)
+        return event.value, *looked, *why.answer(photo, looked[0], None, None)
+
+    ending = {"cancels": list(why.running)}
+    shared.on(shown.submit, there, [], [tabs, *why.outputs], **ending)
+    shared.on(shown.input, other, [], [shared.model, *left, *why.outputs], **ending)
