@@ -47,7 +47,7 @@ other.addEventListener("click", () => trigger("input", { index: now.step, value:
 new IntersectionObserver((entries) => {
   seen = entries[entries.length - 1].isIntersecting;
   if (seen && owed) ask(now ? now.step : 0);
-}).observe(root);
+}, { rootMargin: "300px" }).observe(root);
 
 function dot(name, step) {
   const button = make("button", "viz-dot");

@@ -117,8 +117,8 @@ class Visit:
 def visiting(chromium, address):
     """Opens the page for one more visitor, with what follows its address."""
 
-    def opened(query: str = "", width: int = 1440, height: int = 900) -> Visit:
-        return Visit(chromium.new_page(viewport={"width": width, "height": height}), address + query)
+    def opened(query: str = "", width: int = 1440, height: int = 900, locale: str = "en-US") -> Visit:
+        return Visit(chromium.new_page(viewport={"width": width, "height": height}, locale=locale), address + query)
 
     return opened
 
@@ -138,8 +138,8 @@ def fresh(visiting):
     """Opens the page as often as asked; at the end nothing may have left the machine, and nothing complained."""
     visits = []
 
-    def opened(*how, **size) -> Visit:
-        visits.append(visiting(*how, **size))
+    def opened(*what, **how) -> Visit:
+        visits.append(visiting(*what, **how))
         return visits[-1]
 
     yield opened
