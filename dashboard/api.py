@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import inspect
 import math
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
+import vizlib
+from dashboard.components.heat import stem
 from dashboard.components.photo import PhotoInput
 from dashboard.shared import MODEL_QUEUE, plainly
 from dashboard.study import Study
 from vizlib import MethodError, agreement, render
 from vizlib.errors import ImageError, ModelError
+from vizlib.recipes import Recipe
 
 
 def models(study: Study) -> list[dict[str, Any]]:
@@ -96,6 +102,19 @@ def compare(
     }
 
 
+def report(study: Study, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None) -> str:
+    """A map as one page that opens anywhere: pictures, raw values, versions, hashes, and the code that makes it again.
+
+    The parameters are those of `explain`.
+    """
+    answer = study.explanation(needed(photo), model, target or None, method, settings(knobs))
+    folder = Path(get_upload_folder())  # where gradio serves files from, and deletes them in time
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem(answer)}.html"
+    network = study.catalog.get(model)
+    return str(vizlib.report(answer, path, model=network, recipes=[Recipe.of(answer, network)]))
+
+
 def build(study: Study) -> None:
     """The endpoints; none of their inputs is drawn on the page."""
     first = study.catalog.names[0]
@@ -115,6 +134,7 @@ def build(study: Study) -> None:
         query = gr.Textbox("class", label="query")
         channel = gr.Number(None, label="channel", precision=0)
         numbers, picture = gr.JSON(label="numbers"), gr.Image(format="png", label="picture")
+        page = gr.File(label="page")
         for answer, inputs, outputs in (
             (models, [], [numbers]),
             (predict, [photo, model, top], [numbers]),
@@ -122,6 +142,7 @@ def build(study: Study) -> None:
             (attention, [photo, model, layer, head, query], [numbers, picture]),
             (channels, [photo, model, layer, channel], [numbers, picture]),
             (compare, [photo, one, other, method, share], [numbers]),
+            (report, [photo, model, method, target, knobs], [page]),
         ):
             name = answer.__name__
             gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)

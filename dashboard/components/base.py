@@ -31,8 +31,8 @@ def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
     """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
     The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
-    use is in `say.js`, `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every subclass
-    gradio writes a .pyi file beside the source, which then goes stale.
+    use is in `say.js`, `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every
+    subclass gradio writes a .pyi file beside the source, which then goes stale.
     """
     return gr.HTML(
         value,

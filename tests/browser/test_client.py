@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +104,17 @@ def test_compare(client, photo):
     assert about["overlap"] == pytest.approx(expected.overlap, abs=1e-2)
 
 
+def test_report(client, photo):
+    page = Path(
+        client.predict(handle_file(photo), RESNET, "grad-cam", "church", {"layer": "layer3"}, api_name="/report")
+    )
+    text = page.read_text(encoding="utf-8")
+    values = np.load(io.BytesIO(base64.b64decode(re.findall(r'/x-npz;base64,([^"]+)"', text)[0])))["heat"]
+    expected = vizlib.explain(vizlib.load(RESNET), photo, "grad-cam", "church", layer="layer3").heat.numpy()
+    assert np.abs(values - expected).max() < 1e-4 * np.abs(expected).max()
+    assert page.name == "resnet18-imagenette_grad-cam_4.html"
+
+
 def test_the_last_layer_of_places_is_the_channels_default(client, model, photo):
     about, _ = client.predict(handle_file(photo), model.name, "", None, api_name="/channels")
     assert about["layer"] == model.cam_layer
@@ -146,4 +161,4 @@ def test_a_wrong_choice_is_one_sentence(client, photo, asked, sentence):
 
 def test_nothing_else_is_published(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels", "/compare"}
+    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels", "/compare", "/report"}

@@ -15,7 +15,7 @@ from dashboard import __main__ as start
 from dashboard import api, app, shared
 from dashboard.languages import shown, translations
 
-ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare"}
+ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
 
 
 @pytest.fixture(scope="module")
