@@ -223,8 +223,10 @@ def test_the_page_speaks_the_language_of_the_browser(fresh, locale, language):
     assert visit.said(".viz-heading h2") == table["page.sees"]
     assert visit.said("#model").startswith(table["page.model"])
     tabs = [text.strip() for text in visit.page.locator("[role=tab]:visible").all_inner_texts()]
-    assert tabs == [table[f"page.tab.{name}"] for name in ("why", "attention", "inside", "compare", "learn", "model")]
-    assert visit.said(".viz-copy") == table["part.copy"]
+    assert tabs == [
+        table[f"page.tab.{name}"] for name in ("why", "attention", "inside", "compare", "learn", "model", "use-in-code")
+    ]
+    assert visit.page.locator(".viz-copy").all_inner_texts() == [table["part.export"], table["part.copy"]]
     visit.page.get_by_role("tab", name=table["page.tab.why"], exact=True).click()
     visit.settle()
     controls = visit.said("#why-heat .viz-controls")
