@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 from types import ModuleType
+from typing import Any
 
 import gradio as gr
 
 from dashboard import api, shared
 from dashboard.catalog import Catalog
-from dashboard.components.base import placing
+from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
 from dashboard.languages import LANGUAGES, shown, title_of, translations, words
-from dashboard.serving import HOUR, Settings, app_kwargs, prepare
+from dashboard.serving import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
 from dashboard.study import Study
 from dashboard.tabs import attention, code, compare, inside, learn, model, why
 from dashboard.theme import css, theme
@@ -32,7 +33,7 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
     """The whole page over a study."""
     age = settings.delete_after
     tidied = (min(age, HOUR), age)  # how often, in seconds, and how old a file may be
-    with gr.Blocks(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
+    with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
         with gr.Row(elem_id="header", equal_height=False):
             gr.HTML(shown("header"), apply_default_css=False)
             link = gr.Column(scale=0, min_width=120)
@@ -54,6 +55,20 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
         api.build(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page
+
+
+class Page(gr.Blocks):
+    """Gradio's page, which says in a sentence that a file, such as the picture of an answer, cannot be written."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Answer one event."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except Exception as error:
+            cause = error.__cause__ or error  # gradio puts what goes wrong with a component into an error of its own
+            if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+                raise told(VizlibError(NO_ROOM)) from None
+            raise
 
 
 def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7860, **more) -> tuple:

@@ -94,6 +94,9 @@ class Catalog:
 
     def _load(self, name: str) -> vizlib.Model:
         load = self._extra.get(name)
+        path = next((entry.path for entry in self.entries if entry.name == name), None)
+        if path is not None and not path.is_file():
+            raise ModelError(f"the weight file of {name} is no longer there; please choose another model")
         return load() if load else vizlib.load(name, checkpoints=self._folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,8 @@ from vizlib import VizlibError
 
 LARGEST_BODY = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
 HOUR = 3600
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_ROOM = "The server cannot write files now, because its disk is full or closed to it; please try again later."
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         said = dict(scope["headers"]).get(b"content-length", b"")
-        got, status = int(said) if said.isdigit() else 0, 500
+        got, status, begun = int(said) if said.isdigit() else 0, 500, False
 
         async def counted() -> dict[str, Any]:
             nonlocal got
@@ -132,10 +135,10 @@ class Door:
             return message
 
         async def noted(message: dict[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, begun
             if got > self.largest:
                 return  # whatever the application makes of the broken body
-            status = message.get("status", status)
+            status, begun = message.get("status", status), True
             await send(message)
 
         try:
@@ -143,6 +146,11 @@ class Door:
                 await self.app(scope, counted, noted)
         except _TooLargeError:
             pass
+        except OSError as error:  # of an upload
+            if begun or error.errno not in UNWRITABLE:
+                raise
+            status = 507
+            await JSONResponse({"detail": NO_ROOM}, status)(scope, receive, send)
         if got > self.largest:
             status = 413
             words = f"a photo may have at most {MEGABYTES} MB"

@@ -257,4 +257,6 @@ def _reason(error: Exception) -> str:
         return "there is no such repository on the hub, or it is private"
     if isinstance(error, KeyError):
         return f"{error} is missing"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()  # without the path, which is nobody's business
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

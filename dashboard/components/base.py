@@ -53,7 +53,8 @@ def told(error: Exception) -> gr.Error:
     said = str(error)
     said = said if len(said) <= LONGEST else said[: LONGEST // 2] + " ... " + said[-LONGEST // 2 :]
     text = escape(said, quote=False).rstrip(".")
-    return gr.Error(("The" + text[3:] if text.startswith("the ") else text) + ".", print_exception=False)
+    text += "" if text.endswith("?") else "."
+    return gr.Error("The" + text[3:] if text.startswith("the ") else text, print_exception=False)
 
 
 @cache
