@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -29,6 +31,7 @@ from vizlib import VizlibError
 
 LARGEST_BODY = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
 HOUR = 3600
+M_ARENA_MAX = -8  # of malloc.h
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 NO_ROOM = "The server cannot write files now, because its disk is full or closed to it; please try again later."
 
@@ -94,6 +97,8 @@ class Settings:
 def prepare(settings: Settings) -> None:
     """Set what belongs to the whole process: threads, downloads, the log."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores())))
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only Linux's usual C library has it
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)  # else each thread that ever ran a model keeps what it has freed
     if settings.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
         hub.HF_HUB_OFFLINE = True  # it has read its environment by now
