@@ -1,7 +1,7 @@
 // Maps of one photo beside each other. Point at a place on one: a ring marks it on all, and each tells its value there.
 //
 // value.rows hold items with one map a step; which step is shown is chosen here, or follows an event of another part.
-const grid = make("div", "viz-linked-grid"), foot = make("div", "viz-linked-foot"), says = make("output", "viz-said");
+const grid = make("div", "viz-linked-grid"), foot = make("div", "viz-linked-foot"), says = make("output", "viz-aloud");
 let now = null, step = null, spot = null;
 
 grid.setAttribute("role", "group");
@@ -49,8 +49,8 @@ function figureOf(item) {
   const head = make("div", "viz-linked-name");
   head.append(make("strong", "", item.name), readout);
   words.append(head);
-  if (item.text) words.append(make("p", "", item.text));
   if (item.alone) words.append(bar);
+  if (item.text) words.append(make("p", "", item.text));
   figure.append(stage, words);
   const here = (event) => {
     const box = stage.getBoundingClientRect();

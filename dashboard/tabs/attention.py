@@ -66,7 +66,7 @@ def draw(
         return {}, caption(
             "No attention here",
             f"{model.name} is built of convolutions: each place sees only its neighbours, so there is no attention to "
-            "show. Choose a ViT on the left, or see what its channels respond to under Inside.",
+            "show. How far each place does see stands just below; for attention choose a ViT on the left.",
         )
     geometry = model.preprocessing.geometry(photo)
     similar = study.kernels(selection.model).position_similarity

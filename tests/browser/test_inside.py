@@ -148,6 +148,9 @@ def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(visit
     pixels = min(seen[3], model.preprocessing.input_size[1]) - max(seen[1], 0)
     wide = model.preprocessing.geometry(image)
     assert left == pytest.approx(pixels / wide.scale[1] * share, abs=2)
+    shown, frame = canvas.bounding_box(), visit.page.locator(f"{FIELDS} .viz-cursor").bounding_box()
+    assert frame["x"] + frame["width"] / 2 - shown["x"] == pytest.approx(place["x"], abs=2)
+    assert frame["y"] + frame["height"] / 2 - shown["y"] == pytest.approx(place["y"], abs=2)
 
 
 def test_the_keyboard_moves_the_cell_and_the_layer(visit):

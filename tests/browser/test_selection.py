@@ -67,6 +67,9 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
 def test_a_forged_link_shows_the_first_view_and_one_sentence(fresh, query, sentence):
     visit, plain = fresh(query), fresh()
     assert visit.said("#header .viz-said") == sentence
+    box = visit.page.locator("#header .viz-said").bounding_box()
+    assert box["width"] > 300  # for those who can see, too
+    assert box["height"] > 20
     assert plain.said("#header .viz-said") == ""
     assert visit.page.evaluate(STATE) == plain.page.evaluate(STATE)
     assert keys(visit) == keys(plain)
