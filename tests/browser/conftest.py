@@ -136,6 +136,24 @@ def photo(tmp_path_factory) -> Path:
 @pytest.fixture
 def fresh(visiting):
     """Opens the page as often as asked; at the end nothing may have left the machine, and nothing complained."""
+    yield from _watched(visiting)
+
+
+@pytest.fixture
+def visitors(chromium, address):
+    """As `fresh`, but everyone comes with a browser profile of their own."""
+    contexts = []
+
+    def opened(query: str = "") -> Visit:
+        contexts.append(chromium.new_context(viewport={"width": 1280, "height": 900}))
+        return Visit(contexts[-1].new_page(), address + query)
+
+    yield from _watched(opened)
+    for context in contexts:
+        context.close()
+
+
+def _watched(visiting):
     visits = []
 
     def opened(*what, **how) -> Visit:
