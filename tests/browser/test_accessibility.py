@@ -1,0 +1,115 @@
+"""Everyone can use the page: axe finds no serious fault of ours, every picture has words, the keyboard reaches all."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+TABS = ("Why", "Attention", "Inside", "Compare", "Model")
+GRAVE = ("serious", "critical")
+GRADIOS: dict[tuple[str, str], str] = {}  # (rule, part of a selector): why a fault in gradio's own markup stays
+UNNAMED = """() => [...document.querySelectorAll("main img, main canvas, main [class^=viz-] svg")]
+    .filter((node) => node.checkVisibility() && !node.closest("[aria-hidden=true], button"))
+    .filter((node) => !(node.matches("img") ? node.alt : node.getAttribute("aria-label"))?.trim())
+    .map((node) => node.outerHTML.slice(0, 120))"""
+HEADINGS = """() => [...document.querySelectorAll("h1, h2, h3, h4, h5, h6")]
+    .filter((node) => node.checkVisibility()).map((node) => Number(node.tagName[1]))"""
+FOCUSED = """() => [document.activeElement, document.activeElement.nextElementSibling].filter(Boolean)
+    .map((node) => getComputedStyle(node))
+    .some((style) => style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0)"""
+
+
+def faults(visit) -> list[str]:
+    """The grave faults axe finds, but for those that gradio makes and we cannot mend."""
+    found = axe.Axe().run(visit.page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{rule['id']}: {selector}"
+        for rule in found
+        if rule["impact"] in GRAVE
+        for node in rule["nodes"]
+        for selector in [" ".join(map(str, node["target"]))]
+        if not any(rule["id"] == known and part in selector for known, part in GRADIOS)
+    ]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("model", [RESNET, VIT])
+def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, theme, width):
+    visit = fresh(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
+    found = {}
+    for tab in TABS:
+        visit.tab(tab)
+        if tab == "Compare":
+            visit.until("() => document.querySelectorAll('#compare-maps canvas').length === 8", seconds=30)
+        found[tab] = faults(visit), visit.page.evaluate(UNNAMED)
+    assert found == dict.fromkeys(TABS, ([], []))
+
+
+@pytest.mark.parametrize("model", [RESNET, VIT])
+def test_headings_begin_with_the_only_h1_and_leave_out_no_level(fresh, model):
+    visit = fresh(f"?m={model}&img=ex:tower")
+    for tab in TABS:
+        visit.tab(tab)
+        levels = visit.page.evaluate(HEADINGS)
+        assert (levels[0], levels.count(1)) == (1, 1)
+        assert all(after <= before + 1 for before, after in pairwise(levels)), (tab, levels)
+
+
+def reach(visit, selector: str, limit: int = 60) -> None:
+    """Press Tab until what is wanted has the focus, and see that this is shown."""
+    for _ in range(limit):
+        visit.page.keyboard.press("Tab")
+        if visit.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            assert visit.page.evaluate(FOCUSED), f"{selector} has the focus, but nothing shows it"
+            return
+    raise AssertionError(f"{limit} times Tab did not reach {selector}")
+
+
+def test_the_keyboard_alone_chooses_class_rival_method_layer_patch_and_units(fresh):
+    visit = fresh(f"?m={VIT}&img=ex:tower")
+    press = visit.page.keyboard.press
+    visit.page.locator("#model input").focus()  # from here on with the keyboard alone
+    reach(visit, "#bars .viz-class[aria-pressed=false]")
+    visit.changes("#why-heat", lambda: press("Enter"))
+    assert visit.page.locator("#bars [aria-pressed=true]").evaluate("node => node === document.activeElement")
+    reach(visit, "#bars [data-rival]")
+    visit.changes("#why-heat", lambda: press("Space"))
+    assert " and not " in visit.said("#why-words h2")
+    reach(visit, "[role=tab]")
+    reach(visit, "#why-methods [data-key=saliency]")
+    visit.changes("#why-heat", lambda: press("Enter"))
+    assert visit.page.locator("#why-methods [data-key=saliency]").get_attribute("aria-pressed") == "true"
+
+    def open_tab(number: int) -> None:
+        visit.page.locator("#classes input").focus()
+        reach(visit, f"[role=tab]:nth-of-type({number})")
+        press("Enter")
+        visit.settle()
+
+    open_tab(2)
+    reach(visit, "#attention-patches .viz-grid")
+    visit.changes("#attention-patches", lambda: press("ArrowRight"))
+    press("Enter")
+    visit.until(
+        "() => document.querySelector('#attention-patches .viz-chip[data-token]:last-child').textContent.endsWith('×')"
+    )
+    open_tab(3)
+    reach(visit, "#inside-tree summary")
+    assert visit.page.evaluate("() => document.activeElement.parentElement.open") in (True, False)
+    before = visit.page.evaluate("() => document.activeElement.parentElement.open")
+    press("Enter")
+    visit.settle()
+    assert visit.page.evaluate("() => document.activeElement.parentElement.open") != before
+    open_tab(4)
+    visit.until("() => document.querySelectorAll('#compare-maps canvas').length === 8", seconds=30)
+    reach(visit, "#compare-maps .viz-linked-grid")
+    press("ArrowRight")
+    assert visit.page.locator("#compare-maps .viz-ring:visible").count() == 8
+    reach(visit, "#compare-maps .viz-units button:nth-child(2)")
+    press("Enter")
+    assert visit.page.locator("#compare-maps .viz-units button").nth(1).get_attribute("aria-pressed") == "true"
