@@ -9,7 +9,7 @@ import pytest
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-TABS = ("Why", "Attention", "Inside", "Compare", "Model")
+TABS = ("Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code")
 GRAVE = ("serious", "critical")
 GRADIOS: dict[tuple[str, str], str] = {}  # (rule, part of a selector): why a fault in gradio's own markup stays
 UNNAMED = """() => [...document.querySelectorAll("main img, main canvas, main [class^=viz-] svg")]
