@@ -82,12 +82,11 @@ function go(moved) {
   asked = requestAnimationFrame(redraw);
 }
 
-// The same place of the photo in another layer.
+// The same place of the photo in another layer; what it really goes by is only asked for by a click.
 function change(to) {
   const from = now.layers[now.layer].values, { rows, columns } = now.layers[to].values;
   const row = Math.floor(((now.row + 0.5) * rows) / from.rows), column = Math.floor(((now.column + 0.5) * columns) / from.columns);
   go({ layer: to, row, column });
-  pin();
 }
 
 function pin() {

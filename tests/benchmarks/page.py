@@ -57,7 +57,8 @@ def main() -> None:
         browser.close()
     app.close(verbose=False)
     note = (
-        "A layer of a convolutional network asks for the effective receptive field there, which takes a backward pass."
+        "Complete: bars, map, words and the strip of thumbnails; the other tabs' data come after. Before each click on "
+        "a class the page was left alone for 1.2 s, so that those of the class before are there."
     )
     show(("model", "what", "time (min–max)", "× explain_all", "goal", "met"), rows, given, note)
 

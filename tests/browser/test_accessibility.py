@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+OFTEN = ((RESNET, "light", 1440), (VIT, "dark", 390))  # the other ways to look at the page are left to the sweeps
 TABS = ("Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code")
 GRAVE = ("serious", "critical")
 GRADIOS: dict[tuple[str, str], str] = {}  # (rule, part of a selector): why a fault in gradio's own markup stays
@@ -36,9 +37,13 @@ def faults(visit) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("model", [RESNET, VIT])
+@pytest.mark.parametrize(
+    ("model", "theme", "width"),
+    [
+        pytest.param(*how, marks=() if how in OFTEN else pytest.mark.slow)
+        for how in product((RESNET, VIT), ("light", "dark"), (1440, 390))
+    ],
+)
 def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, theme, width):
     visit = fresh(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
     found = {}

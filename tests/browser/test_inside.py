@@ -159,10 +159,14 @@ def test_the_keyboard_moves_the_cell_and_the_layer(visit):
     stage.press("ArrowRight")
     visit.page.wait_for_timeout(100)
     assert says.inner_text().startswith("Row 6, column 11 of layer2")
-    visit.changes(FIELDS, lambda: stage.press("["))
-    visit.settle()
+    asked = len(visit.requests)
+    stage.press("[")
+    visit.page.wait_for_timeout(100)
     assert "of layer1 can see 43 × 43" in says.inner_text()
-    assert "really goes by" in says.inner_text()
+    assert "Click to see what it really goes by" in says.inner_text()
+    assert len(visit.requests) == asked
+    visit.changes(FIELDS, lambda: stage.press("Enter"))
+    assert "It really goes by about" in says.inner_text()
 
 
 def test_a_transformers_heads_are_sorted_and_switched_off(visit, image):
