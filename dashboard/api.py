@@ -14,7 +14,6 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 import vizlib
-from dashboard.components.heat import stem
 from dashboard.components.photo import PhotoInput
 from dashboard.shared import MODEL_QUEUE, plainly
 from dashboard.study import Study
@@ -110,7 +109,7 @@ def report(study: Study, photo: Image.Image, model: str, method: str, target: st
     answer = study.explanation(needed(photo), model, target or None, method, settings(knobs))
     folder = Path(get_upload_folder())  # where gradio serves files from, and deletes them in time
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem(answer)}.html"
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.stem}.html"
     network = study.catalog.get(model)
     return str(vizlib.report(answer, path, model=network, recipes=[Recipe.of(answer, network)]))
 

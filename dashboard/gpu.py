@@ -33,6 +33,7 @@ Units = Mapping[str, Sequence[int]]  # layer -> numbers of its channels, or of i
 SECONDS = 10  # of a GPU for one pass, with the way there; a visitor has but a few minutes a day
 PER_PASS = 0.02  # more for each of many passes
 LONGEST = 110
+NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is only looked at
 
 
 def predictions(model: vizlib.Model, photo: Image.Image) -> list[vizlib.Prediction]:
@@ -75,21 +76,21 @@ def attention(model: vizlib.Model, photo: Image.Image) -> dict[str, Tensor]:
     """The attention among all tokens by layer: (heads, token, token) each; empty for a network without any."""
     if model.tokens is None:
         return {}
-    count, run = model.tokens.count, model.run(photo, attention=True)
+    count, run = model.tokens.count, model.run(photo, attention=True, **NO_GRADIENTS)
     found = {layer: weights[0].detach().float().cpu() for layer, weights in run.attention.items()}
     return {layer: weights for layer, weights in found.items() if weights.shape[-2:] == (count, count)}
 
 
 def activations(model: vizlib.Model, photo: Image.Image, layer: str) -> tuple[Tensor, bool]:
     """A layer's output as maps (channels, h, w), and whether they lie on the photo."""
-    output = model.run(photo, layers=[layer]).activations[layer].detach().float().cpu()
+    output = model.run(photo, layers=[layer], **NO_GRADIENTS).activations[layer].detach().float().cpu()
     maps = model.picture(output)
     return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
 
 
 def stages(model: vizlib.Model, photo: Image.Image, layers: Sequence[str]) -> dict[str, Tensor]:
     """The output of several layers as maps (channels, h, w), from one pass; those without places are left out."""
-    run = model.run(photo, layers=layers)
+    run = model.run(photo, layers=layers, **NO_GRADIENTS)
     pictures = {layer: model.picture(run.activations[layer].detach().float().cpu()) for layer in layers}
     return {layer: maps for layer, maps in pictures.items() if maps is not None}
 

@@ -191,7 +191,7 @@ def _words(answer: Attribution, heading: str = "") -> str:
     """What the map means and does not mean, what is worth knowing, and its raw values to take away."""
     row = METHODS[answer.method]
     notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
-    file = f"{answer.model}_{answer.method}_{answer.target}.npz".replace("/", "-")
+    file = f"{answer.stem}.npz"
     gives = f"{escape(answer.model)} gives {escape(_short(answer.label))}"
     return f"""<div class="words">{heading}
 <p class="verdict">{gives} <strong>{_share(answer.probability)}</strong></p>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,12 @@ class Attribution:
     notes: tuple[str, ...] = ()  # what is wrong or worth knowing, in plain words
     patches: bool = False  # whether each value belongs to one patch, and is drawn with its edges
     by_layer: Mapping[str, Attribution] = field(default_factory=dict)  # from `explain_all`: the same at other layers
+
+    @property
+    def stem(self) -> str:
+        """What a file with it is called, before its ending."""
+        against = f"_vs_{self.knobs['against']}" if "against" in self.knobs else ""
+        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}_{self.target}{against}", flags=re.ASCII)
 
     def on_photo(self) -> Float[np.ndarray, "H W"]:
         """The raw heat at every pixel of the upright photo; NaN where the model did not look."""

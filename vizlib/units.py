@@ -61,7 +61,7 @@ def contributions(
     """
     wanted = tuple(model.stages if layers is None else layers)
     if run is None:
-        run = model.run(photo, layers=wanted, attention=heads)
+        run = model.run(photo, layers=wanted, attention=heads, rules=False)
     if lacking := [layer for layer in wanted if layer not in run.activations]:
         raise ModelError(f"the given run does not hold {', '.join(lacking)}; make it with layers=")
     index = model.target(target, run.logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -60,12 +59,6 @@ def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str
         signed=answer.signed,
         smooth=not answer.patches,
         alt=alt,
-        file=f"{stem(answer)}.png",
+        file=f"{answer.stem}.png",
         ends=ends if answer.signed else ("", ""),
     )
-
-
-def stem(answer: Attribution) -> str:
-    """What a file with this attribution is called, before its ending."""
-    against = f"_vs_{answer.knobs['against']}" if "against" in answer.knobs else ""
-    return re.sub(r"[^\w.+-]", "-", f"{answer.model}_{answer.method}_{answer.target}{against}", flags=re.ASCII)

@@ -15,7 +15,6 @@ from dashboard.components.address import space
 from dashboard.components.base import part
 from dashboard.components.code import Block, code
 from dashboard.components.files import files, made
-from dashboard.components.heat import stem
 from dashboard.components.knobs import turned
 from dashboard.selection import Selection
 from dashboard.shared import EXAMPLES, PLUMBING, Shared, addressed
@@ -106,7 +105,7 @@ def export(
     if answer is None:
         raise VizlibError(f"{method} has not run yet: start it under Why, then its map can be saved")
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"{stem(answer)}.{form}"  # its address cannot be guessed
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.stem}.{form}"  # its address cannot be guessed
     if form == "html":
         return vizlib.report(answer, path, model=model, recipes=[recipe(study, photo, selection, method, menus)])
     if form == "npz":

@@ -301,7 +301,11 @@ def test_a_photo_that_holds_its_answer_says_so_in_words(study, cheetah, name, mo
 
 def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(study, cheetah, chosen, monkeypatch):
     counted = []
-    step = lambda asked: counted.append(asked.selection) or learn.layers.hook(asked)  # noqa: E731
+
+    def step(asked):
+        counted.append(asked.selection)
+        return learn.layers.hook(asked)
+
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
     study, chosen = Study(study.catalog), chosen._replace(target=9, against=7)
     for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):

@@ -282,3 +282,11 @@ def test_what_was_done_to_the_photo_reaches_the_result():
 )
 def test_shares_are_written_as_a_person_would(share, text):
     assert notes.percent(share) == text
+
+
+def test_the_files_of_a_map_and_of_its_contrast_have_names_of_their_own(photo):
+    model = wrapped(1.0, 2.0)
+    plain = vizlib.explain(model, photo, "saliency", target=1)
+    versus = vizlib.explain(model, photo, "saliency", target=1, against=0)
+    named = [replace(one, model="hf-hub:a/b c").stem for one in (plain, versus)]
+    assert named == ["hf-hub-a-b-c_saliency_1", "hf-hub-a-b-c_saliency_1_vs_0"]
