@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio.media
@@ -49,7 +50,8 @@ def ask(address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
             # Gradio hands out pictures as pictures only to a client that wants to hear of progress, as most do.
             return offered, [await session.call_tool(name, about, progress_callback=heard) for name, about in calls]
 
-    return asyncio.run(talk())
+    with ThreadPoolExecutor(1) as own:  # the browser tests' playwright keeps an event loop in this thread
+        return own.submit(lambda: asyncio.run(talk())).result()
 
 
 def test_the_tools_are_the_endpoints(address):
