@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/version.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py", "vizlib/files.py"),
-    ("vizlib/following.py", "vizlib/options.py"),
+    ("vizlib/following.py",),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py", "vizlib/agreement.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),
@@ -38,7 +38,8 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/recipes.py",),
     ("vizlib/report.py",),
     ("vizlib/__init__.py",),
-    ("vizlib/cli_units.py",),
+    ("vizlib/cli/options.py",),
+    ("vizlib/cli/units.py", "vizlib/cli/explaining.py", "vizlib/cli/listing.py"),
     # gradio may be imported only below this line
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
     ("dashboard/languages.py",),
@@ -56,7 +57,8 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/lessons/reasons.py",),
     ("dashboard/api.py", "dashboard/tabs/*.py"),
     ("dashboard/app.py",),
-    ("dashboard/space.py", "vizlib/cli.py"),  # what stages and starts it
+    ("dashboard/space.py", "vizlib/cli/serving.py"),  # what stages and starts it
+    ("vizlib/cli/__init__.py",),
     ("dashboard/__main__.py",),
 )
 

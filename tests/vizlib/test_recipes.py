@@ -18,7 +18,8 @@ import torch
 from typer.testing import CliRunner
 
 import vizlib
-from vizlib.cli import _knobs, app
+from vizlib.cli import app
+from vizlib.cli.explaining import _knobs
 from vizlib.questions import RUNNER_UP
 from vizlib.recipes import Recipe, class_name
 from vizlib.report import READ

@@ -17,4 +17,6 @@ Checkpoints = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="A folder with weight files of yours; each can then be named."),
 ]
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="One or more image files.")]
+Knobs = Annotated[list[str] | None, typer.Option("--knob", "-k", metavar="NAME=VALUE", help="A knob of the method.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
