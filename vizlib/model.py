@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vizlib.capture import Recording, watch
-from vizlib.errors import ModelError, TargetError, VizlibError, did_you_mean
+from vizlib.errors import ModelError, VizlibError
 from vizlib.familiarity import Familiarity
 from vizlib.families import Family, Size, Tokens, as_picture, channel_axis
 from vizlib.images import open_image
 from vizlib.layers import Layer, survey, table
 from vizlib.preprocessing import Preprocessing
 from vizlib.results import Prediction, Run
+from vizlib.targets import class_of
 from vizlib.twins import evaluation_twin
 
 
@@ -203,20 +202,7 @@ class Model:
 
         Raises: TargetError, naming what was meant perhaps.
         """
-        if target is None:
-            return int(logits[0].argmax())
-        if isinstance(target, str):
-            found = _by_label(target, self.labels)
-            if found is not None:
-                return found
-            target = int(target)
-        try:
-            index = operator.index(target)
-        except TypeError:
-            raise TargetError(f"a class is a number, a label or None, not {target!r}") from None
-        if not 0 <= index < len(self.labels):
-            raise TargetError(f"there is no class {index}; this model's classes are 0 to {len(self.labels) - 1}")
-        return index
+        return int(logits[0].argmax()) if target is None else class_of(target, self.labels)
 
     def like(self) -> Tensor:
         """A tensor whose device and type the network's input must have."""
@@ -266,21 +252,3 @@ def _is_picture(shape: Sequence[int], size: tuple[int, int]) -> bool:
     if len(shape) != 3 or min(shape[1:]) < 2:
         return False
     return 0.5 < (shape[1] * size[1]) / (shape[2] * size[0]) < 2
-
-
-def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
-    """The one class with this label, or with one of its comma-separated names; `None` for a plain number."""
-    text = wanted.strip().lower()
-    whole = [i for i, label in enumerate(labels) if label.lower() == text]
-    names = {name.strip() for name in text.split(",")}  # another network's label may hold more names than this one's
-    named = [i for i, label in enumerate(labels) if names & {name.strip() for name in label.lower().split(",")}]
-    found = whole or named
-    if len(found) == 1:
-        return found[0]
-    if found:  # two of ImageNet's classes are called "crane"
-        several = ", ".join(f"{i} ({labels[i]})" for i in found)
-        raise TargetError(f"{wanted!r} names {len(found)} classes: {several}; give the number")
-    if re.fullmatch(r"[+-]?\d+", text):
-        return None
-    known = [name.strip() for label in labels for name in label.lower().split(",")]
-    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(text, known)}")
