@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import api, shared
+from dashboard import api, left
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
 from dashboard.languages import LANGUAGES, shown, title_of, translations, words
 from dashboard.serving import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
+from dashboard.shared import PLUMBING
 from dashboard.study import Study
 from dashboard.tabs import attention, code, compare, inside, learn, model, why
 from dashboard.theme import css, theme
@@ -39,19 +40,19 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
-                common = shared.build(study)
+                common = left.build(study)
             with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
                     with gr.Tab(title_of(_id(tab), tab.TITLE), id=_id(tab)) as opened:
                         views[tab] = tab.build(common)
-                    opened.select(None, None, None, js=placing("v", _id(tab)), **shared.PLUMBING)
+                    opened.select(None, None, None, js=placing("v", _id(tab)), **PLUMBING)
         with link:
             common.address.render()
-        taking = {"js": placing("v", _id(code)), **shared.PLUMBING}
+        taking = {"js": placing("v", _id(code)), **PLUMBING}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
         learn.lead(common, views[learn], tabs, views[why])
-        shared.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
+        left.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page

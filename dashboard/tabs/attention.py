@@ -12,7 +12,8 @@ from PIL import Image
 from dashboard.components.base import box_of, part
 from dashboard.components.linked import Scale, item, linked
 from dashboard.components.patches import patches
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.study import Study
 from dashboard.tabs import receptive
 from dashboard.words import NO_PHOTO, alternative, caption

@@ -16,8 +16,9 @@ from dashboard.components.base import part
 from dashboard.components.code import Block, code
 from dashboard.components.files import files, made
 from dashboard.components.knobs import turned
+from dashboard.examples import EXAMPLES, addressed
 from dashboard.selection import Selection
-from dashboard.shared import EXAMPLES, PLUMBING, Shared, addressed
+from dashboard.shared import PLUMBING, Shared
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, caption, question
 from vizlib import VizlibError

@@ -13,7 +13,8 @@ import vizlib
 from dashboard.components.bars import percent, short
 from dashboard.components.base import box_of, part
 from dashboard.components.linked import Scale, item, linked
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.starts import compared
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, alternative, caption

@@ -17,7 +17,8 @@ from dashboard.components.heat import heat
 from dashboard.components.silence import silence
 from dashboard.components.thumbs import thumb, thumbs
 from dashboard.components.tree import choosable, tree
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.study import Study, Unit
 from dashboard.tabs import kernels
 from dashboard.words import NO_PHOTO, caption

@@ -11,7 +11,8 @@ from dashboard.components.base import part
 from dashboard.components.heat import heat
 from dashboard.components.kernels import MOST, kernels
 from dashboard.components.patches import patches
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.study import Study
 from dashboard.words import caption
 

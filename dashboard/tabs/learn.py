@@ -13,8 +13,9 @@ from dashboard.languages import asked as language_asked
 from dashboard.languages import say, words
 from dashboard.lessons import layers, reasons
 from dashboard.lessons.base import Asked, Lesson, seen
+from dashboard.looking import look
 from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, Shared, View, look
+from dashboard.shared import PLUMBING, Shared, View
 from dashboard.study import Study
 
 TITLE = "Learn"

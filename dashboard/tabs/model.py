@@ -10,7 +10,8 @@ from PIL import Image
 from dashboard.components.base import part
 from dashboard.components.card import about
 from dashboard.components.curves import curve, curves
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.starts import compared
 from dashboard.study import Study
 from dashboard.words import NO_PHOTO, caption

@@ -10,7 +10,8 @@ from PIL import Image
 from dashboard.components.base import part
 from dashboard.components.fields import Cell, fields
 from dashboard.components.thumbs import reduced
-from dashboard.shared import Selection, Shared
+from dashboard.selection import Selection
+from dashboard.shared import Shared
 from dashboard.study import Study
 from dashboard.words import caption
 

@@ -12,7 +12,7 @@ import pytest
 
 import vizlib
 from dashboard import __main__ as start
-from dashboard import api, app, shared
+from dashboard import api, app, examples
 from dashboard.languages import shown, translations
 
 ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
@@ -114,7 +114,7 @@ def test_the_tabs_stand_in_their_order_with_the_code_last(page):
 
 
 def test_the_tower_is_the_first_example():
-    assert next(iter(shared.EXAMPLES)) == "The Eiffel tower"
+    assert next(iter(examples.EXAMPLES)) == "The Eiffel tower"
 
 
 def test_a_port_that_is_taken_is_one_sentence():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vizlib
-from dashboard.shared import look
+from dashboard.looking import look
 from dashboard.starts import compared
 from dashboard.tabs import compare
 from vizlib.methods.base import MANY_PASSES

@@ -11,7 +11,7 @@ import pytest
 import vizlib
 from dashboard.components.card import about, faithful, familiar, group, plain, training
 from dashboard.components.curves import curve, curves, ticks
-from dashboard.shared import look
+from dashboard.looking import look
 from dashboard.tabs import model as tab
 from vizlib.checkpoints import Sidecar
 from vizlib.entries import Entry

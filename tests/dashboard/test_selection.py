@@ -13,9 +13,11 @@ from dashboard.cache import key_of
 from dashboard.catalog import Catalog
 from dashboard.components.address import HINT, OWN, address
 from dashboard.components.knobs import asked, chosen, turned
+from dashboard.examples import addressed
+from dashboard.looking import keys, look, rival
 from dashboard.selection import KEYS, LONGEST, Link, Selection, class_of, name_of, parse, query
-from dashboard.shared import addressed, keys, look, rival, visit
 from dashboard.study import Study
+from dashboard.visiting import visit
 from vizlib.errors import ModelError
 from vizlib.methods.registry import METHODS
 

@@ -10,7 +10,7 @@ import torch
 
 import vizlib
 from dashboard.catalog import Catalog
-from dashboard.shared import look
+from dashboard.looking import look
 from dashboard.study import Study
 from vizlib.familiarity import Familiarity
 from vizlib.families import as_picture

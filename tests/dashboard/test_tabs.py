@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vizlib
-from dashboard.shared import look
+from dashboard.looking import look
 from dashboard.tabs import attention, inside, kernels, receptive, why
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS

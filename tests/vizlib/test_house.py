@@ -52,9 +52,11 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ),
     ("dashboard/gpu.py",),
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
-    ("dashboard/selection.py",),
-    ("dashboard/shared.py", "dashboard/words.py", "dashboard/serving.py"),
-    ("dashboard/starts.py", "dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
+    ("dashboard/selection.py", "dashboard/examples.py"),
+    ("dashboard/shared.py", "dashboard/looking.py", "dashboard/words.py", "dashboard/serving.py"),
+    ("dashboard/visiting.py",),
+    ("dashboard/left.py", "dashboard/starts.py"),
+    ("dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/lessons/__init__.py", "dashboard/lessons/base.py"),
     ("dashboard/lessons/layers.py",),
     ("dashboard/lessons/reasons.py",),

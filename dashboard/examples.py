@@ -1,0 +1,24 @@
+"""The example photos, and what an address calls them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from gradio.media import get_image
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+from vizlib import open_image
+
+EXAMPLES = {  # photos that come with gradio and matplotlib
+    "The Eiffel tower": get_image("tower.jpg"),  # first, as a tower is nearest to what the bundled models know
+    "A running cheetah": get_image("cheetah.jpg"),
+    "Grace Hopper": str(get_sample_data("grace_hopper.jpg", asfileobj=False)),
+}
+
+
+@cache
+def addressed() -> dict[str, Image.Image]:
+    """The example photos by their names in an address."""
+    return {f"ex:{Path(path).stem}": open_image(path) for path in EXAMPLES.values()}
