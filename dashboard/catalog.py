@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import vizlib
 from vizlib.entries import Entry, models
@@ -42,7 +43,8 @@ class Catalog:
         self.resident, self.any_model = resident, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
         self._asked: dict[str, float] = {}  # name to when it was last asked for
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the tables, held for a moment only
+        self._loading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by name, while any waits
 
     @property
     def names(self) -> list[str]:
@@ -57,14 +59,13 @@ class Catalog:
         if name not in self.names and not (self.any_model and name):
             raise ModelError(f"there is no model {name!r} here; {did_you_mean(str(name), self.names)}")
         assert name is not None
-        with self._lock:  # two visitors who ask for the same model wait for one load
-            if name not in self._loaded:
-                self._loaded[name] = self._load(name)
-                while len(self._loaded) > self.resident:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(name)
-            self._asked[name] = time.monotonic()
-            return self._loaded[name]
+        model = self._resident(name)
+        if model is not None:
+            return model
+        with self._lock:
+            loading = self._loading.setdefault(name, threading.Lock())
+        with loading:  # who asks for the same model waits for one load, who asks for another does not
+            return self._resident(name) or self._kept(name, self._load(name))
 
     def held(self, name: str) -> vizlib.Model:
         """A model that `get` gave before, without waiting: in a fork of this process nobody would open the lock."""
@@ -91,6 +92,23 @@ class Catalog:
     def choices(self) -> list[tuple[str, str]]:
         """The rows of the model menu: what a person reads, and the name."""
         return [(_described(entry), entry.name) for entry in self.entries]
+
+    def _resident(self, name: str) -> vizlib.Model | None:
+        with self._lock:
+            model = self._loaded.get(name)
+            return model and self._touched(name, model)
+
+    def _kept(self, name: str, model: vizlib.Model) -> vizlib.Model:
+        with self._lock:
+            while len(self._loaded) >= self.resident:
+                self._loaded.popitem(last=False)
+            return self._touched(name, model)
+
+    def _touched(self, name: str, model: vizlib.Model) -> vizlib.Model:
+        self._loaded[name] = model
+        self._loaded.move_to_end(name)
+        self._asked[name] = time.monotonic()
+        return model
 
     def _load(self, name: str) -> vizlib.Model:
         load = self._extra.get(name)

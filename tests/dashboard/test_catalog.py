@@ -45,6 +45,7 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
     def slowly():
         time.sleep(0.05)
         loaded.append("a")
+        return "a"
 
     catalog = Catalog([], extra={"a": slowly})
     threads = [threading.Thread(target=catalog.get, args=("a",)) for _ in range(8)]
@@ -53,6 +54,77 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
     for thread in threads:
         thread.join()
     assert loaded == ["a"]
+
+
+def test_a_slow_load_holds_up_nobody_who_wants_another_model():
+    begun, go_on = threading.Event(), threading.Event()
+    loaded: list[str] = []
+
+    def slowly():
+        begun.set()
+        assert go_on.wait(60)
+        return counting(loaded, "slow")()
+
+    catalog = Catalog([], extra={"slow": slowly, "other": counting(loaded, "other")})
+    got: list[object] = []
+    same = [threading.Thread(target=lambda: got.append(catalog.get("slow")), daemon=True) for _ in range(3)]
+    other = threading.Thread(target=lambda: got.append(catalog.get("other")), daemon=True)
+    for thread in same:
+        thread.start()
+    assert begun.wait(60)
+    other.start()
+    other.join(60)
+    assert got == ["other"]  # while the slow one is still under way
+    catalog.free_idle(-1)
+    assert list(catalog._loaded) == []  # nor does what tidies up wait
+    go_on.set()
+    for thread in same:
+        thread.join(60)
+    assert (got, loaded) == (["other", *["slow"] * 3], ["other", "slow"])
+
+
+def test_a_load_that_fails_is_tried_again_by_who_waited_for_it():
+    tried: list[int] = []
+
+    def fails_once():
+        tried.append(1)
+        if len(tried) == 1:
+            time.sleep(0.05)
+            raise vizlib.ModelError("the line was cut")
+        return "a"
+
+    catalog = Catalog([], extra={"a": fails_once})
+    got: list[object] = []
+
+    def ask():
+        try:
+            got.append(catalog.get("a"))
+        except vizlib.ModelError as error:
+            got.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, got)) == ["a", "a", "the line was cut"]
+    assert not catalog._loading  # no lock outlives those who wait
+
+
+def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
+    together = threading.Barrier(4)
+
+    def load():
+        together.wait(60)
+        return "model"
+
+    catalog = Catalog([], extra=dict.fromkeys("abcd", load), resident=2)
+    threads = [threading.Thread(target=catalog.get, args=(name,), daemon=True) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(catalog._loaded) == 2
 
 
 def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
