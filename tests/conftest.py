@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported anywhere
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never waits for a hub
@@ -76,3 +80,28 @@ def tower():
     import vizlib
 
     return vizlib.open_image(gradio.media.get_image("tower.jpg"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[Any]:
+    """A hub on this machine, in place of the real one, that has the smallest of timm's ResNets; see `load/hub.py`."""
+    import torch.hub
+    from huggingface_hub import constants
+
+    script = Path(__file__).parent / "load" / "hub.py"
+    spec = importlib.util.spec_from_file_location("load_hub", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.small_hub(tmp_path, "test_resnet.r160_in1k", 1_200_000) as line:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", line.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", line.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 18)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+        yield line

@@ -17,7 +17,7 @@ from torch import nn
 
 from vizlib.architectures import TORCHVISION, Guess, build, recognise, with_own_head
 from vizlib.checkpoints import ENDINGS, Sidecar, classes_in, fill, read_weights
-from vizlib.downloads import expect, in_hub_cache, in_torch_cache, torchvision_weights
+from vizlib.downloads import Progress, expect, from_hub, from_torch, in_hub_cache, in_torch_cache, torchvision_weights
 from vizlib.entries import files, models  # `models` for `vizlib.models` too, the function and not this file
 from vizlib.errors import ModelError, did_you_mean
 from vizlib.familiarity import Familiarity
@@ -36,6 +36,7 @@ def load(
     labels: Sequence[str] | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> Model:
     """Load a pretrained model by name, or a checkpoint of yours from a file.
 
@@ -43,7 +44,7 @@ def load(
     `torchvision/` and a torchvision name, `hf-hub:` and a repository, a path that ends in .safetensors, .pth or .pt, or
     the name of a file in the folder `checkpoints`. A file says what it is by its sidecar or by `architecture`; else
     timm's ResNets and vision transformers are found by the names and shapes of their weights. `labels` replace the
-    class names.
+    class names. `progress(here, total)` is told how many bytes of a download have come, and of how many.
 
     >>> load("resnet18-imagenette").labels[0]
     'tench'
@@ -62,7 +63,7 @@ def load(
     elif architecture is not None:
         raise ModelError(f"architecture= goes with a weight file ({', '.join(ENDINGS)}), and {name!r} is none")
     else:
-        model = _download(name, labels, list(own))
+        model = _download(name, labels, list(own), progress)
     try:
         model.module.to(device)
     except (RuntimeError, AssertionError) as error:  # torch says some of this by assertion
@@ -197,32 +198,35 @@ def _usual_preprocessing(module: nn.Module, architecture: str) -> Preprocessing:
 # ---------------------------------------------------------------------------------- from the network
 
 
-def _download(name: str, labels: Sequence[str] | None, own: Sequence[str]) -> Model:
+def _download(name: str, labels: Sequence[str] | None, own: Sequence[str], progress: Progress | None) -> Model:
     if name.startswith(TORCHVISION):
-        return _from_torchvision(name, labels)
+        return _from_torchvision(name, labels, progress)
     if name.startswith(HUB):
         repository, _, revision = name.removeprefix(HUB).partition("@")
         expect(name, hub.ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
     else:
-        _expect_timm(name, own)
+        _expect_timm(name, own, progress)
     with _plain_errors(name):
         module = timm.create_model(name, pretrained=True).eval()
     return _describe(module, name, None, labels)
 
 
-def _from_torchvision(name: str, labels: Sequence[str] | None) -> Model:
+def _from_torchvision(name: str, labels: Sequence[str] | None, progress: Progress | None) -> Model:
     weights = torchvision_weights(name)
-    expect(name, weights.url, in_torch_cache(weights.url))
+    here = in_torch_cache(weights.url)
+    expect(name, weights.url, here)
     turned = name.removeprefix(TORCHVISION) in REWEIGHTED
     arguments = {"transform_input": True, "init_weights": False} if turned else {}
     module = build(name, len(weights.meta["categories"]), arguments)
     with _plain_errors(name):
+        if progress and not here:
+            from_torch(weights.url, progress)
         module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     labels = weights.meta["categories"] if labels is None else labels
     return _describe(module, name, torchvision_preprocessing(weights.transforms()), labels)
 
 
-def _expect_timm(name: str, own: Sequence[str]) -> None:
+def _expect_timm(name: str, own: Sequence[str], progress: Progress | None) -> None:
     """Raises: ModelError where timm knows no such weights, or they are neither here nor to be had."""
     plain = name.split(".")[0]
     if not timm.is_model(plain):
@@ -237,7 +241,11 @@ def _expect_timm(name: str, own: Sequence[str]) -> None:
     config = timm.get_pretrained_cfg(name)
     if config and config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        expect(name, hub.ENDPOINT, in_hub_cache(config.hf_hub_id, files))
+        here = in_hub_cache(config.hf_hub_id, files)
+        expect(name, hub.ENDPOINT, here)
+        if progress and not here:
+            with _plain_errors(name):
+                from_hub(config.hf_hub_id, files, progress)
     elif config and isinstance(config.url, str):
         expect(name, config.url, in_torch_cache(config.url))
 

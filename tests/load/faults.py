@@ -21,8 +21,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 from common import PATIENCE, RESNET, VIT, Answer, Question, Server, photo, plain, right, show
+from hub import small_hub
 from PIL import Image
-from stage import HUB_MODEL, SkipError, small_disk, small_hub
+from stage import CUT, HUB_MODEL, SkipError, small_disk
 
 import vizlib
 from vizlib import checkpoints
@@ -122,8 +123,8 @@ def _full(folder: Path) -> list[Row]:
     place = folder / "disk"
     with (
         small_disk(place) as (fill, free),
-        small_hub(folder) as (hub, _),
-        Server(place, **_models(place, hub)) as server,
+        small_hub(folder, HUB_MODEL, CUT) as hub,
+        Server(place, **_models(place, hub.address)) as server,
     ):
         server.ask(SIMPLE)
         fill(server)
@@ -140,7 +141,10 @@ def _closed(folder: Path) -> list[Row]:
             raise SkipError("root may write everywhere, and there is no setpriv to take that away")
         before = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
     place = folder / "closed"
-    with small_hub(folder) as (hub, _), Server(place, before=before, **_models(place, hub)) as server:
+    with (
+        small_hub(folder, HUB_MODEL, CUT) as hub,
+        Server(place, before=before, **_models(place, hub.address)) as server,
+    ):
         server.ask(SIMPLE)
         (place / "models").mkdir(exist_ok=True)
         inside = [path for path in place.rglob("*") if path.is_dir()]
@@ -180,10 +184,10 @@ def _gone(folder: Path) -> list[Row]:
 def _cut(folder: Path) -> list[Row]:
     """A model's download is cut."""
     place, asked = folder / "server", Question(3, HUB_MODEL)
-    with small_hub(folder) as (hub, cut), Server(place, **_models(place, hub)) as server:
-        cut.set()
+    with small_hub(folder, HUB_MODEL, CUT) as hub, Server(place, **_models(place, hub.address)) as server:
+        hub.cut.set()
         row = _told("a model's download is cut half-way", server.ask(asked), server)
-        cut.clear()
+        hub.cut.clear()
         answer = server.ask(asked)
     model = vizlib.load(folder / "model.safetensors", architecture=HUB_MODEL.split(".")[0])
     logits = {one.index: one.logit for one in model.predict(vizlib.open_image(photo(3)), top=10)}
