@@ -161,8 +161,9 @@ def settings(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in (knobs or {}).items()}
 
 
-def token(query: str) -> str | tuple[int, ...] | None:
+def token(query: str | None) -> str | tuple[int, ...] | None:
     """A token's name, or a patch given as "row,column"; nothing for those the classifier reads."""
+    query = query or ""
     parts = query.split(",")
     if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
         return tuple(int(part) for part in parts)
