@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 import gradio.media
 import pytest
@@ -34,9 +35,10 @@ def hostile() -> str:
 def test_hostile_names_and_labels_are_shown_as_text(hostile, chromium, tmp_path):
     page = chromium.new_page()
     try:
-        page.goto(hostile)
+        page.goto(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
         page.locator("#bars button").first.wait_for(timeout=120_000)
         assert ATTACK[:4] in page.locator("#bars").inner_text()
+        assert ATTACK[:4] in page.locator("#header").inner_text()  # what the address asks for and nobody knows
         for tab in page.get_by_role("tab").all():
             tab.click()
             page.wait_for_timeout(1_500)

@@ -105,6 +105,8 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
     assert page.analytics_enabled is False
     assert (told["run_history"], told["enable_monitoring"], told["share"], told["pwa"]) == (False,) * 4
     assert told["max_file_size"] == "20mb"
+    assert told["state_session_capacity"] == 200
+    assert not {"allowed_paths", "show_error", "strict_cors"} & set(told)  # gradio's own defaults are the safe ones
 
 
 def test_the_tabs_stand_in_their_order_with_the_code_last(page):

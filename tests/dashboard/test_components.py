@@ -171,6 +171,26 @@ def test_a_picture_inside_an_address_is_opened_and_a_broken_one_refused(box):
         box.preprocess(SimpleNamespace(path=None, url="data:image/jpeg;base64,%%%"))
 
 
+@pytest.mark.parametrize("way", ["file", "address"])
+def test_a_photo_of_more_than_20_megabytes_is_refused_however_it_came(box, tmp_path, way):
+    file = io.BytesIO()
+    Image.new("RGB", (60, 30)).save(file, "BMP")
+    data = file.getvalue().ljust(21_000_000, b"\0")  # a BMP is read no further than its pixels
+    given = upload(tmp_path, data)
+    if way == "address":
+        given = SimpleNamespace(path=None, url="data:image/bmp;base64," + base64.b64encode(data).decode())
+    with pytest.raises(gr.Error, match="The photo has 21 MB, expected at most 20 MB"):
+        box.preprocess(given)
+    assert box.preprocess(upload(tmp_path, data[:20_000_000])).size == (60, 30)
+
+
+def test_pillow_itself_refuses_a_bomb_wherever_gradio_may_open_one():
+    file = io.BytesIO()
+    Image.new("1", (9_500, 9_500)).save(file, "PNG")  # 90 megapixels: Pillow as it comes would only warn
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(file)
+
+
 def test_nothing_stays_nothing(box):
     assert box.preprocess(None) is None
 

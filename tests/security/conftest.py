@@ -14,11 +14,22 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import torch
 
 import vizlib
 
 RESNET = "resnet18-imagenette"
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Malice:
+    """What a pickle may hold: a call, made while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 class Server(NamedTuple):
@@ -27,6 +38,8 @@ class Server(NamedTuple):
     address: str
     process: subprocess.Popen
     log: Path
+    evil: Path  # a checkpoint it offers, whose pickle would write the file `written`
+    written: Path
 
     def call(self, name: str, *data: Any) -> tuple[str, Any]:
         """What a named endpoint answers: ("complete", values) or ("error", sentence)."""
@@ -64,8 +77,11 @@ def server(tmp_path_factory) -> Iterator[Server]:
         port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("server")
     (folder / "secret.txt").write_text("nobody may read this")
+    evil, written = folder / "checkpoints" / "evil.pth", folder / "written"
+    evil.parent.mkdir()
+    torch.save({"weight": torch.ones(2), "evil": Malice(written)}, evil)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log"]
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log", "--checkpoints", str(evil.parent)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
@@ -77,6 +93,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
                 if process.poll() is not None or time.monotonic() > until:
                     pytest.fail((folder / "log").read_text())
                 time.sleep(0.3)
-        yield Server(address, process, folder / "log")
+        yield Server(address, process, folder / "log", evil, written)
         process.terminate()
         process.wait(60)
