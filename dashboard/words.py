@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from dashboard.components.bars import percent, short
-from vizlib import Attribution
+from vizlib import Attribution, wording
 from vizlib.methods.registry import METHODS
+from vizlib.wording import percent, short
 
 
 def verdict(answer: Attribution) -> str:
@@ -27,9 +27,7 @@ def lead(answer: Attribution, rival: str = "") -> str:
 
 def question(method: str, label: str, rival: str = "") -> str:
     """What a method answers about a class, set against the class `rival` if there is one."""
-    if not METHODS[method].of_class:
-        return "Where does it look?"
-    return f"Why {short(label)} and not {short(rival)}?" if rival else f"Why {short(label)}?"
+    return wording.question(label, rival, of_class=METHODS[method].of_class)
 
 
 def alternative(answer: Attribution) -> str:

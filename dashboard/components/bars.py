@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vizlib import Prediction
+from vizlib.wording import percent, short
 
 FEW = 20  # a model that knows no more classes than this had better say which they are
 
@@ -47,18 +48,3 @@ def bars(
             for one in rows
         ],
     }
-
-
-def short(label: str) -> str:
-    """The first of a label's comma-separated names: "tench" of "tench, Tinca tinca"."""
-    return label.split(",")[0].strip()
-
-
-def percent(share: float) -> str:
-    """A share as a person reads it.
-
-    >>> percent(0.5), percent(0.0123), percent(0.00001)
-    ('50 %', '1.2 %', '< 0.1 %')
-    """
-    share *= 100
-    return "< 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dashboard.components.bars import short
 from dashboard.components.base import drawn_on, exact, palettes
 from vizlib import Attribution, render
 from vizlib.geometry import Geometry
+from vizlib.wording import short
 
 
 def heat(

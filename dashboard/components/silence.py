@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.components.bars import percent, short
 from vizlib import Prediction
+from vizlib.wording import percent, short
 
 TOP = 5
 

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.bars import percent, short
 from dashboard.lessons.base import Asked, Lesson, alike, attributed, correlation, heat, number, still
 from dashboard.lessons.layers import residual, transformer
 from vizlib import Attribution, render
@@ -17,6 +16,7 @@ from vizlib.methods.gradient import over_channels
 from vizlib.metrics import deletion
 from vizlib.nudging import nudged, unprepared
 from vizlib.questions import RUNNER_UP
+from vizlib.wording import percent, short
 
 SURE = 0.999  # a probability at which hardly any gradient is left
 FIFTH = 5  # one in so many pixels is taken away

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.bars import percent, short
 from dashboard.components.base import box_of, part
 from dashboard.components.linked import Scale, item, linked
 from dashboard.selection import Selection
@@ -22,6 +21,7 @@ from vizlib import Attribution, render
 from vizlib.agreement import seen_by_both
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
+from vizlib.wording import percent, short
 
 TITLE = "Compare"
 FIRST = "grad-cam"

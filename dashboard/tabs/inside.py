@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.bars import short
 from dashboard.components.base import part
 from dashboard.components.heat import heat
 from dashboard.components.silence import silence
@@ -23,6 +22,7 @@ from dashboard.study import Study, Unit
 from dashboard.tabs import kernels
 from dashboard.words import NO_PHOTO, caption
 from vizlib import render
+from vizlib.wording import short
 
 TITLE = "Inside"
 FOR, AGAINST = 36, 12  # units on a sheet: those that speak most for the class, and most against it

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vizlib
-from dashboard.components.bars import percent
 from dashboard.languages import words
 from dashboard.lessons.base import correlation, number
 from dashboard.tabs import learn
 from vizlib import render
 from vizlib.metrics import deletion
+from vizlib.wording import percent
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HERE = "#learn .viz-lesson"

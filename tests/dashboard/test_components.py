@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.components.bars import bars, percent, short
+from dashboard.components.bars import bars
 from dashboard.components.base import drawn_on, exact, rough, told
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.linked import Scale, item, linked
@@ -92,11 +92,6 @@ def test_a_doubt_stands_with_the_bars_and_is_empty_where_there_is_none():
     found = [Prediction(0, "church", 0.9, 1.0)]
     assert bars(found, 0, doubt="This photo is unlike those.")["doubt"] == "This photo is unlike those."
     assert bars(found, 0)["doubt"] == ""
-
-
-def test_shares_and_labels_read_well():
-    assert [percent(share) for share in (1.0, 0.1234, 0.0123, 0.0001)] == ["100 %", "12 %", "1.2 %", "< 0.1 %"]
-    assert short("tench, Tinca tinca") == "tench"
 
 
 def test_a_small_map_averages_what_falls_together():

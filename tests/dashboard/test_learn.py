@@ -16,13 +16,13 @@ from PIL import Image
 
 import vizlib
 from dashboard.cache import key_of
-from dashboard.components.bars import percent
 from dashboard.languages import LANGUAGES, words
 from dashboard.lessons.base import alike, correlation, number
 from dashboard.selection import Selection
 from dashboard.study import Study
 from dashboard.tabs import learn
 from vizlib import render
+from vizlib.wording import percent
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 

@@ -19,7 +19,7 @@ from vizlib.methods.registry import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
-    ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/version.py", "vizlib/methods/__init__.py"),
+    ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/version.py", "vizlib/wording.py", "vizlib/methods/__init__.py"),
     ("vizlib/capture/recording.py", "vizlib/capture/outputs.py", "vizlib/capture/flops.py"),
     ("vizlib/capture/interception.py", "vizlib/capture/altering.py"),
     ("vizlib/capture/watching.py",),
@@ -39,6 +39,8 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/gathering.py",),
     ("vizlib/explaining.py",),
     ("vizlib/recipes.py",),
+    ("vizlib/report_html.py",),
+    ("vizlib/report_parts.py",),
     ("vizlib/report.py",),
     ("vizlib/__init__.py",),
     ("vizlib/cli/options.py",),

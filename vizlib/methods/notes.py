@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vizlib.methods.base import Evidence, Method, Settings
+from vizlib.wording import percent
 
 MOSTLY_SEEN = 0.8  # below this share of the photo a person should be told what is missing
 UNSURE = 0.5  # a top class below this probability is a guess
@@ -39,11 +40,11 @@ def notes_on(
         logits = evidence.run.logits[0].detach()
         rank = int((logits > logits[target]).sum()) + 1  # the logits': far classes share the probability 0
         notes.append(
-            f"The model's answer is {evidence.model.labels[top]} ({percent(chances[top])}); "
-            f"{label} is only number {rank} ({percent(chances[target])})."
+            f"The model's answer is {evidence.model.labels[top]} ({percent(float(chances[top]))}); "
+            f"{label} is only number {rank} ({percent(float(chances[target]))})."
         )
     elif target == top and chances[top] < UNSURE:
-        notes.append(f"The model is unsure: it gives its best guess {percent(chances[top])}.")
+        notes.append(f"The model is unsure: it gives its best guess {percent(float(chances[top]))}.")
     if against is not None:
         if not method.of_class:
             notes.append(f"{method.name} knows no class, so there is nothing to set against another.")
@@ -55,9 +56,3 @@ def notes_on(
     if seen < MOSTLY_SEEN:
         notes.append(f"The model saw {percent(seen)} of the photo; the rest was cropped away and is dimmed.")
     return tuple(notes)
-
-
-def percent(share) -> str:
-    """A share as a person reads it."""
-    share = 100 * float(share)
-    return "under 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"

@@ -1,0 +1,72 @@
+"""The pieces of a report as HTML: pictures and files inlined, rows of facts, code; all they are given is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from vizlib import render
+from vizlib.results import Attribution
+from vizlib.wording import percent, short
+
+LOSSLESS = 1_500_000  # pixels: a larger photo is kept as JPEG, or the page would be too heavy to send
+
+
+def inlined(picture: Image.Image, alt: str, *, lossless: bool | None = None) -> str:
+    """A picture that needs no file beside the page; without loss where it is small, or as told."""
+    lossless = picture.width * picture.height <= LOSSLESS if lossless is None else lossless
+    file = io.BytesIO()
+    if lossless:
+        picture.save(file, "PNG", compress_level=9)
+    else:
+        picture.save(file, "JPEG", quality=92, subsampling=0)
+    data = base64.b64encode(file.getvalue()).decode()
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img src="data:image/{"png" if lossless else "jpeg"};base64,{data}" alt="{escape(alt)}" {size}>'
+
+
+def npz(answer: Attribution) -> str:
+    """The raw values and all that is said of them, as the address of a file to save."""
+    file = io.BytesIO()
+    np.savez_compressed(file, heat=answer.heat.numpy(), about=json.dumps(answer.to_dict()))
+    return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def scale(answer: Attribution, limits: render.Limits, rival: str) -> str:
+    """The colour bar, with the raw values at its ends and what they stand for."""
+    low, high = (number(end) for end in limits)
+    less, more = (short(rival) or "against", short(answer.label) if rival else "for") if answer.signed else ("", "")
+    middle = "<span>0</span>" if answer.signed else ""
+    ends = f"<span>{low}<small>{escape(less)}</small></span>{middle}<span>{high}<small>{escape(more)}</small></span>"
+    return (
+        f'<figcaption class="scale">{inlined(render.scale_bar(signed=answer.signed), "")}<div>{ends}</div></figcaption>'
+    )
+
+
+def rows(facts: Mapping[str, str]) -> str:
+    """What is known, by name; what is empty has no row."""
+    lines = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(said)}</dd></div>" for name, said in facts.items() if said
+    )
+    return f"<dl>{lines}</dl>"
+
+
+def code(text: str) -> str:
+    """Lines to copy."""
+    return f"<pre><code>{escape(text.rstrip())}</code></pre>"
+
+
+def number(value) -> str:
+    """A raw value with three digits."""
+    return f"{float(value):.3g}".replace("-", "−")
+
+
+def share(probability: float) -> str:
+    """A share of which no line begins with its %."""
+    return percent(probability).replace(" ", "\u00a0")
