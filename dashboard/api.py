@@ -147,8 +147,10 @@ def build(study: Study) -> None:
             gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)
 
 
-def needed(photo: Image.Image | None) -> Image.Image:
-    """The photo, or a sentence that asks for one."""
+def needed(photo: Image.Image | gr.Error | None) -> Image.Image:
+    """The photo, or a sentence that asks for one or says what is wrong with it."""
+    if isinstance(photo, gr.Error):
+        raise photo
     if photo is None:
         raise ImageError("a photo is missing; give one with gradio_client's handle_file(path)")
     return photo

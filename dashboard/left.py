@@ -114,14 +114,15 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         now = rival(selection, event.index)
         return again(photo, look(study, photo, now.model, now.target, now.against), method, menus)
 
-    waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
-    ending = {"cancels": list(view.running)}
+    # A model may have to be loaded first.
+    waiting: dict[str, Any] = {"show_progress": "full", "show_progress_on": [shared.bars]}
+    ending: dict[str, Any] = {"cancels": list(view.running)}
     page.load(
         plainly(arrive), None, [*outputs, shared.photo, shared.model, tabs], **{**MODEL_QUEUE, **PLUMBING, **waiting}
     )
     # What cannot be opened as a photo is taken out of the box again, once the sentence about it is shown.
     asking = [shared.model, *view.inputs]
-    shared.on(shared.photo.change, changed, asking, outputs, **waiting, **ending).failure(
+    shared.on(shared.photo.change, changed, asking, outputs, tells=True, **waiting, **ending).failure(
         lambda: None, None, shared.photo, **PLUMBING
     )
     other = shared.on(shared.model.input, fresh, asking, outputs, **waiting, **ending)

@@ -58,20 +58,43 @@ class Shared:
         """Draw a tab's pictures again whenever photo, model or class change."""
         self.on(self.selection.change, answer, inputs, outputs)
 
-    def on(self, event: Callable, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **how: Any) -> Any:
-        """Run `answer(photo, selection, *inputs)` on an event that asks a model something."""
+    def on(
+        self,
+        event: Callable,
+        answer: Callable,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        *,
+        tells: bool = False,
+        **how: Any,
+    ) -> Any:
+        """Run `answer(photo, selection, *inputs)` on an event that asks a model something.
+
+        What lies in the box and cannot be opened is no photo to it; the one event that `tells` says so.
+        """
         asked = [self.photo, self.selection, *inputs]
-        return event(plainly(answer), asked, list(outputs), **{**MODEL_QUEUE, **PLUMBING, **how})
+        return event(plainly(answer, tells=tells), asked, list(outputs), **{**MODEL_QUEUE, **PLUMBING, **how})
 
 
-def plainly(answer: Callable) -> Callable:
-    """The same function, whose VizlibError becomes the one sentence gradio shows to a person."""
+def plainly(answer: Callable, *, tells: bool = True) -> Callable:
+    """The same function, whose VizlibError becomes the one sentence gradio shows to a person.
+
+    So does an error in place of its photo; unless it `tells`, it is then given no photo instead.
+    """
+
+    def opened(args: Sequence[Any]) -> Sequence[Any]:
+        if not args or not isinstance(args[0], gr.Error):
+            return args
+        if tells:
+            raise args[0]
+        return None, *args[1:]
+
     if inspect.isgeneratorfunction(answer):
 
         @wraps(answer)
         def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
-                yield from answer(*args, **kwargs)
+                yield from answer(*opened(args), **kwargs)
             except VizlibError as error:
                 raise told(error) from None
 
@@ -80,7 +103,7 @@ def plainly(answer: Callable) -> Callable:
     @wraps(answer)
     def plain(*args: Any, **kwargs: Any) -> Any:
         try:
-            return answer(*args, **kwargs)
+            return answer(*opened(args), **kwargs)
         except VizlibError as error:
             raise told(error) from None
 

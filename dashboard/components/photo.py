@@ -21,7 +21,10 @@ Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's,
 
 
 class PhotoInput(gr.Image):
-    """A `gr.Image` that opens what it is given with `vizlib.open_image`, and refuses it in one plain sentence.
+    """A `gr.Image` that opens what it is given with `vizlib.open_image`, and says in one plain sentence what is wrong.
+
+    Every event under way is sent what lies in the box. So what is no photo is not refused here but handed on as its
+    error, for one of them to raise.
 
     It takes gradio's own arguments: gradio reads a component's settings off its constructor's signature.
     """
@@ -32,15 +35,15 @@ class PhotoInput(gr.Image):
     def _opened(self) -> ByteCache:
         return ByteCache(192_000_000)  # every event sends the photo's address again; it need not be decoded again
 
-    def preprocess(self, payload: Any) -> Image.Image | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The upright RGB photo; the same object for the same file."""
+    def preprocess(self, payload: Any) -> Image.Image | gr.Error | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The upright RGB photo, the same object for the same file; or what is wrong with it."""
         if payload is None:
             return None
         try:
             data = _bytes_of(payload)
             return self._opened.get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
         except ImageError as error:
-            raise told(error) from None
+            return told(error)
 
 
 def _bytes_of(payload: Any) -> bytes:

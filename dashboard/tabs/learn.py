@@ -103,6 +103,6 @@ def lead(shared: Shared, shown: gr.HTML, tabs: gr.Tabs, why: View) -> None:
         looked = look(study, photo, event.value)
         return event.value, *looked, *why.answer(photo, looked[0], None, None)
 
-    ending = {"cancels": list(why.running)}
+    ending: dict[str, Any] = {"cancels": list(why.running)}
     shared.on(shown.submit, there, [], [tabs, *why.outputs], **ending)
     shared.on(shown.input, other, [], [shared.model, *left, *why.outputs], **ending)

@@ -1,0 +1,26 @@
+"""A wrong photo is told of once, however many events are under way while it lies in the box."""
+
+from __future__ import annotations
+
+SENTENCE = "The picture is text, not an image, expected a photo as JPEG, PNG, WebP, GIF, BMP or TIFF."
+TOLD = "[data-testid=toast-body] .toast-text, .toast-body .toast-text"
+
+
+def test_a_wrong_photo_that_comes_while_the_last_one_is_taken_away_is_told_of_once(visiting, tmp_path):
+    visit = visiting("?img=ex:tower")
+    path = tmp_path / "notes.jpg"
+    path.write_text("this is text")
+    held = []
+    visit.page.route("**/queue/join*", lambda route: held.append(route) if not held else route.fallback())
+    visit.page.locator("#photo button[aria-label='Remove Image']").click()
+    visit.page.wait_for_timeout(500)
+    assert len(held) == 1  # the photo is taken away, and the server has yet to hear of it
+    visit.upload(path)
+    visit.page.wait_for_timeout(1500)
+    held[0].continue_()
+    visit.page.get_by_text(SENTENCE).first.wait_for(timeout=30_000)
+    visit.settle()
+    visit.page.wait_for_timeout(2000)
+    assert visit.page.get_by_text(SENTENCE).count() == 1
+    assert visit.page.get_by_text("(2)").count() == 0
+    visit.page.close()
