@@ -13,7 +13,7 @@ from dashboard import api, left
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
-from dashboard.languages import LANGUAGES, shown, title_of, translations, words
+from dashboard.languages import LANGUAGES, asked, shown, speaking, title_of, translations, words
 from dashboard.serving import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
 from dashboard.shared import PLUMBING
 from dashboard.study import Study
@@ -59,12 +59,16 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
 
 
 class Page(gr.Blocks):
-    """Gradio's page, which says in a sentence that a file, such as the picture of an answer, cannot be written."""
+    """Gradio's page, which answers in the visitor's language.
+
+    It says in a sentence that a file, such as the picture of an answer, cannot be written.
+    """
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Answer one event."""
         try:
-            return await super().process_api(*args, **kwargs)
+            with speaking(asked(kwargs.get("request"))):
+                return await super().process_api(*args, **kwargs)
         except Exception as error:
             cause = error.__cause__ or error  # gradio puts what goes wrong with a component into an error of its own
             if isinstance(cause, OSError) and cause.errno in UNWRITABLE:

@@ -1,13 +1,16 @@
 """What the page says in a visitor's language: a table of words for each, and English for everybody else.
 
-Labels, headings, buttons and the lessons are translated. What the library says of a picture, the names of methods and
-layers, and the labels of classes stay as they are in Python.
+All that the page says is translated, and of what the library says all that `library_<language>.json` has words for. The
+names of methods, layers and classes stay as they are in Python, and so does how a model's file says it was trained.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -17,8 +20,9 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 LANGUAGES = ("en", "ko")  # the first is for all others
-LONGEST = 1000  # characters of a header that are read
+LONGEST = 1000  # characters of a header, or of a sentence, that are read
 HERE = Path(__file__).parent
+_SPOKEN: ContextVar[str] = ContextVar("spoken", default=LANGUAGES[0])
 
 
 @cache
@@ -30,6 +34,38 @@ def words(language: str) -> Mapping[str, str]:
 def say(language: str, key: str, facts: Mapping[str, str] | None = None) -> str:
     """A sentence in a language, with its facts."""
     return words(language)[key].format_map(facts or {})
+
+
+def tell(key: str, **facts: object) -> str:
+    """A sentence in the language of whoever is being answered, with its facts."""
+    return say(_SPOKEN.get(), key, {name: str(fact) for name, fact in facts.items()})
+
+
+@cache
+def library(language: str) -> Mapping[str, str]:
+    """What the library says and the page repeats: English sentence -> the same in a language, {names} for facts."""
+    path = HERE / f"library_{language}.json"
+    return MappingProxyType(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+
+
+def from_library(sentence: str) -> str:
+    """A sentence of the library in the language of whoever is being answered; one without a translation as it is."""
+    if len(sentence) > LONGEST:
+        return sentence
+    for pattern, other in _patterns(_SPOKEN.get()):
+        if found := pattern.fullmatch(sentence):
+            return other.format_map(found.groupdict())
+    return sentence
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """While this lasts, in this thread and those it starts, `tell` and `from_library` speak this language."""
+    before = _SPOKEN.set(language)
+    try:
+        yield
+    finally:
+        _SPOKEN.reset(before)
 
 
 def language_of(header: str | None) -> str:
@@ -72,10 +108,19 @@ def translations() -> gr.I18n:
     return gr.I18n(**tables)
 
 
-def in_browser() -> dict[str, dict[str, str]]:
-    """What the scripts of the parts say: by language, the English text -> the same in it."""
+def in_browser(script: str | None = None) -> dict[str, dict[str, str]]:
+    """What the scripts of the parts say, or one of them: by language, the English text -> the same in it."""
     english = {key: text for key, text in words(LANGUAGES[0]).items() if key.startswith("part.")}
-    return {other: {text: words(other)[key] for key, text in english.items()} for other in LANGUAGES[1:]}
+    spoken = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
+    return {other: {text: words(other)[key] for key, text in spoken.items()} for other in LANGUAGES[1:]}
+
+
+@cache
+def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """The library's sentences to be recognised, those with the most words of their own first."""
+    table = library(language)
+    wordiest = sorted(table, key=lambda english: -len(re.sub(r"\{\w+\}", "", english)))
+    return [(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(one))), table[one]) for one in wordiest]
 
 
 def _weight(parameter: str) -> float:

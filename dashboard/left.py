@@ -34,10 +34,10 @@ def build(study: Study) -> Shared:
         buttons=["fullscreen"],
         height=264,
         elem_id="photo",
-        alt_text="Your photo",
+        alt_text=str(shown_as("own")),
         placeholder=str(shown_as("drop")),
     )
-    offered = part("examples", examples(EXAMPLES), elem_id="examples")
+    offered = part("examples", examples(EXAMPLES), says=EXAMPLES, elem_id="examples")
     first = study.catalog.names[0]
     model = gr.Dropdown(
         study.catalog.choices(),

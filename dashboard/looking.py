@@ -9,12 +9,14 @@ from PIL import Image
 
 from dashboard.cache import key_of
 from dashboard.components.address import address
-from dashboard.components.bars import bars, percent, short
+from dashboard.components.bars import bars
 from dashboard.components.card import shown
 from dashboard.components.figure import figure
 from dashboard.examples import addressed
+from dashboard.languages import tell
 from dashboard.selection import Selection, name_of
 from dashboard.study import Study
+from vizlib.wording import percent, short
 
 
 def look(
@@ -62,15 +64,20 @@ def eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
     """The exact crop the model was shown, how much of the photo it is, and what was done to it on the way."""
     picture, network = study.eye(photo, model), study.catalog.get(model)
     seen = network.preprocessing.geometry(photo).seen_fraction
-    caption = f"What the model really sees: {picture.width} × {picture.height} pixels, {percent(seen)} of the photo"
-    grid = network.tokens.grid if network.tokens else ()
-    patches = ""
-    if grid:
-        caption += f", in {grid[0]} × {grid[1]} patches"
-        patches = f"{grid[0]} × {grid[1]}, each of {picture.height // grid[0]} × {picture.width // grid[1]} pixels"
-    rows = {**shown(network), **({"Patches": patches} if grid else {})}
-    alt = "The photo as resized and cropped for the model"
-    return figure(picture, f"{caption}.", alt=alt, fit="small", grid=grid, rows=rows)
+    facts = {"size": by(picture.width, picture.height), "share": percent(seen)}
+    grid, rows = network.tokens.grid if network.tokens else (), shown(network)
+    if not grid:
+        caption = tell("left.crop", **facts)
+    else:
+        caption = tell("left.crop-patches", **facts, grid=by(*grid))
+        each = by(picture.height // grid[0], picture.width // grid[1])
+        rows = {**rows, tell("left.patches"): tell("left.each", grid=by(*grid), size=each)}
+    return figure(picture, caption, alt=tell("left.alt"), fit="small", grid=grid, rows=rows)
+
+
+def by(*sizes: int) -> str:
+    """Sizes as a person writes them: 14 × 14."""
+    return " × ".join(map(str, sizes))
 
 
 def rival(selection: Selection, chosen: int) -> Selection:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from dashboard.components.bars import short
+from dashboard.languages import tell
+from vizlib.wording import short
 
 LONGEST = 100  # characters of one value; nothing on offer has a longer name
 SHOWN = 40  # of an unknown value are repeated to whoever followed the link
@@ -93,7 +94,7 @@ def query(link: Link) -> str:
 def named(key: str, value: str) -> str:
     """What an address asks for in one of its keys, as a sentence can name it."""
     seen = "".join(letter if letter.isprintable() else " " for letter in value[: SHOWN + 1])
-    return f"{KEYS[key][1]} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
+    return f"{tell(f'link.{KEYS[key][1]}')} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
 
 
 def name_of(index: int, labels: Sequence[str]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.components.card import card, group, plain
+from dashboard.components.card import card, plain, told_by
 from dashboard.components.curves import curve, curves
+from dashboard.languages import from_library, tell
 from dashboard.words import caption
 from vizlib.histories import comparison, histories, training_history
-
-COMPARED = "Solid: on validation photos. Dotted: on the training photos, as they were altered."
 
 
 def compared() -> tuple[dict[str, Any], str, dict[str, Any]]:
@@ -19,17 +18,19 @@ def compared() -> tuple[dict[str, Any], str, dict[str, Any]]:
     except ValueError:  # a broken file costs this section, not the page
         return {}, "", {}
     starts = {name: row for name, row in told.get("starts", {}).items() if name in histories()}
-    names = {name: plain(row.get("label")) or name for name, row in starts.items()}
+    names = {name: from_library(plain(row.get("label"))) or name for name, row in starts.items()}
     lines = []
     for colour, (name, label) in enumerate(names.items()):
         history = training_history(name)
         epochs = history["epoch"]
         train, val = history["train_top1"], history["val_top1"]
-        lines.append(curve(f"{label}, training", epochs, train, colour=colour % 3, dashed=True, faint=True))
+        lines.append(
+            curve(tell("curves.training", name=label), epochs, train, colour=colour % 3, dashed=True, faint=True)
+        )
         lines.append(curve(label, epochs, val, colour=colour % 3))
-    title = plain(told.get("title")) or "Three starts"
-    rows = {row: plain(told.get(row.lower())) for row in ("Data", "Schedule", "Licence")}
+    title = from_library(plain(told.get("title"))) or tell("model.starts")
+    rows = {tell(f"model.{row}"): plain(told.get(row)) for row in ("data", "schedule", "licence")}
     commands = {names[name].capitalize(): plain(row.get("command")) for name, row in starts.items()}
-    groups = [group("What they share", rows), group("Do it again", commands, list(commands))]
-    value = curves(lines, label=title, caption=COMPARED)
+    groups = [told_by(tell("model.shared"), rows), told_by(tell("model.repeat"), commands, *commands)]
+    value = curves(lines, label=title, caption=tell("curves.legend"))
     return (value, caption(title, plain(told.get("text"))), card("", "", {}, groups)) if value else ({}, "", {})

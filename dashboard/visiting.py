@@ -9,6 +9,7 @@ from PIL import Image
 
 from dashboard.components.knobs import asked, chosen
 from dashboard.examples import addressed
+from dashboard.languages import tell
 from dashboard.looking import look
 from dashboard.selection import KEYS, Link, class_of, named, parse
 from dashboard.study import Study
@@ -55,7 +56,7 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
     menus = asked(model, link.method, link.settings()) if link.method else None
     if link.knobs and set(chosen(menus).items()) != set(link.settings().items()):
         refused("k", link.knobs)
-    said = [f"This link asks for what is not known here: {', '.join(unknown)}."] if unknown else []
+    said = [tell("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in KEYS):
-        said.append("The photo of this link was not sent with it, so here is an example.")
+        said.append(tell("link.unsent"))
     return Visit(link, photo, look(study, photo, name, *classes, said=" ".join(said)), menus)

@@ -1,10 +1,11 @@
-"""What the page says: plain sentences, made safe for HTML."""
+"""What the page says: plain sentences in the visitor's language, made safe for HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
+from dashboard.languages import from_library, tell
 from vizlib import Attribution, wording
 from vizlib.methods.registry import METHODS
 from vizlib.wording import percent, short
@@ -17,7 +18,7 @@ def verdict(answer: Attribution) -> str:
 
 def gives(model: str, probability: float) -> str:
     """How sure a model is, in a few words."""
-    return f"{model} gives it {percent(probability)}"
+    return tell("tell.gives", model=model, share=percent(probability))
 
 
 def lead(answer: Attribution, rival: str = "") -> str:
@@ -27,7 +28,7 @@ def lead(answer: Attribution, rival: str = "") -> str:
 
 def question(method: str, label: str, rival: str = "") -> str:
     """What a method answers about a class, set against the class `rival` if there is one."""
-    return wording.question(label, rival, of_class=METHODS[method].of_class)
+    return from_library(wording.question(label, rival, of_class=METHODS[method].of_class))
 
 
 def alternative(answer: Attribution) -> str:
@@ -36,8 +37,8 @@ def alternative(answer: Attribution) -> str:
     row, column = divmod(int(answer.heat.argmax()), columns)
     vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    where = f"{vertical} {horizontal}" if vertical != "middle" or horizontal != "centre" else "centre"
-    return f"{answer.method} for {short(answer.label)} on the photo; the strongest place is at the {where}."
+    facts = {"method": answer.method, "class": short(answer.label), "place": tell(f"tell.{vertical}-{horizontal}")}
+    return tell("tell.strongest", **facts)
 
 
 def duration(seconds: float) -> str:
@@ -47,24 +48,34 @@ def duration(seconds: float) -> str:
     ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
     """
     if seconds < 1.5:
-        return "a second"
+        return tell("tell.a-second")
     if seconds < 55:
-        return f"{round(seconds) if seconds < 10 else 5 * round(seconds / 5)} seconds"
+        return tell("tell.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
     if seconds < 80:
-        return "a minute"
-    return "1½ minutes" if seconds < 105 else f"{round(seconds / 60)} minutes"
+        return tell("tell.a-minute")
+    return tell("tell.minute-and-half") if seconds < 105 else tell("tell.minutes", count=round(seconds / 60))
 
 
-NO_PHOTO = "Drop a photo on the left, or choose an example."
+def no_photo() -> str:
+    """What to do where there is nothing to look at."""
+    return tell("tell.no-photo")
 
 
 def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), above: str = "") -> str:
-    """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML."""
+    """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML.
+
+    What of it the library says is put into the visitor's language here.
+    """
     parts = [f'<p class="viz-above">{escape(above)}</p>'] if above else []
-    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(sentence)}</p>']
+    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(from_library(sentence))}</p>']
     if caveat:
-        parts.append(f'<p class="viz-caveat">{escape(caveat)}</p>')
+        parts.append(f'<p class="viz-caveat">{escape(from_library(caveat))}</p>')
     if notes:
-        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-        parts.append(f'<ul class="viz-notes" aria-label="Notes on this picture">{items}</ul>')
+        items = "".join(f"<li>{escape(from_library(note))}</li>" for note in notes)
+        parts.append(f'<ul class="viz-notes" aria-label="{escape(tell("tell.notes"))}">{items}</ul>')
     return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
+
+
+def nothing_yet() -> str:
+    """The words of a tab that waits for a photo."""
+    return caption(tell("tell.no-photo-yet"), no_photo())

@@ -2,7 +2,7 @@
 const button = make("button", "viz-copy", say("Copy link")), done = make("span", "viz-copied"), said = make("p", "viz-said");
 const away = make("button", "viz-copy", say("Export"));
 button.type = away.type = "button";
-away.title = "Save what you see as a report, a figure or numbers, or take the code that makes it.";
+away.title = say("Save what you see as a report, a figure or numbers, or take the code that makes it.");
 done.setAttribute("role", "status");
 said.setAttribute("role", "status");
 root.append(away, button, done);

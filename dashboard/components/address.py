@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from dashboard.languages import tell
+
 SPACES = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
-HINT = "Copy the address of what you see: whoever opens it sees the same."
-OWN = "Copy the address of what you see. Your own photo has no address: whoever opens it sees an example instead."
 
 
 def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
@@ -22,7 +22,7 @@ def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
     return {
         "keys": dict(keys),
         "base": SPACES + space() if space() else "",
-        "hint": HINT if keys.get("img") else OWN,
+        "hint": tell("address.hint" if keys.get("img") else "address.own"),
         "said": said,
     }
 

@@ -15,8 +15,9 @@ function rival(item, value) {
   box.type = "checkbox";
   box.checked = item.index === value.against;
   box.dataset.rival = item.index;
-  box.setAttribute("aria-label", `Why ${target?.name} and not ${item.name}?`);
-  label.title = `Why ${target?.name} and not ${item.name}? (shift-click does the same)`;
+  const facts = { class: target?.name, other: item.name };
+  box.setAttribute("aria-label", say("Why {class} and not {other}?", facts));
+  label.title = say("Why {class} and not {other}? (shift-click does the same)", facts);
   box.addEventListener("change", () => tell(item, true));
   label.append(box, make("span", "", "vs"));
   return label;

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dashboard.languages import from_library, tell
 from vizlib import Prediction
 from vizlib.wording import percent, short
 
@@ -31,12 +32,12 @@ def bars(
     rows = list(predictions[:top])
     rows += [one for one in predictions[top:] if one.index in (target, against)]
     names = sorted((short(one.label) for one in predictions), key=str.lower)
-    note = f"It knows only these {len(names)} and always picks one: {', '.join(names)}." if len(names) <= FEW else ""
+    note = tell("bars.note", count=len(names), names=", ".join(names)) if len(names) <= FEW else ""
     return {
         "target": target,
         "against": against,
         "note": note,
-        "doubt": doubt or "",
+        "doubt": from_library(doubt or ""),
         "rows": [
             {
                 "index": one.index,

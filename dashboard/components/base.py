@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -14,11 +15,15 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dashboard.languages import in_browser
+from dashboard.languages import from_library, in_browser
 from vizlib import render
 from vizlib.geometry import Geometry
 
 HERE = Path(__file__).parent
+SHARED: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in common
+    "fields": ("grid",),
+    "patches": ("grid", "multiples"),
+}
 LONGEST = 800  # letters of a sentence; what is quoted in it may have been sent by a program
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
 PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart by the colour-blind too
@@ -27,20 +32,26 @@ PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart 
 }
 
 
-def part(name: str, value: Any = None, **more: Any) -> gr.HTML:
+def part(name: str, value: Any = None, says: Iterable[str] = (), **more: Any) -> gr.HTML:
     """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
     The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
-    use is in `say.js`, `paint.js`, `place.js` and `copy.js`. A function, not a subclass of `gr.HTML`: for every
-    subclass gradio writes a .pyi file beside the source, which then goes stale.
+    use is in `say.js`, `paint.js`, `place.js` and `copy.js`; `says` is what of the value they are to translate. A
+    function, not a subclass of `gr.HTML`: for every subclass gradio writes a .pyi file beside the source, which then
+    goes stale.
     """
     return gr.HTML(
         value,
         html_template=f'<div class="viz-{name}"></div>',
-        js_on_load=_said() + "".join(_read(f"{one}.js") for one in ("paint", "place", "copy", name)),
+        js_on_load=_script(name, tuple(says)),
         apply_default_css=False,
         **more,
     )
+
+
+def on_opening(answer: Callable[[], Any], outputs: Sequence[Any]) -> None:
+    """Fill parts that are the same for every photo and model once a visitor opens the page, in their language."""
+    gr.on(None, answer, None, list(outputs), api_visibility="private", show_progress="hidden")
 
 
 def placing(key: str, value: str) -> str:
@@ -50,7 +61,7 @@ def placing(key: str, value: str) -> str:
 
 def told(error: Exception) -> gr.Error:
     """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
-    said = str(error)
+    said = from_library(str(error))
     said = said if len(said) <= LONGEST else said[: LONGEST // 2] + " ... " + said[-LONGEST // 2 :]
     text = escape(said, quote=False).rstrip(".")
     text += "" if text.endswith("?") else "."
@@ -58,8 +69,10 @@ def told(error: Exception) -> gr.Error:
 
 
 @cache
-def _said() -> str:
-    return f"const SAID = {json.dumps(in_browser(), ensure_ascii=False)};\n" + _read("say.js")
+def _script(name: str, says: tuple[str, ...] = ()) -> str:
+    """All that a part runs, and ahead of it what it says in other languages."""
+    script = "".join(_read(f"{one}.js") for one in ("say", "paint", "place", "copy", *SHARED.get(name, ()), name))
+    return f"const SAID = {json.dumps(in_browser(script + json.dumps(says)), ensure_ascii=False)};\n" + script
 
 
 @cache

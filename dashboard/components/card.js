@@ -10,8 +10,9 @@ function command(line) {
 
 function rowsOf(group) {
   const rows = make("dl");
-  for (const { name, lines, code } of group.rows) {
+  for (const { name, lines, code, own } of group.rows) {
     const said = make("dd");
+    if (own) said.lang = "en"; // a file speaks its own language
     said.append(...lines.map((line) => code ? command(line) : text("p", "", line)));
     rows.append(make("dt", "", name), said);
   }

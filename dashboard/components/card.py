@@ -5,56 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dashboard.languages import from_library, tell
 from vizlib import Model
 from vizlib.checkpoints import Sidecar
 from vizlib.entries import FEW, Entry, describe
 
 Said = str | Sequence[str] | None  # a line, several, or nothing
-CROPS = {
-    "center": "resized, then cut out of the middle",
-    "squash": "squashed whole into this size",
-    "border": "whole, with a border to fill this size",
-}
-SOURCES = {
-    "bundled": "comes with vizlib",
-    "folder": "a file of yours",
-    "downloaded": "downloaded already",
-    "download": "must be downloaded first",
-}
+CROPS = {"center": "card.centre", "squash": "card.squash", "border": "card.border"}
+SOURCES = ("bundled", "folder", "downloaded", "download")  # those there are words for
 
 
 def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
     """The card: all that is known of a model, and nothing of what is not."""
     ends = interval(sidecar)
+    right = tell("card.right-between", ends=ends) if ends else tell("card.right")
+    source = tell(f"card.{entry.source}") if entry.source in SOURCES else ""
     figures = {
-        "right at the first guess" + (f"; 95 % interval {ends}" if ends else ""): share(entry),
-        "parameters": millions(sum(weights.numel() for weights in model.module.parameters())),
-        "classes": f"{len(model.labels):,}",
-        SOURCES.get(entry.source, ""): f"{entry.megabytes:.0f} MB" if entry.megabytes else "",
+        right: share(entry),
+        tell("card.parameters"): millions(sum(weights.numel() for weights in model.module.parameters())),
+        tell("card.classes"): f"{len(model.labels):,}",
+        source: f"{entry.megabytes:.0f} MB" if entry.megabytes else "",
     }
     what = {
-        "Architecture": architecture(sidecar, model),
-        "Knows": describe(model.labels) if len(model.labels) <= FEW else entry.classes or describe(model.labels),
-        "Measured on": measured_on(entry, sidecar),
+        tell("card.architecture"): architecture(sidecar, model),
+        tell("card.knows"): known(entry, model),
+        tell("card.measured"): measured_on(entry, sidecar),
     }
     trust = {
-        "Weaknesses": sidecar.weaknesses,
-        "Other photos": familiar(sidecar, model),
-        "Its maps": faithful(sidecar),
-        "Notes": model.notes,
+        tell("card.weaknesses"): [from_library(one) for one in sidecar.weaknesses],
+        tell("card.others"): familiar(sidecar, model),
+        tell("card.maps"): faithful(sidecar),
+        tell("card.notes"): [from_library(note) for note in model.notes],
     }
-    groups = [group("What it is", what), group("What it is shown", shown(model)), group("How far to trust it", trust)]
+    groups = [
+        group(tell("card.what"), what),
+        group(tell("card.is-shown"), shown(model)),
+        group(tell("card.trust"), trust),
+    ]
     return card(entry.name, lead(entry, model), figures, [*groups, *training(sidecar.origin)])
 
 
 def lead(entry: Entry, model: Model) -> str:
     """The one thing to know before believing an answer."""
-    told = f"It names one of {len(model.labels):,} classes for every photo, whatever the photo shows."
+    count = f"{len(model.labels):,}"
     if entry.accuracy is None:
-        return f"{told} How often it is right was not measured here."
-    return (
-        f"{told} Shown one of these, it is right {share(entry)} of the time; shown anything else, it cannot be right."
-    )
+        return tell("card.lead", count=count)
+    return tell("card.lead-right", count=count, share=share(entry))
 
 
 def share(entry: Entry) -> str:
@@ -68,15 +64,24 @@ def architecture(sidecar: Sidecar, model: Model) -> str:
     name = sidecar.architecture or (known.get("architecture") if isinstance(known, Mapping) else None)
     name = str(name or type(model.module).__name__)
     family = model.family.name if model.family else ""
-    return f"{name}, of the {family} family" if family and family.lower() != name.lower() else name
+    return tell("card.family", name=name, family=family) if family and family.lower() != name.lower() else name
+
+
+def known(entry: Entry, model: Model) -> str:
+    """What a model tells apart: a few classes by name, many in a word."""
+    return describe(model.labels) if len(model.labels) <= FEW else from_library(entry.classes or describe(model.labels))
 
 
 def measured_on(entry: Entry, sidecar: Sidecar) -> str:
     """How many and which photos its accuracy is of."""
     if entry.accuracy is None:
-        return "Not measured here"
-    photos, data = sidecar.accuracy.get("photos"), plain(sidecar.accuracy.get("data"))
-    return f"{photos:,} {data or 'photos'}" if isinstance(photos, int) else data
+        return tell("card.not-measured")
+    photos, data = sidecar.accuracy.get("photos"), from_library(plain(sidecar.accuracy.get("data")))
+    if not isinstance(photos, int):
+        return data
+    return (
+        tell("card.photos", count=f"{photos:,}", data=data) if data else tell("card.some-photos", count=f"{photos:,}")
+    )
 
 
 def interval(sidecar: Sidecar) -> str:
@@ -84,20 +89,22 @@ def interval(sidecar: Sidecar) -> str:
     ends = sidecar.accuracy.get("interval95")
     if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
         return ""
-    return f"{ends[0]:.1f} to {ends[1]:.1f} %"
+    return tell("card.between", low=f"{ends[0]:.1f}", high=f"{ends[1]:.1f}")
 
 
 def shown(model: Model) -> dict[str, str]:
     """What becomes of a photo before the network gets it."""
     ours = model.preprocessing
     height, width = ours.input_size
-    kept = f" ({100 * ours.crop_pct:.4g} % of each side)" if ours.crop_mode == "center" and ours.crop_pct < 1 else ""
+    crop = tell(CROPS[ours.crop_mode])
+    if ours.crop_mode == "center" and ours.crop_pct < 1:
+        crop = tell("card.centre-kept", kept=f"{100 * ours.crop_pct:.4g}")
     return {
-        "Size": f"{height} × {width} pixels, {ours.interpolation}",
-        "Crop": CROPS[ours.crop_mode] + kept,
-        "Channels": "red, green, blue (RGB), each from 0 to 1",
-        "Mean": ", ".join(f"{value:.4g}" for value in ours.mean),
-        "Deviation": ", ".join(f"{value:.4g}" for value in ours.std),
+        tell("card.size"): tell("card.pixels", size=f"{height} × {width}", interpolation=ours.interpolation),
+        tell("card.crop"): crop,
+        tell("card.channels"): tell("card.rgb"),
+        tell("card.mean"): ", ".join(f"{value:.4g}" for value in ours.mean),
+        tell("card.deviation"): ", ".join(f"{value:.4g}" for value in ours.std),
     }
 
 
@@ -105,29 +112,35 @@ def training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
     """How a network was trained, in a group of rows, and another one for each stage if there were several."""
     given = origin.get("stages")
     stages = [stage for stage in given if isinstance(stage, Mapping)] if isinstance(given, list) else []
+    command = tell("card.command")
     common = {
-        "Data": plain(origin.get("data")),
-        "Licence": plain(origin.get("data_licence")),
-        "Machine": plain(origin.get("machine")),
+        tell("model.data"): plain(origin.get("data")),
+        tell("model.licence"): plain(origin.get("data_licence")),
+        tell("card.machine"): plain(origin.get("machine")),
     }
     if len(stages) > 1:
-        each = [group(f"Stage {i}", stage_of(stage), ["Command"]) for i, stage in enumerate(stages, 1)]
-        return [group("How it was trained", common), *each]
+        each = [told_by(tell("card.stage", number=i), stage_of(stage), command) for i, stage in enumerate(stages, 1)]
+        return [told_by(tell("card.trained"), common), *each]
     rows = {**common, **stage_of(stages[0] if stages else origin)}
-    return [group("How it was trained", rows, ["Command"])]
+    return [told_by(tell("card.trained"), rows, command)]
+
+
+def told_by(heading: str, rows: Mapping[str, Said], *code: str) -> dict[str, Any]:
+    """Rows in a file's own words, English whatever the visitor speaks; but how long it took is said here."""
+    return group(heading, rows, code, own=[name for name in rows if name != tell("card.took")])
 
 
 def stage_of(stage: Mapping[str, object]) -> dict[str, str]:
     """One stage of a training: where it began, who taught, how long it took, and the command that does it again."""
     epochs, hours = plain(stage.get("epochs")), plain(stage.get("hours"))
-    took = [f"{epochs} epochs" if epochs else "", f"{hours} hours" if hours else ""]
+    took = [tell("card.epochs", count=epochs) if epochs else "", tell("card.hours", count=hours) if hours else ""]
     return {
-        "Start": plain(stage.get("start")),
-        "Teacher": plain(stage.get("teacher")),
-        "Altered by": plain(stage.get("augmentation")),
-        "Took": ", ".join(part for part in took if part),
-        "Remark": plain(stage.get("note")),
-        "Command": plain(stage.get("command")),
+        tell("card.start"): plain(stage.get("start")),
+        tell("card.teacher"): plain(stage.get("teacher")),
+        tell("card.altered"): plain(stage.get("augmentation")),
+        tell("card.took"): ", ".join(part for part in took if part),
+        tell("card.remark"): plain(stage.get("note")),
+        tell("card.command"): plain(stage.get("command")),
     }
 
 
@@ -136,16 +149,15 @@ def familiar(sidecar: Sidecar, model: Model) -> list[str]:
     known = model.familiarity
     if known is None:
         return []
-    said = [
-        f"A photo whose {known.score.replace('-', ' ')} is under {known.threshold:.3g} is called unlike those it "
-        f"knows; {100 * known.kept:.0f} % of {known.data} reach that."
-    ]
+    facts = {"score": known.score.replace("-", " "), "threshold": f"{known.threshold:.3g}"}
+    said = [tell("card.familiar", **facts, kept=f"{100 * known.kept:.0f}", data=from_library(known.data))]
     other = sidecar.familiarity.get("elsewhere")
     if isinstance(other, Mapping):
         photos, flagged = other.get("photos"), other.get("flagged")
         if isinstance(photos, int) and isinstance(flagged, (int, float)):
-            which = f" ({plain(other.get('data'))})" if other.get("data") else ""
-            said.append(f"Of {photos:,} photos of other things{which}, {100 * flagged:.0f} % are flagged.")
+            data = from_library(plain(other.get("data")))
+            key = "card.flagged-of" if data else "card.flagged"
+            said.append(tell(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
     return said
 
 
@@ -155,11 +167,12 @@ def faithful(sidecar: Sidecar) -> str:
     found, blind, photos = (tested.get(key) for key in ("auc", "centred_gaussian", "photos"))
     if not isinstance(found, float) or not isinstance(blind, float):
         return ""
-    sooner = "sooner" if found < blind else "no sooner"
-    return (
-        f"Taking pixels away where {plain(tested.get('method'))} is warmest lowers the answer {sooner} than taking "
-        f"them from the middle outwards: area under the curve {found:.3f} against {blind:.3f}, "
-        f"mean of {plain(photos)} photos."
+    return tell(
+        "card.sooner" if found < blind else "card.no-sooner",
+        method=plain(tested.get("method")),
+        found=f"{found:.3f}",
+        blind=f"{blind:.3f}",
+        photos=plain(photos),
     )
 
 
@@ -173,13 +186,17 @@ def card(name: str, lead: str, figures: Mapping[str, str], groups: Iterable[dict
     }
 
 
-def group(heading: str, rows: Mapping[str, Said], code: Sequence[str] = ()) -> dict[str, Any]:
-    """Rows by name under a heading; those named in `code` are commands to copy."""
+def group(heading: str, rows: Mapping[str, Said], code: Sequence[str] = (), own: Sequence[str] = ()) -> dict[str, Any]:
+    """Rows by name under a heading; those named in `code` are commands to copy, those in `own` a file's own words."""
     lines = {name: [said] if isinstance(said, str) else list(said or ()) for name, said in rows.items()}
     kept = {name: [line for line in said if line] for name, said in lines.items()}
     return {
         "heading": heading,
-        "rows": [{"name": name, "lines": said, "code": name in code} for name, said in kept.items() if said],
+        "rows": [
+            {"name": name, "lines": said, "code": name in code, "own": name in own}
+            for name, said in kept.items()
+            if said
+        ],
     }
 
 

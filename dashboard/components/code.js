@@ -13,13 +13,13 @@ function tinted(text) {
 }
 
 function blockOf({ name, hint, text }) {
-  const section = make("section"), head = make("header"), button = make("button", "viz-copy", "Copy"), lines = make("pre");
+  const section = make("section"), head = make("header"), button = make("button", "viz-copy", say("Copy")), lines = make("pre");
   button.type = "button";
-  button.setAttribute("aria-label", `Copy the lines for ${name}`);
+  button.setAttribute("aria-label", say("Copy the lines for {name}", { name }));
   button.addEventListener("click", async () => {
     await copy(text);
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    button.textContent = say("Copied");
+    setTimeout(() => (button.textContent = say("Copy")), 2000);
   });
   lines.tabIndex = 0; // long lines scroll, with the keyboard too
   lines.setAttribute("aria-label", name);

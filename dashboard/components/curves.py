@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-AXES = ("epoch", "top-1, %")
+from dashboard.languages import tell
 
 
 def curve(
@@ -31,14 +31,15 @@ def curves(
     lines = [line for line in lines if line["x"]]
     if not lines:
         return {}
-    told = "; ".join(f"{line['name']} from {line['y'][0]:.1f} to {line['y'][-1]:.1f}" for line in lines)
+    ends = ((line["name"], f"{line['y'][0]:.1f}", f"{line['y'][-1]:.1f}") for line in lines)
+    told = "; ".join(tell("curves.line", name=name, first=first, last=last) for name, first, last in ends)
     return {
         "lines": lines,
-        "axes": list(AXES),
+        "axes": [tell("curves.epoch"), tell("curves.top1")],
         "ticks": [ticks([x for line in lines for x in line["x"]]), ticks([y for line in lines for y in line["y"]])],
         "marks": [{"at": at, "name": name} for at, name in (marks or {}).items()],
         "caption": caption,
-        "alt": f"{label}, {AXES[1]} by {AXES[0]}: {told}. The arrow keys read the values.",
+        "alt": tell("curves.alt", name=label, lines=told),
     }
 
 

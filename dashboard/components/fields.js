@@ -1,22 +1,16 @@
 // Point at a cell of a layer: the frame is all it can see, the heat what it goes by. Only a click asks the server.
-const stage = make("div", "viz-stage viz-grid"), canvas = make("canvas");
-const reach = make("div", "viz-reach"), cursor = make("div", "viz-cursor");
-const says = make("output", "viz-says"), chips = make("div", "viz-chips"), best = make("ol", "viz-best");
-const main = make("div", "viz-main"), side = make("div", "viz-side");
-const title = make("h3", "", "Layer"), strong = make("h3", "", "Its strongest channels");
+const { main, side, stage, says } = gridOf(
+  say("grid of cells"),
+  say("The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by"),
+);
+const canvas = make("canvas"), reach = make("div", "viz-reach"), cursor = make("div", "viz-cursor");
+const chips = make("div", "viz-chips"), best = make("ol", "viz-best");
 let now = null;
 
-stage.tabIndex = 0;
-stage.setAttribute("role", "application");
-stage.setAttribute("aria-roledescription", "grid of cells");
-stage.setAttribute("aria-label", "The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by");
 canvas.setAttribute("role", "img");
-says.setAttribute("aria-live", "polite");
 stage.append(canvas, reach, cursor);
 main.append(stage, says);
-side.append(title, chips, strong, best);
-root.append(main, side);
-root.hidden = true;
+side.append(make("h3", "", say("Layer")), chips, make("h3", "", say("Its strongest channels")), best);
 
 // From pixels of the model's input to shares of the photo's sides.
 const share = (pixel, axis) => {
@@ -26,10 +20,7 @@ const share = (pixel, axis) => {
 
 function frame(node, edges) { // what lies beyond the input is padding, and not on the photo
   const { input } = now.value, held = edges.map((edge, i) => Math.min(Math.max(edge, 0), input[i % 2]));
-  const [top, left, bottom, right] = held.map((edge, i) => Math.min(Math.max(share(edge, i % 2), 0), 1));
-  Object.assign(node.style, {
-    top: 100 * top + "%", left: 100 * left + "%", height: 100 * (bottom - top) + "%", width: 100 * (right - left) + "%",
-  });
+  lay(node, held.map((edge, i) => Math.min(Math.max(share(edge, i % 2), 0), 1)));
 }
 
 function fieldOf(layer, row, column) {
@@ -56,10 +47,15 @@ function redraw() {
   const at = row * columns + column, found = [];
   for (let i = 0; i < one.values.shape[0]; i++) found.push([one.channels.at(i)[at], one.values.at(i)[at]]);
   const [tall, wide] = one.size, size = Math.round(value.effective.size);
-  const can = tall === null ? "all that the model is shown" : `${tall} × ${wide} pixels`;
-  const beyond = tall !== null && tall >= height && wide >= width ? ", more than the model is shown" : "";
-  const used = pinned ? `It really goes by about ${size} × ${size} of them.` : "Click to see what it really goes by.";
-  says.textContent = `Row ${row + 1}, column ${column + 1} of ${one.name} can see ${can}${beyond}. ${used}`;
+  const wider = tall !== null && tall >= height && wide >= width;
+  const facts = { row: row + 1, column: column + 1, layer: one.name, wide: `${tall} × ${wide}` };
+  const can = tall === null ? say("Row {row}, column {column} of {layer} can see all that the model is shown.", facts)
+    : wider ? say("Row {row}, column {column} of {layer} can see {wide} pixels, more than the model is shown.", facts)
+      : say("Row {row}, column {column} of {layer} can see {wide} pixels.", facts);
+  const used = !pinned ? say("Click to see what it really goes by.")
+    : tall === null ? say("It really goes by about {wide} pixels.", { wide: `${size} × ${size}` })
+      : say("It really goes by about {wide} of them.", { wide: `${size} × ${size}` });
+  says.textContent = `${can} ${used}`;
   canvas.setAttribute("aria-label", says.textContent);
   stage.dataset.state = [one.name, row, column, pinned].join();
   [...chips.children].forEach((node, i) => node.setAttribute("aria-pressed", i === layer));
@@ -67,7 +63,7 @@ function redraw() {
   best.replaceChildren(...found.map(([channel, amount]) => {
     const item = make("li", "viz-answer"), fill = make("span", "viz-fill");
     fill.style.width = (Math.max(amount, 0) / most) * 100 + "%";
-    item.append(make("span", "viz-name", `channel ${channel}`), make("span", "viz-share", number(amount)), fill);
+    item.append(make("span", "viz-name", say("channel {number}", { number: channel })), make("span", "viz-share", number(amount)), fill);
     return item;
   }));
 }
@@ -76,8 +72,8 @@ let asked = 0;
 function go(moved) {
   Object.assign(now, moved);
   const { rows, columns } = now.layers[now.layer].values;
-  now.row = Math.min(Math.max(now.row, 0), rows - 1);
-  now.column = Math.min(Math.max(now.column, 0), columns - 1);
+  now.row = within(now.row, rows);
+  now.column = within(now.column, columns);
   cancelAnimationFrame(asked);
   asked = requestAnimationFrame(redraw);
 }
@@ -95,11 +91,8 @@ function pin() {
 }
 
 function cellAt(event) {
-  const shown = canvas.getBoundingClientRect(), [top, left, bottom, right] = now.value.box;
-  const { rows, columns } = now.layers[now.layer].values;
-  const row = Math.floor((((event.clientY - shown.top) / shown.height - top) / (bottom - top)) * rows);
-  const column = Math.floor((((event.clientX - shown.left) / shown.width - left) / (right - left)) * columns);
-  return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : null;
+  const cell = cellUnder(event, canvas, now.value.box, now.layers[now.layer].values);
+  return cell && { row: cell[0], column: cell[1] };
 }
 
 function back() {
@@ -119,12 +112,11 @@ canvas.addEventListener("click", (event) => {
   pin();
 });
 stage.addEventListener("keydown", (event) => {
-  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-  const other = { "[": -1, "]": 1 }[event.key];
+  const step = STEPS[event.key], other = LAYERS[event.key];
   if (!now || (!step && !other && event.key !== "Enter")) return;
   event.preventDefault();
   if (event.key === "Enter") return pin();
-  if (other) return change(Math.min(Math.max(now.layer + other, 0), now.layers.length - 1));
+  if (other) return change(within(now.layer + other, now.layers.length));
   go({ row: now.row + step[0], column: now.column + step[1] });
 });
 

@@ -58,7 +58,7 @@ canvas.addEventListener("pointermove", (event) => {
   const inside = y >= 0 && y < 1 && x >= 0 && x < 1;
   const { values, rows, columns } = now.map;
   readout.textContent = inside
-    ? "here " + number(values[Math.floor(y * rows) * columns + Math.floor(x * columns)])
+    ? say("here {value}", { value: number(values[Math.floor(y * rows) * columns + Math.floor(x * columns)]) })
     : say("not seen by the model");
 });
 canvas.addEventListener("pointerleave", () => (readout.textContent = ""));

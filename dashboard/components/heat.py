@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dashboard.components.base import drawn_on, exact, palettes
+from dashboard.languages import tell
 from vizlib import Attribution, render
 from vizlib.geometry import Geometry
 from vizlib.wording import short
@@ -51,7 +52,7 @@ def bare(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
 
 def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str = "") -> dict[str, Any]:
     """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    ends = (short(rival), short(answer.label)) if rival else ("against", "for")
+    ends = (short(rival), short(answer.label)) if rival else (tell("tell.against"), tell("tell.for"))
     return heat(
         answer.heat.numpy(),
         photo,

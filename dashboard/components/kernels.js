@@ -21,16 +21,16 @@ show(async (value, current) => {
   grid.setAttribute("aria-label", value.label);
   words.textContent = value.caption;
   grid.replaceChildren(...Array.from({ length: value.count }, (_, i) => {
-    const button = make("button", "viz-cell"), canvas = make("canvas");
+    const button = make("button", "viz-cell"), canvas = make("canvas"), name = say("Kernel {number}", { number: i });
     button.type = "button";
     button.dataset.key = i;
-    button.title = `Kernel ${i}`;
-    button.setAttribute("aria-label", `Kernel ${i}`);
+    button.title = name;
+    button.setAttribute("aria-label", name);
     button.setAttribute("aria-pressed", i === value.chosen);
     canvas.width = canvas.height = width;
     canvas.getContext("2d").drawImage(image, 0, Math.round(i * step), width, width, 0, 0, width, width);
     button.append(canvas);
-    button.addEventListener("click", () => trigger("select", { index: i, value: `Kernel ${i}` }));
+    button.addEventListener("click", () => trigger("select", { index: i, value: name }));
     return button;
   }));
   if (held) grid.children[value.chosen]?.focus({ preventScroll: true });

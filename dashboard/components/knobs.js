@@ -13,7 +13,7 @@ show((value) => {
     const field = make("label", "viz-knob"), menu = make("select");
     field.title = knob.help;
     knob.choices.forEach((choice, i) => {
-      const option = make("option", "", choice.name);
+      const option = make("option", "", choice.said);
       option.value = i;
       option.selected = i === knob.chosen;
       menu.append(option);

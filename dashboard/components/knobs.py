@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dashboard.languages import from_library, tell
 from vizlib import Model
 from vizlib.methods.registry import METHODS
 
@@ -29,12 +30,17 @@ def knobs(
         rows.append(
             {
                 "name": name,
-                "help": knob.help,
-                "choices": [{"name": text} for text in names],
+                "help": from_library(knob.help),
+                "choices": [{"name": text, "said": said(text)} for text in names],
                 "chosen": values.index(chosen) if chosen in values else 0,
             }
         )
     return {"method": method, "knobs": rows, "placed": placed}
+
+
+def said(value: str) -> str:
+    """A value as the menu shows it; the address calls it by its name in every language."""
+    return tell(f"knobs.{value}") if value in ("automatic", "yes", "no") else value
 
 
 def asked(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ function point(to) {
   for (const item of now.items) {
     item.ring.hidden = !to;
     const value = to && valueAt(item, to);
-    item.readout.textContent = !to ? "" : value === null ? "not seen" : number(value);
+    item.readout.textContent = !to ? "" : value === null ? say("not seen") : number(value);
     if (to) Object.assign(item.ring.style, { top: 100 * to[0] + "%", left: 100 * to[1] + "%" });
   }
 }
@@ -98,7 +98,7 @@ function shared(value) {
   });
   const units = make("div", "viz-units");
   units.setAttribute("role", "group");
-  units.setAttribute("aria-label", "Units of all values");
+  units.setAttribute("aria-label", say("Units of all values"));
   value.steps.forEach((name, i) => {
     const button = make("button", "viz-chip", name);
     button.type = "button";

@@ -3,28 +3,18 @@
 // value.maps holds one map per (layer, head, token); value.names are the tokens before the first patch ("class").
 // Where all heads of all layers would be too many bytes, value.maps holds their means, and value.heads those of the one
 // layer value.of; the heads of another layer are asked for once it was looked at for a moment.
-const main = make("div", "viz-main"), side = make("div", "viz-side"), tools = make("div", "viz-tools");
-const stage = make("div", "viz-stage viz-grid"), says = make("output", "viz-says"), scale = make("div", "viz-legend");
-const tokens = make("div", "viz-chips"), panels = [panel(), panel()];
-const layersTitle = make("h3"), layers = make("div", "viz-many"), headsTitle = make("h3"), heads = make("div", "viz-many");
-const like = make("figure", "viz-like"), likePicture = make("canvas"), likeWords = make("figcaption");
+const { main, side, stage, says } = gridOf(say("patch grid"));
+const tools = make("div", "viz-tools"), scale = make("div", "viz-legend"), tokens = make("div", "viz-chips");
+const panels = [panel(), panel()];
 const PINS = 2; // more than two pictures side by side nobody compares
 let now = null;
 
-stage.tabIndex = 0;
-stage.setAttribute("role", "application");
-stage.setAttribute("aria-roledescription", "patch grid");
 tokens.setAttribute("role", "group");
-tokens.setAttribute("aria-label", "Tokens without a place on the photo, and what is pinned");
-says.setAttribute("aria-live", "polite");
-likePicture.setAttribute("role", "img");
-like.append(likePicture, likeWords);
+tokens.setAttribute("aria-label", say("Tokens without a place on the photo, and what is pinned"));
 stage.append(...panels.map((one) => one.frame));
 tools.append(scale, tokens);
 main.append(stage, tools, says);
-side.append(layersTitle, layers, headsTitle, heads, like);
-root.append(main, side);
-root.hidden = true;
+side.append(...multiples.nodes);
 
 // One picture of the photo, with a frame around the patch it is about and one around the patch under the mouse.
 function panel() {
@@ -60,61 +50,40 @@ function draw(node, photo, values, limits, opacity, signed = now.value.signed, p
   paint(node, photo, { values, rows, columns, box, limits, signed, smooth: false, palette }, opacity);
 }
 
-function joined(maps) {
-  const all = new Float32Array(maps.length * maps[0].length);
-  maps.forEach((map, i) => all.set(map, i * map.length));
-  return all;
-}
-
-// Small multiples on one scale, so that they can be compared; a map that is on its way leaves its place free.
-function many(node, maps, names, chosen, choose) {
-  const limits = limitsOf(joined(maps.filter(Boolean)), now.value.signed);
-  while (node.children.length > maps.length) node.lastChild.remove();
-  maps.forEach((map, i) => {
-    let button = node.children[i];
-    if (!button) {
-      button = make("button", "viz-tile");
-      button.type = "button";
-      button.append(make("canvas"), make("span", "viz-name"));
-      node.append(button);
-    }
-    const small = button.firstChild;
-    small.width = now.maps.columns;
-    small.height = now.maps.rows;
-    if (map) draw(small, null, map, limits, 1);
-    button.lastChild.textContent = names[i];
-    button.setAttribute("aria-pressed", i === chosen);
-    button.onclick = () => choose(i);
-  });
-}
-
 function frame(node, token) {
   const patch = token === null ? null : placeOf(token);
   node.hidden = !patch;
   if (!patch) return;
   const { rows, columns } = now.maps, [top, left, bottom, right] = now.value.box;
-  const tall = (bottom - top) / rows, wide = (right - left) / columns;
-  Object.assign(node.style, {
-    top: 100 * (top + patch[0] * tall) + "%", left: 100 * (left + patch[1] * wide) + "%",
-    height: 100 * tall + "%", width: 100 * wide + "%",
-  });
+  const tall = (bottom - top) / rows, wide = (right - left) / columns, y = top + patch[0] * tall, x = left + patch[1] * wide;
+  lay(node, [y, x, y + tall, x + wide]);
 }
 
 function nameOf(token) {
   const patch = placeOf(token);
-  return patch ? `row ${patch[0] + 1}, column ${patch[1] + 1}` : now.value.names[token] + " token";
+  return patch ? say("row {row}, column {column}", { row: patch[0] + 1, column: patch[1] + 1 })
+    : say("{name} token", { name: now.value.names[token] });
 }
 
-const subject = (token) => (placeOf(token) ? "The patch in " : "The ") + nameOf(token);
+const SAYS = {
+  looks: {
+    patch: "The patch in {from} looks most at {to} ({value}).",
+    token: "The {from} looks most at {to} ({value}).",
+    patchIn: "The patch in {from} looks most at {to} ({value}) in layer {layer}, {head}.",
+    tokenIn: "The {from} looks most at {to} ({value}) in layer {layer}, {head}.",
+  },
+  like: { patch: "The patch in {from} is most like {to} ({value})." },
+};
 
 // What a token's picture shows, and what it says about the patch under the mouse.
 function sentence(token, values) {
   const { value, layer, head } = now, own = token - prefix();
   const best = values.reduce((top, v, i) => (i !== own && (top < 0 || v > values[top]) ? i : top), -1);
-  const where = depth() > 1 ? ` in layer ${layer + 1}, ${head < 0 ? "mean of all heads" : "head " + (head + 1)}` : "";
-  const there = now.at !== null && now.at !== token && placeOf(now.at) && now.pins.length
-    ? ` Here, in ${nameOf(now.at)}: ${number(values[now.at - prefix()])}.` : "";
-  return `${subject(token)} ${value.verb} ${nameOf(best + prefix())} (${number(values[best])})${where}.${there}`;
+  const facts = { from: nameOf(token), to: nameOf(best + prefix()), value: number(values[best]), layer: layer + 1 };
+  facts.head = head < 0 ? say("mean of all heads") : say("head {number}", { number: head + 1 });
+  const subject = placeOf(token) ? "patch" : "token", told = say(SAYS[value.says][subject + (depth() > 1 ? "In" : "")], facts);
+  if (now.at === null || now.at === token || !placeOf(now.at) || !now.pins.length) return told;
+  return `${told} ${say("Here, in {place}: {value}.", { place: nameOf(now.at), value: number(values[now.at - prefix()]) })}`;
 }
 
 function redraw() {
@@ -137,26 +106,7 @@ function redraw() {
   stage.dataset.state = [layer, head, now.at, ...pins].join();
   chips();
   side.hidden = depth() * headCount() === 1;
-  if (!side.hidden) multiples();
-}
-
-function multiples() {
-  const { layer, head } = now, token = focus(), count = headCount();
-  const all = (length, one) => Array.from({ length }, (_, i) => one(i));
-  layersTitle.textContent = "Layers, mean of all heads";
-  many(layers, all(depth(), (l) => mapOf(l, -1, token)), all(depth(), (l) => String(l + 1)), layer, (i) => turnTo(i));
-  headsTitle.textContent = `Heads of layer ${layer + 1}`;
-  const names = ["mean", ...all(count, (h) => String(h + 1))];
-  many(heads, all(count + 1, (h) => mapOf(layer, h - 1, token)), names, head + 1, (i) => go({ head: i - 1 }));
-  like.hidden = !now.places;
-  if (like.hidden) return;
-  const patch = placeOf(token);
-  likePicture.hidden = !patch;
-  if (patch) draw(likePicture, null, now.places.at(token - prefix()), [-1, 1], 1, true, now.value.placesPalette);
-  likeWords.replaceChildren(make("strong", "", "Places like it"), document.createTextNode(patch
-    ? "Red patches have a position embedding like this one’s, blue ones an opposite one. Nobody told the network which patches are neighbours."
-    : `The ${nameOf(token)} has no place on the photo.`));
-  likePicture.setAttribute("aria-label", `How alike the position embedding of ${nameOf(token)} is to that of each patch`);
+  if (!side.hidden) multiples.draw();
 }
 
 // A chip for each token without a place, and one for each pinned patch, which lets go of it.
@@ -169,7 +119,7 @@ function chips() {
     chip.dataset.token = token;
     chip.textContent = placeOf(token) ? nameOf(token) + " ×" : nameOf(token);
     chip.setAttribute("aria-pressed", now.pins.includes(token));
-    chip.setAttribute("aria-label", (now.pins.includes(token) ? "Unpin " : "Pin ") + nameOf(token));
+    chip.setAttribute("aria-label", say(now.pins.includes(token) ? "Unpin {name}" : "Pin {name}", { name: nameOf(token) }));
     chip.classList.toggle("viz-shown", !now.pins.length && now.at === token);
   });
 }
@@ -202,7 +152,7 @@ function linked() {
 
 // Another layer. What else on the page follows the layer hears of it; heads that did not come along are asked for.
 function turnTo(layer) {
-  layer = Math.min(Math.max(layer, 0), depth() - 1);
+  layer = within(layer, depth());
   go({ layer });
   tell(layer);
 }
@@ -223,11 +173,7 @@ function pin(token) {
 
 function patchAt(event) {
   const one = panels.find(({ canvas }) => canvas.contains(event.target));
-  if (!one) return null;
-  const box = one.canvas.getBoundingClientRect(), [top, left, bottom, right] = now.value.box;
-  const row = Math.floor((((event.clientY - box.top) / box.height - top) / (bottom - top)) * now.maps.rows);
-  const column = Math.floor((((event.clientX - box.left) / box.width - left) / (right - left)) * now.maps.columns);
-  return row >= 0 && row < now.maps.rows && column >= 0 && column < now.maps.columns ? [row, column] : null;
+  return one ? cellUnder(event, one.canvas, now.value.box, now.maps) : null;
 }
 
 stage.addEventListener("pointermove", (event) => {
@@ -262,12 +208,12 @@ root.addEventListener("keydown", (event) => {
     event.preventDefault();
     return go({ at: now.pins.at(-1), pins: now.pins.slice(0, -1) });
   }
-  const turned = { "[": -1, "]": 1 }[event.key];
+  const turned = LAYERS[event.key];
   if (now && turned) {
     event.preventDefault();
     return turnTo(now.layer + turned);
   }
-  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  const step = STEPS[event.key];
   if (!now || event.target !== stage) return; // Enter on a button is the button's
   if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
@@ -276,7 +222,7 @@ root.addEventListener("keydown", (event) => {
   if (!step) return;
   event.preventDefault();
   const limit = [now.maps.rows, now.maps.columns], from = placeOf(now.at ?? focus()) || now.value.patch;
-  go({ at: tokenOf(from.map((old, i) => Math.min(Math.max(old + step[i], 0), limit[i] - 1))) });
+  go({ at: tokenOf(from.map((old, i) => within(old + step[i], limit[i]))) });
 });
 
 show(async (value, current) => {
@@ -300,7 +246,7 @@ show(async (value, current) => {
   else keep({ pins: now.pins, ...(!alike && { layer: now.layer, head: now.head }) }); // another photo unpins
   if (value.heads) now.heads.set(value.of, unpack(value.heads));
   for (const { canvas } of panels) [canvas.width, canvas.height] = [value.width, value.height];
-  [likePicture.width, likePicture.height] = [maps.columns, maps.rows];
+  multiples.resize();
   stage.style.setProperty("--ratio", value.width / value.height);
   stage.setAttribute("aria-label", value.label);
   root.hidden = false;

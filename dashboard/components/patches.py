@@ -12,6 +12,7 @@ from PIL import Image
 from dashboard.components.base import colours, drawn_on, rough
 from vizlib.geometry import Geometry
 
+LOOKS, LIKE = "looks", "like"
 BUDGET = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB
 
 
@@ -23,15 +24,15 @@ def patches(
     names: Sequence[str] = (),
     signed: bool = False,
     label: str,
-    verb: str,
+    says: str = LOOKS,
     places: Float[np.ndarray, "patches rows columns"] | None = None,
     key: str = "",
     layer: int | None = None,
 ) -> dict[str, Any]:
     """One map per layer, head and token; `names` are those of the tokens that come before the first patch.
 
-    `verb` completes the sentence "the patch in row 3, column 4 ... row 5, column 6", which names the other patch whose
-    value is the largest. `places` are similarities of the patches' places, -1 to 1. With the same `key` as before, what
+    `says` is what the sentence tells of the other patch whose value is the largest, which it names: that this one looks
+    at it, or is like it. `places` are similarities of the patches' places, -1 to 1. With the same `key` as before, what
     is pointed at and pinned stays. `layer` is the one whose heads are sent where not all can be, the last if left out.
     """
     rows, columns = maps.shape[-2:]
@@ -43,7 +44,7 @@ def patches(
         "signed": signed,
         "palette": colours(signed),
         "label": label,
-        "verb": verb,
+        "says": says,
         "places": None if places is None else rough(places),
         "placesPalette": colours(True) if places is not None else "",
         "key": key,

@@ -3,7 +3,7 @@
 const bar = make("progress"), said = make("p", "viz-cost"), button = make("button", "viz-begin");
 button.type = "button";
 bar.max = 1;
-bar.setAttribute("aria-label", "How much of the work is done");
+bar.setAttribute("aria-label", say("How much of the work is done"));
 said.setAttribute("role", "status");
 root.append(said, bar, button);
 let state = "";

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dashboard.languages import tell
+
 
 def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:
     """Nothing runs yet: what it will cost, and a button to begin; with `at_once` it begins by itself."""
@@ -16,9 +18,6 @@ def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:
 def running(done: int, total: int, left: str) -> dict[str, Any]:
     """So much is done, and about so long it still takes; with a button to stop."""
     share = done / total if total else 0.0
-    return {
-        "state": "running",
-        "share": share,
-        "said": f"{done:,} of {total:,} passes" + (f", about {left} left" if left else ""),
-        "stopped": f"Stopped after {done:,} of {total:,} passes; the map is what they gave.",
-    }
+    passes = {"done": f"{done:,}", "total": f"{total:,}"}
+    said = tell("progress.left", **passes, left=left) if left else tell("progress.passes", **passes)
+    return {"state": "running", "share": share, "said": said, "stopped": tell("progress.stopped", **passes)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dashboard.languages import tell
 from vizlib import Prediction
 from vizlib.wording import percent, short
 
@@ -21,9 +22,10 @@ def silence(
     """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
     value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
     if after is not None:
-        names = "As it is", "With 1 unit off" if len(off) == 1 else f"With {len(off)} units off"
+        less = tell("silence.one-off") if len(off) == 1 else tell("silence.off", count=len(off))
         value["sides"] = [
-            {"heading": name, "rows": _rows(found, target)} for name, found in zip(names, (before, after), strict=True)
+            {"heading": name, "rows": _rows(found, target)}
+            for name, found in zip((tell("silence.before"), less), (before, after), strict=True)
         ]
         value["says"] = said(before, after, target)
     return value
@@ -32,9 +34,15 @@ def silence(
 def said(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
     """What it did to the class the page is about, and to the first place."""
     old, new = (next(one for one in found if one.index == target) for found in (before, after))
-    chances = f"{short(old.label)} goes from {percent(old.probability)} to {percent(new.probability)}"
-    winner = "" if before[0].index == after[0].index else f"; now {short(after[0].label)} comes first"
-    return f"{chances}, its score by {new.logit - old.logit:+.2f}{winner}.".replace("-", "\u2212")
+    facts = {
+        "class": short(old.label),
+        "before": percent(old.probability),
+        "after": percent(new.probability),
+        "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
+    }
+    if before[0].index == after[0].index:
+        return tell("silence.goes", **facts)
+    return tell("silence.first", **facts, other=short(after[0].label))
 
 
 def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ show(async (value, current) => {
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
   const held = root.contains(document.activeElement) && document.activeElement.dataset.key;
-  const grid = make("div", "viz-tiles"), heading = make("h2", "", say(value.heading));
+  const grid = make("div", "viz-tiles"), heading = make("h2", "", value.heading);
   grid.setAttribute("role", "group");
   grid.setAttribute("aria-label", value.label || "");
   grid.dataset.size = value.size || "large";

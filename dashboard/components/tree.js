@@ -3,7 +3,7 @@ const list = make("div", "viz-branch"), head = make("div", "viz-node viz-head");
 const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
 let model = null;
 
-head.append(...["Layer", "Output", "Params", "FLOPs"].map((word) => make("span", "", word)));
+head.append(...[say("Layer"), say("Output"), say("Params"), "FLOPs"].map((word) => make("span", "", word)));
 head.setAttribute("aria-hidden", "true");
 root.append(head, list);
 

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from dashboard.languages import LANGUAGES, tell, words
 from vizlib import Model
 from vizlib.layers import Layer
 
 PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that hand on what they are given
-ROLES = (  # the beginning of a class's name, and what a person calls it
-    ("Conv", "convolution"),
-    ("BatchNorm", "normalisation"),
-    ("LayerNorm", "normalisation"),
-    ("FrozenBatchNorm", "normalisation"),
-    ("MaxPool", "pooling"),
-    ("AvgPool", "pooling"),
-    ("AdaptiveAvgPool", "pooling"),
-    ("SelectAdaptivePool", "pooling"),
-    ("BasicBlock", "residual block"),
-    ("Bottleneck", "residual block"),
-    ("PatchEmbed", "patch embedding"),
-    ("Block", "block"),
-    ("EncoderBlock", "block"),
-    ("SwinTransformerBlock", "block"),
-    ("Attention", "attention"),
-    ("MultiheadAttention", "attention"),
-    ("WindowAttention", "attention"),
+ROLES = (  # the beginning of a class's name, and the key of what a person calls it
+    ("Conv", "tree.convolution"),
+    ("BatchNorm", "tree.normalisation"),
+    ("LayerNorm", "tree.normalisation"),
+    ("FrozenBatchNorm", "tree.normalisation"),
+    ("MaxPool", "tree.pooling"),
+    ("AvgPool", "tree.pooling"),
+    ("AdaptiveAvgPool", "tree.pooling"),
+    ("SelectAdaptivePool", "tree.pooling"),
+    ("BasicBlock", "tree.residual"),
+    ("Bottleneck", "tree.residual"),
+    ("PatchEmbed", "tree.patches"),
+    ("Block", "tree.block"),
+    ("EncoderBlock", "tree.block"),
+    ("SwinTransformerBlock", "tree.block"),
+    ("Attention", "tree.attention"),
+    ("MultiheadAttention", "tree.attention"),
+    ("WindowAttention", "tree.attention"),
     ("Mlp", "MLP"),
     ("MLP", "MLP"),
-    ("Linear", "linear"),
+    ("Linear", "tree.linear"),
 )
+
+BLOCKS = ("tree.block", "tree.residual")
 
 
 def tree(model: Model, chosen: str) -> dict[str, Any]:
@@ -55,21 +58,24 @@ def row(model: Model, layer: Layer) -> dict[str, Any]:
         "shape": " × ".join(map(str, layer.shape)),
         "parameters": short_count(layer.parameters),
         "flops": short_count(layer.flops),
-        "told": f"{layer.kind}; {layer.parameters:,} parameters; {layer.flops / 1e6:,.1f} MFLOPs",
+        "told": tell(
+            "tree.told", kind=layer.kind, parameters=f"{layer.parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
+        ),
     }
 
 
 def role(model: Model, layer: Layer) -> str:
     """What a part is, in a person's words: its place in the hierarchy before its class."""
     children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
-    blocks = [other for other in children if "block" in _known(other.kind)]
+    blocks = [other for other in children if _key(other.kind) in BLOCKS]
     if blocks and layer.name in model.stages:
-        return "stage"
+        return tell("tree.stage")
     if blocks:
-        return f"{len(blocks)} blocks"
+        return tell("tree.one-block") if len(blocks) == 1 else tell("tree.blocks", count=len(blocks))
     if layer.name.endswith("downsample"):
-        return "shortcut"
-    return _known(layer.kind)
+        return tell("tree.shortcut")
+    known = _key(layer.kind)
+    return tell(known) if known in words(LANGUAGES[0]) else known
 
 
 def short_count(count: int) -> str:
@@ -87,5 +93,6 @@ def short_count(count: int) -> str:
     return f"{value:.3g} {' kMGT'[size]}".strip()
 
 
-def _known(kind: str) -> str:
-    return next((words for start, words in ROLES if kind.startswith(start)), kind)
+def _key(kind: str) -> str:
+    """The key of what a person calls a class of layers; its own name where there is none."""
+    return next((key for start, key in ROLES if kind.startswith(start)), kind)

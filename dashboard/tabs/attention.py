@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,34 +10,21 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+import vizlib
 from dashboard.components.base import box_of, part
 from dashboard.components.linked import Scale, item, linked
 from dashboard.components.patches import patches
+from dashboard.languages import from_library, tell
 from dashboard.selection import Selection
 from dashboard.shared import Shared
 from dashboard.study import Study
 from dashboard.tabs import receptive
-from dashboard.words import NO_PHOTO, alternative, caption
+from dashboard.words import alternative, caption, nothing_yet
 from vizlib import render
 from vizlib.methods.registry import METHODS
 
 TITLE = "Attention"
-MEANS = (
-    "Point at a patch to see which patches it reads from. Click to pin it, click another to compare the two; Escape or "
-    "a second click lets go. The arrow keys move, Enter pins, [\u00a0and\u00a0] change the layer."
-)
-MEANS_NOT = "Attention says where a patch looks, not what it does with what it finds there, and it knows no class."
-
-FLOW = {  # what follows attention from the answer back to the patches, and what a person calls it
-    "raw-attention": "Raw attention",
-    "attention-rollout": "Attention rollout",
-    "attention-relevance": "Attention relevance",
-}
-DIFFER = (
-    "All three start at the token the answer is read from. Raw attention is one step back, in the layer chosen above; "
-    "rollout takes every step back to the photo and counts all heads alike; relevance takes the same steps, but counts "
-    "each head by how much it raised the score of the chosen class. So only the last one changes with the class."
-)
+FLOW = ("raw-attention", "attention-rollout", "attention-relevance")  # from the answer back to the patches
 
 
 def maps(study: Study, photo: Image.Image, model: str) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
@@ -55,20 +43,16 @@ def maps(study: Study, photo: Image.Image, model: str) -> Float[np.ndarray, "lay
 def draw(
     study: Study, photo: Image.Image | None, selection: Selection | None, layer: int | None = None
 ) -> tuple[dict[str, Any], str]:
-    """The patch grid, and what it means; for a convolutional network why there is none.
+    """The patch grid, and what it means; for a network without one grid of patches why there is none.
 
     `layer` is the one whose heads are sent where all would be too many bytes.
     """
     if photo is None or selection is None:
-        return {}, caption("No photo yet", NO_PHOTO)
+        return {}, nothing_yet()
     model = study.catalog.get(selection.model)
     every = maps(study, photo, selection.model)
     if every is None or model.tokens is None:
-        return {}, caption(
-            "No attention here",
-            f"{model.name} is built of convolutions: each place sees only its neighbours, so there is no attention to "
-            "show. How far each place does see stands just below; for attention choose a ViT on the left.",
-        )
+        return {}, none_because(study, selection.model)
     geometry = model.preprocessing.geometry(photo)
     similar = study.kernels(selection.model).position_similarity
     value = patches(
@@ -76,13 +60,34 @@ def draw(
         photo,
         geometry,
         names=model.tokens.names,
-        label="The photo in patches: arrow keys move, Enter pins, brackets change the layer",
-        verb="looks most at",
+        label=tell("attention.photo"),
         places=None if similar is None else similar.flatten(0, 1).numpy(),
         key=f"{selection.photo} {selection.model}",
         layer=layer,
     )
-    return value, caption("Where does a patch look?", MEANS, MEANS_NOT)
+    return value, caption(tell("attention.heading"), tell("attention.means"), tell("attention.means-not"))
+
+
+def none_because(study: Study, name: str) -> str:
+    """Why there is no grid of patches to point at: windows, other tokens, or no attention at all."""
+    model = study.catalog.get(name)
+    if side := window(model):
+        sentence = tell("attention.windows", model=name, size=" × ".join(map(str, side)), count=side[0] * side[1])
+        return caption(tell("attention.windows-heading"), sentence, tell("attention.windows-not"))
+    if model.attention_layers:
+        return caption(tell("attention.none-here"), tell("attention.grids", model=name))
+    convolutions = bool(study.fields(name))  # whose receptive fields are drawn below
+    return caption(
+        tell("attention.none"), tell("attention.convolutions" if convolutions else "attention.no-softmax", model=name)
+    )
+
+
+def window(model: vizlib.Model) -> tuple[int, int] | None:
+    """The rows and columns of the window that the first attention layer looks in; `None` where it sees everything."""
+    if not model.attention_layers:
+        return None
+    side = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)
+    return (int(side[0]), int(side[1])) if isinstance(side, Sequence) and len(side) == 2 else None
 
 
 def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
@@ -92,10 +97,8 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
         return {}, ""
     known = study.explanations(photo, selection.model, selection.target, selection.against)
     items, scales = [], []
-    for method, name in FLOW.items():
-        if method not in known:
-            continue
-        answer = known[method]
+    for method in filter(known.__contains__, FLOW):
+        answer, name = known[method], tell(f"attention.{method}")
         steps = [answer.by_layer.get(layer, answer) for layer in layers] if answer.by_layer else [answer]
         heats = np.stack([one.heat.numpy() for one in steps])
         scales.append(Scale(name, [render.limits_of(heat, signed=answer.signed) for heat in heats], answer.signed))
@@ -106,12 +109,12 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
                 box_of(answer.geometry),
                 len(scales) - 1,
                 alt=alternative(answer),
-                text=METHODS[method].means,
+                text=from_library(METHODS[method].means),
                 smooth=not answer.patches,
             )
         )
-    value = linked([("", items)], scales, photo, label="Three readings of attention", follows="layer")
-    return value, caption("Three ways to read it", DIFFER)
+    value = linked([("", items)], scales, photo, label=tell("attention.three"), follows="layer")
+    return value, caption(tell("attention.three-heading"), tell("attention.differ"))
 
 
 def build(shared: Shared) -> None:

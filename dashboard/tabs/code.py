@@ -12,27 +12,24 @@ from PIL import Image
 import vizlib
 from dashboard.cache import key_of
 from dashboard.components.address import space
-from dashboard.components.base import part
+from dashboard.components.base import on_opening, part
 from dashboard.components.code import Block, code
 from dashboard.components.files import files, made
 from dashboard.components.knobs import turned
 from dashboard.examples import EXAMPLES, addressed
+from dashboard.languages import shown, tell
 from dashboard.selection import Selection
 from dashboard.shared import PLUMBING, Shared
 from dashboard.study import Study
-from dashboard.words import NO_PHOTO, caption, question
-from vizlib import VizlibError
+from dashboard.words import caption, nothing_yet, question
+from vizlib import VizlibError, wording
 from vizlib.files import written
+from vizlib.methods.registry import METHODS
 from vizlib.recipes import Recipe, class_name
 
 TITLE = "Use in code"
 HERE = "http://127.0.0.1:7860/"  # stands for the page's own address
-FORMS = {
-    "html": ("HTML report", "One page with the pictures, the raw values and how they came about; it opens anywhere"),
-    "svg": ("Figure (SVG)", "The map beside its colour bar, for a paper"),
-    "png": ("Figure (PNG)", "The same as pixels, for a slide"),
-    "npz": ("Raw values (.npz)", "The method's own numbers, for NumPy"),
-}
+FORMS = ("html", "svg", "png", "npz")
 DOWNLOAD = "() => document.querySelector('#taken').click()"
 NOTHING = "() => { document.querySelector('#code-files .viz-told').textContent = ''; }"
 
@@ -63,24 +60,25 @@ def draw(
 ) -> tuple[str, dict[str, Any]]:
     """What the lines are for, and the lines."""
     if photo is None or selection is None or method is None:
-        return caption("No photo yet", NO_PHOTO), code(())
+        return nothing_yet(), code(())
     made_of = recipe(study, photo, selection, method, menus)
     labels = study.catalog.get(selection.model).labels
     rival = "" if selection.against is None else labels[selection.against]
     heading = question(method, labels[selection.target], rival)
     name = made_of.photo
-    own = f"{name} stands for your own photo." if name == "photo.jpg" else f"{name} is the photo you see."
+    sentence = tell("code.photo-yours" if name == "photo.jpg" else "code.photo-seen", name=name)
+    client = made_of.client(space() or HERE)
     blocks = (
-        Block("Python", "On any machine with vizlib.", made_of.python()),
-        Block("Shell", "The same in one line; its report holds the pictures and the raw values.", made_of.shell()),
-        Block(
-            "API client",
-            "Asks this page, so all it needs is pip install gradio_client.",
-            made_of.client(space() or HERE),
-        ),
+        Block("Python", tell("code.python"), made_of.python()),
+        Block(tell("code.shell"), tell("code.shell-hint"), made_of.shell()),
+        Block(tell("code.client"), tell("code.client-hint"), client),
     )
-    sentence = f"The map under Why, made again: same class, method and knobs, same numbers. {own}"
     return caption(heading, sentence), code(blocks, here="" if space() else HERE)
+
+
+def offered() -> dict[str, tuple[str, str]]:
+    """The forms to save the map in, each with what it is called and what is in it."""
+    return {form: (tell(f"code.{form}"), tell(f"code.{form}-hint")) for form in FORMS}
 
 
 def export(
@@ -97,14 +95,14 @@ def export(
     Raises: VizlibError where there is no photo, no such form, or the method has not run yet.
     """
     if photo is None or selection is None or method is None:
-        raise VizlibError("there is nothing to save yet: choose a photo first")
+        raise VizlibError(tell("code.no-photo"))
     if form not in FORMS:
         raise VizlibError(f"cannot save as {form!r}; use one of {', '.join(FORMS)}")
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
     answer = study.known(photo, *selection[1:3], method, settings, selection.against)
     if answer is None:
-        raise VizlibError(f"{method} has not run yet: start it under Why, then its map can be saved")
+        raise VizlibError(tell("code.not-run", method=method))
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.stem}.{form}"  # its address cannot be guessed
     if form == "html":
@@ -113,7 +111,8 @@ def export(
         return answer.save(path)
     rival = "" if selection.against is None else model.labels[selection.against]
     with written(path) as file:
-        board = answer.figure(f"{question(method, answer.label, rival)} {answer.model}, {method}")
+        asked = wording.question(answer.label, rival, of_class=METHODS[method].of_class)  # its letters are Latin ones
+        board = answer.figure(f"{asked} {answer.model}, {method}")
         board.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
     return path
 
@@ -122,12 +121,13 @@ def build(shared: Shared) -> None:
     """The words and the files to take away, then the lines."""
     study = shared.study
     words = gr.HTML(elem_id="code-words", apply_default_css=False)
-    gr.HTML("<h2>Send it to someone</h2>", elem_classes="viz-heading", apply_default_css=False)
-    offered = part("files", files(FORMS), elem_id="code-files")
+    gr.HTML(f"<h2>{shown('send')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    forms = part("files", elem_id="code-files")
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
-    gr.HTML("<h2>Make it again</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{shown('again')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     lines = part("code", elem_id="code-lines")
     asked = [shared.method, shared.knobs]
+    on_opening(lambda: files(offered()), [forms])
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
         return draw(study, photo, selection, method, menus)
@@ -136,12 +136,12 @@ def build(shared: Shared) -> None:
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
     ) -> tuple:
         path = export(study, photo, selection, method, menus, str(event.index), Path(taken.GRADIO_CACHE))
-        return path, files(FORMS, made(path.name, path.stat().st_size), path.parent.name)
+        return path, files(offered(), made(path.name, path.stat().st_size), path.parent.name)
 
     def changing(answer: Any, inputs: list, outputs: list, **how: Any) -> None:
         gr.on([shared.selection.change, shared.method.change, shared.knobs.change], answer, inputs, outputs, **how)
 
     shared.on(changing, again, asked, [words, lines])
-    saving = shared.on(offered.select, save, asked, [taken, offered])
+    saving = shared.on(forms.select, save, asked, [taken, forms])
     saving.success(None, None, None, js=DOWNLOAD, **PLUMBING)
     saving.failure(None, None, None, js=NOTHING, **PLUMBING)

@@ -3,102 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import box_of, part
+from dashboard.components.base import box_of, on_opening, part
 from dashboard.components.linked import Scale, item, linked
+from dashboard.languages import shown, tell
 from dashboard.selection import Selection
 from dashboard.shared import Shared
 from dashboard.starts import compared
 from dashboard.study import Study
-from dashboard.words import NO_PHOTO, alternative, caption
+from dashboard.tabs.pairing import Chosen, choose, in_common, methods
+from dashboard.words import alternative, caption, nothing_yet
 from vizlib import Attribution, render
 from vizlib.agreement import seen_by_both
-from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
 from vizlib.wording import percent, short
 
 TITLE = "Compare"
-FIRST = "grad-cam"
-STEPS = ("share of each model’s strongest", "raw values")
 FINE = 168  # longest side of the photo a difference is drawn on, in pixels
 TOP = 0.2  # the share of strongest places whose overlap is told
-ALIKE = {
-    0.7: "much alike",
-    0.4: "partly alike",
-    0.1: "hardly alike",
-    -0.1: "as chance would",
-    -1.1: "the other way round",
-}
-CAVEAT = "Agreement is not truth: two models that learned from the same photos can be wrong together."
-
-
-class Chosen(NamedTuple):
-    """What is compared; classes are the first model's, `classes[i][j]` is what model `i` calls class `j`."""
-
-    models: tuple[str, str]
-    method: str
-    classes: tuple[tuple[int, int], tuple[int, int]]
-
-
-def in_common(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
-    """The classes both models know: the first one's number to the second one's, by label or a name they share."""
-    if a.labels == b.labels:
-        return {index: index for index in range(len(a.labels))}
-    named = {name: index for index, label in reversed(list(enumerate(b.labels))) for name in _names(label)}
-    whole = {label.lower(): index for index, label in enumerate(b.labels)}
-    found = {}
-    for index, label in enumerate(a.labels):
-        names = [label.lower()] if label.lower() in whole else [name for name in _names(label) if name in named]
-        if names:
-            found[index] = whole.get(names[0], named.get(names[0], 0))
-    return found
-
-
-def choose(
-    study: Study,
-    photo: Image.Image,
-    selection: Selection,
-    other: str | None = None,
-    method: str | None = None,
-    second: int | None = None,
-) -> Chosen | None:
-    """What is compared: as asked for where it fits, else with the other bundled model and what that one sees.
-
-    The second class is the contrast where there is one, else the other model's likeliest, or where that is the chosen
-    class already the first one's next likeliest. Nothing where there is no other model, or it
-    does not know the chosen class.
-    """
-    others = [name for name in study.catalog.names if name != selection.model]
-    if not others:
-        return None
-    models = selection.model, other if other in others else others[0]
-    common = in_common(*map(study.catalog.get, models))
-    if selection.target not in common:
-        return None
-    back = {theirs: ours for ours, theirs in common.items()}
-    theirs = [back.get(one.index) for one in study.predictions(photo, models[1], 1)]
-    ours = [one.index for one in study.predictions(photo, models[0], 10**6)]
-    free = [
-        index for index in (second, selection.against, *theirs, *ours) if index in common and index != selection.target
-    ]
-    if not free:
-        return None
-    fitting = methods(study, models)
-    method = next(name for name in (method, FIRST, *fitting) if name in fitting)
-    classes = selection.target, free[0]
-    return Chosen(models, method, (classes, (common[classes[0]], common[classes[1]])))
-
-
-def methods(study: Study, models: tuple[str, str]) -> list[str]:
-    """The methods that fit both models and take no more than a few passes."""
-    first, second = (vizlib.methods(study.catalog.get(name)) for name in models)
-    return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]
+ALIKE = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # from this correlation on
 
 
 def maps(study: Study, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
@@ -141,50 +70,52 @@ def picture(study: Study, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
         values, box = difference(*pair, (factors[a[0]], factors[b[0]]))
         drawn.append(values)
         said, smooth = told(*pair), not any(answer.patches for answer in pair)
-        return item(name, values, box, 1, alt=f"Difference: {name}; {said}.", text=said, smooth=smooth)
+        return item(
+            name, values, box, 1, alt=tell("compare.difference", name=name, told=said), text=said, smooth=smooth
+        )
 
     between = [less(f"{names[0]} − {names[1]}", (i, 0), (i, 1)) for i in (0, 1)]
     rows = [(chosen.models[i], [one(i, 0), one(i, 1), between[i]]) for i in (0, 1)]
-    rows.append(("The first model − the second", [less(names[j], (0, j), (1, j)) for j in (0, 1)]))
+    rows.append((tell("compare.models-differ"), [less(names[j], (0, j), (1, j)) for j in (0, 1)]))
     heats = [np.concatenate([a.heat.numpy().ravel() * f for a in row]) for row, f in zip(answers, factors, strict=True)]
     raw = [answer.heat.numpy().ravel() for row in answers for answer in row]
     scales = [
         Scale(
-            "All four maps",
+            tell("compare.all-maps"),
             [render.limits_of(np.concatenate(values), signed=signed) for values in (heats, raw)],
             signed,
-            ("against", "for") if signed else ("", ""),
+            (tell("tell.against"), tell("tell.for")) if signed else ("", ""),
         ),
         Scale(
-            "All differences",
+            tell("compare.all-differences"),
             [render.limits_of(np.concatenate([v[k].ravel() for v in drawn]), signed=True) for k in (0, 1)],
             True,
-            ("second", "first"),
+            (tell("compare.second"), tell("compare.first")),
         ),
     ]
-    return linked(rows, scales, photo, label=f"{chosen.method} of two models for two classes", steps=STEPS)
+    label = tell("compare.label", method=chosen.method)
+    return linked(rows, scales, photo, label=label, steps=(tell("compare.shares"), tell("compare.raw")))
 
 
 def told(a: Attribution, b: Attribution) -> str:
     """Two numbers on two maps, in words."""
     found = vizlib.agreement(a, b, TOP)
-    rank = "one is flat" if np.isnan(found.correlation) else f"rank correlation {_minus(found.correlation)}"
-    return f"{rank} · {found.overlap * 100:.0f} % of the top {TOP * 100:.0f} % shared"
+    shares = {"overlap": f"{found.overlap * 100:.0f}", "top": f"{TOP * 100:.0f}"}
+    if np.isnan(found.correlation):
+        return tell("compare.rank-flat", **shares)
+    return tell("compare.rank", rank=_minus(found.correlation), **shares)
 
 
 def verdict(study: Study, photo: Image.Image, chosen: Chosen) -> str:
     """Whether the models look at the same places for the chosen class, in words."""
     first, second = (row[0] for row in maps(study, photo, chosen))
     found = vizlib.agreement(first, second, TOP)
-    label = short(first.label)
+    label = {"class": short(first.label)}
     if np.isnan(found.correlation):
-        return f"For {label} one of the two maps is the same everywhere, so there is nothing to compare."
-    alike = next(words for least, words in ALIKE.items() if found.correlation >= least)
-    return (
-        f"For {label} the two models order the places of this photo {alike}: rank correlation "
-        f"{_minus(found.correlation)}. Of the strongest fifth of each, {found.overlap * 100:.0f} % is the same; "
-        "chance would give 20 %."
-    )
+        return tell("compare.flat", **label)
+    alike = next(word for least, word in ALIKE.items() if found.correlation >= least)
+    facts = {"rank": _minus(found.correlation), "overlap": f"{found.overlap * 100:.0f}"}
+    return tell("compare.verdict", **label, alike=tell(f"compare.{alike}"), **facts)
 
 
 def draw(
@@ -197,19 +128,20 @@ def draw(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]:
     """The three menus with what fits, the pictures, and what they say."""
     if photo is None or selection is None:
-        return gr.update(), gr.update(), gr.update(), {}, caption("No photo yet", NO_PHOTO)
+        return gr.update(), gr.update(), gr.update(), {}, nothing_yet()
     chosen = choose(study, photo, selection, other, method, second)
     others = [row for row in study.catalog.choices() if row[1] != selection.model]
     if chosen is None:
         known = short(study.catalog.get(selection.model).labels[selection.target])
-        shown = other if other in [name for _, name in others] else (others[0][1] if others else None)
-        words = f"{shown} knows no class called {known}." if shown else "There is no other model here."
+        asked = other if other in [name for _, name in others] else (others[0][1] if others else None)
+        facts = {"model": asked, "class": known}
+        words = tell("compare.unknown", **facts) if asked else tell("compare.alone")
         return (
-            gr.update(choices=others, value=shown),
+            gr.update(choices=others, value=asked),
             gr.update(),
             gr.update(),
             {},
-            caption("Nothing to compare", words),
+            caption(tell("compare.nothing"), words),
         )
     first = study.catalog.get(chosen.models[0])
     common = in_common(first, study.catalog.get(chosen.models[1]))
@@ -219,7 +151,7 @@ def draw(
         gr.update(choices=methods(study, chosen.models), value=chosen.method),
         gr.update(choices=classes, value=chosen.classes[0][1]),
         picture(study, photo, chosen),
-        caption("Do they look at the same places?", verdict(study, photo, chosen), CAVEAT),
+        caption(tell("compare.heading"), verdict(study, photo, chosen), tell("compare.agreement")),
     )
 
 
@@ -227,30 +159,30 @@ def starts(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
-    return caption(
-        "What a model brings along",
-        f"The same network on the same photos, from three starts, is right this often in the end: {ends}.",
-        "So where two models look at different places, ask first what each had seen before: most of what a network "
-        "looks for it has brought along.",
-    )
+    return caption(tell("compare.brings"), tell("compare.starts", ends=ends), tell("compare.ask-first"))
 
 
 def build(shared: Shared) -> None:
     """The menus, the pictures, their words, and the curves of three starts below."""
     words = gr.HTML(elem_id="compare-words", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
-        other = gr.Dropdown([], label="Compare with", elem_id="compare-model", interactive=True, min_width=220)
-        method = gr.Dropdown([], label="Method", elem_id="compare-method", interactive=True, min_width=220)
-        second = gr.Dropdown([], label="And the class", elem_id="compare-class", interactive=True, min_width=220)
+        other = gr.Dropdown([], label=shown("compare-with"), elem_id="compare-model", interactive=True, min_width=220)
+        method = gr.Dropdown([], label=shown("method"), elem_id="compare-method", interactive=True, min_width=220)
+        second = gr.Dropdown([], label=shown("other-class"), elem_id="compare-class", interactive=True, min_width=220)
     pictures = part("linked", elem_id="compare-maps")
     outputs = [other, method, second, pictures, words]
-    curves = compared()[0]
-    if curves:
+    if compared()[0]:
         with gr.Row(equal_height=False, elem_classes="viz-section"):
             with gr.Column(scale=4, min_width=280):
-                gr.HTML(starts(curves), apply_default_css=False)
+                lesson = gr.HTML(apply_default_css=False)
             with gr.Column(scale=6, min_width=320):
-                part("curves", curves, elem_id="compare-starts")
+                curves = part("curves", elem_id="compare-starts")
+
+        def started() -> tuple[str, dict[str, Any]]:
+            value = compared()[0]
+            return starts(value), value
+
+        on_opening(started, [lesson, curves])
 
     def waiting(photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], None]:
         return {} if photo is None or selection is None else {"waiting": [*selection]}, None
@@ -272,7 +204,3 @@ def build(shared: Shared) -> None:
 
 def _minus(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
-
-
-def _names(label: str) -> list[str]:
-    return [name.strip() for name in label.lower().split(",")]

@@ -16,22 +16,17 @@ from dashboard.components.heat import heat
 from dashboard.components.silence import silence
 from dashboard.components.thumbs import thumb, thumbs
 from dashboard.components.tree import choosable, tree
+from dashboard.languages import tell
 from dashboard.selection import Selection
 from dashboard.shared import Shared
 from dashboard.study import Study, Unit
 from dashboard.tabs import kernels
-from dashboard.words import NO_PHOTO, caption
+from dashboard.words import caption, no_photo
 from vizlib import render
 from vizlib.wording import short
 
 TITLE = "Inside"
 FOR, AGAINST = 36, 12  # units on a sheet: those that speak most for the class, and most against it
-MADE_OF = {  # the hierarchy is the lesson
-    False: "Kernels make a convolution, a few convolutions with a shortcut around them a residual block, and blocks a "
-    "stage. From stage to stage the picture gets coarser, and each place sees more of the photo.",
-    True: "The photo is cut into patches. In each block they first exchange what they hold by attention, and then an "
-    "MLP works on each by itself.",
-}
 
 
 class At(NamedTuple):
@@ -77,11 +72,11 @@ def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> 
         maps, added = activations.numpy(), found.channels[layer]
     fits = added is not None and len(added) == len(maps)
     values = added.numpy() if added is not None and fits else None
-    names = [
-        found.label,
-        *([] if found.against is None else [study.catalog.get(selection.model).labels[found.against]]),
-    ]
-    label = " over ".join(map(short, names))
+    label = short(found.label)
+    if found.against is not None:
+        label = tell(
+            "inside.over", **{"class": label}, other=short(study.catalog.get(selection.model).labels[found.against])
+        )
     return View(maps, placed, attention is not None, values, label, found.logit)
 
 
@@ -111,17 +106,26 @@ def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
     signed = bool(seen.maps.min() < 0)
     limits = render.limits_of(seen.maps[numbers], signed=signed)
     off = {one.number for one in at.off if one.layer == at.layer and one.head == seen.heads}
-    words = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
+    notes = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
     items = []
     for i in numbers:
-        name = f"head {i + 1}" if seen.heads else str(i)
-        item = thumb(
-            str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=Unit(at.layer, i, seen.heads).words
-        )
-        items.append({**item, "note": "off" if i in off else words.get(i, "")})
-    kind = "Heads" if seen.heads else "Channels"
-    heading = f"{kind} of {at.layer}, by what they add to {seen.label}"
-    return thumbs(items, str(unit.number), label=f"{kind} of {at.layer}", heading=heading, small=True)
+        name = tell("inside.head", number=i + 1) if seen.heads else str(i)
+        hint = named(Unit(at.layer, i, seen.heads))
+        item = thumb(str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=hint)
+        items.append({**item, "note": tell("inside.off") if i in off else notes.get(i, "")})
+    kind = "heads" if seen.heads else "channels"
+    label, heading = (
+        tell(f"inside.{kind}", layer=at.layer),
+        tell(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
+    )
+    return thumbs(items, str(unit.number), label=label, heading=heading, small=True)
+
+
+def named(unit: Unit) -> str:
+    """What a person calls a unit; heads are counted from 1, as everywhere on the page."""
+    if unit.head:
+        return tell("inside.unit-head", layer=unit.layer, number=unit.number + 1)
+    return tell("inside.unit", layer=unit.layer, number=unit.number)
 
 
 def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
@@ -139,10 +143,9 @@ def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
 def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
     """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
     if not seen.placed:
-        return {"empty": f"What {unit.layer} hands on has no place on the photo: each channel is a single number."}
+        return {"empty": tell("inside.placeless", layer=unit.layer)}
     values = seen.maps[unit.number]
-    verb = "looks" if unit.head else "responds"
-    alt = f"{unit.words} on the photo; it {verb} up to {values.max():.3g}."
+    alt = tell("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     name = f"{selection.model}_{unit.words}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
     return heat(values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name)
@@ -150,32 +153,36 @@ def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, uni
 
 def about(study: Study, selection: Selection, seen: View, unit: Unit) -> str:
     """What the unit is, does and adds, in words."""
-    name = f"Head {unit.number + 1} of {unit.layer}" if unit.head else f"Channel {unit.number} of {unit.layer}"
-    low, high = seen.maps[unit.number].min(), seen.maps[unit.number].max()
+    number = unit.number + 1 if unit.head else unit.number
+    name = tell("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
+    ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
+    low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
     tokens = study.catalog.get(selection.model).tokens
-    if unit.head:
-        who = f"the {tokens.names[tokens.read[0]]} token looks" if tokens and tokens.read else "patches look"
-        does = f"Bright is where {who} with this head."
+    if unit.head and tokens and tokens.read:
+        said = tell("inside.token-looks", token=tokens.names[tokens.read[0]])
+    elif unit.head:
+        said = tell("inside.patches-look")
     elif seen.maps.min() < 0:
-        does = f"Red is where it responds, blue where it is held back: from {low:.3g} to {high:.3g}."
+        said = tell("inside.signed", low=low, high=high)
     else:
-        does = f"Bright is where it responds, up to {high:.3g}."
-    adds = "" if seen.added is None else amounts([seen.added[unit.number]])[0]
-    counts = f" It adds {adds} to the score of {seen.label}, which is {seen.logit:.2f} in all." if adds else ""
-    caveat = (
-        "That number is its activation times the gradient: what the score would lose without it if all that follows "
-        "were linear. Switch it off to see what it really loses."
-    )
-    return caption(name, (does + counts).replace("-", "\u2212"), caveat if adds else "")
+        said = tell("inside.bright", high=high)
+    if seen.added is None:
+        return caption(name, said)
+    facts = {"class": seen.label, "score": f"{seen.logit:.2f}".replace("-", "\u2212")}
+    said = f"{said} {tell('inside.adds', amount=amounts([seen.added[unit.number]])[0], **facts)}"
+    return caption(name, said, tell("inside.linear"))
 
 
 def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
     """The switch of a unit, and the answers with and without what is off."""
     before = study.predictions(photo, selection.model, 10**6)
     after = study.without(photo, selection.model, at.off) if at.off else None
-    name = f"head {unit.number + 1}" if unit.head else f"channel {unit.number}"
-    label = f"Switch {name} {'on again' if unit in at.off else 'off'}"
-    return silence(label, [one.words for one in at.off], before, after, selection.target)
+    turn = "on" if unit in at.off else "off"
+    if unit.head:
+        label = tell(f"inside.switch-head-{turn}", number=unit.number + 1)
+    else:
+        label = tell(f"inside.switch-channel-{turn}", number=unit.number)
+    return silence(label, [named(one) for one in at.off], before, after, selection.target)
 
 
 def switched(at: At, unit: Unit, asked: object) -> At:
@@ -193,7 +200,7 @@ def switched(at: At, unit: Unit, asked: object) -> At:
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
     """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
     if photo is None or selection is None:
-        return at, {}, "", {"empty": NO_PHOTO}, "", {}, {}
+        return at, {}, "", {"empty": no_photo()}, "", {}, {}
     at = settled(study, selection, at)
     model = study.catalog.get(selection.model)
     seen = view(study, photo, selection, at.layer)
@@ -201,7 +208,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, a
     return (
         at,
         tree(model, at.layer),
-        caption("What is it made of?", MADE_OF[bool(model.attention_layers)]),
+        caption(tell("inside.heading"), tell("inside.attention" if model.attention_layers else "inside.convolutions")),
         onto(study, photo, selection, seen, unit),
         about(study, selection, seen, unit),
         switch(study, photo, selection, at, unit),

@@ -10,7 +10,8 @@ from PIL import Image
 from dashboard.components.base import part
 from dashboard.components.heat import heat
 from dashboard.components.kernels import MOST, kernels
-from dashboard.components.patches import patches
+from dashboard.components.patches import LIKE, patches
+from dashboard.languages import tell
 from dashboard.selection import Selection
 from dashboard.shared import Shared
 from dashboard.study import Study
@@ -30,15 +31,14 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, c
     values = answers[chosen].numpy()
     apart = model.tokens is not None  # patches do not overlap, so nothing lies between two of them
     words = caption(
-        "The first thing it looks for",
-        f"Each square is one of the {count} kernels of {found.layer}, {height} × {width} pixels in their own colours, "
-        f"grey where it is 0. Click one: red are the places of this photo that look like it, blue those that look "
-        f"like its opposite.",
+        tell("kernels.heading"),
+        tell("kernels.means", count=count, layer=found.layer, size=f"{height} × {width}"),
     )
-    alt = f"What kernel {chosen} of {found.layer} answers on the photo, from {values.min():.3g} to {values.max():.3g}."
+    low, high = (f"{value:.3g}".replace("-", "\u2212") for value in (values.min(), values.max()))
+    alt = tell("kernels.alt", kernel=chosen, layer=found.layer, low=low, high=high)
     name = f"{selection.model}_kernel_{chosen}.png".replace("/", "-")
-    number = f"Kernel {chosen}: from {values.min():.3g} to {values.max():.3g} on this photo.".replace("-", "\u2212")
-    label = f"Kernels of {found.layer}; choose one to see what it answers"
+    number = tell("kernels.number", kernel=chosen, low=low, high=high)
+    label = tell("kernels.label", layer=found.layer)
     return (
         words,
         kernels(found.weights.numpy(), chosen, label=label, caption=number),
@@ -54,12 +54,8 @@ def places(study: Study, photo: Image.Image | None, selection: Selection | None)
     rows, columns = similar.shape[:2]
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
-    label, verb = "Similarity of places: arrow keys move", "is most like"
-    return patches(every, photo, geometry, signed=True, label=label, verb=verb), caption(
-        "How it tells places apart",
-        "Point at a patch: red patches have a position embedding like its own, blue ones an opposite one.",
-        "The network learned this by itself; nobody told it which patches are neighbours.",
-    )
+    value = patches(every, photo, geometry, signed=True, label=tell("kernels.places"), says=LIKE)
+    return value, caption(tell("kernels.places-heading"), tell("kernels.places-means"), tell("kernels.places-learned"))
 
 
 def build(shared: Shared) -> None:

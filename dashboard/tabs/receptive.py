@@ -10,20 +10,13 @@ from PIL import Image
 from dashboard.components.base import part
 from dashboard.components.fields import Cell, fields
 from dashboard.components.thumbs import reduced
+from dashboard.languages import tell
 from dashboard.selection import Selection
 from dashboard.shared import Shared
 from dashboard.study import Study
 from dashboard.words import caption
 
 CELLS = 112  # a side of an effective field needs no more
-MEANS = (
-    "Point at a cell: the frame is its receptive field, all that can reach it. Click, and the heat is its effective "
-    "receptive field: how strongly it depends on each pixel of this very photo."
-)
-MEANS_NOT = (
-    "The frame is a matter of kernel sizes and strides alone; what a cell goes by was learned, is mostly far smaller, "
-    "and is strongest in the middle (Luo et al. 2016)."
-)
 
 
 def cell_of(study: Study, photo: Image.Image, model: str, wanted: object) -> Cell:
@@ -51,7 +44,7 @@ def draw(
     geometry = study.catalog.get(name).preprocessing.geometry(photo)
     used = study.effective_field(photo, name, cell.layer, (cell.row, cell.column))
     value = fields(photo, geometry, maps, theory, cell, reduced(used.heat.numpy(), CELLS), used.size)
-    return value, caption("How far does a place see?", MEANS, MEANS_NOT)
+    return value, caption(tell("receptive.heading"), tell("receptive.means"), tell("receptive.means-not"))
 
 
 def build(shared: Shared) -> None:

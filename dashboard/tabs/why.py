@@ -15,16 +15,16 @@ from dashboard.components.heat import bare, of_attribution
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.progress import running, waiting
 from dashboard.components.thumbs import reduced, thumb, thumbs
+from dashboard.languages import from_library, tell
 from dashboard.selection import Selection
 from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, View
 from dashboard.study import KEPT, Study
-from dashboard.words import NO_PHOTO, alternative, caption, duration, gives, lead, question, verdict
+from dashboard.words import alternative, caption, duration, gives, lead, no_photo, question, verdict
 from vizlib import render
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
 
 TITLE = "Why"
-HEADING = "The same question, asked in other ways"
 FIRST = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
 SOON = 3.0  # seconds: what takes no longer begins by itself
 
@@ -54,7 +54,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
     A method of many passes that was not yet worked out has no map, but says how long it will take.
     """
     if photo is None or selection is None:
-        return Shown(method, {"empty": NO_PHOTO}, "", {}, {}, {}, None)
+        return Shown(method, {"empty": no_photo()}, "", {}, {}, {}, None)
     method = method_of(study, selection.model, method)
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
@@ -104,7 +104,7 @@ def unanswered(study: Study, photo: Image.Image, selection: Selection, method: s
     found = {one.index: one for one in study.predictions(photo, selection.model, 10**6)}[selection.target]
     heading = question(method, found.label, rival(study, selection))
     words = caption(heading, row.means, row.means_not, (), gives(model.name, found.probability))
-    return bare(photo, model.preprocessing.geometry(photo), alt=f"The photo; {method} has not run yet."), words
+    return bare(photo, model.preprocessing.geometry(photo), alt=tell("why.not-run", method=method)), words
 
 
 def cost(
@@ -112,7 +112,7 @@ def cost(
 ) -> dict[str, Any]:
     """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
     seconds = study.seconds(photo, selection.model, method, settings)
-    said = f"{method} asks the network again and again: about {duration(seconds)} on this machine."
+    said = tell("why.cost", method=method, time=duration(seconds))
     return waiting(said, at_once=seconds <= SOON)
 
 
@@ -136,13 +136,16 @@ def strip(
         smooth = not METHODS[name].patches
         items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
-    return thumbs(items, method, label="Methods", heading=HEADING, photo=photo, geometry=geometry)
+    return thumbs(
+        items, method, label=tell("why.methods"), heading=tell("why.other-ways"), photo=photo, geometry=geometry
+    )
 
 
 def hint(name: str) -> str:
     """What a method's picture means, and whether it takes long."""
     row = METHODS[name]
-    return f"{row.means} It asks the network many times, which takes a while." if row.cost == MANY_PASSES else row.means
+    means = from_library(row.means)
+    return f"{means} {tell('why.many')}" if row.cost == MANY_PASSES else means
 
 
 def keep(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
@@ -157,10 +160,8 @@ def keep(study: Study, photo: Image.Image | None, selection: Selection | None, m
 
 def kept_words(before: float, after: float) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
-    return (
-        f'<p class="viz-kept">Keep only the warmest {100 * KEPT:.0f}\u00a0% of what it saw: confidence '
-        f"<strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>"
-    )
+    said = tell("why.kept", share=f"{100 * KEPT:.0f}\u00a0%")
+    return f'<p class="viz-kept">{said} <strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>'
 
 
 def build(shared: Shared) -> View:

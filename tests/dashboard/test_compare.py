@@ -11,7 +11,7 @@ import pytest
 import vizlib
 from dashboard.looking import look
 from dashboard.starts import compared
-from dashboard.tabs import compare
+from dashboard.tabs import compare, pairing
 from vizlib.methods.base import MANY_PASSES
 from vizlib.methods.registry import METHODS
 
@@ -145,7 +145,7 @@ def test_the_words_say_how_far_the_models_agree(study, tower, tower_selection):
 
 
 def test_a_class_the_other_model_does_not_know_is_one_sentence(study, tower, tower_selection, monkeypatch):
-    monkeypatch.setattr(compare, "in_common", lambda a, b: {})
+    monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
     *_, value, words = compare.draw(study, tower, tower_selection)
     assert value == {}
     assert f"{VIT} knows no class called church." in words

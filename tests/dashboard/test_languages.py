@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from html import unescape
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 import dashboard
 from dashboard import app
 from dashboard.components.base import part
-from dashboard.languages import LANGUAGES, asked, in_browser, language_of, say, title_of, translations, words
+from dashboard.languages import (
+    LANGUAGES,
+    asked,
+    in_browser,
+    language_of,
+    say,
+    speaking,
+    tell,
+    title_of,
+    translations,
+    words,
+)
 
 FOLDER = Path(dashboard.__file__).parent
 OTHERS = LANGUAGES[1:]
@@ -67,7 +82,7 @@ def test_texts_for_gradio_have_nothing_its_translator_would_take_for_its_own(lan
 def test_korean_speaks_in_one_manner():
     sentences = [text for key, text in words("ko").items() if text.endswith(".")]
     assert len(sentences) > 25
-    assert [text for text in sentences if not re.search(r"(니다|세요)\.$", text)] == []
+    assert [text for text in sentences if not re.search(r"((니다|세요)(\([^)]*\))?|\})\.$", text)] == []
     assert not [text for text in sentences if re.search(r"[가-힣](해|이에|예|어|아|네)요[.?]", text)]
 
 
@@ -139,14 +154,39 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
     for language in OTHERS:
         table = in_browser()[language]
         assert said - {"img"} <= set(table)
-        assert [text for text in table if text not in said and f'"{text}"' not in python] == []
+        assert [text for text in table if text not in said and f'"{text}"' not in python + scripts] == []
         assert all(table[words("en")[key]] == words(language)[key] for key in words("en") if key.startswith("part."))
 
 
-def test_a_part_brings_the_words_of_its_script_with_it():
-    script = part("heat").js_on_load
+@pytest.mark.parametrize(("name", "own", "others"), [("heat", "Opacity", "Copy link"), ("patches", "mean", "Opacity")])
+def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
+    script = part(name).js_on_load
     table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))
-    assert table == in_browser()
+    for language in OTHERS:
+        assert table[language].items() <= in_browser()[language].items()
+        assert own in table[language]
+        assert others not in table[language]
+
+
+def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
+    with speaking("ko"):
+        assert tell("tell.seconds", count=5) == "5초"
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(copy_context().run, tell, "tell.a-minute").result() == "1분"
+    assert tell("tell.seconds", count=5) == "5 seconds"
+
+
+def test_an_event_is_answered_in_the_language_of_its_request(monkeypatch):
+    async def answer(self, *args, **kwargs):
+        return tell("tell.no-photo-yet")
+
+    monkeypatch.setattr(gr.Blocks, "process_api", answer)
+    page = object.__new__(app.Page)
+    asks = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
+    with ThreadPoolExecutor(1) as pool:  # the browser tests leave an event loop running in this thread
+        for request, language in ((asks, "ko"), (None, "en")):
+            said = pool.submit(lambda request=request: asyncio.run(page.process_api(request=request))).result()
+            assert said == words(language)["tell.no-photo-yet"]
 
 
 def test_the_page_is_launched_with_its_translations(monkeypatch):

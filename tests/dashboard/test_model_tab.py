@@ -207,7 +207,7 @@ def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch,
 
 
 def test_without_a_photo_the_page_asks_for_one(study):
-    assert tab.draw(study, None, None) == ({"empty": tab.NO_PHOTO}, "", {})
+    assert tab.draw(study, None, None) == ({"empty": tab.no_photo()}, "", {})
 
 
 def test_a_curve_leaves_out_what_is_no_number_and_ticks_are_round():

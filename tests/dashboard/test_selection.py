@@ -11,9 +11,10 @@ import torch
 import vizlib
 from dashboard.cache import key_of
 from dashboard.catalog import Catalog
-from dashboard.components.address import HINT, OWN, address
+from dashboard.components.address import address
 from dashboard.components.knobs import asked, chosen, turned
 from dashboard.examples import addressed
+from dashboard.languages import words
 from dashboard.looking import keys, look, rival
 from dashboard.selection import KEYS, LONGEST, Link, Selection, class_of, name_of, parse, query
 from dashboard.study import Study
@@ -88,8 +89,8 @@ def test_the_example_photos_have_names_and_no_other_has(study, name, tower):
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
     assert look(study, own, name)[-1]["keys"]["img"] is None
-    assert look(study, own, name)[-1]["hint"] == OWN
-    assert look(study, tower, name)[-1]["hint"] == HINT
+    assert look(study, own, name)[-1]["hint"] == words("en")["address.own"]
+    assert look(study, tower, name)[-1]["hint"] == words("en")["address.hint"]
 
 
 def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(study, name):

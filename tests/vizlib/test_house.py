@@ -58,7 +58,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/shared.py", "dashboard/looking.py", "dashboard/words.py", "dashboard/serving.py"),
     ("dashboard/visiting.py",),
     ("dashboard/left.py", "dashboard/starts.py"),
-    ("dashboard/tabs/kernels.py", "dashboard/tabs/receptive.py"),  # parts of a tab
+    ("dashboard/tabs/kernels.py", "dashboard/tabs/pairing.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/lessons/__init__.py", "dashboard/lessons/base.py"),
     ("dashboard/lessons/layers.py",),
     ("dashboard/lessons/reasons.py",),
