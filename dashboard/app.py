@@ -51,7 +51,6 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
             common.address.render()
         taking = {"js": placing("v", _id(code)), **PLUMBING}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
-        learn.lead(common, views[learn], tabs, views[why])
         left.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
         api.build(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)

@@ -9,12 +9,14 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.cache import key_of
-from dashboard.components.base import part
+from dashboard.choices import Wanted, wanted
+from dashboard.components.base import choosing, part
+from dashboard.components.desk import answered, refused, told
 from dashboard.components.examples import examples
 from dashboard.components.photo import PhotoInput
 from dashboard.examples import EXAMPLES, addressed
 from dashboard.languages import shown as shown_as
-from dashboard.looking import look, rival
+from dashboard.looking import look
 from dashboard.selection import Selection
 from dashboard.shared import MODEL_QUEUE, PLUMBING, Shared, View, plainly
 from dashboard.study import Study
@@ -65,22 +67,19 @@ def build(study: Study) -> Shared:
         examples=offered,
         method=gr.State(None),
         knobs=part("knobs", elem_id="why-knobs", render=False),
+        desk=part("desk", elem_id="desk", opens=True),
+        inside=part("desk", elem_id="inside-desk"),
     )
 
 
 def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], view: View) -> None:
-    """The events of the left column; each brings the first tab's pictures with it, so a person waits once."""
-    study, first = shared.study, shared.study.catalog.names[0]
+    """The events of the left column; each brings the first tab's pictures with it, so a person waits once.
+
+    All choices go by way of the desk, so one answer is under way at a time, and the States here are of the last one.
+    """
+    study, first, desk = shared.study, shared.study.catalog.names[0], shared.desk
     left = [shared.selection, shared.view, shared.bars, shared.classes, shared.eye, shared.address]
-    outputs = [*left, *view.outputs]
-
-    def complete(photo: Image.Image | None, looked: tuple, method: str | None, menus: Any) -> tuple:
-        return *looked, *view.answer(photo, looked[0], method, menus)
-
-    def again(photo: Image.Image | None, looked: tuple, method: str | None, menus: Any) -> tuple:
-        """Of the same photo and model, another class: the crop need not travel again."""
-        selection, same, answers, classes, _, link = looked
-        return complete(photo, (selection, same, answers, classes, gr.skip(), link), method, menus)
+    outputs = [*left, *view.outputs, shared.model, tabs, desk]
 
     def arrive(request: gr.Request) -> tuple:
         link, photo, looked, menus = visit(study, request.query_params, ids)
@@ -88,49 +87,58 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         looked[-1]["keys"].update(keys)
         change = gr.skip() if photo is next(iter(addressed().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
-        return *complete(photo, looked, link.method, menus), change, looked[0].model, tab
+        drawn = view.answer(photo, looked[0], link.method, menus)
+        return *looked, *drawn, looked[0].model, tab, {"answered": 0}, change
 
-    def fresh(photo: Image.Image | None, _: Selection | None, model: str, method: str | None, menus: Any) -> tuple:
-        return complete(photo, look(study, photo, model), method, menus)
-
-    def changed(
-        photo: Image.Image | None, selection: Selection | None, model: str, method: str | None, menus: Any
+    def choose(
+        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, value: Any
     ) -> tuple:
-        if photo is not None and selection is not None and selection.photo == key_of(photo):
-            return (gr.skip(),) * len(outputs)  # the page was opened with this photo
-        return fresh(photo, selection, model, method, menus)
+        choices, done = told(value), answered(value)
+        same = photo is not None and selection is not None and selection.photo == key_of(photo)
+        if same:
+            choices = [one for one in choices if "photo" not in one]  # the page was opened with this photo
+            if not choices:
+                return *(gr.skip(),) * (len(outputs) - 1), done
+        now = Wanted(selection.model if selection else first, None, None, method, menus)
+        if same and selection:
+            now = now._replace(target=selection.target, against=selection.against)
+        now = wanted(now, choices, lambda name: study.catalog.get(name).labels)
+        looked = look(study, photo, now.model, now.target, now.against)
+        if selection and looked[0] and looked[0][:2] == selection[:2]:
+            looked = again(looked)
+        drawn = view.answer(photo, looked[0], now.method, now.menus)
+        menu = now.model if any("model" in one for one in choices) else gr.skip()
+        tab = gr.Tabs(selected=now.tab) if now.tab in ids else gr.skip()
+        return *looked, *drawn, menu, tab, done
 
-    def aimed(
-        photo: Image.Image | None, selection: Selection | None, target: int | None, method: str | None, menus: Any
-    ) -> tuple:
-        now = selection or Selection("", first, 0)
-        return again(photo, look(study, photo, now.model, target, now.against), method, menus)
+    def undo(selection: Selection | None, value: Any) -> tuple:
+        choices = told(value)
+        if len(choices) != 1:
+            return gr.skip(), gr.skip()
+        if "photo" in choices[0]:  # what cannot be opened is taken out of the box again, once a sentence is said
+            return None, gr.skip()
+        return gr.skip(), selection.model if selection else first  # where the menu was
 
-    def clicked(
-        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
-    ) -> tuple:
-        if event.value != "against" or selection is None:
-            return aimed(photo, selection, event.index, method, menus)
-        now = rival(selection, event.index)
-        return again(photo, look(study, photo, now.model, now.target, now.against), method, menus)
-
-    # A model may have to be loaded first.
-    waiting: dict[str, Any] = {"show_progress": "full", "show_progress_on": [shared.bars]}
-    ending: dict[str, Any] = {"cancels": list(view.running)}
-    page.load(
-        plainly(arrive), None, [*outputs, shared.photo, shared.model, tabs], **{**MODEL_QUEUE, **PLUMBING, **waiting}
-    )
-    # What cannot be opened as a photo is taken out of the box again, once the sentence about it is shown.
-    asking = [shared.model, *view.inputs]
-    shared.on(shared.photo.change, changed, asking, outputs, tells=True, **waiting, **ending).failure(
-        lambda: None, None, shared.photo, **PLUMBING
-    )
-    other = shared.on(shared.model.input, fresh, asking, outputs, **waiting, **ending)
-    # A model that could not be loaded leaves the menu where it was.
-    other.failure(lambda old: old.model if old else first, shared.selection, shared.model, **PLUMBING)
-    shared.on(shared.classes.input, aimed, [shared.classes, *view.inputs], outputs, **ending)
-    shared.on(shared.bars.select, clicked, view.inputs, outputs, **ending)
+    alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
+    waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
+    arrival = page.load(plainly(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})
+    how = {"cancels": list(view.running), **alone, **waiting}
+    choice = shared.on(desk.input, choose, [*view.inputs, desk], outputs, tells=True, **how)
+    choice.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
+    for event in (arrival, choice):
+        event.failure(None, None, None, js=refused(), **PLUMBING)
+        shared.on(event.success, *view.later)
+    shared.photo.change(None, [shared.model], None, js=choosing("model", "{ photo: true, model }"), **alone)
+    shared.model.input(None, [shared.model], None, js=choosing("model", "{ model }"), **alone)
+    target = choosing("target, bars", "{ target, of: bars.model }")
+    shared.classes.input(None, [shared.classes, shared.bars], None, js=target, **alone)
     shared.examples.select(example, None, shared.photo, **PLUMBING)
+
+
+def again(looked: tuple) -> tuple:
+    """What is shown of the same photo and model with another class: all that does not change need not travel again."""
+    selection, same, answers, _, _, link = looked
+    return selection, same, answers, gr.update(value=selection.target), gr.skip(), link
 
 
 def example(event: gr.SelectData) -> Image.Image | None:

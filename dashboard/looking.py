@@ -42,7 +42,7 @@ def look(
     return (
         selection,
         selection[:2],
-        bars(found, target, against=against, doubt=study.doubt(photo, model)),
+        bars(found, target, against=against, doubt=study.doubt(photo, model), model=model),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         eye(study, photo, model),
         address(keys(study, selection), said),
@@ -78,8 +78,3 @@ def eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
 def by(*sizes: int) -> str:
     """Sizes as a person writes them: 14 × 14."""
     return " × ".join(map(str, sizes))
-
-
-def rival(selection: Selection, chosen: int) -> Selection:
-    """The selection with a class to set its target against; the same class again takes it away."""
-    return selection._replace(against=None if chosen in (selection.against, selection.target) else chosen)

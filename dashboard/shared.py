@@ -30,6 +30,7 @@ class View(NamedTuple):
     answer: Callable  # (photo, selection, *inputs) -> a value for each output
     inputs: Sequence[Any]  # the method, and the menus of its knobs
     outputs: Sequence[Any]
+    later: tuple[Callable, Sequence[Any], Sequence[Any]]  # such an answer, inputs and outputs, for when those are shown
     running: Sequence[Any] = ()  # events that go on for long, and end when another thing is selected
 
 
@@ -49,6 +50,8 @@ class Shared:
     examples: gr.HTML
     method: gr.State  # chosen under Why
     knobs: gr.HTML  # its menus, drawn there
+    desk: gr.HTML  # where the choices of all these wait for their turn
+    inside: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
 
     def on_view(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Draw again whenever photo or model change: for what knows no class."""

@@ -7,7 +7,7 @@ list.setAttribute("role", "group");
 list.setAttribute("aria-label", say("Likeliest classes; choose the one to explain"));
 root.replaceChildren(doubt, list);
 
-const tell = (item, contrast) => trigger("select", { index: item.index, value: contrast ? "against" : "target" });
+const tell = (item, contrast) => choose({ [contrast ? "against" : "target"]: item.index, of: props.value.model });
 
 // A box to tick, not a button: there is a state to be told, and the bar beside it is a button already.
 function rival(item, value) {

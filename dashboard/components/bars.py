@@ -1,6 +1,4 @@
-"""The top-5 bars: the likeliest classes as buttons; `select` tells the class that was clicked as its `index`.
-
-Its `value` is "against" where the class was chosen to set the target against, else "target".
+"""The top-5 bars: the likeliest classes as buttons; a click chooses the `target`, or the class to set it `against`.
 
 Above them stands the doubt, where the model has one: a softmax is sure of a photo of nothing it knows, too.
 """
@@ -24,16 +22,18 @@ def bars(
     *,
     against: int | None = None,
     doubt: str | None = None,
+    model: str = "",
 ) -> dict[str, Any]:
     """The first of all predictions, and the target and the class it is set against too if they are not among them.
 
-    A small model also says all it knows.
+    A small model also says all it knows. `model` is the name of the one whose classes they are.
     """
     rows = list(predictions[:top])
     rows += [one for one in predictions[top:] if one.index in (target, against)]
     names = sorted((short(one.label) for one in predictions), key=str.lower)
     note = tell("bars.note", count=len(names), names=", ".join(names)) if len(names) <= FEW else ""
     return {
+        "model": model,
         "target": target,
         "against": against,
         "note": note,

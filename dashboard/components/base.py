@@ -20,6 +20,7 @@ from vizlib import render
 from vizlib.geometry import Geometry
 
 HERE = Path(__file__).parent
+COMMON = ("say", "ask", "choose", "paint", "place", "copy")  # scripts that every part has
 SHARED: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in common
     "fields": ("grid",),
     "patches": ("grid", "multiples"),
@@ -35,10 +36,9 @@ PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart 
 def part(name: str, value: Any = None, says: Iterable[str] = (), **more: Any) -> gr.HTML:
     """A part of the page whose value is data and whose drawing is done by `<name>.js`.
 
-    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. What several of them
-    use is in `say.js`, `paint.js`, `place.js` and `copy.js`; `says` is what of the value they are to translate. A
-    function, not a subclass of `gr.HTML`: for every subclass gradio writes a .pyi file beside the source, which then
-    goes stale.
+    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. `says` is what of the
+    value they are to translate. A function, not a subclass of `gr.HTML`: for every subclass gradio writes a .pyi file
+    beside the source, which then goes stale.
     """
     return gr.HTML(
         value,
@@ -59,6 +59,11 @@ def placing(key: str, value: str) -> str:
     return f"() => {{ {_read('place.js')} place({json.dumps(key)}, {json.dumps(value)}); }}"
 
 
+def choosing(arguments: str, choice: str, desk: str = "desk") -> str:
+    """A browser's answer to an event of a part that is gradio's own: a choice, of what the event is given."""
+    return f"({arguments}) => {{ {_read('choose.js')} choose({choice}, {json.dumps(desk)}); }}"
+
+
 def told(error: Exception) -> gr.Error:
     """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
     said = from_library(str(error))
@@ -71,7 +76,7 @@ def told(error: Exception) -> gr.Error:
 @cache
 def _script(name: str, says: tuple[str, ...] = ()) -> str:
     """All that a part runs, and ahead of it what it says in other languages."""
-    script = "".join(_read(f"{one}.js") for one in ("say", "paint", "place", "copy", *SHARED.get(name, ()), name))
+    script = "".join(_read(f"{one}.js") for one in (*COMMON, *SHARED.get(name, ()), name))
     return f"const SAID = {json.dumps(in_browser(script + json.dumps(says)), ensure_ascii=False)};\n" + script
 
 

@@ -22,7 +22,7 @@ show((value) => {
       const chosen = Number(menu.value);
       props.value = { ...value, knobs: value.knobs.map((one) => (one.name === knob.name ? { ...one, chosen } : one)) };
       written(props.value); // what comes back from the server is the same, so it would not be told
-      trigger("input");
+      choose({ knobs: props.value });
     });
     field.append(make("span", "", knob.name), menu);
     return field;

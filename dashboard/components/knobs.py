@@ -1,4 +1,4 @@
-"""A method's knobs as menus; `input` fires when one is turned."""
+"""A method's knobs as menus; turning one is a choice of all `knobs` as they stand."""
 
 from __future__ import annotations
 

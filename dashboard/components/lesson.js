@@ -39,9 +39,9 @@ back.addEventListener("click", () => go(now.step - 1));
 next.addEventListener("click", () => go(now.step + 1));
 see.addEventListener("click", () => {
   place("v", now.tab);
-  trigger("submit", { index: now.step, value: now.tab });
+  choose({ tab: now.tab, ...(now.method && { method: now.method }) });
 });
-other.addEventListener("click", () => trigger("input", { index: now.step, value: now.other }));
+other.addEventListener("click", () => choose({ model: now.other }));
 
 // Whatever is owed is asked for once it can be seen; a tab that is not open has no size.
 new IntersectionObserver((entries) => {

@@ -1,7 +1,7 @@
 """One step of a lesson: its words, its pictures, and the way to the next; all words come in the visitor's language.
 
-`select` asks for the step of its `index`, `submit` for the tab that the step at `index` comes from, and `input` for the
-model that is its `value`.
+`select` asks for the step of its `index`; the way to the tab it comes from chooses that `tab` and its `method`, the way
+to another network that `model`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ def lesson(
     columns: int = 2,
     code: str = "",
     tab: str = "",
+    method: str = "",
     other: str = "",
 ) -> dict[str, Any]:
     """The step, counted from 0, among the `titles` of all; a picture is a map on a photo or a still, with a caption.
 
     Maps are drawn on the `ground` unless they bring a photo. `labels` are of the buttons, `tab` is where the same is to
-    be seen at large, `other` a model with more to see.
+    be seen at large, with this `method` chosen there, and `other` a model with more to see.
     """
     return {
         "step": step,
@@ -38,6 +39,7 @@ def lesson(
         "columns": columns,
         "code": code,
         "tab": tab,
+        "method": method,
         "other": other,
     }
 

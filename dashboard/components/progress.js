@@ -6,7 +6,7 @@ bar.max = 1;
 bar.setAttribute("aria-label", say("How much of the work is done"));
 said.setAttribute("role", "status");
 root.append(said, bar, button);
-let state = "";
+let state = "", begins = false; // as soon as no choice waits for its answer
 
 button.addEventListener("click", () => {
   if (state !== "running") return begin();
@@ -16,12 +16,19 @@ button.addEventListener("click", () => {
 });
 
 function begin() {
+  const desk = document.querySelector("#desk .viz-desk");
+  if (desk.dataset.busy !== undefined) { // something else may have been chosen already: then this is drawn anew before
+    begins = true;
+    return desk.addEventListener("viz-idle", () => begins && begin(), { once: true });
+  }
+  begins = false;
   said.textContent = say("Starting …");
   button.hidden = true; // there is nothing to stop before the first batch is through
   trigger("submit");
 }
 
 function draw(value) {
+  begins = false;
   state = value.state || "";
   root.hidden = !state;
   root.dataset.state = state;

@@ -8,14 +8,14 @@ chips.setAttribute("aria-label", say("Units that are off; click one to switch it
 tools.append(press, chips);
 root.append(tools, says, sides);
 root.hidden = true;
-press.addEventListener("click", () => trigger("select", { index: "toggle", value: press.textContent }));
+press.addEventListener("click", () => choose({ switch: "toggle" }, "inside-desk"));
 
 function chip(text, index, name) {
   const node = make("button", "viz-chip", text);
   node.type = "button";
   node.title = name;
   node.setAttribute("aria-label", name);
-  node.addEventListener("click", () => trigger("select", { index, value: text }));
+  node.addEventListener("click", () => choose({ switch: index }, "inside-desk"));
   return node;
 }
 

@@ -1,7 +1,7 @@
 """A switch for one unit, the list of what is off, and the answers with and without it.
 
-`select` tells as its `index` what was asked for: "toggle" the unit that is shown, "all" on again, or the number of one
-in the list that comes back on.
+A click chooses what to `switch`: "toggle" the unit that is shown, "all" on again, or the number of one in the list that
+comes back on.
 """
 
 from __future__ import annotations

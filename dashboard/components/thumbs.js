@@ -1,4 +1,5 @@
-// Small maps side by side, each a button: the methods to choose from, or the channels of a layer.
+// Small maps side by side, each a button: the methods to choose from, or the channels of a layer. What a click chooses is
+// called as props.chooses says.
 function tile(item, value, photo, palette) {
   const button = make("button", "viz-tile");
   button.type = "button";
@@ -18,7 +19,7 @@ function tile(item, value, photo, palette) {
   }
   button.append(make("span", "viz-name", item.name));
   if (item.note) button.append(make("span", "viz-note", item.note));
-  button.addEventListener("click", () => trigger("select", { index: item.key, value: item.name }));
+  button.addEventListener("click", () => choose({ [props.chooses]: item.key, of: value.of }, props.desk));
   return button;
 }
 

@@ -1,4 +1,4 @@
-"""Small maps side by side, each a button; `select` tells the `key` of the one that was clicked as its `index`."""
+"""Small maps side by side, each a button; a click chooses the `key` of one, as what the part is made with says."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ def thumbs(
     photo: Image.Image | None = None,
     geometry: Geometry | None = None,
     small: bool = False,
+    of: str = "",
 ) -> dict[str, Any]:
     """Buttons in a grid, drawn on a small copy of the photo where one is given; `label` names the group
-    to those who cannot see it, and the `heading` stands above it."""
+    to those who cannot see it, and the `heading` stands above it. A click tells what they are `of`, too."""
     base = drawn_on(photo, geometry, side=200) if photo is not None and geometry is not None else {}
     return {
         **base,
         "items": list(items),
         "chosen": chosen,
         "label": label,
+        "of": of,
         "heading": heading,
         "size": "small" if small else "large",
         "palette": colours(False),

@@ -1,4 +1,4 @@
-// A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it.
+// A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it as the layer.
 const list = make("div", "viz-branch"), head = make("div", "viz-node viz-head");
 const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
 let model = null;
@@ -23,7 +23,7 @@ function line(node, item, under, chosen) {
   const name = make("span", "viz-part"), own = under ? item.name.slice(under.length + 1) : item.name;
   name.append(make("b", "", own), make("i", "", item.role));
   node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-count", item[key])));
-  if (item.shape) node.addEventListener("click", () => trigger("select", { index: item.name, value: item.name }));
+  if (item.shape) node.addEventListener("click", () => choose({ layer: item.name }, "inside-desk"));
 }
 
 show((value) => {

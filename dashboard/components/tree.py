@@ -1,4 +1,4 @@
-"""A network as a tree of its parts, each with its shape, parameters and work; `select` tells the layer as `index`."""
+"""A network as a tree of its parts, each with its shape, parameters and work; a click chooses a `layer`."""
 
 from __future__ import annotations
 

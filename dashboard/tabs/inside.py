@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import part
+from dashboard.components.base import choosing, part
+from dashboard.components.desk import Choice, answered, refused, told
 from dashboard.components.heat import heat
 from dashboard.components.silence import silence
 from dashboard.components.thumbs import thumb, thumbs
 from dashboard.components.tree import choosable, tree
 from dashboard.languages import tell
 from dashboard.selection import Selection
-from dashboard.shared import Shared
+from dashboard.shared import PLUMBING, Shared
 from dashboard.study import Study, Unit
 from dashboard.tabs import kernels
 from dashboard.words import caption, no_photo
@@ -118,7 +119,7 @@ def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
         tell(f"inside.{kind}", layer=at.layer),
         tell(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
     )
-    return thumbs(items, str(unit.number), label=label, heading=heading, small=True)
+    return thumbs(items, str(unit.number), label=label, heading=heading, small=True, of=at.layer)
 
 
 def named(unit: Unit) -> str:
@@ -197,6 +198,22 @@ def switched(at: At, unit: Unit, asked: object) -> At:
     return at
 
 
+def moved(study: Study, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]) -> At:
+    """Where a visitor is after these choices: a `layer`, a `unit` `of` one, or what to `switch`."""
+    at = settled(study, selection, at)
+    layers = choosable(study.catalog.get(selection.model))
+    for choice in choices:
+        unit = choice.get("unit")
+        layer = choice.get("layer" if unit is None else "of")
+        if layer in layers:
+            number = int(unit) if isinstance(unit, str) and unit.isdecimal() else None
+            at = at._replace(layer=layer, number=number)
+        if "switch" in choice:
+            one = unit_of(view(study, photo, selection, at.layer), at)
+            at = switched(at, one, choice["switch"])._replace(number=one.number)
+    return at
+
+
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
     """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
     if photo is None or selection is None:
@@ -218,40 +235,24 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, a
 
 def build(shared: Shared) -> None:
     """Choose a layer and a unit on the left, see it on the right; what every photo meets first below."""
-    study, at = shared.study, gr.State(None)
+    study, desk, at = shared.study, shared.inside, gr.State(None)
     with gr.Row(equal_height=False, elem_id="inside-bench"):
         with gr.Column(scale=5, min_width=300):
             made = gr.HTML(apply_default_css=False)
             parts = part("tree", elem_id="inside-tree")
-            units = part("thumbs", elem_id="inside-channels")
+            units = part("thumbs", elem_id="inside-channels", chooses="unit", desk="inside-desk")
         with gr.Column(scale=6, min_width=320, elem_classes="viz-beside"):
             shows = part("heat", elem_id="inside-heat")
             words = gr.HTML(elem_id="inside-words", apply_default_css=False)
             silent = part("silence", elem_id="inside-silence")
-    outputs = [at, parts, made, shows, words, silent, units]
 
-    def again(photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
-        return draw(study, photo, selection, at)
-
-    def layer(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
-        if selection is not None:
-            at = settled(study, selection, at)._replace(layer=str(event.index), number=None)
-        return draw(study, photo, selection, at)
-
-    def unit(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
-        if selection is not None and str(event.index).isdecimal():
-            at = settled(study, selection, at)._replace(number=int(event.index))
-        return draw(study, photo, selection, at)
-
-    def toggled(photo: Image.Image | None, selection: Selection | None, at: At | None, event: gr.SelectData) -> tuple:
+    def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
         if photo is not None and selection is not None:
-            at = settled(study, selection, at)
-            one = unit_of(view(study, photo, selection, at.layer), at)
-            at = switched(at, one, event.index)._replace(number=one.number)
-        return draw(study, photo, selection, at)
+            at = moved(study, photo, selection, at, told(value))
+        return *draw(study, photo, selection, at), answered(value)
 
-    shared.on_selection(again, [at], outputs)
-    shared.on(parts.select, layer, [at], outputs)
-    shared.on(units.select, unit, [at], outputs)
-    shared.on(silent.select, toggled, [at], outputs)
+    alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
+    shared.selection.change(None, None, None, js=choosing("", "{}", "inside-desk"), **alone)
+    choice = shared.on(desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone)
+    choice.failure(None, None, None, js=refused("inside-desk"), **PLUMBING)
     kernels.build(shared)

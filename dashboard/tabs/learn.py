@@ -13,9 +13,8 @@ from dashboard.languages import asked as language_asked
 from dashboard.languages import say, words
 from dashboard.lessons import layers, reasons
 from dashboard.lessons.base import Asked, Lesson, seen
-from dashboard.looking import look
 from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, Shared, View
+from dashboard.shared import PLUMBING, Shared
 from dashboard.study import Study
 
 TITLE = "Learn"
@@ -69,6 +68,7 @@ def draw(
         columns=found.columns,
         code=found.code,
         tab=found.tab,
+        method=found.method,
         other=found.other,
     )
 
@@ -85,24 +85,3 @@ def build(shared: Shared) -> gr.HTML:
     shared.on(shown.select, step, [], [shown])
     shared.selection.change(None, [shown], [shown], js=pending(), **PLUMBING)
     return shown
-
-
-def lead(shared: Shared, shown: gr.HTML, tabs: gr.Tabs, why: View) -> None:
-    """From a step to the tab it comes from, with its method chosen there; or to another model."""
-    study = shared.study
-    left = [shared.selection, shared.view, shared.bars, shared.classes, shared.eye, shared.address]
-
-    def there(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        if photo is None or selection is None:
-            return (gr.skip(),) * (1 + len(why.outputs))
-        found = taught(study, photo, selection, int(event.index))
-        drawn = why.answer(photo, selection, found.method, None) if found.method else [gr.skip()] * len(why.outputs)
-        return gr.Tabs(selected=found.tab), *drawn
-
-    def other(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        looked = look(study, photo, event.value)
-        return event.value, *looked, *why.answer(photo, looked[0], None, None)
-
-    ending: dict[str, Any] = {"cancels": list(why.running)}
-    shared.on(shown.submit, there, [], [tabs, *why.outputs], **ending)
-    shared.on(shown.input, other, [], [shared.model, *left, *why.outputs], **ending)

@@ -38,8 +38,7 @@ class Shown(NamedTuple):
     menus: dict[str, Any]
     strip: dict[str, Any]
     progress: dict[str, Any]
-    answered: tuple | None  # what the map is of, where `kept` is still to be worked out
-    kept: str = ""
+    kept: str = ""  # empty where it is still to be worked out
 
 
 def method_of(study: Study, model: str, wanted: str | None) -> str:
@@ -54,7 +53,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
     A method of many passes that was not yet worked out has no map, but says how long it will take.
     """
     if photo is None or selection is None:
-        return Shown(method, {"empty": no_photo()}, "", {}, {}, {}, None)
+        return Shown(method, {"empty": no_photo()}, "", {}, {}, {})
     method = method_of(study, selection.model, method)
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
@@ -63,11 +62,10 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
     others = strip(study, photo, selection, method, answer)
     if answer is None:
         heat, words = unanswered(study, photo, selection, method)
-        return Shown(method, heat, words, offered, others, cost(study, photo, selection, method, settings), None)
+        return Shown(method, heat, words, offered, others, cost(study, photo, selection, method, settings))
     heat, words = picture(answer, photo, rival(study, selection))
-    if pair := study.kept_already(photo, answer, selection.model):
-        return Shown(method, heat, words, offered, others, {}, None, kept_words(*pair))
-    return Shown(method, heat, words, offered, others, {}, (*selection, method, repr(settings)))
+    pair = study.kept_already(photo, answer, selection.model)
+    return Shown(method, heat, words, offered, others, {}, kept_words(*pair) if pair else "")
 
 
 def run(
@@ -85,7 +83,7 @@ def run(
             each = (time.perf_counter() - began) / step.done
             bar = running(step.done, step.total, duration(each * (step.total - step.done)))
             heat, words = picture(step.attribution, photo, rival(study, selection))
-            yield Shown(method, heat, words, keep, keep, bar, None)
+            yield Shown(method, heat, words, keep, keep, bar)
     yield draw(study, photo, selection, method, menus)
 
 
@@ -166,7 +164,7 @@ def kept_words(before: float, after: float) -> str:
 
 def build(shared: Shared) -> View:
     """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
-    study, method, menus, answered = shared.study, shared.method, shared.knobs, gr.State(None)
+    study, method, menus = shared.study, shared.method, shared.knobs
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
             heat = part("heat", elem_id="why-heat")
@@ -175,8 +173,8 @@ def build(shared: Shared) -> View:
             words = gr.HTML(elem_id="why-words", apply_default_css=False)
             kept = gr.HTML(elem_id="why-kept", apply_default_css=False)
             menus.render()
-    others = part("thumbs", elem_id="why-methods")
-    outputs = [method, heat, words, menus, others, progress, answered, kept]
+    others = part("thumbs", elem_id="why-methods", chooses="method")
+    outputs = [method, heat, words, menus, others, progress, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
         return draw(study, photo, selection, method, menus)
@@ -186,15 +184,11 @@ def build(shared: Shared) -> View:
     ) -> Iterator[tuple]:
         yield from run(study, photo, selection, method, menus)
 
-    def chosen(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        return draw(study, photo, selection, event.index, None)
-
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return keep(study, photo, selection, method, menus)
 
     stream = shared.on(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PLUMBING)
-    shared.on(menus.input, again, [method, menus], outputs, cancels=[stream])
-    shared.on(others.select, chosen, [], outputs, cancels=[stream])
-    shared.on(answered.change, sure, [method, menus], [kept])
-    return View(again, [method, menus], outputs, running=[stream])
+    later = sure, [method, menus], [kept]
+    shared.on(stream.success, *later)
+    return View(again, [method, menus], outputs, later, running=[stream])

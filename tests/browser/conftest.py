@@ -66,11 +66,12 @@ class Visit:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing was asked of the server for half a second."""
+        """Wait until nothing was asked of the server for half a second, and no choice waits for its answer."""
         seen = -1
         while seen != len(self.requests):
             seen = len(self.requests)
             self.page.wait_for_timeout(500)
+            self.until("() => !document.querySelector('.viz-desk[data-busy]')", seconds=60)
 
     def picture(self, selector: str = "#why-heat") -> Image.Image:
         address = self.page.evaluate(PIXELS, selector)

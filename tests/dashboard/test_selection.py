@@ -15,7 +15,7 @@ from dashboard.components.address import address
 from dashboard.components.knobs import asked, chosen, turned
 from dashboard.examples import addressed
 from dashboard.languages import words
-from dashboard.looking import keys, look, rival
+from dashboard.looking import keys, look
 from dashboard.selection import KEYS, LONGEST, Link, Selection, class_of, name_of, parse, query
 from dashboard.study import Study
 from dashboard.visiting import visit
@@ -160,14 +160,6 @@ def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
     found = visit(study, {"img": "ex:tower", "m": "far"}, TABS)
     assert found.looked[0].model == "first"
     assert "model “far” (the hub cannot be reached)" in found.looked[-1]["said"]
-
-
-def test_a_rival_is_set_and_taken_away_and_is_never_the_class_itself():
-    selection = Selection("photo", RESNET, 3)
-    assert rival(selection, 5).against == 5
-    assert rival(rival(selection, 5), 5).against is None
-    assert rival(rival(selection, 5), 6).against == 6
-    assert rival(selection, 3).against is None
 
 
 def test_a_new_target_that_was_the_rival_stands_alone(study, cheetah, name):

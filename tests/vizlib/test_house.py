@@ -55,6 +55,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/gpu.py",),
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py", "dashboard/examples.py"),
+    ("dashboard/choices.py",),
     ("dashboard/shared.py", "dashboard/looking.py", "dashboard/words.py", "dashboard/serving.py"),
     ("dashboard/visiting.py",),
     ("dashboard/left.py", "dashboard/starts.py"),

@@ -57,12 +57,15 @@ class Knob:
             return None
         if self.range is not None:
             low, high = self.range
-            number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
-            if not number or not low <= value <= high or (self.whole and value % 1):
+            if not _is_number(value) or not low <= value <= high or (self.whole and value % 1):
                 return f"a {'whole ' * self.whole}number from {low} to {high}"
         elif offered and not self.open and value not in offered:
             return ", ".join(map(repr, offered))
         return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's are numbers too
 
 
 @dataclass(frozen=True)

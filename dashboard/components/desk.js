@@ -1,0 +1,39 @@
+// What a person chooses waits here while the answer to an earlier choice is on its way, and then goes in order, all at
+// once. So one answer is under way at a time, and the last is of all that was chosen, however late it comes.
+let waiting = [], alone = [], sent = [], told = 0;
+if (props.opens) { // the first answer is what the page is opened with
+  sent = [{}];
+  root.dataset.busy = "";
+}
+
+root.addEventListener("viz-choose", (event) => {
+  waiting.push(event.detail);
+  next();
+});
+
+function next() {
+  if (sent.length) return;
+  if (alone.length) sent = [alone.shift()];
+  else if (waiting.length) [sent, waiting] = [waiting, []];
+  else return;
+  root.dataset.busy = "";
+  props.value = { turn: ++told, choices: sent };
+  trigger("input");
+}
+
+function done() {
+  sent = [];
+  delete root.dataset.busy;
+  next();
+  if (!sent.length) root.dispatchEvent(new CustomEvent("viz-idle"));
+}
+
+// Of several choices one was refused: each by itself, so that the others are heard.
+root.addEventListener("viz-refused", () => setTimeout(() => {
+  if (sent.length > 1) alone = sent;
+  done();
+}));
+
+show((value) => {
+  if (sent.length && value.answered === told) done();
+});

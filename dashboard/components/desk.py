@@ -1,0 +1,27 @@
+"""Where the choices of a visitor wait for the answer to those before; nobody sees it. `input` fires when some are told.
+
+gradio's own way to hold an event back knows no order among different ones, and sends the data of an earlier one again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Choice = Mapping[str, Any]  # what was chosen, by name
+
+
+def told(value: Any) -> list[Choice]:
+    """The choices that a desk tells of, first those made first; what a program forged is left out."""
+    choices = value.get("choices") if isinstance(value, Mapping) else None
+    return [one for one in choices if isinstance(one, Mapping)] if isinstance(choices, list) else []
+
+
+def answered(value: Any) -> dict[str, Any]:
+    """What the desk is told when its choices were answered, so that it tells of the next."""
+    return {"answered": value.get("turn") if isinstance(value, Mapping) else None}
+
+
+def refused(desk: str = "desk") -> str:
+    """A browser's answer to an event that failed."""
+    return f"() => {{ document.querySelector('#{desk} .viz-desk').dispatchEvent(new CustomEvent('viz-refused')); }}"
