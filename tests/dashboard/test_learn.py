@@ -98,8 +98,8 @@ def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, che
         assert picture.value["limits"] == list(render.limits_of(floats(lesson.pictures[0]), signed=False))
     facts = lesson.facts
     assert (facts["p"], facts["factor"]) == (f"{p:.3f}", number(p * (1 - p)))
-    assert facts["left"] == percent(real.max() / logit.max())
-    assert facts["sure_left"] == percent(sure[1].max() / logit.max())
+    assert facts["left"] == percent(float(real.max() / logit.max()))
+    assert facts["sure_left"] == percent(float(sure[1].max() / logit.max()))
     assert sure[1].max() < 0.01 * logit.max() < real.max()
 
 
