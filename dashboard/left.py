@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -18,10 +19,10 @@ from dashboard.examples import EXAMPLES, addressed
 from dashboard.languages import shown as shown_as
 from dashboard.looking import look
 from dashboard.selection import Selection
-from dashboard.shared import MODEL_QUEUE, PLUMBING, Shared, View, plainly
+from dashboard.shared import FETCH_QUEUE, MODEL_QUEUE, PLUMBING, PROGRESS, Shared, View, fetch, plainly
 from dashboard.study import Study
 from dashboard.visiting import visit
-from vizlib import open_image
+from vizlib import VizlibError, open_image
 
 
 def build(study: Study) -> Shared:
@@ -44,10 +45,10 @@ def build(study: Study) -> Shared:
     model = gr.Dropdown(
         study.catalog.choices(),
         value=first,
-        label=shown_as("model"),
+        label=shown_as("typed" if study.catalog.typed else "model"),
         elem_id="model",
         interactive=True,
-        allow_custom_value=study.catalog.any_model,
+        allow_custom_value=study.catalog.typed,
     )
     gr.HTML(f"<h2>{shown_as('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     answers = part("bars", elem_id="bars")
@@ -81,7 +82,11 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
     left = [shared.selection, shared.view, shared.bars, shared.classes, shared.eye, shared.address]
     outputs = [*left, *view.outputs, shared.model, tabs, desk]
 
-    def arrive(request: gr.Request) -> tuple:
+    def arrive(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
+        asked_for = request.query_params.get("m")
+        if asked_for in study.catalog.names:
+            with suppress(VizlibError):  # `visit` says it in its own place
+                fetch(study, asked_for, progress)
         link, photo, looked, menus = visit(study, request.query_params, ids)
         keys = {"v": link.tab, "w": link.method, "k": link.knobs, "l": link.layer, "h": link.head, "p": link.patch}
         looked[-1]["keys"].update(keys)
@@ -89,6 +94,11 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         drawn = view.answer(photo, looked[0], link.method, menus)
         return *looked, *drawn, looked[0].model, tab, {"answered": 0}, change
+
+    def fetched(value: Any, progress: gr.Progress = PROGRESS) -> None:
+        for choice in told(value):
+            if isinstance(choice.get("model"), str):
+                fetch(study, choice["model"], progress)
 
     def choose(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, value: Any
@@ -123,10 +133,16 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
     waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
     arrival = page.load(plainly(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})
     how = {"cancels": list(view.running), **alone, **waiting}
-    choice = shared.on(desk.input, choose, [*view.inputs, desk], outputs, tells=True, **how)
-    choice.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
-    for event in (arrival, choice):
+    there = desk.submit(plainly(fetched), desk, None, **{**how, **FETCH_QUEUE})
+    choices = [
+        shared.on(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
+        for event in (desk.input, there.success)
+    ]
+    for event in (there, *choices):
+        event.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
+    for event in (arrival, there, *choices):
         event.failure(None, None, None, js=refused(), **PLUMBING)
+    for event in (arrival, *choices):
         shared.on(event.success, *view.later)
     shared.photo.change(None, [shared.model], None, js=choosing("model", "{ photo: true, model }"), **alone)
     shared.model.input(None, [shared.model], None, js=choosing("model", "{ model }"), **alone)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Settings:
     checkpoints: str | os.PathLike[str] | None = None  # a folder of weight files to offer besides
     auth: str | None = None  # "user:password", or "@file" with one of these a line
     models: tuple[str, ...] = ()  # offer only these
+    listed_only: bool = False  # take no name that is not in the menu, as it is wherever others reach the server
     allow_any_model: bool = False  # take any name or path `vizlib.load` takes: for a server of your own
     offline: bool = False  # offer only what is on this machine, and ask no other
     resident: int = 2  # models in memory at once
@@ -63,16 +65,28 @@ class Settings:
                 raise VizlibError(f"--{name.replace('_', '-')} is more than 0, not {getattr(self, name)}")
         if self.offline and self.allow_any_model:
             raise VizlibError("--offline and --allow-any-model do not go together: any model may need a download")
+        if self.listed_only and self.allow_any_model:
+            raise VizlibError("--listed-only and --allow-any-model do not go together")
         if self.mcp and self.auth is not None:
             raise VizlibError("--mcp and --auth do not go together: tools cannot log in")
         if self.mcp and find_spec("mcp") is None:
             raise VizlibError("--mcp needs an extra that is not installed: pip install 'vizlib[mcp]'")
+
+    @property
+    def own(self) -> bool:
+        """Whether only this machine reaches the server, as far as it can tell; a proxy in front tells nothing."""
+        host = self.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+        others = self.auth is not None or "SPACE_ID" in os.environ or os.environ.get("GRADIO_ROOT_PATH")
+        with contextlib.suppress(ValueError):
+            return not others and (host == "localhost" or ip_address(host).is_loopback)
+        return False
 
     def catalog(self) -> Catalog:
         """The models to offer. Raises: VizlibError for a folder or a model that is not there."""
         return Catalog(
             folder=self.checkpoints,
             only=self.models,
+            any_timm=self.own and not (self.models or self.offline or self.listed_only),
             any_model=self.allow_any_model,
             offline=self.offline,
             resident=self.resident,

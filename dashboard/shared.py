@@ -12,6 +12,7 @@ import gradio as gr
 
 from dashboard.components.base import told
 from dashboard.components.photo import PhotoInput
+from dashboard.languages import tell
 from dashboard.study import Study
 from vizlib import VizlibError
 
@@ -19,9 +20,13 @@ MODEL_QUEUE: dict[str, Any] = {  # all that runs a model waits in one line
     "concurrency_id": "model",
     "concurrency_limit": "default",  # the page's own, which is the number of workers
 }
+# A model that must be downloaded first is waited for elsewhere, lest a slow line hold up those who need none.
+FETCH_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8}
 # But a stream may take a minute: one after the other, in a line of their own, lest two visitors hold up all others.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PLUMBING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+MEGABYTE = 1_000_000
+PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
 
 
 class View(NamedTuple):
@@ -111,3 +116,13 @@ def plainly(answer: Callable, *, tells: bool = True) -> Callable:
             raise told(error) from None
 
     return plain
+
+
+def fetch(study: Study, model: str | None, progress: gr.Progress) -> None:
+    """Load a model, and while it is downloaded show how much of it has come.
+
+    Raises: VizlibError for a model that there is not, or a download that fails.
+    """
+    for here, total in study.catalog.fetch(model):
+        come = (round(here / 1e6), round(total / 1e6)) if total >= MEGABYTE else (here, total)
+        progress(come, tell("page.downloading"), unit="MB" if total >= MEGABYTE else "B")

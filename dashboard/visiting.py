@@ -29,7 +29,8 @@ class Visit(NamedTuple):
 def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visit:
     """The page that an address asks for; of a wrong one what is known, and a sentence, but never an error."""
     photos, first = addressed(), study.catalog.names[0]
-    link, unknown = parse(address, {"m": study.catalog.names, "img": photos, "v": tabs, "w": METHODS})
+    models = [name for name in [address.get("m", "")] if study.catalog.linked(name)]
+    link, unknown = parse(address, {"m": models, "img": photos, "v": tabs, "w": METHODS})
     photo = photos[link.example or next(iter(photos))]
     name = link.model or first
     try:

@@ -6,14 +6,16 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo
 
 from vizlib import checkpoints
+from vizlib.architectures import RECOGNISED
 from vizlib.downloads import in_hub_cache, in_torch_cache, torchvision_weights
-from vizlib.errors import ModelError
+from vizlib.errors import ModelError, did_you_mean
 from vizlib.familiarity import number
 
 CURATED = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
@@ -25,6 +27,7 @@ CURATED = {  # what the menus offer beyond the bundled ones: name to size of its
     "torchvision/resnet50": 98,
     "torchvision/vit_b_16": 330,
 }
+FITTING = (*RECOGNISED, "vision_transformer_hybrid", "swin_transformer", "swin_transformer_v2")  # timm's files of them
 FEW = 20  # so many classes are named one by one
 
 
@@ -70,6 +73,26 @@ def models(folder: str | os.PathLike[str] | None = None) -> list[Entry]:
     return entries
 
 
+def of_timm(name: str, besides: Sequence[str] = ()) -> Entry:
+    """What is known of one of timm's ResNets or transformers that have weights, by its name with or without a tag.
+
+    Only its tables are asked: a repository, a folder or a file has no such name. `besides` may have been meant as well.
+
+    >>> of_timm("resnet34").name
+    'resnet34'
+
+    Raises: ModelError for any other name, with those that are near.
+    """
+    plain, _, _ = name.partition(".")
+    if plain not in _fitting():
+        raise ModelError(f"there is no model {name!r} here; {did_you_mean(name, [*besides, *_fitting()])}")
+    if not timm.is_model_pretrained(name):
+        tagged = timm.list_pretrained(f"{plain}.*")
+        hint = did_you_mean(name, tagged) if tagged else "choose another one"
+        raise ModelError(f"there is no model {name!r} here, as timm has no weights of that name; {hint}")
+    return Entry(name, "downloaded" if _is_here(name) else "download", float(CURATED.get(name, 0)))
+
+
 def files(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
     """The weight files that have a name here: the bundled ones, then those in `folder`.
 
@@ -87,6 +110,11 @@ def files(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
 def describe(labels: Sequence[str]) -> str:
     """What a model tells apart, in words: a few classes by name, many by their number."""
     return ", ".join(labels) if len(labels) <= FEW else f"{len(labels):,} classes"
+
+
+@cache
+def _fitting() -> tuple[str, ...]:
+    return tuple(name for module in FITTING for name in timm.list_models(module=module))
 
 
 def _of_file(name: str, path: Path, source: str) -> Entry:

@@ -18,7 +18,7 @@ function next() {
   else return;
   root.dataset.busy = "";
   props.value = { turn: ++told, choices: sent };
-  trigger("input");
+  trigger(sent.some((choice) => choice.model && !choice.photo) ? "submit" : "input");
 }
 
 function done() {

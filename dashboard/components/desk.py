@@ -1,4 +1,6 @@
-"""Where the choices of a visitor wait for the answer to those before; nobody sees it. `input` fires when some are told.
+"""Where the choices of a visitor wait for the answer to those before; nobody sees it.
+
+`input` fires when some are told, `submit` in its place when one of them is of a model, which may have to be fetched.
 
 gradio's own way to hold an event back knows no order among different ones, and sends the data of an earlier one again.
 """

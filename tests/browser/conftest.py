@@ -154,6 +154,12 @@ def visitors(chromium, address):
         context.close()
 
 
+@pytest.fixture
+def elsewhere(chromium):
+    """As `fresh`, for a page at another address on this machine."""
+    yield from _watched(lambda address: Visit(chromium.new_page(viewport={"width": 1280, "height": 900}), address))
+
+
 def _watched(visiting):
     visits = []
 

@@ -9,6 +9,8 @@ import vizlib
 from dashboard.catalog import Catalog
 from vizlib.entries import Entry
 
+SMALL = "test_resnet.r160_in1k"
+
 
 def counting(loaded: list[str], name: str):
     def load():
@@ -19,7 +21,7 @@ def counting(loaded: list[str], name: str):
 
 
 def test_only_names_on_the_list_reach_a_loader(monkeypatch):
-    monkeypatch.setattr(vizlib, "load", lambda name: pytest.fail(f"{name} was loaded"))
+    monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
     for name in ("../../etc/passwd", "hf-hub:someone/model", "resnet19-imagenette", "", None):
         with pytest.raises(vizlib.ModelError, match="there is no model"):
             Catalog().get(name)
@@ -125,6 +127,87 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
     for thread in threads:
         thread.join(60)
     assert len(catalog._loaded) == 2
+
+
+def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
+    catalog = Catalog([Entry(SMALL, "download", 1.9)])
+    hub.go_on.clear()
+    fetching = catalog.fetch(SMALL)
+    here, total = next(fetching)
+    assert (0 < here < total, total) == (True, hub.size)
+    other = catalog.fetch(SMALL)  # a second visitor sees the same download
+    assert next(other)[1] == hub.size
+    fetching.close()  # the first one leaves
+    hub.go_on.set()
+    assert all(come[1] == hub.size for come in other)
+    assert list(catalog.memory()) == [SMALL]
+    assert list(catalog.fetch(SMALL)) == []
+    assert sum(path.endswith("safetensors") for path in hub.asked) == 1
+
+
+def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    catalog = Catalog([Entry(SMALL, "download", 1.9)])
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        list(catalog.fetch("hf-hub:someone/model"))
+    hub.cut.set()
+    with pytest.raises(vizlib.ModelError, match=rf"^{SMALL} could not be downloaded: [^\n]+$"):
+        list(catalog.fetch(SMALL))
+    assert catalog._coming == {}
+    hub.cut.clear()
+    list(catalog.fetch(SMALL))
+    assert list(catalog.memory()) == [SMALL]
+
+
+NEVER = ["hf-hub:someone/model", "local-dir:/etc", "/tmp/evil.pth", "../evil.pt", "torchvision/resnet18", "", None]
+
+
+@pytest.mark.parametrize("name", [*NEVER, "resnet50.safetensors", "resnet50.a1_in1k/..", "efficientnet_b0", "RESNET50"])
+@pytest.mark.parametrize("any_timm", [False, True])
+def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_timm):
+    monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
+    catalog = Catalog([Entry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        catalog.get(name)
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        list(catalog.fetch(name))
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        catalog.entry(name)
+    assert not catalog.linked(str(name))
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet10t", "resnet50.tv_in1k", "deit3_small_patch16_224"])
+def test_a_name_that_timm_knows_is_taken_where_that_is_allowed(monkeypatch, name):
+    monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
+    entries = [Entry("resnet18-imagenette", "bundled", 22.0)]
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        Catalog(entries).get(name)
+    assert not Catalog(entries).typed
+    catalog = Catalog(entries, any_timm=True)
+    assert catalog.typed
+    assert catalog.get(name) == name
+    assert (catalog.entry(name).name, catalog.entry(name).needs_download) == (name, True)
+    assert not catalog.linked(name)  # a link makes nobody download
+
+
+def test_a_typed_name_with_weights_on_this_machine_may_be_linked_to(hub):
+    catalog = Catalog([], any_timm=True)
+    assert not catalog.linked(SMALL)
+    catalog.get(SMALL)
+    assert catalog.linked(SMALL)
+    assert not Catalog([]).linked(SMALL)
+
+
+def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
+    catalog = Catalog([Entry("mine", "folder", 22.0)], any_timm=True)
+    with pytest.raises(vizlib.ModelError, match=r"there is no model 'resnet34d_' here; did you mean resnet34d or"):
+        catalog.get("resnet34d_")
+    with pytest.raises(
+        vizlib.ModelError, match=r"no model 'resnet34\.x1_in1k' here, .* did you mean resnet34\.a1_in1k"
+    ):
+        catalog.get("resnet34.x1_in1k")
+    with pytest.raises(vizlib.ModelError, match="did you mean mine"):
+        catalog.get("minee")
 
 
 def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():

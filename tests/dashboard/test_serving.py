@@ -202,12 +202,47 @@ def test_only_the_chosen_models_are_offered_in_their_order():
 
 
 def test_any_model_is_loaded_only_where_the_server_says_so(monkeypatch):
-    monkeypatch.setattr(vizlib, "load", lambda name, checkpoints: name)
+    monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
     assert Catalog(any_model=True).get("resnet10t") == "resnet10t"
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         Catalog().get("resnet10t")
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         Catalog(any_model=True).get("")
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "typed"),
+    [
+        ({}, {}, True),
+        ({"host": "::1"}, {}, True),
+        ({"host": "localhost"}, {}, True),
+        ({"host": None}, {}, True),
+        ({"host": "0.0.0.0"}, {}, False),
+        ({"host": "192.168.0.7"}, {}, False),
+        ({"host": "my.machine"}, {}, False),
+        ({"host": None}, {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        ({}, {"SPACE_ID": "ann/vizlib"}, False),
+        ({}, {"GRADIO_ROOT_PATH": "/vizlib"}, False),
+        ({"auth": "ann:one"}, {}, False),
+        ({"models": (RESNET,)}, {}, False),
+        ({"offline": True}, {}, False),
+        ({"listed_only": True}, {}, False),
+    ],
+)
+def test_names_may_be_typed_on_a_server_of_ones_own_alone(settings, environment, typed, monkeypatch):
+    for name in ("SPACE_ID", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    catalog = Settings(**settings).catalog()
+    assert (catalog.any_timm, catalog.any_model) == (typed, False)
+
+
+def test_the_menu_takes_text_only_where_it_may_be_typed(study):
+    for any_timm in (False, True):
+        page = app.build(Study(Catalog(any_timm=any_timm)), Settings())
+        menu = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
+        assert menu.allow_custom_value is any_timm
 
 
 def test_workers_and_queue_are_the_settings(study):
@@ -240,6 +275,7 @@ def test_a_space_uses_its_own_cores(monkeypatch):
         (["--workers", "0"], "--workers is more than 0, not 0"),
         (["--delete-after", "-5"], "--delete-after is more than 0, not -5"),
         (["--offline", "--allow-any-model"], "--offline and --allow-any-model do not go together"),
+        (["--listed-only", "--allow-any-model"], "--listed-only and --allow-any-model do not go together"),
         (["--mcp", "--auth", "ann:one"], "--mcp and --auth do not go together"),
         (["--auth", "nobody"], "--auth is user:password"),
         (["--auth", "ann:"], "--auth is user:password"),

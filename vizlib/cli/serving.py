@@ -19,8 +19,11 @@ def serve(
     models: Annotated[
         list[str] | None, typer.Option(metavar="NAME...", help="Offer only these, separated by blanks or commas.")
     ] = None,
+    listed_only: Annotated[
+        bool, typer.Option("--listed-only", help="Take no name that is typed; so it is wherever others reach the page.")
+    ] = False,
     allow_any_model: Annotated[
-        bool, typer.Option("--allow-any-model", help="Take any timm name, hf-hub: repository or path; not in public.")
+        bool, typer.Option("--allow-any-model", help="Take any hf-hub: repository or path too; not in public.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Offer only what is on this machine.")] = False,
     resident: Annotated[int, typer.Option(help="How many models stay in memory.")] = 2,

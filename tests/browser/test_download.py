@@ -1,0 +1,79 @@
+"""A model that must be downloaded first: what a visitor sees on the way, and when the line is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import vizlib
+from dashboard.app import build_app, launch
+from dashboard.catalog import Catalog
+from vizlib.entries import Entry
+
+RESNET, SMALL = "resnet18-imagenette", "test_resnet.r160_in1k"
+HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerText.replaceAll('\\n', ' '))"
+
+
+@pytest.fixture
+def served(hub) -> Iterator[str]:
+    """A dashboard of its own, with one model on this machine and one on the hub."""
+    bundled = next(entry for entry in vizlib.models() if entry.name == RESNET)
+    page = build_app(Catalog([bundled, Entry(SMALL, "download", 1.9)]))
+    _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
+    yield local
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def typed(hub) -> Iterator[str]:
+    """One with a model on this machine, and a menu in which names may be typed."""
+    page = build_app(Catalog([entry for entry in vizlib.models() if entry.name == RESNET], any_timm=True))
+    _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
+    yield local
+    page.close(verbose=False)
+
+
+def gives(name: str) -> str:
+    return f"document.querySelector('#why-words')?.innerText.includes('{name} gives it')"
+
+
+def test_a_visitor_sees_how_much_has_come_while_another_is_answered(elsewhere, served, hub):
+    visit, other = elsewhere(served), elsewhere(served)
+    hub.go_on.clear()
+    visit.choose("#model", SMALL)
+    visit.until(HALF)
+    other.page.locator("#bars .viz-class").nth(1).click()
+    other.until("document.querySelector('#bars .viz-row:nth-child(2) [aria-pressed=true]')")
+    visit.until(HALF)
+    hub.go_on.set()
+    visit.until(gives(SMALL), seconds=60)
+
+
+def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewhere, served, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    visit = elsewhere(served)
+    hub.cut.set()
+    visit.choose("#model", SMALL)
+    visit.until("document.querySelector('.toast-body')", seconds=60)
+    said = visit.said(".toast-body")
+    assert f"{SMALL} could not be downloaded: " in said
+    assert "/" not in said.partition("downloaded: ")[2]
+    visit.until(f"document.querySelector('#model input').value.startsWith('{RESNET}')")
+    assert visit.page.evaluate(gives(RESNET))
+    hub.cut.clear()
+    visit.choose("#model", SMALL)
+    visit.until(gives(SMALL), seconds=60)
+
+
+def test_a_name_may_be_typed_and_a_wrong_one_is_told_what_was_meant(elsewhere, typed):
+    visit = elsewhere(typed)
+    menu = visit.page.locator("#model input")
+    menu.fill("test_resnet")
+    menu.press("Enter")
+    visit.until(gives("test_resnet"), seconds=60)
+    menu.fill("test_resnett")
+    menu.press("Enter")
+    visit.until("document.querySelector('.toast-body')", seconds=60)
+    assert "did you mean test_resnet" in visit.said(".toast-body")
+    visit.until("document.querySelector('#model input').value === 'test_resnet'")
