@@ -81,7 +81,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
     evil.parent.mkdir()
     torch.save({"weight": torch.ones(2), "evil": Malice(written)}, evil)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log", "--checkpoints", str(evil.parent)]
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log", "--listed-only"]
+    command += ["--checkpoints", str(evil.parent)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
