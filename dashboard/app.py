@@ -13,6 +13,7 @@ from dashboard import api, left
 from dashboard.catalog import Catalog
 from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
+from dashboard.folders import own_folder
 from dashboard.languages import LANGUAGES, asked, shown, speaking, title_of, translations, words
 from dashboard.serving import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
 from dashboard.shared import PLUMBING
@@ -113,15 +114,16 @@ def serve(settings: Settings | None = None) -> None:
     settings = settings or Settings()
     prepare(settings)
     study, users = Study(settings.catalog()), settings.users()
-    launch(
-        build(study, settings),
-        settings.host,
-        settings.port,
-        inbrowser=settings.browser,
-        auth=users,
-        mcp_server=settings.mcp,
-        app_kwargs=app_kwargs(study, settings),
-    )
+    with own_folder():
+        launch(
+            build(study, settings),
+            settings.host,
+            settings.port,
+            inbrowser=settings.browser,
+            auth=users,
+            mcp_server=settings.mcp,
+            app_kwargs=app_kwargs(study, settings),
+        )
 
 
 def _id(tab: ModuleType) -> str:

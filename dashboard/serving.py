@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from fastapi.routing import APIRoute
+from gradio.utils import get_upload_folder
 from huggingface_hub import constants as hub
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -26,6 +27,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 import vizlib
 from dashboard.catalog import Catalog
 from dashboard.components.photo import MEGABYTES
+from dashboard.folders import delete_unfinished
 from dashboard.meter import LOG, Meter, exposition, log
 from dashboard.study import Study
 from vizlib import VizlibError
@@ -126,7 +128,7 @@ def app_kwargs(study: Study, settings: Settings) -> dict[str, Any]:
     return {
         "routes": [APIRoute("/healthz", _health), APIRoute("/metrics", partial(_metrics, study))],
         "middleware": [Middleware(Door, meter=study.meter)],
-        "lifespan": partial(_tidied, study.catalog, settings.idle_minutes * 60),
+        "lifespan": partial(_tidied, study.catalog, settings),
     }
 
 
@@ -209,13 +211,18 @@ async def _metrics(study: Study) -> Response:
 
 
 @asynccontextmanager
-async def _tidied(catalog: Catalog, idle: float, _: Any) -> AsyncIterator[None]:
-    """While the server runs, models that nobody asks leave the memory."""
+async def _tidied(catalog: Catalog, settings: Settings, _: Any) -> AsyncIterator[None]:
+    """While the server runs, models that nobody asks leave the memory, and uploads that broke off the disk.
+
+    Whole files are gradio's to delete.
+    """
+    idle, age = settings.idle_minutes * 60, settings.delete_after
 
     async def tidy() -> None:
         while True:
-            await asyncio.sleep(min(idle / 2, 60))
+            await asyncio.sleep(min(idle / 2, age, 60))
             catalog.free_idle(idle)
+            await asyncio.to_thread(delete_unfinished, Path(get_upload_folder()), age)
 
     task = asyncio.create_task(tidy())
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import socket
 import sys
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -157,6 +158,21 @@ def test_another_trouble_of_the_machine_is_not_called_a_taken_port(monkeypatch):
         monkeypatch.setattr(empty, "launch", fails)
         with pytest.raises(OSError, match="no space left"):
             app.launch(empty)
+
+
+def test_files_lie_in_a_folder_of_the_servers_own_that_is_gone_afterwards(monkeypatch, tmp_path):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen = []
+
+    def launched(page, *_, **__):
+        seen.append({Path(block.GRADIO_CACHE) for block in page.blocks.values()})
+
+    monkeypatch.setattr(app, "launch", launched)
+    app.serve()
+    (folder,) = seen[0]
+    assert folder.is_relative_to(tmp_path)
+    assert not folder.exists()
 
 
 def test_a_folder_of_yours_joins_the_menu(tmp_path, monkeypatch):

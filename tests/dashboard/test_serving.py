@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import socket
 import time
 
 import gradio_client
@@ -165,6 +166,24 @@ def test_uploads_are_deleted(served):
     assert httpx.get(f"{address}/gradio_api/file={path}").status_code == 200
     until = time.monotonic() + 60
     while httpx.get(f"{address}/gradio_api/file={path}").status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    address, _ = served(Settings(delete_after=1))
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as line:
+        line.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + head + bytes(100_000)
+        )
+        until = time.monotonic() + 60
+        while not (begun := [path for path in tmp_path.iterdir() if path.is_file()]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    while begun[0].exists():
         assert time.monotonic() < until
         time.sleep(0.2)
 

@@ -87,12 +87,12 @@ class Server:
     def __init__(self, folder: Path, *flags: str, before: tuple[str, ...] = (), **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
-        self.address, self.uploads = f"http://127.0.0.1:{port}", folder / "uploads"
+        self.address, self.uploads = f"http://127.0.0.1:{port}", folder / "temporary"
         self.log = folder.with_suffix(".log")  # beside it: that folder's disk may be full
-        folder.mkdir(exist_ok=True)
+        self.uploads.mkdir(parents=True, exist_ok=True)
         self._command = [*before, sys.executable, "-m", "dashboard", "--port", port, *flags]
-        known = {"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(self.uploads)}
-        self._environment = os.environ | known | environment
+        given = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+        self._environment = given | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.uploads)} | environment
 
     def __enter__(self) -> Server:
         """Start it, and wait until it is there."""

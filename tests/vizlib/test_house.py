@@ -49,7 +49,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/__init__.py", "dashboard/tabs/__init__.py", "dashboard/components/__init__.py"),
     ("dashboard/languages.py",),
     (
-        *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/meter.py"),
+        *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/folders.py", "dashboard/meter.py"),
         *("dashboard/components/bars.py", "dashboard/components/base.py"),
     ),
     ("dashboard/gpu.py",),
