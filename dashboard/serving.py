@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import vizlib
 from dashboard.catalog import Catalog
-from dashboard.components.photo import MEGABYTES
+from dashboard.components.photo import MEGABYTES, opened
 from dashboard.folders import delete_unfinished
 from dashboard.meter import LOG, Meter, exposition, log
 from dashboard.study import Study
@@ -204,6 +204,8 @@ async def _metrics(study: Study) -> Response:
         ("vizlib_cache_misses_total", "counter", "Answers that were not.", one(cache.misses), ()),
         ("vizlib_cache_bytes", "gauge", "Bytes of remembered answers.", one(cache.held), ()),
         ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.budget), ()),
+        ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(opened().held), ()),
+        ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(opened().budget), ()),
         ("vizlib_resident_models", "gauge", "Models in memory.", one(len(resident)), ()),
         ("vizlib_resident_model_bytes", "gauge", "Bytes of their weights.", one(sum(resident.values())), ()),
     )

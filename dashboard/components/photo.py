@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ MEGABYTES = 20  # of one photo's file
 Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's, for whatever gradio may open itself
 
 
+@cache
+def opened() -> ByteCache:
+    """Photos decoded lately: every event sends the photo's address again, and it need not be decoded again.
+
+    One for the whole process, and not for each `PhotoInput`: gradio makes a component anew for each visitor.
+    """
+    return ByteCache(192_000_000)
+
+
 class PhotoInput(gr.Image):
     """A `gr.Image` that opens what it is given with `vizlib.open_image`, and says in one plain sentence what is wrong.
 
@@ -31,17 +40,13 @@ class PhotoInput(gr.Image):
 
     is_template = True  # drawn by gradio's own image component
 
-    @cached_property
-    def _opened(self) -> ByteCache:
-        return ByteCache(192_000_000)  # every event sends the photo's address again; it need not be decoded again
-
     def preprocess(self, payload: Any) -> Image.Image | gr.Error | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The upright RGB photo, the same object for the same file; or what is wrong with it."""
         if payload is None:
             return None
         try:
             data = _bytes_of(payload)
-            return self._opened.get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
+            return opened().get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
         except ImageError as error:
             return told(error)
 

@@ -159,6 +159,13 @@ def test_the_same_file_is_opened_once(box, tmp_path):
     assert box.preprocess(upload(tmp_path, data, "a.jpg")) is box.preprocess(upload(tmp_path, data, "b.jpg"))
 
 
+def test_a_box_made_anew_for_another_visitor_has_the_same_photos(box, tmp_path):
+    another = type(box)(**box.constructor_args)  # as gradio does once an event may change the box
+    assert another.preprocess(upload(tmp_path, jpeg(Image.new("RGB", (60, 31))))) is box.preprocess(
+        upload(tmp_path, jpeg(Image.new("RGB", (60, 31))))
+    )
+
+
 def test_a_picture_inside_an_address_is_opened_and_a_broken_one_refused(box):
     text = base64.b64encode(jpeg(Image.new("RGB", (60, 30)))).decode()
     assert box.preprocess(SimpleNamespace(path=None, url="data:image/jpeg;base64," + text)).size == (60, 30)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import constants as hub
+from PIL import Image
 from typer.testing import CliRunner
 
 import vizlib
@@ -81,6 +82,19 @@ def test_metrics_count_what_was_done(server, cheetah):
     weights = sum(p.numel() * p.element_size() for p in study.catalog.get(RESNET).module.parameters())
     assert weights < after["vizlib_resident_model_bytes"] < weights * 1.01  # batch statistics besides
     assert after['vizlib_http_requests_total{route="/metrics",status="200"}'] >= 1
+
+
+def test_metrics_tell_what_decoded_photos_take(server):
+    address, _ = server
+    before = metrics(address)
+    assert before["vizlib_photo_cache_budget_bytes"] == 192_000_000
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200), "teal").save(file, "PNG")
+    (path,) = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", file.getvalue())}).json()
+    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    asked = httpx.post(f"{address}/gradio_api/call/predict", json={"data": [given, RESNET, 1]}, timeout=120).json()
+    httpx.get(f"{address}/gradio_api/call/predict/{asked['event_id']}", timeout=120)
+    assert metrics(address)["vizlib_photo_cache_bytes"] - before["vizlib_photo_cache_bytes"] == 300 * 200 * 3
 
 
 def test_routes_are_counted_without_the_names_of_files(server):
