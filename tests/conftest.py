@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,17 @@ def tower():
     import vizlib
 
     return vizlib.open_image(gradio.media.get_image("tower.jpg"))
+
+
+@pytest.fixture(scope="session")
+def finished():
+    """What a coroutine gives; it runs in a thread of its own, for the browser tests keep an event loop in this one."""
+
+    def run(coroutine):
+        with ThreadPoolExecutor(1) as own:
+            return own.submit(asyncio.run, coroutine).result()
+
+    return run
 
 
 @pytest.fixture

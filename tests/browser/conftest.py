@@ -77,11 +77,15 @@ class Visit:
         address = self.page.evaluate(PIXELS, selector)
         return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
 
-    def changes(self, selector: str, act) -> None:
+    def redraws(self, selector: str, act) -> None:
         """Do something, and wait until a picture's bytes are others than before."""
         before = self.page.evaluate(PIXELS, selector)
         act()
         self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
+
+    def changes(self, selector: str, act) -> None:
+        """Do something, and wait until a picture is another and all that follows is there."""
+        self.redraws(selector, act)
         self.settle()
 
     def tab(self, name: str) -> None:

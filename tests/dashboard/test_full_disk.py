@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 
@@ -17,7 +16,7 @@ FULL = [OSError(number, "no", "/secret/folder/photo.png") for number in UNWRITAB
 UPLOAD = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
 
 
-def through_the_door(fails, *, begun: bool = False) -> tuple[list[dict], Meter]:
+def through_the_door(finished, fails, *, begun: bool = False) -> tuple[list[dict], Meter]:
     """What is sent where the application behind the door fails, perhaps in the middle of its answer."""
     sent, meter = [], Meter()
 
@@ -32,13 +31,13 @@ def through_the_door(fails, *, begun: bool = False) -> tuple[list[dict], Meter]:
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Door(application, meter)(dict(UPLOAD), receive, send))
+    finished(Door(application, meter)(dict(UPLOAD), receive, send))
     return sent, meter
 
 
 @pytest.mark.parametrize("error", FULL, ids=lambda error: errno.errorcode[error.errno])
-def test_an_upload_that_cannot_be_written_is_answered_in_one_sentence(error):
-    sent, meter = through_the_door(error)
+def test_an_upload_that_cannot_be_written_is_answered_in_one_sentence(finished, error):
+    sent, meter = through_the_door(finished, error)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == 507
     assert json.loads(sent[1]["body"]) == {"detail": NO_ROOM}
@@ -46,19 +45,19 @@ def test_an_upload_that_cannot_be_written_is_answered_in_one_sentence(error):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ECONNRESET, "gone"), ValueError("another"), OSError("no number")])
-def test_another_error_of_a_request_goes_on_its_way(error):
+def test_another_error_of_a_request_goes_on_its_way(finished, error):
     with pytest.raises(type(error)) as raised:
-        through_the_door(error)
+        through_the_door(finished, error)
     assert raised.value is error
 
 
-def test_an_answer_that_has_begun_is_not_begun_again():
+def test_an_answer_that_has_begun_is_not_begun_again(finished):
     with pytest.raises(OSError, match="no") as raised:
-        through_the_door(FULL[0], begun=True)
+        through_the_door(finished, FULL[0], begun=True)
     assert raised.value is FULL[0]
 
 
-def event(monkeypatch, error: Exception) -> Exception:
+def event(finished, monkeypatch, error: Exception) -> Exception:
     """What an event of the page ends with where gradio's own work on it ends with an error."""
 
     async def fails(*_, **__):
@@ -66,7 +65,7 @@ def event(monkeypatch, error: Exception) -> Exception:
 
     monkeypatch.setattr(gr.Blocks, "process_api", fails)
     with pytest.raises(type(error) if not isinstance(error, OSError) else Exception) as raised:
-        asyncio.run(Page().process_api(block_fn=0, inputs=[]))
+        finished(Page().process_api(block_fn=0, inputs=[]))
     return raised.value
 
 
@@ -78,8 +77,8 @@ def within(cause: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("error", [*FULL, *map(within, FULL)], ids=lambda error: type(error).__name__)
-def test_a_picture_that_cannot_be_written_is_one_sentence(monkeypatch, error):
-    told = event(monkeypatch, error)
+def test_a_picture_that_cannot_be_written_is_one_sentence(finished, monkeypatch, error):
+    told = event(finished, monkeypatch, error)
     assert isinstance(told, gr.Error)
     assert told.message == NO_ROOM
     assert (told.__cause__, told.__suppress_context__) == (None, True)  # which holds a path
@@ -89,5 +88,5 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(monkeypatch, error):
 @pytest.mark.parametrize(
     "error", [gr.Error("mine"), within(ValueError("x")), within(OSError(errno.ENOENT, "gone")), OSError("no number")]
 )
-def test_another_error_of_an_event_goes_on_its_way(monkeypatch, error):
-    assert event(monkeypatch, error) is error
+def test_another_error_of_an_event_goes_on_its_way(finished, monkeypatch, error):
+    assert event(finished, monkeypatch, error) is error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -176,17 +175,15 @@ def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
     assert tell("tell.seconds", count=5) == "5 seconds"
 
 
-def test_an_event_is_answered_in_the_language_of_its_request(monkeypatch):
+def test_an_event_is_answered_in_the_language_of_its_request(finished, monkeypatch):
     async def answer(self, *args, **kwargs):
         return tell("tell.no-photo-yet")
 
     monkeypatch.setattr(gr.Blocks, "process_api", answer)
     page = object.__new__(app.Page)
     asks = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
-    with ThreadPoolExecutor(1) as pool:  # the browser tests leave an event loop running in this thread
-        for request, language in ((asks, "ko"), (None, "en")):
-            said = pool.submit(lambda request=request: asyncio.run(page.process_api(request=request))).result()
-            assert said == words(language)["tell.no-photo-yet"]
+    for request, language in ((asks, "ko"), (None, "en")):
+        assert finished(page.process_api(request=request)) == words(language)["tell.no-photo-yet"]
 
 
 def test_the_page_is_launched_with_its_translations(monkeypatch):

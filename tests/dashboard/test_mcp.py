@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import base64
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio.media
@@ -35,7 +33,7 @@ def address():
     page.close(verbose=False)
 
 
-def ask(address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
+def ask(finished, address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
     """The tools a client is offered, and what it is answered."""
 
     async def heard(*_) -> None: ...
@@ -50,12 +48,11 @@ def ask(address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
             # Gradio hands out pictures as pictures only to a client that wants to hear of progress, as most do.
             return offered, [await session.call_tool(name, about, progress_callback=heard) for name, about in calls]
 
-    with ThreadPoolExecutor(1) as own:  # the browser tests' playwright keeps an event loop in this thread
-        return own.submit(lambda: asyncio.run(talk())).result()
+    return finished(talk())
 
 
-def test_the_tools_are_the_endpoints(address):
-    offered, _ = ask(address)
+def test_the_tools_are_the_endpoints(finished, address):
+    offered, _ = ask(finished, address)
     named = {fn.api_name for fn in app.build_app().fns.values() if fn.api_visibility == "public"}
     assert {tool.name for tool in offered} == named
     for tool in offered:
@@ -64,10 +61,10 @@ def test_the_tools_are_the_endpoints(address):
     assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "knobs"}
 
 
-def test_a_tool_answers_as_python_does(address):
+def test_a_tool_answers_as_python_does(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
     about = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "knobs": {}}
-    _, (answer,) = ask(address, ("explain", about))
+    _, (answer,) = ask(finished, address, ("explain", about))
     assert not answer.isError
     numbers = ast.literal_eval(answer.content[0].text)  # gradio writes it so
     theirs = vizlib.explain(vizlib.load(MODEL), TOWER, method="legrad", target="church")
@@ -75,9 +72,9 @@ def test_a_tool_answers_as_python_does(address):
     assert any(part.type == "image" for part in answer.content)
 
 
-def test_a_mistake_reaches_the_client_as_its_sentence(address):
+def test_a_mistake_reaches_the_client_as_its_sentence(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
     about = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "knobs": {}}
-    _, (answer,) = ask(address, ("explain", about))
+    _, (answer,) = ask(finished, address, ("explain", about))
     assert answer.isError
     assert "did you mean grad-cam" in answer.content[0].text
