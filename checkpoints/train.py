@@ -42,6 +42,8 @@ from timm.utils import ModelEmaV3
 from tqdm import tqdm
 from unfold import unfold
 
+from vizlib.passes import computes_bfloat16
+
 UNFOLDING = 16  # batches that a folded network's statistics are measured on
 HERE = Path(__file__).resolve().parent
 
@@ -76,12 +78,17 @@ def train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
                 module.eval()
 
 
+def quick(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device has it: a processor that has not is many times slower with it than without."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device))
+
+
 @torch.inference_mode()
 def accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[float, float]:
     """Top-1 accuracy in percent and mean cross-entropy."""
     right = total = loss = 0.0
     for images, labels in loader:
-        with torch.autocast(device.type, torch.bfloat16):
+        with quick(device):
             logits = model(images.to(device, memory_format=torch.channels_last))
         logits, labels = logits.float(), labels.to(device)
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -157,7 +164,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
                 images, targets = mixup(images, labels)
             else:
                 targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
-            with torch.autocast(device.type, torch.bfloat16):
+            with quick(device):
                 logits, apart = teacher(model, images, epoch / recipe.epochs) if teacher else (model(images), 0.0)
             loss = criterion(logits.float(), targets) + apart
             optimizer.zero_grad()

@@ -88,8 +88,15 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
             with suppress(VizlibError):  # `visit` says it in its own place
                 fetch(study, asked_for, progress)
         link, photo, looked, menus = visit(study, request.query_params, ids)
-        keys = {"v": link.tab or ids[0], "w": link.method, "k": link.knobs, "l": link.layer, "h": link.head, "p": link.patch}
-        looked[-1]["keys"].update(keys)
+        keys = {
+            "v": link.tab or ids[0],
+            "w": link.method,
+            "k": link.knobs,
+            "l": link.layer,
+            "h": link.head,
+            "p": link.patch,
+        }
+        looked[-1]["keys"].update(keys | {"v": link.tab or ids[0]})
         change = gr.skip() if photo is next(iter(addressed().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         drawn = view.answer(photo, looked[0], link.method, menus)

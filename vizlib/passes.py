@@ -171,12 +171,15 @@ class Passes:
 def has_bfloat16(model: Model) -> bool:
     """Whether a model of single precision gains by computing in bfloat16 where it lies."""
     like = model.like()
-    if like.dtype != torch.float32:
-        return False
-    if like.device.type == "cuda":
+    return like.dtype == torch.float32 and computes_bfloat16(like.device)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a processor or GPU has instructions for bfloat16; one that has not takes many times longer with it."""
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     can = getattr(torch.cpu, "get_capabilities", dict)()  # from PyTorch 2.9 on
-    return like.device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return device.type == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, th
     assert found == dict.fromkeys(TABS, ([], []))
 
 
-@pytest.mark.parametrize("model", [RESNET, VIT])
+@pytest.mark.parametrize("model", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
 def test_headings_begin_with_the_only_h1_and_leave_out_no_level(fresh, model):
     visit = fresh(f"?m={model}&img=ex:tower")
     for tab in TABS:

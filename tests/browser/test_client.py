@@ -43,6 +43,7 @@ def test_predict(client, model, photo):
         assert (answer["probability"], answer["logit"]) == pytest.approx((expected.probability, expected.logit))
 
 
+@pytest.mark.slow
 def test_explain(client, model, photo, few_passes):
     for method in vizlib.methods(model):
         few = few_passes(method)

@@ -38,7 +38,7 @@ def left_in_english(text: str) -> bool:
     return text in OURS or bool(re.search("[A-Za-z]{2,},? [A-Za-z]{2,}", text))
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT])
+@pytest.mark.parametrize("name", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
 def test_no_tab_is_left_in_english(fresh, name):
     visit = fresh(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:

@@ -231,7 +231,7 @@ def test_the_page_speaks_the_language_of_the_browser(fresh, locale, language):
     visit.settle()
     controls = visit.said("#why-heat .viz-controls")
     assert all(table[f"part.{key}"] in controls for key in ("opacity", "strongest", "colours"))
-    assert visit.said("#why-methods h2") == table["why.methods"]
+    assert visit.said("#why-methods h2") == table["why.other-ways"]
     assert ("않" in said) is (language == "ko")
 
 

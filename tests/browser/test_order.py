@@ -12,6 +12,10 @@ from dashboard.tabs import inside, learn, why
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 SLOW = 1.5  # seconds that an answer is late
+DELAYS = (
+    pytest.param((SLOW, 0), id="the first is late"),
+    pytest.param((0, SLOW), id="the second is late", marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture(params=[why])
@@ -81,7 +85,7 @@ def ends(visit, model: str, name: str, target: int, against: int | None = None) 
     }
 
 
-@pytest.mark.parametrize("delays", [(SLOW, 0), (0, SLOW)], ids=["the first is late", "the second is late"])
+@pytest.mark.parametrize("delays", DELAYS)
 @pytest.mark.parametrize(
     ("clicks", "name", "place", "versus"),
     [
@@ -102,7 +106,7 @@ def test_two_clicks_at_once_end_on_both(fresh, late, tower, clicks, name, place,
     ends(visit, RESNET, name, best[place], None if versus is None else best[versus])
 
 
-@pytest.mark.parametrize("delays", [(SLOW, 0), (0, SLOW)], ids=["the first is late", "the second is late"])
+@pytest.mark.parametrize("delays", DELAYS)
 def test_a_class_and_a_method_chosen_while_a_model_opens_are_of_that_model(fresh, late, tower, delays):
     visit = fresh("?img=ex:tower")
     best = [one.index for one in vizlib.load(RESNET).predict(tower, top=5)]

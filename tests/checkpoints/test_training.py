@@ -75,6 +75,7 @@ def backbone(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(monkeypatch, words(tiny, whole))
@@ -109,6 +110,7 @@ def test_a_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
         run(monkeypatch, words(tiny, tmp_path, "--seed", "5", epochs=1))
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_can_be_learned(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=5))
     history = state_of(tmp_path)["history"]

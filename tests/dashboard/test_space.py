@@ -71,6 +71,7 @@ def answers_like_python(python: list[str], staged: Path, **environment: str) -> 
         log.close()
 
 
+@pytest.mark.slow
 def test_the_staged_folder_runs_where_vizlib_is_not_installed(staged):
     packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
     # -S: what an editable install adds to the path stays unread

@@ -45,6 +45,7 @@ def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkey
     assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few_passes):
     model = vizlib.load(name)
     for method in vizlib.methods(model):

@@ -20,7 +20,7 @@ import vizlib
 STAGES = ["layer1", "layer2", "layer3", "layer4"]
 
 
-@pytest.fixture(scope="module", params=["resnet18", "resnet50"])
+@pytest.fixture(scope="module", params=["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def resnet(request, real_network):
     return real_network(request.param)
 

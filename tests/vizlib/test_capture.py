@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import warnings
 import weakref
 from collections import namedtuple
 
@@ -872,7 +873,8 @@ def test_a_run_is_freed_as_soon_as_it_is_let_go(layers):
 
 def test_a_compiled_or_scripted_network_is_refused_wherever_it_was_compiled():
     module = timm.create_model("resnet18", num_classes=5).eval()
-    with pytest.warns(FutureWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch says that tracing is on its way out
         traced = torch.jit.trace(nn.Conv2d(3, 3, 3).eval(), torch.zeros(1, 3, 16, 16))
     for whole in (torch.compile(module), traced):
         with pytest.raises(vizlib.ModelError, match="compiled or scripted"):

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import vizlib
 from vizlib.capture import substitute
 from vizlib.methods import trials as engine
-from vizlib.passes import LARGEST, WORK, Cost, Passes, _Meter, has_bfloat16
+from vizlib.passes import LARGEST, WORK, Cost, Passes, _Meter, computes_bfloat16, has_bfloat16
 
 VIT = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 4}
 
@@ -416,6 +416,7 @@ def ranks(values):
     return values.flatten().argsort().argsort().double()
 
 
+@pytest.mark.slow
 def test_the_squares_of_a_real_photo_keep_their_order_in_bfloat16(quick, tower):
     model = vizlib.load("resnet18-imagenette")
     knobs = {"window": 32, "stride": 24}
@@ -424,3 +425,17 @@ def test_the_squares_of_a_real_photo_keep_their_order_in_bfloat16(quick, tower):
     assert said(fast.notes)[0].startswith("Computed in bfloat16")
     pair = [ranks(one.heat[::8, ::8]) for one in (fast, plain)]
     assert torch.corrcoef(torch.stack(pair))[0, 1] >= 0.99  # Spearman's: that of the ranks
+
+
+@pytest.mark.parametrize(
+    ("can", "expected"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"avx2": True, "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_computed_in_only_where_the_processor_has_it(monkeypatch, can, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert computes_bfloat16(torch.device("cpu")) is expected

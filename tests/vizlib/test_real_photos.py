@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import vizlib
 
-NETWORKS = ("resnet18", "resnet50", "deit_tiny_patch16_224")
+NETWORKS = ("resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "deit_tiny_patch16_224")))
 CROPS = (0.875, 0.95, 1.0)
 
 
