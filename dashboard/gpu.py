@@ -18,6 +18,7 @@ from torch import Tensor
 import vizlib
 from dashboard.catalog import Catalog
 from dashboard.meter import Meter
+from dashboard.runs import Runs
 from vizlib import VizlibError, metrics
 from vizlib.fields import EffectiveField, effective_field
 from vizlib.methods.base import MANY_PASSES
@@ -42,10 +43,10 @@ def predictions(model: vizlib.Model, photo: Image.Image) -> list[vizlib.Predicti
 
 
 def explanations(
-    model: vizlib.Model, photo: Image.Image, target: int, against: int | None
+    model: vizlib.Model, photo: Image.Image, target: int, against: int | None, run: vizlib.Run | None = None
 ) -> dict[str, vizlib.Attribution]:
-    """All one-pass methods."""
-    return vizlib.explain_all(model, photo, target=target, against=against)
+    """All one-pass methods; with a `run` of the photo, from one backward pass."""
+    return vizlib.explain_all(model, photo, target=target, against=against, run=run)
 
 
 def explanation(
@@ -119,8 +120,8 @@ QUESTIONS = {answer.__name__: answer for answer in (*ONE_PASS, explanation, seco
 class Asker:
     """Asks the models of a catalog, on a GPU where one is lent: `ask(question, model name, ...)`."""
 
-    def __init__(self, catalog: Catalog, meter: Meter) -> None:
-        self.catalog, self.meter = catalog, meter
+    def __init__(self, catalog: Catalog, meter: Meter, runs: Runs) -> None:
+        self.catalog, self.meter, self.runs = catalog, meter, runs
         lend = (lambda task: task) if spaces is None else spaces.GPU(duration=lent_for)
         self._answered, self._streamed = lend(self._answer), lend(self._stream)
 
@@ -144,7 +145,10 @@ class Asker:
 
     def _answer(self, question: str, name: str, *about: Any) -> Any:
         try:
-            return QUESTIONS[question](_placed(self.catalog.held(name)), *about)
+            model = _placed(self.catalog.held(name))
+            if question == "explanations" and not _elsewhere():
+                about = (*about, self.runs.of(model, about[0]))
+            return QUESTIONS[question](model, *about)
         except VizlibError as error:
             return error
 
@@ -173,8 +177,13 @@ def _raised(answer: Any) -> Any:
     return answer
 
 
+def _elsewhere() -> bool:
+    """Whether questions run in another process, which forgets all it has done."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
 def _placed(model: vizlib.Model) -> vizlib.Model:
     """The model, on the lent GPU if this is the process that has it."""
-    if os.environ.get("SPACES_ZERO_GPU") and torch.cuda.is_available():
+    if _elsewhere() and torch.cuda.is_available():
         model.module.to("cuda")
     return model

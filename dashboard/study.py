@@ -15,6 +15,7 @@ from dashboard.cache import ByteCache, key_of
 from dashboard.catalog import Catalog
 from dashboard.gpu import Asker
 from dashboard.meter import Meter
+from dashboard.runs import Runs
 from vizlib import ModelError
 from vizlib.fields import EffectiveField
 from vizlib.following import ReceptiveField
@@ -26,6 +27,7 @@ from vizlib.units import Contributions
 
 KEPT = 0.2  # of the pixels are left where only the warmest are kept
 BUDGET = 384_000_000  # bytes of results kept for all visitors together
+RUNS = 3  # one such part of it is for the passes they come from
 
 
 class Unit(NamedTuple):
@@ -49,9 +51,9 @@ class Study:
 
     def __init__(self, catalog: Catalog, budget: int = BUDGET) -> None:
         self.catalog = catalog
-        self._cache = ByteCache(budget)
+        self._cache = ByteCache(budget - budget // RUNS)
         self.meter = Meter()
-        self._ask = Asker(catalog, self.meter)
+        self._ask = Asker(catalog, self.meter, Runs(budget // RUNS))
 
     @property
     def cache(self) -> ByteCache:

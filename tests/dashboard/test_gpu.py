@@ -15,6 +15,7 @@ import vizlib
 from dashboard import gpu
 from dashboard.catalog import Catalog
 from dashboard.meter import Meter
+from dashboard.runs import Runs
 from dashboard.study import Study
 
 VIT = "vit_tiny-imagenette"
@@ -93,7 +94,7 @@ def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_fo
         return vizlib.load(VIT)
 
     catalog = Catalog([], extra={"mine": load})
-    ask = gpu.Asker(catalog, Meter())
+    ask = gpu.Asker(catalog, Meter(), Runs(0))
     ask("predictions", "mine", cheetah)
     with catalog._lock:  # as a thread may hold it at the moment of the fork
         assert catalog.held("mine").name == VIT

@@ -52,6 +52,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
         *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/folders.py", "dashboard/meter.py"),
         *("dashboard/components/bars.py", "dashboard/components/base.py"),
     ),
+    ("dashboard/runs.py",),
     ("dashboard/gpu.py",),
     ("dashboard/study.py", "dashboard/theme.py", "dashboard/components/*.py"),
     ("dashboard/selection.py", "dashboard/examples.py"),
