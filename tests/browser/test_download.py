@@ -50,6 +50,7 @@ def test_a_visitor_sees_how_much_has_come_while_another_is_answered(elsewhere, s
     visit.until(gives(SMALL), seconds=60)
 
 
+@pytest.mark.slow
 def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewhere, served, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     visit = elsewhere(served)

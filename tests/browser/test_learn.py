@@ -40,7 +40,7 @@ def pixels(visit, place: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"), dtype=float)
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT])
+@pytest.mark.parametrize("name", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
 def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, photo, name):
     visit = fresh(f"?m={name}&img=ex:cheetah")
     visit.page.locator("#photo button[aria-label='Remove Image']").click()

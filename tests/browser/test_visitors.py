@@ -50,6 +50,7 @@ def press(visit, selector: str, nth: int = 0) -> None:
     visit.page.evaluate("([where, nth]) => document.querySelectorAll(where)[nth].click()", [selector, nth])
 
 
+@pytest.mark.slow
 def test_four_at_once_each_see_their_own_numbers(visitors, photos):
     visits = {name: visitors(f"?m={WHO[name][0]}&img=ex:cheetah") for name in WHO}
     for visit in visits.values():

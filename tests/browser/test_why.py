@@ -39,7 +39,7 @@ def ends(answer: vizlib.Attribution) -> list[str]:
     return [shown(low), shown(high)]
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT])
+@pytest.mark.parametrize("name", [RESNET, pytest.param(VIT, marks=pytest.mark.slow)])
 def test_class_rival_and_method_show_the_librarys_numbers(fresh, photo, name):
     visit = fresh(f"?m={name}&img=ex:cheetah")
     upload(visit, photo)
@@ -175,6 +175,7 @@ def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps):
     assert not visit.page.locator("#why-progress p").is_visible()
 
 
+@pytest.mark.slow
 def test_what_runs_to_its_end_is_the_librarys_and_is_there_at_once_the_second_time(fresh, tower):
     visit = fresh("?img=ex:tower")
     visit.page.locator("#why-methods [data-key=occlusion]").click()

@@ -133,6 +133,7 @@ def test_nobody_may_read_how_others_use_the_page(server, path):
     assert httpx.get(f"{server.address}{path}").status_code in {403, 404}
 
 
+@pytest.mark.slow
 def test_every_named_endpoint_answers_junk_with_one_sentence(server, given):
     for name, about in httpx.get(f"{server.address}/gradio_api/info").json()["named_endpoints"].items():
         usual = [given if one["label"] == "photo" else one.get("parameter_default") for one in about["parameters"]]
