@@ -62,10 +62,6 @@ def keys(study: Study, selection: Selection) -> dict[str, str | None]:
 
 def eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
     """The exact crop the model was shown, how much of the photo it is, and what was done to it on the way."""
-    return study.cache.get(("eye shown", key_of(photo), model), lambda: _eye(study, photo, model))
-
-
-def _eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
     picture, network = study.eye(photo, model), study.catalog.get(model)
     seen = network.preprocessing.geometry(photo).seen_fraction
     facts = {"size": by(picture.width, picture.height), "share": percent(seen)}
