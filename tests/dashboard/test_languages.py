@@ -29,6 +29,7 @@ from dashboard.languages import (
     translations,
     words,
 )
+from dashboard.looking import eye
 
 FOLDER = Path(dashboard.__file__).parent
 OTHERS = LANGUAGES[1:]
@@ -173,6 +174,20 @@ def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(copy_context().run, tell, "tell.a-minute").result() == "1분"
     assert tell("tell.seconds", count=5) == "5 seconds"
+
+
+def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
+    """Results are kept for all visitors together; words are not."""
+
+    def told(language: str) -> str:
+        with speaking(language):
+            shown = eye(study, cheetah, "vit_tiny-imagenette")
+        return str({key: value for key, value in shown.items() if not str(value).startswith("data:")})
+
+    first, other = told("en"), told("ko")
+    assert re.search("[가-힣]", other)
+    assert not re.search("[가-힣]", first)
+    assert told("en") == first
 
 
 def test_an_event_is_answered_in_the_language_of_its_request(finished, monkeypatch):
