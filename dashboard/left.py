@@ -96,7 +96,7 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
             "h": link.head,
             "p": link.patch,
         }
-        looked[-1]["keys"].update(keys | {"v": link.tab or ids[0]})
+        looked[-1]["keys"].update(keys)
         change = gr.skip() if photo is next(iter(addressed().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         drawn = view.answer(photo, looked[0], link.method, menus)
