@@ -24,12 +24,14 @@ class ByteCache:
     'computed once'
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, size: Callable[[Any], int] | None = None) -> None:
+        """A budget in bytes; `size` tells how many a result takes, else tensors, arrays and pictures are counted."""
         self.budget = budget
         self.held = 0  # bytes
         self.hits = self.misses = 0
+        self._size = size or size_of
         self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is collected while one holds it may have something forgotten
 
     def find(self, key: Hashable) -> Any:
         """The result under this key, or `None` where there is none."""
@@ -48,7 +50,7 @@ class ByteCache:
                 return self._results[key][0]
             self.misses += 1
         result = make()  # outside the lock: others go on reading
-        size = size_of(result)
+        size = self._size(result)
         with self._lock:
             if size <= self.budget and key not in self._results:
                 self._results[key] = result, size
@@ -57,6 +59,12 @@ class ByteCache:
                 _, (_, freed) = self._results.popitem(last=False)
                 self.held -= freed
         return result
+
+    def forget(self, meant: Callable[[Any], bool]) -> None:
+        """Let go of the results whose keys are meant."""
+        with self._lock:
+            for key in [key for key in self._results if meant(key)]:
+                self.held -= self._results.pop(key)[1]
 
 
 def key_of(photo: Image.Image) -> str:

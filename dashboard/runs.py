@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections import OrderedDict
 from typing import NamedTuple
+from weakref import WeakSet
 
 import torch
 from PIL import Image
 
 import vizlib
-from dashboard.cache import key_of, size_of
+from dashboard.cache import ByteCache, key_of, size_of
 
 
 class Held(NamedTuple):
@@ -29,36 +28,16 @@ class Runs:
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.held = 0  # bytes
-        self._runs: OrderedDict[tuple[str, int], Held] = OrderedDict()
-        self._watched: set[int] = set()  # models whose leaving is noticed
-        self._lock = threading.RLock()  # a model may leave in any thread, in this one too
+        self.cache = ByteCache(budget, size=lambda held: held.size)
+        self._watched: WeakSet[vizlib.Model] = WeakSet()  # models whose leaving is noticed
 
     def of(self, model: vizlib.Model, photo: Image.Image) -> vizlib.Run:
         """The pass of this photo, made now if it is not there; one that is larger than the budget is not kept."""
-        key = key_of(photo), id(model)
-        with self._lock:
-            if key in self._runs:
-                self._runs.move_to_end(key)
-                return self._runs[key].run
-        made = measured(model, photo)  # outside the lock: others go on
-        with self._lock:
-            if made.size <= self.budget and key not in self._runs:
-                self._runs[key] = made
-                self.held += made.size
-                if id(model) not in self._watched:
-                    self._watched.add(id(model))
-                    weakref.finalize(model, self._forget, id(model)).atexit = False
-            while self.held > self.budget:
-                self.held -= self._runs.popitem(last=False)[1].size
-        return made.run
-
-    def _forget(self, model: int) -> None:
-        with self._lock:
-            self._watched.discard(model)
-            for key in [key for key in self._runs if key[1] == model]:
-                self.held -= self._runs.pop(key).size
+        if model not in self._watched:
+            self._watched.add(model)
+            number = id(model)
+            weakref.finalize(model, self.cache.forget, lambda key: key[1] == number).atexit = False
+        return self.cache.get((key_of(photo), id(model)), lambda: measured(model, photo)).run
 
 
 def measured(model: vizlib.Model, photo: Image.Image) -> Held:
@@ -70,7 +49,7 @@ def measured(model: vizlib.Model, photo: Image.Image) -> Held:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # itself, with the graph it belongs to, would keep that graph alive for ever
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         run = vizlib.run_for_all(model, photo)

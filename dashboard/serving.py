@@ -190,7 +190,7 @@ async def _health() -> Response:
 
 
 async def _metrics(study: Study) -> Response:
-    meter, cache, resident = study.meter, study.cache, study.catalog.memory()
+    meter, cache, passes, resident = study.meter, study.cache, study.passes, study.catalog.memory()
 
     def one(value: float) -> dict[tuple[str, ...], float]:
         return {(): value}
@@ -204,6 +204,8 @@ async def _metrics(study: Study) -> Response:
         ("vizlib_cache_misses_total", "counter", "Answers that were not.", one(cache.misses), ()),
         ("vizlib_cache_bytes", "gauge", "Bytes of remembered answers.", one(cache.held), ()),
         ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.budget), ()),
+        ("vizlib_pass_cache_bytes", "gauge", "Bytes of remembered passes through a model.", one(passes.held), ()),
+        ("vizlib_pass_cache_budget_bytes", "gauge", "The most of them it may remember.", one(passes.budget), ()),
         ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(opened().held), ()),
         ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(opened().budget), ()),
         ("vizlib_resident_models", "gauge", "Models in memory.", one(len(resident)), ()),

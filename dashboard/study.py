@@ -53,12 +53,18 @@ class Study:
         self.catalog = catalog
         self._cache = ByteCache(budget - budget // RUNS)
         self.meter = Meter()
-        self._ask = Asker(catalog, self.meter, Runs(budget // RUNS))
+        self._runs = Runs(budget // RUNS)
+        self._ask = Asker(catalog, self.meter, self._runs)
 
     @property
     def cache(self) -> ByteCache:
         """The results that are kept."""
         return self._cache
+
+    @property
+    def passes(self) -> ByteCache:
+        """The passes that are kept."""
+        return self._runs.cache
 
     def predictions(self, photo: Image.Image, name: str, top: int = 5) -> list[vizlib.Prediction]:
         """The likeliest classes."""
