@@ -8,7 +8,7 @@ import ctypes
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -113,8 +113,8 @@ class Settings:
 def prepare(settings: Settings) -> None:
     """Set what belongs to the whole process: threads, downloads, the log."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores())))
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # only Linux's usual C library has it
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)  # else each thread that ever ran a model keeps what it has freed
+    with _usual_c_library() as library:
+        library.mallopt(M_ARENA_MAX, 2)  # else each thread that ever ran a model keeps what it has freed
     if settings.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
         hub.HF_HUB_OFFLINE = True  # it has read its environment by now
@@ -218,7 +218,7 @@ async def _metrics(study: Study) -> Response:
 async def _tidied(catalog: Catalog, settings: Settings, _: Any) -> AsyncIterator[None]:
     """While the server runs, models that nobody asks leave the memory, and uploads that broke off the disk.
 
-    Whole files are gradio's to delete.
+    What was freed goes back to the machine. Whole files are gradio's to delete.
     """
     idle, age = settings.idle_minutes * 60, settings.delete_after
 
@@ -227,12 +227,26 @@ async def _tidied(catalog: Catalog, settings: Settings, _: Any) -> AsyncIterator
             await asyncio.sleep(min(idle / 2, age, 60))
             catalog.free_idle(idle)
             await asyncio.to_thread(delete_unfinished, Path(get_upload_folder()), age)
+            await asyncio.to_thread(_return_free_memory)
 
     task = asyncio.create_task(tidy())
     try:
         yield
     finally:
         task.cancel()
+
+
+@contextlib.contextmanager
+def _usual_c_library() -> Iterator[ctypes.CDLL]:
+    """Linux's usual C library, for what no other has: there nothing is done."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        yield ctypes.CDLL(None)
+
+
+def _return_free_memory() -> None:
+    """Give the machine back what answers have freed: the library keeps it, scattered, about as much as is in use."""
+    with _usual_c_library() as library:
+        library.malloc_trim(0)
 
 
 def _cores() -> int:
