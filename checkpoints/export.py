@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +51,7 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
         "teacher": teacher(options),
         "augmentation": augmentation(recipe),
         "epochs": len(history),
-        "hours": round(sum(row["seconds"] for row in history) / 3600, 1),
+        "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
         "note": options.note,
     }
     stages.append(stage)
@@ -78,7 +76,7 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
             "data_licence": "ImageNet's terms: research and education",
             "channel_order": "RGB",
             "stages": stages,
-            "machine": f"{os.cpu_count()} cores of {platform.machine()}, PyTorch {torch.__version__}",
+            "machine": state["machine"],
         },
         "weaknesses": list(recipe.weaknesses),
     }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import random
 import shlex
 import sys
@@ -193,12 +194,19 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
             "optimizer": optimizer.state_dict(),
             "history": history,
             "settings": settings,
+            "machine": machine(device),
             "command": "python checkpoints/train.py " + shlex.join(sys.argv[1:]),
         }
         torch.save(state, run / "last.tmp")
         os.replace(run / "last.tmp", run / "last.pt")  # a kill leaves the old file or the new one, never half
         write_history(run / "history.csv", history)
         print(history[-1], flush=True)
+
+
+def machine(device: torch.device) -> str:
+    """What a run is computed on."""
+    card = f" and {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{os.cpu_count()} cores of {platform.machine()}{card}, PyTorch {torch.__version__}"
 
 
 def folder_of(options: argparse.Namespace) -> Path:

@@ -46,6 +46,7 @@ def trained(folder, name: str, command: str, epochs: int, **settings) -> torch.n
     run = folder / name
     run.mkdir(parents=True)
     state = {"average": network.state_dict(), "history": history, "settings": settings, "command": command}
+    state["machine"] = "40 cores of another machine"
     torch.save(state, run / "last.pt")
     return network
 
@@ -88,6 +89,7 @@ def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
     assert stage["teacher"] == "logits of deit_tiny_patch16_224.fb_in1k (apache-2.0)"
     assert "mixup 0.7" in stage["augmentation"]
     assert (stage["epochs"], stage["hours"], stage["note"]) == (2, 1.0, "stopped once")
+    assert sidecar["origin"]["machine"] == "40 cores of another machine"  # that trained it, and not this one
     assert sidecar["weaknesses"] == [*recipe.weaknesses, "A tench is taken for a horn."]
     assert {key: sidecar[key] for key in MEASURED} == MEASURED
 
