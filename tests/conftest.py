@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,14 @@ def real_network(data):
         return vizlib.wrap(module, preprocessing=shown, name=name)
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def boxed_photos(data):
+    """(photo, class, boxes as x0 y0 x1 y1) of 260 ImageNet validation photos, squashed to 227 x 227."""
+    folder = data / "imagenet_val_boxes"
+    rows = json.loads((folder / "boxes.json").read_text())
+    return [(folder / "images" / row["file"], row["label"], row["boxes"]) for row in rows]
 
 
 @pytest.fixture(scope="session")
