@@ -33,7 +33,7 @@ CARD = """
 | history | [{name}.csv]({name}.csv) |
 """
 STAGE = """
-**{title}**, from {start}{teacher}: {epochs} epochs, {hours} h{note}
+**{title}**, from {start}{teacher}: {epochs} epochs, {minutes} min{note}
 
 ```bash
 {command}

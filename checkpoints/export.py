@@ -35,6 +35,8 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     finished = ("size", "arguments")  # what the table says of the network to ship; it may have learned at another size
     ran = {key: value for key, value in state["settings"].items() if hasattr(recipe, key) and key not in finished}
     recipe = replace(recipe, **ran)  # as it was when it ran, whatever the options or the table say by now
+    missed = recipe.epochs - len(history)  # of a run that was stopped: its last epochs are those without mixing
+    recipe = replace(recipe, clean=max(recipe.clean - missed, 0))
     weights = HERE / f"{options.name}.safetensors"
     ships = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments)
     average = fitted(state["average"], ships)
@@ -51,7 +53,7 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
         "teacher": teacher(options),
         "augmentation": augmentation(recipe),
         "epochs": len(history),
-        "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
+        "minutes": round(sum(row["seconds"] for row in history) / 60),
         "note": options.note,
     }
     stages.append(stage)

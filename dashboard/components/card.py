@@ -132,8 +132,8 @@ def told_by(heading: str, rows: Mapping[str, Said], *code: str) -> dict[str, Any
 
 def stage_of(stage: Mapping[str, object]) -> dict[str, str]:
     """One stage of a training: where it began, who taught, how long it took, and the command that does it again."""
-    epochs, hours = plain(stage.get("epochs")), plain(stage.get("hours"))
-    took = [tell("card.epochs", count=epochs) if epochs else "", tell("card.hours", count=hours) if hours else ""]
+    epochs, minutes = plain(stage.get("epochs")), plain(stage.get("minutes"))
+    took = [tell("card.epochs", count=epochs) if epochs else "", tell("card.minutes", count=minutes) if minutes else ""]
     return {
         tell("card.start"): plain(stage.get("start")),
         tell("card.teacher"): plain(stage.get("teacher")),

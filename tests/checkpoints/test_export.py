@@ -56,6 +56,18 @@ def options(**given) -> argparse.Namespace:
     return argparse.Namespace(**{**plain, "note": "", "data": None, "elsewhere": None, **given})
 
 
+@pytest.mark.parametrize(("done", "clean"), [(24, 3), (23, 2), (21, 0), (12, 0)])
+def test_a_run_that_was_stopped_tells_only_of_the_epochs_it_had(here, done, clean):
+    from export import export
+    from recipes import RECIPES
+
+    trained(here, "run", "python checkpoints/train.py resnet18-imagenette", done, mixup=0.2)
+    export(RECIPES["resnet18-imagenette"], here / "run", options())
+    (stage,) = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
+    told = [words for words in stage["augmentation"] if words.startswith("none of erasing and mixing")]
+    assert told == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
+
+
 def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
     from export import export
     from recipes import RECIPES
@@ -88,7 +100,7 @@ def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
     assert stage["start"] == "random initialisation"
     assert stage["teacher"] == "logits of deit_tiny_patch16_224.fb_in1k (apache-2.0)"
     assert "mixup 0.7" in stage["augmentation"]
-    assert (stage["epochs"], stage["hours"], stage["note"]) == (2, 1.0, "stopped once")
+    assert (stage["epochs"], stage["minutes"], stage["note"]) == (2, 60, "stopped once")
     assert sidecar["origin"]["machine"] == "40 cores of another machine"  # that trained it, and not this one
     assert sidecar["weaknesses"] == [*recipe.weaknesses, "A tench is taken for a horn."]
     assert {key: sidecar[key] for key in MEASURED} == MEASURED

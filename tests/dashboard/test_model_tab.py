@@ -95,7 +95,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
         {
             "start": "random",
             "epochs": 28,
-            "hours": 2.2,
+            "minutes": 132,
             "augmentation": ["crop", "flip"],
             "teacher": None,
             "command": "a",
@@ -106,7 +106,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
     assert [group["heading"] for group in one] == ["How it was trained"]
     said = {row["name"]: row for row in one[0]["rows"]}
     assert said["Altered by"]["lines"] == ["crop, flip"]
-    assert said["Took"]["lines"] == ["28 epochs, 2.2 hours"]
+    assert said["Took"]["lines"] == ["28 epochs, 132 minutes"]
     assert said["Command"]["code"]
     assert not said["Start"]["code"]
     assert "Teacher" not in said
