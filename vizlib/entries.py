@@ -56,16 +56,18 @@ class Entry:
 def models(folder: str | os.PathLike[str] | None = None) -> list[Entry]:
     """What can be loaded by name here: the bundled checkpoints, the files in `folder`, then a few well-known ones.
 
-    A file in the folder is called by its name without ending, or with it where that name is taken or two files share
-    it. Besides these, `load` takes any timm name.
+    Of the bundled ones the most accurate comes first; the page opens with it. A file in the folder is called by its
+    name without ending, or with it where that name is taken or two files share it. Besides these, `load` takes any timm
+    name.
 
     >>> [entry.name for entry in models() if entry.bundled]
-    ['resnet18-imagenette', 'vit_tiny-imagenette']
+    ['vit_tiny-imagenette', 'resnet18-imagenette']
 
     Raises: ModelError where there is no such folder.
     """
     bundled = checkpoints.bundled()
     entries = [_of_file(name, path, "bundled" if name in bundled else "folder") for name, path in files(folder).items()]
+    entries.sort(key=lambda entry: -(entry.accuracy or 0.0) if entry.bundled else 0.0)
     many = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
     for name, megabytes in CURATED.items():
         source = "downloaded" if _is_here(name) else "download"
