@@ -69,7 +69,7 @@ def build(study: Study) -> Shared:
         method=gr.State(None),
         knobs=part("knobs", elem_id="why-knobs", render=False),
         desk=part("desk", elem_id="desk", opens=True),
-        inside=part("desk", elem_id="inside-desk"),
+        inside=part("desk", elem_id="inside-desk", recalls=["u", "o"]),
     )
 
 
@@ -95,6 +95,9 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
             "l": link.layer,
             "h": link.head,
             "p": link.patch,
+            "u": link.unit,
+            "o": link.off,
+            "s": link.step,
         }
         looked[-1]["keys"].update(keys)
         change = gr.skip() if photo is next(iter(addressed().values())) else photo

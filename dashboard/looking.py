@@ -25,14 +25,13 @@ def look(
     model: str,
     target: int | None = None,
     against: int | None = None,
-    said: str = "",
 ) -> tuple:
     """The selection for a photo, and all that the left column shows of it: bars, classes to choose from, the crop.
 
-    The class is the likeliest one unless it is given. `said` is a sentence on the address the page was opened with.
+    The class is the likeliest one unless it is given.
     """
     if photo is None:
-        empty = address(dict.fromkeys(("m", "img", "c", "vs")), said)
+        empty = address(dict.fromkeys(("m", "img", "c", "vs")))
         return None, None, {}, gr.update(choices=[], value=None), {}, empty
     found = study.predictions(photo, model, top=10**6)
     target = study.target(photo, model, target)
@@ -45,7 +44,7 @@ def look(
         bars(found, target, against=against, doubt=study.doubt(photo, model), model=model),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         eye(study, photo, model),
-        address(keys(study, selection), said),
+        address(keys(study, selection)),
     )
 
 

@@ -16,6 +16,8 @@ FORMS = {  # what only the browser can check further, as it holds the maps
     "l": re.compile(r"[\w.-]+", re.ASCII),
     "h": re.compile(r"mean|max|\d{1,3}", re.ASCII),
     "p": re.compile(r"\d{1,3},\d{1,3}(;\d{1,3},\d{1,3})?", re.ASCII),
+    "u": re.compile(r"[\w.-]+(:\d{1,5})?", re.ASCII),
+    "o": re.compile(r"[\w.-]+:\d{1,5}(;[\w.-]+:\d{1,5})*", re.ASCII),
 }
 KNOBS = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
 
@@ -42,6 +44,9 @@ class Link(NamedTuple):
     patch: str | None = None
     method: str | None = None
     knobs: str | None = None  # name:value,name:value
+    unit: str | None = None  # under Inside: layer, or layer:number of a channel or head
+    off: str | None = None  # what is switched off there: layer:number;layer:number
+    step: str | None = None  # of the lessons, from 1
 
     def settings(self) -> dict[str, str]:
         """The knobs, each with the text of its value."""
@@ -59,6 +64,9 @@ KEYS = {  # of an address -> field of a Link, and what a person calls it
     "p": ("patch", "patch"),
     "w": ("method", "method"),
     "k": ("knobs", "setting"),
+    "u": ("unit", "unit"),
+    "o": ("off", "unit"),
+    "s": ("step", "step"),
 }
 
 

@@ -13,8 +13,12 @@ from dashboard.languages import tell
 from dashboard.looking import look
 from dashboard.selection import KEYS, Link, class_of, named, parse
 from dashboard.study import Study
+from dashboard.tabs.inside import linked
+from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
 from vizlib.methods.registry import METHODS
+
+LESSONS = [str(number + 1) for number in range(len(STEPS))]
 
 
 class Visit(NamedTuple):
@@ -30,7 +34,7 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
     """The page that an address asks for; of a wrong one what is known, and a sentence, but never an error."""
     photos, first = addressed(), study.catalog.names[0]
     models = [name for name in [address.get("m", "")] if study.catalog.linked(name)]
-    link, unknown = parse(address, {"m": models, "img": photos, "v": tabs, "w": METHODS})
+    link, unknown = parse(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSONS})
     photo = photos[link.example or next(iter(photos))]
     name = link.model or first
     try:
@@ -54,10 +58,16 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
     if link.layer and link.layer not in layers:
         refused("l", link.layer)
         link = link._replace(layer=None)
+    looked = look(study, photo, name, *classes)
+    for key in linked(study, photo, looked[0], link.unit, link.off)[1]:
+        field = KEYS[key][0]
+        refused(key, getattr(link, field))
+        link = link._replace(**{field: None})
     menus = asked(model, link.method, link.settings()) if link.method else None
     if link.knobs and set(chosen(menus).items()) != set(link.settings().items()):
         refused("k", link.knobs)
     said = [tell("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in KEYS):
         said.append(tell("link.unsent"))
-    return Visit(link, photo, look(study, photo, name, *classes, said=" ".join(said)), menus)
+    looked[-1]["said"] = " ".join(said)
+    return Visit(link, photo, looked, menus)

@@ -23,6 +23,6 @@ away.addEventListener("click", () => trigger("select", { index: "export" }));
 show((value) => {
   base = value.base || "";
   button.title = value.hint || "";
-  for (const [key, text] of Object.entries(value.keys || {})) place(key, text);
+  placeAll(value.keys);
   if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
 });

@@ -6,6 +6,9 @@ if (props.opens) { // the first answer is what the page is opened with
   root.dataset.busy = "";
 }
 
+const recalled = (props.recalls || []).map((key) => [key, placed(key)]).filter(([, value]) => value);
+if (recalled.length) waiting.push(Object.fromEntries(recalled)); // the address chooses first
+
 root.addEventListener("viz-choose", (event) => {
   waiting.push(event.detail);
   next();
@@ -35,5 +38,6 @@ root.addEventListener("viz-refused", () => setTimeout(() => {
 }));
 
 show((value) => {
+  placeAll(value.keys);
   if (sent.length && value.answered === told) done();
 });

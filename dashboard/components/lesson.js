@@ -22,6 +22,8 @@ body.append(title, words, pictures, code, ways, ends);
 root.append(top_, busy, body);
 body.hidden = top_.hidden = true;
 
+const opening = () => Math.max(placed("s") - 1, 0) || 0; // the step that the address asks for, until there is one
+
 function ask(step) {
   owed = false;
   root.setAttribute("aria-busy", "true");
@@ -46,7 +48,7 @@ other.addEventListener("click", () => choose({ model: now.other }));
 // Whatever is owed is asked for once it can be seen; a tab that is not open has no size.
 new IntersectionObserver((entries) => {
   seen = entries[entries.length - 1].isIntersecting;
-  if (seen && owed) ask(now ? now.step : 0);
+  if (seen && owed) ask(now ? now.step : opening());
 }, { rootMargin: "300px" }).observe(root);
 
 function dot(name, step) {
@@ -100,7 +102,7 @@ show(async (value, current) => {
   }
   if (value.pending || value.step === undefined) {
     owed = true;
-    if (seen) ask(value.step ?? 0);
+    if (seen) ask(value.step ?? opening());
     return;
   }
   const figures = await Promise.all(value.pictures.map((one) => drawn(one, value.ground)));
@@ -128,6 +130,7 @@ show(async (value, current) => {
   body.hidden = top_.hidden = false;
   root.removeAttribute("aria-busy");
   root.dataset.step = step;
+  place("s", step ? step + 1 : null);
   if (!moved) return;
   moved = false;
   if (dotted) dots.children[step].focus();

@@ -10,6 +10,10 @@ function place(key, value) {
   if (old !== keys.get(key)) history.replaceState(history.state, "", location.pathname + questionOf(keys) + location.hash);
 }
 
+function placeAll(keys = {}) {
+  for (const [key, value] of Object.entries(keys)) place(key, value);
+}
+
 // From the question mark on, with the few signs left readable that need no escape.
 function questionOf(keys) {
   const query = keys.toString().replace(/%3A/g, ":").replace(/%2C/g, ",").replace(/%3B/g, ";").replace(/%2F/g, "/");

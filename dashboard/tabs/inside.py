@@ -18,7 +18,7 @@ from dashboard.components.silence import silence
 from dashboard.components.thumbs import thumb, thumbs
 from dashboard.components.tree import choosable, tree
 from dashboard.languages import tell
-from dashboard.selection import Selection
+from dashboard.selection import LONGEST, Selection, parse
 from dashboard.shared import PLUMBING, Shared
 from dashboard.study import Study, Unit
 from dashboard.tabs import kernels
@@ -57,6 +57,42 @@ def settled(study: Study, selection: Selection, at: At | None) -> At:
     if at is None or at.model != selection.model:
         return At(selection.model, model.cam_layer or names[-1], None, ())
     return at if at.layer in names else at._replace(layer=model.cam_layer or names[-1], number=None)
+
+
+def linked(
+    study: Study, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
+) -> tuple[At, list[str]]:
+    """Where an address sends a visitor by its keys `u` and `o`, and which of the two ask for what is not there."""
+    at, unknown, layers = settled(study, selection, None), [], choosable(study.catalog.get(selection.model))
+
+    def found(text: str) -> Unit | None:
+        layer, _, number = text.partition(":")
+        seen = view(study, photo, selection, layer) if layer in layers else None
+        return Unit(layer, int(number or 0), seen.heads) if seen and int(number or 0) < len(seen.maps) else None
+
+    if unit:
+        one = found(unit)
+        if one is None:
+            unknown.append("u")
+        else:
+            at = at._replace(layer=one.layer, number=one.number if ":" in unit else None)
+    if off:
+        units = tuple(one for one in map(found, off.split(";")) if one is not None)
+        if len(units) < off.count(";") + 1:
+            unknown.append("o")
+        else:
+            at = at._replace(off=units)
+    return at, unknown
+
+
+def keys(study: Study, selection: Selection | None, at: At | None) -> dict[str, str | None]:
+    """What an address calls the place where a visitor is; nothing where everybody begins."""
+    if at is None or selection is None:
+        return {"u": None, "o": None}
+    number = "" if at.number is None else f":{at.number}"
+    off = ";".join(f"{one.layer}:{one.number}" for one in at.off)
+    first = not number and at.layer == settled(study, selection, None).layer
+    return {"u": None if first else at.layer + number, "o": off if 0 < len(off) <= LONGEST else None}
 
 
 def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> View:
@@ -199,10 +235,13 @@ def switched(at: At, unit: Unit, asked: object) -> At:
 
 
 def moved(study: Study, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]) -> At:
-    """Where a visitor is after these choices: a `layer`, a `unit` `of` one, or what to `switch`."""
+    """Where a visitor is after these choices: a `layer`, a `unit` `of` one, what to `switch`; an address's `u`, `o`."""
     at = settled(study, selection, at)
     layers = choosable(study.catalog.get(selection.model))
     for choice in choices:
+        if "u" in choice or "o" in choice:
+            link, _ = parse(choice, {})
+            at, _ = linked(study, photo, selection, link.unit, link.off)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:
@@ -249,7 +288,8 @@ def build(shared: Shared) -> None:
     def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
         if photo is not None and selection is not None:
             at = moved(study, photo, selection, at, told(value))
-        return *draw(study, photo, selection, at), answered(value)
+        at, *drawn = draw(study, photo, selection, at)
+        return at, *drawn, {**answered(value), "keys": keys(study, selection, at)}
 
     alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
     shared.selection.change(None, None, None, js=choosing("", "{}", "inside-desk"), **alone)

@@ -52,6 +52,53 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
     assert second.page.locator("#photo img").first.evaluate("image => image.naturalWidth") == cheetah.width
 
 
+INSIDE = """() => ({
+    layer: document.querySelector('#inside-tree [aria-current]').dataset.layer,
+    words: document.querySelector('#inside-words h2').textContent,
+    picture: document.querySelector('#inside-heat canvas').toDataURL(),
+    off: [...document.querySelectorAll('#inside-silence li')].map((one) => one.textContent),
+    sheet: [...document.querySelectorAll('#inside-channels button')].map((one) => [one.textContent, one.ariaPressed]),
+})"""
+
+
+@pytest.mark.parametrize(("model", "layer"), [(RESNET, "layer3.1.conv2"), (VIT, "blocks.5.attn")])
+def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(fresh, model, layer):
+    first = fresh(f"?m={model}&img=ex:cheetah&v=inside")
+    assert not {"u", "o"} & keys(first).keys()
+    tree = first.page.locator("#inside-tree")
+    tree.locator(f"[data-layer='{layer}']").evaluate("""node => {
+        for (let up = node.parentElement; up; up = up.parentElement) if (up.tagName === 'DETAILS') up.open = true;
+        node.click();
+    }""")
+    first.settle()
+    assert keys(first)["u"] == layer
+    first.page.locator("#inside-channels button").nth(1).click()
+    first.settle()
+    number = first.page.locator("#inside-channels [aria-pressed=true]").get_attribute("data-key")
+    first.page.locator("#inside-silence .viz-press").click()
+    first.settle()
+    assert (keys(first)["u"], keys(first)["o"]) == (f"{layer}:{number}",) * 2
+    second = fresh("?" + urlsplit(first.page.url).query)
+    there, here = (visit.page.evaluate(INSIDE) for visit in (second, first))
+    assert there.pop("picture") == here.pop("picture"), "another picture"  # too long to be shown letter by letter
+    assert there == here
+    assert keys(second) == keys(first)
+    assert second.said("#header .viz-said") == ""
+    second.changes("#why-heat", lambda: second.choose("#model", VIT if model == RESNET else RESNET))
+    assert not {"u", "o"} & keys(second).keys()  # another model has other units
+
+
+def test_a_link_leads_to_a_step_of_the_lessons(fresh):
+    first = fresh("?img=ex:cheetah&v=learn&s=4")
+    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '3'")
+    first.page.locator("#learn .viz-begin").click()
+    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '4'")
+    assert keys(first)["s"] == "5"
+    first.page.locator("#learn .viz-dot").first.click()
+    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '0'")
+    assert "s" not in keys(first)
+
+
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
@@ -61,11 +108,17 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
             "This link asks for what is not known here: tab “x”, class “<img src=x onerror=alert(1)>”, layer “99”.",
         ),
         (f"?img=ex:tower&w={'x' * 3000}", f"This link asks for what is not known here: method “{'x' * 40}…”."),
-        ("?c=church", "The photo of this link was not sent with it, so here is an example."),
+        (
+            "?img=ex:tower&u=layer4:512&o=layer9:1&s=9",
+            "This link asks for what is not known here: "
+            "step “9”, channel or head “layer4:512”, channel or head “layer9:1”.",
+        ),
+        ("?c={first}", "The photo of this link was not sent with it, so here is an example."),
     ],
 )
-def test_a_forged_link_shows_the_first_view_and_one_sentence(fresh, query, sentence):
-    visit, plain = fresh(query), fresh()
+def test_a_forged_link_shows_the_first_view_and_one_sentence(fresh, tower, query, sentence):
+    first = vizlib.load(RESNET).predict(tower)[0].label
+    visit, plain = fresh(query.replace("{first}", first)), fresh()
     assert visit.said("#header .viz-said") == sentence
     box = visit.page.locator("#header .viz-said").bounding_box()
     assert box["width"] > 300  # for those who can see, too

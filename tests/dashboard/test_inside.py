@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import vizlib
+from dashboard.cache import key_of
 from dashboard.components.silence import said
 from dashboard.components.tree import choosable, short_count, tree
+from dashboard.selection import Selection
 from dashboard.study import Unit
 from dashboard.tabs import inside, kernels, receptive
 from vizlib.fields import effective_field
@@ -251,3 +253,37 @@ def test_a_forged_cell_gives_the_middle_of_the_last_stage_that_sees_a_part(study
 
 def test_a_transformer_has_no_fields_to_show(study, cheetah):
     assert receptive.draw(study, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
+
+
+# The address
+
+
+@pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
+def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, name, layer, heads):
+    selection = Selection(key_of(cheetah), name, 0)
+    off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
+    there = inside.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
+    keys = inside.keys(study, selection, there)
+    assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
+    assert inside.linked(study, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert inside.moved(study, cheetah, selection, None, [keys]) == there
+    assert inside.moved(study, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
+    assert inside.keys(study, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
+
+
+def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
+    selection = Selection(key_of(cheetah), name, 0)
+    nothing = {"u": None, "o": None}
+    assert inside.keys(study, selection, inside.settled(study, selection, None)) == nothing
+    assert inside.keys(study, None, None) == nothing
+    many = tuple(Unit(study.catalog.get(name).cam_layer, number, False) for number in range(60))
+    assert inside.keys(study, selection, at(study, selection, many[0].layer, off=many))["o"] is None  # no link so long
+
+
+@pytest.mark.parametrize(
+    "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
+)
+def test_a_forged_unit_is_where_everybody_begins(study, cheetah, wrong):
+    selection = Selection(key_of(cheetah), RESNET, 0)
+    start = inside.settled(study, selection, None)
+    assert inside.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

@@ -24,8 +24,13 @@ from vizlib.methods.registry import METHODS
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TABS = ("why", "attention", "inside", "model")
-OFFERED = {"m": (RESNET, VIT), "img": ("ex:tower", "ex:cheetah"), "v": TABS, "w": METHODS}
-FULL = Link(VIT, "ex:cheetah", "golf ball", "church", "attention", "9", "mean", "6,8;0,13", "grad-cam++", "layer:b.4")
+OFFERED = {"m": (RESNET, VIT), "img": ("ex:tower", "ex:cheetah"), "v": TABS, "w": METHODS, "s": ("1", "8")}
+FULL = Link(
+    *(VIT, "ex:cheetah", "golf ball", "church", "attention", "9", "mean", "6,8;0,13", "grad-cam++", "layer:b.4"),
+    unit="blocks.9.attn:2",
+    off="blocks.4.mlp.fc1:17;blocks.9.attn:0",
+    step="8",
+)
 
 
 def read(text: str) -> dict[str, str]:
@@ -42,6 +47,7 @@ def test_what_is_written_into_an_address_is_read_back(left_out):
 def test_an_address_reads_well():
     assert query(FULL._replace(knobs=None)) == (
         f"?m={VIT}&img=ex:cheetah&c=golf%20ball&vs=church&v=attention&l=9&h=mean&p=6,8;0,13&w=grad-cam%2B%2B"
+        "&u=blocks.9.attn:2&o=blocks.4.mlp.fc1:17;blocks.9.attn:0&s=8"
     )
 
 
@@ -134,6 +140,12 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(study):
         ({"w": "attention-rollout"}, "method “attention-rollout”"),
         ({"w": "grad-cam", "k": "layer:nowhere"}, "setting “layer:nowhere”"),
         ({"k": "layer:layer2"}, "setting “layer:layer2”"),
+        ({"u": "layer9"}, "channel or head “layer9”"),
+        ({"u": "layer4:512"}, "channel or head “layer4:512”"),
+        ({"u": "layer4:-1"}, "channel or head “layer4:-1”"),
+        ({"o": "layer4"}, "channel or head “layer4”"),
+        ({"o": "layer4:1;layer4:512"}, "channel or head “layer4:1;layer4:512”"),
+        ({"s": "9"}, "step “9”"),
         ({"img": "/etc/passwd"}, "photo “/etc/passwd”"),
         ({"m": "x" * 999, "v": "y"}, "model “" + "x" * 40 + "…”, tab “y”"),
     ],
@@ -143,7 +155,7 @@ def test_a_forged_address_is_the_first_view_and_one_sentence(study, wrong, sente
     first = visit(study, {}, TABS)
     assert found.looked[-1]["said"] == f"This link asks for what is not known here: {sentence}."
     assert found.looked[:2] == first.looked[:2]
-    assert (found.link.tab, found.link.layer, found.link.patch) == (None, None, None)
+    assert found.link._replace(example=None, target=None, against=None, method=None, knobs=None) == Link()
     assert chosen(found.menus) == {}
 
 
