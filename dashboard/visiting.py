@@ -18,6 +18,7 @@ from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
 from vizlib.methods.registry import METHODS
 
+WITHOUT_PHOTO = ("m", "v", "s")  # an address of no more than these says nothing of a photo
 LESSONS = [str(number + 1) for number in range(len(STEPS))]
 
 
@@ -67,7 +68,7 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
     if link.knobs and set(chosen(menus).items()) != set(link.settings().items()):
         refused("k", link.knobs)
     said = [tell("link.unknown", names=", ".join(unknown))] if unknown else []
-    if "img" not in address and any(address.get(key) for key in KEYS):
+    if "img" not in address and any(address.get(key) for key in KEYS if key not in WITHOUT_PHOTO):
         said.append(tell("link.unsent"))
     looked[-1]["said"] = " ".join(said)
     return Visit(link, photo, looked, menus)

@@ -15,9 +15,9 @@ from dashboard.catalog import Catalog
 PICTURES = Path(__file__).parents[2] / "dashboard" / "pictures"
 WIDTH, SHOWN = 1200, 800  # pixels of the page, and of the picture
 SHOTS = {  # name -> address, what must be there, and how much of the page's height is shown
-    "why": ("?m=resnet18-imagenette&img=ex:tower", "#why-methods canvas", 900),
+    "why": ("?m=vit_tiny-imagenette&img=ex:tower", "#why-methods canvas", 900),
     "attention": ("?m=vit_tiny-imagenette&img=ex:tower&v=attention&p=8,7", "#attention-patches .viz-many canvas", 900),
-    "compare": ("?m=resnet18-imagenette&img=ex:tower&v=compare", "#compare-maps canvas", 900),
+    "compare": ("?m=vit_tiny-imagenette&img=ex:tower&v=compare", "#compare-maps canvas", 900),
 }
 
 

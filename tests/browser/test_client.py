@@ -85,13 +85,14 @@ def test_channels(client, model, photo):
 
 def test_models(client):
     listed = client.predict(api_name="/models")
-    assert [row["name"] for row in listed] == [entry.name for entry in vizlib.models()]
+    entries = {entry.name: entry for entry in vizlib.models()}
+    assert {row["name"] for row in listed} == entries.keys()
     assert listed[0] == {
         "name": RESNET,
         "source": "bundled",
-        "megabytes": vizlib.models()[0].megabytes,
-        "classes": vizlib.models()[0].classes,
-        "accuracy": vizlib.models()[0].accuracy,
+        "megabytes": entries[RESNET].megabytes,
+        "classes": entries[RESNET].classes,
+        "accuracy": entries[RESNET].accuracy,
         "needs_download": False,
     }
 

@@ -55,7 +55,7 @@ def run(text: str, folder: Path, monkeypatch, tower) -> dict:
 
 def test_one_click_brings_the_raw_values_and_they_are_those_of_the_lines_shown(visit, tmp_path, monkeypatch, tower):
     path = downloaded(visit, "npz", tmp_path)
-    assert path.name == f"{RESNET}_grad-cam_4.npz"
+    assert path.name == f"{RESNET}_grad-cam_{vizlib.load(RESNET).predict(tower)[0].index}.npz"
     assert visit.said("#code-files .viz-told").startswith(f"{path.name}, ")
     with np.load(path) as found:
         asked = run(block(visit, "API client"), tmp_path, monkeypatch, tower)
@@ -64,14 +64,14 @@ def test_one_click_brings_the_raw_values_and_they_are_those_of_the_lines_shown(v
         assert np.allclose(found["heat"], made["why"].heat.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_one_click_brings_a_report_that_opens_by_itself_without_a_network(visit, chromium, tmp_path):
+def test_one_click_brings_a_report_that_opens_by_itself_without_a_network(visit, chromium, tmp_path, tower):
     path = downloaded(visit, "html", tmp_path)
     values = downloaded(visit, "npz", tmp_path)
     page = chromium.new_page(viewport={"width": 390, "height": 844}, java_script_enabled=False)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(path.as_uri())
-    assert page.locator("h1").inner_text() == "Why church?"
+    assert page.locator("h1").inner_text() == f"Why {vizlib.load(RESNET).predict(tower)[0].label}?"
     for picture in page.locator("img").all():
         assert picture.bounding_box()["width"] > 0
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

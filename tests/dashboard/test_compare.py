@@ -139,7 +139,7 @@ def test_the_words_say_how_far_the_models_agree(study, tower, tower_selection):
     words = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[4]
     (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
-    assert f"rank correlation {found.correlation:.2f}." in words
+    assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
     assert f"{found.overlap * 100:.0f} % is the same" in words
     assert (found.correlation >= 0.7) == ("much alike" in words)
 
@@ -148,7 +148,8 @@ def test_a_class_the_other_model_does_not_know_is_one_sentence(study, tower, tow
     monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
     *_, value, words = compare.draw(study, tower, tower_selection)
     assert value == {}
-    assert f"{VIT} knows no class called church." in words
+    label = study.catalog.get(RESNET).labels[tower_selection.target]
+    assert f"{VIT} knows no class called {label}." in words
 
 
 def test_without_a_photo_nothing_is_compared(study):

@@ -283,9 +283,22 @@ def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
             lesson = learn.taught(study, photo, selection, step)
             said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.INSTEAD.values())}
-    rare = {"attention.neither", "limits.held"}  # what other photos have to say
+    rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
     known = {key.partition(".")[2] for key in words("en") if key.startswith("learn.")}
     assert known == (said - {"title"}) | titles | rare
+
+
+@pytest.mark.parametrize(
+    ("left", "better"), [((0.2, 0.7), "attention"), ((0.7, 0.2), "relevance"), ((0.50, 0.51), "neither")]
+)
+def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
+    study, cheetah, chosen, monkeypatch, left, better
+):
+    from dashboard.lessons import reasons
+
+    answers = iter(left)
+    monkeypatch.setattr(reasons, "without_warmest", lambda asked, why: next(answers))
+    assert reasons.attention(reasons.Asked(study, cheetah, chosen)).texts[-1] == f"attention.{better}"
 
 
 def test_a_photo_that_holds_its_answer_says_so_in_words(study, cheetah, name, monkeypatch):

@@ -67,8 +67,8 @@ def test_the_list_says_name_size_place_accuracy_and_classes(folder):
     lines = [line.split(maxsplit=3) for line in shell("models", "--checkpoints", folder).splitlines()]
     assert [line[0] for line in lines[:-1]] == [entry.name for entry in vizlib.models(folder)]
     text = " ".join(shell("models", "--checkpoints", folder).split())
-    first = vizlib.models()[0]
-    assert f"resnet18-imagenette 22 MB bundled {first.accuracy:.1f} % tench, " in text
+    resnet = next(entry for entry in vizlib.models() if entry.name == "resnet18-imagenette")
+    assert f"resnet18-imagenette 22 MB bundled {resnet.accuracy:.1f} % tench, " in text
     assert "mine 2 MB your folder 0.0 % a, b, c resnet18.a1_in1k 47 MB download" in text
     assert "ImageNet's 1,000 classes" in text
 

@@ -13,7 +13,8 @@ import torch
 import vizlib
 from vizlib.metrics import deletion
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: maps on a GPU are not compared")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device: maps on a GPU are not compared", allow_module_level=True)
 
 NETWORKS = {
     "resnet": lambda: timm.create_model("test_resnet", num_classes=6),

@@ -42,7 +42,8 @@ def own(folder: Path) -> dict[str, Entry]:
 
 def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder):
     names = [entry.name for entry in models(folder)]
-    bundled = list(checkpoints.bundled())
+    bundled = [entry.name for entry in models() if entry.bundled]
+    assert set(bundled) == set(checkpoints.bundled())
     assert names[: len(bundled)] == bundled
     assert names[len(bundled) : -len(CURATED)] == list(own(folder))
     assert names[-len(CURATED) :] == list(CURATED)

@@ -58,13 +58,14 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/selection.py", "dashboard/examples.py"),
     ("dashboard/choices.py",),
     ("dashboard/shared.py", "dashboard/looking.py", "dashboard/words.py", "dashboard/serving.py"),
-    ("dashboard/visiting.py",),
-    ("dashboard/left.py", "dashboard/starts.py"),
+    ("dashboard/starts.py",),
     ("dashboard/tabs/kernels.py", "dashboard/tabs/pairing.py", "dashboard/tabs/receptive.py"),  # parts of a tab
     ("dashboard/lessons/__init__.py", "dashboard/lessons/base.py"),
     ("dashboard/lessons/layers.py",),
     ("dashboard/lessons/reasons.py",),
     ("dashboard/api.py", "dashboard/tabs/*.py"),
+    ("dashboard/visiting.py",),  # an address may ask for what only a tab knows
+    ("dashboard/left.py",),
     ("dashboard/app.py",),
     ("dashboard/space.py", "vizlib/cli/serving.py"),  # what stages and starts it
     ("vizlib/cli/__init__.py",),

@@ -81,11 +81,12 @@ def test_a_bundled_model_is_loaded_from_any_folder(tmp_path, monkeypatch):
     assert "10 classes" in repr(model)
 
 
-def test_models_lists_the_bundled_ones_first():
+def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
     entries = vizlib.models()
     own = [entry for entry in entries if entry.bundled]
     assert entries[: len(own)] == own
-    assert [entry.name for entry in own] == list(checkpoints.bundled())
+    assert {entry.name for entry in own} == set(checkpoints.bundled())
+    assert [entry.accuracy for entry in own] == sorted((entry.accuracy for entry in own), reverse=True)
     assert all(entry.megabytes > 0 and entry.classes.startswith("tench, ") for entry in own)
     for entry in entries[len(own) :]:
         plain = entry.name.removeprefix("torchvision/")

@@ -202,8 +202,9 @@ def test_many_maps_share_their_photo_and_keep_their_own_values(model, tower, che
     assert len(page.every("img")) == 1 + 2 * len(every)
     for found, answer in zip(page.maps(), every.values(), strict=True):
         assert np.array_equal(found["heat"], answer.heat.numpy())
-    assert "Why church?" in page.text()
-    two = [every["saliency"], vizlib.explain(model, cheetah, "saliency")]
+    assert f"Why {model.predict(tower)[0].label}?" in page.text()
+    another = (every["saliency"].target + 1) % len(model.labels)
+    two = [every["saliency"], vizlib.explain(model, cheetah, "saliency", target=another)]
     page = page_of(write(iter(two), tmp_path / "two.html"))
     assert [picture(one["src"]).shape for one in page.every("img")][::3] == [np.asarray(one.photo).shape for one in two]
     assert "2 maps" in page.text()
