@@ -55,8 +55,12 @@ def on_opening(answer: Callable[[], Any], outputs: Sequence[Any]) -> None:
 
 
 def placing(key: str, value: str) -> str:
-    """A browser's answer to an event that writes one key of the page's address."""
-    return f"() => {{ {_read('place.js')} place({json.dumps(key)}, {json.dumps(value)}); }}"
+    """A browser's answer to an event that writes one key of the page's address, once the page is what that asked for.
+
+    gradio tells of the first tab's opening too, now and then before it has read the address.
+    """
+    there = "document.querySelector('.viz-desk[data-opened]')"
+    return f"() => {{ {_read('place.js')} if ({there}) place({json.dumps(key)}, {json.dumps(value)}); }}"
 
 
 def choosing(arguments: str, choice: str, desk: str = "desk") -> str:

@@ -26,6 +26,7 @@ function next() {
 
 function done() {
   sent = [];
+  if (props.opens) root.dataset.opened = ""; // from the first answer on the address is what the page shows
   delete root.dataset.busy;
   next();
   if (!sent.length) root.dispatchEvent(new CustomEvent("viz-idle"));
