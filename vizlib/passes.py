@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vizlib.capture import gradients, substitute
+from vizlib.capture import alter, gradients, substitute
 from vizlib.errors import MethodError
 from vizlib.model import Model
 from vizlib.twins import Pairs, pairs_in, quick_twin
@@ -60,6 +60,14 @@ class Passes:
         The layers before run once and for one image only, to bring the pass to where the others begin.
         """
         return self._onward(image, layer, lambda: outputs, len(outputs))
+
+    def altered(
+        self, images: Float[Tensor, "n 3 rows columns"], layer: str, change: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "n classes"]:
+        """The logits of one batch if a layer handed on what `change` makes of its output; the inputs may be smaller."""
+        model = self._quick(layer)
+        with self._autocast(), alter(model.module, layer, change):
+            return _full(model.logits(_channels_last(images)))
 
     def gradients(
         self, images: Float[Tensor, "n 3 h w"], score: Callable[[Tensor], Tensor], layer: str | None = None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vizlib.crops import windows_of
 from vizlib.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
 from vizlib.methods.baselines import BASELINE, baseline_of
 from vizlib.methods.cam import LAYER, RELU, has_places, layer_of
@@ -30,7 +31,8 @@ def _occlusion(
 ) -> Iterator[Partial]:
     image = evidence.run.image.detach()
     cover = baseline_of(baseline, evidence)
-    spans = list(product(*(windows(size, int(window), int(stride)) for size in image.shape[-2:])))
+    rows, columns = (windows(size, int(window), int(stride)) for size in image.shape[-2:])
+    spans, quickly = list(product(rows, columns)), windows_of(evidence.model, image, rows, columns)
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         inputs = image.repeat(len(places), 1, 1, 1)
@@ -41,7 +43,7 @@ def _occlusion(
 
     whole = evidence.score(evidence.run.logits.detach())
     drops, times = torch.zeros(2, *image.shape[-2:], device=image.device, dtype=whole.dtype)
-    for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb):
+    for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb, quickly=quickly):
         for place, drop in zip(found.places.tolist(), whole - found.scores, strict=True):
             (top, bottom), (left, right) = spans[place]
             drops[top:bottom, left:right] += drop

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vizlib.crops import Windows
 from vizlib.methods.base import Evidence, Knob
 from vizlib.passes import BUDGET_MB, LEAST_MB, MOST_MB, Passes, has_bfloat16
 
@@ -48,11 +49,13 @@ def trials(
     precision: object,
     budget_mb: int,
     layer: str | None = None,
+    quickly: Windows | None = None,
 ) -> Iterator[Trials]:
     """Score `total` inputs, which `make` builds from their numbers; those of a batch are given together.
 
-    With `layer` they are outputs of that layer, and only what follows it is computed. They come in shuffled order, so
-    that the first ones already stand for all.
+    With `layer` they are outputs of that layer, and only what follows it is computed. Where they are photos with a
+    window changed, and their numbers are the windows', `quickly` computes only what each reaches. They come in shuffled
+    order, so that the first ones already stand for all.
     """
     if not total:
         return
@@ -61,8 +64,8 @@ def trials(
     if precision == "auto" and has_bfloat16(evidence.model) and total > 2 * CHECKED:
         quick = Passes(evidence.model, budget_mb=budget_mb, bfloat16=True)
         check = Passes(evidence.model, budget_mb=budget_mb, many=False)
-        exactly = _scores(evidence, make(order[:CHECKED]), check, layer)
-        found = _through(evidence, make, order, quick, layer, first=CHECKED + 1)
+        exactly = _scores(evidence, make, order[:CHECKED], check, layer)
+        found = _through(evidence, make, order, quick, layer, quickly, first=CHECKED + 1)
         first = next(found)
         gap = (exactly - first.scores[:CHECKED]).square().mean().sqrt()
         share = (gap / first.scores.std()).item()
@@ -72,7 +75,7 @@ def trials(
             return
         told = f"'s error in a score was {share:.1%} of their spread" if share < 10 else " cannot tell the scores apart"
         notes = (f"Computed in single precision: bfloat16{told}.",)
-    yield from (replace(one, notes=notes) for one in _through(evidence, make, order, exact, layer))
+    yield from (replace(one, notes=notes) for one in _through(evidence, make, order, exact, layer, quickly))
 
 
 def numbers(seed: int, stream: int = 0) -> np.random.Generator:
@@ -81,18 +84,32 @@ def numbers(seed: int, stream: int = 0) -> np.random.Generator:
 
 
 def _through(
-    evidence: Evidence, make, order: Tensor, passes: Passes, layer: str | None, first: int = 1
+    evidence: Evidence,
+    make,
+    order: Tensor,
+    passes: Passes,
+    layer: str | None,
+    quickly: Windows | None,
+    first: int = 1,
 ) -> Iterator[Trials]:
     """The trials in batches, of which the first holds as many as asked for, though it be scored in several passes."""
     size = passes.batch(image=evidence.run.image, layer=layer)
     first, done = max(first, size), 0
     for places in (order[:first], *passes.batches(order[first:], size)):
         done += len(places)
-        yield Trials(places, _scores(evidence, make(places), passes, layer), done, ())  # the inputs are let go
+        yield Trials(places, _scores(evidence, make, places, passes, layer, quickly), done, ())
 
 
-def _scores(evidence: Evidence, inputs: Tensor, passes: Passes, layer: str | None) -> Tensor:
-    image = evidence.run.image.detach()
-    parts = inputs.split(passes.batch(image=image, layer=layer))
-    logits = (passes.logits(part) if layer is None else passes.onward(image, layer, part) for part in parts)
-    return torch.cat([evidence.score(one).detach() for one in logits])
+def _scores(
+    evidence: Evidence, make, places: Tensor, passes: Passes, layer: str | None, quickly: Windows | None = None
+) -> Tensor:
+    image, inputs = evidence.run.image.detach(), make(places)
+    size = passes.batch(image=image, layer=layer)
+
+    def logits(part: Tensor, some: Tensor) -> Tensor:
+        if quickly is not None:
+            return quickly.logits(passes, part, some.tolist())
+        return passes.logits(part) if layer is None else passes.onward(image, layer, part)
+
+    parts = zip(inputs.split(size), places.split(size), strict=True)
+    return torch.cat([evidence.score(logits(*part)).detach() for part in parts])

@@ -1,0 +1,135 @@
+"""A window's crop gives what the whole photo gives, at the edges too; where it cannot, it is not tried."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import vizlib
+from vizlib.crops import Reach, windows_of
+from vizlib.following import ReceptiveField
+from vizlib.methods.perturbation import windows
+from vizlib.passes import Passes
+
+
+def wrapped(module: nn.Module, side: int | tuple[int, int] = 224) -> vizlib.Model:
+    torch.manual_seed(0)
+    size = (side, side) if isinstance(side, int) else side
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    shown = {"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash"}
+    return vizlib.wrap(module.double().eval(), preprocessing=shown)
+
+
+def photo(model: vizlib.Model) -> torch.Tensor:
+    return torch.rand(1, 3, *model.preprocessing.input_size, generator=torch.Generator().manual_seed(1)).double()
+
+
+NETWORKS = {
+    "resnet18": lambda: wrapped(timm.create_model("resnet18", num_classes=5)),
+    "resnet50 of torchvision": lambda: wrapped(torchvision.models.resnet50(num_classes=5)),
+    "resnet26d, oblong": lambda: wrapped(timm.create_model("resnet26d", num_classes=5), (192, 224)),
+    "convnext": lambda: wrapped(timm.create_model("convnext_atto", num_classes=5)),
+    "mobilenet": lambda: wrapped(torchvision.models.mobilenet_v2(num_classes=5)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("window", "stride"), [(32, 48), (20, 61), (8, 90)])
+def test_every_window_answers_as_the_whole_photo_does(name, window, stride):
+    model = NETWORKS[name]()
+    image, random = photo(model), torch.Generator().manual_seed(2)
+    rows, columns = (windows(side, window, stride) for side in image.shape[2:])
+    found = windows_of(model, image, rows, columns)
+    assert found is not None
+    spans = list(product(rows, columns))
+    images = image.repeat(len(spans), 1, 1, 1)
+    for one, ((top, bottom), (left, right)) in zip(images, spans, strict=True):
+        one[:, top:bottom, left:right] = torch.rand(3, bottom - top, right - left, generator=random)
+    passes = Passes(model)
+    answers = found.logits(passes, images, range(len(spans)))
+    with torch.no_grad():
+        plain = model.module(images)
+    assert (answers - plain).abs().max() <= 1e-9 * plain.abs().max()
+    shown = []  # the sides of what the network was shown
+    handle = model.module.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].shape[2:]))
+    found.logits(Passes(model, many=False), images[:2], range(2))
+    handle.remove()
+    assert shown[-1].numel() < 0.8 * image[0, 0].numel()
+
+
+@pytest.mark.parametrize("method", ["vit_tiny_patch16_224", "seresnet18", "swin_tiny_patch4_window7_224"])
+def test_a_network_whose_places_see_everything_is_shown_whole_photos(method):
+    model = wrapped(timm.create_model(method, num_classes=5))
+    image = photo(model)
+    rows = windows(image.shape[2], 32, 16)
+    assert windows_of(model, image, rows, rows) is None
+
+
+class Placed(nn.Module):
+    """A network that knows where it looks: its first stage adds the row to what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("resnet18", num_classes=5)
+
+    def forward(self, images):
+        rows = torch.linspace(0, 1, images.shape[2], dtype=images.dtype)[:, None]
+        return self.net(images + rows)
+
+
+def test_a_network_that_knows_where_it_looks_is_found_out():
+    model = wrapped(Placed())
+    rows = windows(224, 32, 48)
+    assert windows_of(model, photo(model), rows, rows) is None
+    assert windows_of(NETWORKS["resnet18"](), photo(model), rows, rows) is not None
+
+
+def test_where_little_is_saved_or_nothing_aligns_whole_photos_are_shown():
+    model = NETWORKS["resnet18"]()
+    everywhere = windows(224, 200, 24)
+    assert windows_of(model, photo(model), everywhere, everywhere) is None
+    odd = wrapped(timm.create_model("resnet18", num_classes=5), 222)  # no multiple of what a place stands for
+    rows = windows(222, 32, 48)
+    assert windows_of(odd, photo(odd), rows, rows) is None
+
+
+def test_a_crop_shows_all_that_the_places_see_which_the_window_reaches():
+    """Counted place by place and pixel by pixel."""
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        jump, side = int(random.choice([1, 2, 4, 8])), 64
+        size, centre = float(random.integers(1, 40)), float(random.integers(-2, 8)) / 2
+        reach = Reach("layer", ReceptiveField((size, size), (float(jump),) * 2, (centre, centre)))
+        first = int(random.integers(0, side))
+        span = (first, int(random.integers(first + 1, side + 1)))
+        (axis,) = reach.crops(0, [span], side) or []
+        seen = [(centre + i * jump - size / 2, centre + i * jump + size / 2) for i in range(side // jump)]
+        reached = [i for i, (low, high) in enumerate(seen) if low < span[1] and high > span[0]]
+        assert list(range(*axis.reached)) == reached
+        assert axis.pixels[0] % jump == 0
+        assert axis.within == tuple(place - axis.pixels[0] // jump for place in axis.reached)
+        for i in reached:
+            assert axis.pixels[0] <= max(seen[i][0], 0)
+            assert axis.pixels[1] >= min(seen[i][1], side)
+
+
+@pytest.mark.parametrize("baseline", ["black", "mean", "blur"])
+def test_occlusion_is_the_same_map_with_and_without_crops(baseline, monkeypatch):
+    from vizlib.methods import perturbation
+
+    model = NETWORKS["resnet18"]()
+    shown = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    quick = vizlib.explain(model, shown, "occlusion", stride=48, baseline=baseline)
+    monkeypatch.setattr(perturbation, "windows_of", lambda *_: None)
+    plain = vizlib.explain(model, shown, "occlusion", stride=48, baseline=baseline)
+    assert (quick.heat - plain.heat).abs().max() <= 1e-6 * plain.heat.abs().max()
+    assert quick.notes == plain.notes
