@@ -43,25 +43,27 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("window", "stride"), [(32, 48), (20, 61), (8, 90)])
-def test_every_window_answers_as_the_whole_photo_does(name, window, stride):
+@pytest.mark.parametrize(("window", "stride"), [(32, 48), (40, 23)])
+def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     model = NETWORKS[name]()
     image, random = photo(model), torch.Generator().manual_seed(2)
     rows, columns = (windows(side, window, stride) for side in image.shape[2:])
     found = windows_of(model, image, rows, columns)
     assert found is not None
     spans = list(product(rows, columns))
-    images = image.repeat(len(spans), 1, 1, 1)
-    for one, ((top, bottom), (left, right)) in zip(images, spans, strict=True):
+    places = [0, len(columns) - 1, len(columns) + 1, len(spans) - 1]  # three corners, and one inside
+    images = image.repeat(len(places), 1, 1, 1)
+    for one, place in zip(images, places, strict=True):
+        (top, bottom), (left, right) = spans[place]
         one[:, top:bottom, left:right] = torch.rand(3, bottom - top, right - left, generator=random)
     passes = Passes(model)
-    answers = found.logits(passes, images, range(len(spans)))
+    answers = found.logits(passes, images, places)
     with torch.no_grad():
         plain = model.module(images)
     assert (answers - plain).abs().max() <= 1e-9 * plain.abs().max()
     shown = []  # the sides of what the network was shown
     handle = model.module.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].shape[2:]))
-    found.logits(Passes(model, many=False), images[:2], range(2))
+    found.logits(Passes(model, many=False), images[:2], places[:2])
     handle.remove()
     assert shown[-1].numel() < 0.8 * image[0, 0].numel()
 
@@ -122,14 +124,13 @@ def test_a_crop_shows_all_that_the_places_see_which_the_window_reaches():
             assert axis.pixels[1] >= min(seen[i][1], side)
 
 
-@pytest.mark.parametrize("baseline", ["black", "mean", "blur"])
-def test_occlusion_is_the_same_map_with_and_without_crops(baseline, monkeypatch):
+def test_occlusion_is_the_same_map_with_and_without_crops(monkeypatch):
     from vizlib.methods import perturbation
 
     model = NETWORKS["resnet18"]()
     shown = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    quick = vizlib.explain(model, shown, "occlusion", stride=48, baseline=baseline)
+    quick = vizlib.explain(model, shown, "occlusion", stride=96)
     monkeypatch.setattr(perturbation, "windows_of", lambda *_: None)
-    plain = vizlib.explain(model, shown, "occlusion", stride=48, baseline=baseline)
+    plain = vizlib.explain(model, shown, "occlusion", stride=96)
     assert (quick.heat - plain.heat).abs().max() <= 1e-6 * plain.heat.abs().max()
     assert quick.notes == plain.notes
