@@ -92,7 +92,7 @@ class Windows:
         whole = self._whole_of(passes)
 
         def put_in(own: Tensor) -> Tensor:
-            outputs = whole.repeat(len(own), 1, 1, 1)
+            outputs = whole.expand(len(own), -1, -1, -1).clone(memory_format=torch.channels_last)
             for output, part, (row, column) in zip(outputs, own, boxes, strict=True):
                 into, out_of = (row.reached, column.reached), (row.within, column.within)
                 output[:, slice(*into[0]), slice(*into[1])] = part[:, slice(*out_of[0]), slice(*out_of[1])]
@@ -124,12 +124,12 @@ def windows_of(
     """
     candidates = []
     for reach, share in _reaches(model):
-        axes = [reach.crops(axis, spans, image.shape[2 + axis]) for axis, spans in enumerate((rows, columns))]
-        if axes[0] is None or axes[1] is None:
+        down, across = reach.crops(0, rows, image.shape[2]), reach.crops(1, columns, image.shape[3])
+        if down is None or across is None:
             continue
-        area = math.prod(one[0].length / side for one, side in zip(axes, image.shape[2:], strict=True))
+        area = down[0].length * across[0].length / image[0, 0].numel()
         if share * (1 - area) > WORTH:
-            candidates.append((share * (1 - area), Windows(reach, image, *axes)))
+            candidates.append((share * (1 - area), Windows(reach, image, down, across)))
     for _, found in sorted(candidates, key=lambda one: -one[0]):
         key = "windows", tuple(rows), tuple(columns), found.layer
         if key not in model.costs:
