@@ -162,6 +162,7 @@ def test_a_forged_address_is_the_first_view_and_one_sentence(study, wrong, sente
 def test_a_link_without_its_photo_says_so(study):
     said = visit(study, {"m": VIT, "c": "church"}, TABS).looked[-1]["said"]
     assert said == "The photo of this link was not sent with it, so here is an example."
+    assert visit(study, {"m": VIT, "v": "model", "s": "2"}, TABS).looked[-1]["said"] == ""  # it asks for no photo
 
 
 def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
