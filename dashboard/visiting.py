@@ -13,8 +13,8 @@ from dashboard.languages import tell
 from dashboard.looking import look
 from dashboard.selection import KEYS, Link, class_of, named, parse
 from dashboard.study import Study
-from dashboard.tabs.inside import linked
 from dashboard.tabs.learn import STEPS
+from dashboard.tabs.whereabouts import linked
 from vizlib import VizlibError
 from vizlib.methods.registry import METHODS
 

@@ -14,7 +14,7 @@ from dashboard.components.silence import said
 from dashboard.components.tree import choosable, short_count, tree
 from dashboard.selection import Selection
 from dashboard.study import Unit
-from dashboard.tabs import inside, kernels, receptive
+from dashboard.tabs import inside, kernels, receptive, whereabouts
 from vizlib.fields import effective_field
 from vizlib.units import switch_off
 
@@ -25,8 +25,8 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def at(study, selection, layer, number=None, off=()) -> inside.At:
-    return inside.settled(study, selection, None)._replace(layer=layer, number=number, off=off)
+def at(study, selection, layer, number=None, off=()) -> whereabouts.At:
+    return whereabouts.settled(study, selection, None)._replace(layer=layer, number=number, off=off)
 
 
 # The tree
@@ -161,7 +161,7 @@ def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study,
     number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
     here = at(study, selection, layer, number)
     unit = Unit(layer, number, head=False)
-    here = inside.switched(here, unit, "toggle")
+    here = whereabouts.switched(here, unit, "toggle")
     assert here.off == (unit,)
     *_, switch, sheet = inside.draw(study, cheetah, selection, here)
     theirs = switch_off(model, cheetah, channels={layer: [number]})
@@ -179,15 +179,15 @@ def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study,
 
 def test_what_is_off_comes_back_one_by_one_or_all_at_once():
     a, b, c = Unit("x", 1, False), Unit("y", 2, True), Unit("x", 4, False)
-    here = inside.At("m", "x", None, ())
+    here = whereabouts.At("m", "x", None, ())
     for unit in (a, b, c):
-        here = inside.switched(here, unit, "toggle")
+        here = whereabouts.switched(here, unit, "toggle")
     assert here.off == (a, b, c)
-    assert inside.switched(here, b, "toggle").off == (a, c)
-    assert inside.switched(here, a, "1").off == (a, c)
-    assert inside.switched(here, a, "all").off == ()
+    assert whereabouts.switched(here, b, "toggle").off == (a, c)
+    assert whereabouts.switched(here, a, "1").off == (a, c)
+    assert whereabouts.switched(here, a, "all").off == ()
     for forged in ("9", "-1", None, 3, "<b>"):
-        assert inside.switched(here, a, forged) == here
+        assert whereabouts.switched(here, a, forged) == here
 
 
 def test_a_changed_first_place_is_said():
@@ -262,22 +262,24 @@ def test_a_transformer_has_no_fields_to_show(study, cheetah):
 def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, name, layer, heads):
     selection = Selection(key_of(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    there = inside.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
-    keys = inside.keys(study, selection, there)
+    there = whereabouts.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
+    keys = whereabouts.keys(study, selection, there)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert inside.linked(study, cheetah, selection, keys["u"], keys["o"]) == (there, [])
-    assert inside.moved(study, cheetah, selection, None, [keys]) == there
-    assert inside.moved(study, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
-    assert inside.keys(study, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
+    assert whereabouts.linked(study, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert whereabouts.moved(study, cheetah, selection, None, [keys]) == there
+    assert whereabouts.moved(study, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
+    assert whereabouts.keys(study, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
 
 
 def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
     selection = Selection(key_of(cheetah), name, 0)
     nothing = {"u": None, "o": None}
-    assert inside.keys(study, selection, inside.settled(study, selection, None)) == nothing
-    assert inside.keys(study, None, None) == nothing
+    assert whereabouts.keys(study, selection, whereabouts.settled(study, selection, None)) == nothing
+    assert whereabouts.keys(study, None, None) == nothing
     many = tuple(Unit(study.catalog.get(name).cam_layer, number, False) for number in range(60))
-    assert inside.keys(study, selection, at(study, selection, many[0].layer, off=many))["o"] is None  # no link so long
+    assert (
+        whereabouts.keys(study, selection, at(study, selection, many[0].layer, off=many))["o"] is None
+    )  # no link so long
 
 
 @pytest.mark.parametrize(
@@ -285,5 +287,5 @@ def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
 )
 def test_a_forged_unit_is_where_everybody_begins(study, cheetah, wrong):
     selection = Selection(key_of(cheetah), RESNET, 0)
-    start = inside.settled(study, selection, None)
-    assert inside.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    start = whereabouts.settled(study, selection, None)
+    assert whereabouts.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

@@ -59,7 +59,10 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/choices.py",),
     ("dashboard/shared.py", "dashboard/looking.py", "dashboard/words.py", "dashboard/serving.py"),
     ("dashboard/starts.py",),
-    ("dashboard/tabs/kernels.py", "dashboard/tabs/pairing.py", "dashboard/tabs/receptive.py"),  # parts of a tab
+    (  # parts of a tab
+        *("dashboard/tabs/kernels.py", "dashboard/tabs/pairing.py"),
+        *("dashboard/tabs/receptive.py", "dashboard/tabs/whereabouts.py"),
+    ),
     ("dashboard/lessons/__init__.py", "dashboard/lessons/base.py"),
     ("dashboard/lessons/layers.py",),
     ("dashboard/lessons/reasons.py",),
