@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, overload
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from vizlib.errors import MethodError
 from vizlib.gathering import evidence_of, gradients_of, how, one_of
 from vizlib.images import open_image
-from vizlib.methods.base import Evidence, Method, Needs, Partial
+from vizlib.methods.base import Evidence, Needs, Partial
 from vizlib.methods.notes import notes_on
 from vizlib.model import Model
 from vizlib.passes import Passes
@@ -146,8 +147,7 @@ def _run(model: Model, photo, needs: Needs) -> Run:
 
 def _answers(model: Model, run: Run, asked: Sequence[Asked], target: Class, against: Class) -> list[Attribution]:
     question = Question.of(model, run.logits, target, against)
-    evidence = evidence_of(model, run, question, asked)
-    return [_answer(evidence, one, question) for one in asked]
+    return _answered(evidence_of(model, run, question, asked), asked, question)
 
 
 def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, against) -> Iterator[list[Attribution]]:
@@ -172,53 +172,88 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, aga
         )
         found = gradients_of(model, whole, total, needs)
         for i, (photo, question, score) in enumerate(zip(part, questions, scores, strict=True)):
-            evidence = one_of(model, whole, found, i, photo, score)
-            yield [_answer(evidence, one, question) for one in asked]
+            yield _answered(one_of(model, whole, found, i, photo, score), asked, question)
 
 
-def _answer(evidence: Evidence, asked: Asked, question: Question) -> Attribution:
-    """One method's attribution, and the same at its other layers where those were asked for."""
-    *_, last = _steps(evidence, asked, question)
-    if not asked.everywhere:
-        return last.attribution
-    others = {
-        layer: next(_steps(evidence, Asked(asked.method, {**asked.knobs, "layer": layer}), question)).attribution
-        for layer in asked.layers(evidence)
-    }
-    return replace(last.attribution, by_layer=others)
+def _answered(evidence: Evidence, asked: Sequence[Asked], question: Question) -> list[Attribution]:
+    """Each method's attribution, and the same at its other layers where those were asked for."""
+    every = [[one, *_elsewhere(one, evidence)] for one in asked]
+    drawn: dict[tuple, Partial] = {}
+    for one in chain.from_iterable(every):
+        if _same(one, evidence) not in drawn:
+            *_, drawn[_same(one, evidence)] = _partials(evidence, one, question)
+    heats = dict(zip(drawn, _on_processor([partial.heat for partial in drawn.values()]), strict=True))
+
+    def answer(one: Asked) -> Attribution:
+        same = _same(one, evidence)
+        return _attribution(evidence, one, question, heats[same], drawn[same].notes)
+
+    return [
+        replace(answer(first), by_layer={str(one.knobs["layer"]): answer(one) for one in others})
+        for first, *others in every
+    ]
+
+
+def _same(asked: Asked, evidence: Evidence) -> tuple:
+    """What two views have in common that are one map: a layer may be named, or be the one that is meant anyway."""
+    own = asked.method.needs(evidence.model, asked.knobs).layers
+    return asked.method.name, own or asked.knobs.get("layer")
+
+
+def _elsewhere(asked: Asked, evidence: Evidence) -> list[Asked]:
+    """The same method at each layer it can be shown at, where that was asked for."""
+    layers = asked.layers(evidence) if asked.everywhere else ()
+    return [Asked(asked.method, {**asked.knobs, "layer": layer}) for layer in layers]
 
 
 def _steps(evidence: Evidence, asked: Asked, question: Question) -> Iterator[Step]:
     """The attribution, or for a method of many passes one after each batch of them."""
-    method, knobs, model = asked.method, dict(asked.knobs), evidence.model
-    if knobs.get("relu", False) is None:
-        knobs["relu"] = question.against is None  # in a contrast what speaks for the other class is half of the answer
-    run = evidence.run
-    contrast = {} if question.against is None else {"against": question.against}
-    for partial in _partials(evidence, method, knobs):
-        heat = partial.heat.detach().float().cpu()
-        answer = Attribution(
-            heat=heat,
-            target=question.target,
-            label=model.labels[question.target],
-            method=method.name,
-            knobs={**knobs, **contrast},
-            signed=method.signed or knobs.get("relu") is False,
-            geometry=run.geometry,
-            photo=run.photo,
-            model=model.name,
-            probability=evidence.chances[question.target].item(),
-            notes=run.notes
-            + notes_on(heat, evidence, method, knobs, question.target, question.against)
-            + partial.notes,
-            patches=method.patches,
-        )
-        yield Step(answer, partial.done, partial.total)
+    for partial in _partials(evidence, asked, question):
+        (heat,) = _on_processor([partial.heat])
+        yield Step(_attribution(evidence, asked, question, heat, partial.notes), partial.done, partial.total)
 
 
-def _partials(evidence: Evidence, method: Method, knobs: dict[str, Any]) -> Iterator[Partial]:
+def _partials(evidence: Evidence, asked: Asked, question: Question) -> Iterator[Partial]:
+    method, knobs = asked.method, _settled(asked, question)
     if method.stream is not None:
         yield from method.stream(evidence, **knobs)
     else:
         assert method.heat is not None
         yield Partial(method.heat(evidence, **knobs), 1, 1)
+
+
+def _settled(asked: Asked, question: Question) -> dict[str, Any]:
+    """The knobs; what is left open as the question needs it."""
+    if asked.knobs.get("relu", False) is not None:
+        return asked.knobs
+    return {**asked.knobs, "relu": question.against is None}  # what speaks for the other class is half of a contrast
+
+
+def _on_processor(heats: Sequence[Tensor]) -> list[Tensor]:
+    """Maps in single precision where anybody can read them; from a GPU in one copy, as each has to be waited for."""
+    plain = [heat.detach().float() for heat in heats]
+    if all(heat.is_cpu for heat in plain):
+        return plain
+    parts = torch.cat([heat.flatten() for heat in plain]).cpu().split([heat.numel() for heat in plain])
+    return [part.view(heat.shape).clone() for part, heat in zip(parts, plain, strict=True)]  # each with its own memory
+
+
+def _attribution(
+    evidence: Evidence, asked: Asked, question: Question, heat: Tensor, notes: tuple[str, ...]
+) -> Attribution:
+    method, knobs, model, run = asked.method, _settled(asked, question), evidence.model, evidence.run
+    contrast = {} if question.against is None else {"against": question.against}
+    return Attribution(
+        heat=heat,
+        target=question.target,
+        label=model.labels[question.target],
+        method=method.name,
+        knobs={**knobs, **contrast},
+        signed=method.signed or knobs.get("relu") is False,
+        geometry=run.geometry,
+        photo=run.photo,
+        model=model.name,
+        probability=evidence.chances[question.target],
+        notes=run.notes + notes_on(heat, evidence, method, knobs, question.target, question.against) + notes,
+        patches=method.patches,
+    )

@@ -33,9 +33,13 @@ def patch_index(tokens: Tokens, query: Query) -> list[int]:
     return [tokens.prefix + row * columns + column]
 
 
-def from_token(weights: Float[Tensor, "token token"], tokens: Tokens, query: Query) -> Float[Tensor, "rows columns"]:
-    """How much of each patch reaches a token: its row, laid out on the grid; the mean row for several tokens."""
-    row = weights[patch_index(tokens, query)].mean(0)
+def mean_of(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
+    """The row that stands for some tokens: their mean."""
+    return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
+
+
+def on_grid(row: Float[Tensor, " token"], tokens: Tokens) -> Float[Tensor, "rows columns"]:
+    """What a row says of the patches, laid out as they lie."""
     return row[tokens.prefix :].unflatten(0, tokens.grid)
 
 
@@ -69,44 +73,55 @@ def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, qu
         chosen = weights[int(head)]
     else:
         raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
-    return from_token(chosen, evidence.tokens, query)
+    return on_grid(chosen[patch_index(evidence.tokens, query)].mean(0), evidence.tokens)
 
 
-def rollout(layers: list[Float[Tensor, "heads token token"]]) -> Float[Tensor, "token token"]:
-    """How much of each input token is in each output token, if attention and the residual share evenly."""
-    mixed = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
-    same = mixed
-    for weights in layers:
-        step = 0.5 * weights.mean(0) + 0.5 * same
-        mixed = (step / step.sum(-1, keepdim=True)) @ mixed
-    return mixed
+def rollout(
+    layers: list[Float[Tensor, "heads token token"]], rows: Float[Tensor, "... token"]
+) -> Float[Tensor, "... token"]:
+    """How much of each input token is in output tokens, if attention and the residual share evenly.
+
+    `rows` say which output tokens: a row is followed back through the layers, and a one among zeros is one token. So
+    each layer costs a product of a row and a matrix, where the paper multiplies matrices to the same end.
+    """
+    for weights in reversed(layers):
+        mixed = weights.mean(0)
+        rows = rows / (mixed.sum(-1) + 1)  # each row of (A + I) / 2 is made to sum to 1
+        rows = rows + rows @ mixed
+    return rows
 
 
 def relevance(
-    layers: list[Float[Tensor, "heads token token"]], gradients: list[Float[Tensor, "heads token token"]]
-) -> Float[Tensor, "token token"]:
-    """Equations 5 and 6 of Chefer et al. 2021b for self-attention: R = R + mean_heads((gradient * A)+) R."""
-    total = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
-    for weights, gradient in zip(layers, gradients, strict=True):
-        total = total + (gradient * weights).clamp(min=0).mean(0) @ total
-    return total
+    layers: list[Float[Tensor, "heads token token"]],
+    gradients: list[Float[Tensor, "heads token token"]],
+    rows: Float[Tensor, "... token"],
+) -> Float[Tensor, "... token"]:
+    """Equations 5 and 6 of Chefer et al. 2021b for self-attention: R = R + mean_heads((gradient * A)+) R.
+
+    Only the `rows` of R that are asked for are worked out, from the last layer to the first, as in `rollout`.
+    """
+    for weights, gradient in zip(reversed(layers), reversed(gradients), strict=True):
+        rows = rows + rows @ (gradient * weights).clamp_(min=0).mean(0)
+    return rows
 
 
 def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
-    return from_token(rollout([weights[0] for weights in maps(evidence).values()]), evidence.tokens, query)
+    layers = [weights[0] for weights in maps(evidence).values()]
+    start = mean_of(patch_index(evidence.tokens, query), layers[0])
+    return on_grid(rollout(layers, start), evidence.tokens)
 
 
 def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
     found = maps(evidence)
-    gradients = [evidence.attention_gradients[name][0] for name in found]
-    total = relevance([weights[0] for weights in found.values()], gradients)
-    return from_token(total, evidence.tokens, query)
+    layers, gradients = ([of[name][0] for name in found] for of in (found, evidence.attention_gradients))
+    start = mean_of(patch_index(evidence.tokens, query), layers[0])
+    return on_grid(relevance(layers, gradients, start), evidence.tokens)
 
 
 def _legrad(evidence: Evidence, **_) -> Tensor:
     # Equations 6 to 8: what is positive, averaged over heads and queries, and over the blocks.
     kept = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.local_gradients.values()]
-    return torch.stack(kept).mean(0)[evidence.tokens.prefix :].unflatten(0, evidence.tokens.grid)
+    return on_grid(torch.stack(kept).mean(0), evidence.tokens)
 
 
 def _reads_tokens(model: Model) -> str | None:

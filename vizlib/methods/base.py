@@ -102,15 +102,23 @@ class Evidence:
     _places: dict[str, Places] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def chances(self) -> Float[Tensor, " classes"]:
-        """The softmax probabilities, in single precision: in half of it many classes tie."""
-        return self.run.logits[0].detach().float().softmax(-1).cpu()
+    def logits(self) -> Float[Tensor, " classes"]:
+        """The photo's, on the processor: what is said of them in words is not worth a GPU's time."""
+        return self.run.logits[0].detach().cpu()
+
+    @cached_property
+    def chances(self) -> list[float]:
+        """The softmax probabilities, one a class, in single precision: in half of it many classes tie."""
+        return self.logits.float().softmax(-1).tolist()
 
     @cached_property
     def top(self) -> int | None:
         """The model's answer; `None` where its logits are not all finite."""
-        logits = self.run.logits[0].detach()
-        return int(logits.argmax()) if logits.isfinite().all() else None
+        return int(self.logits.argmax()) if self.logits.isfinite().all() else None
+
+    def rank(self, index: int) -> int:
+        """Which place a class has among the answers; by the logits, as far classes share the probability 0."""
+        return int((self.logits > self.logits[index]).sum()) + 1
 
     @property
     def tokens(self) -> Tokens:

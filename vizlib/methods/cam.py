@@ -54,7 +54,8 @@ def _grad_cam_plus_plus(places: Places) -> Tensor:
     # The paper explains exp(score): that factor of all channels is positive, and left out.
     below = torch.mul(places.rises, places.sums[:, None]).add_(2)
     weights = torch.div(places.rises, below, out=below).sum(1)
-    if not weights.isfinite().all():  # a channel whose sum is negative can make the lower side 0: no alpha there
+    # A channel whose sum is negative can make the lower side 0: no alpha there. (To ask a GPU is slower.)
+    if not weights.is_cpu or not weights.isfinite().all():
         weights = below.masked_fill_(below.isposinf(), 0).sum(1)
     return weights @ places.firing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from vizlib.methods.base import Evidence, Method, Settings
@@ -14,12 +15,13 @@ UNSURE = 0.5  # a top class below this probability is a guess
 def notes_on(
     heat: Tensor, evidence: Evidence, method: Method, knobs: Settings, target: int, against: int | None
 ) -> tuple[str, ...]:
-    """The notes a result carries besides its run's."""
+    """The notes a result carries besides its run's; the heat lies on the processor."""
     notes = []
     label = evidence.model.labels[target]
-    if not heat.isfinite().all():
+    size = np.abs(heat.numpy()).max()
+    if not np.isfinite(size):
         notes.append("The map holds values that are not finite, so it cannot be trusted.")
-    elif not heat.any():
+    elif size == 0:
         # Of a transformer's layer only the patches make the map: the class token's gradient may well be there.
         read = {
             n: evidence.layer_gradients.get(n) for n in method.needs(evidence.model, knobs).layers
@@ -37,14 +39,12 @@ def notes_on(
     if top is None:
         pass  # the run says so already, and nothing can be said of chances
     elif method.of_class and target != top:
-        logits = evidence.run.logits[0].detach()
-        rank = int((logits > logits[target]).sum()) + 1  # the logits': far classes share the probability 0
         notes.append(
-            f"The model's answer is {evidence.model.labels[top]} ({percent(float(chances[top]))}); "
-            f"{label} is only number {rank} ({percent(float(chances[target]))})."
+            f"The model's answer is {evidence.model.labels[top]} ({percent(chances[top])}); "
+            f"{label} is only number {evidence.rank(target)} ({percent(chances[target])})."
         )
     elif target == top and chances[top] < UNSURE:
-        notes.append(f"The model is unsure: it gives its best guess {percent(float(chances[top]))}.")
+        notes.append(f"The model is unsure: it gives its best guess {percent(chances[top])}.")
     if against is not None:
         if not method.of_class:
             notes.append(f"{method.name} knows no class, so there is nothing to set against another.")

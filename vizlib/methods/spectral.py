@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 STEPS = 48  # the most Lanczos takes before the whole spectrum is computed; a layer of ImageNet networks takes 4 to 14
-LOOK = 2  # steps from one look at the residual to the next
+FIRST, LOOK = 4, {"cpu": 2, "cuda": 6}  # the first look at the residual, and steps to the next; a GPU is waited for
 
 Found = tuple[Float[Tensor, " n"], float]  # the first left singular vector and its singular value
 
@@ -39,30 +39,34 @@ def _lanczos(rows: Float[Tensor, "n m"]) -> Found | None:
     """
     basis = rows.new_empty(STEPS, len(rows))
     basis[0] = _start(rows)
-    small = np.zeros((STEPS, STEPS))  # rows @ rows.T in this basis: tridiagonal
+    steps = rows.new_empty(2, STEPS)  # the diagonal of rows @ rows.T in this basis, which is tridiagonal, and below it
     tolerance = torch.finfo(rows.dtype).eps ** 0.7  # 1e-5 in single precision, 1e-11 in double
+    look = LOOK.get(rows.device.type, max(LOOK.values()))
     for step in range(STEPS):
         known = basis[: step + 1]
         new = rows @ (rows.T @ known[step])
         overlap = known @ new
         new = torch.addmv(new, known.T, overlap, alpha=-1)
-        small[step, step] = overlap[step].item()
-        rest = new.norm().item()
-        if not math.isfinite(rest):
-            return basis[0], math.nan
-        if step % LOOK or rest <= tolerance * small[0, 0]:
-            values, vectors = np.linalg.eigh(small[: step + 1, : step + 1])  # reads what is on and below the diagonal
-            if rest * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # how far it is from being an eigenvector
-                return torch.from_numpy(vectors[:, -1]).to(rows) @ known, math.sqrt(values[-1])
+        steps[0, step] = overlap[step]
+        rest = steps[1, step] = torch.linalg.vector_norm(new)
+        if step + 1 >= FIRST and (step + 1) % look == 0:
+            diagonal, below = steps[:, : step + 1].tolist()
+            # Where nothing is left, all of a space was found, and what comes after is noise.
+            size = next((at + 1 for at, one in enumerate(below) if one <= tolerance * diagonal[0]), step + 1)
+            if not all(map(math.isfinite, diagonal[:size] + below[:size])):
+                return basis[0], math.nan
+            small = np.diag(diagonal[:size]) + np.diag(below[: size - 1], -1)
+            values, vectors = np.linalg.eigh(small)  # reads what is on and below the diagonal
+            if below[size - 1] * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # how far from being an eigenvector
+                return torch.from_numpy(vectors[:, -1]).to(rows) @ basis[:size], math.sqrt(values[-1])
         if step + 1 < STEPS:
-            small[step + 1, step] = rest
             torch.div(new, rest, out=basis[step + 1])
     return None
 
 
 def _start(rows: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
     """Each row's sum, which is near the answer, and a little of something irregular, lest it be orthogonal to it."""
-    sums, irregular = rows.sum(1), torch.arange(1, len(rows) + 1).sin().to(rows)
+    sums, irregular = rows.sum(1), torch.arange(1, len(rows) + 1, device=rows.device).sin().to(rows)
     start = sums / sums.norm().clamp(min=torch.finfo(rows.dtype).tiny) + 0.02 * irregular / irregular.norm()
     return start / start.norm()
 
