@@ -32,6 +32,12 @@ def gap(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.fixture(autouse=True, params=spectral.LOOK)
+def looks(request, monkeypatch):
+    """The residual is looked at as often as on a processor, and as seldom as on a GPU."""
+    monkeypatch.setitem(spectral.LOOK, "cpu", spectral.LOOK[request.param])
+
+
 @pytest.fixture
 def whole(monkeypatch):
     """How often the whole spectrum was computed."""

@@ -206,6 +206,19 @@ def test_by_layer_is_what_the_method_gives_at_each_layer(model):
     assert len({heat.shape for heat in heats}) > 1 or not torch.equal(heats[0], heats[1])
 
 
+@pytest.mark.parametrize("against", [None, 0])
+def test_what_is_done_otherwise_on_a_gpu_gives_the_same(model, monkeypatch, against):
+    usual = vizlib.explain_all(model, PHOTOS[0], 2, against)
+    run = vizlib.run_for_all(model, PHOTOS[0])
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    found = vizlib.explain_all(model, target=2, against=against, run=run)
+    assert list(found) == list(usual)
+    for method, one in found.items():
+        assert_same(one, usual[method])
+        for own in (one, *one.by_layer.values()):
+            assert own.heat.untyped_storage().nbytes() == own.heat.nbytes  # not a part of what all of them share
+
+
 # ------------------------------------------------------------------------------------------------ contrasts
 
 
