@@ -24,6 +24,7 @@ from vizlib.twins import Pairs, pairs_in, quick_twin
 
 BUDGET_MB = 1024  # of memory for one batch, besides the model
 LEAST_MB, MOST_MB = 64, 65536
+FILLED = 0.75  # of the budget, by what a batch holds: an allocator loses up to half as much again between its blocks
 TWIN = 0.25  # of the budget, at most, for a copy of the weights that makes each pass quicker
 LARGEST = 256  # inputs in one batch, however small they are
 # Operations in one batch: enough to keep the machine busy, few enough that a person who says stop is heard soon.
@@ -97,7 +98,8 @@ class Passes:
         """
         cost = self._cost(gradient, image, layer)
         work = WORK.get(self._device().type, WORK["cpu"])
-        return max(1, min(int((self.budget - self._weight) / cost.memory), int(work / cost.flops), LARGEST))
+        fit = (self.budget * FILLED - self._weight) / cost.memory
+        return max(1, min(int(fit), int(work / cost.flops), LARGEST))
 
     @staticmethod
     def batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
