@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-OFTEN = ((VIT, "dark", 390),)  # the other ways to look at the page are left to the sweeps
 TABS = ("Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code")
 GRAVE = ("serious", "critical")
 GRADIOS: dict[tuple[str, str], str] = {}  # (rule, part of a selector): why a fault in gradio's own markup stays
@@ -37,13 +37,9 @@ def faults(visit) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("model", "theme", "width"),
-    [
-        pytest.param(*how, marks=() if how in OFTEN else pytest.mark.slow)
-        for how in product((RESNET, VIT), ("light", "dark"), (1440, 390))
-    ],
-)
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("model", [RESNET, VIT])
 def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, theme, width):
     visit = fresh(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
     found = {}
@@ -55,7 +51,7 @@ def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, th
     assert found == dict.fromkeys(TABS, ([], []))
 
 
-@pytest.mark.parametrize("model", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
+@pytest.mark.parametrize("model", [RESNET, VIT])
 def test_headings_begin_with_the_only_h1_and_leave_out_no_level(fresh, model):
     visit = fresh(f"?m={model}&img=ex:tower")
     for tab in TABS:

@@ -11,6 +11,7 @@ from dashboard.app import build_app, launch
 from dashboard.catalog import Catalog
 from vizlib.entries import Entry
 
+pytestmark = pytest.mark.slow
 RESNET, SMALL = "resnet18-imagenette", "test_resnet.r160_in1k"
 HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerText.replaceAll('\\n', ' '))"
 
@@ -50,7 +51,6 @@ def test_a_visitor_sees_how_much_has_come_while_another_is_answered(elsewhere, s
     visit.until(gives(SMALL), seconds=60)
 
 
-@pytest.mark.slow
 def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewhere, served, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     visit = elsewhere(served)

@@ -10,6 +10,7 @@ import vizlib
 from dashboard.app import TABS
 from dashboard.languages import words
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 SAID = """() => {
   const own = "pre, code, [lang=en], option, footer, script, style, noscript", found = new Set();
@@ -38,7 +39,7 @@ def left_in_english(text: str) -> bool:
     return text in OURS or bool(re.search("[A-Za-z]{2,},? [A-Za-z]{2,}", text))
 
 
-@pytest.mark.parametrize("name", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
+@pytest.mark.parametrize("name", [RESNET, VIT])
 def test_no_tab_is_left_in_english(fresh, name):
     visit = fresh(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:

@@ -20,6 +20,7 @@ from vizlib import render
 from vizlib.metrics import deletion
 from vizlib.wording import percent
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HERE = "#learn .viz-lesson"
 
@@ -40,7 +41,7 @@ def pixels(visit, place: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"), dtype=float)
 
 
-@pytest.mark.parametrize("name", [pytest.param(RESNET, marks=pytest.mark.slow), VIT])
+@pytest.mark.parametrize("name", [RESNET, VIT])
 def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, photo, name):
     visit = fresh(f"?m={name}&img=ex:cheetah")
     visit.page.locator("#photo button[aria-label='Remove Image']").click()

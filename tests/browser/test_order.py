@@ -10,11 +10,12 @@ import pytest
 import vizlib
 from dashboard.tabs import inside, learn, why
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 SLOW = 1.5  # seconds that an answer is late
 DELAYS = (
     pytest.param((SLOW, 0), id="the first is late"),
-    pytest.param((0, SLOW), id="the second is late", marks=pytest.mark.slow),
+    pytest.param((0, SLOW), id="the second is late"),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import vizlib
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 STATE = """() => ({
     bars: [...document.querySelectorAll('#bars button')].map((one) => [one.textContent, one.ariaPressed]),

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 import vizlib
 from vizlib import render
 
+pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HEAT = "#why-heat"
 WHO = {  # each visitor's model, method, and how many places below the first the class that is clicked stands
@@ -50,7 +51,6 @@ def press(visit, selector: str, nth: int = 0) -> None:
     visit.page.evaluate("([where, nth]) => document.querySelectorAll(where)[nth].click()", [selector, nth])
 
 
-@pytest.mark.slow
 def test_four_at_once_each_see_their_own_numbers(visitors, photos):
     visits = {name: visitors(f"?m={WHO[name][0]}&img=ex:cheetah") for name in WHO}
     for visit in visits.values():

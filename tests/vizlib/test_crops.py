@@ -43,7 +43,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("window", "stride"), [(32, 48), (40, 23)])
+@pytest.mark.parametrize(("window", "stride"), [(32, 48), pytest.param(40, 23, marks=pytest.mark.slow)])
 def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     model = NETWORKS[name]()
     image, random = photo(model), torch.Generator().manual_seed(2)
