@@ -13,10 +13,10 @@ from tqdm import tqdm
 import vizlib
 from vizlib.familiarity import SCORES
 from vizlib.metrics import centred_gaussian, deletion
+from vizlib.passes import Passes
 
 KEPT = 0.95  # of the validation photos must count as familiar
 DELETIONS = 200  # photos on which the maps are tested
-BATCH = 16  # photos in one pass: what lies between its layers still fits the processor's cache
 
 
 def evaluate(name: str, data: str | None) -> dict:
@@ -115,11 +115,10 @@ def _answers(model, val: Photos) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _logits(model, pictures: list) -> torch.Tensor:
-    found = []
-    for at in tqdm(range(0, len(pictures), BATCH), model.name, leave=False):
-        batch = torch.cat([model.tensor(photo) for photo in pictures[at : at + BATCH]])
-        found.append(model.logits(batch.contiguous(memory_format=torch.channels_last)))
-    return torch.cat(found)
+    passes = Passes(model, many=False)  # on the network itself, not on a quicker twin
+    places = passes.batches(torch.arange(len(pictures)), passes.batch())
+    batches = (torch.cat([model.tensor(pictures[at]) for at in part.tolist()]) for part in places)
+    return torch.cat([passes.logits(batch) for batch in tqdm(batches, model.name, len(places), leave=False)])
 
 
 def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:

@@ -177,21 +177,19 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, aga
 
 def _answered(evidence: Evidence, asked: Sequence[Asked], question: Question) -> list[Attribution]:
     """Each method's attribution, and the same at its other layers where those were asked for."""
-    every = [[one, *_elsewhere(one, evidence)] for one in asked]
+    every = [[(_same(view, evidence), view) for view in (one, *_elsewhere(one, evidence))] for one in asked]
     drawn: dict[tuple, Partial] = {}
-    for one in chain.from_iterable(every):
-        if _same(one, evidence) not in drawn:
-            *_, drawn[_same(one, evidence)] = _partials(evidence, one, question)
+    for same, view in chain.from_iterable(every):
+        if same not in drawn:
+            *_, drawn[same] = _partials(evidence, view, question)
     heats = dict(zip(drawn, _on_processor([partial.heat for partial in drawn.values()]), strict=True))
-
-    def answer(one: Asked) -> Attribution:
-        same = _same(one, evidence)
-        return _attribution(evidence, one, question, heats[same], drawn[same].notes)
-
-    return [
-        replace(answer(first), by_layer={str(one.knobs["layer"]): answer(one) for one in others})
-        for first, *others in every
-    ]
+    found = []
+    for views in every:
+        answer, *others = (
+            _attribution(evidence, view, question, heats[same], drawn[same].notes) for same, view in views
+        )
+        found.append(replace(answer, by_layer={str(other.knobs["layer"]): other for other in others}))
+    return found
 
 
 def _same(asked: Asked, evidence: Evidence) -> tuple:

@@ -310,7 +310,10 @@ def places(activation, gradient):
     return Places(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
 
 
-def test_grad_cam_plus_plus_has_no_alpha_where_its_lower_side_is_zero():
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+def test_grad_cam_plus_plus_has_no_alpha_where_its_lower_side_is_zero(monkeypatch, on_a_gpu):
+    if on_a_gpu:
+        monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
     made = places([[1.0, -2.0], [3.0, 1.0]], [[2.0, 1.0], [1.0, 0.0]])  # the first sums to -1, and 2 - 1 × 2 = 0
     weights = [0 + 1 / (2 - 1), 1 / (2 + 4)]
     expected = [weights[0] * 1 + weights[1] * 3, weights[0] * -2 + weights[1] * 1]
