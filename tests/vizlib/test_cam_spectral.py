@@ -32,10 +32,11 @@ def gap(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.fixture(autouse=True, params=spectral.LOOK)
-def looks(request, monkeypatch):
-    """The residual is looked at as often as on a processor, and as seldom as on a GPU."""
-    monkeypatch.setitem(spectral.LOOK, "cpu", spectral.LOOK[request.param])
+@pytest.fixture(autouse=True, params=["cpu", "cuda"])
+def way(request, monkeypatch):
+    """As on a processor, and as what lies on a GPU is searched."""
+    if request.param == "cuda":
+        monkeypatch.setattr(spectral, "_on_the_processor", spectral._brought_back)
 
 
 @pytest.fixture

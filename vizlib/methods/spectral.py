@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 STEPS = 48  # the most Lanczos takes before the whole spectrum is computed; a layer of ImageNet networks takes 4 to 14
-FIRST, LOOK = 4, {"cpu": 2, "cuda": 6}  # the first look at the residual, and steps to the next; a GPU is waited for
+FIRST = 4  # steps before the residual is looked at
 
-Found = tuple[Float[Tensor, " n"], float]  # the first left singular vector and its singular value
+Vector = NDArray[np.float64]
+Found = tuple[Vector, float]  # the first left singular vector and its singular value
 
 
 def first_component(matrix: Float[Tensor, "channels places"]) -> Float[Tensor, " places"]:
@@ -23,8 +26,9 @@ def first_component(matrix: Float[Tensor, "channels places"]) -> Float[Tensor, "
     """
     wide = len(matrix) <= matrix.shape[1]
     rows = matrix if wide else matrix.T  # the shorter side first: there the vectors are sought
-    vector, length = (_lanczos(rows) if len(rows) > STEPS else None) or _whole(rows)
+    found, length = (_lanczos(rows) if len(rows) > STEPS else None) or _whole(rows)
     if 1e-9 < length < 1e9:
+        vector = torch.from_numpy(found).to(rows.dtype).to(rows.device)
         return vector @ rows if wide else vector * length
     size = rows.abs().max()
     if not 0 < size < torch.inf:
@@ -32,43 +36,54 @@ def first_component(matrix: Float[Tensor, "channels places"]) -> Float[Tensor, "
     return first_component(matrix / size) * size  # squares of such values vanish in single precision, or overflow
 
 
+@np.errstate(all="ignore")  # what is not finite is seen where it comes out
 def _lanczos(rows: Float[Tensor, "n m"]) -> Found | None:
     """Lanczos' method on rows @ rows.T, each new vector made orthogonal to all before; `None` if it is not through.
 
+    Its vectors are numpy's, to whom a small operation costs a third of what it costs PyTorch.
     Golub, Van Loan: Matrix Computations, chapter 10.
     """
-    basis = rows.new_empty(STEPS, len(rows))
+    square = _on_the_processor(rows) if rows.is_cpu else _brought_back(rows)
+    basis = np.empty((STEPS, len(rows)))
     basis[0] = _start(rows)
-    steps = rows.new_empty(2, STEPS)  # the diagonal of rows @ rows.T in this basis, which is tridiagonal, and below it
+    diagonal, below = np.zeros(STEPS), np.zeros(STEPS)  # of rows @ rows.T in this basis, which is tridiagonal
     tolerance = torch.finfo(rows.dtype).eps ** 0.7  # 1e-5 in single precision, 1e-11 in double
-    look = LOOK.get(rows.device.type, max(LOOK.values()))
     for step in range(STEPS):
         known = basis[: step + 1]
-        new = rows @ (rows.T @ known[step])
+        new = square(known[step])
         overlap = known @ new
-        new = torch.addmv(new, known.T, overlap, alpha=-1)
-        steps[0, step] = overlap[step]
-        rest = steps[1, step] = torch.linalg.vector_norm(new)
-        if step + 1 >= FIRST and (step + 1) % look == 0:
-            diagonal, below = steps[:, : step + 1].tolist()
-            # Where nothing is left, all of a space was found, and what comes after is noise.
-            size = next((at + 1 for at, one in enumerate(below) if one <= tolerance * diagonal[0]), step + 1)
-            if not all(map(math.isfinite, diagonal[:size] + below[:size])):
-                return basis[0], math.nan
-            small = np.diag(diagonal[:size]) + np.diag(below[: size - 1], -1)
+        new = new - overlap @ known
+        diagonal[step], below[step] = overlap[step], math.sqrt(new @ new)
+        if not math.isfinite(diagonal[step] + below[step]):
+            return basis[0], math.nan
+        # Where nothing is left, all of a space was found, and what came after would be noise.
+        if step + 1 >= FIRST or below[step] <= tolerance * diagonal[0]:
+            small = np.diag(diagonal[: step + 1]) + np.diag(below[:step], -1)
             values, vectors = np.linalg.eigh(small)  # reads what is on and below the diagonal
-            if below[size - 1] * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # how far from being an eigenvector
-                return torch.from_numpy(vectors[:, -1]).to(rows) @ basis[:size], math.sqrt(values[-1])
+            if below[step] * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # how far from being an eigenvector
+                return vectors[:, -1] @ known, math.sqrt(max(values[-1], 0))
         if step + 1 < STEPS:
-            torch.div(new, rest, out=basis[step + 1])
+            basis[step + 1] = new / below[step]
     return None
 
 
-def _start(rows: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
+def _on_the_processor(rows: Float[Tensor, "n m"]) -> Callable[[Vector], Vector]:
+    """rows @ rows.T times a vector: two passes over the rows, as their square would take more."""
+    return lambda vector: (rows @ (rows.T @ torch.from_numpy(vector).to(rows.dtype))).numpy()
+
+
+def _brought_back(rows: Float[Tensor, "n m"]) -> Callable[[Vector], Vector]:
+    """The same from a GPU, which has the square at once, while each step there would have to be waited for."""
+    square = (rows @ rows.T).cpu().double().numpy()
+    return lambda vector: square @ vector
+
+
+def _start(rows: Float[Tensor, "n m"]) -> Vector:
     """Each row's sum, which is near the answer, and a little of something irregular, lest it be orthogonal to it."""
-    sums, irregular = rows.sum(1), torch.arange(1, len(rows) + 1, device=rows.device).sin().to(rows)
-    start = sums / sums.norm().clamp(min=torch.finfo(rows.dtype).tiny) + 0.02 * irregular / irregular.norm()
-    return start / start.norm()
+    sums, irregular = rows.sum(1).cpu().double().numpy(), np.sin(np.arange(1, len(rows) + 1))
+    size = max(np.linalg.norm(sums), np.finfo(np.float64).tiny)
+    start = sums / size + 0.02 * irregular / np.linalg.norm(irregular)
+    return start / np.linalg.norm(start)
 
 
 def _whole(rows: Float[Tensor, "n m"]) -> Found:
@@ -76,6 +91,6 @@ def _whole(rows: Float[Tensor, "n m"]) -> Found:
     exact = rows.cpu().double()  # not every accelerator knows double precision
     square = exact @ exact.T
     if not square.isfinite().all():
-        return rows[:, 0], math.nan
+        return exact[:, 0].numpy(), math.nan
     values, vectors = torch.linalg.eigh(square)
-    return vectors[:, -1].to(rows), values[-1].clamp(min=0).sqrt().item()
+    return vectors[:, -1].numpy(), values[-1].clamp(min=0).sqrt().item()
