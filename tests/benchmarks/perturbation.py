@@ -27,14 +27,12 @@ COLUMNS += ("Spearman with float32", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    given = options(__doc__, repeats=3)
+    given = options(__doc__, repeats=3, only=("", "occlusion, rise or channels: the rows of one part alone"))
     model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index
-    rows = [
-        *_occlusion(model, photo, image, target, given),
-        *_rise(model, photo, image, target, given),
-        *_channels(model, photo, image, target, given),
-    ]
+    parts = {"occlusion": _occlusion, "rise": _rise, "channels": _channels}
+    asked = [parts[given.only]] if given.only else parts.values()
+    rows = [row for part in asked for row in part(model, photo, image, target, given)]
     show(COLUMNS, rows, given, f"{model.name} at 224 px; ours without a note on bfloat16 ran in single precision.")
 
 
