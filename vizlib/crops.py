@@ -1,15 +1,18 @@
 """Where only a window of the photo changes, only what sees the window is computed again.
 
-Up to some layer a convolutional network is local: what lies beyond a place's receptive field cannot change it. So those
-layers are shown a crop around each window, and their output is put into that for the whole photo; what follows runs as
-ever. The answers are the same but for rounding. For a window of 32 pixels the first stage of a ResNet-50, where the
-activations are largest, is shown a fifth of the photo.
+Up to some layer a convolutional network is local: what lies beyond a place's receptive field cannot change it. So the
+first layers are shown a crop around each window, and what they make of it is put into what they made of the whole
+photo. The next layers are shown a crop of that, as much larger as their places see more, and so on; what follows the
+last such step runs on whole maps. The answers are the same but for rounding.
+
+Source: Nakandala, Kumar, Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
+Explanations, SIGMOD 2019.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -17,160 +20,127 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.errors import ModelError
-from vizlib.fields import receptive_field
 from vizlib.following import ReceptiveField
-from vizlib.model import Model
 from vizlib.passes import Passes
 
-WORTH = 0.05  # of a pass's operations must be saved at least
-ALIKE = 1e-4  # of the largest logit: how far the two ways may lie apart in single precision
-
 Span = tuple[int, int]  # first and last-but-one, of pixels or of places
+PIXELS = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # how far a pixel sees
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a crop: the pixels it shows, and which places of the layer a window reaches."""
+    """One axis of a crop: what it shows of the map before, and which places of the layer's output a window reaches."""
 
-    pixels: Span
-    reached: Span  # places of the whole photo
-    within: Span  # the same places, of the crop
+    shown: Span
+    reached: Span  # places of the whole map
+    within: Span  # the same places, of what the layer makes of the crop
 
     @property
     def length(self) -> int:
-        """How many pixels it shows."""
-        return self.pixels[1] - self.pixels[0]
+        """How many places it shows."""
+        return self.shown[1] - self.shown[0]
 
 
 @dataclass(frozen=True)
-class Reach:
-    """A layer, and how far the places of its output see along an axis of the input."""
+class Step:
+    """The layers from one map to the next, which are shown a crop of the first around each window."""
 
-    layer: str
-    field: ReceptiveField
+    layer: str  # the last of them
+    rows: Sequence[Axis]  # one for each row of windows; all crops are of one size
+    columns: Sequence[Axis]
 
-    def crops(self, axis: int, spans: Sequence[Span], pixels: int) -> list[Axis] | None:
-        """One crop for each window along an axis of so many pixels, all of a length; `None` where they do not align."""
-        size, jump, centre = (pair[axis] for pair in (self.field.size, self.field.jump, self.field.centre))
-        if jump != int(jump) or pixels % int(jump):
-            return None
-        step, found = int(jump), []
-        for first, last in spans:
-            first = min(first, last - 1)  # of a window past the edge, which changes nothing
-            low = max(math.floor((first - centre - size / 2) / jump) + 1, 0)
-            high = min(math.ceil((last - centre + size / 2) / jump), pixels // step)
-            begin = max(centre + low * jump - size / 2, 0)
-            end = min(centre + (high - 1) * jump + size / 2, pixels)
-            found.append((low, high, math.floor(begin / step) * step, math.ceil(end)))
-        length = min(max(math.ceil((end - begin) / step) * step for _, _, begin, end in found), pixels)
-        axes = []
-        for low, high, begin, _ in found:
-            start = min(begin, pixels - length)
-            axes.append(Axis((start, start + length), (low, high), (low - start // step, high - start // step)))
-        return axes
+    def at(self, window: int) -> tuple[Axis, Axis]:
+        """The crop for a window, by its number."""
+        return self.rows[window // len(self.columns)], self.columns[window % len(self.columns)]
+
+
+def beyond(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
+    """How far the places of a layer see, counted in the places of an earlier one."""
+    axes = list(zip(before.size, before.jump, before.centre, after.size, after.jump, after.centre, strict=True))
+    size = [(after - size) / jump + 1 for size, jump, _, after, _, _ in axes]
+    jump = [after / jump for _, jump, _, _, after, _ in axes]
+    centre = [(after - centre) / jump + 0.5 for _, jump, centre, _, _, after in axes]
+    return ReceptiveField((size[0], size[1]), (jump[0], jump[1]), (centre[0], centre[1]))
+
+
+def crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[Axis] | None:
+    """One crop for each span along an axis of so many places, all of a length; `None` where they do not align.
+
+    `field` is how far a place of the output sees, in places of the input.
+    """
+    size, jump, centre = (pair[axis] for pair in (field.size, field.jump, field.centre))
+    if jump != int(jump) or side % int(jump):
+        return None
+    step, found = int(jump), []
+    for first, last in spans:
+        first = min(first, last - 1)  # of a window past the edge, which changes nothing
+        low = max(math.floor((first - centre - size / 2) / jump) + 1, 0)
+        high = min(math.ceil((last - centre + size / 2) / jump), side // step)
+        begin = max(centre + low * jump - size / 2, 0)
+        end = min(centre + (high - 1) * jump + size / 2, side)
+        found.append((low, high, math.floor(begin / step) * step, math.ceil(end)))
+    length = min(max(math.ceil((end - begin) / step) * step for _, _, begin, end in found), side)
+    axes = []
+    for low, high, begin, _ in found:
+        start = min(begin, side - length)
+        axes.append(Axis((start, start + length), (low, high), (low - start // step, high - start // step)))
+    return axes
 
 
 class Windows:
     """One photo with a window of it changed, again and again, of which only what the window reaches is computed."""
 
-    def __init__(
-        self,
-        reach: Reach,
-        image: Float[Tensor, "1 3 h w"],
-        rows: Sequence[Axis],
-        columns: Sequence[Axis],
-    ) -> None:
-        self.layer = reach.layer
-        self._image, self._rows, self._columns = image, rows, columns
-        self._whole: WeakKeyDictionary[Passes, Tensor] = WeakKeyDictionary()  # the layer's output for the photo itself
+    def __init__(self, image: Float[Tensor, "1 3 h w"], steps: Sequence[Step]) -> None:
+        self._image, self._steps = image, steps
+        self._wholes: WeakKeyDictionary[Passes, dict[str, Tensor]] = WeakKeyDictionary()  # of the photo itself
 
     def logits(self, passes: Passes, images: Float[Tensor, "n 3 h w"], places: Sequence[int]) -> Tensor:
         """The logits of some changed photos, of which the window of each is known by its number."""
-        across = len(self._columns)
-        boxes = [(self._rows[place // across], self._columns[place % across]) for place in places]
-        whole = self._whole_of(passes)
-
-        def put_in(own: Tensor) -> Tensor:
-            outputs = whole.expand(len(own), -1, -1, -1).clone(memory_format=torch.channels_last)
-            for output, part, (row, column) in zip(outputs, own, boxes, strict=True):
-                into, out_of = (row.reached, column.reached), (row.within, column.within)
-                output[:, slice(*into[0]), slice(*into[1])] = part[:, slice(*out_of[0]), slice(*out_of[1])]
-            return outputs
-
-        crops = [
-            image[:, slice(*row.pixels), slice(*column.pixels)]
-            for image, (row, column) in zip(images, boxes, strict=True)
+        wholes = self._wholes_of(passes)
+        first, *others = self._steps
+        changes: dict[str, Callable[[Tensor], Tensor]] = {}
+        for step, after in zip(self._steps, (*others, None), strict=True):
+            changes[step.layer] = _put_into(wholes[step.layer], step, after, places)
+        shown = [
+            image[:, slice(*row.shown), slice(*column.shown)]
+            for image, (row, column) in zip(images, map(first.at, places), strict=True)
         ]
-        return passes.altered(torch.stack(crops), self.layer, put_in)
+        return passes.altered(torch.stack(shown), changes)
 
-    def _whole_of(self, passes: Passes) -> Tensor:
-        if passes not in self._whole:  # each has a precision of its own
+    def _wholes_of(self, passes: Passes) -> dict[str, Tensor]:
+        if passes not in self._wholes:  # each has a precision of its own
+            found: dict[str, Tensor] = {}
 
-            def keep(own: Tensor) -> Tensor:
-                self._whole[passes] = own.detach()
-                return own
+            def keep(layer: str) -> Callable[[Tensor], Tensor]:
+                return lambda own: found.setdefault(layer, own.detach())
 
-            passes.altered(self._image, self.layer, keep)
-        return self._whole[passes]
-
-
-def windows_of(
-    model: Model, image: Float[Tensor, "1 3 h w"], rows: Sequence[Span], columns: Sequence[Span]
-) -> Windows | None:
-    """The windows at all these rows and columns of a photo, numbered row by row; `None` where crops would save little.
-
-    That the answers are the same is tried out, once for each model and set of windows.
-    """
-    candidates = []
-    for reach, share in _reaches(model):
-        down, across = reach.crops(0, rows, image.shape[2]), reach.crops(1, columns, image.shape[3])
-        if down is None or across is None:
-            continue
-        area = down[0].length * across[0].length / image[0, 0].numel()
-        if share * (1 - area) > WORTH:
-            candidates.append((share * (1 - area), Windows(reach, image, down, across)))
-    for _, found in sorted(candidates, key=lambda one: -one[0]):
-        key = "windows", tuple(rows), tuple(columns), found.layer
-        if key not in model.costs:
-            model.costs[key] = _alike(model, found, image, rows, columns)
-        if model.costs[key]:
-            return found
-    return None
+            passes.altered(self._image, {step.layer: keep(step.layer) for step in self._steps})
+            self._wholes[passes] = found
+        return self._wholes[passes]
 
 
-def _reaches(model: Model) -> list[tuple[Reach, float]]:
-    """The stages whose places do not see everything, each with the share of a pass's operations up to its end."""
-    if "reaches" not in model.costs:
-        names = [layer.name for layer in model.layers]
-        leaves = [not after.startswith(f"{name}.") for name, after in zip(names, [*names[1:], ""], strict=True)]
-        flops = [leaf * layer.flops for leaf, layer in zip(leaves, model.layers, strict=True)]
-        found: list[tuple[Reach, float]] = []
-        for stage in model.stages:
-            try:
-                field = receptive_field(model, stage)
-            except ModelError:  # it cannot be followed so far
-                break
-            if math.inf in field.size:
-                break
-            end = max(at for at, name in enumerate(names) if f"{name}.".startswith(f"{stage}."))
-            found.append((Reach(stage, field), sum(flops[: end + 1]) / max(sum(flops), 1)))
-        model.costs["reaches"] = found
-    return model.costs["reaches"]
+def _put_into(
+    whole: Float[Tensor, "1 channels rows columns"], step: Step, after: Step | None, places: Sequence[int]
+) -> Callable[[Tensor], Tensor]:
+    """What makes of a step's outputs the inputs of the next: crops of the whole map with the reached places put in."""
+    everything = tuple(Axis((0, side), (0, side), (0, side)) for side in whole.shape[2:])
+
+    def put_in(own: Float[Tensor, "n channels rows columns"]) -> Tensor:
+        boxes = [after.at(place) if after else everything for place in places]
+        size = len(places), whole.shape[1], *(axis.length for axis in boxes[0])
+        outputs = torch.empty(size, dtype=own.dtype, device=own.device, memory_format=torch.channels_last)
+        for output, part, place, box in zip(outputs, own, places, boxes, strict=True):
+            output.copy_(whole[0, :, slice(*box[0].shown), slice(*box[1].shown)])
+            into, out_of = zip(*map(_overlap, step.at(place), box), strict=True)
+            output[(slice(None), *into)] = part[(slice(None), *out_of)]
+        return outputs
+
+    return put_in
 
 
-def _alike(model: Model, windows: Windows, image: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> bool:
-    """Whether a network answers the same about noise in the first window, one in the middle and the last."""
-    places = [0, len(rows) // 2 * len(columns) + len(columns) // 2, len(rows) * len(columns) - 1]
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    images = image.repeat(len(places), 1, 1, 1)
-    for one, place in zip(images, places, strict=True):
-        (top, bottom), (left, right) = rows[place // len(columns)], columns[place % len(columns)]
-        one[:, top:bottom, left:right] = noise[0, :, top:bottom, left:right]
-    passes = Passes(model, many=False)
-    try:
-        found = windows.logits(passes, images, places)
-    except ModelError:  # something else hands on a crop, past the layer
-        return False
-    plain = passes.logits(images)
-    return bool((found - plain).abs().max() <= ALIKE * plain.abs().max())
+def _overlap(axis: Axis, box: Axis) -> tuple[slice, slice]:
+    """Where the reached places lie in a box, and where in what was computed."""
+    low, high = max(axis.reached[0], box.shown[0]), min(axis.reached[1], box.shown[1])
+    high = max(low, high)
+    shift = axis.within[0] - axis.reached[0]
+    return slice(low - box.shown[0], high - box.shown[0]), slice(low + shift, high + shift)

@@ -49,23 +49,43 @@ def receptive_field(model: Model, layer: str) -> ReceptiveField:
     >>> receptive_field(load("resnet18-imagenette"), "layer1").size  # doctest: +SKIP
     (43.0, 43.0)
     """
+    found = _followed(model, [layer])[layer]
+    if isinstance(found, ModelError):
+        raise found
+    return found
+
+
+def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField]:
+    """The same of several layers, from one pass, up to the first that has no places or cannot be followed."""
+    found: dict[str, ReceptiveField] = {}
+    for layer, field in _followed(model, layers).items():
+        if isinstance(field, ModelError):
+            break
+        found[layer] = field
+    return found
+
+
+def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
     module, image = model.evaluated(), model.like().new_zeros(1, 3, *model.preprocessing.input_size)
     with (
         model.plain_errors(),
         torch.inference_mode(False),
         torch.no_grad(),
         Follower(image) as follower,
-        watch(module, [layer]) as seen,
+        watch(module, layers) as seen,
     ):
         module(image)
-    output = seen.activations[layer]
+    return {layer: _field_of(model, layer, seen.activations[layer], follower) for layer in layers}
+
+
+def _field_of(model: Model, layer: str, output: Tensor, follower: Follower) -> ReceptiveField | ModelError:
     if model.picture(output) is None:
-        raise ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
+        return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
     found = follower.known.get(output)
     if found is None:
-        raise ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
+        return ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
     if found.lost:
-        raise ModelError(f"the receptive field of {layer} is not known: {found.lost} cannot be followed")
+        return ModelError(f"the receptive field of {layer} is not known: {found.lost} cannot be followed")
     return found.field
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -48,7 +48,7 @@ class Passes:
             raise MethodError(f"budget_mb is memory in megabytes, from {LEAST_MB} to {MOST_MB}, not {budget_mb!r}")
         self.model, self.budget, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
         self._many = many
-        self._twins: dict[str | None, Model] = {}  # with a layer's name one that gives there what the network gives
+        self._twins: dict[frozenset[str], Model] = {}  # by the layers that give in it what they give in the network
 
     def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """The logits of one batch."""
@@ -63,11 +63,13 @@ class Passes:
         return self._onward(image, layer, lambda: outputs, len(outputs))
 
     def altered(
-        self, images: Float[Tensor, "n 3 rows columns"], layer: str, change: Callable[[Tensor], Tensor]
+        self, images: Float[Tensor, "n 3 rows columns"], changes: Mapping[str, Callable[[Tensor], Tensor]]
     ) -> Float[Tensor, "n classes"]:
-        """The logits of one batch if a layer handed on what `change` makes of its output; the inputs may be smaller."""
-        model = self._quick(layer)
-        with self._autocast(), alter(model.module, layer, change):
+        """The logits of one batch if layers handed on what is made of their outputs; the inputs may be smaller."""
+        model = self._quick(*changes)
+        with self._autocast(), contextlib.ExitStack() as undo:
+            for layer, change in changes.items():
+                undo.enter_context(alter(model.module, layer, change))
             return _full(model.logits(_channels_last(images)))
 
     def gradients(
@@ -106,16 +108,21 @@ class Passes:
         """Numbers in batches of about the same size: a last one of a single input would cost as much as two."""
         return order.tensor_split(math.ceil(len(order) / size)) if len(order) else ()
 
-    def _quick(self, layer: str | None = None) -> Model:
-        """The model in as few operations as give the same numbers; made anew each time, as weights may change."""
-        if layer not in self._twins:
+    def _quick(self, *layers: str | None) -> Model:
+        """The model in as few operations as give the same numbers, at the layers too.
+
+        Made anew for each `Passes`, as weights may change.
+        """
+        folded = {*self._pairs, *self._pairs.values()} if self._weight else ()
+        kept = frozenset(layer for layer in layers if layer and layer in folded)
+        if kept not in self._twins:
             module = self.model.evaluated()
             if self._weight:
-                kept, dtype = [layer] if layer else [], torch.bfloat16 if self.bfloat16 else None
+                dtype = torch.bfloat16 if self.bfloat16 else None
                 with torch.inference_mode(False):  # its weights may be met by a gradient
                     module = quick_twin(module, self._pairs, kept=kept, dtype=dtype)
-            self._twins[layer] = replace(self.model, module=module)
-        return self._twins[layer]
+            self._twins[kept] = replace(self.model, module=module)
+        return self._twins[kept]
 
     @cached_property
     def _weight(self) -> int:

@@ -12,7 +12,9 @@ import torchvision
 from torch import nn
 
 import vizlib
-from vizlib.crops import Reach, windows_of
+from vizlib import cascade
+from vizlib.cascade import windows_of
+from vizlib.crops import PIXELS, beyond, crops
 from vizlib.following import ReceptiveField
 from vizlib.methods.perturbation import windows
 from vizlib.passes import Passes
@@ -110,18 +112,96 @@ def test_a_crop_shows_all_that_the_places_see_which_the_window_reaches():
     for _ in range(300):
         jump, side = int(random.choice([1, 2, 4, 8])), 64
         size, centre = float(random.integers(1, 40)), float(random.integers(-2, 8)) / 2
-        reach = Reach("layer", ReceptiveField((size, size), (float(jump),) * 2, (centre, centre)))
+        field = ReceptiveField((size, size), (float(jump),) * 2, (centre, centre))
         first = int(random.integers(0, side))
         span = (first, int(random.integers(first + 1, side + 1)))
-        (axis,) = reach.crops(0, [span], side) or []
+        (axis,) = crops(field, 0, [span], side) or []
         seen = [(centre + i * jump - size / 2, centre + i * jump + size / 2) for i in range(side // jump)]
         reached = [i for i, (low, high) in enumerate(seen) if low < span[1] and high > span[0]]
         assert list(range(*axis.reached)) == reached
-        assert axis.pixels[0] % jump == 0
-        assert axis.within == tuple(place - axis.pixels[0] // jump for place in axis.reached)
+        assert axis.shown[0] % jump == 0
+        assert axis.within == tuple(place - axis.shown[0] // jump for place in axis.reached)
         for i in reached:
-            assert axis.pixels[0] <= max(seen[i][0], 0)
-            assert axis.pixels[1] >= min(seen[i][1], side)
+            assert axis.shown[0] <= max(seen[i][0], 0)
+            assert axis.shown[1] >= min(seen[i][1], side)
+
+
+def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
+    """Two steps reach the places that one step reaches, and each of them what its places see, counted one by one."""
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        fields = [PIXELS]
+        for _ in range(4):  # the textbook's recursion over layers
+            kernel, stride = int(random.choice([1, 3, 5])), int(random.choice([1, 1, 2]))
+            size, jump, centre = fields[-1].size[0], fields[-1].jump[0], fields[-1].centre[0]
+            size, centre = size + (kernel - 1) * jump, centre + ((kernel - 1) / 2 - kernel // 2) * jump
+            fields.append(ReceptiveField((size,) * 2, (jump * stride,) * 2, (centre,) * 2))
+        middle, last = fields[2], fields[4]
+        first = int(random.integers(0, 63))
+        spans = [(first, int(random.integers(first + 1, 65)))]
+        (direct,) = crops(last, 0, spans, 64) or []
+        (one,) = crops(middle, 0, spans, 64) or []
+        between = beyond(middle, last)
+        (two,) = crops(between, 0, [one.reached], 64 // int(middle.jump[0])) or []
+        if one.reached[0] < one.reached[1]:  # a small window may lie between what the places of a large step see
+            low, high = two.reached
+            assert low <= direct.reached[0]
+            assert high >= direct.reached[1]
+        for place in range(*two.reached):
+            box = between.box(place, 0)
+            assert middle.box(int(box[0]), 0)[0] == last.box(place, 0)[0]  # the same pixels, by the places that see them
+            assert middle.box(int(box[2]) - 1, 0)[2] == last.box(place, 0)[2]
+            assert two.shown[0] <= max(box[0], 0)
+            assert two.shown[1] >= min(box[2], 64 // middle.jump[0])
+
+
+def test_a_resnet_takes_several_steps_and_saves_a_third_of_all_operations():
+    model = NETWORKS["resnet50 of torchvision"]()
+    image, rows = photo(model), windows(224, 32, 16)
+    cuts = next(cascade._cuts(model))
+    steps = cascade._cheapest(cuts, image, rows, rows).steps
+    assert [step.layer.split(".")[0] for step in steps] == ["layer1", *["layer2"] * 4, "layer3"]
+    shares = {cut.layer: cut.share for cut in cuts}
+    spent, before, side = 1 - shares[steps[-1].layer], 0.0, 224  # what follows runs on whole maps
+    for step in steps:
+        spent += (shares[step.layer] - before) * (step.rows[0].length / side) ** 2
+        before, side = shares[step.layer], {"layer1": 56, "layer2": 28, "layer3": 14}[step.layer.split(".")[0]]
+    assert 0.5 < spent < 0.67
+
+
+class Bypassing(nn.Module):
+    """A `Sequential` whose parts are called one by one, and the second is bypassed: it is none to cut at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.parts = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)), nn.Conv2d(8, 8, 2, stride=2))
+        self.rest = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, images):
+        first = self.parts[0](self.stem(images))
+        third = self.parts[2](self.parts[1](first).relu() + first)
+        return self.head(self.rest(self.parts[3](third.relu()).relu()))
+
+
+def test_a_part_that_is_bypassed_is_found_out_and_the_stages_are_left(monkeypatch):
+    model = wrapped(Bypassing())
+    image, rows = photo(model), windows(224, 32, 48)
+    tried, alike = [], cascade._alike
+
+    def told(model, steps, *others):
+        tried.append(([step.layer for step in steps], alike(model, steps, *others)))
+        return tried[-1][1]
+
+    monkeypatch.setattr(cascade, "_alike", told)
+    found = cascade.windows_of(model, image, rows, rows)
+    (first, refused), (second, taken) = tried
+    assert "parts.1" in first
+    assert not refused
+    assert set(second) <= set(model.stages)
+    assert taken
+    assert found is not None
 
 
 def test_occlusion_is_the_same_map_with_and_without_crops(monkeypatch):

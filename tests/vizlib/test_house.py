@@ -31,7 +31,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/units.py", "vizlib/fields.py", "vizlib/nudging.py"),
     ("vizlib/entries.py", "vizlib/kernels.py", "vizlib/metrics.py", "vizlib/passes.py", "vizlib/methods/places.py"),
     ("vizlib/models.py", "vizlib/stem.py", "vizlib/crops.py", "vizlib/methods/base.py", "vizlib/methods/spectral.py"),
-    ("vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
+    ("vizlib/cascade.py", "vizlib/methods/notes.py", "vizlib/methods/trials.py", "vizlib/methods/attention.py"),
     ("vizlib/methods/gradient.py", "vizlib/methods/cam.py", "vizlib/methods/baselines.py"),
     ("vizlib/methods/averages.py", "vizlib/methods/guided.py", "vizlib/methods/perturbation.py"),
     ("vizlib/methods/registry.py",),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vizlib.crops import windows_of
+from vizlib.cascade import windows_of
 from vizlib.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
 from vizlib.methods.baselines import BASELINE, baseline_of
 from vizlib.methods.cam import LAYER, RELU, has_places, layer_of
