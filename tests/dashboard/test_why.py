@@ -120,7 +120,7 @@ def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, count
 
 
 def test_a_real_method_streams_the_librarys_maps(patient, cheetah, name):
-    few = {"masks": 200}
+    few = {"masks": 90}  # two batches and more
     ours = list(patient.stream(cheetah, name, 4, "rise", few, 2))
     theirs = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
     assert [(one.done, one.total) for one in ours] == [(one.done, one.total) for one in theirs]

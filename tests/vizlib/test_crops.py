@@ -42,9 +42,10 @@ NETWORKS = {
     "convnext": lambda: wrapped(timm.create_model("convnext_atto", num_classes=5)),
     "mobilenet": lambda: wrapped(torchvision.models.mobilenet_v2(num_classes=5)),
 }
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50 of torchvision", "convnext")]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d, oblong", "mobilenet", *LONG])
 @pytest.mark.parametrize(("window", "stride"), [(32, 48), pytest.param(40, 23, marks=pytest.mark.slow)])
 def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     model = NETWORKS[name]()
@@ -149,7 +150,9 @@ def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
             assert high >= direct.reached[1]
         for place in range(*two.reached):
             box = between.box(place, 0)
-            assert middle.box(int(box[0]), 0)[0] == last.box(place, 0)[0]  # the same pixels, by the places that see them
+            assert (
+                middle.box(int(box[0]), 0)[0] == last.box(place, 0)[0]
+            )  # the same pixels, by the places that see them
             assert middle.box(int(box[2]) - 1, 0)[2] == last.box(place, 0)[2]
             assert two.shown[0] <= max(box[0], 0)
             assert two.shown[1] >= min(box[2], 64 // middle.jump[0])

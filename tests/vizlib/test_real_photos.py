@@ -37,7 +37,6 @@ def assert_explains(model, photo, few_passes):
         seen = one.on_photo()
         assert seen.shape == (photo.height, photo.width)
         assert np.isfinite(seen).mean() == pytest.approx(one.geometry.seen_fraction, abs=0.02)
-    return found
 
 
 def test_labels_are_in_the_order_of_wordnet_numbers_like_timms(boxed_photos):
@@ -47,11 +46,13 @@ def test_labels_are_in_the_order_of_wordnet_numbers_like_timms(boxed_photos):
     assert all(0 <= label < 1000 for _, label, _ in boxed_photos)
 
 
-def test_twelve_photos_are_explained_by_every_method_and_most_are_known(real_network, boxed_photos, few_passes):
+def test_six_photos_are_explained_by_every_method_and_of_twelve_most_are_known(real_network, boxed_photos, few_passes):
     model, right = real_network("resnet18"), 0
-    for path, label, _ in boxed_photos[::22]:
-        found = assert_explains(model, vizlib.open_image(path), few_passes)
-        right += found["saliency"].target == label
+    for number, (path, label, _) in enumerate(boxed_photos[::22]):
+        photo = vizlib.open_image(path)
+        right += model.predict(photo, top=1)[0].index == label
+        if number % 2:
+            assert_explains(model, photo, few_passes)
     assert right >= 7
 
 
