@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ class ByteCache:
         self.hits = self.misses = 0
         self._size = size or size_of
         self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._making: dict[Hashable, Future] = {}
         self._lock = threading.RLock()  # what is collected while one holds it may have something forgotten
 
     def find(self, key: Hashable) -> Any:
@@ -42,22 +44,46 @@ class ByteCache:
             return self._results[key][0]
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result under this key, made now if it is not there; two who ask at once may both make it."""
+        """The result under this key, made now if it is not there; who asks while another makes it waits for that one.
+
+        Should making it fail, the one who made it is told, and the next who waits tries anew.
+        """
+        while True:
+            with self._lock:
+                if key in self._results:
+                    self._results.move_to_end(key)
+                    self.hits += 1
+                    return self._results[key][0]
+                other = self._making.get(key)
+                if other is None:
+                    mine = self._making[key] = Future()
+                    self.misses += 1
+                    break
+            if not other.exception():  # waits
+                with self._lock:
+                    self.hits += 1
+                return other.result()
+        return self._made(key, make, mine)
+
+    def _made(self, key: Hashable, make: Callable[[], T], told: Future[T]) -> T:
+        """The result, made outside the lock, so that others go on reading; those who wait for it are told."""
+        try:
+            result = make()
+            size = self._size(result)
+        except BaseException as error:
+            with self._lock:
+                del self._making[key]
+            told.set_exception(error)
+            raise
         with self._lock:
-            if key in self._results:
-                self._results.move_to_end(key)
-                self.hits += 1
-                return self._results[key][0]
-            self.misses += 1
-        result = make()  # outside the lock: others go on reading
-        size = self._size(result)
-        with self._lock:
-            if size <= self.budget and key not in self._results:
+            del self._making[key]
+            if size <= self.budget:
                 self._results[key] = result, size
                 self.held += size
             while self.held > self.budget:
                 _, (_, freed) = self._results.popitem(last=False)
                 self.held -= freed
+        told.set_result(result)
         return result
 
     def forget(self, meant: Callable[[Any], bool]) -> None:

@@ -16,8 +16,7 @@ from dashboard.catalog import Catalog
 from dashboard.gpu import Asker
 from dashboard.meter import Meter
 from dashboard.runs import Runs
-from vizlib import ModelError
-from vizlib.fields import EffectiveField
+from vizlib.fields import EffectiveField, receptive_fields
 from vizlib.following import ReceptiveField
 from vizlib.kernels import Kernels
 from vizlib.methods.base import MANY_PASSES
@@ -225,12 +224,8 @@ class Study:
         model = self.catalog.get(name)
 
         def look() -> dict[str, ReceptiveField]:
-            if model.attention_layers:
-                return {}
-            try:
-                return {layer: vizlib.receptive_field(model, layer) for layer in model.stages}
-            except ModelError:
-                return {}
+            known = {} if model.attention_layers else receptive_fields(model, model.stages)
+            return known if len(known) == len(model.stages) else {}
 
         return self._cache.get(("fields", name), look)
 

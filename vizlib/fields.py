@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float
@@ -56,13 +57,13 @@ def receptive_field(model: Model, layer: str) -> ReceptiveField:
 
 
 def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField]:
-    """The same of several layers, from one pass, up to the first that has no places or cannot be followed."""
-    found: dict[str, ReceptiveField] = {}
-    for layer, field in _followed(model, layers).items():
-        if isinstance(field, ModelError):
-            break
-        found[layer] = field
-    return found
+    """The same of several layers, from one pass, up to the first whose field is not known; none if one does not run."""
+    try:
+        every = _followed(model, layers)
+    except ModelError:
+        return {}
+    known = takewhile(lambda one: not isinstance(one[1], ModelError), every.items())
+    return {layer: field for layer, field in known if isinstance(field, ReceptiveField)}
 
 
 def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:

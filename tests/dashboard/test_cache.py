@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -12,6 +16,56 @@ def test_a_result_is_made_once_and_remembered():
     for _ in range(3):
         assert cache.get("a", lambda: made.append(1) or "result") == "result"
     assert made == [1]
+
+
+def wait_for(threads: int) -> None:
+    """Until so many threads of the pool wait for somebody."""
+    for _ in range(1000):
+        waiting = [one for one in threading.enumerate() if one.name.startswith("asks")]
+        if len(waiting) == threads:
+            break
+        threading.Event().wait(0.005)
+    threading.Event().wait(0.1)
+
+
+@pytest.mark.parametrize("budget", [100, 1])  # kept, or too large to be kept
+def test_those_who_ask_while_it_is_made_wait_and_get_the_same(budget):
+    cache, made, go = ByteCache(budget), [], threading.Event()
+
+    def make() -> list[str]:
+        made.append(1)
+        assert go.wait(10)
+        return ["result"]
+
+    with ThreadPoolExecutor(4, "asks") as pool:
+        asked = [pool.submit(cache.get, "a", make) for _ in range(4)]
+        wait_for(4)
+        assert cache.get("b", lambda: "another") == "another"  # meanwhile
+        go.set()
+        answers = [one.result(10) for one in asked]
+    assert made == [1]
+    assert all(answer is answers[0] for answer in answers)
+    assert (cache.hits, cache.misses) == (3, 2)
+
+
+def test_should_making_it_fail_the_next_who_waits_tries_anew():
+    cache, made, go = ByteCache(100), [], threading.Event()
+
+    def make() -> str:
+        made.append(1)
+        if len(made) == 1:
+            assert go.wait(10)
+            raise ValueError("the first time")
+        return "result"
+
+    with ThreadPoolExecutor(3, "asks") as pool:
+        asked = [pool.submit(cache.get, "a", make) for _ in range(3)]
+        wait_for(3)
+        go.set()
+        failed = [one.exception(10) for one in asked]
+    assert sorted(type(error).__name__ for error in failed) == ["NoneType", "NoneType", "ValueError"]
+    assert len(made) == 2
+    assert cache.get("a", make) == "result"
 
 
 def test_no_more_bytes_are_kept_than_the_budget_and_the_least_used_go_first():
