@@ -82,7 +82,7 @@ class Visit:
         """Do something, and wait until a picture's bytes are others than before."""
         before = self.page.evaluate(PIXELS, selector)
         act()
-        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=15_000)
+        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=60_000)
 
     def changes(self, selector: str, act) -> None:
         """Do something, and wait until a picture is another and all that follows is there."""
@@ -110,7 +110,7 @@ class Visit:
     def said(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
-    def until(self, script: str, *, seconds: float = 15) -> None:
+    def until(self, script: str, *, seconds: float = 60) -> None:
         self.page.wait_for_function(script, timeout=1000 * seconds)
 
     def _note(self, request) -> None:

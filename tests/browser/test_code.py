@@ -21,7 +21,7 @@ TAB = "Use in code"
 @pytest.fixture(scope="module")
 def visit(visiting):
     visit = visiting("?v=use-in-code&__theme=light")
-    visit.page.locator("#code-lines pre").first.wait_for(timeout=15_000)
+    visit.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
     yield visit
     assert visit.complaints == []
     visit.page.close()
@@ -146,7 +146,7 @@ def test_what_cannot_be_saved_is_said_and_the_next_click_works(visit, tmp_path):
     visit.settle()
     assert visit.said("#code-files .viz-told") == ""
     visit.page.locator("#examples button").nth(1).click()
-    visit.page.locator("#code-lines pre").first.wait_for(timeout=15_000)
+    visit.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
     visit.settle()
     for _ in range(2):  # the second file is called as the first
         name = downloaded(visit, "npz", tmp_path).name
@@ -163,7 +163,7 @@ def test_export_in_the_header_leads_to_the_files(visit):
 
 def test_a_link_opens_the_lines_of_the_same_view(fresh):
     one = fresh(f"?m={VIT}&img=ex:cheetah&c=church&vs=tench&v=use-in-code&w=grad-cam&k=layer:blocks.3")
-    one.page.locator("#code-lines pre").first.wait_for(timeout=15_000)
+    one.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
     one.settle()
     text = block(one, "Python")
     for part in (VIT, "cheetah.jpg", 'target="church"', 'against="tench"', 'layer="blocks.3"'):

@@ -64,10 +64,10 @@ def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, 
         route.continue_()
     page.unroute("**/queue/join*")
     page.wait_for_selector("#desk .viz-desk[data-opened]", state="attached", timeout=30_000)
-    page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model", timeout=15_000)
+    page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model", timeout=60_000)
     assert "v=model" in page.url
     page.get_by_role("tab", name="Attention").click()
-    page.wait_for_function("() => location.search.includes('v=attention')", timeout=15_000)
+    page.wait_for_function("() => location.search.includes('v=attention')", timeout=60_000)
     page.close()
 
 
