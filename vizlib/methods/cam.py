@@ -75,21 +75,22 @@ def _xgrad_cam(places: Places) -> Tensor:
 
 def _eigen_cam(places: Places) -> Tensor:
     found = first_component(places.firing)
-    return found * _sign(found.sum())
+    return _turned(found, found.sum())
 
 
 def _eigen_grad_cam(places: Places) -> Tensor:
     found = first_component(places.product)
     alike = found @ places.contributions  # in units of its square: the sum of the channels' shares in the component
-    return found * _sign(torch.where(alike.abs() > 1e-2 * (found @ found), alike, found.sum()))
+    return _turned(found, torch.where(alike.abs() > 1e-2 * (found @ found), alike, found.sum()))
 
 
 def _normgrad(places: Places) -> Tensor:
     return (places.firing.square().sum(0) * places.slopes.square().sum(0)).sqrt()
 
 
-def _sign(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    return torch.where(value < 0, -1.0, 1.0).to(value)
+def _turned(found: Float[Tensor, " places"], value: Float[Tensor, ""]) -> Float[Tensor, " places"]:
+    """A vector whose sign is anybody's, turned so that a value that turns with it is not negative."""
+    return torch.where(value < 0, -found, found)
 
 
 # ------------------------------------------------------------------------------------------------------ their table
