@@ -24,11 +24,6 @@ install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signat
 torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as a visit to the page often waits."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real weights and photos; a test that needs it is skipped, saying so, where it is not set."""
