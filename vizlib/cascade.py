@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.crops import PIXELS, Axis, Span, Step, Windows, beyond, crops
+from vizlib.crops import Axis, Span, Step, Windows, beyond, crops
 from vizlib.errors import ModelError
 from vizlib.fields import receptive_fields
-from vizlib.following import ReceptiveField
+from vizlib.following import PIXELS, ReceptiveField
 from vizlib.model import Model
 from vizlib.passes import Passes
 
 WORTH = 0.05  # of a pass's operations must be saved at least
-EACH = 0.01  # of them, about what it costs to put crops into a map
+EACH = 0.01  # of them a step is taken to cost in itself, so that none is taken for next to nothing
 ALIKE = 1e-4  # of the largest logit: how far the two ways may lie apart in single precision
 
 
@@ -46,13 +46,16 @@ def windows_of(
 
     That the answers are the same is tried out, once for each model and set of windows.
     """
-    key = "windows", tuple(rows), tuple(columns)
-    if key not in model.costs:
-        ways = (_cheapest(cuts, image, rows, columns) for cuts in _cuts(model))
-        worth = (way.steps for way in ways if way.cost < 1 - WORTH)
-        model.costs[key] = next((steps for steps in worth if _alike(model, steps, image, rows, columns)), None)
-    steps = model.costs[key]
-    return Windows(image, steps) if steps else None
+    for cuts in _cuts(model):
+        way = _cheapest(cuts, image, rows, columns)
+        if way.cost > 1 - WORTH:
+            continue
+        key = "windows", tuple(rows), tuple(columns), *(step.layer for step in way.steps)
+        if key not in model.costs:
+            model.costs[key] = _alike(model, way.steps, image, rows, columns)
+        if model.costs[key]:
+            return Windows(image, way.steps)
+    return None
 
 
 def _cheapest(cuts: Sequence[Cut], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> Way:

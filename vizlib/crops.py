@@ -24,7 +24,6 @@ from vizlib.following import ReceptiveField
 from vizlib.passes import Passes
 
 Span = tuple[int, int]  # first and last-but-one, of pixels or of places
-PIXELS = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # how far a pixel sees
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,11 @@ class Step:
 
 def beyond(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
     """How far the places of a layer see, counted in the places of an earlier one."""
-    axes = list(zip(before.size, before.jump, before.centre, after.size, after.jump, after.centre, strict=True))
-    size = [(after - size) / jump + 1 for size, jump, _, after, _, _ in axes]
-    jump = [after / jump for _, jump, _, _, after, _ in axes]
-    centre = [(after - centre) / jump + 0.5 for _, jump, centre, _, _, after in axes]
+    size, jump, centre = [], [], []
+    for axis, unit in enumerate(before.jump):
+        size.append((after.size[axis] - before.size[axis]) / unit + 1)
+        jump.append(after.jump[axis] / unit)
+        centre.append((after.centre[axis] - before.centre[axis]) / unit + 0.5)
     return ReceptiveField((size[0], size[1]), (jump[0], jump[1]), (centre[0], centre[1]))
 
 

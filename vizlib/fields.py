@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from jaxtyping import Float
@@ -62,8 +61,12 @@ def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, Receptive
         every = _followed(model, layers)
     except ModelError:
         return {}
-    known = takewhile(lambda one: not isinstance(one[1], ModelError), every.items())
-    return {layer: field for layer, field in known if isinstance(field, ReceptiveField)}
+    known: dict[str, ReceptiveField] = {}
+    for layer, field in every.items():
+        if isinstance(field, ModelError):
+            break
+        known[layer] = field
+    return known
 
 
 def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:

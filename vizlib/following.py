@@ -36,6 +36,9 @@ class ReceptiveField:
         return zip(self.size, self.jump, self.centre, (row, column), strict=True)
 
 
+PIXELS = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # of the input itself
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of a tensor: its places' field, and along which axes the places lie.
@@ -78,7 +81,7 @@ class Follower(TorchDispatchMode):
     def __init__(self, image: Tensor) -> None:
         super().__init__()
         self.known = WeakTensorKeyDictionary()
-        self.known[image] = Known(ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5)), (2, 3))
+        self.known[image] = Known(PIXELS, (2, 3))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))

@@ -103,7 +103,10 @@ class Timing:
     def __str__(self) -> str:
         """Median, and the shortest and longest."""
         unit, factor = ("ms", 1e3) if self.median < 1 else ("s", 1)
-        low, middle, high = (f"{factor * one:.3g}" for one in (min(self.seconds), self.median, max(self.seconds)))
+        low, middle, high = (
+            f"{factor * one:.{3 if factor * one < 1000 else 4}g}"
+            for one in (min(self.seconds), self.median, max(self.seconds))
+        )
         return f"{middle} {unit} ({low}–{high})"
 
 

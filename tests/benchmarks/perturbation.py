@@ -31,6 +31,8 @@ def main() -> None:
     model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index
     parts = {"occlusion": _occlusion, "rise": _rise, "channels": _channels}
+    if given.only not in ("", *parts):
+        raise SystemExit(f"--only takes {', '.join(parts)}, not {given.only!r}")
     asked = [parts[given.only]] if given.only else parts.values()
     rows = [row for part in asked for row in part(model, photo, image, target, given)]
     show(COLUMNS, rows, given, f"{model.name} at 224 px; ours without a note on bfloat16 ran in single precision.")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from dashboard import cache as cache_module
 from dashboard.cache import ByteCache, key_of, size_of
 
 
@@ -18,18 +19,22 @@ def test_a_result_is_made_once_and_remembered():
     assert made == [1]
 
 
-def wait_for(threads: int) -> None:
-    """Until so many threads of the pool wait for somebody."""
-    for _ in range(1000):
-        waiting = [one for one in threading.enumerate() if one.name.startswith("asks")]
-        if len(waiting) == threads:
-            break
-        threading.Event().wait(0.005)
-    threading.Event().wait(0.1)
+@pytest.fixture
+def waits(monkeypatch) -> threading.Semaphore:
+    """Released by each thread that begins to wait for what another makes."""
+    found = threading.Semaphore(0)
+
+    class Told(Future):
+        def exception(self, timeout=None):
+            found.release()
+            return super().exception(timeout)
+
+    monkeypatch.setattr(cache_module, "Future", Told)
+    return found
 
 
 @pytest.mark.parametrize("budget", [100, 1])  # kept, or too large to be kept
-def test_those_who_ask_while_it_is_made_wait_and_get_the_same(budget):
+def test_those_who_ask_while_it_is_made_wait_and_get_the_same(waits, budget):
     cache, made, go = ByteCache(budget), [], threading.Event()
 
     def make() -> list[str]:
@@ -37,9 +42,9 @@ def test_those_who_ask_while_it_is_made_wait_and_get_the_same(budget):
         assert go.wait(10)
         return ["result"]
 
-    with ThreadPoolExecutor(4, "asks") as pool:
+    with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(cache.get, "a", make) for _ in range(4)]
-        wait_for(4)
+        assert all(waits.acquire(timeout=10) for _ in range(3))
         assert cache.get("b", lambda: "another") == "another"  # meanwhile
         go.set()
         answers = [one.result(10) for one in asked]
@@ -48,7 +53,7 @@ def test_those_who_ask_while_it_is_made_wait_and_get_the_same(budget):
     assert (cache.hits, cache.misses) == (3, 2)
 
 
-def test_should_making_it_fail_the_next_who_waits_tries_anew():
+def test_should_making_it_fail_the_next_who_waits_tries_anew(waits):
     cache, made, go = ByteCache(100), [], threading.Event()
 
     def make() -> str:
@@ -58,9 +63,9 @@ def test_should_making_it_fail_the_next_who_waits_tries_anew():
             raise ValueError("the first time")
         return "result"
 
-    with ThreadPoolExecutor(3, "asks") as pool:
+    with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(cache.get, "a", make) for _ in range(3)]
-        wait_for(3)
+        assert all(waits.acquire(timeout=10) for _ in range(2))
         go.set()
         failed = [one.exception(10) for one in asked]
     assert sorted(type(error).__name__ for error in failed) == ["NoneType", "NoneType", "ValueError"]

@@ -14,8 +14,8 @@ from torch import nn
 import vizlib
 from vizlib import cascade
 from vizlib.cascade import windows_of
-from vizlib.crops import PIXELS, beyond, crops
-from vizlib.following import ReceptiveField
+from vizlib.crops import beyond, crops
+from vizlib.following import PIXELS, ReceptiveField
 from vizlib.methods.perturbation import windows
 from vizlib.passes import Passes
 

@@ -40,7 +40,7 @@ def first_component(matrix: Float[Tensor, "channels places"]) -> Float[Tensor, "
 def _lanczos(rows: Float[Tensor, "n m"]) -> Found | None:
     """Lanczos' method on rows @ rows.T, each new vector made orthogonal to all before; `None` if it is not through.
 
-    Its vectors are numpy's, to whom a small operation costs a third of what it costs PyTorch.
+    Its vectors are numpy's, to whom such small operations cost less than to PyTorch.
     Golub, Van Loan: Matrix Computations, chapter 10.
     """
     square = _on_the_processor(rows) if rows.is_cpu else _brought_back(rows)
