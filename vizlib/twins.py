@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -26,9 +25,8 @@ def evaluation_twin(module: nn.Module) -> nn.Module:
     def twin(part: nn.Module) -> nn.Module:
         if id(part) not in twins:
             other = twins[id(part)] = part.__new__(type(part))
-            other.__dict__ = dict(vars(part))
-            other.__dict__["training"] = False
-            other.__dict__["_modules"] = {name: child and twin(child) for name, child in part._modules.items()}
+            children = {name: child and twin(child) for name, child in part._modules.items()}
+            vars(other).update(vars(part), training=False, _modules=children)
         return twins[id(part)]
 
     return twin(module)
@@ -59,7 +57,7 @@ def quick_twin(
         part.__dict__["_parameters"] = {**part._parameters, **frozen}
     for name in pairs.values():
         above, _, last = name.rpartition(".")
-        parts[above]._modules[last] = nn.Identity()
+        parts[above]._modules[last] = nn.Identity().eval()  # one in training would be twinned again in each pass
     return twin
 
 
@@ -114,11 +112,13 @@ def _hooked(part: nn.Module) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
 
 
+@torch.no_grad()
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that normalises what it gives."""
+    """Weight and bias of a convolution that normalises what it gives; PyTorch's own takes twice as many operations."""
     assert norm.running_mean is not None  # `pairs_in` knows a normalisation by it
     assert norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    return weight.detach(), bias.detach()
+    factor = (norm.running_var + norm.eps).rsqrt()
+    factor = factor if norm.weight is None else factor * norm.weight
+    shift = norm.running_mean if convolution.bias is None else norm.running_mean - convolution.bias
+    bias = -shift * factor if norm.bias is None else torch.addcmul(norm.bias, shift, factor, value=-1)
+    return convolution.weight * factor.view(-1, 1, 1, 1), bias

@@ -69,6 +69,7 @@ def test_a_folded_normalisation_is_gone_and_the_network_keeps_its_own():
     twin = quick_twin(module, pairs_in(module, lambda: module(images())))
     assert not [part for part in twin.modules() if isinstance(part, nn.BatchNorm2d)]
     assert all(not parameter.requires_grad for parameter in twin.parameters())
+    assert not any(part.training for part in twin.modules()), "each pass would make another twin of it"
     assert len([part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]) == 20
     assert all(parameter.requires_grad for parameter in module.parameters())
     after = module.state_dict(keep_vars=True)
