@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +85,14 @@ def _smoothgrad(
     walk = Walk(stem, False, budget_mb, precision == "fast")
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
-        drawn = [numbers(int(seed), place).standard_normal(image.shape[1:], np.float32) for place in places.tolist()]
-        return image + width * torch.from_numpy(np.stack(drawn)).to(image)
+        drawn = np.empty((len(places), *image.shape[1:]), np.float32)
+
+        def draw(place: int, into: np.ndarray) -> None:
+            numbers(int(seed), place).standard_normal(dtype=np.float32, out=into)
+
+        with ThreadPoolExecutor() as pool:  # on a GPU these numbers would take longer than the network
+            list(pool.map(draw, places.tolist(), drawn))
+        return image + width * torch.from_numpy(drawn).to(image)
 
     done, sums, squares = 0, 0.0, 0.0
     for places, found, notes in _gradients(evidence, make, torch.arange(total), walk):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vizlib.cascade import windows_of
@@ -32,38 +33,59 @@ def _occlusion(
     image = evidence.run.image.detach()
     cover = baseline_of(baseline, evidence)
     rows, columns = (windows(size, int(window), int(stride)) for size in image.shape[-2:])
-    spans, quickly = list(product(rows, columns)), windows_of(evidence.model, image, rows, columns)
+    spans = list(product(rows, columns))
+    hides_rows, hides_columns = (
+        _inside(spans, size).to(image.device) for spans, size in zip((rows, columns), image.shape[-2:], strict=True)
+    )
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
-        inputs = image.repeat(len(places), 1, 1, 1)
-        for one, place in zip(inputs, places.tolist(), strict=True):
-            (top, bottom), (left, right) = spans[place]
-            one[:, top:bottom, left:right] = cover[0, :, top:bottom, left:right]
-        return inputs
+        at = places.to(image.device)
+        across, along = hides_rows[at // len(columns)], hides_columns[at % len(columns)]
+        return torch.where(across[:, None, :, None] & along[:, None, None, :], cover, image)
 
+    # A GPU has done a whole pass before it is told about all crops.
+    quickly = windows_of(evidence.model, image, rows, columns) if image.is_cpu else None
     whole = evidence.score(evidence.run.logits.detach())
-    drops, times = torch.zeros(2, *image.shape[-2:], device=image.device, dtype=whole.dtype)
+    drops, times = torch.zeros(2, *image.shape[-2:], dtype=whole.dtype)  # on the processor: a GPU is slow at windows
     for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb, quickly=quickly):
-        for place, drop in zip(found.places.tolist(), whole - found.scores, strict=True):
+        for place, drop in zip(found.places.tolist(), (whole - found.scores).cpu(), strict=True):
             (top, bottom), (left, right) = spans[place]
             drops[top:bottom, left:right] += drop
             times[top:bottom, left:right] += 1
         yield Partial(drops / times.clamp(min=1), found.done, len(spans), found.notes)
 
 
+def _inside(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
+    """Which pixels of one axis each window covers."""
+    first, last = torch.tensor(spans).T.unsqueeze(2)
+    at = torch.arange(size)
+    return (first <= at) & (at < last)
+
+
 def rise_masks(
-    places: Int[Tensor, " n"], size: tuple[int, int], cells: int, share: float, seed: int
+    places: Int[Tensor, " n"],
+    size: tuple[int, int],
+    cells: int,
+    share: float,
+    seed: int,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "n h w"]:
     """Masks by their numbers: coarse random grids, enlarged bilinearly and shifted by less than a cell (RISE, 3.2)."""
-    height, width = (math.ceil(side / cells) for side in size)
-    masks = []
-    for place in places.tolist():
-        random = numbers(seed, place)
-        grid = torch.from_numpy(random.random((cells, cells)) < share).float()
-        top, left = random.integers(0, height), random.integers(0, width)
-        large = F.interpolate(grid[None, None], ((cells + 1) * height, (cells + 1) * width), mode="bilinear")[0, 0]
-        masks.append(large[top : top + size[0], left : left + size[1]])
-    return torch.stack(masks)
+    height, width = steps = [math.ceil(side / cells) for side in size]
+    random = [numbers(seed, place) for place in places.tolist()]
+    grids = torch.from_numpy(np.stack([one.random((cells, cells)) < share for one in random])).float().to(device)
+    shifts = torch.tensor([(one.integers(0, height), one.integers(0, width)) for one in random], device=device)
+    # What enlarges one axis is a matrix; a shifted mask takes some of its rows.
+    above, beside = (
+        _enlarging(cells, step).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
+        for step, shift, side in zip(steps, shifts.T, size, strict=True)
+    )
+    return above @ grids @ beside.mT
+
+
+def _enlarging(cells: int, step: int) -> Float[Tensor, "pixels cells"]:
+    """Bilinear enlargement of one axis to a cell more than it has, as a matrix."""
+    return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * step, mode="linear")[0].T
 
 
 def _rise(
@@ -76,7 +98,7 @@ def _rise(
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         nonlocal drawn
-        drawn = rise_masks(places, size, int(cells), share, int(seed)).to(image)
+        drawn = rise_masks(places, size, int(cells), share, int(seed), image.device).to(image)
         return image * drawn.unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)
