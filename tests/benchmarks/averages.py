@@ -2,7 +2,8 @@
 
 Integrated gradients is held against a reference of 500 steps in single precision (kept in a temporary file), SmoothGrad
 against plain gradients in single precision at the same noisy inputs. Captum is timed with its default batch, all at
-once, and with 8 at a time, and the quicker counts.
+once, and with 8 at a time, and the quicker counts. A GPU that would round what convolutions read to ten bits (TF32, as
+PyTorch lets it) is told not to: single precision is what is compared.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.methods.trials import numbers
+from vizlib.passes import BUDGET_MB
 
 COLUMNS = ("method", "ours (min–max)", "captum (min–max)", "ours ÷ captum", "goal", "met")
 COLUMNS += ("correlation with reference", "captum's", "goal", "met")
@@ -28,10 +30,13 @@ COLUMNS += ("correlation with reference", "captum's", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    given = options(__doc__, repeats=5, photos=(3, "how many photos the correlations are the mean of"))
+    more = {"photos": (3, "how many photos the correlations are the mean of"), "budget": (BUDGET_MB, "our budget_mb")}
+    given = options(__doc__, repeats=5, **more)
+    torch.backends.cudnn.allow_tf32 = False
     model, shown = resnet(given.device), photos(1 if given.quick else given.photos)
     rows = [*_integrated_gradients(model, shown, given), *_smoothgrad(model, shown, given)]
-    show(COLUMNS, rows, given, f"{model.name} at 224 px; correlations are the mean of {len(shown)} photos.")
+    about = f"{model.name} at 224 px, budget_mb={given.budget}; correlations are the mean of {len(shown)} photos."
+    show(COLUMNS, rows, given, about)
 
 
 def _integrated_gradients(model, shown, given) -> list[tuple]:
@@ -69,7 +74,7 @@ def _smoothgrad(model, shown, given) -> list[tuple]:
 
 def _compare(model, shown, method, title, batches, references, captum, goal, given, knobs) -> list[tuple]:
     """Two rows: in single precision, as it is by default, and in bfloat16."""
-    ours = partial(vizlib.explain, model, method=method, **knobs)
+    ours = partial(vizlib.explain, model, method=method, budget_mb=given.budget, **knobs)
     found = interleaved(
         given.repeats,
         given.device,
@@ -84,7 +89,8 @@ def _compare(model, shown, method, title, batches, references, captum, goal, giv
         heats = [ours(photo, precision=precision).heat for photo in shown]
         like = mean(pearson(heat, one) for heat, one in zip(heats, references, strict=True))
         # Integrated gradients must be as near to the integral as captum's; SmoothGrad is the same sum.
-        near = at_least(like, round(captum, 4) if captum is not None else 0.999) if precision == "float32" else ("", "")
+        least = 0.999 if captum is None else round(captum, 4)
+        near = at_least(round(like, 4), least) if precision == "float32" else ("", "")
         speed = (f"{share:.2f}", *at_most(share, goal))
         peer = "" if captum is None else f"{captum:.4f}"
         rows.append((f"{title}, {precision}", found[precision], theirs, *speed, f"{like:.4f}", peer, *near))

@@ -20,6 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import vizlib
 from vizlib.methods.perturbation import rise_masks
+from vizlib.passes import BUDGET_MB
 
 COLUMNS = ("method", "passes", "ours (min–max)", "in", "peer", "peer (min–max)", "times faster", "goal", "met")
 COLUMNS += ("Spearman with float32", "goal", "met")
@@ -27,7 +28,8 @@ COLUMNS += ("Spearman with float32", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    given = options(__doc__, repeats=3, only=("", "occlusion, rise or channels: the rows of one part alone"))
+    more = {"only": ("", "occlusion, rise or channels: one part's rows"), "budget": (BUDGET_MB, "our budget_mb")}
+    given = options(__doc__, repeats=3, **more)
     model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index
     parts = {"occlusion": _occlusion, "rise": _rise, "channels": _channels}
@@ -35,7 +37,8 @@ def main() -> None:
         raise SystemExit(f"--only takes {', '.join(parts)}, not {given.only!r}")
     asked = [parts[given.only]] if given.only else parts.values()
     rows = [row for part in asked for row in part(model, photo, image, target, given)]
-    show(COLUMNS, rows, given, f"{model.name} at 224 px; ours without a note on bfloat16 ran in single precision.")
+    about = f"{model.name} at 224 px, budget_mb={given.budget}; ours without a note ran in single precision."
+    show(COLUMNS, rows, given, about)
 
 
 def _occlusion(model, photo, image, target, given) -> list[tuple]:
@@ -86,6 +89,7 @@ def _channels(model, photo, image, target, given) -> list[tuple]:
 
 def _compare(model, photo, method: str, peers, given, *, scale: float = 1, **knobs) -> dict[str, tuple]:
     """A row for each peer, by name."""
+    knobs["budget_mb"] = given.budget
     *_, last = vizlib.explain_stream(model, photo, method, **knobs)
     single = vizlib.explain(model, photo, method, precision="float32", **knobs)
     same = spearman(last.attribution.heat, single.heat)
