@@ -15,6 +15,7 @@ STEPS = 48  # the most Lanczos takes before the whole spectrum is computed; a la
 FIRST = 4  # steps before the residual is looked at
 
 Vector = NDArray[np.float64]
+Product = Callable[[Vector], Vector]
 Found = tuple[Vector, float]  # the first left singular vector and its singular value
 
 
@@ -43,9 +44,9 @@ def _lanczos(rows: Float[Tensor, "n m"]) -> Found | None:
     Its vectors are numpy's, to whom such small operations cost less than to PyTorch.
     Golub, Van Loan: Matrix Computations, chapter 10.
     """
-    square = _on_the_processor(rows) if rows.is_cpu else _brought_back(rows)
+    square, sums = _on_the_processor(rows) if rows.is_cpu else _brought_back(rows)
     basis = np.empty((STEPS, len(rows)))
-    basis[0] = _start(rows)
+    basis[0] = _start(sums)
     diagonal, below = np.zeros(STEPS), np.zeros(STEPS)  # of rows @ rows.T in this basis, which is tridiagonal
     tolerance = torch.finfo(rows.dtype).eps ** 0.7  # 1e-5 in single precision, 1e-11 in double
     for step in range(STEPS):
@@ -67,20 +68,24 @@ def _lanczos(rows: Float[Tensor, "n m"]) -> Found | None:
     return None
 
 
-def _on_the_processor(rows: Float[Tensor, "n m"]) -> Callable[[Vector], Vector]:
-    """rows @ rows.T times a vector: two passes over the rows, as their square would take more."""
-    return lambda vector: (rows @ (rows.T @ torch.from_numpy(vector).to(rows.dtype))).numpy()
+def _on_the_processor(rows: Float[Tensor, "n m"]) -> tuple[Product, Vector]:
+    """rows @ rows.T times a vector, in two passes over the rows, as their square would take more; and where to begin.
+
+    Each row's sum is near the answer.
+    """
+    sums = rows.sum(1).double().numpy()
+    return (lambda vector: (rows @ (rows.T @ torch.from_numpy(vector).to(rows.dtype))).numpy()), sums
 
 
-def _brought_back(rows: Float[Tensor, "n m"]) -> Callable[[Vector], Vector]:
+def _brought_back(rows: Float[Tensor, "n m"]) -> tuple[Product, Vector]:
     """The same from a GPU, which has the square at once, while each step there would have to be waited for."""
     square = (rows @ rows.T).cpu().double().numpy()
-    return lambda vector: square @ vector
+    return (lambda vector: square @ vector), square.sum(1)
 
 
-def _start(rows: Float[Tensor, "n m"]) -> Vector:
-    """Each row's sum, which is near the answer, and a little of something irregular, lest it be orthogonal to it."""
-    sums, irregular = rows.sum(1).cpu().double().numpy(), np.sin(np.arange(1, len(rows) + 1))
+def _start(sums: Vector) -> Vector:
+    """A vector near the answer, and a little of something irregular, lest it be orthogonal to it."""
+    irregular = np.sin(np.arange(1, len(sums) + 1))
     size = max(np.linalg.norm(sums), np.finfo(np.float64).tiny)
     start = sums / size + 0.02 * irregular / np.linalg.norm(irregular)
     return start / np.linalg.norm(start)
