@@ -1,41 +1,42 @@
 // The likeliest classes as buttons: a click makes one the class that every picture is about, a click with shift or on
 // its "vs" the one that class is set against. The digits 1 to 9 do the same.
 // The doubt is a place of its own that stays, as screen readers tell only what changes inside one they know.
-const doubt = make("p", "viz-doubt"), list = make("div", "viz-list");
+const doubt = make("p", "viz-doubt"), list = make("div", "viz-list"), few = make("p", "viz-few");
 doubt.setAttribute("role", "status");
 list.setAttribute("role", "group");
 list.setAttribute("aria-label", say("Likeliest classes; choose the one to explain"));
-root.replaceChildren(doubt, list);
+root.replaceChildren(doubt, list, few);
 
 const tell = (item, contrast) => choose({ [contrast ? "against" : "target"]: item.index, of: props.value.model });
 
-// A box to tick, not a button: there is a state to be told, and the bar beside it is a button already.
-function rival(item, value) {
-  const label = make("label", "viz-vs"), box = make("input"), target = value.rows.find((one) => one.index === value.target);
+function row(item) {
+  const line = make("div", "viz-row"), button = make("button", "viz-class"), rival = make("label", "viz-vs");
+  const box = make("input"); // to tick, not a button: there is a state to be told, and the bar beside it is a button already
+  button.type = "button";
+  button.dataset.index = box.dataset.rival = item.index;
+  button.append(make("span", "viz-name"), make("span", "viz-share"), make("span", "viz-fill"));
+  button.addEventListener("click", (event) => tell(item, event.shiftKey && item.index !== props.value.target));
   box.type = "checkbox";
-  box.checked = item.index === value.against;
-  box.dataset.rival = item.index;
-  const facts = { class: target?.name, other: item.name };
-  box.setAttribute("aria-label", say("Why {class} and not {other}?", facts));
-  label.title = say("Why {class} and not {other}? (shift-click does the same)", facts);
   box.addEventListener("change", () => tell(item, true));
-  label.append(box, make("span", "", "vs"));
-  return label;
+  rival.append(box, make("span", "", "vs"));
+  line.append(button, rival);
+  return line;
 }
 
-function row(item, value) {
-  const line = make("div", "viz-row"), button = make("button", "viz-class"), chosen = item.index === value.target;
-  button.type = "button";
+function draw(line, item, value) {
+  const [button, rival] = line.children, [name, share, fill] = button.children, box = rival.firstChild;
+  const chosen = item.index === value.target, target = value.rows.find((one) => one.index === value.target);
+  const facts = { class: target?.name, other: item.name };
+  line.classList.toggle("viz-rival", item.index === value.against);
   button.title = item.label;
   button.setAttribute("aria-pressed", chosen);
-  button.dataset.index = item.index;
-  const fill = make("span", "viz-fill");
+  name.textContent = item.name;
+  share.textContent = item.share;
   fill.style.width = Math.max(item.probability * 100, 0.6) + "%";
-  button.append(make("span", "viz-name", item.name), make("span", "viz-share", item.share), fill);
-  button.addEventListener("click", (event) => tell(item, event.shiftKey && !chosen));
-  line.classList.toggle("viz-rival", item.index === value.against);
-  line.append(button, ...(chosen ? [] : [rival(item, value)]));
-  return line;
+  rival.hidden = chosen;
+  rival.title = say("Why {class} and not {other}? (shift-click does the same)", facts);
+  box.checked = item.index === value.against;
+  box.setAttribute("aria-label", say("Why {class} and not {other}?", facts));
 }
 
 document.addEventListener("keydown", (event) => {
@@ -47,10 +48,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 show((value) => {
-  const active = root.contains(document.activeElement) ? document.activeElement : null;
-  const held = ["index", "rival"].find((kind) => active?.dataset[kind]), which = held && active.dataset[held];
+  const { rival } = document.activeElement?.dataset ?? {}, held = root.contains(document.activeElement) && rival;
   if (doubt.textContent !== (value.doubt || "")) doubt.textContent = value.doubt || "";
-  list.replaceChildren(...(value.rows || []).map((item) => row(item, value)));
-  if (value.note) list.append(make("p", "viz-few", value.note));
-  if (held) (root.querySelector(`[data-${held}="${which}"]`) || root.querySelector(`[data-index="${which}"]`))?.focus();
+  keep(list, value.rows || [], (item) => `${value.model} ${item.index}`, row, (line, item) => draw(line, item, value));
+  few.textContent = value.note || "";
+  few.hidden = !value.note;
+  if (held === String(value.target)) list.querySelector(`[data-index="${held}"]`).focus(); // its box is hidden now
 });

@@ -22,8 +22,10 @@ from vizlib.geometry import Geometry
 HERE = Path(__file__).parent
 COMMON = ("say", "ask", "choose", "paint", "place", "copy")  # scripts that every part has
 SHARED: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in common
+    "bars": ("keep",),
     "fields": ("grid",),
     "patches": ("grid", "multiples"),
+    "thumbs": ("keep",),
 }
 LONGEST = 800  # letters of a sentence; what is quoted in it may have been sent by a program
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more

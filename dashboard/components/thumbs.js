@@ -1,39 +1,39 @@
 // Small maps side by side, each a button: the methods to choose from, or the channels of a layer. What a click chooses is
 // called as props.chooses says.
-function tile(item, value, photo, palette) {
+const heading = make("h2"), grid = make("div", "viz-tiles");
+grid.setAttribute("role", "group");
+root.append(heading, grid);
+
+function tile(item) {
   const button = make("button", "viz-tile");
   button.type = "button";
   button.dataset.key = item.key;
+  button.addEventListener("click", () => choose({ [props.chooses]: item.key, of: button.of }, props.desk));
+  return button;
+}
+
+function draw(button, item, value, photo) {
+  button.of = value.of;
   button.title = item.hint || item.name;
   button.setAttribute("aria-pressed", item.key === value.chosen);
+  const picture = item.map ? make("canvas") : make("span", "viz-later", say("runs when chosen"));
   if (item.map) {
-    const canvas = make("canvas"), { rows, columns, at } = unpack(item.map);
-    canvas.width = value.width || columns;
-    canvas.height = value.height || rows;
-    canvas.setAttribute("aria-hidden", "true");
-    const { limits, signed, smooth } = item;
-    paint(canvas, photo, { values: at(0), rows, columns, box: photo && value.box, limits, signed, smooth, palette }, 0.85);
-    button.append(canvas);
-  } else {
-    button.append(make("span", "viz-later", say("runs when chosen")));
+    const { rows, columns, at } = unpack(item.map), { limits, signed, smooth } = item;
+    const palette = signed ? value.signedPalette : value.palette;
+    picture.width = value.width || columns;
+    picture.height = value.height || rows;
+    picture.setAttribute("aria-hidden", "true");
+    paint(picture, photo, { values: at(0), rows, columns, box: photo && value.box, limits, signed, smooth, palette }, 0.85);
   }
-  button.append(make("span", "viz-name", item.name));
-  if (item.note) button.append(make("span", "viz-note", item.note));
-  button.addEventListener("click", () => choose({ [props.chooses]: item.key, of: value.of }, props.desk));
-  return button;
+  button.replaceChildren(picture, make("span", "viz-name", item.name), ...(item.note ? [make("span", "viz-note", item.note)] : []));
 }
 
 show(async (value, current) => {
   const photo = await pixelsOf(value.photo, value.width, value.height);
   if (!current()) return;
-  const held = root.contains(document.activeElement) && document.activeElement.dataset.key;
-  const grid = make("div", "viz-tiles"), heading = make("h2", "", value.heading);
-  grid.setAttribute("role", "group");
+  heading.textContent = value.heading || "";
+  heading.hidden = !value.heading;
   grid.setAttribute("aria-label", value.label || "");
   grid.dataset.size = value.size || "large";
-  grid.append(
-    ...(value.items || []).map((item) => tile(item, value, photo, item.signed ? value.signedPalette : value.palette)),
-  );
-  root.replaceChildren(...(value.heading ? [heading] : []), grid);
-  if (held) root.querySelector(`[data-key="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
+  keep(grid, value.items || [], (item) => item.key, tile, (button, item) => draw(button, item, value, photo));
 });

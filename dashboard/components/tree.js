@@ -1,7 +1,7 @@
 // A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it as the layer.
 const list = make("div", "viz-branch"), head = make("div", "viz-node viz-head");
 const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
-let model = null;
+let model = null, drawn = "";
 
 head.append(...[say("Layer"), say("Output"), say("Params"), "FLOPs"].map((word) => make("span", "", word)));
 head.setAttribute("aria-hidden", "true");
@@ -15,46 +15,50 @@ function above(name, known) {
   return "";
 }
 
-function line(node, item, under, chosen) {
+function line(node, item, under) {
   node.classList.add("viz-node");
   node.dataset.layer = item.name;
   node.title = item.told;
-  if (item.name === chosen) node.setAttribute("aria-current", "true");
   const name = make("span", "viz-part"), own = under ? item.name.slice(under.length + 1) : item.name;
   name.append(make("b", "", own), make("i", "", item.role));
   node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-count", item[key])));
   if (item.shape) node.addEventListener("click", () => choose({ layer: item.name }, "inside-desk"));
 }
 
-show((value) => {
-  const rows = value.rows || [], known = new Set(rows.map((row) => row.name)), inside = { "": list };
+function draw(rows) {
+  const known = new Set(rows.map((row) => row.name)), inside = { "": list };
   const parents = new Set(rows.map((row) => above(row.name, known)));
-  root.hidden = !rows.length;
-  if (value.model !== model) unfolded.clear();
-  model = value.model;
-  for (let up = value.chosen || ""; (up = above(up, known)); ) unfolded.add(up);
-  const held = list.contains(document.activeElement) && document.activeElement.dataset.layer, scrolled = list.scrollTop;
   list.replaceChildren();
   for (const item of rows) {
     const under = above(item.name, known);
     if (!parents.has(item.name)) {
       const leaf = make("button");
       leaf.type = "button";
-      line(leaf, item, under, value.chosen);
+      line(leaf, item, under);
       inside[under].append(leaf);
       continue;
     }
     const branch = make("details"), summary = make("summary"), within = make("div", "viz-branch");
-    line(summary, item, under, value.chosen);
+    line(summary, item, under);
     branch.open = unfolded.has(item.name);
     branch.addEventListener("toggle", () => unfolded[branch.open ? "add" : "delete"](item.name));
     branch.append(summary, within);
     inside[under].append(branch);
     inside[item.name] = within;
   }
-  list.scrollTop = scrolled;
-  const chosen = list.querySelector("[aria-current]"), reach = list.clientHeight;
-  if (held) list.querySelector(`[data-layer="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
+}
+
+show((value) => {
+  const rows = value.rows || [], told = JSON.stringify(rows);
+  root.hidden = !rows.length;
+  if (value.model !== model) unfolded.clear();
+  model = value.model;
+  if (told !== drawn) draw(rows); // else a click that has begun on a part would be lost
+  drawn = told;
+  for (const node of list.querySelectorAll("[aria-current]")) node.removeAttribute("aria-current");
+  const chosen = value.chosen && list.querySelector(`[data-layer="${CSS.escape(value.chosen)}"]`), reach = list.clientHeight;
+  chosen?.setAttribute("aria-current", "true");
+  for (let branch = chosen?.closest(".viz-branch"); branch && branch !== list; branch = branch.parentNode.parentNode) branch.parentNode.open = true;
   if (!chosen || !reach) return;
   const at = chosen.getBoundingClientRect().top - list.getBoundingClientRect().top;
   if (at < 0 || at > reach - 30) list.scrollTop += at - reach / 2;

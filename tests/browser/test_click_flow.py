@@ -63,6 +63,19 @@ def test_another_class_from_the_menu_is_added_to_the_bars(visit):
     assert visit.page.locator("#why-heat canvas").get_attribute("aria-label").startswith(f"grad-cam for {last}")
 
 
+@pytest.mark.parametrize(
+    ("pressed", "meanwhile"), [("#bars button >> nth=2", 3), ("#why-methods [data-key=layer-cam]", 5)]
+)
+def test_a_click_outlives_what_is_drawn_anew_before_it_is_through(visit, pressed, meanwhile):
+    button = visit.page.locator(pressed)
+    button.hover()
+    visit.page.mouse.down()
+    visit.changes(WHY, lambda: visit.chosen("desk", target=meanwhile))
+    assert button.get_attribute("aria-pressed") == "false"
+    visit.changes(WHY, visit.page.mouse.up)
+    assert button.get_attribute("aria-pressed") == "true"
+
+
 def test_a_click_on_a_method_and_a_turned_knob_change_the_map(visit):
     visit.changes(WHY, lambda: visit.page.locator("#why-methods [data-key=saliency]").click())
     visit.changes(WHY, lambda: visit.page.locator("#why-knobs select").first.select_option(label="norm"))

@@ -113,6 +113,17 @@ def test_the_tree_opens_by_keyboard_and_a_layer_is_chosen_with_its_numbers(visit
     assert visit.page.evaluate("() => document.activeElement.dataset.layer") == "layer2"
 
 
+def test_a_click_on_the_tree_outlives_what_is_drawn_anew_before_it_is_through(visit):
+    visit.page.locator(f"{TREE} [data-layer='layer2.0']").hover()
+    visit.page.mouse.down()
+    visit.chosen("inside-desk", layer="conv1")
+    visit.page.wait_for_selector(f"{TREE} [data-layer='conv1'][aria-current]")
+    visit.settle()
+    visit.page.mouse.up()
+    visit.page.wait_for_selector(f"{TREE} [data-layer='layer2.0'][aria-current]")
+    visit.settle()
+
+
 def test_a_kernel_shows_what_it_answers(visit, image):
     visit.changes("#inside-kernel", lambda: visit.page.locator("#inside-kernels button").nth(3).click())
     answer = vizlib.load(RESNET).run(image, layers=["conv1"]).activations["conv1"][0, 3]
