@@ -7,9 +7,12 @@ Linux alone can forget an earlier peak, so it runs there only. On a GPU it is wh
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -34,18 +37,22 @@ def main() -> None:
     if given.method:
         print(_megabytes(given))
         return
-    rows = []
-    for network in list(NETWORKS)[: 1 if given.quick else None]:
-        for method in [EVERYTHING, *(name for name, row in METHODS.items() if row.cost == MANY_PASSES)]:
-            usual = _measured(network, method, BUDGET_MB, given)
-            small = ("", "", "")
-            if method != EVERYTHING:
-                found = _measured(network, method, SMALL_MB, given)
-                small = (f"{found:.0f} MB", *at_most(found, SLACK * SMALL_MB))
-            rows.append((network, method, f"{usual:.0f} MB", *at_most(usual, GOAL_MB), *small))
+    methods = [EVERYTHING, *(name for name, row in METHODS.items() if row.cost == MANY_PASSES)]
+    asked = list(product(list(NETWORKS)[: 1 if given.quick else None], methods))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # what one process takes is not another's
+        rows = list(pool.map(partial(_row, given=given), *zip(*asked, strict=True)))
     columns = ("network", "method", "default budget", "goal, MB", "met", f"budget_mb={SMALL_MB}", "goal, MB", "met")
     steps = 1 if given.quick else STEPS
     show(columns, rows, given, f"Peak above the loaded model; methods of many passes were stopped after {steps} steps.")
+
+
+def _row(network: str, method: str, given) -> tuple:
+    usual = _measured(network, method, BUDGET_MB, given)
+    small = ("", "", "")
+    if method != EVERYTHING:
+        found = _measured(network, method, SMALL_MB, given)
+        small = (f"{found:.0f} MB", *at_most(found, SLACK * SMALL_MB))
+    return network, method, f"{usual:.0f} MB", *at_most(usual, GOAL_MB), *small
 
 
 def _measured(network: str, method: str, budget: int, given) -> float:
