@@ -22,7 +22,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.methods.trials import numbers
-from vizlib.passes import BUDGET_MB
+from vizlib.passes import BUDGET_MB, has_bfloat16
 
 COLUMNS = ("method", "ours (min–max)", "captum (min–max)", "ours ÷ captum", "goal", "met")
 COLUMNS += ("correlation with reference", "captum's", "goal", "met")
@@ -73,18 +73,14 @@ def _smoothgrad(model, shown, given) -> list[tuple]:
 
 
 def _compare(model, shown, method, title, batches, references, captum, goal, given, knobs) -> list[tuple]:
-    """Two rows: in single precision, as it is by default, and in bfloat16."""
+    """Two rows: in single precision, as it is by default, and in bfloat16 where there are instructions for it."""
     ours = partial(vizlib.explain, model, method=method, budget_mb=given.budget, **knobs)
-    found = interleaved(
-        given.repeats,
-        given.device,
-        float32=lambda: ours(shown[0]),
-        fast=lambda: ours(shown[0], precision="fast"),
-        **batches,
-    )
+    precisions = ("float32", "fast") if has_bfloat16(model) else ("float32",)
+    runs = {precision: partial(ours, shown[0], precision=precision) for precision in precisions}
+    found = interleaved(given.repeats, given.device, **runs, **batches)
     theirs = min((found[name] for name in batches), key=lambda one: one.median)
     rows = []
-    for precision in ("float32", "fast"):
+    for precision in precisions:
         share = found[precision].median / theirs.median
         heats = [ours(photo, precision=precision).heat for photo in shown]
         like = mean(pearson(heat, one) for heat, one in zip(heats, references, strict=True))
