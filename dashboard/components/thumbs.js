@@ -4,16 +4,15 @@ const heading = make("h2"), grid = make("div", "viz-tiles");
 grid.setAttribute("role", "group");
 root.append(heading, grid);
 
-function tile(item) {
+function tile(item, of) {
   const button = make("button", "viz-tile");
   button.type = "button";
   button.dataset.key = item.key;
-  button.addEventListener("click", () => choose({ [props.chooses]: item.key, of: button.of }, props.desk));
+  button.addEventListener("click", () => choose({ [props.chooses]: item.key, of }, props.desk));
   return button;
 }
 
 function draw(button, item, value, photo) {
-  button.of = value.of;
   button.title = item.hint || item.name;
   button.setAttribute("aria-pressed", item.key === value.chosen);
   const picture = item.map ? make("canvas") : make("span", "viz-later", say("runs when chosen"));
@@ -35,5 +34,6 @@ show(async (value, current) => {
   heading.hidden = !value.heading;
   grid.setAttribute("aria-label", value.label || "");
   grid.dataset.size = value.size || "large";
-  keep(grid, value.items || [], (item) => item.key, tile, (button, item) => draw(button, item, value, photo));
+  const { of } = value, key = (item) => `${of} ${item.key}`; // channel 3 of another layer is another channel
+  keep(grid, value.items || [], key, (item) => tile(item, of), (button, item) => draw(button, item, value, photo));
 });

@@ -116,6 +116,10 @@ class Visit:
     def said(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
+    def reads(self, selector: str, text: str) -> None:
+        """Wait until a text can be read there."""
+        self.page.locator(selector, has_text=text).wait_for(timeout=10_000)
+
     def until(self, script: str, *, seconds: float = 60) -> None:
         self.page.wait_for_function(script, timeout=1000 * seconds)
 

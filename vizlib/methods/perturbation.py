@@ -35,7 +35,7 @@ def _occlusion(
     rows, columns = (windows(size, int(window), int(stride)) for size in image.shape[-2:])
     spans = list(product(rows, columns))
     hides_rows, hides_columns = (
-        _inside(spans, size).to(image.device) for spans, size in zip((rows, columns), image.shape[-2:], strict=True)
+        _inside(axis, size).to(image.device) for axis, size in zip((rows, columns), image.shape[-2:], strict=True)
     )
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
