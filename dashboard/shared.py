@@ -29,6 +29,13 @@ MEGABYTE = 1_000_000
 PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
 
 
+class Turns:
+    """How many choices a visitor has made: work that was begun at one may find that it has been followed by another."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+
 class View(NamedTuple):
     """A tab's pictures that come with the selection itself, in the same event: the first thing a person sees."""
 
@@ -55,6 +62,7 @@ class Shared:
     examples: gr.HTML
     method: gr.State  # chosen under Why
     knobs: gr.HTML  # its menus, drawn there
+    turns: gr.State  # of the visitor's Turns, one and the same for all events
     desk: gr.HTML  # where the choices of all these wait for their turn
     inside: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
 

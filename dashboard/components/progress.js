@@ -7,11 +7,13 @@ bar.setAttribute("aria-label", say("How much of the work is done"));
 said.setAttribute("role", "status");
 root.append(said, bar, button);
 let state = "", begins = false; // as soon as no choice waits for its answer
+let ended = false; // by a stop: a step that was on its way then comes all the same
 
 button.addEventListener("click", () => {
   if (state !== "running") return begin();
   trigger("stop");
   const { stopped } = props.value;
+  ended = true;
   draw({ state: "stopped", said: stopped });
 });
 
@@ -21,7 +23,7 @@ function begin() {
     begins = true;
     return desk.addEventListener("viz-idle", () => begins && begin(), { once: true });
   }
-  begins = false;
+  begins = ended = false;
   said.textContent = say("Starting …");
   button.hidden = true; // there is nothing to stop before the first batch is through
   trigger("submit");
@@ -42,4 +44,4 @@ function draw(value) {
   if (value.begin) begin();
 }
 
-show(draw);
+show((value) => ended && value.state === "running" || draw(value));

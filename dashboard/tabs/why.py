@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -17,7 +18,7 @@ from dashboard.components.progress import running, waiting
 from dashboard.components.thumbs import reduced, thumb, thumbs
 from dashboard.languages import from_library, tell
 from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, View
+from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, Turns, View
 from dashboard.study import KEPT, Study
 from dashboard.words import alternative, caption, duration, gives, lead, no_photo, question, verdict
 from vizlib import render
@@ -70,7 +71,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, m
 
 def run(
     study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
-) -> Iterator[Shown]:
+) -> Generator[Shown, None, None]:
     """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
     if photo is None or selection is None:
         return
@@ -180,14 +181,22 @@ def build(shared: Shared) -> View:
         return draw(study, photo, selection, method, menus)
 
     def begun(
-        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, turns: Turns
     ) -> Iterator[tuple]:
-        yield from run(study, photo, selection, method, menus)
+        turn = turns.now
+        with closing(run(study, photo, selection, method, menus)) as steps:
+            for shown in steps:
+                # gradio ends this only after the answer to another choice, which one more step would undo; and what was
+                # handed out last it hands out again at the end.
+                if turns.now != turn:
+                    yield (gr.skip(),) * len(outputs)
+                    return
+                yield shown
 
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return keep(study, photo, selection, method, menus)
 
-    stream = shared.on(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
+    stream = shared.on(progress.submit, begun, [method, menus, shared.turns], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PLUMBING)
     later = sure, [method, menus], [kept]
     shared.on(stream.success, *later)

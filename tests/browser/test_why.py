@@ -161,9 +161,31 @@ def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(fresh, st
     assert visit.page.locator("#why-progress .viz-begin").inner_text() == "Start again"
 
 
-def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps):
+def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit = fresh("?img=ex:grace_hopper")
     begin(visit)
+    held = []
+    visit.page.route("**/cancel*", held.append)
+    visit.page.locator("#why-progress .viz-begin").click()
+    before = steps["steps"]
+    for _ in range(100):
+        if steps["steps"] >= before + 2:
+            break
+        visit.page.wait_for_timeout(100)
+    assert steps["steps"] >= before + 2
+    visit.page.wait_for_timeout(500)
+    assert visit.said("#why-progress p").startswith("Stopped after ")
+    assert visit.page.locator("#why-progress .viz-begin").inner_text() == "Start again"
+    held[0].continue_()
+    visit.settle()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps, late):
+    visit = fresh("?img=ex:grace_hopper")
+    begin(visit)
+    if late:  # gradio's own word to the server that the work is to end comes too late, or never
+        visit.page.route("**/cancel*", lambda route: None)
     visit.page.locator("#why-methods [data-key=saliency]").click()
     for _ in range(50):
         if steps["ended"]:
