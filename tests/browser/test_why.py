@@ -165,7 +165,7 @@ def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit = fresh("?img=ex:grace_hopper")
     begin(visit)
     held = []
-    visit.page.route("**/cancel*", held.append)
+    visit.page.route("**/cancel*", lambda route: held.append(route))
     visit.page.locator("#why-progress .viz-begin").click()
     before = steps["steps"]
     for _ in range(100):
