@@ -68,7 +68,7 @@ def build(study: Study) -> Shared:
         examples=offered,
         method=gr.State(None),
         knobs=part("knobs", elem_id="why-knobs", render=False),
-        turns=gr.State(Turns()),
+        turns=Turns(),
         desk=part("desk", elem_id="desk", opens=True),
         inside=part("desk", elem_id="inside-desk", recalls=["u", "o"]),
     )
@@ -112,9 +112,14 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
                 fetch(study, choice["model"], progress)
 
     def choose(
-        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, value: Any, turns: Turns
+        photo: Image.Image | None,
+        selection: Selection | None,
+        method: str | None,
+        menus: Any,
+        value: Any,
+        request: gr.Request,
     ) -> tuple:
-        turns.now += 1
+        shared.turns.next(request)
         choices, done = told(value), answered(value)
         same = photo is not None and selection is not None and selection.photo == key_of(photo)
         if same:
@@ -147,7 +152,7 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
     how = {"cancels": list(view.running), **alone, **waiting}
     there = desk.submit(plainly(fetched), desk, None, **{**how, **FETCH_QUEUE})
     choices = [
-        shared.on(event, choose, [*view.inputs, desk, shared.turns], outputs, tells=True, **how)
+        shared.on(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
         for event in (desk.input, there.success)
     ]
     for event in (there, *choices):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from threading import Lock
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -26,14 +28,27 @@ FETCH_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PLUMBING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 MEGABYTE = 1_000_000
+VISITORS = 10_000  # whose choices are counted; of who comes back after so many others they are counted anew
 PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
 
 
 class Turns:
-    """How many choices a visitor has made: work that was begun at one may find that it has been followed by another."""
+    """How many choices each visitor has made: work that was begun at one may find that it was followed by another."""
 
     def __init__(self) -> None:
-        self.now = 0
+        self._made: OrderedDict[str | None, int] = OrderedDict()  # by session, the last to choose at the end
+        self._lock = Lock()
+
+    def now(self, visitor: gr.Request) -> int:
+        """How many until now."""
+        return self._made.get(visitor.session_hash, 0)
+
+    def next(self, visitor: gr.Request) -> None:
+        """One more."""
+        with self._lock:
+            self._made[visitor.session_hash] = self._made.pop(visitor.session_hash, 0) + 1
+            if len(self._made) > VISITORS:
+                self._made.popitem(last=False)
 
 
 class View(NamedTuple):
@@ -62,7 +77,7 @@ class Shared:
     examples: gr.HTML
     method: gr.State  # chosen under Why
     knobs: gr.HTML  # its menus, drawn there
-    turns: gr.State  # of the visitor's Turns, one and the same for all events
+    turns: Turns  # that all visitors have made
     desk: gr.HTML  # where the choices of all these wait for their turn
     inside: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
 

@@ -18,7 +18,7 @@ from dashboard.components.progress import running, waiting
 from dashboard.components.thumbs import reduced, thumb, thumbs
 from dashboard.languages import from_library, tell
 from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, Turns, View
+from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, View
 from dashboard.study import KEPT, Study
 from dashboard.words import alternative, caption, duration, gives, lead, no_photo, question, verdict
 from vizlib import render
@@ -181,14 +181,14 @@ def build(shared: Shared) -> View:
         return draw(study, photo, selection, method, menus)
 
     def begun(
-        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, turns: Turns
+        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
-        turn = turns.now
+        turn = shared.turns.now(request)
         with closing(run(study, photo, selection, method, menus)) as steps:
             for shown in steps:
                 # gradio ends this only after the answer to another choice, which one more step would undo; and what was
                 # handed out last it hands out again at the end.
-                if turns.now != turn:
+                if shared.turns.now(request) != turn:
                     yield (gr.skip(),) * len(outputs)
                     return
                 yield shown
@@ -196,7 +196,7 @@ def build(shared: Shared) -> View:
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return keep(study, photo, selection, method, menus)
 
-    stream = shared.on(progress.submit, begun, [method, menus, shared.turns], outputs, **STREAM_QUEUE)
+    stream = shared.on(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PLUMBING)
     later = sure, [method, menus], [kept]
     shared.on(stream.success, *later)
