@@ -19,12 +19,12 @@ function row(item) {
   box.type = "checkbox";
   box.addEventListener("change", () => tell(item, true));
   rival.append(box, make("span", "", "vs"));
-  line.append(button, rival);
-  return line;
+  line.append(button);
+  return Object.assign(line, { rival, box });
 }
 
 function draw(line, item, value) {
-  const [button, rival] = line.children, [name, share, fill] = button.children, box = rival.firstChild;
+  const button = line.firstChild, [name, share, fill] = button.children, { rival, box } = line;
   const chosen = item.index === value.target, target = value.rows.find((one) => one.index === value.target);
   const facts = { class: target?.name, other: item.name };
   line.classList.toggle("viz-rival", item.index === value.against);
@@ -33,7 +33,8 @@ function draw(line, item, value) {
   name.textContent = item.name;
   share.textContent = item.share;
   fill.style.width = Math.max(item.probability * 100, 0.6) + "%";
-  rival.hidden = chosen;
+  if (chosen) rival.remove(); // a class has no box beside it to be set against itself
+  else if (!rival.parentNode) line.append(rival);
   rival.title = say("Why {class} and not {other}? (shift-click does the same)", facts);
   box.checked = item.index === value.against;
   box.setAttribute("aria-label", say("Why {class} and not {other}?", facts));
@@ -53,5 +54,5 @@ show((value) => {
   keep(list, value.rows || [], (item) => `${value.model} ${item.index}`, row, (line, item) => draw(line, item, value));
   few.textContent = value.note || "";
   few.hidden = !value.note;
-  if (held === String(value.target)) list.querySelector(`[data-index="${held}"]`).focus(); // its box is hidden now
+  if (held === String(value.target)) list.querySelector(`[data-index="${held}"]`).focus(); // its box is gone now
 });
