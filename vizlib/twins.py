@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -112,13 +113,11 @@ def _hooked(part: nn.Module) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
 
 
-@torch.no_grad()
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that normalises what it gives; PyTorch's own takes twice as many operations."""
+    """Weight and bias of a convolution that normalises what it gives."""
     assert norm.running_mean is not None  # `pairs_in` knows a normalisation by it
     assert norm.running_var is not None
-    factor = (norm.running_var + norm.eps).rsqrt()
-    factor = factor if norm.weight is None else factor * norm.weight
-    shift = norm.running_mean if convolution.bias is None else norm.running_mean - convolution.bias
-    bias = -shift * factor if norm.bias is None else torch.addcmul(norm.bias, shift, factor, value=-1)
-    return convolution.weight * factor.view(-1, 1, 1, 1), bias
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return weight.detach(), bias.detach()
