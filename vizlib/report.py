@@ -19,10 +19,10 @@ import torch
 
 from vizlib.checkpoints import fingerprint
 from vizlib.files import written
+from vizlib.markup import code, rows
 from vizlib.methods.registry import METHODS
 from vizlib.model import Model
 from vizlib.recipes import Recipe
-from vizlib.report_html import code, rows
 from vizlib.report_parts import alone, asked, one_of_many, shared_photo
 from vizlib.results import Attribution
 from vizlib.version import __version__

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
+import json
 from html import escape
 
+import numpy as np
+
 from vizlib import render
+from vizlib.markup import LOSSLESS, code, inlined, number, rows, share
 from vizlib.methods.registry import METHODS
 from vizlib.model import Model
 from vizlib.recipes import Recipe
-from vizlib.report_html import LOSSLESS, code, inlined, npz, number, rows, scale, share
 from vizlib.results import LARGEST, Attribution
 from vizlib.wording import percent, question, short
 
@@ -68,7 +73,18 @@ def _picture(answer: Attribution, model: Model | None) -> str:
     limits = render.limits_of(heat, signed=answer.signed)
     picture = render.overlay(photo, heat, signed=answer.signed, limits=limits)
     alt = f"{answer.method} for {answer.label} upon the photo"
-    return f'<figure class="map">{inlined(picture, alt)}\n{scale(answer, limits, _rival(answer, model))}</figure>'
+    return f'<figure class="map">{inlined(picture, alt)}\n{_scale(answer, limits, _rival(answer, model))}</figure>'
+
+
+def _scale(answer: Attribution, limits: render.Limits, rival: str) -> str:
+    """The colour bar, with the raw values at its ends and what they stand for."""
+    low, high = (number(end) for end in limits)
+    less, more = (short(rival) or "against", short(answer.label) if rival else "for") if answer.signed else ("", "")
+    middle = "<span>0</span>" if answer.signed else ""
+    ends = f"<span>{low}<small>{escape(less)}</small></span>{middle}<span>{high}<small>{escape(more)}</small></span>"
+    return (
+        f'<figcaption class="scale">{inlined(render.scale_bar(signed=answer.signed), "")}<div>{ends}</div></figcaption>'
+    )
 
 
 def _original(answer: Attribution) -> str:
@@ -93,8 +109,15 @@ def _words(answer: Attribution, heading: str = "") -> str:
 <p class="means">{escape(row.means)}</p>
 <p class="quiet">{escape(row.means_not)}</p>
 {f'<ul class="notes">{notes}</ul>' if notes else ""}
-<p><a class="button" download="{escape(file)}" href="{npz(answer)}">Raw values (.npz)</a></p>
+<p><a class="button" download="{escape(file)}" href="{_npz(answer)}">Raw values (.npz)</a></p>
 </div>"""
+
+
+def _npz(answer: Attribution) -> str:
+    """The raw values and all that is said of them, as the address of a file to save."""
+    file = io.BytesIO()
+    np.savez_compressed(file, heat=answer.heat.numpy(), about=json.dumps(answer.to_dict()))
+    return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _sees(answer: Attribution, model: Model | None) -> str:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = (  # lowest first; a module imports only from strictly lower floors; the first pattern that fits counts
     ("vizlib/errors.py", "vizlib/geometry.py", "vizlib/version.py", "vizlib/wording.py", "vizlib/methods/__init__.py"),
-    ("vizlib/capture/recording.py", "vizlib/capture/outputs.py", "vizlib/capture/flops.py"),
+    ("vizlib/capture/recording.py", "vizlib/capture/outputs.py", "vizlib/capture/flops.py", "vizlib/markup.py"),
     ("vizlib/capture/interception.py", "vizlib/capture/altering.py"),
     ("vizlib/capture/watching.py",),
     ("vizlib/capture/__init__.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py", "vizlib/files.py"),
@@ -39,7 +39,6 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/gathering.py",),
     ("vizlib/explaining.py",),
     ("vizlib/recipes.py",),
-    ("vizlib/report_html.py",),
     ("vizlib/report_parts.py",),
     ("vizlib/report.py",),
     ("vizlib/__init__.py",),

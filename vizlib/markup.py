@@ -1,19 +1,15 @@
-"""The pieces of a report as HTML: pictures and files inlined, rows of facts, code; all they are given is escaped."""
+"""Pieces of HTML: pictures inlined, rows of facts, code, numbers; all they are given is escaped."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from html import escape
 
-import numpy as np
 from PIL import Image
 
-from vizlib import render
-from vizlib.results import Attribution
-from vizlib.wording import percent, short
+from vizlib.wording import percent
 
 LOSSLESS = 1_500_000  # pixels: a larger photo is kept as JPEG, or the page would be too heavy to send
 
@@ -29,24 +25,6 @@ def inlined(picture: Image.Image, alt: str, *, lossless: bool | None = None) -> 
     data = base64.b64encode(file.getvalue()).decode()
     size = f'width="{picture.width}" height="{picture.height}"'
     return f'<img src="data:image/{"png" if lossless else "jpeg"};base64,{data}" alt="{escape(alt)}" {size}>'
-
-
-def npz(answer: Attribution) -> str:
-    """The raw values and all that is said of them, as the address of a file to save."""
-    file = io.BytesIO()
-    np.savez_compressed(file, heat=answer.heat.numpy(), about=json.dumps(answer.to_dict()))
-    return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def scale(answer: Attribution, limits: render.Limits, rival: str) -> str:
-    """The colour bar, with the raw values at its ends and what they stand for."""
-    low, high = (number(end) for end in limits)
-    less, more = (short(rival) or "against", short(answer.label) if rival else "for") if answer.signed else ("", "")
-    middle = "<span>0</span>" if answer.signed else ""
-    ends = f"<span>{low}<small>{escape(less)}</small></span>{middle}<span>{high}<small>{escape(more)}</small></span>"
-    return (
-        f'<figcaption class="scale">{inlined(render.scale_bar(signed=answer.signed), "")}<div>{ends}</div></figcaption>'
-    )
 
 
 def rows(facts: Mapping[str, str]) -> str:
