@@ -15,11 +15,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vizlib import render
+from vizlib import notebook, render
 from vizlib.capture import Recording, gradients
 from vizlib.errors import VizlibError
 from vizlib.files import written
 from vizlib.geometry import Geometry
+from vizlib.markup import number
 
 Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
 LARGEST = 1600  # pixels along a side of a photo in a figure
@@ -54,6 +55,10 @@ class Run:
     photo: Image.Image  # upright RGB
     notes: tuple[str, ...] = ()
     recording: Recording = field(default_factory=Recording, repr=False)
+
+    def __repr__(self) -> str:
+        held = f"{len(self.activations)} activations, {len(self.attention)} attention layers"
+        return f"<Run of a photo of {self.photo.width} × {self.photo.height}: {self.logits.shape[-1]} logits, {held}>"
 
     def score(self, target: Target) -> Float[Tensor, ""]:
         """The number that is explained: a logit, a weighted sum of logits, or what a callable makes of them."""
@@ -122,8 +127,24 @@ class Attribution:
         `colours` are `overlay`'s: `opacity`, `colormap`, `limits`.
         """
         photo, heat = self.within(LARGEST)
-        title = title or f"{self.method} for {self.label} ({100 * self.probability:.3g} %), {self.model}"
-        return render.figure(photo, heat, title=title, signed=self.signed, **colours)
+        return render.figure(photo, heat, title=title or self._title, signed=self.signed, **colours)
+
+    def __repr__(self) -> str:
+        rows, columns = self.heat.shape
+        low, high = number(self.heat.min()), number(self.heat.max())
+        return f"<Attribution {self._title}: {rows} × {columns} values from {low} to {high}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the overlay, its colour bar, and the notes."""
+        photo, heat = self.within(notebook.SIDE)
+        limits = render.limits_of(heat, signed=self.signed)
+        overlay = render.overlay(photo, heat, signed=self.signed, limits=limits)
+        return notebook.card(overlay, self._title, self.notes, limits=limits, signed=self.signed)
+
+    @property
+    def _title(self) -> str:
+        rival = f" against class {self.knobs['against']}" if "against" in self.knobs else ""
+        return f"{self.method} for {self.label}{rival} ({100 * self.probability:.3g} %), {self.model}"
 
     def to_dict(self) -> dict:
         """Everything but the heat itself, ready for JSON."""

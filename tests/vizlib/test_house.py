@@ -24,7 +24,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("vizlib/capture/interception.py", "vizlib/capture/altering.py"),
     ("vizlib/capture/watching.py",),
     ("vizlib/capture/__init__.py", "vizlib/twins.py", "vizlib/images.py", "vizlib/render.py", "vizlib/files.py"),
-    ("vizlib/following.py", "vizlib/targets.py"),
+    ("vizlib/following.py", "vizlib/targets.py", "vizlib/notebook.py"),
     ("vizlib/preprocessing.py", "vizlib/results.py", "vizlib/families.py", "vizlib/familiarity.py"),
     ("vizlib/layers.py", "vizlib/checkpoints.py", "vizlib/architectures.py", "vizlib/agreement.py"),
     ("vizlib/model.py", "vizlib/downloads.py", "vizlib/histories.py"),

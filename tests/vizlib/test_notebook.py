@@ -1,0 +1,118 @@
+"""A map that is the last line of a notebook's cell shows itself, and says in one line what it is elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import vizlib
+from vizlib import notebook, render
+
+
+@pytest.fixture
+def answer():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = vizlib.wrap(network.eval(), preprocessing={"input_size": (3, 32, 32)}, labels=["cat", "dog", "neither"])
+    photo = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
+    return vizlib.explain(model, photo, "saliency", target="dog", against="cat")
+
+
+class Reading(HTMLParser):
+    """What a browser would make of it: elements with their attributes, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag != "img":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_a_card_shows_the_overlay_no_larger_than_a_cell(answer):
+    (picture,) = Reading(answer._repr_html_()).all("img")
+    kind, _, data = picture["src"].partition(";base64,")
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert kind == "data:image/jpeg"
+    assert shown.size == (480, 160)
+    photo, heat = answer.within(480)
+    overlay = render.overlay(photo, heat, signed=answer.signed)
+    # A JPEG of noise is not the noise, but nearer to it than to the bare photo.
+    far = [np.abs(np.asarray(shown, float) - np.asarray(one, float)).mean() for one in (overlay, photo)]
+    assert far[0] < 6 < far[1]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_bar_runs_through_the_colours_of_the_map_between_its_raw_values(answer, signed):
+    answer = replace(answer, signed=signed)
+    html = answer._repr_html_()
+    colours = re.findall("#([0-9a-f]{6})", html)
+    table = render.palette(render.DIVERGING if signed else render.SEQUENTIAL)
+    assert [bytes.fromhex(one) for one in (colours[0], colours[-1])] == [bytes(table[0]), bytes(table[-1])]
+    assert bytes.fromhex(colours[len(colours) // 2]) in {bytes(table[127]), bytes(table[128])}
+    low, high = render.limits_of(answer.within(480)[1], signed=signed)
+    ends = [float(one.replace("−", "-")) for one in re.findall(r"<span>(.*?)</span>", html)]
+    assert ends == pytest.approx([low, 0, high] if signed else [low, high], rel=0.01)
+
+
+def test_a_card_says_what_the_map_is_of_and_every_note(answer):
+    text = Reading(answer._repr_html_()).text
+    assert "saliency for dog against class 0" in text
+    assert answer.notes
+    assert all(note in text for note in answer.notes)
+    assert not Reading(replace(answer, notes=())._repr_html_()).all("li")
+
+
+def test_what_a_label_or_a_note_holds_stays_text(answer):
+    bad = "<script>alert(1)</script> & \"'"
+    page = Reading(replace(answer, label=bad, model=bad, notes=(bad,))._repr_html_())
+    assert not page.all("script")
+    assert page.text.count(bad) == 3
+    assert page.all("img")[0]["alt"].count(bad) == 2
+
+
+def test_a_map_without_any_number_has_a_card_too(answer):
+    assert Reading(replace(answer, heat=torch.full_like(answer.heat, torch.nan))._repr_html_()).all("img")
+
+
+def test_a_map_and_a_run_are_one_line_where_only_text_is_shown(answer):
+    low, high = (f"{value:.3g}".replace("-", "−") for value in (answer.heat.min(), answer.heat.max()))
+    assert repr(answer) == f"<Attribution {answer._title}: 32 × 32 values from {low} to {high}>"
+    run = vizlib.run_for_all(vizlib.load("resnet18-imagenette"), answer.photo)
+    assert repr(run) == "<Run of a photo of 900 × 300: 10 logits, 4 activations, 0 attention layers>"
+
+
+def test_a_card_brings_no_style_sheet_and_no_colour_of_text(answer):
+    page = Reading(answer._repr_html_())
+    assert not page.all("style")
+    assert not any(re.search(r"(^|;)\s*color:", one.get("style", "")) for _, one in page.elements)
+
+
+def test_a_card_is_as_wide_as_its_title_needs_and_its_bar_as_wide_as_the_picture():
+    card = notebook.card(Image.new("RGB", (64, 64)), "A long title", (), limits=(0.0, 1.0), signed=False)
+    widths = [int(one) for one in re.findall(r"max-width:(\d+)px", card)]
+    assert widths == [480, 64]

@@ -1,0 +1,40 @@
+"""How a map shows itself where it is the last line of a notebook's cell: a card in the notebook's own colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from vizlib import render
+from vizlib.markup import inlined, number
+
+SIDE = 480  # pixels along a side of the photo in it; a notebook keeps every card it has shown
+STOPS = 17  # colours the bar is drawn through, the middle one among them
+
+# Notebooks drop style sheets, and some are dark: each part carries its style, and colours are those around it.
+CARD = "margin:0;max-width:480px;font:14px/1.5 system-ui,sans-serif"
+HEAT = "max-width:{}px"
+PICTURE = "overflow:hidden;border-radius:8px;line-height:0"
+BAR = "height:8px;margin:8px 0 2px;border-radius:4px;background:linear-gradient(to right,{})"
+ENDS = "display:flex;justify-content:space-between;font-size:12px;font-variant-numeric:tabular-nums;opacity:.8"
+NOTES = "margin:4px 0 0;padding-left:1.2em;font-size:13px"
+
+
+def card(overlay: Image.Image, title: str, notes: Sequence[str], *, limits: render.Limits, signed: bool) -> str:
+    """The photo with the heat upon it, the colour bar with its raw values, the title and what is worth knowing."""
+    ramp = render.scale_bar(signed=signed, width=STOPS, height=1)
+    bar = ",".join("#" + colour.tobytes().hex() for colour in np.asarray(ramp)[0])
+    middle = "<span>0</span>" if signed else ""
+    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"""<figure style="{CARD}">
+<div style="{HEAT.format(overlay.width)}">
+<div style="{PICTURE}">{inlined(overlay, title, lossless=False)}</div>
+<div style="{BAR.format(bar)}"></div>
+<div style="{ENDS}"><span>{number(limits[0])}</span>{middle}<span>{number(limits[1])}</span></div>
+</div>
+<figcaption><strong>{escape(title)}</strong>
+{f'<ul style="{NOTES}">{said}</ul>' if said else ""}
+</figcaption></figure>"""
