@@ -20,7 +20,7 @@ from vizlib.methods.notes import notes_on
 from vizlib.model import Model
 from vizlib.passes import Passes
 from vizlib.questions import Asked, Class, Question, asked_of, kind, one_each, one_pass, union
-from vizlib.results import Attribution, Run, Step
+from vizlib.results import Answers, Attribution, Run, Step
 
 
 @overload
@@ -62,11 +62,11 @@ def explain(
 @overload
 def explain_all(
     model: Model, photo: list | tuple, target: Any = None, against: Any = None, *, run: None = None
-) -> list[dict[str, Attribution]]: ...
+) -> list[Answers]: ...
 @overload
 def explain_all(
     model: Model, photo: Any = None, target: Any = None, against: Any = None, *, run: Run | None = None
-) -> dict[str, Attribution]: ...
+) -> Answers: ...
 def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run | None = None):
     """Every method that one forward and one backward pass can feed, by name.
 
@@ -82,9 +82,9 @@ def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run
     if isinstance(photo, (list, tuple)):
         _no_run(run)
         found = _batches(model, photo, asked, target, against)
-        return [{answer.method: answer for answer in answers} for answers in found]
+        return [_by_method(answers) for answers in found]
     seen = _run(model, photo, union(model, asked)) if run is None else run
-    return {answer.method: answer for answer in _answers(model, seen, asked, target, against)}
+    return _by_method(_answers(model, seen, asked, target, against))
 
 
 def run_for_all(model: Model, photo) -> Run:
@@ -139,6 +139,10 @@ def estimate(model: Model, method: str = "grad-cam", photo=None, **knobs) -> flo
 def _no_run(run: Run | None) -> None:
     if run is not None:
         raise MethodError("a run is of one photo; leave it out when explaining a list of photos")
+
+
+def _by_method(answers: Sequence[Attribution]) -> Answers:
+    return Answers({answer.method: answer for answer in answers})
 
 
 def _run(model: Model, photo, needs: Needs) -> Run:

@@ -1,8 +1,8 @@
-"""How a map shows itself where it is the last line of a notebook's cell: a card in the notebook's own colours."""
+"""How maps show themselves where they are the last line of a notebook's cell, in the notebook's own colours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -12,6 +12,7 @@ from vizlib import render
 from vizlib.markup import inlined, number
 
 SIDE = 480  # pixels along a side of the photo in it; a notebook keeps every card it has shown
+SMALL = 180  # of one among many
 STOPS = 17  # colours the bar is drawn through, the middle one among them
 
 # Notebooks drop style sheets, and some are dark: each part carries its style, and colours are those around it.
@@ -20,6 +21,9 @@ HEAT = "max-width:{}px"
 PICTURE = "overflow:hidden;border-radius:8px;line-height:0"
 BAR = "height:8px;margin:8px 0 2px;border-radius:4px;background:linear-gradient(to right,{})"
 ENDS = "display:flex;justify-content:space-between;font-size:12px;font-variant-numeric:tabular-nums;opacity:.8"
+SHEET = "display:flex;flex-wrap:wrap;gap:12px;margin:0 0 8px"
+SHARED = "margin:0;font:14px/1.5 system-ui,sans-serif"
+EACH = "font-size:12px;line-height:1.4;width:{}px"
 NOTES = "margin:4px 0 0;padding-left:1.2em;font-size:13px"
 
 
@@ -28,13 +32,26 @@ def card(overlay: Image.Image, title: str, notes: Sequence[str], *, limits: rend
     ramp = render.scale_bar(signed=signed, width=STOPS, height=1)
     bar = ",".join("#" + colour.tobytes().hex() for colour in np.asarray(ramp)[0])
     middle = "<span>0</span>" if signed else ""
-    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"""<figure style="{CARD}">
 <div style="{HEAT.format(overlay.width)}">
 <div style="{PICTURE}">{inlined(overlay, title, lossless=False)}</div>
 <div style="{BAR.format(bar)}"></div>
 <div style="{ENDS}"><span>{number(limits[0])}</span>{middle}<span>{number(limits[1])}</span></div>
 </div>
-<figcaption><strong>{escape(title)}</strong>
-{f'<ul style="{NOTES}">{said}</ul>' if said else ""}
-</figcaption></figure>"""
+{_caption(title, notes)}</figure>"""
+
+
+def sheet(overlays: Mapping[str, Image.Image], title: str, notes: Sequence[str]) -> str:
+    """Many maps of one photo by name, small and side by side, with what is worth knowing about all of them."""
+    shown = "\n".join(
+        f'<div style="{EACH.format(overlay.width)}">'
+        f'<div style="{PICTURE}">{inlined(overlay, name, lossless=False)}</div>{escape(name)}</div>'
+        for name, overlay in overlays.items()
+    )
+    return f'<figure style="{SHARED}">\n<div style="{SHEET}">\n{shown}\n</div>\n{_caption(title, notes)}</figure>'
+
+
+def _caption(title: str, notes: Sequence[str]) -> str:
+    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    below = f'<ul style="{NOTES}">{said}</ul>' if said else ""
+    return f"<figcaption><strong>{escape(title)}</strong>{below}</figcaption>"

@@ -143,8 +143,12 @@ class Attribution:
 
     @property
     def _title(self) -> str:
+        return f"{self.method} for {self._asked}"
+
+    @property
+    def _asked(self) -> str:
         rival = f" against class {self.knobs['against']}" if "against" in self.knobs else ""
-        return f"{self.method} for {self.label}{rival} ({100 * self.probability:.3g} %), {self.model}"
+        return f"{self.label}{rival} ({100 * self.probability:.3g} %), {self.model}"
 
     def to_dict(self) -> dict:
         """Everything but the heat itself, ready for JSON."""
@@ -185,6 +189,22 @@ class Attribution:
                 text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
                 file.write(f"{text}\n".encode())
         return path
+
+
+class Answers(dict[str, Attribution]):
+    """What several methods say about one photo and one class, by method: a dictionary that a notebook shows whole."""
+
+    def _repr_html_(self) -> str | None:
+        """All overlays, small, each on a colour scale of its own, and the notes that hold for all of them."""
+        if not self:
+            return None
+        overlays = {}
+        for method, answer in self.items():
+            photo, heat = answer.within(notebook.SMALL)
+            overlays[method] = render.overlay(photo, heat, signed=answer.signed)
+        first, *others = self.values()
+        shared = [note for note in first.notes if all(note in other.notes for other in others)]
+        return notebook.sheet(overlays, f"{first._asked}; each map on its own colour scale", shared)
 
 
 class Step(NamedTuple):

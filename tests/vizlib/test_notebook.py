@@ -16,6 +16,7 @@ from torch import nn
 
 import vizlib
 from vizlib import notebook, render
+from vizlib.results import Answers
 
 
 @pytest.fixture
@@ -97,6 +98,44 @@ def test_what_a_label_or_a_note_holds_stays_text(answer):
 
 def test_a_map_without_any_number_has_a_card_too(answer):
     assert Reading(replace(answer, heat=torch.full_like(answer.heat, torch.nan))._repr_html_()).all("img")
+
+
+@pytest.fixture
+def answers():
+    model = vizlib.load("resnet18-imagenette")
+    photo = np.random.default_rng(0).integers(0, 256, (300, 600, 3), dtype=np.uint8)
+    return vizlib.explain_all(model, photo, target="church")
+
+
+def test_all_methods_are_shown_side_by_side_each_with_its_name(answers):
+    page = Reading(answers._repr_html_())
+    pictures = page.all("img")
+    assert [one["alt"] for one in pictures] == list(answers)
+    for picture, answer in zip(pictures, answers.values(), strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(";base64,")[2])))
+        photo, heat = answer.within(180)
+        overlay = render.overlay(photo, heat, signed=answer.signed)
+        assert shown.size == overlay.size == (180, 90)
+        assert np.abs(np.asarray(shown, float) - np.asarray(overlay, float)).mean() < 6
+    assert all(method in page.text for method in answers)
+    assert f"church ({100 * answers['saliency'].probability:.3g} %), resnet18-imagenette" in page.text
+
+
+def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
+    (first, *others) = [set(answer.notes) for answer in answers.values()]
+    shared = first.intersection(*others)
+    own = set().union(first, *others) - shared
+    answers["saliency"] = replace(answers["saliency"], notes=(*answers["saliency"].notes, "Of this one alone."))
+    page = Reading(answers._repr_html_())
+    assert len(page.all("li")) == len(shared) > 0
+    assert all(note in page.text for note in shared)
+    assert not any(note in page.text for note in own | {"Of this one alone."})
+
+
+def test_all_maps_are_a_dictionary_and_none_of_them_shows_nothing(answers):
+    assert isinstance(answers, dict)
+    assert Answers()._repr_html_() is None
+    assert repr(answers).startswith("{'saliency': <Attribution saliency for church (")
 
 
 def test_a_map_and_a_run_are_one_line_where_only_text_is_shown(answer):
