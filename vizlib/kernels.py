@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vizlib import notebook, render
 from vizlib.errors import ModelError
 from vizlib.model import Model
 
@@ -19,6 +20,19 @@ class Kernels:
     layer: str
     weights: Float[Tensor, "kernels colours height width"]
     position_similarity: Float[Tensor, "rows columns rows columns"] | None  # cosine, -1..1; None without embeddings
+
+    def __repr__(self) -> str:
+        return f"<Kernels {self._title}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of them: all kernels on one scale, where grey is 0."""
+        sheet = render.kernel_sheet(self.weights.numpy(), cell=notebook.TILE, columns=16)
+        return notebook.board(sheet, self._title)
+
+    @property
+    def _title(self) -> str:
+        count, colours, height, width = self.weights.shape
+        return f"{self.layer}: {count} of {colours} × {height} × {width} weights"
 
 
 def kernels(model: Model) -> Kernels:

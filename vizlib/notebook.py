@@ -1,4 +1,4 @@
-"""How maps show themselves where they are the last line of a notebook's cell, in the notebook's own colours."""
+"""How results show themselves where they are the last line of a notebook's cell, in the notebook's own colours."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vizlib.markup import inlined, number
 
 SIDE = 480  # pixels along a side of the photo in it; a notebook keeps every card it has shown
 SMALL = 180  # of one among many
+TILE = 28  # of one kernel
 STOPS = 17  # colours the bar is drawn through, the middle one among them
 
 # Notebooks drop style sheets, and some are dark: each part carries its style, and colours are those around it.
@@ -49,6 +50,11 @@ def sheet(overlays: Mapping[str, Image.Image], title: str, notes: Sequence[str])
         for name, overlay in overlays.items()
     )
     return f'<figure style="{SHARED}">\n<div style="{SHEET}">\n{shown}\n</div>\n{_caption(title, notes)}</figure>'
+
+
+def board(picture: Image.Image, title: str) -> str:
+    """One picture whose pixels count, and what it is."""
+    return f'<figure style="{SHARED}">{inlined(picture, title, lossless=True)}\n{_caption(title, ())}</figure>'
 
 
 def _caption(title: str, notes: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vizlib.capture import alter, watch
 from vizlib.errors import ModelError, did_you_mean
 from vizlib.images import open_image
+from vizlib.markup import number
 from vizlib.model import Model
 from vizlib.results import Prediction, Run
 
@@ -32,6 +33,11 @@ class Contributions:
     logit: float
     channels: Mapping[str, Float[Tensor, " channels"]]  # layer -> its channels
     heads: Mapping[str, Float[Tensor, " heads"]]  # attention layer -> its heads
+
+    def __repr__(self) -> str:
+        rival = "" if self.against is None else f" against class {self.against}"
+        held = f"channels of {len(self.channels)} layers, heads of {len(self.heads)}"
+        return f"<Contributions to {self.label}{rival}: logit {number(self.logit)}; {held}>"
 
 
 def contributions(

@@ -145,6 +145,31 @@ def test_a_map_and_a_run_are_one_line_where_only_text_is_shown(answer):
     assert repr(run) == "<Run of a photo of 900 × 300: 10 logits, 4 activations, 0 attention layers>"
 
 
+def test_kernels_are_shown_on_one_scale_to_the_pixel():
+    found = vizlib.kernels(vizlib.load("resnet18-imagenette"))
+    page = Reading(found._repr_html_())
+    (picture,) = page.all("img")
+    shown = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(";base64,")[2])))
+    assert shown.size == (16 * 30 - 2, 4 * 30 - 2)  # 64 kernels of 7 × 7 pixels, four times as large, gaps of two
+    top = found.weights.abs().max()
+    for at in (0, 17, 63):
+        kernel = ((found.weights[at] / top + 1) / 2 * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        row, column = divmod(at, 16)
+        cell = np.asarray(shown)[row * 30 : row * 30 + 28, column * 30 : column * 30 + 28, :3]
+        assert (cell == kernel.repeat(4, 0).repeat(4, 1)).mean() > 0.99  # but for a value halfway between two
+    assert "conv1: 64 of 3 × 7 × 7 weights" in page.text
+    assert repr(found) == "<Kernels conv1: 64 of 3 × 7 × 7 weights>"
+
+
+def test_contributions_are_one_line_of_text(answer):
+    model = vizlib.load("resnet18-imagenette")
+    found = vizlib.contributions(model, answer.photo, "church", "tench")
+    logits = model.logits(model.tensor(answer.photo))[0]
+    lead = f"{logits[4] - logits[0]:.3g}".replace("-", "−")
+    said = f"<Contributions to church against class 0: logit {lead}; channels of 4 layers, heads of 0>"
+    assert (model.labels[4], model.labels[0], repr(found)) == ("church", "tench", said)
+
+
 def test_a_card_brings_no_style_sheet_and_no_colour_of_text(answer):
     page = Reading(answer._repr_html_())
     assert not page.all("style")
