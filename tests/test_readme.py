@@ -54,8 +54,9 @@ def test_the_table_of_methods_is_the_registrys():
     assert rows == [(row.name, row.means, row.means_not, row.paper) for row in METHODS.values()]
 
 
-def test_the_version_stands_in_two_places_and_is_the_same():
+def test_the_version_stands_in_three_places_and_is_the_same():
     assert f'version = "{vizlib.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"  version = {{{vizlib.__version__}}}," in blocks("bibtex")[0]
 
 
 def test_the_set_up_commands_are_the_two_that_everything_relies_on():
