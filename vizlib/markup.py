@@ -1,4 +1,4 @@
-"""Pieces of HTML: pictures inlined, rows of facts, code, numbers; all they are given is escaped."""
+"""Pieces of HTML: pictures inlined, rows of facts, code; all they are given is escaped."""
 
 from __future__ import annotations
 
@@ -38,11 +38,6 @@ def rows(facts: Mapping[str, str]) -> str:
 def code(text: str) -> str:
     """Lines to copy."""
     return f"<pre><code>{escape(text.rstrip())}</code></pre>"
-
-
-def number(value) -> str:
-    """A raw value with three digits."""
-    return f"{float(value):.3g}".replace("-", "−")
 
 
 def share(probability: float) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from vizlib import render
-from vizlib.markup import inlined, number
+from vizlib.markup import inlined
+from vizlib.wording import number
 
 SIDE = 480  # pixels along a side of the photo in it; a notebook keeps every card it has shown
 SMALL = 180  # of one among many
@@ -17,13 +18,13 @@ TILE = 28  # of one kernel
 STOPS = 17  # colours the bar is drawn through, the middle one among them
 
 # Notebooks drop style sheets, and some are dark: each part carries its style, and colours are those around it.
-CARD = "margin:0;max-width:480px;font:14px/1.5 system-ui,sans-serif"
+FIGURE = "margin:0;font:14px/1.5 system-ui,sans-serif"
+CARD = f"{FIGURE};max-width:{SIDE}px"
 HEAT = "max-width:{}px"
 PICTURE = "overflow:hidden;border-radius:8px;line-height:0"
 BAR = "height:8px;margin:8px 0 2px;border-radius:4px;background:linear-gradient(to right,{})"
 ENDS = "display:flex;justify-content:space-between;font-size:12px;font-variant-numeric:tabular-nums;opacity:.8"
 SHEET = "display:flex;flex-wrap:wrap;gap:12px;margin:0 0 8px"
-SHARED = "margin:0;font:14px/1.5 system-ui,sans-serif"
 EACH = "font-size:12px;line-height:1.4;width:{}px"
 NOTES = "margin:4px 0 0;padding-left:1.2em;font-size:13px"
 
@@ -49,12 +50,12 @@ def sheet(overlays: Mapping[str, Image.Image], title: str, notes: Sequence[str])
         f'<div style="{PICTURE}">{inlined(overlay, name, lossless=False)}</div>{escape(name)}</div>'
         for name, overlay in overlays.items()
     )
-    return f'<figure style="{SHARED}">\n<div style="{SHEET}">\n{shown}\n</div>\n{_caption(title, notes)}</figure>'
+    return f'<figure style="{FIGURE}">\n<div style="{SHEET}">\n{shown}\n</div>\n{_caption(title, notes)}</figure>'
 
 
 def board(picture: Image.Image, title: str) -> str:
     """One picture whose pixels count, and what it is."""
-    return f'<figure style="{SHARED}">{inlined(picture, title, lossless=True)}\n{_caption(title, ())}</figure>'
+    return f'<figure style="{FIGURE}">{inlined(picture, title, lossless=True)}\n{_caption(title, ())}</figure>'
 
 
 def _caption(title: str, notes: Sequence[str]) -> str:

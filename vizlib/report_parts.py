@@ -11,12 +11,12 @@ from html import escape
 import numpy as np
 
 from vizlib import render
-from vizlib.markup import LOSSLESS, code, inlined, number, rows, share
+from vizlib.markup import LOSSLESS, code, inlined, rows, share
 from vizlib.methods.registry import METHODS
 from vizlib.model import Model
 from vizlib.recipes import Recipe
 from vizlib.results import LARGEST, Attribution
-from vizlib.wording import percent, question, short
+from vizlib.wording import number, percent, question, short
 
 
 def alone(answer: Attribution, recipe: Recipe, model: Model | None) -> str:

@@ -20,7 +20,7 @@ from vizlib.capture import Recording, gradients
 from vizlib.errors import VizlibError
 from vizlib.files import written
 from vizlib.geometry import Geometry
-from vizlib.markup import number
+from vizlib.wording import number
 
 Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
 LARGEST = 1600  # pixels along a side of a photo in a figure
@@ -54,7 +54,7 @@ class Run:
     geometry: Geometry  # model input <-> original photo
     photo: Image.Image  # upright RGB
     notes: tuple[str, ...] = ()
-    recording: Recording = field(default_factory=Recording, repr=False)
+    recording: Recording = field(default_factory=Recording)
 
     def __repr__(self) -> str:
         held = f"{len(self.activations)} activations, {len(self.attention)} attention layers"

@@ -13,9 +13,9 @@ from torch import Tensor
 from vizlib.capture import alter, watch
 from vizlib.errors import ModelError, did_you_mean
 from vizlib.images import open_image
-from vizlib.markup import number
 from vizlib.model import Model
 from vizlib.results import Prediction, Run
+from vizlib.wording import number
 
 Units = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or heads, from 0
 

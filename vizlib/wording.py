@@ -1,4 +1,4 @@
-"""How classes, shares and questions are put into words, wherever a person reads of them."""
+"""How classes, shares, numbers and questions are put into words, wherever a person reads of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def percent(share: float) -> str:
     """
     share *= 100
     return "< 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"
+
+
+def number(value) -> str:
+    """A raw value with three digits.
+
+    >>> number(-0.01234)
+    '−0.0123'
+    """
+    return f"{float(value):.3g}".replace("-", "−")
 
 
 def question(label: str, rival: str = "", *, of_class: bool = True) -> str:

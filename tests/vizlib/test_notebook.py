@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from pages import Page, picture
 from PIL import Image
 from torch import nn
 
@@ -28,42 +26,15 @@ def answer():
     return vizlib.explain(model, photo, "saliency", target="dog", against="cat")
 
 
-class Reading(HTMLParser):
-    """What a browser would make of it: elements with their attributes, and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(html)
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag != "img":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
 def test_a_card_shows_the_overlay_no_larger_than_a_cell(answer):
-    (picture,) = Reading(answer._repr_html_()).all("img")
-    kind, _, data = picture["src"].partition(";base64,")
-    shown = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert kind == "data:image/jpeg"
-    assert shown.size == (480, 160)
+    (found,) = Page(answer._repr_html_()).every("img")
+    shown = picture(found["src"])
+    assert found["src"].startswith("data:image/jpeg;")
+    assert shown.shape == (160, 480, 3)
     photo, heat = answer.within(480)
     overlay = render.overlay(photo, heat, signed=answer.signed)
     # A JPEG of noise is not the noise, but nearer to it than to the bare photo.
-    far = [np.abs(np.asarray(shown, float) - np.asarray(one, float)).mean() for one in (overlay, photo)]
+    far = [np.abs(shown - np.asarray(one, float)).mean() for one in (overlay, photo)]
     assert far[0] < 6 < far[1]
 
 
@@ -81,23 +52,23 @@ def test_the_bar_runs_through_the_colours_of_the_map_between_its_raw_values(answ
 
 
 def test_a_card_says_what_the_map_is_of_and_every_note(answer):
-    text = Reading(answer._repr_html_()).text
+    text = Page(answer._repr_html_()).text()
     assert "saliency for dog against class 0" in text
     assert answer.notes
     assert all(note in text for note in answer.notes)
-    assert not Reading(replace(answer, notes=())._repr_html_()).all("li")
+    assert not Page(replace(answer, notes=())._repr_html_()).every("li")
 
 
 def test_what_a_label_or_a_note_holds_stays_text(answer):
     bad = "<script>alert(1)</script> & \"'"
-    page = Reading(replace(answer, label=bad, model=bad, notes=(bad,))._repr_html_())
-    assert not page.all("script")
-    assert page.text.count(bad) == 3
-    assert page.all("img")[0]["alt"].count(bad) == 2
+    page = Page(replace(answer, label=bad, model=bad, notes=(bad,))._repr_html_())
+    assert not page.every("script")
+    assert page.text().count(bad) == 3
+    assert page.every("img")[0]["alt"].count(bad) == 2
 
 
 def test_a_map_without_any_number_has_a_card_too(answer):
-    assert Reading(replace(answer, heat=torch.full_like(answer.heat, torch.nan))._repr_html_()).all("img")
+    assert Page(replace(answer, heat=torch.full_like(answer.heat, torch.nan))._repr_html_()).every("img")
 
 
 @pytest.fixture
@@ -108,17 +79,17 @@ def answers():
 
 
 def test_all_methods_are_shown_side_by_side_each_with_its_name(answers):
-    page = Reading(answers._repr_html_())
-    pictures = page.all("img")
+    page = Page(answers._repr_html_())
+    pictures = page.every("img")
     assert [one["alt"] for one in pictures] == list(answers)
-    for picture, answer in zip(pictures, answers.values(), strict=True):
-        shown = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(";base64,")[2])))
+    for one, answer in zip(pictures, answers.values(), strict=True):
+        shown = picture(one["src"])
         photo, heat = answer.within(180)
         overlay = render.overlay(photo, heat, signed=answer.signed)
-        assert shown.size == overlay.size == (180, 90)
-        assert np.abs(np.asarray(shown, float) - np.asarray(overlay, float)).mean() < 6
-    assert all(method in page.text for method in answers)
-    assert f"church ({100 * answers['saliency'].probability:.3g} %), resnet18-imagenette" in page.text
+        assert shown.shape == np.asarray(overlay).shape == (90, 180, 3)
+        assert np.abs(shown - np.asarray(overlay, float)).mean() < 6
+    assert all(method in page.text() for method in answers)
+    assert f"church ({100 * answers['saliency'].probability:.3g} %), resnet18-imagenette" in page.text()
 
 
 def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
@@ -126,10 +97,10 @@ def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
     shared = first.intersection(*others)
     own = set().union(first, *others) - shared
     answers["saliency"] = replace(answers["saliency"], notes=(*answers["saliency"].notes, "Of this one alone."))
-    page = Reading(answers._repr_html_())
-    assert len(page.all("li")) == len(shared) > 0
-    assert all(note in page.text for note in shared)
-    assert not any(note in page.text for note in own | {"Of this one alone."})
+    page = Page(answers._repr_html_())
+    assert len(page.every("li")) == len(shared) > 0
+    assert all(note in page.text() for note in shared)
+    assert not any(note in page.text() for note in own | {"Of this one alone."})
 
 
 def test_all_maps_are_a_dictionary_and_none_of_them_shows_nothing(answers):
@@ -147,17 +118,17 @@ def test_a_map_and_a_run_are_one_line_where_only_text_is_shown(answer):
 
 def test_kernels_are_shown_on_one_scale_to_the_pixel():
     found = vizlib.kernels(vizlib.load("resnet18-imagenette"))
-    page = Reading(found._repr_html_())
-    (picture,) = page.all("img")
-    shown = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(";base64,")[2])))
-    assert shown.size == (16 * 30 - 2, 4 * 30 - 2)  # 64 kernels of 7 × 7 pixels, four times as large, gaps of two
+    page = Page(found._repr_html_())
+    (found_picture,) = page.every("img")
+    shown = picture(found_picture["src"])
+    assert shown.shape == (4 * 30 - 2, 16 * 30 - 2, 4)  # 64 kernels of 7 × 7 pixels, four times as large, gaps of two
     top = found.weights.abs().max()
     for at in (0, 17, 63):
         kernel = ((found.weights[at] / top + 1) / 2 * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         row, column = divmod(at, 16)
-        cell = np.asarray(shown)[row * 30 : row * 30 + 28, column * 30 : column * 30 + 28, :3]
+        cell = shown[row * 30 : row * 30 + 28, column * 30 : column * 30 + 28, :3]
         assert (cell == kernel.repeat(4, 0).repeat(4, 1)).mean() > 0.99  # but for a value halfway between two
-    assert "conv1: 64 of 3 × 7 × 7 weights" in page.text
+    assert "conv1: 64 of 3 × 7 × 7 weights" in page.text()
     assert repr(found) == "<Kernels conv1: 64 of 3 × 7 × 7 weights>"
 
 
@@ -171,9 +142,9 @@ def test_contributions_are_one_line_of_text(answer):
 
 
 def test_a_card_brings_no_style_sheet_and_no_colour_of_text(answer):
-    page = Reading(answer._repr_html_())
-    assert not page.all("style")
-    assert not any(re.search(r"(^|;)\s*color:", one.get("style", "")) for _, one in page.elements)
+    page = Page(answer._repr_html_())
+    assert not page.every("style")
+    assert not any(re.search(r"(^|;)\s*color:", one.get("style", "")) for _, one in page.found)
 
 
 def test_a_card_is_as_wide_as_its_title_needs_and_its_bar_as_wide_as_the_picture():

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import re
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 from importlib import import_module
 
 import numpy as np
@@ -17,7 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from PIL import Image
+from pages import Page, picture
 from torch import nn
 from typer.testing import CliRunner
 
@@ -31,48 +28,6 @@ from vizlib.recipes import Recipe
 
 RESNET = "resnet18-imagenette"
 HOSTILE = "</style><script>alert(1)</script>\"'&<img src=//evil.example onerror=alert(1)>"
-EMPTY = ("meta", "img", "br", "link", "input", "hr")
-
-
-class Page(HTMLParser):
-    """A page as a browser would take it apart; it insists that what is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.found: list[tuple[str, dict]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def every(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-    def addresses(self) -> list[str]:
-        """Whatever a browser would fetch or follow."""
-        return [
-            attributes[key] for _, attributes in self.found for key in ("src", "href", "srcset") if key in attributes
-        ]
-
-    def maps(self) -> list[dict]:
-        texts = [one.partition("base64,")[2] for one in self.addresses() if one.startswith("data:application/x-npz")]
-        return [dict(np.load(io.BytesIO(base64.b64decode(one)))) for one in texts]
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +42,6 @@ def answer(model, tower):
 
 def page_of(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
-
-
-def picture(address: str) -> np.ndarray:
-    assert address.startswith("data:image/")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition("base64,")[2]))))
 
 
 def facts(path) -> dict[str, str]:
