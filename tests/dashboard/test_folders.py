@@ -16,14 +16,18 @@ import pytest
 from dashboard import folders
 
 ROOT = Path(__file__).resolve().parents[2]
+# As in a terminal, an interrupt is heard: a process started in a script's background would ignore it. The naps are short
+# because a signal that comes just before one begins is only looked at when it ends.
 LIVES = """
-import time
+import signal, time
 from pathlib import Path
 from dashboard.folders import own_folder
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with own_folder() as folder:
     Path(folder, "upload.jpg").write_bytes(b"a photo")
     print(folder, flush=True)
-    time.sleep(600)
+    for _ in range(6000):
+        time.sleep(0.1)
 """
 pytestmark = pytest.mark.skipif(folders.fcntl is None, reason="this system has no locks that the dead let go of")
 
