@@ -10,6 +10,8 @@ import dashboard.components.patches
 import vizlib
 from vizlib import render
 
+pytestmark = pytest.mark.slow
+
 VIT, GRID, FLOW = "vit_tiny-imagenette", "#attention-patches", "#attention-flow"
 OPENED = f"?m={VIT}&img=ex:tower&v=attention"
 

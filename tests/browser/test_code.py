@@ -14,6 +14,8 @@ from PIL import Image
 import vizlib
 from vizlib.report import READ
 
+pytestmark = pytest.mark.slow
+
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TAB = "Use in code"
 

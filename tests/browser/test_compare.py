@@ -11,6 +11,8 @@ import pytest
 import vizlib
 from vizlib import render
 
+pytestmark = pytest.mark.slow
+
 RESNET, VIT, MAPS = "resnet18-imagenette", "vit_tiny-imagenette", "#compare-maps"
 DRAWN = f"() => document.querySelectorAll('{MAPS} canvas').length === 8"
 

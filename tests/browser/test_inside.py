@@ -9,6 +9,8 @@ import pytest
 import vizlib
 from vizlib.fields import effective_field
 
+pytestmark = pytest.mark.slow
+
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TREE, SHEET, HEAT = "#inside-tree", "#inside-channels", "#inside-heat"
 SWITCH, FIELDS = "#inside-silence", "#receptive-fields"

@@ -139,6 +139,7 @@ def begin(visit) -> None:
     visit.until("() => document.querySelector('#why-progress [data-state=running]')", seconds=60)
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(fresh, steps):
     visit = fresh("?img=ex:grace_hopper")
     begin(visit)
@@ -161,6 +162,7 @@ def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(fresh, st
     assert visit.page.locator("#why-progress .viz-begin").inner_text() == "Start again"
 
 
+@pytest.mark.slow
 def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit = fresh("?img=ex:grace_hopper")
     begin(visit)
@@ -180,6 +182,7 @@ def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps, late):
     visit = fresh("?img=ex:grace_hopper")
@@ -242,6 +245,7 @@ def test_one_event_brings_the_first_view_and_one_a_click(fresh, photo):
     assert visit.page.locator("#why-words h2").inner_text() != asked
 
 
+@pytest.mark.slow
 def test_what_is_chosen_far_below_comes_into_sight_on_a_phone(fresh, monkeypatch):
     monkeypatch.setattr(vizlib, "estimate", lambda *_, **__: 40.0)
     visit = fresh(f"?m={VIT}&img=ex:cheetah", width=390, height=844)

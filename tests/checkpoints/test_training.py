@@ -102,6 +102,7 @@ def test_a_finished_run_trains_no_further(tiny, tmp_path, monkeypatch):
     assert state_of(tmp_path)["history"] == before["history"]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
     with pytest.raises(SystemExit, match=r"was begun with epochs=1, not 2; give another --runs or delete it"):
@@ -134,6 +135,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(tiny, tmp_path, m
     assert not torch.equal(after["fc.weight"], first)
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_every_kernel_and_the_statistics(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 

@@ -16,8 +16,8 @@ import pytest
 from dashboard import folders
 
 ROOT = Path(__file__).resolve().parents[2]
-# As in a terminal, an interrupt is heard: a process started in a script's background would ignore it. The naps are short
-# because a signal that comes just before one begins is only looked at when it ends.
+# As in a terminal, an interrupt is heard: a process started in a script's background would ignore it. The naps are
+# short because a signal that comes just before one begins is only looked at when it ends.
 LIVES = """
 import signal, time
 from pathlib import Path

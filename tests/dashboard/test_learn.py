@@ -275,6 +275,7 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chose
     assert told["labels"]["see"].count(words(language)[f"page.tab.{told['tab']}"]) == 1
 
 
+@pytest.mark.slow
 def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
     said = {"title", "empty", "step", "steps", "previous", "next", "see", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):

@@ -78,6 +78,7 @@ def test_a_class_is_called_by_its_first_name_or_by_its_number_where_two_share_it
     assert [class_of(name, labels) for name in ("Tench", "2", "5", "-1", "²", "", "tinca tinca")] == [0, 2, *[None] * 5]
 
 
+@pytest.mark.slow
 def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
     labels = real_network("resnet18").labels
     assert len(labels) == 1000

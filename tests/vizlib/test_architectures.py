@@ -88,7 +88,7 @@ def test_a_vision_transformer_is_recognised_whatever_its_classes_and_the_size_of
     assert recognise(state(name, img_size=size)) == Guess(name, {"img_size": size})
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
 def test_one_weight_of_another_shape_or_name_is_another_network(name):
     weights = state(name)
     key = next(key for key, value in weights.items() if value.ndim == 1 and ".1." in key)

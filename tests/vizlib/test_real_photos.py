@@ -46,6 +46,7 @@ def test_labels_are_in_the_order_of_wordnet_numbers_like_timms(boxed_photos):
     assert all(0 <= label < 1000 for _, label, _ in boxed_photos)
 
 
+@pytest.mark.slow
 def test_six_photos_are_explained_by_every_method_and_of_twelve_most_are_known(real_network, boxed_photos, few_passes):
     model, right = real_network("resnet18"), 0
     for number, (path, label, _) in enumerate(boxed_photos[::22]):

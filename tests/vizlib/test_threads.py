@@ -50,9 +50,8 @@ def at_once(work, calls):
         return list(pool.map(work, calls))
 
 
-@pytest.mark.parametrize(
-    "training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["evaluation", "training"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize(
     ("name", "methods"),
     [
