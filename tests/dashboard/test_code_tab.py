@@ -193,6 +193,7 @@ def test_what_cannot_be_saved_is_one_sentence_and_no_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_slow_method_is_saved_once_it_has_run(study, cheetah, selection, tmp_path):
     fresh = Study(study.catalog)
     for step in fresh.stream(cheetah, *selection[1:3], "occlusion"):

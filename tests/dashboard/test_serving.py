@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio_client
 import httpx
@@ -43,8 +44,8 @@ def served(study):
         return address.rstrip("/"), asked
 
     yield start
-    for page in pages:
-        page.close(verbose=False)
+    with ThreadPoolExecutor() as pool:  # each waits 5 seconds for visitors who are still listening
+        list(pool.map(lambda page: page.close(verbose=False), pages))
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, count
     assert "map" not in why.draw(patient, cheetah, selection, "counted", None).heat
 
 
+@pytest.mark.slow
 def test_a_real_method_streams_the_librarys_maps(patient, cheetah, name):
     few = {"masks": 90}  # two batches and more
     ours = list(patient.stream(cheetah, name, 4, "rise", few, 2))

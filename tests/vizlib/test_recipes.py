@@ -30,7 +30,7 @@ CASES = [
     (RESNET, "grad-cam", {}, None),
     (RESNET, "grad-cam", {"layer": "layer3", "relu": False}, "parachute"),
     (RESNET, "saliency", {"channels": "norm"}, RUNNER_UP),
-    (RESNET, "occlusion", {"window": 64, "stride": 64, "baseline": "blur"}, None),
+    (RESNET, "occlusion", {"window": 112, "stride": 112, "baseline": "blur"}, None),
     (RESNET, "rise", {"masks": 16, "share": 0.3}, None),
     (VIT, "raw-attention", {"layer": "blocks.4.attn", "head": 2, "query": (6, 8)}, None),
     (VIT, "integrated-gradients", {"steps": 2}, "golf ball"),
