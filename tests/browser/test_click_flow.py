@@ -178,7 +178,8 @@ def test_no_request_left_the_machine_and_nothing_complained(visit):
     assert visit.complaints == []
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone(visiting, theme):
     visit = visiting(f"?__theme={theme}", width=390, height=844)
     for tab in ("Why", "Attention", "Inside", "Compare", "Model", "Use in code"):

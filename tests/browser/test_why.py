@@ -69,6 +69,7 @@ def test_class_rival_and_method_show_the_librarys_numbers(fresh, photo, name):
     agrees("input-x-gradient", best[1], None)
 
 
+@pytest.mark.slow
 def test_opacity_threshold_colours_and_hover_ask_nothing_of_the_server(fresh, photo):
     visit = fresh()
     upload(visit, photo)
