@@ -47,28 +47,17 @@ def test_labels_are_in_the_order_of_wordnet_numbers_like_timms(boxed_photos):
 
 
 @pytest.mark.slow
-def test_six_photos_are_explained_by_every_method_and_of_twelve_most_are_known(real_network, boxed_photos, few_passes):
-    model, right = real_network("resnet18"), 0
-    for number, (path, label, _) in enumerate(boxed_photos[::22]):
-        photo = vizlib.open_image(path)
-        right += model.predict(photo, top=1)[0].index == label
-        if number % 2:
-            assert_explains(model, photo, few_passes)
-    assert right >= 7
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "deit_tiny_patch16_224"])
-def test_at_least_65_in_100_of_260_photos_are_known_and_every_26th_is_explained(
+def test_at_least_65_in_100_of_260_photos_are_known_and_every_52nd_is_explained(
     name, real_network, boxed_photos, few_passes, capsys
 ):
     model, right = real_network(name), 0
     for number, (path, label, _) in enumerate(tqdm(boxed_photos, desc=model.name)):
         photo = vizlib.open_image(path)
         right += model.predict(photo, top=1)[0].index == label
-        if number % 26 == 0:
+        if number % 52 == 0:
             assert_explains(model, photo, few_passes)
     share = right / len(boxed_photos)
     with capsys.disabled():
-        print(f"\n{model.name}: top-1 {right} of {len(boxed_photos)} = {share:.1%}, every 26th explained")
+        print(f"\n{model.name}: top-1 {right} of {len(boxed_photos)} = {share:.1%}, every 52nd explained")
     assert share >= 0.65
