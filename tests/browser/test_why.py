@@ -39,7 +39,8 @@ def ends(answer: vizlib.Attribution) -> list[str]:
     return [shown(low), shown(high)]
 
 
-@pytest.mark.parametrize("name", [RESNET, pytest.param(VIT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [RESNET, VIT])
 def test_class_rival_and_method_show_the_librarys_numbers(fresh, photo, name):
     visit = fresh(f"?m={name}&img=ex:cheetah")
     upload(visit, photo)

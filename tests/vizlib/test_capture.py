@@ -694,6 +694,7 @@ class Trains(nn.Module):
         return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
 
 
+@pytest.mark.slow
 def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_training(few_passes):
     for build in (
         lambda: timm.create_model("resnet18", num_classes=5, drop_rate=0.5),

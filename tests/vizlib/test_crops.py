@@ -209,6 +209,7 @@ def test_a_part_that_is_bypassed_is_found_out_and_the_stages_are_left(monkeypatc
     assert found is not None
 
 
+@pytest.mark.slow
 def test_occlusion_is_the_same_map_with_and_without_crops(monkeypatch):
     from vizlib.methods import perturbation
 
