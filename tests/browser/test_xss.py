@@ -14,8 +14,6 @@ import vizlib
 from dashboard.app import build_app, launch
 from dashboard.catalog import Catalog
 
-pytestmark = pytest.mark.slow
-
 ATTACK = "<img src=x onerror=window.hit=1>"
 
 
