@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from dashboard.catalog import Catalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
+PATIENCE = 60  # seconds: the page answers at once, but other tests and their servers may have the machine
 CHOICE = """([desk, detail]) => document.querySelector(`#${desk} .viz-desk`)
     .dispatchEvent(new CustomEvent("viz-choose", { detail }))"""
 QUIET = (
@@ -64,8 +65,9 @@ class Visit:
         page.on("request", self._note)
         page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
-        page.wait_for_selector("#why-heat canvas[data-drawn]", state="attached", timeout=30_000)
+        page.wait_for_selector("#why-heat canvas[data-drawn]", state="attached")
         self.settle()
 
     def settle(self) -> None:
@@ -74,7 +76,7 @@ class Visit:
         while seen != len(self.requests):
             seen = len(self.requests)
             self.page.wait_for_timeout(500)
-            self.until("() => !document.querySelector('.viz-desk[data-busy]')", seconds=60)
+            self.until("() => !document.querySelector('.viz-desk[data-busy]')")
 
     def picture(self, selector: str = "#why-heat") -> Image.Image:
         address = self.page.evaluate(PIXELS, selector)
@@ -84,7 +86,7 @@ class Visit:
         """Do something, and wait until a picture's bytes are others than before."""
         before = self.page.evaluate(PIXELS, selector)
         act()
-        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before], timeout=60_000)
+        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before])
 
     def changes(self, selector: str, act) -> None:
         """Do something, and wait until a picture is another and all that follows is there."""
@@ -118,10 +120,19 @@ class Visit:
 
     def reads(self, selector: str, text: str) -> None:
         """Wait until a text can be read there."""
-        self.page.locator(selector, has_text=text).wait_for(timeout=10_000)
+        self.page.locator(selector, has_text=text).wait_for()
 
-    def until(self, script: str, *, seconds: float = 60) -> None:
+    def until(self, script: str, *, seconds: float = PATIENCE) -> None:
+        """Wait until something is so on the page."""
         self.page.wait_for_function(script, timeout=1000 * seconds)
+
+    def goes_on(self, wanted: Callable[[], bool]) -> None:
+        """Wait until something is so on the server, while the page lives on."""
+        for _ in range(10 * PATIENCE):
+            if wanted():
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"nothing came of it in {PATIENCE} seconds")
 
     def _note(self, request) -> None:
         self.requests.append(request.url)

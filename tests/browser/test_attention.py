@@ -79,7 +79,7 @@ def value_in(text: str, after: str) -> float:
 @pytest.fixture(scope="module")
 def visit(visiting):
     visit = visiting(OPENED + "&__theme=light")
-    first(visit).wait_for(timeout=30_000)
+    first(visit).wait_for()
     visit.settle()
     yield visit
     visit.page.close()
@@ -209,7 +209,7 @@ def test_another_class_changes_relevance_alone_and_leaves_the_pin(visit):
     before = visit.page.locator(FLOW + " canvas").evaluate_all("all => all.map((one) => one.toDataURL())")
     visit.page.locator("#bars button").nth(1).click()
     third = f"document.querySelectorAll('{FLOW} canvas')[2].toDataURL()"
-    visit.page.wait_for_function(f"old => {third} !== old", arg=before[2], timeout=30_000)
+    visit.page.wait_for_function(f"old => {third} !== old", arg=before[2])
     visit.settle()
     after = visit.page.locator(FLOW + " canvas").evaluate_all("all => all.map((one) => one.toDataURL())")
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False]
@@ -261,7 +261,7 @@ def test_a_tap_pins(visit, chromium, address):
 def test_where_all_heads_are_too_many_bytes_those_of_a_layer_come_when_it_is_looked_at(fresh, monkeypatch):
     monkeypatch.setattr(dashboard.components.patches, "BUDGET", 10**6)
     visit = fresh(OPENED)
-    first(visit).wait_for(timeout=30_000)
+    first(visit).wait_for()
     click(visit, 6, 8)
     heads = visit.page.locator(GRID + " .viz-many").nth(1)
     heads.locator("button").nth(1).click()

@@ -37,7 +37,7 @@ def test_an_uploaded_photo_is_drawn_as_the_library_draws_it(visit, photo):
     visit.page.locator("#photo button[aria-label='Remove Image']").click()
     visit.settle()
     visit.upload(photo)
-    visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5", timeout=60_000)
+    visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5")
     visit.settle()
     model, image = vizlib.load(RESNET), vizlib.open_image(photo)
     best = model.predict(image)[0]
@@ -107,8 +107,8 @@ def test_a_convolutional_network_says_why_it_has_no_attention(visit):
 def test_another_model_changes_every_picture(visit):
     kernels = visit.page.locator("#inside-kernels button").count()
     visit.changes(CHANNEL, lambda: visit.changes(WHY, lambda: visit.choose("#model", VIT)))
-    visit.page.locator(GRID + " canvas").first.wait_for(timeout=60_000)
-    visit.page.locator("#inside-places canvas").first.wait_for(state="attached", timeout=60_000)
+    visit.page.locator(GRID + " canvas").first.wait_for()
+    visit.page.locator("#inside-places canvas").first.wait_for(state="attached")
     assert (kernels, visit.page.locator("#inside-kernels button").count()) == (64, 192)
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_is_no_photo_is_refused_in_one_sentence(visit, tmp_path):
     visit.settle()
     visit.upload(path)
     sentence = "The picture is text, not an image, expected a photo as JPEG, PNG, WebP, GIF, BMP or TIFF."
-    visit.page.get_by_text(sentence, exact=True).first.wait_for(timeout=60_000)
+    visit.page.get_by_text(sentence, exact=True).first.wait_for()
     visit.settle()
     visit.changes(WHY, lambda: visit.page.locator("#examples button").nth(2).click())
 

@@ -23,7 +23,7 @@ TAB = "Use in code"
 @pytest.fixture(scope="module")
 def visit(visiting):
     visit = visiting("?v=use-in-code&__theme=light")
-    visit.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
+    visit.page.locator("#code-lines pre").first.wait_for()
     yield visit
     assert visit.complaints == []
     visit.page.close()
@@ -35,7 +35,7 @@ def block(visit, name: str) -> str:
 
 def downloaded(visit, form: str, folder: Path) -> Path:
     """What one click on a button brings."""
-    with visit.page.expect_download(timeout=30_000) as waiting:
+    with visit.page.expect_download() as waiting:
         visit.page.locator(f"#code-files [data-key={form}]").click()
     path = folder / waiting.value.suggested_filename
     waiting.value.save_as(path)
@@ -148,7 +148,7 @@ def test_what_cannot_be_saved_is_said_and_the_next_click_works(visit, tmp_path):
     visit.settle()
     assert visit.said("#code-files .viz-told") == ""
     visit.page.locator("#examples button").nth(1).click()
-    visit.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
+    visit.page.locator("#code-lines pre").first.wait_for()
     visit.settle()
     for _ in range(2):  # the second file is called as the first
         name = downloaded(visit, "npz", tmp_path).name
@@ -165,7 +165,7 @@ def test_export_in_the_header_leads_to_the_files(visit):
 
 def test_a_link_opens_the_lines_of_the_same_view(fresh):
     one = fresh(f"?m={VIT}&img=ex:cheetah&c=church&vs=tench&v=use-in-code&w=grad-cam&k=layer:blocks.3")
-    one.page.locator("#code-lines pre").first.wait_for(timeout=60_000)
+    one.page.locator("#code-lines pre").first.wait_for()
     one.settle()
     text = block(one, "Python")
     for part in (VIT, "cheetah.jpg", 'target="church"', 'against="tench"', 'layer="blocks.3"'):

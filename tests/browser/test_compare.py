@@ -76,7 +76,7 @@ def test_the_other_model_is_asked_only_when_the_tab_is_opened(visit):
     visit.settle()
     assert visit.page.locator(f"{MAPS} canvas").count() == 0
     visit.page.get_by_role("tab", name="Compare").click()
-    visit.until(DRAWN, seconds=30)
+    visit.until(DRAWN)
     visit.settle()
     assert visit.page.locator(f"{MAPS} h3").all_inner_texts()[:2] == [RESNET, VIT]
 
@@ -133,7 +133,7 @@ def test_another_method_and_another_class_are_compared_at_once(visit):
         visit.page.locator("#compare-words").inner_text()
     )
     visit.choose("#compare-class", "golf ball")
-    visit.page.locator(f"{MAPS} figure strong", has_text="golf ball").first.wait_for(timeout=30_000)
+    visit.page.locator(f"{MAPS} figure strong", has_text="golf ball").first.wait_for()
     visit.settle()
     alternative = visit.page.locator(f"{MAPS} canvas").nth(1).get_attribute("aria-label")
     assert alternative.startswith(f"{RESNET}: layer-cam for golf ball on the photo")
@@ -142,7 +142,7 @@ def test_another_method_and_another_class_are_compared_at_once(visit):
 def test_another_class_on_the_left_is_followed(visit):
     visit.page.locator("#bars button").nth(2).click()
     label = visit.page.locator("#bars button").nth(2).locator(".viz-name").inner_text()
-    visit.page.locator("#compare-words p", has_text=f"For {label} ").wait_for(timeout=30_000)
+    visit.page.locator("#compare-words p", has_text=f"For {label} ").wait_for()
     visit.settle()
     assert visit.page.locator(f"{MAPS} figure strong").first.inner_text() == label
 

@@ -48,7 +48,7 @@ def test_a_visitor_sees_how_much_has_come_while_another_is_answered(elsewhere, s
     other.until("document.querySelector('#bars .viz-row:nth-child(2) [aria-pressed=true]')")
     visit.until(HALF)
     hub.go_on.set()
-    visit.until(gives(SMALL), seconds=60)
+    visit.until(gives(SMALL))
 
 
 def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewhere, served, hub, monkeypatch):
@@ -56,7 +56,7 @@ def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewh
     visit = elsewhere(served)
     hub.cut.set()
     visit.choose("#model", SMALL)
-    visit.until("document.querySelector('.toast-body')", seconds=60)
+    visit.until("document.querySelector('.toast-body')")
     said = visit.said(".toast-body")
     assert f"{SMALL} could not be downloaded: " in said
     assert "/" not in said.partition("downloaded: ")[2]
@@ -64,7 +64,7 @@ def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(elsewh
     assert visit.page.evaluate(gives(RESNET))
     hub.cut.clear()
     visit.choose("#model", SMALL)
-    visit.until(gives(SMALL), seconds=60)
+    visit.until(gives(SMALL))
 
 
 def test_a_name_may_be_typed_and_a_wrong_one_is_told_what_was_meant(elsewhere, typed):
@@ -72,9 +72,9 @@ def test_a_name_may_be_typed_and_a_wrong_one_is_told_what_was_meant(elsewhere, t
     menu = visit.page.locator("#model input")
     menu.fill("test_resnet")
     menu.press("Enter")
-    visit.until(gives("test_resnet"), seconds=60)
+    visit.until(gives("test_resnet"))
     menu.fill("test_resnett")
     menu.press("Enter")
-    visit.until("document.querySelector('.toast-body')", seconds=60)
+    visit.until("document.querySelector('.toast-body')")
     assert "did you mean test_resnet" in visit.said(".toast-body")
     visit.until("document.querySelector('#model input').value === 'test_resnet'")

@@ -49,7 +49,7 @@ def test_the_sheet_is_sorted_by_what_each_channel_adds_to_the_class(visit, photo
     visit.page.locator("#photo button[aria-label='Remove Image']").click()
     visit.settle()
     visit.upload(photo)
-    visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5", timeout=60_000)
+    visit.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5")
     visit.settle()
     visit.tab("Inside")
     found = vizlib.contributions(vizlib.load(RESNET), image)

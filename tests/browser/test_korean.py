@@ -64,7 +64,7 @@ def test_a_method_of_many_passes_and_a_wrong_photo_are_spoken_of_in_korean(fresh
     visit.page.locator("#photo button[aria-label='Remove Image']").click()
     visit.settle()
     visit.upload(path)
-    visit.page.get_by_text("이 파일은 그림이 아니라 글입니다.").first.wait_for(timeout=30_000)
+    visit.page.get_by_text("이 파일은 그림이 아니라 글입니다.").first.wait_for()
     visit.settle()
     assert [text for text in visit.page.evaluate(SAID) if left_in_english(text)] == []
 

@@ -27,7 +27,7 @@ HERE = "#learn .viz-lesson"
 
 def shown(visit, step: int) -> str:
     """All a step says, once it is there."""
-    visit.page.wait_for_selector(f"{HERE}[data-step='{step}']:not([aria-busy])", timeout=30_000)
+    visit.page.wait_for_selector(f"{HERE}[data-step='{step}']:not([aria-busy])")
     return visit.said(HERE).replace("\xa0", " ")
 
 

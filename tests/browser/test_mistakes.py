@@ -22,7 +22,7 @@ def test_a_wrong_photo_that_comes_while_the_last_one_is_taken_away_is_told_of_on
     visit.upload(path)
     visit.page.wait_for_timeout(1500)
     held[0].continue_()
-    visit.page.get_by_text(SENTENCE).first.wait_for(timeout=30_000)
+    visit.page.get_by_text(SENTENCE).first.wait_for()
     visit.settle()
     visit.page.wait_for_timeout(2000)
     assert visit.page.get_by_text(SENTENCE).count() == 1

@@ -56,7 +56,7 @@ def knob(place: int) -> str:
 
 def answered(visit) -> None:
     """Wait until no choice waits for its answer any more, on any desk."""
-    visit.until("() => !document.querySelector('.viz-desk[data-busy]')", seconds=30)
+    visit.until("() => !document.querySelector('.viz-desk[data-busy]')")
     visit.settle()
 
 

@@ -55,6 +55,7 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
 
 def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, address):
     page, held = chromium.new_page(), []
+    page.set_default_timeout(60_000)
     page.route("**/queue/join*", lambda route: held.append(route))
     page.goto(f"{address}?m={VIT}&img=ex:tower&v=model")
     page.get_by_role("tab", name="Attention").click()  # gradio tells of the first tab likewise, now and then
@@ -63,11 +64,11 @@ def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, 
     for route in held:
         route.continue_()
     page.unroute("**/queue/join*")
-    page.wait_for_selector("#desk .viz-desk[data-opened]", state="attached", timeout=30_000)
-    page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model", timeout=60_000)
+    page.wait_for_selector("#desk .viz-desk[data-opened]", state="attached")
+    page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model")
     assert "v=model" in page.url
     page.get_by_role("tab", name="Attention").click()
-    page.wait_for_function("() => location.search.includes('v=attention')", timeout=60_000)
+    page.wait_for_function("() => location.search.includes('v=attention')")
     page.close()
 
 

@@ -62,7 +62,7 @@ def test_four_at_once_each_see_their_own_numbers(visitors, photos):
     answers = {name: vizlib.load(WHO[name][0]).predict(photos[name], top=5) for name in WHO}
     for name, visit in visits.items():
         shown = "[...document.querySelectorAll('#bars .viz-name')].map((one) => one.textContent).join('|')"
-        visit.until(f"() => {shown} === '{'|'.join(one.label for one in answers[name])}'", seconds=60)
+        visit.until(f"() => {shown} === '{'|'.join(one.label for one in answers[name])}'")
     for name, visit in visits.items():
         press(visit, "#bars .viz-class", WHO[name][2])
     for name, visit in visits.items():
@@ -77,7 +77,6 @@ def test_four_at_once_each_see_their_own_numbers(visitors, photos):
         expected = vizlib.explain(vizlib.load(model), photos[name], method, target.index)
         visit.until(
             f"() => document.querySelector('{HEAT} canvas').dataset.drawn === '{model}_{method}_{target.index}.png'",
-            seconds=60,
         )
         visit.settle()
         assert visit.target() == target.index
@@ -107,15 +106,6 @@ def batches(monkeypatch):
     return given, ended
 
 
-def goes_on(visit, wanted) -> None:
-    """Wait until something is so on the server."""
-    for _ in range(150):
-        if wanted():
-            return
-        visit.page.wait_for_timeout(100)
-    raise AssertionError("nothing came of it in 15 seconds")
-
-
 def test_a_stop_ends_only_the_work_of_who_pressed_it(visitors, batches):
     given, ended = batches
     one, other = (visitors(f"?m={model}&img=ex:grace_hopper&w=rise") for model in (RESNET, VIT))
@@ -123,19 +113,19 @@ def test_a_stop_ends_only_the_work_of_who_pressed_it(visitors, batches):
     for visit in (one, other):
         visit.page.locator(button).click()
         if visit is one:
-            visit.until(running, seconds=60)
+            visit.until(running)
     assert (given[RESNET] > 0, given[VIT], ended) == (True, 0, [])  # they wait for each other
     one.page.locator(button).click()
-    other.until(running, seconds=60)
-    goes_on(other, lambda: given[VIT] > 2)
+    other.until(running)
+    other.goes_on(lambda: given[VIT] > 2)
     assert ended == [RESNET]
     assert one.said("#why-progress p").startswith("Stopped after ")
     before = given[VIT]
     press(one, "#bars .viz-class", 1)  # another class on the one page ends nothing on the other
     one.settle()
-    goes_on(other, lambda: given[VIT] > before + 1)
+    other.goes_on(lambda: given[VIT] > before + 1)
     assert ended == [RESNET]
     other.page.locator(button).click()
     assert other.said("#why-progress p").startswith("Stopped after ")
-    goes_on(other, lambda: len(ended) == 2)
+    other.goes_on(lambda: len(ended) == 2)
     assert ended == [RESNET, VIT]

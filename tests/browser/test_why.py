@@ -133,12 +133,12 @@ def steps(monkeypatch):
 def begin(visit) -> None:
     """Choose RISE and wait until its first map is there."""
     visit.page.locator("#why-methods [data-key=rise]").click()
-    visit.until("() => document.querySelector('#why-progress .viz-begin')?.checkVisibility()", seconds=60)
+    visit.until("() => document.querySelector('#why-progress .viz-begin')?.checkVisibility()")
     if visit.page.locator("#why-progress .viz-begin").inner_text() == "Start":
         assert "about" in visit.said("#why-progress p")
         assert visit.page.locator(f"{HEAT} canvas").get_attribute("data-drawn") == "photo"
         visit.page.locator("#why-progress .viz-begin").click()
-    visit.until("() => document.querySelector('#why-progress [data-state=running]')", seconds=60)
+    visit.until("() => document.querySelector('#why-progress [data-state=running]')")
 
 
 @pytest.mark.slow
@@ -152,11 +152,7 @@ def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(fresh, st
     said = visit.said("#why-progress p")
     done = int(said.split()[2].replace(",", ""))
     assert said == f"Stopped after {done} of 1,000 passes; the map is what they gave."
-    for _ in range(50):
-        if steps["ended"]:
-            break
-        visit.page.wait_for_timeout(100)
-    assert steps["ended"] == 1
+    visit.goes_on(lambda: steps["ended"] == 1)
     assert steps["steps"] <= before + 2  # the batch it was in, and one more that was under way
     visit.page.wait_for_timeout(1500)
     assert steps["steps"] <= before + 2
@@ -172,11 +168,7 @@ def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit.page.route("**/cancel*", lambda route: held.append(route))
     visit.page.locator("#why-progress .viz-begin").click()
     before = steps["steps"]
-    for _ in range(100):
-        if steps["steps"] >= before + 2:
-            break
-        visit.page.wait_for_timeout(100)
-    assert steps["steps"] >= before + 2
+    visit.goes_on(lambda: steps["steps"] >= before + 2)
     visit.page.wait_for_timeout(500)
     assert visit.said("#why-progress p").startswith("Stopped after ")
     assert visit.page.locator("#why-progress .viz-begin").inner_text() == "Start again"
@@ -191,12 +183,10 @@ def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps, lat
     begin(visit)
     if late:  # gradio's own word to the server that the work is to end comes too late, or never
         visit.page.route("**/cancel*", lambda route: None)
+    before = steps["steps"]
     visit.page.locator("#why-methods [data-key=saliency]").click()
-    for _ in range(50):
-        if steps["ended"]:
-            break
-        visit.page.wait_for_timeout(100)
-    assert steps["ended"] == 1
+    visit.goes_on(lambda: steps["ended"] == 1)
+    assert steps["steps"] <= before + 2  # of 28
     visit.settle()
     assert visit.page.locator(f"{HEAT} canvas").get_attribute("data-drawn").startswith(f"{RESNET}_saliency")
     assert not visit.page.locator("#why-progress p").is_visible()
@@ -206,7 +196,7 @@ def test_another_choice_ends_the_work_and_shows_its_own_answer(fresh, steps, lat
 def test_what_runs_to_its_end_is_the_librarys_and_is_there_at_once_the_second_time(fresh, tower):
     visit = fresh("?img=ex:tower")
     visit.page.locator("#why-methods [data-key=occlusion]").click()
-    visit.until("() => document.querySelector('#why-progress .viz-begin')?.checkVisibility()", seconds=60)
+    visit.until("() => document.querySelector('#why-progress .viz-begin')?.checkVisibility()")
     if visit.page.locator("#why-progress .viz-begin").inner_text() == "Start":
         visit.page.locator("#why-progress .viz-begin").click()
     visit.until("() => document.querySelector('#why-progress .viz-progress').hidden", seconds=120)
