@@ -45,7 +45,7 @@ def test_predict(client, model, photo):
 
 @pytest.mark.slow
 def test_explain(client, model, photo, few_passes):
-    for method in vizlib.methods(model):
+    for method in set(vizlib.methods(model)) - {"score-cam", "ablation-cam"}:  # a pass for each of many channels
         few = few_passes(method)
         about, overlay = client.predict(handle_file(photo), model.name, method, "church", few, api_name="/explain")
         expected = vizlib.explain(model, photo, method=method, target="church", **few)

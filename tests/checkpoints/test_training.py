@@ -78,21 +78,21 @@ def backbone(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(monkeypatch, words(tiny, whole))
-    killed(words(tiny, broken), step=2)  # in the first epoch: nothing was written yet
+    run(monkeypatch, words(tiny, whole, epochs=2))
+    killed(words(tiny, broken, epochs=2), step=2)  # in the first epoch: nothing was written yet
     assert not list(broken.glob("*/last.pt"))
-    killed(words(tiny, broken), step=4 + 3)  # in the second
+    killed(words(tiny, broken, epochs=2), step=4 + 3)  # in the second
     assert len(state_of(broken)["history"]) == 1
-    killed(words(tiny, broken), saving=True)  # while the second is written
+    killed(words(tiny, broken, epochs=2), saving=True)  # while the second is written
     assert len(state_of(broken)["history"]) == 1
-    run(monkeypatch, words(tiny, broken))
+    run(monkeypatch, words(tiny, broken, epochs=2))
     once, again = state_of(whole), state_of(broken)
-    assert [row["epoch"] for row in again["history"]] == [1, 2, 3]
+    assert [row["epoch"] for row in again["history"]] == [1, 2]
     assert told(again["history"]) == told(once["history"])
     for part in ("learners", "average"):
         assert all(torch.equal(once[part][key], again[part][key]) for key in once[part])
     with (broken / "resnet18-classic-from-scratch" / "history.csv").open(newline="") as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3]
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
 
 
 def test_a_finished_run_trains_no_further(tiny, tmp_path, monkeypatch):
