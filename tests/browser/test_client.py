@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from patience import PATIENCE
 from PIL import Image
 
 import vizlib
@@ -23,8 +24,7 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 @pytest.fixture(scope="module")
 def client(address) -> Client:
-    patience = {"timeout": 120}  # a busy machine may take longer than the five seconds httpx waits by default
-    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs=patience)
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": PATIENCE})
 
 
 @pytest.fixture(scope="module", params=[RESNET, VIT])

@@ -35,8 +35,9 @@ def hostile() -> str:
 def test_hostile_names_and_labels_are_shown_as_text(hostile, chromium, tmp_path):
     page = chromium.new_page()
     try:
+        page.set_default_timeout(120_000)
         page.goto(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
-        page.locator("#bars button").first.wait_for(timeout=120_000)
+        page.locator("#bars button").first.wait_for()
         assert ATTACK[:4] in page.locator("#bars").inner_text()
         assert ATTACK[:4] in page.locator("#header").inner_text()  # what the address asks for and nobody knows
         for tab in page.get_by_role("tab").all():

@@ -39,15 +39,15 @@ def test_those_who_ask_while_it_is_made_wait_and_get_the_same(waits, budget):
 
     def make() -> list[str]:
         made.append(1)
-        assert go.wait(10)
+        assert go.wait(60)
         return ["result"]
 
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(cache.get, "a", make) for _ in range(4)]
-        assert all(waits.acquire(timeout=10) for _ in range(3))
+        assert all(waits.acquire(timeout=60) for _ in range(3))
         assert cache.get("b", lambda: "another") == "another"  # meanwhile
         go.set()
-        answers = [one.result(10) for one in asked]
+        answers = [one.result(60) for one in asked]
     assert made == [1]
     assert all(answer is answers[0] for answer in answers)
     assert (cache.hits, cache.misses) == (3, 2)
@@ -59,15 +59,15 @@ def test_should_making_it_fail_the_next_who_waits_tries_anew(waits):
     def make() -> str:
         made.append(1)
         if len(made) == 1:
-            assert go.wait(10)
+            assert go.wait(60)
             raise ValueError("the first time")
         return "result"
 
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(cache.get, "a", make) for _ in range(3)]
-        assert all(waits.acquire(timeout=10) for _ in range(2))
+        assert all(waits.acquire(timeout=60) for _ in range(2))
         go.set()
-        failed = [one.exception(10) for one in asked]
+        failed = [one.exception(60) for one in asked]
     assert sorted(type(error).__name__ for error in failed) == ["NoneType", "NoneType", "ValueError"]
     assert len(made) == 2
     assert cache.get("a", make) == "result"

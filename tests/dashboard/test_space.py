@@ -15,6 +15,7 @@ from pathlib import Path
 import gradio.media
 import httpx
 import numpy as np
+import patience
 import pytest
 import yaml
 from gradio_client import Client, handle_file
@@ -60,7 +61,7 @@ def answers_like_python(python: list[str], staged: Path, **environment: str) -> 
                     log.seek(0)
                     pytest.fail(log.read())
                 time.sleep(0.5)
-        client = Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 120})
+        client = Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": patience.PATIENCE})
         photo = gradio.media.get_image("tower.jpg")
         about, _ = client.predict(handle_file(photo), MODEL, "grad-cam", "church", {}, api_name="/explain")
         theirs = vizlib.explain(vizlib.load(MODEL), photo, method="grad-cam", target="church")

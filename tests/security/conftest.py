@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import torch
+from patience import get, post
 
 import vizlib
 
@@ -44,17 +45,17 @@ class Server(NamedTuple):
     def call(self, name: str, *data: Any) -> tuple[str, Any]:
         """What a named endpoint answers: ("complete", values) or ("error", sentence)."""
         api = f"{self.address}/gradio_api/call/{name}"
-        asked = httpx.post(api, json={"data": data}, timeout=120)
+        asked = post(api, json={"data": data})
         if asked.status_code != 200:
             return str(asked.status_code), asked.text
-        told = httpx.get(f"{api}/{asked.json()['event_id']}", timeout=120).text
+        told = get(f"{api}/{asked.json()['event_id']}").text
         event, _, rest = told.rpartition("event: ")[2].partition("\n")
         answer = json.loads(rest.partition("data: ")[2])
         return event, answer["error"] if event == "error" and answer else answer
 
     def upload(self, data: bytes, name: str = "photo.png") -> dict[str, Any]:
         """A file as the page sends it, and the form in which an endpoint takes it."""
-        (path,) = httpx.post(f"{self.address}/gradio_api/upload", files={"files": (name, data)}, timeout=120).json()
+        (path,) = post(f"{self.address}/gradio_api/upload", files={"files": (name, data)}).json()
         return self.photo(path)
 
     @staticmethod
@@ -88,7 +89,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
         while True:
             try:
-                httpx.get(f"{address}/healthz", timeout=60)
+                get(f"{address}/healthz")
                 break
             except httpx.HTTPError:
                 if process.poll() is not None or time.monotonic() > until:

@@ -7,9 +7,9 @@ import io
 import struct
 import zlib
 
-import httpx
 import numpy as np
 import pytest
+from patience import get, post
 from PIL import Image
 
 import vizlib
@@ -72,7 +72,7 @@ def test_a_photo_as_text_may_be_no_larger_than_one_that_is_uploaded(server, mega
 
 def test_an_upload_over_the_limit_is_refused(server):
     sent = {"files": ("photo.png", bytes(21 * MEGABYTE))}
-    assert httpx.post(f"{server.address}/gradio_api/upload", files=sent, timeout=120).status_code == 413
+    assert post(f"{server.address}/gradio_api/upload", files=sent).status_code == 413
 
 
 TOWER = Image.effect_noise((96, 64), 80).convert("RGB")
@@ -121,6 +121,6 @@ def test_what_is_no_photo_is_refused_in_one_sentence(server, data, word):
 def test_what_was_uploaded_as_a_web_page_is_never_shown_as_one(server):
     for name in ("page.html", "drawing.svg", "page.xhtml"):
         path = server.upload(b"<script>alert(1)</script>", name)["path"]
-        answer = httpx.get(f"{server.address}/gradio_api/file={path}")
+        answer = get(f"{server.address}/gradio_api/file={path}")
         assert answer.headers["content-disposition"].startswith("attachment")
         assert answer.headers["content-type"] == "application/octet-stream"

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio.media
 import httpx
 import pytest
+from patience import PATIENCE, get, post
 
 import vizlib
 
@@ -61,7 +62,7 @@ def canary():
 @pytest.mark.parametrize("path", SECRETS)
 def test_no_file_of_the_machine_can_be_read(server, path):
     for address in (f"file={path}", f"file/{path}", f"file=/../../..{path}", f"file={Path(vizlib.__file__).resolve()}"):
-        answer = httpx.get(f"{server.address}/gradio_api/{address}")
+        answer = get(f"{server.address}/gradio_api/{address}")
         assert answer.status_code in {403, 404}
         assert "root:" not in answer.text
     event, said = server.call("predict", server.photo(path), RESNET, 1)
@@ -71,7 +72,7 @@ def test_no_file_of_the_machine_can_be_read(server, path):
 
 @pytest.mark.parametrize("name", ["../../evil.png", "..\\..\\evil.png", "/etc/cron.d/evil", "a/../../b.png", "\0.png"])
 def test_an_upload_stays_in_its_own_folder(server, name, tmp_path):
-    answer = httpx.post(f"{server.address}/gradio_api/upload", files={"files": (name, TOWER.read_bytes())})
+    answer = post(f"{server.address}/gradio_api/upload", files={"files": (name, TOWER.read_bytes())})
     for path in answer.json() if answer.status_code == 200 else []:
         assert Path(path).resolve().is_relative_to(server.log.parent / "uploads")
 
@@ -85,25 +86,25 @@ def test_no_other_server_is_asked_for_a_visitor(server, canary, host):
         assert event != "complete"
         told(said)
     for address in (f"file={url}", f"proxy={url}"):
-        assert httpx.get(f"{server.address}/gradio_api/{address}", follow_redirects=False).status_code != 200
+        assert get(f"{server.address}/gradio_api/{address}", follow_redirects=False).status_code != 200
     assert asked == []
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
 def test_a_page_of_another_origin_may_not_read_the_answers(server, origin):
     for path in ("/config", "/healthz", "/gradio_api/info"):
-        answer = httpx.get(f"{server.address}{path}", headers={"Origin": origin})
+        answer = get(f"{server.address}{path}", headers={"Origin": origin})
         assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize("path", ["run/predict", "api/predict", "run/explain"])
 def test_the_queue_cannot_be_bypassed(server, given, path):
-    answer = httpx.post(f"{server.address}/gradio_api/{path}", json={"data": [given, RESNET, 1]})
+    answer = post(f"{server.address}/gradio_api/{path}", json={"data": [given, RESNET, 1]})
     assert answer.status_code in {404, 405, 422}
 
 
 def test_no_part_of_the_page_calls_the_server_past_the_queue(server):
-    config = httpx.get(f"{server.address}/config").json()
+    config = get(f"{server.address}/config").json()
     assert config["api_prefix"] == "/gradio_api"
     for part in config["components"]:
         assert not part["props"].get("server_fns"), part
@@ -130,12 +131,12 @@ def test_no_model_is_loaded_that_is_not_on_the_list(server, given, name):
 
 @pytest.mark.parametrize("path", ["/monitoring", "/monitoring/summary", "/gradio_api/monitoring/summary"])
 def test_nobody_may_read_how_others_use_the_page(server, path):
-    assert httpx.get(f"{server.address}{path}").status_code in {403, 404}
+    assert get(f"{server.address}{path}").status_code in {403, 404}
 
 
 @pytest.mark.slow
 def test_every_named_endpoint_answers_junk_with_one_sentence(server, given):
-    for name, about in httpx.get(f"{server.address}/gradio_api/info").json()["named_endpoints"].items():
+    for name, about in get(f"{server.address}/gradio_api/info").json()["named_endpoints"].items():
         usual = [given if one["label"] == "photo" else one.get("parameter_default") for one in about["parameters"]]
         for place in range(len(usual)):
             for junk in JUNK:
@@ -149,8 +150,8 @@ def test_every_named_endpoint_answers_junk_with_one_sentence(server, given):
 
 def test_forged_events_of_the_page_do_no_harm(server, given):
     """Every private event, by its number, with junk in all its inputs and in what the browser says happened."""
-    config = httpx.get(f"{server.address}/config").json()
-    with httpx.Client(timeout=120) as client:
+    config = get(f"{server.address}/config").json()
+    with httpx.Client(timeout=PATIENCE) as client:
         for event in config["dependencies"]:
             if not event["backend_fn"]:
                 continue
@@ -183,7 +184,7 @@ def test_forged_events_of_the_page_do_no_harm(server, given):
                             told(message["output"].get("error"))
                         if message["msg"] in ("process_completed", "close_stream", "unexpected_error"):
                             break
-    assert httpx.get(f"{server.address}/healthz").status_code == 200
+    assert get(f"{server.address}/healthz").status_code == 200
     assert server.call("predict", given, RESNET, 1)[0] == "complete"
 
 

@@ -147,7 +147,7 @@ def offline(tmp_path, monkeypatch):
 def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_is(offline, name):
     started = time.monotonic()
     said = refused(ModelError, vizlib.load, name)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # the hub's own library would try again for minutes
     assert said.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
     assert said.endswith("without a network there are resnet18-imagenette, vit_tiny-imagenette")
 
