@@ -17,8 +17,7 @@ def test_a_wrong_photo_that_comes_while_the_last_one_is_taken_away_is_told_of_on
     held = []
     visit.page.route("**/queue/join*", lambda route: held.append(route) if not held else route.fallback())
     visit.page.locator("#photo button[aria-label='Remove Image']").click()
-    visit.page.wait_for_timeout(500)
-    assert len(held) == 1  # the photo is taken away, and the server has yet to hear of it
+    visit.goes_on(lambda: len(held) == 1)  # the photo is taken away, and the server has yet to hear of it
     visit.upload(path)
     visit.page.wait_for_timeout(1500)
     held[0].continue_()

@@ -145,8 +145,8 @@ def begin(visit) -> None:
 def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(fresh, steps):
     visit = fresh("?img=ex:grace_hopper")
     begin(visit)
-    visit.page.wait_for_timeout(1200)
-    assert 0 < visit.page.locator("#why-progress progress").evaluate("bar => bar.value") < 1
+    visit.until("() => document.querySelector('#why-progress progress').value > 0")
+    assert visit.page.locator("#why-progress progress").evaluate("bar => bar.value") < 1
     before = steps["steps"]
     visit.page.locator("#why-progress .viz-begin").click()
     said = visit.said("#why-progress p")
@@ -169,7 +169,8 @@ def test_a_step_that_was_on_its_way_does_not_undo_a_stop(fresh, steps):
     visit.page.locator("#why-progress .viz-begin").click()
     before = steps["steps"]
     visit.goes_on(lambda: steps["steps"] >= before + 2)
-    visit.page.wait_for_timeout(500)
+    visit.goes_on(lambda: held)
+    visit.page.wait_for_timeout(500)  # for what the last step would draw
     assert visit.said("#why-progress p").startswith("Stopped after ")
     assert visit.page.locator("#why-progress .viz-begin").inner_text() == "Start again"
     held[0].continue_()
@@ -225,16 +226,15 @@ def test_one_event_brings_the_first_view_and_one_a_click(fresh, photo):
     def changes_by_one_event(act) -> None:
         held.clear()
         visit.redraws(HEAT, act)
-        visit.page.wait_for_timeout(500)  # for what else that one answer brings
 
     visit.page.route("**/queue/join*", first_only)
     changes_by_one_event(lambda: visit.upload(photo))
-    assert visit.page.locator("#bars button").count() == 5
-    assert visit.page.locator("#why-methods canvas").count() >= 10
-    asked = visit.said("#why-words h2")
-    assert asked == f"Why {vizlib.load(RESNET).predict(photo)[0].label}?"
+    visit.until("() => document.querySelectorAll('#bars button').length === 5")
+    visit.until("() => document.querySelectorAll('#why-methods canvas').length >= 10")
+    first, second = vizlib.load(RESNET).predict(photo)[:2]
+    visit.reads("#why-words h2", f"Why {first.label}?")
     changes_by_one_event(lambda: visit.page.locator("#bars button").nth(1).click())
-    assert visit.page.locator("#why-words h2").inner_text() != asked
+    visit.reads("#why-words h2", f"Why {second.label}?")
 
 
 @pytest.mark.slow
