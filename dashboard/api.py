@@ -15,6 +15,7 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.photo import PhotoInput
+from dashboard.components.picture import Picture
 from dashboard.shared import MODEL_QUEUE, plainly
 from dashboard.study import Study
 from vizlib import MethodError, agreement, render
@@ -132,7 +133,7 @@ def build(study: Study) -> None:
         head = gr.Textbox("mean", label="head")
         query = gr.Textbox("class", label="query")
         channel = gr.Number(None, label="channel", precision=0)
-        numbers, picture = gr.JSON(label="numbers"), gr.Image(format="png", label="picture")
+        numbers, picture = gr.JSON(label="numbers"), Picture(format="png", label="picture")
         page = gr.File(label="page")
         for answer, inputs, outputs in (
             (models, [], [numbers]),

@@ -70,7 +70,9 @@ class Page(gr.Blocks):
             with speaking(asked(kwargs.get("request"))):
                 return await super().process_api(*args, **kwargs)
         except Exception as error:
-            cause = error.__cause__ or error  # gradio puts what goes wrong with a component into an error of its own
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # gradio puts what goes wrong with a component into an error of its own
+                cause = cause.__cause__
             if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
                 raise told(VizlibError(NO_ROOM)) from None
             raise

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dashboard.cache import ByteCache
 from dashboard.components.base import told
+from dashboard.components.picture import Picture
 from vizlib import ImageError, open_image
 
 MEGABYTES = 20  # of one photo's file
@@ -29,8 +30,8 @@ def opened() -> ByteCache:
     return ByteCache(192_000_000)
 
 
-class PhotoInput(gr.Image):
-    """A `gr.Image` that opens what it is given with `vizlib.open_image`, and says in one plain sentence what is wrong.
+class PhotoInput(Picture):
+    """A `Picture` that opens what it is given with `vizlib.open_image`, and says in one plain sentence what is wrong.
 
     Every event under way is sent what lies in the box. So what is no photo is not refused here but handed on as its
     error, for one of them to raise.
@@ -38,7 +39,7 @@ class PhotoInput(gr.Image):
     It takes gradio's own arguments: gradio reads a component's settings off its constructor's signature.
     """
 
-    is_template = True  # drawn by gradio's own image component
+    is_template = True
 
     def preprocess(self, payload: Any) -> Image.Image | gr.Error | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The upright RGB photo, the same object for the same file; or what is wrong with it."""

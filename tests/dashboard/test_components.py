@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -196,6 +199,41 @@ def test_pillow_itself_refuses_a_bomb_wherever_gradio_may_open_one():
 
 def test_nothing_stays_nothing(box):
     assert box.preprocess(None) is None
+    assert box.postprocess(None) is None
+
+
+def test_a_picture_shown_to_another_visitor_is_whole_for_who_reads_it_meanwhile(box, tmp_path):
+    box.GRADIO_CACHE = str(tmp_path)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
+    path = Path(box.postprocess(picture).path)
+    whole, read, done = path.read_bytes(), set(), threading.Event()
+
+    def reads() -> None:
+        while not done.is_set():
+            read.add(path.read_bytes() == whole)
+
+    reader = threading.Thread(target=reads)
+    reader.start()
+    for _ in range(100):
+        assert box.postprocess(picture).path == str(path)
+    done.set()
+    reader.join()
+    assert read == {True}
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
+
+
+def test_a_picture_that_is_there_is_as_if_new_and_one_cut_short_is_mended(box, tmp_path):
+    box.GRADIO_CACHE = str(tmp_path)
+    picture = Image.new("RGB", (60, 30), "teal")
+    path = Path(box.postprocess(picture).path)
+    whole, old = path.read_bytes(), path.stat()
+    os.utime(path, (0, 0))
+    box.postprocess(picture)
+    assert (path.stat().st_ino, path.stat().st_mtime > 0) == (old.st_ino, True)
+    path.write_bytes(whole[:50])
+    box.postprocess(picture)
+    assert path.read_bytes() == whole
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
 def test_a_sentence_holds_no_html():

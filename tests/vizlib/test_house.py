@@ -49,7 +49,7 @@ FLOORS = (  # lowest first; a module imports only from strictly lower floors; th
     ("dashboard/languages.py",),
     (
         *("dashboard/cache.py", "dashboard/catalog.py", "dashboard/folders.py", "dashboard/meter.py"),
-        *("dashboard/components/bars.py", "dashboard/components/base.py"),
+        *("dashboard/components/bars.py", "dashboard/components/base.py", "dashboard/components/picture.py"),
     ),
     ("dashboard/runs.py",),
     ("dashboard/gpu.py",),

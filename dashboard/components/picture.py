@@ -1,0 +1,42 @@
+"""A picture that the browser fetches as a file."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
+from PIL import Image
+
+from vizlib.files import written
+
+
+class Picture(gr.Image):
+    """A `gr.Image` whose file is whole at any moment.
+
+    Whoever shows the same picture shares its file, which gradio writes anew each time, over what another is reading.
+    """
+
+    is_template = True  # drawn by gradio's own image component
+
+    def postprocess(self, value: Any) -> Any:
+        """Where the picture lies."""
+        if isinstance(value, Image.Image):
+            value = _kept(encode_pil_to_bytes(value, self.format), Path(self.GRADIO_CACHE), self.format)
+        return super().postprocess(value)
+
+
+def _kept(data: bytes, folder: Path, ending: str) -> str:
+    """A file with these bytes, where gradio itself would put it; one that is there already is as if new."""
+    path = (folder / hash_bytes(data) / f"image.{ending}").resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.stat().st_size == len(data):
+        with suppress(OSError):
+            os.utime(path)  # lest it be deleted for its age
+    else:
+        with written(path) as file:
+            file.write(data)
+    return str(path)
