@@ -146,6 +146,10 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
             return None, gr.skip()
         return gr.skip(), selection.model if selection else first  # where the menu was
 
+    def leave(request: gr.Request) -> None:
+        shared.turns.next(request)  # gradio itself ends no work that was begun in the moment before
+
+    page.unload(leave)
     alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
     waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
     arrival = page.load(plainly(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})

@@ -33,7 +33,10 @@ PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
 
 
 class Turns:
-    """How many choices each visitor has made: work that was begun at one may find that it was followed by another."""
+    """How many choices each visitor has made: work that was begun at one may find that it was followed by another.
+
+    To leave the page is a choice too.
+    """
 
     def __init__(self) -> None:
         self._made: OrderedDict[str | None, int] = OrderedDict()  # by session, the last to choose at the end

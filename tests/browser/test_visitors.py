@@ -129,3 +129,17 @@ def test_a_stop_ends_only_the_work_of_who_pressed_it(visitors, batches):
     assert other.said("#why-progress p").startswith("Stopped after ")
     other.goes_on(lambda: len(ended) == 2)
     assert ended == [RESNET, VIT]
+
+
+def test_who_leaves_before_the_first_batch_is_through_leaves_no_work_behind(visitors, batches):
+    """The page is gone before it began to listen for an answer, which is how gradio itself hears of it."""
+    given, ended = batches
+    visit = visitors(f"?m={VIT}&img=ex:grace_hopper&w=rise")
+    visit.page.route("**/queue/data*", lambda route: None)
+    visit.page.locator("#why-progress .viz-begin").click()
+    visit.goes_on(lambda: given[VIT] > 0)
+    before = given[VIT]
+    visit.page.goto("about:blank")
+    visit.complaints.clear()  # of the answer that was broken off
+    visit.goes_on(lambda: ended == [VIT])
+    assert given[VIT] <= before + 2  # of 28
