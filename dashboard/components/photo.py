@@ -39,8 +39,6 @@ class PhotoInput(Picture):
     It takes gradio's own arguments: gradio reads a component's settings off its constructor's signature.
     """
 
-    is_template = True
-
     def preprocess(self, payload: Any) -> Image.Image | gr.Error | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The upright RGB photo, the same object for the same file; or what is wrong with it."""
         if payload is None:

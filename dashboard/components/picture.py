@@ -20,7 +20,9 @@ class Picture(gr.Image):
     Whoever shows the same picture shares its file, which gradio writes anew each time, over what another is reading.
     """
 
-    is_template = True  # drawn by gradio's own image component
+    def get_block_name(self) -> str:
+        """By which the page knows how to draw it: as gradio's own."""
+        return "image"
 
     def postprocess(self, value: Any) -> Any:
         """Where the picture lies."""
