@@ -24,6 +24,10 @@ class Picture(gr.Image):
         """By which the page knows how to draw it: as gradio's own."""
         return "image"
 
+    def get_block_class(self) -> str:
+        """By which another program that loads the page knows it."""
+        return "image"
+
     def postprocess(self, value: Any) -> Any:
         """Where the picture lies."""
         if isinstance(value, Image.Image):

@@ -197,6 +197,10 @@ def test_pillow_itself_refuses_a_bomb_wherever_gradio_may_open_one():
         Image.open(file)
 
 
+def test_to_gradio_it_is_an_image(box):
+    assert (box.get_block_name(), box.get_block_class(), box.get_config()["name"]) == ("image",) * 3
+
+
 def test_nothing_stays_nothing(box):
     assert box.preprocess(None) is None
     assert box.postprocess(None) is None
