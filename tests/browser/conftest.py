@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import gradio.media
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 import vizlib
@@ -19,7 +20,6 @@ from dashboard.catalog import Catalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
-PATIENCE = 60  # seconds: the page answers at once, but other tests and their servers may have the machine
 CHOICE = """([desk, detail]) => document.querySelector(`#${desk} .viz-desk`)
     .dispatchEvent(new CustomEvent("viz-choose", { detail }))"""
 QUIET = (

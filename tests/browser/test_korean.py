@@ -28,14 +28,14 @@ ALLOWED = {  # gradio's own, which it does not translate, and a layer's or knob'
     *("Capture from camera", "Paste from clipboard", "Remove Image", "Upload file", "File upload", "Fullscreen"),
     *("More tabs", "Stop Recording", "Download", "processing |"),
 }
-ALSO = r"[가-힣]|^In queue: \d+ of \d+$"  # which gradio does not translate either
+FINE = r"[가-힣]|^In queue: \d+ of \d+$"  # Korean, or a place in gradio's queue, which it does not translate either
 OURS = {text for key, text in words("en").items() if text != words("ko")[key]}
 LABELS = {label for name in (RESNET, VIT) for label in vizlib.load(name).labels}
 
 
 def left_in_english(text: str) -> bool:
     """Whether a text has words of ours: one of the tables, or two words beside each other that are no class."""
-    if re.search(ALSO, text) or text in ALLOWED or set(text.split(", ")) <= LABELS:
+    if re.search(FINE, text) or text in ALLOWED or set(text.split(", ")) <= LABELS:
         return False
     return text in OURS or bool(re.search("[A-Za-z]{2,},? [A-Za-z]{2,}", text))
 

@@ -9,6 +9,7 @@ import gradio.media
 import pytest
 import timm
 import torch
+from patience import PATIENCE
 
 import vizlib
 from dashboard.app import build_app, launch
@@ -35,7 +36,7 @@ def hostile() -> str:
 def test_hostile_names_and_labels_are_shown_as_text(hostile, chromium, tmp_path):
     page = chromium.new_page()
     try:
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.goto(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
         page.locator("#bars button").first.wait_for()
         assert ATTACK[:4] in page.locator("#bars").inner_text()

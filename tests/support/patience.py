@@ -1,4 +1,4 @@
-"""HTTP as a test asks it: other tests and their servers may have the machine, so what comes at once may take long."""
+"""How long a test waits for what comes at once: other tests and their servers may have the machine. HTTP that does."""
 
 from __future__ import annotations
 
