@@ -28,6 +28,7 @@ EVERYTHING = "explain_all"
 STEPS = 3  # of a stream: each needs what the others do
 SMALL_MB = 256
 GOAL_MB, SLACK = 1536, 1.2
+ROOM_MB = 4096  # for one process
 
 
 def main() -> None:
@@ -39,11 +40,17 @@ def main() -> None:
         return
     methods = [EVERYTHING, *(name for name, row in METHODS.items() if row.cost == MANY_PASSES)]
     asked = list(product(list(NETWORKS)[: 1 if given.quick else None], methods))
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # what one process takes is not another's
+    with ThreadPoolExecutor(_side_by_side(given.device)) as pool:  # what one process takes is not another's
         rows = list(pool.map(partial(_row, given=given), *zip(*asked, strict=True)))
     columns = ("network", "method", "default budget", "goal, MB", "met", f"budget_mb={SMALL_MB}", "goal, MB", "met")
     steps = 1 if given.quick else STEPS
     show(columns, rows, given, f"Peak above the loaded model; methods of many passes were stopped after {steps} steps.")
+
+
+def _side_by_side(device: str) -> int:
+    """How many processes there is room for: on a GPU each needs its own context and model besides what is measured."""
+    free = torch.cuda.mem_get_info()[0] / 1e6 if device == "cuda" else 4 * ROOM_MB
+    return max(1, min(int(free / ROOM_MB), os.cpu_count() or 1))
 
 
 def _row(network: str, method: str, given) -> tuple:
