@@ -159,10 +159,10 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         shared.on(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
         for event in (desk.input, there.success)
     ]
-    for event in (there, *choices):
-        event.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
-    for event in (arrival, there, *choices):
-        event.failure(None, None, None, js=refused(), **PLUMBING)
+    for event in (there, *choices):  # the next choice waits until this one is undone: it would meet the same photo
+        undone = event.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
+        undone.then(None, None, None, js=refused(), **PLUMBING)
+    arrival.failure(None, None, None, js=refused(), **PLUMBING)
     for event in (arrival, *choices):
         shared.on(event.success, *view.later)
     shared.photo.change(None, [shared.model], None, js=choosing("model", "{ photo: true, model }"), **alone)
