@@ -6,7 +6,9 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported anywhere
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never waits for a hub
+# A server that ends deletes what was uploaded to it: its folder is not that of tests that run beside these.
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="vizlib-tests-")
 
 import pytest
 import torch
@@ -22,6 +26,12 @@ from jaxtyping import install_import_hook
 install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signatures are checked while tests run
 
 torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
+
+UPLOADS = os.environ["GRADIO_TEMP_DIR"]
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(UPLOADS, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
