@@ -12,7 +12,7 @@ from PIL import Image
 from dashboard.cache import key_of
 from dashboard.choices import Wanted, wanted
 from dashboard.components.base import choosing, part
-from dashboard.components.desk import answered, refused, told
+from dashboard.components.desk import answered, keeping, putting_back, refused, told
 from dashboard.components.examples import examples
 from dashboard.components.photo import PhotoInput
 from dashboard.examples import EXAMPLES, addressed
@@ -138,13 +138,12 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         tab = gr.Tabs(selected=now.tab) if now.tab in ids else gr.skip()
         return *looked, *drawn, menu, tab, done
 
-    def undo(selection: Selection | None, value: Any) -> tuple:
+    def undo(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
         choices = told(value)
-        if len(choices) != 1:
-            return gr.skip(), gr.skip()
-        if "photo" in choices[0]:  # what cannot be opened is taken out of the box again, once a sentence is said
-            return None, gr.skip()
-        return gr.skip(), selection.model if selection else first  # where the menu was
+        alone = choices[0] if len(choices) == 1 else {}
+        wrong = isinstance(photo, gr.Error) or "photo" in alone  # the browser knows what was in the box before
+        menu = gr.skip() if not alone or "photo" in alone else selection.model if selection else first
+        return menu, {"wrong": wrong}
 
     def leave(request: gr.Request) -> None:
         shared.turns.next(request)  # gradio itself ends no work that was begun in the moment before
@@ -159,13 +158,17 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         shared.on(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
         for event in (desk.input, there.success)
     ]
+    reading = {**MODEL_QUEUE, **PLUMBING}
     for event in (there, *choices):  # the next choice waits until this one is undone: it would meet the same photo
-        undone = event.failure(undo, [shared.selection, desk], [shared.photo, shared.model], **PLUMBING)
-        undone.then(None, None, None, js=refused(), **PLUMBING)
+        undone = event.failure(undo, [shared.photo, shared.selection, desk], [shared.model, desk], **reading)
+        back = undone.then(None, [shared.photo, desk], shared.photo, js=putting_back(), **PLUMBING)
+        back.then(None, None, None, js=refused(), **PLUMBING)
     arrival.failure(None, None, None, js=refused(), **PLUMBING)
+    arrival.success(None, shared.photo, None, js=keeping(), **PLUMBING)
     for event in (arrival, *choices):
         shared.on(event.success, *view.later)
-    shared.photo.change(None, [shared.model], None, js=choosing("model", "{ photo: true, model }"), **alone)
+    photo = choosing("file, model", "{ photo: true, file, model }")
+    shared.photo.change(None, [shared.photo, shared.model], None, js=photo, **alone)
     shared.model.input(None, [shared.model], None, js=choosing("model", "{ model }"), **alone)
     target = choosing("target, bars", "{ target, of: bars.model }")
     shared.classes.input(None, [shared.classes, shared.bars], None, js=target, **alone)

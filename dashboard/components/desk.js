@@ -1,6 +1,7 @@
 // What a person chooses waits here while the answer to an earlier choice is on its way, and then goes in order, all at
 // once. So one answer is under way at a time, and the last is of all that was chosen, however late it comes.
 let waiting = [], alone = [], sent = [], told = 0;
+let kept = null; // the file in the box of the photo that the page shows
 if (props.opens) { // the first answer is what the page is opened with
   sent = [{}];
   root.dataset.busy = "";
@@ -20,7 +21,7 @@ function next() {
   else if (waiting.length) [sent, waiting] = [waiting, []];
   else return;
   root.dataset.busy = "";
-  props.value = { turn: ++told, choices: sent };
+  props.value = { turn: ++told, choices: sent.map(({ file, ...choice }) => choice) };
   trigger(sent.some((choice) => choice.model && !choice.photo) ? "submit" : "input");
 }
 
@@ -38,7 +39,22 @@ root.addEventListener("viz-refused", () => setTimeout(() => {
   done();
 }));
 
+// What was in the box as the page was opened; a choice of a photo brings its own.
+root.addEventListener("viz-keep", (event) => {
+  if (![...sent, ...waiting].some((choice) => choice.photo)) kept = event.detail;
+});
+
+// A file that is no photo gives way to the photo that the page shows; gradio may have told of it more than once.
+root.addEventListener("viz-back", (event) => {
+  const others = (choice) => !choice.photo;
+  [alone, waiting] = [alone.filter(others), waiting.filter(others)];
+  for (const choice of sent) if (choice.photo) choice.file = kept;
+  event.detail.file = kept;
+});
+
 show((value) => {
   placeAll(value.keys);
-  if (sent.length && value.answered === told) done();
+  if (!sent.length || value.answered !== told) return;
+  for (const choice of sent) if (choice.photo) kept = choice.file;
+  done();
 });

@@ -26,4 +26,20 @@ def answered(value: Any) -> dict[str, Any]:
 
 def refused(desk: str = "desk") -> str:
     """A browser's answer to an event that failed."""
-    return f"() => {{ document.querySelector('#{desk} .viz-desk').dispatchEvent(new CustomEvent('viz-refused')); }}"
+    return f"() => {{ {_telling('viz-refused', desk=desk)} }}"
+
+
+def keeping() -> str:
+    """A browser's answer to the page's opening: the desk is told of the file that lies in the box."""
+    return f"(file) => {{ {_telling('viz-keep', 'file')} }}"
+
+
+def putting_back() -> str:
+    """A browser's answer to a choice that failed: the file that is to lie in the box, another where that is `wrong`."""
+    asking = _telling("viz-back", "found")
+    return f"(file, value) => {{ const found = {{ file }}; if (value && value.wrong) {asking} return found.file; }}"
+
+
+def _telling(event: str, detail: str = "null", desk: str = "desk") -> str:
+    there = f"document.querySelector('#{desk} .viz-desk')"
+    return f"{there}.dispatchEvent(new CustomEvent('{event}', {{ detail: {detail} }}));"

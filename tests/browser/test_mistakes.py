@@ -9,12 +9,18 @@ pytestmark = pytest.mark.slow
 SENTENCE = "The picture is text, not an image, expected a photo as JPEG, PNG, WebP, GIF, BMP or TIFF."
 
 
-def test_a_wrong_photo_in_place_of_another_is_told_of_once(visiting, tmp_path):
-    visit = visiting("?img=ex:tower")
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_wrong_photo_in_place_of_another_is_told_of_once_and_the_other_stays(visiting, tmp_path, chosen):
+    visit = visiting()
+    if chosen:
+        visit.changes("#why-heat", lambda: visit.page.locator("#examples button").nth(2).click())
     path = tmp_path / "notes.jpg"
     path.write_text("this is text")
+    before = [photo_of(visit), visit.said("#why-words"), visit.page.url]
     visit.upload(path)  # gradio tells of it twice
     told_of_once(visit)
+    assert [photo_of(visit), visit.said("#why-words"), visit.page.url] == before
+    visit.changes("#why-heat", lambda: visit.page.locator("#bars button[data-index]").nth(1).click())
     visit.page.close()
 
 
@@ -30,6 +36,7 @@ def test_a_wrong_photo_that_comes_while_the_last_one_is_taken_away_is_told_of_on
     visit.page.wait_for_timeout(1500)
     held[0].continue_()
     told_of_once(visit)
+    assert visit.page.locator("#photo img").count() == 0  # it was taken away before
     visit.page.close()
 
 
@@ -39,3 +46,7 @@ def told_of_once(visit) -> None:
     visit.page.wait_for_timeout(2000)
     assert visit.page.get_by_text(SENTENCE).count() == 1
     assert visit.page.get_by_text("(2)").count() == 0
+
+
+def photo_of(visit) -> str | None:
+    return visit.page.locator("#photo img").get_attribute("src")
