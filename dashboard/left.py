@@ -140,10 +140,10 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
 
     def undo(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
         choices = told(value)
-        alone = choices[0] if len(choices) == 1 else {}
-        wrong = isinstance(photo, gr.Error) or "photo" in alone  # the browser knows what was in the box before
-        menu = gr.skip() if not alone or "photo" in alone else selection.model if selection else first
-        return menu, {"wrong": wrong}
+        only = choices[0] if len(choices) == 1 else {}
+        before = selection.model if selection else first  # where the menu was
+        menu = before if only and "photo" not in only else gr.skip()
+        return menu, {"wrong": isinstance(photo, gr.Error) or "photo" in only}
 
     def leave(request: gr.Request) -> None:
         shared.turns.next(request)  # gradio itself ends no work that was begun in the moment before

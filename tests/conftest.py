@@ -27,11 +27,9 @@ install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signat
 
 torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
 
-UPLOADS = os.environ["GRADIO_TEMP_DIR"]
-
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(UPLOADS, ignore_errors=True)
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

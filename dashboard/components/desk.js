@@ -44,12 +44,13 @@ root.addEventListener("viz-keep", (event) => {
   if (![...sent, ...waiting].some((choice) => choice.photo)) kept = event.detail;
 });
 
-// A file that is no photo gives way to the photo that the page shows; gradio may have told of it more than once.
-root.addEventListener("viz-back", (event) => {
+// A file that is no photo gives way to the photo that the page shows; gradio may have told of it more than once. Where it
+// is that photo, whose file is gone from the server, nothing is put: gradio would tell of it again, without end.
+root.addEventListener("viz-back", ({ detail }) => {
   const others = (choice) => !choice.photo;
   [alone, waiting] = [alone.filter(others), waiting.filter(others)];
   for (const choice of sent) if (choice.photo) choice.file = kept;
-  event.detail.file = kept;
+  if (detail.file?.path !== kept?.path) detail.put = kept;
 });
 
 show((value) => {

@@ -35,9 +35,15 @@ def keeping() -> str:
 
 
 def putting_back() -> str:
-    """A browser's answer to a choice that failed: the file that is to lie in the box, another where that is `wrong`."""
-    asking = _telling("viz-back", "found")
-    return f"(file, value) => {{ const found = {{ file }}; if (value && value.wrong) {asking} return found.file; }}"
+    """A browser's answer to a choice that failed: what is to lie in the box, where what does is `wrong`.
+
+    Else an update of nothing, as what is put there is told of even if it is the same.
+    """
+    asking, nothing = _telling("viz-back", "found"), "{ __type__: 'update' }"
+    return (
+        f"(file, value) => {{ const found = {{ file, put: {nothing} }}; "
+        f"if (value && value.wrong) {asking} return found.put; }}"
+    )
 
 
 def _telling(event: str, detail: str = "null", desk: str = "desk") -> str:
