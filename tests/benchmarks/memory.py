@@ -28,7 +28,7 @@ EVERYTHING = "explain_all"
 STEPS = 3  # of a stream: each needs what the others do
 SMALL_MB = 256
 GOAL_MB, SLACK = 1536, 1.2
-ROOM_MB = 4096  # for one process
+ROOM_MB = 4096  # for one process on a GPU
 
 
 def main() -> None:
@@ -49,8 +49,8 @@ def main() -> None:
 
 def _side_by_side(device: str) -> int:
     """How many processes there is room for: on a GPU each needs its own context and model besides what is measured."""
-    free = torch.cuda.mem_get_info()[0] / 1e6 if device == "cuda" else 4 * ROOM_MB
-    return max(1, min(int(free / ROOM_MB), os.cpu_count() or 1))
+    room = int(torch.cuda.mem_get_info()[0] / 1e6 / ROOM_MB) if device == "cuda" else 4
+    return max(1, min(room, os.cpu_count() or 1))
 
 
 def _row(network: str, method: str, given) -> tuple:
