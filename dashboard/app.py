@@ -9,17 +9,19 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard import api, left
-from dashboard.catalog import Catalog
+from dashboard.api import endpoints as api
 from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
-from dashboard.folders import own_folder
-from dashboard.languages import LANGUAGES, asked, shown, speaking, title_of, translations, words
-from dashboard.serving import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
-from dashboard.shared import PLUMBING
-from dashboard.study import Study
-from dashboard.tabs import attention, code, compare, inside, learn, model, why
-from dashboard.theme import css, theme
+from dashboard.components.theme import css, theme
+from dashboard.i18n.translate import LANGUAGES, asked, shown, speaking, title_of, translations, words
+from dashboard.server.server import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
+from dashboard.server.temp_dirs import own_folder
+from dashboard.services.analysis_service import Study
+from dashboard.services.model_catalog import Catalog
+from dashboard.sidebar import sidebar as left
+from dashboard.state.context import PLUMBING
+from dashboard.tabs import attention, code, compare, learn, model, why
+from dashboard.tabs import inspect as inside
 from vizlib import VizlibError
 
 TABS = (why, attention, inside, compare, learn, model, code)

@@ -17,8 +17,9 @@ from typing import Any
 import timm
 from packaging.requirements import Requirement
 
-from vizlib import VizlibError, checkpoints
-from vizlib.entries import CURATED
+from vizlib import VizlibError
+from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading.model_index import CURATED
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.12"
@@ -34,7 +35,7 @@ NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` is what trainin
 APP = """\
 # Staged by `python -m dashboard.space`, which replaces what it staged before.
 from dashboard.app import serve
-from dashboard.serving import Settings
+from dashboard.server.server import Settings
 
 serve(Settings(host=None, port=None))  # where GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
 """

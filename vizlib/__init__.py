@@ -8,20 +8,20 @@ model.predict(photo)
 vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
-from vizlib.agreement import Agreement, agreement
-from vizlib.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
-from vizlib.explaining import estimate, explain, explain_all, explain_stream, run_for_all
-from vizlib.fields import receptive_field
-from vizlib.histories import training_history
-from vizlib.images import open_image
-from vizlib.kernels import kernels
-from vizlib.methods.registry import methods
-from vizlib.model import Model
-from vizlib.models import load, models, wrap  # the function takes the name of its file, so it comes from there
-from vizlib.report import report
-from vizlib.results import Attribution, Prediction, Run, Step
-from vizlib.units import contributions, switch_off
-from vizlib.version import __version__ as __version__
+from vizlib.analysis.first_layer_kernels import kernels
+from vizlib.analysis.receptive_field import receptive_field
+from vizlib.analysis.units import contributions, switch_off
+from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
+from vizlib.attribution.methods.registry import methods
+from vizlib.attribution.result import Attribution, Prediction, Run, Step
+from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
+from vizlib.core.images import open_image
+from vizlib.core.version import __version__ as __version__
+from vizlib.metrics.similarity import Agreement, agreement
+from vizlib.models.loading.loader import load, models, wrap
+from vizlib.models.loading.training_history import training_history
+from vizlib.models.model import Model
+from vizlib.reporting.html_report import report
 
 __all__ = [
     "Agreement",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.languages import tell
+from dashboard.i18n.translate import tell
 
 SPACES = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.languages import from_library, tell
+from dashboard.i18n.translate import from_library, tell
 from vizlib import Prediction
-from vizlib.wording import percent, short
+from vizlib.core.text import percent, short
 
 FEW = 20  # a model that knows no more classes than this had better say which they are
 

@@ -15,17 +15,18 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dashboard.languages import from_library, in_browser
-from vizlib import render
-from vizlib.geometry import Geometry
+from dashboard.i18n.translate import from_library, in_browser
+from vizlib.core.geometry import Geometry
+from vizlib.render import overlay as render
 
 HERE = Path(__file__).parent
-COMMON = ("say", "ask", "choose", "paint", "place", "copy")  # scripts that every part has
+SCRIPTS = HERE / "scripts"  # what several parts have in common
+COMMON = ("translate", "coalesce_events", "emit_choice", "canvas", "url_state", "copy")  # scripts that every part has
 SHARED: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in common
-    "bars": ("keep",),
-    "fields": ("grid",),
-    "patches": ("grid", "multiples"),
-    "thumbs": ("keep",),
+    "bars": ("keyed_list",),
+    "receptive_field": ("grid",),
+    "patches": ("grid", "small_multiples"),
+    "thumbnails": ("keyed_list",),
 }
 LONGEST = 800  # letters of a sentence; what is quoted in it may have been sent by a program
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
@@ -61,13 +62,13 @@ def placing(key: str, value: str) -> str:
 
     gradio tells of the first tab's opening too, now and then before it has read the address.
     """
-    there = "document.querySelector('.viz-desk[data-opened]')"
-    return f"() => {{ {_read('place.js')} if ({there}) place({json.dumps(key)}, {json.dumps(value)}); }}"
+    there = "document.querySelector('.viz-event_queue[data-opened]')"
+    return f"() => {{ {_read('url_state.js')} if ({there}) place({json.dumps(key)}, {json.dumps(value)}); }}"
 
 
 def choosing(arguments: str, choice: str, desk: str = "desk") -> str:
     """A browser's answer to an event of a part that is gradio's own: a choice, of what the event is given."""
-    return f"({arguments}) => {{ {_read('choose.js')} choose({choice}, {json.dumps(desk)}); }}"
+    return f"({arguments}) => {{ {_read('emit_choice.js')} choose({choice}, {json.dumps(desk)}); }}"
 
 
 def told(error: Exception) -> gr.Error:
@@ -88,7 +89,8 @@ def _script(name: str, says: tuple[str, ...] = ()) -> str:
 
 @cache
 def _read(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    path = SCRIPTS / name
+    return (path if path.exists() else HERE / name).read_text(encoding="utf-8")
 
 
 def styles() -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dashboard.languages import from_library, tell
+from dashboard.i18n.translate import from_library, tell
 from vizlib import Model
-from vizlib.checkpoints import Sidecar
-from vizlib.entries import FEW, Entry, describe
+from vizlib.models.loading.checkpoint_files import Sidecar
+from vizlib.models.loading.model_index import FEW, Entry, describe
 
 Said = str | Sequence[str] | None  # a line, several, or nothing
 CROPS = {"center": "card.centre", "squash": "card.squash", "border": "card.border"}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dashboard.languages import tell
+from dashboard.i18n.translate import tell
 
 
 def curve(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dashboard.components.base import data_url
-from vizlib import render
+from vizlib.render import overlay as render
 
 MOST = 256  # a large transformer has 1,024 of them
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.languages import from_library, tell
+from dashboard.i18n.translate import from_library, tell
 from vizlib import Model
-from vizlib.methods.registry import METHODS
+from vizlib.attribution.methods.registry import METHODS
 
 
 def knobs(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dashboard.components.base import colours, drawn_on, rough
-from vizlib.geometry import Geometry
+from vizlib.core.geometry import Geometry
 
 LOOKS, LIKE = "looks", "like"
 BUDGET = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB

@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.cache import ByteCache
 from dashboard.components.base import told
 from dashboard.components.picture import Picture
+from dashboard.services.byte_cache import ByteCache
 from vizlib import ImageError, open_image
 
 MEGABYTES = 20  # of one photo's file

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from PIL import Image
 
-from vizlib.files import written
+from vizlib.core.atomic_files import written
 
 
 class Picture(gr.Image):

@@ -18,7 +18,7 @@ button.addEventListener("click", () => {
 });
 
 function begin() {
-  const desk = document.querySelector("#desk .viz-desk");
+  const desk = document.querySelector("#desk .viz-event_queue");
   if (desk.dataset.busy !== undefined) { // something else may have been chosen already: then this is drawn anew before
     begins = true;
     return desk.addEventListener("viz-idle", () => begins && begin(), { once: true });
@@ -40,7 +40,7 @@ function draw(value) {
   button.textContent = say({ running: "Stop", stopped: "Start again" }[state] || "Start");
   button.hidden = false;
   const { top } = root.getBoundingClientRect(); // chosen from the small maps far below: the button comes into sight
-  if (state === "waiting" && top < 0 && document.activeElement?.closest(".viz-thumbs")) root.scrollIntoView({ block: "center" });
+  if (state === "waiting" && top < 0 && document.activeElement?.closest(".viz-thumbnails")) root.scrollIntoView({ block: "center" });
   if (value.begin) begin();
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.languages import tell
+from dashboard.i18n.translate import tell
 
 
 def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:

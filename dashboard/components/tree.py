@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.languages import LANGUAGES, tell, words
+from dashboard.i18n.translate import LANGUAGES, tell, words
 from vizlib import Model
-from vizlib.layers import Layer
+from vizlib.models.layer_summary import Layer
 
 PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that hand on what they are given
 ROLES = (  # the beginning of a class's name, and the key of what a person calls it

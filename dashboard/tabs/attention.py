@@ -12,16 +12,16 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.base import box_of, part
-from dashboard.components.linked import Scale, item, linked
+from dashboard.components.captions import alternative, caption, nothing_yet
+from dashboard.components.linked_heatmaps import Scale, item, linked
 from dashboard.components.patches import patches
-from dashboard.languages import from_library, tell
-from dashboard.selection import Selection
-from dashboard.shared import Shared
-from dashboard.study import Study
-from dashboard.tabs import receptive
-from dashboard.words import alternative, caption, nothing_yet
-from vizlib import render
-from vizlib.methods.registry import METHODS
+from dashboard.i18n.translate import from_library, tell
+from dashboard.services.analysis_service import Study
+from dashboard.state.context import Shared
+from dashboard.state.selection import Selection
+from dashboard.tabs import receptive_field as receptive
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.render import overlay as render
 
 TITLE = "Attention"
 FLOW = ("raw-attention", "attention-rollout", "attention-relevance")  # from the answer back to the patches
@@ -122,7 +122,7 @@ def build(shared: Shared) -> None:
     words = gr.HTML(elem_id="attention-words", apply_default_css=False)
     grid = part("patches", elem_id="attention-patches")
     why = gr.HTML(elem_id="attention-why", elem_classes="viz-section", apply_default_css=False)
-    three = part("linked", elem_id="attention-flow")
+    three = part("linked_heatmaps", elem_id="attention-flow")
 
     def again(photo: Image.Image | None, selection: Selection | None) -> tuple:
         return draw(shared.study, photo, selection)

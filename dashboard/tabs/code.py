@@ -10,22 +10,23 @@ import gradio as gr
 from PIL import Image
 
 import vizlib
-from dashboard.cache import key_of
 from dashboard.components.address import space
 from dashboard.components.base import on_opening, part
+from dashboard.components.captions import caption, nothing_yet, question
 from dashboard.components.code import Block, code
 from dashboard.components.files import files, made
 from dashboard.components.knobs import turned
-from dashboard.examples import EXAMPLES, addressed
-from dashboard.languages import shown, tell
-from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, Shared
-from dashboard.study import Study
-from dashboard.words import caption, nothing_yet, question
-from vizlib import VizlibError, wording
-from vizlib.files import written
-from vizlib.methods.registry import METHODS
-from vizlib.recipes import Recipe, class_name
+from dashboard.i18n.translate import shown, tell
+from dashboard.services.analysis_service import Study
+from dashboard.services.byte_cache import key_of
+from dashboard.services.examples import EXAMPLES, addressed
+from dashboard.state.context import PLUMBING, Shared
+from dashboard.state.selection import Selection
+from vizlib import VizlibError
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.core import text as wording
+from vizlib.core.atomic_files import written
+from vizlib.reporting.code_snippets import Recipe, class_name
 
 TITLE = "Use in code"
 HERE = "http://127.0.0.1:7860/"  # stands for the page's own address

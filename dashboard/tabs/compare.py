@@ -11,18 +11,19 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.base import box_of, on_opening, part
-from dashboard.components.linked import Scale, item, linked
-from dashboard.languages import shown, tell
-from dashboard.selection import Selection
-from dashboard.shared import Shared
-from dashboard.starts import compared
-from dashboard.study import Study
-from dashboard.tabs.pairing import Chosen, choose, in_common, methods
-from dashboard.words import alternative, caption, nothing_yet
-from vizlib import Attribution, render
-from vizlib.agreement import seen_by_both
-from vizlib.methods.registry import METHODS
-from vizlib.wording import percent, short
+from dashboard.components.captions import alternative, caption, nothing_yet
+from dashboard.components.linked_heatmaps import Scale, item, linked
+from dashboard.components.training_comparison import compared
+from dashboard.i18n.translate import shown, tell
+from dashboard.services.analysis_service import Study
+from dashboard.state.context import Shared
+from dashboard.state.selection import Selection
+from dashboard.tabs.compare_options import Chosen, choose, in_common, methods
+from vizlib import Attribution
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.core.text import percent, short
+from vizlib.metrics.similarity import seen_by_both
+from vizlib.render import overlay as render
 
 TITLE = "Compare"
 FINE = 168  # longest side of the photo a difference is drawn on, in pixels
@@ -169,7 +170,7 @@ def build(shared: Shared) -> None:
         other = gr.Dropdown([], label=shown("compare-with"), elem_id="compare-model", interactive=True, min_width=220)
         method = gr.Dropdown([], label=shown("method"), elem_id="compare-method", interactive=True, min_width=220)
         second = gr.Dropdown([], label=shown("other-class"), elem_id="compare-class", interactive=True, min_width=220)
-    pictures = part("linked", elem_id="compare-maps")
+    pictures = part("linked_heatmaps", elem_id="compare-maps")
     outputs = [other, method, second, pictures, words]
     if compared()[0]:
         with gr.Row(equal_height=False, elem_classes="viz-section"):

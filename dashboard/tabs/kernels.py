@@ -8,14 +8,14 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.base import part
-from dashboard.components.heat import heat
+from dashboard.components.captions import caption
+from dashboard.components.heatmap import heat
 from dashboard.components.kernels import MOST, kernels
 from dashboard.components.patches import LIKE, patches
-from dashboard.languages import tell
-from dashboard.selection import Selection
-from dashboard.shared import Shared
-from dashboard.study import Study
-from dashboard.words import caption
+from dashboard.i18n.translate import tell
+from dashboard.services.analysis_service import Study
+from dashboard.state.context import Shared
+from dashboard.state.selection import Selection
 
 
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None, chosen: int | None = None) -> tuple:
@@ -65,7 +65,7 @@ def build(shared: Shared) -> None:
         with gr.Column(scale=5, min_width=300):
             every = part("kernels", elem_id="inside-kernels")
         with gr.Column(scale=6, min_width=320):
-            answer = part("heat", elem_id="inside-kernel")
+            answer = part("heatmap", elem_id="inside-kernel")
     with gr.Row(equal_height=False, elem_classes="viz-section"):
         with gr.Column(scale=5, min_width=280):
             place_words = gr.HTML(apply_default_css=False)

@@ -9,13 +9,14 @@ from PIL import Image
 
 from dashboard.components.base import part
 from dashboard.components.lesson import lesson, pending
-from dashboard.languages import asked as language_asked
-from dashboard.languages import say, words
-from dashboard.lessons import layers, reasons
-from dashboard.lessons.base import Asked, Lesson, seen
-from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, Shared
-from dashboard.study import Study
+from dashboard.i18n.translate import asked as language_asked
+from dashboard.i18n.translate import say, words
+from dashboard.services.analysis_service import Study
+from dashboard.state.context import PLUMBING, Shared
+from dashboard.state.selection import Selection
+from dashboard.tabs.lessons import explanation_lessons as reasons
+from dashboard.tabs.lessons import layer_lessons as layers
+from dashboard.tabs.lessons.base import Asked, Lesson, seen
 
 TITLE = "Learn"
 STEPS = {

@@ -8,17 +8,17 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.base import on_opening, part
+from dashboard.components.captions import caption, no_photo
 from dashboard.components.card import about
 from dashboard.components.curves import curve, curves
-from dashboard.languages import tell
-from dashboard.selection import Selection
-from dashboard.shared import Shared
-from dashboard.starts import compared
-from dashboard.study import Study
-from dashboard.words import caption, no_photo
-from vizlib.checkpoints import Sidecar
-from vizlib.entries import Entry
-from vizlib.histories import histories, training_history
+from dashboard.components.training_comparison import compared
+from dashboard.i18n.translate import tell
+from dashboard.services.analysis_service import Study
+from dashboard.state.context import Shared
+from dashboard.state.selection import Selection
+from vizlib.models.loading.checkpoint_files import Sidecar
+from vizlib.models.loading.model_index import Entry
+from vizlib.models.loading.training_history import histories, training_history
 
 TITLE = "Model"
 

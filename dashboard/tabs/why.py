@@ -12,18 +12,18 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.base import part
-from dashboard.components.heat import bare, of_attribution
+from dashboard.components.captions import alternative, caption, duration, gives, lead, no_photo, question, verdict
+from dashboard.components.heatmap import bare, of_attribution
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.progress import running, waiting
-from dashboard.components.thumbs import reduced, thumb, thumbs
-from dashboard.languages import from_library, tell
-from dashboard.selection import Selection
-from dashboard.shared import PLUMBING, STREAM_QUEUE, Shared, View
-from dashboard.study import KEPT, Study
-from dashboard.words import alternative, caption, duration, gives, lead, no_photo, question, verdict
-from vizlib import render
-from vizlib.methods.base import MANY_PASSES
-from vizlib.methods.registry import METHODS
+from dashboard.components.thumbnails import reduced, thumb, thumbs
+from dashboard.i18n.translate import from_library, tell
+from dashboard.services.analysis_service import KEPT, Study
+from dashboard.state.context import PLUMBING, STREAM_QUEUE, Shared, View
+from dashboard.state.selection import Selection
+from vizlib.attribution.methods.base import MANY_PASSES
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.render import overlay as render
 
 TITLE = "Why"
 FIRST = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
@@ -168,13 +168,13 @@ def build(shared: Shared) -> View:
     study, method, menus = shared.study, shared.method, shared.knobs
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
-            heat = part("heat", elem_id="why-heat")
+            heat = part("heatmap", elem_id="why-heat")
         with gr.Column(scale=5, min_width=280):
             progress = part("progress", elem_id="why-progress")
             words = gr.HTML(elem_id="why-words", apply_default_css=False)
             kept = gr.HTML(elem_id="why-kept", apply_default_css=False)
             menus.render()
-    others = part("thumbs", elem_id="why-methods", chooses="method")
+    others = part("thumbnails", elem_id="why-methods", chooses="method")
     outputs = [method, heat, words, menus, others, progress, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:

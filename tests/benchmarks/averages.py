@@ -21,8 +21,8 @@ from common import DATA, at_least, at_most, interleaved, options, pearson, photo
 from torch import Tensor
 
 import vizlib
-from vizlib.methods.trials import numbers
-from vizlib.passes import BUDGET_MB, has_bfloat16
+from vizlib.attribution.methods.scoring import numbers
+from vizlib.models.inference.batched_inference import BUDGET_MB, has_bfloat16
 
 COLUMNS = ("method", "ours (min–max)", "captum (min–max)", "ours ÷ captum", "goal", "met")
 COLUMNS += ("correlation with reference", "captum's", "goal", "met")

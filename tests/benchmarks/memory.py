@@ -19,9 +19,9 @@ import torch
 from common import at_most, options, photos, resnet, show, vit
 
 import vizlib
-from vizlib.methods.base import MANY_PASSES
-from vizlib.methods.registry import METHODS
-from vizlib.passes import BUDGET_MB
+from vizlib.attribution.methods.base import MANY_PASSES
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.models.inference.batched_inference import BUDGET_MB
 
 NETWORKS = {"resnet50": resnet, "vit": vit}
 EVERYTHING = "explain_all"

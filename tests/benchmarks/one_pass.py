@@ -22,8 +22,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 import vizlib
-from vizlib import explaining
-from vizlib.preprocessing import Preprocessing
+from vizlib.attribution import explain as explaining
+from vizlib.models.preprocessing import Preprocessing
 
 PIXELS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
 CAMS = {

@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.catalog import Catalog
+from dashboard.services.model_catalog import Catalog
 
 MODELS = ("resnet18-imagenette", "vit_tiny-imagenette")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")

@@ -19,8 +19,8 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import vizlib
-from vizlib.methods.perturbation import rise_masks
-from vizlib.passes import BUDGET_MB
+from vizlib.attribution.methods.perturbation import rise_masks
+from vizlib.models.inference.batched_inference import BUDGET_MB
 
 COLUMNS = ("method", "passes", "ours (min–max)", "in", "peer", "peer (min–max)", "times faster", "goal", "met")
 COLUMNS += ("Spearman with float32", "goal", "met")

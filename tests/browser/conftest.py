@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 import gradio.media
 import pytest
-from patience import PATIENCE
+from http_timeouts import PATIENCE
 from PIL import Image
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.catalog import Catalog
+from dashboard.services.model_catalog import Catalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
-CHOICE = """([desk, detail]) => document.querySelector(`#${desk} .viz-desk`)
+CHOICE = """([desk, detail]) => document.querySelector(`#${desk} .viz-event_queue`)
     .dispatchEvent(new CustomEvent("viz-choose", { detail }))"""
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -76,7 +76,7 @@ class Visit:
         while seen != len(self.requests):
             seen = len(self.requests)
             self.page.wait_for_timeout(500)
-            self.until("() => !document.querySelector('.viz-desk[data-busy]')")
+            self.until("() => !document.querySelector('.viz-event_queue[data-busy]')")
 
     def picture(self, selector: str = "#why-heat") -> Image.Image:
         address = self.page.evaluate(PIXELS, selector)

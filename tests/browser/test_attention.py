@@ -8,7 +8,7 @@ import torch
 
 import dashboard.components.patches
 import vizlib
-from vizlib import render
+from vizlib.render import overlay as render
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from patience import PATIENCE
+from http_timeouts import PATIENCE
 from PIL import Image
 
 import vizlib

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vizlib
-from vizlib.report import READ
+from vizlib.reporting.html_report import READ
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vizlib
-from vizlib import render
+from vizlib.render import overlay as render
 
 pytestmark = pytest.mark.slow
 

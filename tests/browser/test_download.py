@@ -8,8 +8,8 @@ import pytest
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.catalog import Catalog
-from vizlib.entries import Entry
+from dashboard.services.model_catalog import Catalog
+from vizlib.models.loading.model_index import Entry
 
 pytestmark = pytest.mark.slow
 RESNET, SMALL = "resnet18-imagenette", "test_resnet.r160_in1k"

@@ -8,7 +8,7 @@ import pytest
 
 import vizlib
 from dashboard.app import TABS
-from dashboard.languages import words
+from dashboard.i18n.translate import words
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"

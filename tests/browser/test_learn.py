@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vizlib
-from dashboard.languages import words
-from dashboard.lessons.base import correlation, number
+from dashboard.i18n.translate import words
 from dashboard.tabs import learn
-from vizlib import render
-from vizlib.metrics import deletion
-from vizlib.wording import percent
+from dashboard.tabs.lessons.base import correlation, number
+from vizlib.core.text import percent
+from vizlib.metrics.faithfulness import deletion
+from vizlib.render import overlay as render
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"

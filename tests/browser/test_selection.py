@@ -64,7 +64,7 @@ def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, 
     for route in held:
         route.continue_()
     page.unroute("**/queue/join*")
-    page.wait_for_selector("#desk .viz-desk[data-opened]", state="attached")
+    page.wait_for_selector("#desk .viz-event_queue[data-opened]", state="attached")
     page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model")
     assert "v=model" in page.url
     page.get_by_role("tab", name="Attention").click()

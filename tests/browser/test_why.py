@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import vizlib
-from vizlib import render
-from vizlib.metrics import kept
+from vizlib.metrics.faithfulness import kept
+from vizlib.render import overlay as render
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HEAT, BAR = "#why-heat", "#why-heat .viz-numbers"

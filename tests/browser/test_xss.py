@@ -9,11 +9,11 @@ import gradio.media
 import pytest
 import timm
 import torch
-from patience import PATIENCE
+from http_timeouts import PATIENCE
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.catalog import Catalog
+from dashboard.services.model_catalog import Catalog
 
 ATTACK = "<img src=x onerror=window.hit=1>"
 

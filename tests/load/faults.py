@@ -23,7 +23,7 @@ from hub import small_hub
 from stage import CUT, HUB_MODEL, SkipError, small_disk
 
 import vizlib
-from vizlib import checkpoints
+from vizlib.models.loading import checkpoint_files as checkpoints
 
 SIMPLE, MAP = Question(0, RESNET), Question(1, RESNET, "grad-cam")
 Row = tuple[str, str, str]  # what happened, what a visitor was told, whether all is well

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import torch
-from patience import get, post
+from http_timeouts import get, post
 
 import vizlib
 

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from patience import get, post
+from http_timeouts import get, post
 from PIL import Image
 
 import vizlib

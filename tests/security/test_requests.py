@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio.media
 import httpx
 import pytest
-from patience import PATIENCE, get, post
+from http_timeouts import PATIENCE, get, post
 
 import vizlib
 

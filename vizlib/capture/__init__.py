@@ -3,9 +3,9 @@
 Nothing is written to the network: no `.grad`, no flag, no mode; every hook leaves with the block that set it.
 """
 
-from vizlib.capture.altering import alter, substitute
-from vizlib.capture.flops import count_flops
+from vizlib.capture.flop_counter import count_flops
+from vizlib.capture.intervene import alter, substitute
+from vizlib.capture.recorder import watch
 from vizlib.capture.recording import Recording, gradients
-from vizlib.capture.watching import watch
 
 __all__ = ["Recording", "alter", "count_flops", "gradients", "substitute", "watch"]

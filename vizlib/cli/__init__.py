@@ -7,11 +7,11 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from vizlib.cli.explaining import compare, estimate, explain, predict
-from vizlib.cli.listing import kernels, layers, methods, models
-from vizlib.cli.serving import serve
+from vizlib.cli.explain import compare, estimate, explain, predict
+from vizlib.cli.listings import kernels, layers, methods, models
+from vizlib.cli.serve import serve
 from vizlib.cli.units import field, units
-from vizlib.errors import VizlibError
+from vizlib.core.errors import VizlibError
 
 COMMANDS = (explain, compare, estimate, predict, units, field, models, layers, methods, kernels, serve)
 

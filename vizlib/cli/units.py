@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from vizlib import contributions, load, receptive_field, switch_off
+from vizlib.analysis.receptive_field import effective_field
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
-from vizlib.errors import ModelError
-from vizlib.fields import effective_field
-from vizlib.images import open_image
+from vizlib.core.errors import ModelError
+from vizlib.core.images import open_image
 
 
 def units(

@@ -1,0 +1,1 @@
+"""Training, distillation, evaluation and export of the bundled networks."""

@@ -1,0 +1,1 @@
+"""The named HTTP endpoints of the page."""

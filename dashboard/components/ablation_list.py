@@ -1,0 +1,59 @@
+"""A switch for one unit, the list of what is off, and the answers with and without it.
+
+A click chooses what to `switch`: "toggle" the unit that is shown, "all" on again, or the number of one in the list that
+comes back on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboard.i18n.translate import tell
+from vizlib import Prediction
+from vizlib.core.text import percent, short
+
+TOP = 5
+
+
+def silence(
+    label: str, off: Sequence[str], before: Sequence[Prediction], after: Sequence[Prediction] | None, target: int
+) -> dict[str, Any]:
+    """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
+    value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
+    if after is not None:
+        less = tell("silence.one-off") if len(off) == 1 else tell("silence.off", count=len(off))
+        value["sides"] = [
+            {"heading": name, "rows": _rows(found, target)}
+            for name, found in zip((tell("silence.before"), less), (before, after), strict=True)
+        ]
+        value["says"] = said(before, after, target)
+    return value
+
+
+def said(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
+    """What it did to the class the page is about, and to the first place."""
+    old, new = (next(one for one in found if one.index == target) for found in (before, after))
+    facts = {
+        "class": short(old.label),
+        "before": percent(old.probability),
+        "after": percent(new.probability),
+        "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
+    }
+    if before[0].index == after[0].index:
+        return tell("silence.goes", **facts)
+    return tell("silence.first", **facts, other=short(after[0].label))
+
+
+def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
+    shown = list(found[:TOP])
+    shown += [one for one in found[TOP:] if one.index == target]
+    return [
+        {
+            "name": short(one.label),
+            "probability": one.probability,
+            "share": percent(one.probability),
+            "target": one.index == target,
+        }
+        for one in shown
+    ]

@@ -1,0 +1,82 @@
+"""What the page says: plain sentences in the visitor's language, made safe for HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from dashboard.i18n.translate import from_library, tell
+from vizlib import Attribution
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.core import text as wording
+from vizlib.core.text import percent, short
+
+
+def verdict(answer: Attribution) -> str:
+    """How sure the model is of the class a picture is about, in a few words above it."""
+    return gives(answer.model, answer.probability)
+
+
+def gives(model: str, probability: float) -> str:
+    """How sure a model is, in a few words."""
+    return tell("tell.gives", model=model, share=percent(probability))
+
+
+def lead(answer: Attribution, rival: str = "") -> str:
+    """What a picture is about, in a few words that can head it."""
+    return question(answer.method, answer.label, rival)
+
+
+def question(method: str, label: str, rival: str = "") -> str:
+    """What a method answers about a class, set against the class `rival` if there is one."""
+    return from_library(wording.question(label, rival, of_class=METHODS[method].of_class))
+
+
+def alternative(answer: Attribution) -> str:
+    """A text alternative: the method, the class, and where on the photo the map is strongest."""
+    rows, columns = answer.heat.shape
+    row, column = divmod(int(answer.heat.argmax()), columns)
+    vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
+    horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
+    facts = {"method": answer.method, "class": short(answer.label), "place": tell(f"tell.{vertical}-{horizontal}")}
+    return tell("tell.strongest", **facts)
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, as a person says it.
+
+    >>> [duration(each) for each in (0.2, 7.4, 44.0, 100.0, 400.0)]
+    ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
+    """
+    if seconds < 1.5:
+        return tell("tell.a-second")
+    if seconds < 55:
+        return tell("tell.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
+    if seconds < 80:
+        return tell("tell.a-minute")
+    return tell("tell.minute-and-half") if seconds < 105 else tell("tell.minutes", count=round(seconds / 60))
+
+
+def no_photo() -> str:
+    """What to do where there is nothing to look at."""
+    return tell("tell.no-photo")
+
+
+def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), above: str = "") -> str:
+    """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML.
+
+    What of it the library says is put into the visitor's language here.
+    """
+    parts = [f'<p class="viz-above">{escape(above)}</p>'] if above else []
+    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(from_library(sentence))}</p>']
+    if caveat:
+        parts.append(f'<p class="viz-caveat">{escape(from_library(caveat))}</p>')
+    if notes:
+        items = "".join(f"<li>{escape(from_library(note))}</li>" for note in notes)
+        parts.append(f'<ul class="viz-notes" aria-label="{escape(tell("tell.notes"))}">{items}</ul>')
+    return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
+
+
+def nothing_yet() -> str:
+    """The words of a tab that waits for a photo."""
+    return caption(tell("tell.no-photo-yet"), no_photo())

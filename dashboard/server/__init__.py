@@ -1,0 +1,1 @@
+"""Server options, health, metrics, request limits and temporary folders."""

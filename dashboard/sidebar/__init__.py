@@ -1,0 +1,1 @@
+"""The left column: photo, model and class, and the links that restore a view."""

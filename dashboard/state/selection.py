@@ -1,0 +1,130 @@
+"""What the page is about, and the same as an address: `?m=resnet18-imagenette&img=ex:tower&c=church&v=attention`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote
+
+from dashboard.i18n.translate import tell
+from vizlib.core.text import short
+
+LONGEST = 100  # characters of one value; nothing on offer has a longer name
+SHOWN = 40  # of an unknown value are repeated to whoever followed the link
+FORMS = {  # what only the browser can check further, as it holds the maps
+    "l": re.compile(r"[\w.-]+", re.ASCII),
+    "h": re.compile(r"mean|max|\d{1,3}", re.ASCII),
+    "p": re.compile(r"\d{1,3},\d{1,3}(;\d{1,3},\d{1,3})?", re.ASCII),
+    "u": re.compile(r"[\w.-]+(:\d{1,5})?", re.ASCII),
+    "o": re.compile(r"[\w.-]+:\d{1,5}(;[\w.-]+:\d{1,5})*", re.ASCII),
+}
+KNOBS = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
+
+
+class Selection(NamedTuple):
+    """What the page is about; it changes as one thing, and every tab draws again when it does."""
+
+    photo: str  # the photo's key, so that a new photo is a new selection
+    model: str
+    target: int
+    against: int | None = None  # the class the target is set against: "why A and not B"
+
+
+class Link(NamedTuple):
+    """What an address asks for, `None` where it does not say; a class is called by the first name of its label."""
+
+    model: str | None = None
+    example: str | None = None
+    target: str | None = None
+    against: str | None = None
+    tab: str | None = None
+    layer: str | None = None
+    head: str | None = None
+    patch: str | None = None
+    method: str | None = None
+    knobs: str | None = None  # name:value,name:value
+    unit: str | None = None  # under Inside: layer, or layer:number of a channel or head
+    off: str | None = None  # what is switched off there: layer:number;layer:number
+    step: str | None = None  # of the lessons, from 1
+
+    def settings(self) -> dict[str, str]:
+        """The knobs, each with the text of its value."""
+        return dict(pair.split(":") for pair in (self.knobs or "").split(",") if pair)  # pyright: ignore
+
+
+KEYS = {  # of an address -> field of a Link, and what a person calls it
+    "m": ("model", "model"),
+    "img": ("example", "photo"),
+    "c": ("target", "class"),
+    "vs": ("against", "class"),
+    "v": ("tab", "tab"),
+    "l": ("layer", "layer"),
+    "h": ("head", "head"),
+    "p": ("patch", "patch"),
+    "w": ("method", "method"),
+    "k": ("knobs", "setting"),
+    "u": ("unit", "unit"),
+    "o": ("off", "unit"),
+    "s": ("step", "step"),
+}
+
+
+def parse(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) -> tuple[Link, list[str]]:
+    """What an address asks for, and in words what it asks for that nobody knows: that is left out of the link.
+
+    `offered` names all there is to choose from, by key of the address: for `m` the models, for `v` the tabs. Classes
+    are looked up later, as only a loaded model knows its own.
+
+    >>> link, unknown = parse({"c": "church", "v": "nonsense"}, {"v": ["why", "attention"]})
+    >>> link.target, link.tab, unknown
+    ('church', None, ['tab “nonsense”'])
+    """
+    found: dict[str, str] = {}
+    unknown = []
+    for key, (field, _) in KEYS.items():
+        value = address.get(key)
+        if not isinstance(value, str) or not value:
+            continue
+        if _takes(key, value, offered):
+            found[field] = value
+        else:
+            unknown.append(named(key, value))
+    return Link(**found), unknown
+
+
+def query(link: Link) -> str:
+    """The address of a link, from `?` on; `parse` reads it back. Nothing but a question mark asks for nothing."""
+    given = {key: getattr(link, field) for key, (field, _) in KEYS.items()}
+    return "?" + "&".join(f"{key}={quote(value, safe=':,;/')}" for key, value in given.items() if value is not None)
+
+
+def named(key: str, value: str) -> str:
+    """What an address asks for in one of its keys, as a sentence can name it."""
+    seen = "".join(letter if letter.isprintable() else " " for letter in value[: SHOWN + 1])
+    return f"{tell(f'link.{KEYS[key][1]}')} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
+
+
+def name_of(index: int, labels: Sequence[str]) -> str:
+    """What a class is called in an address: the first name of its label, or its number where two share that name."""
+    name = short(labels[index])
+    return name if class_of(name, labels) == index else str(index)
+
+
+def class_of(name: str, labels: Sequence[str]) -> int | None:
+    """The class that an address calls so: the first of that name, else the one of that number; `None` for nobody."""
+    wanted = name.strip().lower()
+    for index, label in enumerate(labels):
+        if short(label).lower() == wanted:
+            return index
+    number = wanted.isascii() and wanted.isdigit() and len(wanted) < 8
+    return int(wanted) if number and int(wanted) < len(labels) else None
+
+
+def _takes(key: str, value: str, offered: Mapping[str, Collection[str]]) -> bool:
+    if len(value) > LONGEST * (5 if key == "k" else 1):
+        return False
+    if key in offered:
+        return value in offered[key]
+    form = KNOBS if key == "k" else FORMS.get(key)
+    return form is None or form.fullmatch(value) is not None

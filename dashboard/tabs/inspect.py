@@ -1,0 +1,165 @@
+"""Inside: a network as a tree, what the channels and heads of a layer add to a class, and the answer without some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from dashboard.components.ablation_list import silence
+from dashboard.components.base import choosing, part
+from dashboard.components.captions import caption, no_photo
+from dashboard.components.event_queue import answered, refused, told
+from dashboard.components.heatmap import heat
+from dashboard.components.thumbnails import thumb, thumbs
+from dashboard.components.tree import tree
+from dashboard.i18n.translate import tell
+from dashboard.services.analysis_service import Study, Unit
+from dashboard.state.context import PLUMBING, Shared
+from dashboard.state.selection import Selection
+from dashboard.tabs import kernels
+from dashboard.tabs.inspector_state import At, View, keys, moved, order, settled, unit_of, view
+from vizlib.render import overlay as render
+
+TITLE = "Inside"
+FOR, AGAINST = 36, 12  # units on a sheet: those that speak most for the class, and most against it
+
+
+def shown(seen: View) -> list[int]:
+    """The units on the sheet: of many, the two ends of the order."""
+    every = order(seen)
+    return every if len(every) <= FOR + AGAINST else every[:FOR] + every[-AGAINST:]
+
+
+def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
+    """The units as buttons on one scale, each with what it adds to the class."""
+    numbers = shown(seen)
+    signed = bool(seen.maps.min() < 0)
+    limits = render.limits_of(seen.maps[numbers], signed=signed)
+    off = {one.number for one in at.off if one.layer == at.layer and one.head == seen.heads}
+    notes = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
+    items = []
+    for i in numbers:
+        name = tell("inside.head", number=i + 1) if seen.heads else str(i)
+        hint = named(Unit(at.layer, i, seen.heads))
+        item = thumb(str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=hint)
+        items.append({**item, "note": tell("inside.off") if i in off else notes.get(i, "")})
+    kind = "heads" if seen.heads else "channels"
+    label, heading = (
+        tell(f"inside.{kind}", layer=at.layer),
+        tell(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
+    )
+    return thumbs(items, str(unit.number), label=label, heading=heading, small=True, of=at.layer)
+
+
+def named(unit: Unit) -> str:
+    """What a person calls a unit; heads are counted from 1, as everywhere on the page."""
+    if unit.head:
+        return tell("inside.unit-head", layer=unit.layer, number=unit.number + 1)
+    return tell("inside.unit", layer=unit.layer, number=unit.number)
+
+
+def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
+    """Signed numbers with as many decimals as the largest needs for two digits.
+
+    >>> amounts([0.394, -0.01, 0.0])
+    ['+0.39', '−0.01', '0']
+    """
+    most = max((abs(float(value)) for value in values), default=0.0)
+    decimals = min(max(1 - math.floor(math.log10(most)), 0), 6) if most > 0 else 0
+    texts = [f"{float(value):+.{decimals}f}" for value in values]
+    return ["0" if not float(text) else text.replace("-", "\u2212") for text in texts]
+
+
+def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
+    """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
+    if not seen.placed:
+        return {"empty": tell("inside.placeless", layer=unit.layer)}
+    values = seen.maps[unit.number]
+    alt = tell("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
+    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    name = f"{selection.model}_{unit.words}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
+    return heat(values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name)
+
+
+def about(study: Study, selection: Selection, seen: View, unit: Unit) -> str:
+    """What the unit is, does and adds, in words."""
+    number = unit.number + 1 if unit.head else unit.number
+    name = tell("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
+    ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
+    low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
+    tokens = study.catalog.get(selection.model).tokens
+    if unit.head and tokens and tokens.read:
+        said = tell("inside.token-looks", token=tokens.names[tokens.read[0]])
+    elif unit.head:
+        said = tell("inside.patches-look")
+    elif seen.maps.min() < 0:
+        said = tell("inside.signed", low=low, high=high)
+    else:
+        said = tell("inside.bright", high=high)
+    if seen.added is None:
+        return caption(name, said)
+    facts = {"class": seen.label, "score": f"{seen.logit:.2f}".replace("-", "\u2212")}
+    said = f"{said} {tell('inside.adds', amount=amounts([seen.added[unit.number]])[0], **facts)}"
+    return caption(name, said, tell("inside.linear"))
+
+
+def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
+    """The switch of a unit, and the answers with and without what is off."""
+    before = study.predictions(photo, selection.model, 10**6)
+    after = study.without(photo, selection.model, at.off) if at.off else None
+    turn = "on" if unit in at.off else "off"
+    if unit.head:
+        label = tell(f"inside.switch-head-{turn}", number=unit.number + 1)
+    else:
+        label = tell(f"inside.switch-channel-{turn}", number=unit.number)
+    return silence(label, [named(one) for one in at.off], before, after, selection.target)
+
+
+def draw(study: Study, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
+    """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
+    if photo is None or selection is None:
+        return at, {}, "", {"empty": no_photo()}, "", {}, {}
+    at = settled(study, selection, at)
+    model = study.catalog.get(selection.model)
+    seen = view(study, photo, selection, at.layer)
+    unit = unit_of(seen, at)
+    return (
+        at,
+        tree(model, at.layer),
+        caption(tell("inside.heading"), tell("inside.attention" if model.attention_layers else "inside.convolutions")),
+        onto(study, photo, selection, seen, unit),
+        about(study, selection, seen, unit),
+        switch(study, photo, selection, at, unit),
+        sheet(seen, at, unit),
+    )
+
+
+def build(shared: Shared) -> None:
+    """Choose a layer and a unit on the left, see it on the right; what every photo meets first below."""
+    study, desk, at = shared.study, shared.inside, gr.State(None)
+    with gr.Row(equal_height=False, elem_id="inside-bench"):
+        with gr.Column(scale=5, min_width=300):
+            made = gr.HTML(apply_default_css=False)
+            parts = part("tree", elem_id="inside-tree")
+            units = part("thumbnails", elem_id="inside-channels", chooses="unit", desk="inside-desk")
+        with gr.Column(scale=6, min_width=320, elem_classes="viz-beside"):
+            shows = part("heatmap", elem_id="inside-heat")
+            words = gr.HTML(elem_id="inside-words", apply_default_css=False)
+            silent = part("ablation_list", elem_id="inside-silence")
+
+    def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
+        if photo is not None and selection is not None:
+            at = moved(study, photo, selection, at, told(value))
+        at, *drawn = draw(study, photo, selection, at)
+        return at, *drawn, {**answered(value), "keys": keys(study, selection, at)}
+
+    alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
+    shared.selection.change(None, None, None, js=choosing("", "{}", "inside-desk"), **alone)
+    choice = shared.on(desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone)
+    choice.failure(None, None, None, js=refused("inside-desk"), **PLUMBING)
+    kernels.build(shared)

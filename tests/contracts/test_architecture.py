@@ -1,0 +1,145 @@
+"""The rules of the house, read from the code itself: who imports whom, who may hook or load, what is public."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import vizlib
+from vizlib.attribution.methods.registry import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PUBLIC = {
+    *("Attribution", "Model", "Prediction", "Run", "Step"),
+    *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
+    *("load", "wrap", "models", "open_image"),
+    *("contributions", "switch_off", "receptive_field"),
+    *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
+    *("agreement", "Agreement"),
+    "report",
+}
+NAMES = {
+    *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),
+    *("grad-cam", "grad-cam++", "hires-cam", "layer-cam", "xgrad-cam", "eigen-cam", "score-cam", "ablation-cam"),
+    *("eigen-grad-cam", "normgrad"),
+    *("occlusion", "rise", "raw-attention", "attention-rollout", "attention-relevance", "legrad"),
+}
+
+HOOKING = {f"vizlib/capture/{room}.py" for room in ("attention_capture", "flop_counter", "intervene", "recorder")}
+
+FILES = sorted(
+    path.relative_to(ROOT).as_posix() for package in ("vizlib", "dashboard") for path in (ROOT / package).rglob("*.py")
+)
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+def imported(file: str) -> Iterator[str]:
+    """Every module a file imports, wherever in the file, as a dotted name; of ours, down to the module."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports relatively"
+            assert node.module
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                public = node.module == "vizlib" and alias.name in PUBLIC
+                yield deeper if not public and module_file(deeper) in FILES else node.module
+
+
+def module_file(name: str) -> str:
+    path = name.replace(".", "/")
+    return f"{path}/__init__.py" if (ROOT / path).is_dir() else f"{path}.py"
+
+
+def calls(file: str) -> Iterator[tuple[str, ast.Call]]:
+    """Every call in a file, with the dotted name of what is called."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def only_weights(call: ast.Call) -> bool:
+    return any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in call.keywords)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_gradio_stays_in_the_dashboard_and_pyplot_and_pickle_stay_out(file):
+    names = set(imported(file))
+    if file.startswith("vizlib/"):
+        assert not {"gradio", "gradio_client"} & {name.split(".")[0] for name in names}
+    assert not {"matplotlib.pyplot", "pylab", "pickle", "dill", "joblib"} & names
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_capture_hooks(file):
+    hooking = [name for name, _ in calls(file) if re.search(r"\.register_\w*hook$", name)]
+    assert bool(hooking) == (file in HOOKING), hooking
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_checkpoints_loads_and_never_unpickles(file):
+    for name, call in calls(file):
+        last = name.rsplit(".", 1)[-1]
+        if name in ("torch.load", "torch.jit.load") or last in ("safetensors.torch.load_file", "load_file"):
+            assert file == "vizlib/models/loading/checkpoint_files.py", f"{file} calls {name}"
+        if name == "torch.load" or last in ("get_state_dict", "load_state_dict_from_url"):
+            assert only_weights(call), f"{file} calls {name} without weights_only=True"
+        assert name not in ("torch.hub.load", "torch.jit.load", "np.load", "numpy.load", "eval", "exec")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_everything_public_has_a_docstring(file):
+    assert ast.get_docstring(tree(file)) or not tree(file).body, f"{file} does not say what it is"
+    for node in tree(file).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if any(ast.unparse(mark) == "overload" for mark in node.decorator_list):
+            continue  # a signature; what it overloads is documented
+        parts = [node, *(node.body if isinstance(node, ast.ClassDef) else ())]
+        for part in parts:
+            if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and not part.name.startswith("_"):
+                text = ast.get_docstring(part)
+                assert text, f"{file}: {part.name} has no docstring"
+                opening = text.split("\n\n")[0].rstrip()
+                assert opening.endswith((".", "?", ":", '"')), f"{file}: {part.name} does not open with a sentence"
+
+
+def test_the_public_names_are_the_frozen_ones():
+    assert set(vizlib.__all__) == PUBLIC
+    assert list(vizlib.__all__) == sorted(vizlib.__all__)
+    for name in vizlib.__all__:
+        assert getattr(vizlib, name).__doc__
+    assert all(issubclass(getattr(vizlib, name), vizlib.VizlibError) for name in PUBLIC if name.endswith("Error"))
+    assert issubclass(vizlib.VizlibError, ValueError)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_its_paper_what_it_means_and_what_it_does_not(name):
+    method = METHODS[name]
+    assert name == method.name
+    assert name in NAMES, f"{name} is not among the frozen names"
+    assert re.search(r"\b(19|20)\d\d$", method.paper), "authors: title, venue, year"
+    for text in (method.means, method.means_not):
+        assert text.endswith(".")
+        assert len(text.split()) > 5
+    assert all(knob.help for knob in method.knobs.values())
+
+
+def test_importing_vizlib_and_its_shell_starts_neither_gradio_nor_matplotlib():
+    heavy = "gradio", "matplotlib", "captum", "pytorch_grad_cam", "dashboard"
+    code = f"import sys, vizlib, vizlib.cli; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

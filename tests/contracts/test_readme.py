@@ -1,0 +1,65 @@
+"""The README is executed: its Python, its shell lines and its client lines; its table is the registry's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import vizlib
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, tower):
+    """A folder with what the README's examples name: a photo, and weights of one's own."""
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    tower.save("photo.jpg")
+    torch.manual_seed(0)
+    import safetensors.torch
+    import timm
+
+    safetensors.torch.save_file(timm.create_model("resnet18", num_classes=3).state_dict(), "my.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", [block for block in blocks("python") if "Client(" not in block])
+def test_a_python_example_runs(code, folder):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("bash")[2:] for line in block.strip().splitlines()])
+def test_a_shell_example_runs(line, folder):
+    words = shlex.split(line.replace("*.jpg", "photo.jpg"))
+    assert words[0] == "vizlib"
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.output
+
+
+def test_the_table_of_methods_is_the_registrys():
+    rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \|$", README, re.MULTILINE)
+    assert rows == [(row.name, row.means, row.means_not, row.paper) for row in METHODS.values()]
+
+
+def test_the_version_stands_in_three_places_and_is_the_same():
+    assert f'version = "{vizlib.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"  version = {{{vizlib.__version__}}}," in blocks("bibtex")[0]
+
+
+def test_the_set_up_commands_are_the_two_that_everything_relies_on():
+    assert "pip install . && vizlib serve" in README
+    assert 'pip install -e ".[test]" && pytest' in (ROOT / ".ci" / "run").read_text().replace("\\", "")
+    assert 'pip install -e ".[test]" && pytest' in README

@@ -1,0 +1,559 @@
+"""Occlusion, RISE, Score-CAM and Ablation-CAM equal their papers' formulas in slow loops, and their peers'.
+
+Where a peer's map is another one, a test says what the peer does otherwise, and that this is all of the difference.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from captum.attr import Occlusion
+from pytorch_grad_cam import AblationCAM, ScoreCAM
+from pytorch_grad_cam.ablation_layer import AblationLayer
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+import vizlib
+from vizlib.attribution.methods import perturbation
+from vizlib.attribution.methods.perturbation import channel_masks, rise_masks, windows
+
+SIZE = (14, 18)
+PREPROCESSING = {"input_size": (3, *SIZE), "crop_pct": 1.0, "crop_mode": "squash"}
+
+
+class Small(nn.Module):
+    """Two convolutions; `body` is never negative, `conv` is both."""
+
+    def __init__(self, stride=2):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 5, 3, stride, padding=1), nn.ReLU(inplace=True))
+        self.conv = nn.Conv2d(5, 4, 3, padding=1)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.above(self.conv(self.body(x)))
+
+    def above(self, conv):
+        return self.head(conv.clamp(min=0).square().mean((2, 3)))
+
+
+def small(stride=2, dtype=torch.float64):
+    torch.manual_seed(1)
+    module = Small(stride)
+    with torch.no_grad():
+        for part in (module.body[0], module.conv, module.head):
+            part.weight.mul_(3)
+        module.head.bias.add_(8)  # Ablation-CAM divides by the score
+    return vizlib.wrap(module.to(dtype).eval(), preprocessing=PREPROCESSING)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small()
+
+
+def photo(size=SIZE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def image(model):
+    return model.tensor(vizlib.open_image(photo()))
+
+
+SCORES = {
+    "logit": ({"target": 2, "score": "logit"}, lambda logits: logits[2]),
+    "probability": ({"target": 1, "score": "probability"}, lambda logits: logits.softmax(-1)[1]),
+    "against": ({"target": 2, "against": 0, "score": "logit"}, lambda logits: logits[2] - logits[0]),
+}
+
+
+def assert_close(heat, expected, share=1e-6):
+    """Largest difference below a share of the largest value."""
+    expected = torch.as_tensor(expected)
+    assert heat.shape == expected.shape
+    assert expected.abs().max() > 1e-6
+    assert expected.max() > expected.min()
+    assert (heat - expected).abs().max().item() < share * expected.abs().max().item()
+
+
+def enlarged(grid, height, width):
+    """Bilinear interpolation between the centres of cells; beyond the outermost centres the value stays."""
+    rows, columns = len(grid), len(grid[0])
+    out = np.zeros((height, width))
+    for i in range(height):
+        y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
+        top, down = int(y), y - int(y)
+        for j in range(width):
+            x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
+            left, right = int(x), x - int(x)
+            below, beside = min(top + 1, rows - 1), min(left + 1, columns - 1)
+            upper = (1 - right) * grid[top][left] + right * grid[top][beside]
+            lower = (1 - right) * grid[below][left] + right * grid[below][beside]
+            out[i, j] = (1 - down) * upper + down * lower
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ occlusion
+
+
+def slow_blur(image):
+    """A Gaussian as wide as a tenth of the longer side; at the edge the photo is mirrored."""
+    height, width = image.shape[-2:]
+    sigma = max(height, width) / 10
+    reach = round(2 * sigma)
+
+    def along(pixels, count):
+        weights = {offset: math.exp(-(offset**2) / (2 * sigma**2)) for offset in range(-reach, reach + 1)}
+        total, out = sum(weights.values()), torch.zeros_like(pixels)
+        for place in range(count):
+            for offset, weight in weights.items():
+                at = abs(place + offset)
+                at = 2 * (count - 1) - at if at >= count else at
+                out[..., place] += weight / total * pixels[..., at]
+        return out
+
+    across = along(image, width)
+    return along(across.transpose(-1, -2), height).transpose(-1, -2)
+
+
+def slow_cover(name, image):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    if name == "mean":
+        return torch.zeros_like(image)
+    if name == "blur":
+        return slow_blur(image)
+    pixels = {"black": np.zeros(image.shape), "white": np.ones(image.shape)}
+    if name == "noise":
+        pixels["noise"] = np.random.Generator(np.random.PCG64([0, 0])).random(image.shape)
+    cover = torch.from_numpy(pixels[name])
+    for colour in range(3):
+        cover[:, colour] = (cover[:, colour] - mean[colour]) / std[colour]
+    return cover
+
+
+def slow_occlusion(model, image, score, cover, window, stride):
+    """Zeiler & Fergus 2014, 4.2: what the score loses when a square is covered, on average over the squares there."""
+    height, width = image.shape[-2:]
+    drops, times = np.zeros((height, width)), np.zeros((height, width))
+    whole = score(model.module(image)[0]).item()
+    top = 0
+    while True:
+        left = 0
+        while True:
+            covered = image.clone()
+            for i in range(top, min(top + window, height)):
+                for j in range(left, min(left + window, width)):
+                    covered[0, :, i, j] = cover[0, :, i, j]
+            drop = whole - score(model.module(covered)[0]).item()
+            for i in range(top, min(top + window, height)):
+                for j in range(left, min(left + window, width)):
+                    drops[i, j] += drop
+                    times[i, j] += 1
+            if left + window >= width:
+                break
+            left += stride
+        if top + window >= height:
+            break
+        top += stride
+    return drops / np.maximum(times, 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "baseline", "score"),
+    [
+        (5, 3, "mean", "logit"),
+        (4, 4, "black", "against"),
+        (6, 5, "white", "probability"),
+        (3, 7, "noise", "logit"),  # pixels between the squares are never covered
+        (20, 1, "blur", "logit"),  # larger than the photo: one square
+        (6, 5, "blur", "against"),
+    ],
+)
+def test_occlusion_is_the_mean_loss_of_the_squares_over_each_pixel(model, image, window, stride, baseline, score):
+    options, number = SCORES[score]
+    with torch.no_grad():
+        cover = slow_cover(baseline, image)
+        expected = slow_occlusion(model, image, number, cover, window, stride)
+    found = vizlib.explain(model, photo(), "occlusion", **options, window=window, stride=stride, baseline=baseline)
+    assert found.signed
+    if window == 20:
+        assert expected.std() < 1e-12  # the same everywhere
+        assert abs(found.heat.mean().item() - expected.mean()) < 1e-6 * abs(expected.mean())
+        assert (found.heat == found.heat[0, 0]).all()
+    else:
+        assert_close(found.heat, expected)
+
+
+def test_the_squares_reach_both_edges_and_no_square_adds_nothing():
+    for size in range(1, 40):
+        for window in (1, 3, 8, 50):
+            for stride in (1, 3, 9):
+                spans = windows(size, window, stride)
+                assert spans[0][0] == 0
+                assert spans[-1][1] == size
+                assert [start for start, _ in spans] == [stride * i for i in range(len(spans))]
+                assert all(end < size for _, end in spans[:-1]), "the squares after one at the edge show nothing new"
+
+
+def shrunk(model, side=96):
+    """A convolutional network with its real weights, shown a small photo."""
+    shown = {**model.preprocessing.to_config(), "input_size": (3, side, side)}
+    return vizlib.wrap(model.module, preprocessing=shown, name=model.name)
+
+
+@pytest.fixture(scope="module")
+def real(real_network):
+    return shrunk(real_network("resnet18"))
+
+
+def test_occlusion_equals_captums_with_the_same_squares(real, cheetah):
+    target = real.predict(cheetah, top=1)[0].index
+    expected = Occlusion(real.module).attribute(
+        real.tensor(cheetah),
+        sliding_window_shapes=(3, 40, 40),
+        strides=(3, 24, 24),
+        target=target,
+        baselines=0,
+        perturbations_per_eval=8,
+    )
+    assert (expected[0, 0] == expected[0, 2]).all()  # the three colours are covered together
+    knobs = {"window": 40, "stride": 24, "baseline": "mean", "precision": "float32"}
+    assert_close(vizlib.explain(real, cheetah, "occlusion", **knobs).heat, expected[0, 0].detach(), 1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ RISE
+
+
+def slow_rise_mask(number, size, cells, share, seed):
+    """RISE, 3.2: a coarse random grid, enlarged to one cell more than the photo, and a random piece of it."""
+    random = np.random.Generator(np.random.PCG64([seed, number]))
+    grid = [[float(value < share) for value in row] for row in random.random((cells, cells))]
+    height, width = math.ceil(size[0] / cells), math.ceil(size[1] / cells)
+    top, left = int(random.integers(0, height)), int(random.integers(0, width))
+    large = enlarged(grid, (cells + 1) * height, (cells + 1) * width)
+    return large[top : top + size[0], left : left + size[1]]
+
+
+@pytest.mark.parametrize(("score", "cells", "share", "seed"), [("probability", 4, 0.5, 0), ("against", 3, 0.2, 11)])
+def test_rise_is_the_masks_weighed_by_their_scores(model, image, score, cells, share, seed):
+    options, number = SCORES[score]
+    total, heat = 18, np.zeros(SIZE)
+    for one in range(total):
+        mask = slow_rise_mask(one, SIZE, cells, share, seed)
+        with torch.no_grad():
+            value = number(model.module(image * torch.from_numpy(mask))[0]).item()
+        for i in range(SIZE[0]):
+            for j in range(SIZE[1]):
+                heat[i, j] += value * mask[i, j]
+    expected = heat / (total * share)  # equation 6
+    knobs = {"masks": total, "cells": cells, "share": share, "seed": seed}
+    assert_close(vizlib.explain(model, photo(), "rise", **options, **knobs).heat, expected)
+
+
+def test_a_mask_depends_on_its_number_and_the_seed_alone():
+    size = (45, 61)
+    together = rise_masks(torch.arange(9), size, 6, 0.4, 3)
+    for number in range(9):
+        assert np.abs(together[number].numpy() - slow_rise_mask(number, size, 6, 0.4, 3)).max() < 1e-6
+    for parts in (torch.arange(9).split(1), torch.arange(9).split(4), [torch.tensor([8, 0, 5]), torch.tensor([5])]):
+        for part in parts:
+            for number, mask in zip(part.tolist(), rise_masks(part, size, 6, 0.4, 3), strict=True):
+                assert torch.equal(mask, together[number])
+    other = rise_masks(torch.arange(9), size, 6, 0.4, 4)
+    assert not any(torch.equal(a, b) for a, b in zip(together, other, strict=True))
+    assert not any(torch.equal(together[0], one) for one in together[1:])
+
+
+def test_the_masks_of_a_seed_are_these_on_every_machine():
+    masks = rise_masks(torch.arange(40), (64, 96), 7, 0.5, 0)
+    thousandths = (masks * 1000).round().to(torch.int16)  # another machine may round the last bit otherwise
+    bits = np.packbits((masks > 0.5).numpy())
+    assert thousandths[0, 20, ::12].tolist() == [122, 539, 156, 0, 219, 969, 681, 764]
+    assert thousandths.sum((1, 2))[:4].tolist() == [2472516, 3829638, 3945171, 3900096]
+    assert hashlib.sha256(bits.tobytes()).hexdigest()[:16] == "943cb35e4ef5f93c"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_about_the_asked_share_of_the_cells_is_visible(share):
+    masks = rise_masks(torch.arange(300), (28, 28), 7, share, 0)
+    assert masks.min() == 0
+    assert masks.max() == 1
+    error = math.sqrt(share * (1 - share) / (300 * 49))  # of a mean over so many cells
+    assert abs(masks.mean().item() - share) < 4 * error
+
+
+# ------------------------------------------------------------------------------------------------ Score-CAM
+
+
+def body_of(model, image, layer):
+    module = model.module
+    with torch.no_grad():
+        body = module.body(image)
+        return body[0] if layer == "body" else module.conv(body)[0]
+
+
+def slow_sum(weights, activation, relu):
+    heat = np.zeros(activation.shape[1:])
+    for i in range(heat.shape[0]):
+        for j in range(heat.shape[1]):
+            value = sum(weight * channel[i, j].item() for weight, channel in zip(weights, activation, strict=True))
+            heat[i, j] = max(value, 0.0) if relu else value
+    return heat
+
+
+def slow_score_cam(network, image, activation, score, relu):
+    """Wang et al. 2020, equations 4 to 8: see through each channel, enlarged and scaled; ReLU(sum softmax(score) A)."""
+    scores = []
+    for channel in activation:
+        mask = enlarged(channel.tolist(), *image.shape[-2:])
+        mask = (mask - mask.min()) / (mask.max() - mask.min())
+        with torch.no_grad():
+            scores.append(score(network(image * torch.from_numpy(mask))[0]).item())
+    powers = [math.exp(one - max(scores)) for one in scores]
+    return slow_sum([power / sum(powers) for power in powers], activation, relu)
+
+
+@pytest.mark.parametrize("layer", ["body", "conv"])
+@pytest.mark.parametrize("score", SCORES)
+def test_score_cam_equals_the_papers_equations(model, image, layer, score):
+    options, number = SCORES[score]
+    activation = body_of(model, image, layer)
+    for relu in (True, False):
+        expected = slow_score_cam(model.module, image, activation, number, relu)
+        found = vizlib.explain(model, photo(), "score-cam", **options, layer=layer, relu=relu)
+        assert found.signed == (not relu)
+        if expected.any():
+            assert_close(found.heat, expected)
+        else:
+            assert not found.heat.any()
+
+
+def test_a_channel_that_is_the_same_everywhere_has_no_mask_and_no_weight():
+    model = small()
+    with torch.no_grad():
+        for channel, bias in ((0, -1.0), (3, 2.0)):  # one is silent, one says the same everywhere
+            model.module.body[0].weight[channel] = 0
+            model.module.body[0].bias[channel] = bias
+    image = model.tensor(vizlib.open_image(photo()))
+    activation = body_of(model, image, "body")
+    assert [channel.std() == 0 for channel in activation] == [True, False, False, True, False]
+    alive = activation[[1, 2, 4]]
+    found = vizlib.explain(model, photo(), "score-cam", 2, layer="body")
+    expected = slow_score_cam(model.module, image, alive, lambda logits: logits[2], True)
+    assert_close(found.heat, expected)
+    steps = list(vizlib.explain_stream(model, photo(), "ablation-cam", 2, layer="body"))
+    assert steps[-1].total == 4  # silencing a channel that is silent anyway costs no pass
+
+
+@pytest.mark.parametrize("method", ["score-cam", "ablation-cam"])
+def test_where_no_channel_says_anything_the_map_is_empty_and_says_so(method):
+    model = small()
+    with torch.no_grad():
+        model.module.body[0].weight.zero_()
+        model.module.body[0].bias.fill_(-1)
+    found = vizlib.explain(model, photo(), method, 2, layer="body")
+    assert found.heat.shape == (7, 9)
+    assert not found.heat.any()
+    assert any("tells one place from another" in note for note in found.notes)
+
+
+def peer(kind, model, image, target, layer, **options):
+    """The map of one of pytorch-grad-cam's classes before it is enlarged and stretched."""
+    module, kept = copy.deepcopy(model.module), {}
+
+    class Peer(kind):
+        def get_cam_image(self, *args, **kwargs):
+            kept["map"] = super().get_cam_image(*args, **kwargs)
+            return kept["map"]
+
+        def get_cam_weights(self, *args, **kwargs):
+            kept["weights"] = super().get_cam_weights(*args, **kwargs)
+            return kept["weights"]
+
+    with Peer(model=module, target_layers=[module.get_submodule(layer)], **options) as one:
+        one.batch_size = options.get("batch_size", 32)
+        one(input_tensor=image, targets=[ClassifierOutputTarget(target)])
+    return np.maximum(kept["map"][0], 0), kept["weights"][0]
+
+
+def cornered(activation, size):
+    """pytorch-grad-cam's masks: `UpsamplingBilinear2d`, which is align_corners=True, and so a little wider."""
+    large = F.interpolate(activation[None], size, mode="bilinear", align_corners=True)[0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return (large - low) / (high - low + 1e-8)
+
+
+def scaled_first(activation, size):
+    """torchcam's masks: scaled before they are enlarged, so that a peak between two pixels ends below 1."""
+    low, high = activation.amin((1, 2), keepdim=True), activation.amax((1, 2), keepdim=True)
+    return F.interpolate(((activation - low) / (high - low + 1e-8))[None], size, mode="bilinear")[0]
+
+
+def torchcam_score_cam(model, image, target, layer):
+    activation = pytest.importorskip("torchcam.methods.activation", reason="torchcam is not installed")
+    with activation.ScoreCAM(model.module, layer, batch_size=32, input_shape=tuple(image.shape[1:])) as extractor:
+        with torch.no_grad():
+            model.module(image)
+        return extractor(class_idx=target, normalized=False)[0][0]
+
+
+@pytest.mark.parametrize("network", ["pytorch-grad-cam", "torchcam"])
+def test_score_cam_equals_the_peers_where_nothing_need_be_enlarged(network):
+    """A layer as large as the input leaves the peers no choice of interpolation, and the three agree."""
+    model = small(stride=1, dtype=torch.float32)
+    image = model.tensor(vizlib.open_image(photo()))
+    assert body_of(model, image, "body").shape[1:] == SIZE
+    if network == "torchcam":
+        expected = torchcam_score_cam(model, image, 2, "body")
+    else:
+        expected = peer(ScoreCAM, model, image, 2, "body")[0]
+    assert_close(vizlib.explain(model, photo(), "score-cam", 2, layer="body", precision="float32").heat, expected, 1e-5)
+
+
+@pytest.mark.parametrize(("network", "masks"), [("pytorch-grad-cam", cornered), ("torchcam", scaled_first)])
+def test_score_cam_of_a_real_network_is_the_peers_but_for_how_they_make_a_mask(
+    real, cheetah, network, masks, monkeypatch
+):
+    image, target = real.tensor(cheetah), real.predict(cheetah, top=1)[0].index
+    if network == "torchcam":
+        expected = torchcam_score_cam(real, image, target, "layer1")
+    else:
+        expected = torch.from_numpy(peer(ScoreCAM, real, image, target, "layer1")[0])
+    activation = real.run(cheetah, layers=["layer1"]).activations["layer1"][0].detach()
+    own = channel_masks(activation, (96, 96))
+    assert own.amax((1, 2)).eq(1).all()  # equation 7: each mask fills 0 to 1
+    assert own.amin((1, 2)).eq(0).all()
+    assert (masks(activation, (96, 96)) - own).abs().max() > 0.1
+    monkeypatch.setattr(perturbation, "channel_masks", masks)
+    assert_close(vizlib.explain(real, cheetah, "score-cam", layer="layer1", precision="float32").heat, expected, 1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ Ablation-CAM
+
+
+def slow_ablation_cam(above, activation, score, relu):
+    """Desai & Ramaswamy 2020, equations 3 and 4: weight = (y - y without the channel) / y; ReLU(sum weight A)."""
+    with torch.no_grad():
+        whole, weights = score(above(activation[None])[0]).item(), []
+        for k in range(len(activation)):
+            silenced = activation.clone()
+            silenced[k] = 0
+            weights.append((whole - score(above(silenced[None])[0]).item()) / whole)
+    return slow_sum(weights, activation, relu), whole
+
+
+@pytest.mark.parametrize("layer", ["body", "conv"])
+@pytest.mark.parametrize("score", SCORES)
+def test_ablation_cam_equals_the_papers_equations(model, image, layer, score):
+    options, number = SCORES[score]
+    module, activation = model.module, body_of(model, image, layer)
+    above = module.above if layer == "conv" else lambda body: module.above(module.conv(body))
+    for relu in (True, False):
+        expected, whole = slow_ablation_cam(above, activation, number, relu)
+        assert whole > 0
+        assert_close(vizlib.explain(model, photo(), "ablation-cam", **options, layer=layer, relu=relu).heat, expected)
+
+
+def test_ablation_cam_of_a_negative_score_still_shows_what_holds_it_up(image):
+    """The paper divides by the score itself, which turns the picture round where it is negative; we by its size."""
+    model = small()
+    with torch.no_grad():
+        model.module.head.bias.sub_(16)
+    activation = body_of(model, image, "body")
+    expected, whole = slow_ablation_cam(
+        lambda body: model.module.above(model.module.conv(body)), activation, lambda logits: logits[2], False
+    )
+    assert whole < 0
+    assert_close(vizlib.explain(model, photo(), "ablation-cam", 2, layer="body", relu=False).heat, -expected)
+
+
+@pytest.mark.parametrize("method", ["score-cam", "ablation-cam"])
+def test_a_class_against_itself_leaves_nothing_to_divide_by_and_the_map_is_finite(model, method):
+    found = vizlib.explain(model, photo(), method, 2, against=2, layer="body")
+    assert found.heat.isfinite().all()
+    assert "A class against itself leaves nothing." in found.notes
+    if method == "ablation-cam":
+        assert not found.heat.any()
+
+
+def tiny_vit():
+    torch.manual_seed(0)
+    module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=SIZE_OF_TOKENS, patch_size=8, embed_dim=12, depth=3, num_heads=3, num_classes=4
+    )
+    nn.init.normal_(module.head.weight)
+    nn.init.constant_(module.head.bias, 8)
+    return module.double().eval()
+
+
+SIZE_OF_TOKENS = (16, 24)
+
+
+@pytest.mark.parametrize("layer", ["blocks.0", "blocks.1"])
+def test_a_channel_of_a_transformer_is_silenced_in_every_token(layer):
+    model = vizlib.wrap(tiny_vit(), preprocessing={**PREPROCESSING, "input_size": (3, *SIZE_OF_TOKENS)})
+    picture, module = photo(SIZE_OF_TOKENS), model.module
+    tokens = model.run(picture, layers=[layer]).activations[layer].detach()
+    rest = module.blocks[int(layer[-1]) + 1 :]
+
+    def score(tokens):
+        with torch.no_grad():
+            return module.forward_head(module.norm(rest(tokens)))[0, 1].item()
+
+    grid = tokens[0, 1:].T.unflatten(1, (2, 3))
+    whole, weights = score(tokens), []
+    for k in range(12):
+        silenced = tokens.clone()
+        silenced[..., k] = 0
+        weights.append((whole - score(silenced)) / whole)
+    assert whole > 0
+    expected = slow_sum(weights, grid, False)
+    assert_close(vizlib.explain(model, picture, "ablation-cam", 1, layer=layer, relu=False).heat, expected)
+    image = model.tensor(vizlib.open_image(picture))
+    expected = slow_score_cam(module, image, grid, lambda logits: logits[1], False)
+    assert_close(vizlib.explain(model, picture, "score-cam", 1, layer=layer, relu=False).heat, expected)
+
+
+def test_ablation_cam_equals_pytorch_grad_cams_where_the_layer_ends_in_a_relu(real, cheetah):
+    image, target = real.tensor(cheetah), real.predict(cheetah, top=1)[0].index
+    assert real.run(cheetah).logits[0, target] > 0
+    expected, _ = peer(AblationCAM, real, image, target, "layer1", ablation_layer=AblationLayer())
+    found = vizlib.explain(real, cheetah, "ablation-cam", layer="layer1", precision="float32")
+    assert_close(found.heat, torch.from_numpy(expected), 1e-3)
+
+
+def test_where_a_layer_has_negative_values_pytorch_grad_cam_writes_ten_million_and_not_zero():
+    """Its weights are then what a channel of -1e7 does, and in a batch of -2e7, -3e7 ...: ours are the paper's."""
+    model = small(dtype=torch.float32)
+    image = model.tensor(vizlib.open_image(photo()))
+    activation = body_of(model, image, "conv")
+    assert activation.min() < 0
+    options = {"ablation_layer": AblationLayer(), "batch_size": 1}
+    _, weights = peer(AblationCAM, model, image, 2, "conv", **options)
+    with torch.no_grad():
+        whole, theirs, ours = model.module.above(activation[None])[0, 2], [], []
+        for k in range(len(activation)):
+            for kept, value in ((theirs, activation.min() - 1e7), (ours, 0)):
+                silenced = activation.clone()
+                silenced[k] = value
+                kept.append(((whole - model.module.above(silenced[None])[0, 2]) / whole).item())
+    assert np.abs(weights - theirs).max() < 1e-5
+    # above `conv` all that is negative is cut off, so here -1e7 and 0 happen to be the same ...
+    assert np.abs(np.subtract(theirs, ours)).max() < 1e-5
+    # ... but to a network that reads the negative values too they are not, and the paper's is 0
+    model.module.above = lambda conv: model.module.head(conv.mean((2, 3)))
+    _, weights = peer(AblationCAM, model, image, 2, "conv", **options)
+    assert np.abs(weights).min() > 1e4
+    _, together = peer(AblationCAM, model, image, 2, "conv", **{**options, "batch_size": 4})
+    assert np.abs(together / weights - [1, 2, 3, 4]).max() < 1e-3
+    heat = vizlib.explain(model, photo(), "ablation-cam", 2, layer="conv", relu=False, precision="float32").heat
+    expected, _ = slow_ablation_cam(model.module.above, activation, lambda logits: logits[2], False)
+    assert_close(heat, expected, 1e-4)

@@ -1,0 +1,157 @@
+"""An export is what was trained, in half precision, with the whole story of how it came to be."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+
+import pytest
+import timm
+import torch
+
+import vizlib
+
+ROW = {
+    "size": 128,
+    "lr": 0.1,
+    "train_loss": 1.0,
+    "train_top1": 50.0,
+    "val_loss": 1.0,
+    "val_top1": 60.0,
+    "seconds": 1800,
+}
+MEASURED = {
+    "accuracy": {"data": "photos", "photos": 30, "top1": 60.0, "interval95": [42.0, 75.0]},
+    "familiarity": {"score": "energy", "threshold": 1.5, "kept": 0.95, "data": "photos"},
+    "faithfulness": {"method": "grad-cam", "auc": 0.3, "centred_gaussian": 0.4, "photos": 30},
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder in place of the real one; what a network does is not measured again here."""
+    from checkpoints.training import export
+
+    monkeypatch.setattr(export, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(export, "COMPARISON", tmp_path / "comparison")
+    monkeypatch.setattr(export, "measured", lambda *_: {**MEASURED, "confusions": ["A tench is taken for a horn."]})
+    return tmp_path
+
+
+def trained(folder, name: str, command: str, epochs: int, **settings) -> torch.nn.Module:
+    """A run's state as training leaves it."""
+    network = timm.create_model("resnet18", num_classes=10).eval()
+    history = [{"epoch": epoch + 1, **ROW} for epoch in range(epochs)]
+    run = folder / name
+    run.mkdir(parents=True)
+    state = {"average": network.state_dict(), "history": history, "settings": settings, "command": command}
+    state["machine"] = "40 cores of another machine"
+    torch.save(state, run / "last.pt")
+    return network
+
+
+def options(**given) -> argparse.Namespace:
+    plain = {"name": "resnet18-imagenette", "finetune": None, "distill": None, "distill_on": ["logits"]}
+    return argparse.Namespace(**{**plain, "note": "", "data": None, "elsewhere": None, **given})
+
+
+@pytest.mark.parametrize(("done", "clean"), [(24, 3), (23, 2), (21, 0), (12, 0)])
+def test_a_run_that_was_stopped_tells_only_of_the_epochs_it_had(here, done, clean):
+    from checkpoints.training.export import export
+    from checkpoints.training.train_configs import RECIPES
+
+    trained(here, "run", "python -m checkpoints.training.train resnet18-imagenette", done, mixup=0.2)
+    export(RECIPES["resnet18-imagenette"], here / "run", options())
+    (stage,) = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
+    told = [words for words in stage["augmentation"] if words.startswith("none of erasing and mixing")]
+    assert told == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
+
+
+def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
+    from checkpoints.training.export import export
+    from checkpoints.training.train_configs import RECIPES
+
+    network = trained(here, "run", "python -m checkpoints.training.train resnet18-imagenette --data /home/me/photos", 2)
+    export(RECIPES["resnet18-imagenette"], here / "run", options())
+    model = vizlib.load(here / "resnet18-imagenette.safetensors")
+    images = torch.rand(2, 3, 192, 192)
+    with torch.no_grad():
+        assert torch.allclose(model.logits(images), network(images), atol=1e-2)
+        assert not torch.equal(model.logits(images), network(images))  # half precision leaves its mark
+    assert model.labels[0] == "tench"
+    assert model.preprocessing.input_size == (192, 192)
+    assert model.familiarity is not None
+    assert model.familiarity.threshold == 1.5
+
+
+def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
+    from checkpoints.training.export import export
+    from checkpoints.training.train_configs import RECIPES
+
+    recipe = RECIPES["resnet18-imagenette"]
+    trained(
+        here,
+        "run",
+        "python -m checkpoints.training.train resnet18-imagenette --data /home/me/photos",
+        2,
+        mixup=0.7,
+        clean=0,
+    )
+    export(recipe, here / "run", options(distill="deit_tiny_patch16_224.fb_in1k", note="stopped once"))
+    sidecar = json.loads((here / "resnet18-imagenette.json").read_text())
+    (stage,) = sidecar["origin"]["stages"]
+    assert stage["command"] == "python -m checkpoints.training.train resnet18-imagenette --data photos"
+    assert stage["start"] == "random initialisation"
+    assert stage["teacher"] == "logits of deit_tiny_patch16_224.fb_in1k (apache-2.0)"
+    assert "mixup 0.7" in stage["augmentation"]
+    assert (stage["epochs"], stage["minutes"], stage["note"]) == (2, 60, "stopped once")
+    assert sidecar["origin"]["machine"] == "40 cores of another machine"  # that trained it, and not this one
+    assert sidecar["weaknesses"] == [*recipe.weaknesses, "A tench is taken for a horn."]
+    assert {key: sidecar[key] for key in MEASURED} == MEASURED
+
+
+def test_a_second_stage_keeps_the_story_of_the_first_and_a_repeated_export_tells_it_once(here):
+    from checkpoints.training.export import export
+    from checkpoints.training.train_configs import RECIPES
+
+    recipe = RECIPES["resnet18-imagenette"]
+    trained(here, "one", "python -m checkpoints.training.train a", 2)
+    trained(here, "two", "python -m checkpoints.training.train b", 3)
+    export(recipe, here / "one", options())
+    for _ in range(2):
+        export(recipe, here / "two", options(finetune="resnet18-imagenette.safetensors"))
+    stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
+    assert [stage["command"][-1] for stage in stages] == ["a", "b"]
+    assert stages[1]["start"] == "the weights of the stage before"
+    with (here / "resnet18-imagenette.csv").open(newline="") as file:
+        rows = [(int(row["stage"]), int(row["epoch"])) for row in csv.DictReader(file)]
+    assert rows == [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
+    trained(here, "new", "python -m checkpoints.training.train c", 1)
+    export(recipe, here / "new", options())  # from random weights: another story
+    stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
+    assert [stage["command"][-1] for stage in stages] == ["c"]
+
+
+def test_of_the_classic_comparison_only_histories_are_kept(here, monkeypatch):
+    from checkpoints.training.export import export
+    from checkpoints.training.train_configs import RECIPES
+
+    names = ("resnet18-fine-tuned", "resnet18-from-scratch", "resnet18-frozen-backbone")
+    for name in names:
+        run = name.replace("resnet18", "resnet18-classic")
+        trained(here, run, f"python -m checkpoints.training.train {name}", 2)
+        export(RECIPES["resnet18-classic"], here / run, options())
+    assert not list(here.glob("**/*.safetensors"))
+    monkeypatch.setattr("vizlib.models.loading.training_history.FOLDER", here)
+    assert set(vizlib.models.loading.training_history.histories()) == set(names)
+    told = vizlib.models.loading.training_history.comparison()
+    assert [row["label"] for row in told["starts"].values()] == [
+        "from scratch",
+        "frozen backbone",
+        "everything fine-tuned",
+    ]
+    assert (
+        told["starts"]["resnet18-fine-tuned"]["command"] == "python -m checkpoints.training.train resnet18-fine-tuned"
+    )
+    assert vizlib.training_history("resnet18-from-scratch")["val_top1"] == (60.0, 60.0)

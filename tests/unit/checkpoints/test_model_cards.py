@@ -1,0 +1,29 @@
+"""The model cards say what the sidecars say, and the sidecars what the files are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vizlib.models.loading import checkpoint_files as checkpoints
+
+FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"
+NAMES = ("resnet18-imagenette", "vit_tiny-imagenette")
+
+
+def test_the_model_cards_are_the_sidecars_written_out():
+    from checkpoints.training import model_cards as cards
+
+    assert (FOLDER / "README.md").read_text() == cards.cards(), "run python -m checkpoints.training.model_cards"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundled_file_is_the_one_its_sidecar_describes(name):
+    path = checkpoints.bundled()[name]
+    assert checkpoints.sha256(path) == json.loads(path.with_suffix(".json").read_text())["sha256"]
+
+
+def test_the_bundled_files_stay_small():
+    assert sum(path.stat().st_size for path in checkpoints.bundled().values()) < 45e6

@@ -1,0 +1,65 @@
+"""A network whose BatchNorm was folded gets its statistics back and answers as before; then it can be trained on."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+
+@pytest.fixture
+def folded() -> nn.Module:
+    """A network that was folded: running mean 0 and variance 1 everywhere, its scale in the other weights."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=5).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.3, 2.0)
+            nn.init.normal_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data *= 3.0
+    return network
+
+
+def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
+    from checkpoints.training.restore_batchnorm import unfold
+
+    photos = [torch.randn(8, 3, 64, 64) for _ in range(3)]
+    seen = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for name, kept in seen.items():
+        folded.get_submodule(name).register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))
+    with torch.no_grad():
+        before = torch.cat([folded(images) for images in photos])
+        whole = {name: torch.cat(kept) for name, kept in seen.items()}
+        unfold(folded, photos)
+        after = torch.cat([folded(images) for images in photos])
+    assert torch.allclose(before, after, rtol=1e-3, atol=1e-3 * before.abs().max().item())
+    assert seen
+    for name, values in whole.items():
+        layer = folded.get_submodule(name)
+        assert torch.allclose(layer.running_mean, values.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(layer.running_var, values.var((0, 2, 3), unbiased=False), rtol=1e-3, atol=1e-4)
+
+
+def test_in_training_mode_only_an_unfolded_network_answers_as_it_does_in_evaluation(folded):
+    from checkpoints.training.restore_batchnorm import unfold
+
+    photos = torch.randn(64, 3, 64, 64)
+    with torch.no_grad():
+        wanted = folded(photos)
+        other = copy.deepcopy(folded).train()(photos)
+        found = unfold(folded, [photos]).train()(photos)
+    assert torch.allclose(found, wanted, rtol=1e-2, atol=1e-2 * wanted.abs().max().item())
+    assert (other - wanted).abs().max() > 0.3 * wanted.abs().max()
+
+
+def test_unfolding_leaves_no_hook_and_the_mode_as_it_was(folded):
+    from checkpoints.training.restore_batchnorm import unfold
+
+    folded.train()
+    unfold(folded, [torch.randn(4, 3, 64, 64)])
+    assert all(module.training for module in folded.modules())
+    assert not any(module._forward_pre_hooks for module in folded.modules())

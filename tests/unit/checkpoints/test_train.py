@@ -1,0 +1,215 @@
+"""The training script: it resumes as if nothing had happened, trains what it says, and says what it did."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import torch
+from checkpoints.training import train
+torch.set_num_threads(1)
+steps, update, save = 0, train.ModelEmaV3.update, torch.save
+def counted(*args, **kwargs):
+    global steps
+    steps += 1
+    if steps == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(*args, **kwargs)
+def half(state, path):
+    save(state, path)
+    with open(path, "r+b") as file:
+        file.truncate(1000)
+    os.kill(os.getpid(), signal.SIGKILL)
+train.ModelEmaV3.update = counted
+if {saving}:
+    torch.save = half
+sys.argv = {argv!r}
+train.main()
+"""
+
+
+def words(tiny: Path, runs: Path, *more: str, epochs: int = 3) -> list[str]:
+    given = ["--data", str(tiny), "--runs", str(runs), "--epochs", str(epochs), "--batch", "20"]
+    return ["train.py", "resnet18-classic", *given, *more]
+
+
+def run(monkeypatch, argv: list[str]) -> None:
+    from checkpoints.training import train
+
+    monkeypatch.setattr(sys, "argv", argv)
+    train.main()
+
+
+def killed(argv: list[str], *, step: int = 0, saving: bool = False) -> None:
+    """Train in another process that is killed at a step, or while it writes its state."""
+    folder = str(Path(__file__).resolve().parents[3])
+    code = KILLED.format(folder=folder, step=step, saving=saving, argv=argv)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
+
+
+def state_of(runs: Path, how: str = "from-scratch") -> dict:
+    return torch.load(runs / f"resnet18-classic-{how}" / "last.pt", weights_only=True)
+
+
+def told(history: list[dict]) -> list[dict]:
+    """A history without what a clock says."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    """The weights of somebody's ResNet-18 for another five classes."""
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("backbone") / "theirs.safetensors"
+    save_file(timm.create_model("resnet18", num_classes=5).state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_step_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(monkeypatch, words(tiny, whole, epochs=2))
+    killed(words(tiny, broken, epochs=2), step=2)  # in the first epoch: nothing was written yet
+    assert not list(broken.glob("*/last.pt"))
+    killed(words(tiny, broken, epochs=2), step=4 + 3)  # in the second
+    assert len(state_of(broken)["history"]) == 1
+    killed(words(tiny, broken, epochs=2), saving=True)  # while the second is written
+    assert len(state_of(broken)["history"]) == 1
+    run(monkeypatch, words(tiny, broken, epochs=2))
+    once, again = state_of(whole), state_of(broken)
+    assert [row["epoch"] for row in again["history"]] == [1, 2]
+    assert told(again["history"]) == told(once["history"])
+    for part in ("learners", "average"):
+        assert all(torch.equal(once[part][key], again[part][key]) for key in once[part])
+    with (broken / "resnet18-classic-from-scratch" / "history.csv").open(newline="") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
+
+
+def test_a_finished_run_trains_no_further(tiny, tmp_path, monkeypatch):
+    run(monkeypatch, words(tiny, tmp_path, epochs=1))
+    before = state_of(tmp_path)
+    run(monkeypatch, words(tiny, tmp_path, epochs=1))
+    assert state_of(tmp_path)["history"] == before["history"]
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
+    run(monkeypatch, words(tiny, tmp_path, epochs=1))
+    with pytest.raises(SystemExit, match=r"was begun with epochs=1, not 2; give another --runs or delete it"):
+        run(monkeypatch, words(tiny, tmp_path, epochs=2))
+    with pytest.raises(SystemExit, match=r"was begun with seed=0, not 5"):
+        run(monkeypatch, words(tiny, tmp_path, "--seed", "5", epochs=1))
+
+
+@pytest.mark.slow
+def test_a_network_learns_what_can_be_learned(tiny, tmp_path, monkeypatch):
+    run(monkeypatch, words(tiny, tmp_path, epochs=5))
+    history = state_of(tmp_path)["history"]
+    assert history[-1]["train_top1"] > 60 > 30 > history[0]["train_top1"]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(tiny, tmp_path, monkeypatch, backbone):
+    from safetensors.torch import load_file
+
+    run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--freeze-backbone", epochs=1))
+    theirs = load_file(backbone)
+    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "frozen-backbone")["learners"].items()}
+    assert after.keys() == theirs.keys()
+    for key, value in theirs.items():  # the statistics of BatchNorm are part of the backbone
+        if not key.startswith("fc."):
+            assert torch.equal(after[key], value), key
+    torch.manual_seed(0)  # the head's first weights
+    first = timm.create_model("resnet18", num_classes=10).fc.weight
+    assert after["fc.weight"].shape == (10, 512)
+    assert not torch.equal(after["fc.weight"], first)
+
+
+@pytest.mark.slow
+def test_fine_tuning_moves_every_kernel_and_the_statistics(tiny, tmp_path, monkeypatch, backbone):
+    from safetensors.torch import load_file
+
+    run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--unfold", epochs=1))
+    theirs = load_file(backbone)
+    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "fine-tuned")["learners"].items()}
+    kernels = [key for key in theirs if theirs[key].ndim == 4]
+    assert len(kernels) == 20
+    assert not [key for key in kernels if torch.equal(after[key], theirs[key])]
+    statistics = [key for key in theirs if key.endswith("running_mean")]
+    assert len(statistics) == 20
+    assert not [key for key in statistics if torch.equal(after[key], theirs[key])]
+
+
+def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monkeypatch, capsys, backbone):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, words(tiny, tmp_path, "--freeze-backbone"))
+    assert caught.value.code == 2
+    assert "needs --finetune WEIGHTS" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(monkeypatch, words(tiny, tmp_path, "--from-scratch", "--finetune", str(backbone)))
+    other = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=5).state_dict(), other)
+    with pytest.raises(SystemExit, match=r"other.safetensors has no \S+ that fits resnet18"):
+        run(monkeypatch, words(tiny, tmp_path, "--finetune", str(other)))
+
+
+def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
+    from checkpoints.training.train_configs import RECIPES, augmentation, transform_at
+
+    for recipe in RECIPES.values():
+        listed, names = augmentation(recipe), repr(transform_at(recipe, 64, clean=False))
+        assert "RandomResizedCropAndInterpolation" in names
+        assert f"scale=({recipe.scale[0]}, {recipe.scale[1]})" in names
+        assert "RandomHorizontalFlip" in names
+        assert "ColorJitter" not in names
+        assert ("RandomErasing" in names) == bool(recipe.erasing) == any("erasing" in line for line in listed)
+        assert "RandomErasing" not in repr(transform_at(recipe, 64, clean=True))
+        assert any("mixup" in line for line in listed) == bool(recipe.mixup)
+        assert set(asdict(recipe)) >= {"ships", "explained_by", "weaknesses"}
+
+
+def test_weights_of_another_size_of_photos_get_the_position_embedding_timm_would_use():
+    from checkpoints.training.train_configs import fitted
+
+    small = timm.create_model("test_vit", num_classes=10, img_size=96, dynamic_img_size=True).eval()
+    large = timm.create_model("test_vit", num_classes=10, img_size=160).eval()
+    weights = fitted(small.state_dict(), large)
+    large.load_state_dict(weights)
+    images = torch.rand(1, 3, 160, 160)
+    with torch.no_grad():
+        assert torch.allclose(large(images), small(images), atol=1e-5)
+    assert weights["pos_embed"].shape != small.pos_embed.shape
+    assert fitted(large.state_dict(), large)["pos_embed"].equal(large.pos_embed)
+    resnet = timm.create_model("resnet18", num_classes=10)
+    assert fitted(resnet.state_dict(), resnet).keys() == resnet.state_dict().keys()
+
+
+def test_photos_grow_in_steps_of_32_pixels_and_end_clean():
+    from checkpoints.training.train_configs import RECIPES, size_at
+
+    recipe = RECIPES["resnet18-imagenette"]
+    sizes = [size_at(recipe, epoch, 24) for epoch in range(24)]
+    assert sizes[0] == recipe.sizes[0]
+    assert sizes[-recipe.clean :] == [recipe.clean_size] * recipe.clean
+    assert sizes[: -recipe.clean] == sorted(sizes[: -recipe.clean])
+    assert not [size for size in sizes if size % 32]
+
+
+def test_a_shared_command_names_no_folder_of_the_machine_it_ran_on():
+    from checkpoints.training.export import shareable
+
+    start = "python -m checkpoints.training.train vit"
+    command = f"{start} --data /home/me/data --runs /tmp/r --finetune checkpoints/vit.safetensors"
+    wanted = "python -m checkpoints.training.train vit --data data --finetune checkpoints/vit.safetensors"
+    assert shareable(command) == wanted

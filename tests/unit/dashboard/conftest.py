@@ -1,0 +1,31 @@
+"""The bundled models as the dashboard holds them."""
+
+from __future__ import annotations
+
+import pytest
+
+import vizlib
+from dashboard.services.analysis_service import Study
+from dashboard.services.model_catalog import Catalog
+from dashboard.state.selection import Selection
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    have = [entry.name for entry in vizlib.models() if entry.bundled]
+    if not {RESNET, VIT} <= set(have):
+        pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
+    return Study(Catalog(sorted(vizlib.models(), key=lambda entry: entry.name != RESNET)))  # what most tests begin with
+
+
+@pytest.fixture(params=[RESNET, VIT])
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def selection(study, cheetah, name) -> Selection:
+    """The cheetah, looked at by one of the models, about its second guess."""
+    return Selection("cheetah", name, study.predictions(cheetah, name)[1].index)

@@ -1,0 +1,141 @@
+"""The dashboard's numbers are the library's."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+import vizlib
+from dashboard.services.analysis_service import Study
+from dashboard.services.model_catalog import Catalog
+from dashboard.sidebar.prediction_panel import look
+from vizlib.models.families import as_picture
+from vizlib.models.ood import Familiarity
+
+
+def test_predictions_are_the_librarys(study, cheetah, name):
+    assert study.predictions(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
+
+
+def of_threshold(name: str, threshold: float) -> Study:
+    """A study of one model that calls a photo unfamiliar whose energy is under a threshold."""
+    familiarity = Familiarity("energy", threshold, 0.95, "the photos it knows")
+    return Study(Catalog([], extra={name: lambda: replace(vizlib.load(name), familiarity=familiarity)}))
+
+
+def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
+    model = vizlib.load(name)
+    logits = model.logits(model.tensor(cheetah))
+    energy = float(logits.logsumexp(-1))
+    doubting = of_threshold(name, energy + 0.5)
+    assert doubting.doubt(cheetah, name) == doubting.catalog.get(name).doubt(logits)
+    assert doubting.doubt(cheetah, name).startswith("This photo is unlike")
+    assert of_threshold(name, energy - 0.5).doubt(cheetah, name) is None
+    assert look(doubting, cheetah, name)[2]["doubt"] == doubting.doubt(cheetah, name)
+
+
+def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkeypatch):
+    seen = []
+    model = study.catalog.get(name)
+    monkeypatch.setattr(type(model), "doubt", lambda self, logits: seen.append(logits))
+    study.doubt(cheetah, name)
+    assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few_passes):
+    model = vizlib.load(name)
+    for method in vizlib.methods(model):
+        ours = study.explanation(cheetah, name, 4, method, few_passes(method))
+        theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
+        assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-2 * theirs.heat.abs().max().item()), method
+        assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
+
+
+def test_a_turned_knob_reaches_the_method(study, cheetah, name):
+    layer = study.catalog.get(name).stages[1]
+    ours = study.explanation(cheetah, name, 4, "grad-cam", {"layer": layer})
+    theirs = vizlib.explain(vizlib.load(name), cheetah, method="grad-cam", target=4, layer=layer)
+    assert torch.equal(ours.heat, theirs.heat)
+    assert not torch.equal(ours.heat, study.explanation(cheetah, name, 4, "grad-cam").heat)
+
+
+def test_a_class_by_label_by_index_or_by_default_is_one_and_the_same_result(study, cheetah, name):
+    best = study.predictions(cheetah, name, 1)[0]
+    answers = [study.explanation(cheetah, name, target, "saliency") for target in (None, "", best.index, best.label)]
+    assert len({id(answer) for answer in answers}) == 1
+
+
+def test_attention_is_the_librarys_raw_attention(study, cheetah):
+    maps = study.attention(cheetah, "vit_tiny-imagenette")
+    model = study.catalog.get("vit_tiny-imagenette")
+    assert list(maps) == list(model.attention_layers)
+    theirs = vizlib.explain(model, cheetah, method="raw-attention", layer="blocks.3.attn", head=0, query=(2, 5))
+    rows, columns = model.tokens.grid
+    ours = maps["blocks.3.attn"][0, model.tokens.prefix + 2 * columns + 5, model.tokens.prefix :]
+    assert torch.allclose(ours.view(rows, columns), theirs.heat)
+
+
+def test_a_convolutional_network_has_no_attention(study, cheetah):
+    assert study.attention(cheetah, "resnet18-imagenette") == {}
+
+
+def test_activations_are_the_runs(study, cheetah, name):
+    model = vizlib.load(name)
+    layer = model.stages[1]
+    maps, placed = study.activations(cheetah, name, layer)
+    assert placed
+    assert torch.allclose(maps, as_picture(model.run(cheetah, layers=[layer]).activations[layer], model.tokens))
+
+
+def test_an_output_without_places_is_one_number_a_channel(study, cheetah, name):
+    last = study.catalog.get(name).layers[-1].name  # the classifier
+    maps, placed = study.activations(cheetah, name, last)
+    assert not placed
+    assert maps.shape == (10, 1, 1)
+    logits = {one.index: one.logit for one in study.predictions(cheetah, name, 10)}
+    assert maps.flatten().tolist() == pytest.approx([logits[i] for i in range(10)], rel=1e-4)
+
+
+def test_the_models_eye_is_its_input(study, cheetah, name):
+    model = study.catalog.get(name)
+    assert study.eye(cheetah, name).size == model.preprocessing.input_size[::-1]
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda s, p: s.predictions(p, "nonsense"), "there is no model 'nonsense'"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", 99, "saliency"), "there is no class 99"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", "chruch", "saliency"), "did you mean church"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "gradcam"), "there is no method 'gradcam'"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "legrad-2"), "there is no method"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "raw-attention"), "does not fit"),
+        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "saliency", {"steps": 3}), "has no knob 'steps'"),
+        (lambda s, p: s.activations(p, "resnet18-imagenette", "layer9"), "has no layer 'layer9'"),
+    ],
+)
+def test_a_wrong_choice_is_one_sentence(study, cheetah, ask, sentence):
+    with pytest.raises(vizlib.VizlibError, match=sentence) as told:
+        ask(study, cheetah)
+    assert "\n" not in str(told.value)
+
+
+def test_visitors_who_ask_at_once_never_get_each_others_answers(study, cheetah, tower):
+    asked = [
+        (photo, name, target)
+        for photo in (cheetah, tower)
+        for name in ("resnet18-imagenette", "vit_tiny-imagenette")
+        for target in (0, 4)
+    ]
+    alone = [
+        vizlib.explain(study.catalog.get(name), photo, method="grad-cam", target=target).heat
+        for photo, name, target in asked
+    ]
+    with ThreadPoolExecutor(4) as visitors:
+        together = list(visitors.map(lambda one: study.explanation(*one, "grad-cam").heat, asked * 2))
+    for got, expected in zip(together, alone * 2, strict=True):
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,140 @@
+"""A question as ZeroGPU answers it: in another process, which gets and gives pickles and whose errors are lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import pickle
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+import vizlib
+from dashboard.services import executor as gpu
+from dashboard.services.analysis_service import Study
+from dashboard.services.forward_cache import Runs
+from dashboard.services.metrics import Meter
+from dashboard.services.model_catalog import Catalog
+
+VIT = "vit_tiny-imagenette"
+
+
+class Lent:
+    """Stands for the package `spaces` on ZeroGPU: nothing but pickles passes, and an error becomes a plain one."""
+
+    def __init__(self) -> None:
+        self.seconds: list[int] = []
+
+    def GPU(self, *, duration):  # noqa: N802 - the package's own name
+        def decorate(task):
+            def many(*args):
+                self.seconds.append(duration(*args))
+                for answer in task(*pickle.loads(pickle.dumps(args))):
+                    yield pickle.loads(pickle.dumps(answer))
+
+            def run(*args):
+                self.seconds.append(duration(*args))
+                try:
+                    answer = task(*pickle.loads(pickle.dumps(args)))
+                except Exception as error:
+                    raise RuntimeError(f"ZeroGPU worker error: {type(error).__name__}") from None
+                return pickle.loads(pickle.dumps(answer))
+
+            return many if inspect.isgeneratorfunction(task) else run
+
+        return decorate
+
+
+@pytest.fixture
+def lent(monkeypatch) -> Lent:
+    fake = Lent()
+    monkeypatch.setattr(gpu, "spaces", fake)
+    return fake
+
+
+def test_all_that_runs_a_model_runs_there_and_answers_as_here(lent, study, cheetah):
+    there, target = Study(Catalog()), study.predictions(cheetah, VIT)[1].index
+    assert there.predictions(cheetah, VIT) == study.predictions(cheetah, VIT)
+    for name, answer in study.explanations(cheetah, VIT, target).items():
+        assert torch.equal(there.explanations(cheetah, VIT, target)[name].heat, answer.heat)
+    few = {"masks": 16, "cells": 4}
+    ours, theirs = (one.explanation(cheetah, VIT, target, "rise", few) for one in (study, there))
+    assert torch.equal(ours.heat, theirs.heat)
+    assert theirs.overlay().tobytes() == ours.overlay().tobytes()  # its photo and geometry came along
+    for layer, weights in study.attention(cheetah, VIT).items():
+        assert torch.equal(there.attention(cheetah, VIT)[layer], weights)
+    assert torch.equal(there.activations(cheetah, VIT, "blocks.2")[0], study.activations(cheetah, VIT, "blocks.2")[0])
+    *_, last = there.stream(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
+    theirs = study.explanation(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
+    assert torch.equal(last.attribution.heat, theirs.heat)
+    assert there.kept(cheetah, last.attribution, VIT) == pytest.approx(study.kept(cheetah, theirs, VIT))
+    assert there.seconds(cheetah, VIT, "rise", few) > 0
+    assert len(lent.seconds) == 8  # each question once; the rest was remembered here
+
+
+def test_a_mistake_is_still_its_own_sentence(lent, cheetah):
+    there = Study(Catalog())
+    with pytest.raises(vizlib.MethodError, match="did you mean grad-cam"):
+        there.explanation(cheetah, VIT, None, "gradcam", {})
+    with pytest.raises(vizlib.MethodError, match="whole number"):
+        list(there.stream(cheetah, VIT, None, "rise", {"masks": -1}))
+    with pytest.raises(vizlib.ModelError, match="there is no model"):
+        there.predictions(cheetah, "hf-hub:someone/model")
+    with pytest.raises(vizlib.VizlibError, match="blocks"):
+        there.activations(cheetah, VIT, "blocks.99")
+
+
+def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_for_a_lock(lent, cheetah):
+    loaded: list[int] = []
+
+    def load():
+        loaded.append(1)
+        return vizlib.load(VIT)
+
+    catalog = Catalog([], extra={"mine": load})
+    ask = gpu.Asker(catalog, Meter(), Runs(0))
+    ask("predictions", "mine", cheetah)
+    with catalog._lock:  # as a thread may hold it at the moment of the fork
+        assert catalog.held("mine").name == VIT
+    ask("attention", "mine", cheetah)
+    assert loaded == [1]
+
+
+@pytest.mark.parametrize(
+    ("question", "least", "most"),
+    [
+        (("predictions", VIT, None), 5, 15),
+        (("explanation", VIT, None, 3, None, "saliency", {}), 5, 15),
+        (("explanation", VIT, None, 3, None, "occlusion", {}), 15, 20),
+        (("explanation", VIT, None, 3, None, "rise", {"masks": 2000}), 40, 60),
+        (("explanation", VIT, None, 3, None, "rise", {"masks": 10**9}), 60, 120),
+        (("explanation", VIT, None, 3, None, "rise", {"masks": "many"}), 10, 20),
+        (("explanation", VIT, None, 3, None, "no such method", {}), 5, 15),
+    ],
+)
+def test_the_seconds_asked_for_follow_what_is_asked(question, least, most):
+    assert least <= gpu.lent_for(*question) <= most
+
+
+def test_the_package_is_used_where_it_is_there(monkeypatch):
+    fake = ModuleType("spaces")
+    for package, expected in ((fake, fake), (None, None)):  # None: the import fails
+        monkeypatch.setitem(sys.modules, "spaces", package)
+        spec = importlib.util.spec_from_file_location("gpu_again", gpu.__file__)
+        again = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(again)
+        assert again.spaces is expected
+
+
+def test_the_model_moves_only_where_zerogpu_says_so(monkeypatch):
+    moved: list[str] = []
+    model = vizlib.wrap(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+    monkeypatch.setattr(type(model.module), "to", lambda module, device: moved.append(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu._placed(model)
+    assert moved == []
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    gpu._placed(model)
+    assert moved == ["cuda"]

@@ -1,0 +1,74 @@
+"""The Attention tab of networks whose attention lies on no grid of patches: it says what they see, not what CNNs do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import timm
+import torchvision
+
+import vizlib
+from dashboard.services.analysis_service import Study
+from dashboard.services.model_catalog import Catalog
+from dashboard.sidebar.prediction_panel import look
+from dashboard.tabs import attention
+from dashboard.tabs import inspect as inside
+from dashboard.tabs import receptive_field as receptive
+
+SMALL = {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}
+NETWORKS = {
+    "swin": partial(timm.create_model, "swin_tiny_patch4_window7_224", **SMALL),
+    "swin 2": partial(timm.create_model, "swinv2_tiny_window8_256", **SMALL),
+    "swin of torchvision": partial(
+        torchvision.models.SwinTransformer, [4, 4], 24, [1, 1], [2, 2], [7, 7], num_classes=1000
+    ),
+    "pyramid": partial(timm.create_model, "pvt_v2_b0"),
+    "linear attention": partial(timm.create_model, "efficientvit_b0"),
+    "resnet": partial(timm.create_model, "resnet10t"),
+}
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    def load(name: str) -> vizlib.Model:
+        config = None if name != "swin of torchvision" else vizlib.load("resnet18-imagenette").preprocessing
+        return vizlib.wrap(NETWORKS[name]().eval(), name=name, preprocessing=config)
+
+    return Study(Catalog([], extra={name: partial(load, name) for name in NETWORKS}))
+
+
+def said(study: Study, photo, name: str) -> str:
+    selection = look(study, photo, name)[0]
+    value, words = attention.draw(study, photo, selection)
+    assert value == {}
+    return words
+
+
+@pytest.mark.parametrize(("name", "window"), [("swin", 7), ("swin 2", 8), ("swin of torchvision", 7)])
+def test_a_network_of_windows_says_what_a_place_can_see(study, cheetah, name, window):
+    words = said(study, cheetah, name)
+    assert f"{name} looks within small windows" in words
+    assert f"the {window * window} places of its own window of {window} × {window}" in words
+    assert "convolutions" not in words
+    seen = study.catalog.get(name).run(cheetah, attention=True).attention
+    assert {tuple(weights.shape[-2:]) for weights in seen.values()} == {(window * window,) * 2}
+
+
+def test_other_tokens_and_other_attention_are_not_taken_for_convolutions(study, cheetah):
+    assert "its tokens are not one grid of patches" in said(study, cheetah, "pyramid")
+    assert "No layer of linear attention computes softmax attention" in said(study, cheetah, "linear attention")
+
+
+def test_only_convolutions_are_called_so_and_have_their_fields_below(study, cheetah):
+    assert "resnet is built of convolutions" in said(study, cheetah, "resnet")
+    for name in NETWORKS:
+        selection = look(study, cheetah, name)[0]
+        assert bool(receptive.draw(study, cheetah, selection)[0]) == ("built of conv" in said(study, cheetah, name))
+
+
+def test_a_network_of_windows_is_shown_inside(study, cheetah):
+    selection = look(study, cheetah, "swin")[0]
+    _, tree, *_, sheet = inside.draw(study, cheetah, selection, None)
+    assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
+    assert sheet["items"]

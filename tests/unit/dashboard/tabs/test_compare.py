@@ -1,0 +1,165 @@
+"""Two models and two classes side by side: what is chosen, one scale, the differences, and the library's numbers."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import vizlib
+from dashboard.components.training_comparison import compared
+from dashboard.sidebar.prediction_panel import look
+from dashboard.tabs import compare
+from dashboard.tabs import compare_options as pairing
+from vizlib.attribution.methods.base import MANY_PASSES
+from vizlib.attribution.methods.registry import METHODS
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+
+
+def floats(packed: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
+
+
+@pytest.fixture
+def tower_selection(study, tower):
+    """The tower, which the two models call by different names."""
+    return look(study, tower, RESNET)[0]
+
+
+def explained(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
+    return [
+        [vizlib.explain(vizlib.load(name), photo, method, target=target) for target in (selection.target, second)]
+        for name in (RESNET, VIT)
+    ]
+
+
+def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(study, tower, tower_selection):
+    theirs = study.predictions(tower, VIT, 1)[0].index
+    assert theirs != tower_selection.target
+    chosen = compare.choose(study, tower, tower_selection)
+    assert chosen.models == (RESNET, VIT)
+    assert chosen.classes == ((tower_selection.target, theirs),) * 2
+    agreed = tower_selection._replace(target=theirs)  # where both say the same, the runner-up is the second class
+    runner_up = next(one.index for one in study.predictions(tower, RESNET, 2) if one.index != theirs)
+    assert compare.choose(study, tower, agreed).classes[0] == (theirs, runner_up)
+
+
+def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(study, tower, tower_selection):
+    offered = compare.methods(study, (RESNET, VIT))
+    slow = [name for name in METHODS if METHODS[name].cost == MANY_PASSES]
+    for name in METHODS:
+        fits = all(name in vizlib.methods(study.catalog.get(model)) for model in (RESNET, VIT))
+        assert (name in offered) == (fits and name not in slow), name
+    for forged in ("raw-attention", "rise", "nonsense", None):
+        assert compare.choose(study, tower, tower_selection, method=forged).method == "grad-cam"
+    assert compare.choose(study, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
+    assert compare.choose(study, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
+    assert compare.choose(study, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
+        tower_selection.target
+    )
+
+
+def test_classes_are_matched_by_name_where_the_models_number_them_differently(study):
+    one = study.catalog.get(RESNET)
+    imagenet = ("goldfish", "chain saw, chainsaw", "tench, Tinca tinca", "church")
+    other = replace(one, labels=imagenet)
+    common = compare.in_common(one, other)
+    assert {one.labels[i]: imagenet[j] for i, j in common.items()} == {
+        "tench": "tench, Tinca tinca",
+        "chain saw": "chain saw, chainsaw",
+        "church": "church",
+    }
+    assert {j: i for i, j in common.items()} == compare.in_common(other, one)
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
+def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, method):
+    value = compare.draw(study, tower, tower_selection, VIT, method, 5)[3]
+    answers = explained(tower, method, tower_selection, 5)
+    factors = [1 / max(abs(v) for answer in row for v in answer.heat.flatten().tolist()) for row in answers]
+    shares, raw = [], []
+    for i, name in enumerate((RESNET, VIT)):
+        assert value["rows"][i]["heading"] == name
+        for j in (0, 1):
+            shown, answer = value["rows"][i]["items"][j], answers[i][j]
+            near = 1e-3 * answer.heat.abs().max().item()
+            assert np.allclose(floats(shown["maps"])[0], answer.heat.numpy(), atol=near)
+            assert shown["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
+            assert shown["scale"] == 0
+            assert shown["box"] == pytest.approx(
+                [edge / side for edge, side in zip(answer.geometry.seen, tower.size[::-1] * 2, strict=True)], abs=1e-6
+            )
+            shares += (answer.heat.flatten() * factors[i]).tolist()
+            raw += answer.heat.flatten().tolist()
+    for limits, values in zip(value["scales"][0]["limits"], (shares, raw), strict=True):
+        if METHODS[method].signed:
+            top = np.percentile(np.abs(values), 99.5)
+            assert limits == pytest.approx([-top, top], rel=1e-3)
+        else:
+            assert limits == pytest.approx([min(values), np.percentile(values, 99.5)], rel=1e-3, abs=1e-6)
+    assert value["scales"][0]["signed"] == METHODS[method].signed
+
+
+def test_a_models_strongest_value_is_that_of_both_its_classes(study, tower, tower_selection):
+    (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
+    largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
+    assert compare.strongest(row) == compare.strongest(row[::-1]) == pytest.approx(largest)
+    assert compare.strongest([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
+
+
+def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreement(study, tower, tower_selection):
+    value = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[3]
+    answers = explained(tower, "grad-cam", tower_selection, 5)
+    factors = [1 / max(answer.heat.abs().max().item() for answer in row) for row in answers]
+    pairs = {(0, 2): ((0, 0), (0, 1)), (1, 2): ((1, 0), (1, 1)), (2, 0): ((0, 0), (1, 0)), (2, 1): ((0, 1), (1, 1))}
+    drawn = []
+    for (row, column), (a, b) in pairs.items():
+        shown = value["rows"][row]["items"][column]
+        share, raw = floats(shown["maps"])
+        drawn.append(share)
+        height, width = 168, round(168 * tower.width / tower.height)
+        whole = [answers[i][j].geometry.lift(answers[i][j].heat, (height, width)) for i, j in (a, b)]
+        top, left, below, beyond = (
+            round(edge * side) for edge, side in zip(shown["box"], (height, width) * 2, strict=True)
+        )
+        for values, (f, g) in ((share, (factors[a[0]], factors[b[0]])), (raw, (1, 1))):
+            expected = whole[0] * f - whole[1] * g
+            assert np.isfinite(expected).sum() == values.size  # nothing is left out
+            assert np.allclose(values, expected[top:below, left:beyond], atol=1e-3 * np.abs(values).max())
+        found = vizlib.agreement(answers[a[0]][a[1]], answers[b[0]][b[1]])
+        assert f"rank correlation {found.correlation:.2f}".replace("-", "−") in shown["text"]
+        assert f"{found.overlap * 100:.0f} % of the top 20 % shared" in shown["text"]
+    edge = np.percentile(np.abs(np.concatenate([one.ravel() for one in drawn])), 99.5)
+    assert value["scales"][1]["limits"][0] == pytest.approx([-edge, edge], rel=1e-3)
+
+
+def test_the_words_say_how_far_the_models_agree(study, tower, tower_selection):
+    words = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[4]
+    (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
+    found = vizlib.agreement(first, second)
+    assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
+    assert f"{found.overlap * 100:.0f} % is the same" in words
+    assert (found.correlation >= 0.7) == ("much alike" in words)
+
+
+def test_a_class_the_other_model_does_not_know_is_one_sentence(study, tower, tower_selection, monkeypatch):
+    monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
+    *_, value, words = compare.draw(study, tower, tower_selection)
+    assert value == {}
+    label = study.catalog.get(RESNET).labels[tower_selection.target]
+    assert f"{VIT} knows no class called {label}." in words
+
+
+def test_without_a_photo_nothing_is_compared(study):
+    assert compare.draw(study, None, None)[3] == {}
+
+
+def test_the_three_starts_are_told_with_their_own_numbers():
+    value = compared()[0]
+    if not value:
+        pytest.skip("the recorded comparison is not in checkpoints/")
+    for name, label in (("resnet18-from-scratch", "from scratch"), ("resnet18-fine-tuned", "everything fine-tuned")):
+        assert f"{label} {vizlib.training_history(name)['val_top1'][-1]:.1f} %" in compare.starts(value)

@@ -1,0 +1,294 @@
+"""Inside and the receptive fields show the library's numbers, for a convolutional network and a transformer."""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import numpy as np
+import pytest
+
+import vizlib
+from dashboard.components.ablation_list import said
+from dashboard.components.tree import choosable, short_count, tree
+from dashboard.services.analysis_service import Unit
+from dashboard.services.byte_cache import key_of
+from dashboard.state.selection import Selection
+from dashboard.tabs import inspect as inside
+from dashboard.tabs import inspector_state as whereabouts
+from dashboard.tabs import kernels
+from dashboard.tabs import receptive_field as receptive
+from vizlib.analysis.receptive_field import effective_field
+from vizlib.analysis.units import switch_off
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+
+
+def floats(packed: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
+
+
+def at(study, selection, layer, number=None, off=()) -> whereabouts.At:
+    return whereabouts.settled(study, selection, None)._replace(layer=layer, number=number, off=off)
+
+
+# The tree
+
+
+def test_the_tree_holds_every_part_with_the_librarys_numbers(study, name):
+    model = study.catalog.get(name)
+    rows = {row["name"]: row for row in tree(model, model.stages[0])["rows"]}
+    for layer in model.layers:
+        if layer.kind.startswith(("Identity", "Drop")):
+            assert layer.name not in rows
+            continue
+        row = rows[layer.name]
+        assert row["shape"] == " × ".join(map(str, layer.shape))
+        assert f"{layer.parameters:,} parameters" in row["told"]
+        assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["told"]
+
+
+def test_the_trees_hierarchy_is_told_in_words(study):
+    rows = {row["name"]: row["role"] for row in tree(study.catalog.get(RESNET), "layer1")["rows"]}
+    told = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
+    assert told == ["convolution", "stage", "residual block", "convolution", "shortcut"]
+    rows = {row["name"]: row["role"] for row in tree(study.catalog.get(VIT), "blocks.0")["rows"]}
+    told = [rows[part] for part in ("patch_embed", "blocks", "blocks.3", "blocks.3.attn", "blocks.3.mlp")]
+    assert told == ["patch embedding", "12 blocks", "block", "attention", "MLP"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "–"), (999, "999"), (999_600, "1 M"), (87_902_976, "87.9 M")])
+def test_large_numbers_are_short(count, text):
+    assert short_count(count) == text
+
+
+# A layer's units
+
+
+def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(study, cheetah, selection):
+    model = vizlib.load(selection.model)
+    for layer in (model.stages[1], model.stages[-1]):
+        where, parts, _, heat, words, _, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer, 7))
+        added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
+        assert (where.layer, parts["chosen"], sheet["chosen"]) == (layer, layer, "7")
+        keys = [int(item["key"]) for item in sheet["items"]]
+        assert len(keys) == min(len(added), inside.FOR + inside.AGAINST)
+        values = added[keys].tolist()
+        assert values == pytest.approx(sorted(values, reverse=True), abs=1e-4)
+        assert added.max().item() == pytest.approx(values[0], abs=1e-4)
+        assert added.min().item() == pytest.approx(values[-1], abs=1e-4)
+        told = [float(item["note"].replace("\u2212", "-")) for item in sheet["items"]]
+        assert told == pytest.approx(values, abs=0.006 * max(map(abs, values)) + 0.05)
+        assert np.array_equal(floats(heat["map"]), study.activations(cheetah, selection.model, layer)[0][7].numpy())
+        assert f"Channel 7 of {layer}" in words
+        label = model.labels[selection.target]
+        assert f"to the score of {label}, which is " in words
+
+
+def test_another_class_sorts_the_sheet_anew(study, cheetah, selection):
+    layer = study.catalog.get(selection.model).stages[-1]
+    first, second = (
+        [
+            item["key"]
+            for item in inside.draw(study, cheetah, selection._replace(target=target), at(study, selection, layer))[6][
+                "items"
+            ]
+        ]
+        for target in (0, 1)
+    )
+    assert first != second
+
+
+def test_against_another_class_the_sheet_is_about_the_lead(study, cheetah, selection):
+    model, layer = study.catalog.get(selection.model), study.catalog.get(selection.model).stages[-2]
+    rival = (selection.target + 1) % 10
+    *_, words, _, sheet = inside.draw(study, cheetah, selection._replace(against=rival), at(study, selection, layer))
+    added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
+    assert sheet["items"][0]["key"] == str(added.argmax().item())
+    assert f"to the score of {model.labels[selection.target]} over {model.labels[rival]}, which is" in words
+
+
+def test_an_attention_layer_shows_its_heads_by_what_they_add(study, cheetah):
+    model = vizlib.load(VIT)
+    layer = "blocks.9.attn"
+    selection = inside.Selection("cheetah", VIT, study.predictions(cheetah, VIT)[1].index)
+    *_, heat, words, switch, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer))
+    added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
+    order = added.argsort(descending=True).tolist()
+    assert [int(item["key"]) for item in sheet["items"]] == order
+    assert [item["name"] for item in sheet["items"]] == [f"head {i + 1}" for i in order]
+    theirs = vizlib.explain(model, cheetah, "raw-attention", layer=layer, head=order[0], query="class").heat
+    assert np.allclose(floats(heat["map"]), theirs.numpy(), atol=1e-6)
+    assert f"Head {order[0] + 1} of {layer}" in words
+    assert "the class token looks" in words
+    assert switch["label"] == f"Switch head {order[0] + 1} off"
+
+
+def test_every_layer_of_the_tree_can_be_shown(study, cheetah, selection):
+    names = choosable(study.catalog.get(selection.model))
+    for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
+        where, *_, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer))
+        assert where.layer == layer
+        assert sheet["items"]
+
+
+def test_a_forged_layer_or_unit_gives_the_first_view(study, cheetah, selection):
+    first = inside.draw(study, cheetah, selection, None)
+    assert first[0].layer == study.catalog.get(selection.model).cam_layer
+    assert inside.draw(study, cheetah, selection, at(study, selection, "no.such.layer"))[0] == first[0]
+    forged = inside.draw(study, cheetah, selection, first[0]._replace(number=10**9))
+    assert forged[6]["chosen"] == first[6]["items"][0]["key"]
+    elsewhere = first[0]._replace(model="another", off=(Unit("x", 1, False),))
+    assert inside.draw(study, cheetah, selection, elsewhere)[0] == first[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.394, -0.01, 0.0], ["+0.39", "\u22120.01", "0"]),
+        ([12.34, -3.0], ["+12", "\u22123"]),
+        ([4e-4], ["+0.00040"]),
+        ([], []),
+    ],
+)
+def test_amounts_are_signed_and_have_the_decimals_the_largest_needs(values, texts):
+    assert inside.amounts(values) == texts
+
+
+# Switching off
+
+
+def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study, cheetah, selection):
+    model = vizlib.load(selection.model)
+    layer = model.stages[-2]
+    number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
+    here = at(study, selection, layer, number)
+    unit = Unit(layer, number, head=False)
+    here = whereabouts.switched(here, unit, "toggle")
+    assert here.off == (unit,)
+    *_, switch, sheet = inside.draw(study, cheetah, selection, here)
+    theirs = switch_off(model, cheetah, channels={layer: [number]})
+    before, after = switch["sides"]
+    assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
+    assert [row["probability"] for row in after["rows"][:5]] == pytest.approx(
+        [one.probability for one in theirs[:5]], abs=1e-5
+    )
+    old = model.predict(cheetah)
+    assert [row["probability"] for row in before["rows"][:5]] == pytest.approx([p.probability for p in old], abs=1e-5)
+    assert switch["label"] == f"Switch channel {number} on again"
+    assert switch["off"] == [f"{layer} · channel {number}"]
+    assert [item["key"] for item in sheet["items"] if item["note"] == "off"] == [str(number)]
+
+
+def test_what_is_off_comes_back_one_by_one_or_all_at_once():
+    a, b, c = Unit("x", 1, False), Unit("y", 2, True), Unit("x", 4, False)
+    here = whereabouts.At("m", "x", None, ())
+    for unit in (a, b, c):
+        here = whereabouts.switched(here, unit, "toggle")
+    assert here.off == (a, b, c)
+    assert whereabouts.switched(here, b, "toggle").off == (a, c)
+    assert whereabouts.switched(here, a, "1").off == (a, c)
+    assert whereabouts.switched(here, a, "all").off == ()
+    for forged in ("9", "-1", None, 3, "<b>"):
+        assert whereabouts.switched(here, a, forged) == here
+
+
+def test_a_changed_first_place_is_said():
+    old = [vizlib.Prediction(0, "tench", 0.6, 2.0), vizlib.Prediction(1, "church", 0.4, 1.5)]
+    new = [vizlib.Prediction(1, "church", 0.7, 1.5), vizlib.Prediction(0, "tench", 0.3, 0.7)]
+    assert said(old, new, 0) == "tench goes from 60 % to 30 %, its score by \u22121.30; now church comes first."
+    assert said(old, old, 1) == "church goes from 40 % to 40 %, its score by +0.00."
+
+
+# Kernels
+
+
+def test_a_kernel_answers_with_its_channel_of_the_first_layer(study, cheetah, selection):
+    words, grid, heat = kernels.draw(study, cheetah, selection, 5)
+    found = vizlib.kernels(vizlib.load(selection.model))
+    assert found.layer in words
+    assert (grid["count"], grid["chosen"]) == (len(found.weights), 5)
+    run = vizlib.load(selection.model).run(cheetah, layers=[found.layer])
+    theirs = run.activations[found.layer][0, 5].detach().numpy()
+    assert np.allclose(floats(heat["map"]), theirs, atol=1e-4)
+    assert (
+        kernels.draw(study, cheetah, selection, 10**6)[1]["chosen"]
+        == kernels.draw(study, cheetah, selection)[1]["chosen"]
+    )
+
+
+def test_places_are_told_apart_by_a_transformer_alone(study, cheetah, selection):
+    similar, words = kernels.places(study, cheetah, selection)
+    has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
+    assert bool(similar) == bool(words) == has
+    if has:
+        assert similar["maps"]["shape"] == [1, 1, 196, 14, 14]
+
+
+# Receptive fields
+
+
+def test_the_cells_tell_the_librarys_fields_and_strongest_channels(study, cheetah):
+    selection = inside.Selection("cheetah", RESNET, 0)
+    model = vizlib.load(RESNET)
+    value, words = receptive.draw(study, cheetah, selection, ["layer2", 3, 4])
+    assert "How far does a place see?" in words
+    assert [one["name"] for one in value["layers"]] == list(model.stages)
+    for one in value["layers"]:
+        theory = vizlib.receptive_field(model, one["name"])
+        assert (one["size"], one["jump"], one["centre"]) == (list(theory.size), list(theory.jump), list(theory.centre))
+        maps = model.run(cheetah, layers=[one["name"]]).activations[one["name"]][0].detach()
+        best = maps.topk(5, dim=0)
+        assert np.allclose(floats(one["values"]), best.values.numpy(), atol=1e-4)
+        chosen = floats(one["channels"]).astype(int)
+        assert np.allclose(np.take_along_axis(maps.numpy(), chosen, 0), best.values.numpy(), atol=1e-4)
+    used = effective_field(model, cheetah, "layer2", (3, 4))
+    assert value["cell"] == ["layer2", 3, 4]
+    assert value["effective"]["size"] == pytest.approx(used.size, rel=0.05)
+    assert not any(math.isinf(side) for one in value["layers"] for side in one["size"])
+
+
+@pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
+def test_a_forged_cell_gives_the_middle_of_the_last_stage_that_sees_a_part(study, cheetah, forged):
+    value, _ = receptive.draw(study, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
+    assert value["cell"] == ["layer2", 12, 12]
+
+
+def test_a_transformer_has_no_fields_to_show(study, cheetah):
+    assert receptive.draw(study, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
+
+
+# The address
+
+
+@pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
+def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, name, layer, heads):
+    selection = Selection(key_of(cheetah), name, 0)
+    off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
+    there = whereabouts.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
+    keys = whereabouts.keys(study, selection, there)
+    assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
+    assert whereabouts.linked(study, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert whereabouts.moved(study, cheetah, selection, None, [keys]) == there
+    assert whereabouts.moved(study, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
+    assert whereabouts.keys(study, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
+
+
+def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
+    selection = Selection(key_of(cheetah), name, 0)
+    nothing = {"u": None, "o": None}
+    assert whereabouts.keys(study, selection, whereabouts.settled(study, selection, None)) == nothing
+    assert whereabouts.keys(study, None, None) == nothing
+    many = tuple(Unit(study.catalog.get(name).cam_layer, number, False) for number in range(60))
+    assert (
+        whereabouts.keys(study, selection, at(study, selection, many[0].layer, off=many))["o"] is None
+    )  # no link so long
+
+
+@pytest.mark.parametrize(
+    "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
+)
+def test_a_forged_unit_is_where_everybody_begins(study, cheetah, wrong):
+    selection = Selection(key_of(cheetah), RESNET, 0)
+    start = whereabouts.settled(study, selection, None)
+    assert whereabouts.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

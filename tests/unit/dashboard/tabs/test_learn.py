@@ -1,0 +1,354 @@
+"""The lessons: what each step shows on a real photo is what the library, or plain PyTorch, finds there too."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import vizlib
+from dashboard.i18n.translate import LANGUAGES, words
+from dashboard.services.analysis_service import Study
+from dashboard.services.byte_cache import key_of
+from dashboard.state.selection import Selection
+from dashboard.tabs import learn
+from dashboard.tabs.lessons.base import alike, correlation, number
+from vizlib.core.text import percent
+from vizlib.render import overlay as render
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+
+
+def floats(picture) -> np.ndarray:
+    packed = picture.value["map"]
+    return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
+
+
+def opened(address: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+@pytest.fixture
+def chosen(study, cheetah, name) -> Selection:
+    """The cheetah's second guess, as in the address it would have."""
+    return Selection(key_of(cheetah), name, study.predictions(cheetah, name)[1].index)
+
+
+@pytest.fixture
+def taught(study, cheetah, chosen):
+    """What a step finds out about the chosen class."""
+    return lambda step: learn.taught(study, cheetah, chosen, list(learn.STEPS).index(step))
+
+
+@pytest.fixture
+def model(name):
+    """The library's own, which the page knows nothing of."""
+    return vizlib.load(name)
+
+
+def test_the_five_lines_run_as_they_stand_and_catch_what_is_shown(taught, model, cheetah):
+    lesson = taught("hook")
+    network, photo = model.module, model.tensor(cheetah)
+    assert len(lesson.code.splitlines()) == 5
+    scope = {"network": network, "photo": photo}
+    with torch.no_grad():
+        exec(lesson.code, scope)
+    assert not any(part._forward_hooks for part in network.modules())
+    (output,) = scope["kept"]
+    assert lesson.facts["shape"] == " × ".join(map(str, output.shape))
+    assert lesson.facts["count"] == f"{output.numel():,}"
+    assert lesson.code.endswith(lesson.facts["shape"])
+    maps = output[0] if output.ndim == 4 else output[0, 1:].T.reshape(192, 14, 14)  # without the class token
+    spread = maps.flatten(1).std(1, correction=0)
+    for picture, channel in zip(lesson.pictures, spread.argsort(descending=True)[:6].tolist(), strict=True):
+        assert picture.facts == {"channel": str(channel)}
+        assert np.allclose(floats(picture), maps[channel], atol=1e-4)
+    assert len({tuple(picture.value["limits"]) for picture in lesson.pictures}) == 1
+
+
+def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, cheetah):
+    lesson = taught("logits")
+    image = model.tensor(cheetah).requires_grad_()
+    logits = model.module(image)[0]
+    of_each = [torch.autograd.grad(one, image, retain_graph=True)[0][0] for one in logits]
+    values, best = logits.detach().double(), int(logits.argmax())
+
+    def left(stretch: float) -> tuple[float, np.ndarray]:  # p_c * sum of p_j (dz_c - dz_j)
+        chances = (values * stretch).softmax(0)
+        mixed = sum(chance * (of_each[best] - other) for chance, other in zip(chances, of_each, strict=True))
+        return chances[best].item(), (chances[best] * mixed).abs().amax(0).float().numpy()
+
+    stretches = np.geomspace(0.1, 1000, 200_001)
+    others = values - values[best]
+    chances = 1 / np.exp(np.outer(stretches, others.numpy())).sum(1)
+    sure = left(stretches[np.abs(chances - 0.999).argmin()])
+    assert sure[0] == pytest.approx(0.999, abs=1e-5)
+    p, real = left(1.0)
+    logit = of_each[best].abs().amax(0).numpy()
+    for picture, expected in zip(lesson.pictures, (logit, real, sure[1]), strict=True):
+        assert np.allclose(floats(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
+        assert picture.value["limits"] == list(render.limits_of(floats(lesson.pictures[0]), signed=False))
+    facts = lesson.facts
+    assert (facts["p"], facts["factor"]) == (f"{p:.3f}", number(p * (1 - p)))
+    assert facts["left"] == percent(float(real.max() / logit.max()))
+    assert facts["sure_left"] == percent(float(sure[1].max() / logit.max()))
+    assert sure[1].max() < 0.01 * logit.max() < real.max()
+
+
+def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheetah):
+    lesson = taught("kernels")
+    found = vizlib.kernels(model)
+    layer = model.module.get_submodule(found.layer)
+    answers = F.conv2d(model.tensor(cheetah), found.weights, layer.bias, layer.stride, layer.padding)[0].detach()
+    chosen = int(answers.flatten(1).std(1).argmax())
+    sheet, one, answer = lesson.pictures
+    assert np.allclose(floats(answer), answers[chosen], atol=1e-3)
+    facts = lesson.facts
+    assert (facts["kernel"], facts["kernels"]) == (str(chosen), str(len(found.weights)))
+    assert (facts["low"], facts["high"]) == (number(answers[chosen].min().item()), number(answers[chosen].max().item()))
+    assert facts["size"] == "{} × {}".format(*found.weights.shape[2:])
+    side = found.weights.shape[-1]
+    enlarged = opened(one.value["picture"])[..., :3]
+    factor = len(enlarged) // side
+    top = found.weights[chosen].abs().max()
+    expected = ((found.weights[chosen] / top + 1) / 2 * 255).round().permute(1, 2, 0)
+    assert np.array_equal(enlarged[factor // 2 :: factor, factor // 2 :: factor], expected)
+    framed = opened(sheet.value["picture"])[..., :3]
+    across = math.isqrt(len(found.weights) - 1) + 1
+    plain = np.asarray(render.kernel_sheet(found.weights.numpy(), cell=24, columns=across))
+    rows, columns = np.nonzero((framed != plain[..., :3]).any(-1))
+    inside = max(1, round(24 / side)) * side + render.GAP
+    place = divmod(chosen, across)
+    assert rows.min() == pytest.approx(place[0] * inside, abs=2)
+    assert columns.max() == pytest.approx((place[1] + 1) * inside, abs=4)
+
+
+def test_the_depths_are_outputs_of_the_stages_from_the_first_to_the_last(taught, model, cheetah):
+    lesson = taught("activations")
+    layers = [picture.facts["layer"] for picture in lesson.pictures]
+    assert len(layers) == 4
+    assert (layers[0], layers[-1]) == (model.stages[0], model.stages[-1])
+    assert layers == sorted(layers, key=model.stages.index)
+    run = model.run(cheetah, layers=layers)
+    for picture, layer in zip(lesson.pictures, layers, strict=True):
+        maps = model.picture(run.activations[layer].detach())
+        channel = int(picture.facts["channel"])
+        assert maps.flatten(1).std(1)[channel] == pytest.approx(maps.flatten(1).std(1).max().item())
+        assert np.allclose(floats(picture), maps[channel], atol=1e-3)
+        assert picture.facts["grid"] == "{} × {}".format(*maps.shape[1:])
+    shrinks = maps.shape[1:] != model.picture(run.activations[layers[0]]).shape[1:]
+    assert lesson.texts[1] == ("activations.smaller" if shrinks else "activations.same")
+    assert lesson.facts["last_count"] == f"{len(maps):,}"
+
+
+def test_two_classes_have_the_gradients_and_the_correlations_of_the_library(taught, model, cheetah, chosen):
+    lesson = taught("gradients")
+    best = model.predict(cheetah, top=1)[0].index  # the likeliest class but the chosen one
+    methods = {"saliency": "saliency", "guided": "guided-backprop", "cam": "grad-cam"}
+    if model.name == VIT:
+        del methods["guided"]
+        assert lesson.other == RESNET
+    shown = iter(lesson.pictures)
+    every = {}
+    for target in (chosen.target, best):
+        for kind, method in methods.items():
+            every[kind, target] = vizlib.explain(model, cheetah, method=method, target=target).heat.numpy()
+            picture = next(shown)
+            assert np.allclose(floats(picture), every[kind, target], rtol=1e-2, atol=1e-3 * every[kind, target].max())
+            assert picture.facts["label"] == model.labels[target]
+    for kind in methods:
+        pair = [every[kind, target].ravel() for target in (chosen.target, best)]
+        assert float(lesson.facts[kind].replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.0051)
+
+
+def test_against_a_chosen_rival_it_is_that_class(study, cheetah, chosen):
+    other = next(i for i in range(10) if i not in (chosen.target, study.predictions(cheetah, chosen.model)[0].index))
+    lesson = learn.taught(study, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients"))
+    assert lesson.facts["b"] == study.catalog.get(chosen.model).labels[other]
+
+
+@pytest.mark.parametrize("name", [RESNET])
+def test_a_place_sees_the_window_that_kernels_and_strides_make(taught):
+    lesson = taught("patches")
+    sizes = [43, 99, 192, 192]  # 7/2, pool 3/2, four 3/1; then 3/2 and three 3/1 a stage: 211 and 435 leave the input
+    assert [picture.facts["width"] for picture in lesson.pictures] == [str(size) for size in sizes]
+    assert (lesson.facts["first_width"], lesson.facts["last_width"], lesson.facts["whole"]) == ("43", "192", "192")
+    assert lesson.other == VIT
+    rows, columns = np.nonzero(floats(lesson.pictures[0]))
+    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (43, 43)
+    middle = 24 * 4  # the 24th of 48 places, 4 pixels apart
+    assert rows.min() < middle < rows.max()
+
+
+@pytest.mark.parametrize("name", [VIT])
+def test_the_patches_are_the_photos_and_their_places_as_alike_as_their_embeddings(taught, model, cheetah):
+    lesson = taught("patches")
+    cut, places = lesson.pictures
+    tiles = opened(cut.value["picture"])[..., :3]
+    seen = np.asarray(model.preprocessing.unnormalised(model.tensor(cheetah)))
+    for row, column in ((0, 0), (5, 9), (13, 13)):
+        tile = tiles[row * 34 : row * 34 + 32 : 2, column * 34 : column * 34 + 32 : 2]
+        assert np.array_equal(tile, seen[16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
+    embedding = model.module.pos_embed[0, 1:].detach().reshape(14, 14, -1)
+    expected = F.cosine_similarity(embedding, embedding[4, 4], dim=-1)
+    assert np.allclose(floats(places), expected, atol=1e-5)
+    assert np.allclose(places.value["frame"], [4 / 14, 4 / 14, 5 / 14, 5 / 14])
+    near = torch.stack([expected[3, 4], expected[5, 4], expected[4, 3], expected[4, 5]]).mean()
+    assert lesson.facts["near"] == f"{near:.2f}"
+    assert lesson.facts["far"] == f"{expected[13, 13]:.2f}".replace("-", "−")
+    assert (lesson.facts["grid"], lesson.facts["size"]) == ("14 × 14", "16 × 16")
+
+
+def test_what_is_taken_away_is_the_warmest_fifth_of_either_map(taught, model, cheetah, chosen):
+    lesson = taught("attention")
+    methods = ("grad-cam",) if model.name == RESNET else ("raw-attention", "attention-relevance")
+    maps = [vizlib.explain(model, cheetah, method=one, target=chosen.target).heat for one in methods]
+    if model.name == RESNET:
+        output = model.run(cheetah, layers=["layer4"]).activations["layer4"][0].detach()
+        maps.insert(0, (output**2).mean(0) ** 0.5)
+    image = model.tensor(cheetah)
+    with torch.no_grad():
+        before = model.module(image).softmax(-1)[0, chosen.target].item()
+    after = []
+    for map_, picture in zip(maps, lesson.pictures, strict=True):
+        assert np.allclose(floats(picture), map_, rtol=1e-2, atol=1e-3 * map_.max().item())
+        spread = F.interpolate(map_[None, None], image.shape[-2:], mode="bilinear")[0, 0]
+        flat = spread.flatten().tolist()
+        order = sorted(range(len(flat)), key=flat.__getitem__, reverse=True)
+        kept = torch.ones(spread.numel())
+        kept[order[: round(0.2 * len(order))]] = 0
+        with torch.no_grad():
+            after.append(model.module(image * kept.view(spread.shape)).softmax(-1)[0, chosen.target].item())
+    facts = lesson.facts
+    assert facts["before"] == percent(before)
+    shares = [float(facts[key].strip("< %")) for key in ("attended", "relevant")]
+    assert shares == pytest.approx([100 * one for one in after], abs=0.51)
+    assert float(facts["alike"].replace("−", "-")) == pytest.approx(
+        np.corrcoef(maps[0].flatten(), maps[1].flatten())[0, 1], abs=0.0051
+    )
+    better = "relevance" if after[1] < after[0] - 0.02 else "attention" if after[0] < after[1] - 0.02 else "neither"
+    assert lesson.texts[-1] == f"attention.{better}"
+
+
+def test_the_nudged_photo_is_what_is_shown_and_the_network_answers_it_as_told(taught, model, cheetah):
+    lesson = taught("limits")
+    before, change, after = lesson.pictures
+    photos = [opened(one.value["photo"]).astype(int) for one in (before, after)]
+    differs = photos[1] - photos[0]
+    assert str(np.abs(differs).max()) == lesson.facts["levels"] == "2"
+    assert np.array_equal(opened(change.value["picture"]), 128 + int(lesson.facts["times"]) * differs)
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (model.preprocessing.mean, model.preprocessing.std))
+    for photo, share, label in zip(photos, ("before", "after"), ("a", "b"), strict=True):
+        image = (torch.tensor(photo).permute(2, 0, 1) / 255 - mean) / std
+        with torch.no_grad():
+            chances = model.module(image[None].float()).softmax(-1)[0]
+        assert model.labels[int(chances.argmax())] == lesson.facts[label]
+        assert percent(chances.max().item()) == lesson.facts[share]
+    assert lesson.texts[0] == "limits.turned"
+    assert lesson.facts["a"] != lesson.facts["b"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("step", learn.STEPS)
+def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chosen, step, language):
+    index = list(learn.STEPS).index(step)
+    told = learn.draw(study, cheetah, chosen, index, language)
+    texts = [
+        *told["titles"],
+        *told["paragraphs"],
+        *told["labels"].values(),
+        *[one["caption"] for one in told["pictures"]],
+    ]
+    assert not [text for text in texts if not text or re.search(r"[{}]|None|nan|inf", text)]
+    assert 2 <= len(told["paragraphs"]) <= 4
+    assert len(told["titles"]) == 8 == len(set(told["titles"]))
+    assert told["step"] == index
+    assert all(re.search("[가-힣]", text) for text in [*told["titles"], *told["paragraphs"]]) == (language == "ko")
+    assert told["labels"]["see"].count(words(language)[f"page.tab.{told['tab']}"]) == 1
+
+
+@pytest.mark.slow
+def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
+    said = {"title", "empty", "step", "steps", "previous", "next", "see", "other", "code", "busy"}
+    for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
+        selection = Selection(key_of(photo), name, study.predictions(photo, name)[0].index)
+        for step in range(8):
+            lesson = learn.taught(study, photo, selection, step)
+            said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
+    titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.INSTEAD.values())}
+    rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
+    known = {key.partition(".")[2] for key in words("en") if key.startswith("learn.")}
+    assert known == (said - {"title"}) | titles | rare
+
+
+@pytest.mark.parametrize(
+    ("left", "better"), [((0.2, 0.7), "attention"), ((0.7, 0.2), "relevance"), ((0.50, 0.51), "neither")]
+)
+def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
+    study, cheetah, chosen, monkeypatch, left, better
+):
+    from dashboard.tabs.lessons import explanation_lessons as reasons
+
+    answers = iter(left)
+    monkeypatch.setattr(reasons, "without_warmest", lambda asked, why: next(answers))
+    assert reasons.attention(reasons.Asked(study, cheetah, chosen)).texts[-1] == f"attention.{better}"
+
+
+def test_a_photo_that_holds_its_answer_says_so_in_words(study, cheetah, name, monkeypatch):
+    from dashboard.tabs.lessons import explanation_lessons as reasons
+
+    monkeypatch.setattr(reasons, "nudged", lambda model, photo, *_, **__: study.eye(photo, model.name))
+    asked = reasons.Asked(study, cheetah, Selection("cheetah", name, 0))
+    lesson = reasons.limits(asked)
+    assert lesson.texts[0] == "limits.held"
+    assert lesson.facts["kept"] == lesson.facts["before"] == lesson.facts["after"]
+    assert lesson.facts["levels"] == "0"
+
+
+def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(study, cheetah, chosen, monkeypatch):
+    counted = []
+
+    def step(asked):
+        counted.append(asked.selection)
+        return learn.layers.hook(asked)
+
+    monkeypatch.setattr(learn, "STEPS", {"hook": step})
+    study, chosen = Study(study.catalog), chosen._replace(target=9, against=7)
+    for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):
+        learn.taught(study, cheetah, selection, 0)
+    assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]
+
+
+def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(study, cheetah):
+    assert learn.draw(study, None, None, 3, "ko") == {"empty": words("ko")["learn.empty"]}
+    assert learn.draw(study, None, Selection("gone", RESNET, 0)) == {"empty": words("en")["learn.empty"]}
+    assert learn.draw(study, cheetah, None) == gr.skip()
+
+
+@pytest.mark.parametrize("step", [-1, 8, 10**9])
+def test_a_step_that_does_not_exist_is_the_first(study, cheetah, chosen, step):
+    assert learn.draw(study, cheetah, chosen, step)["step"] == 0
+
+
+def test_maps_are_alike_as_their_correlation_and_a_flat_one_like_nothing():
+    random = np.random.default_rng(0)
+    a = random.normal(size=(7, 5))
+    b = a + random.normal(size=(7, 5))
+    assert alike(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    assert (alike(a, a), alike(a, -a)) == (pytest.approx(1), pytest.approx(-1))
+    assert alike(a, np.ones((7, 5))) == 0
+
+
+def test_numbers_are_written_as_people_read_them():
+    assert [number(one) for one in (0.00858, -16.3, 10.25, 1234.0, 1.57e-5, 0.0, 2e-9, -3e5)] == [
+        *("0.00858", "−16.3", "10.2", "1.23e+03", "0.0000157", "0", "2.0e−09", "−3.0e+05")
+    ]
+    assert [correlation(one) for one in (0.634, -0.674, 1.0, -0.001, 0.0)] == ["0.63", "−0.67", "1.00", "0.00", "0.00"]

@@ -1,0 +1,219 @@
+"""The model page says what the sidecar and the network say, and nothing of what nobody measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+import vizlib
+from dashboard.components.card import about, faithful, familiar, group, plain, training
+from dashboard.components.curves import curve, curves, ticks
+from dashboard.sidebar.prediction_panel import look
+from dashboard.tabs import model as tab
+from vizlib.models.loading.checkpoint_files import Sidecar
+from vizlib.models.loading.model_index import Entry
+from vizlib.models.ood import Familiarity
+
+STARTS = {
+    "resnet18-from-scratch": "from scratch",
+    "resnet18-frozen-backbone": "frozen backbone",
+    "resnet18-fine-tuned": "everything fine-tuned",
+}
+
+
+def rows(card: dict) -> dict[str, str]:
+    """All rows of a card as text, by name."""
+    return {row["name"]: "\n".join(row["lines"]) for group in card["groups"] for row in group["rows"]}
+
+
+@pytest.fixture
+def drawn(study, cheetah, name):
+    return tab.draw(study, cheetah, look(study, cheetah, name)[0])
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    """A folder that holds the classic comparison."""
+    folder = tmp_path / "comparison"
+    folder.mkdir()
+    for i, name in enumerate(STARTS):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("epoch", "train_top1", "val_top1"), (1, 20 + i, 30 + i), (2, 40 + i, 50 + i)])
+    about = {"title": "Three <starts>", "text": "What a backbone is worth.", "data": "Imagenette", "schedule": "SGD"}
+    about["starts"] = {name: {"label": label, "command": f"train {name}"} for name, label in STARTS.items()}
+    (folder / "comparison.json").write_text(json.dumps(about))
+    monkeypatch.setattr(vizlib.models.loading.training_history, "FOLDER", tmp_path)
+
+
+def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
+    card, model, entry = drawn[0], vizlib.load(name), study.catalog.entry(name)
+    sidecar = Sidecar.beside(entry.path)
+    top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
+    figures = {figure["label"]: figure["value"] for figure in card["figures"]}
+    assert figures[f"right at the first guess; 95 % interval {low:.1f} to {high:.1f} %"] == f"{top1:.1f} %"
+    parameters = sum(weights.numel() for weights in model.module.parameters())
+    assert figures["parameters"] == f"{parameters / 1e6:.1f} M"
+    assert figures["classes"] == "10"
+    assert figures["comes with vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
+    said = rows(card)
+    assert said["Architecture"].startswith(sidecar.architecture + ", of the ")
+    assert said["Knows"] == ", ".join(model.labels)
+    assert said["Measured on"] == f"{sidecar.accuracy['photos']:,} {sidecar.accuracy['data']}"
+    height, width = model.preprocessing.input_size
+    assert said["Size"] == f"{height} × {width} pixels, {model.preprocessing.interpolation}"
+    assert "RGB" in said["Channels"]
+    assert said["Mean"] == "0.485, 0.456, 0.406"
+    assert said["Data"] == sidecar.origin["data"]
+    assert said["Licence"] == sidecar.origin["data_licence"]
+
+
+def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
+    model = replace(study.catalog.get("resnet18-imagenette"), familiarity=None)
+    card = about(Entry("mine", "given", 0.0), Sidecar(), model)
+    assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
+    assert {group["heading"] for group in card["groups"]} == {"What it is", "What it is shown"}
+    assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
+    assert rows(card)["Measured on"] == "Not measured here"
+    assert "was not measured here" in card["lead"]
+
+
+def test_a_download_and_many_classes_are_said(study):
+    many = replace(
+        study.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
+    )
+    card = about(Entry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
+    assert {"value": "102 MB", "label": "must be downloaded first"} in card["figures"]
+    assert rows(card)["Knows"] == "ImageNet's 1,000 classes"
+    assert rows(card)["Notes"] == "Odd."
+
+
+def test_every_stage_of_a_training_is_told_with_its_command():
+    stages = [
+        {
+            "start": "random",
+            "epochs": 28,
+            "minutes": 132,
+            "augmentation": ["crop", "flip"],
+            "teacher": None,
+            "command": "a",
+        },
+        {"start": "the stage before", "epochs": 9, "command": "b"},
+    ]
+    one = training({"data": "photos", "stages": stages[:1]})
+    assert [group["heading"] for group in one] == ["How it was trained"]
+    said = {row["name"]: row for row in one[0]["rows"]}
+    assert said["Altered by"]["lines"] == ["crop, flip"]
+    assert said["Took"]["lines"] == ["28 epochs, 132 minutes"]
+    assert said["Command"]["code"]
+    assert not said["Start"]["code"]
+    assert "Teacher" not in said
+    two = training({"data": "photos", "stages": stages})
+    assert [group["heading"] for group in two] == ["How it was trained", "Stage 1", "Stage 2"]
+    assert training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
+
+
+def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(study):
+    model = replace(
+        study.catalog.get("resnet18-imagenette"), familiarity=Familiarity("max-logit", 3.14, 0.95, "photos")
+    )
+    first = "A photo whose max logit is under 3.14 is called unlike those it knows; 95 % of photos reach that."
+    assert familiar(Sidecar(), model) == [first]
+    elsewhere = {"elsewhere": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
+    second = "Of 1,200 photos of other things (ImageNet), 62 % are flagged."
+    assert familiar(Sidecar(familiarity=elsewhere), model) == [first, second]
+    assert familiar(Sidecar(familiarity=elsewhere), replace(model, familiarity=None)) == []
+    assert familiar(Sidecar(familiarity={"elsewhere": {"photos": "many"}}), model) == [first]
+
+
+def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
+    tested = {"method": "grad-cam", "auc": 0.31, "centred_gaussian": 0.4256, "photos": 200}
+    said = faithful(Sidecar(faithfulness=tested))
+    assert "lowers the answer sooner than" in said
+    assert "0.310 against 0.426, mean of 200 photos" in said
+    assert "lowers the answer no sooner than" in faithful(Sidecar(faithfulness={**tested, "auc": 0.5}))
+    assert faithful(Sidecar()) == ""
+    assert faithful(Sidecar(faithfulness={"auc": "low"})) == ""
+
+
+def test_weaknesses_stand_on_the_card(study):
+    card = about(
+        Entry("mine", "given", 0.0), Sidecar(weaknesses=["Dogs.", "Cats."]), study.catalog.get("vit_tiny-imagenette")
+    )
+    assert rows(card)["Weaknesses"] == "Dogs.\nCats."
+
+
+@pytest.mark.parametrize("odd", [{"a": 1}, None, True, [{}]])
+def test_what_a_sidecar_says_in_another_form_is_left_out(odd):
+    assert plain(odd) == ""
+    assert group("heading", {"row": plain(odd)})["rows"] == []
+
+
+def test_the_curves_are_the_training_history(name, drawn):
+    _, words, value = drawn
+    history = vizlib.training_history(name)
+    validation, trained = value["lines"]
+    assert (validation["name"], trained["name"]) == ("validation", "training")
+    assert validation["x"] == list(history["epoch"])
+    assert validation["y"] == list(history["val_top1"])
+    assert trained["y"] == list(history["train_top1"])
+    assert (validation["dashed"], trained["dashed"]) == (False, True)
+    assert validation["colour"] != trained["colour"]
+    assert f"validation from {history['val_top1'][0]:.1f} to {history['val_top1'][-1]:.1f}" in value["alt"]
+    assert "How it learned" in words
+
+
+def test_a_file_of_yours_gets_no_bundled_networks_curves(name):
+    assert tab.learned(Entry(name, "folder", 1.0)) == {}
+    assert tab.learned(Entry("no-history", "bundled", 1.0)) == {}
+
+
+def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
+    history = {
+        "epoch": (1.0, 2.0, 3.0),
+        "stage": (1.0, 1.0, 2.0),
+        "val_top1": (1.0, 2.0, 3.0),
+        "train_top1": (1.0, 2.0, 3.0),
+    }
+    monkeypatch.setattr(tab, "histories", lambda: ("x",))
+    monkeypatch.setattr(tab, "training_history", lambda name: history)
+    assert tab.learned(Entry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
+
+
+def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared):
+    value, words, card = tab.compared()
+    named = [line for line in value["lines"] if not line["faint"]]
+    assert [line["name"] for line in named] == list(STARTS.values())
+    assert [line["y"] for line in named] == [[30, 50], [31, 51], [32, 52]]
+    assert len({line["colour"] for line in named}) == 3
+    assert [line["y"] for line in value["lines"] if line["faint"]] == [[20, 40], [21, 41], [22, 42]]
+    assert all(line["dashed"] == line["faint"] for line in value["lines"])
+    assert "Three &lt;starts&gt;" in words
+    assert "What a backbone is worth." in words
+    assert rows(card)["From scratch"] == "train resnet18-from-scratch"
+    assert rows(card)["Schedule"] == "SGD"
+    assert "Licence" not in rows(card)
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "{}", '{"starts": {"unknown": {}}}'])
+def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(vizlib.models.loading.training_history, "FOLDER", tmp_path)
+    if content is not None:
+        (tmp_path / "comparison").mkdir()
+        (tmp_path / "comparison" / "comparison.json").write_text(content)
+    assert tab.compared() == ({}, "", {})
+
+
+def test_without_a_photo_the_page_asks_for_one(study):
+    assert tab.draw(study, None, None) == ({"empty": tab.no_photo()}, "", {})
+
+
+def test_a_curve_leaves_out_what_is_no_number_and_ticks_are_round():
+    line = curve("a", (1, 2, 3), (50.0, float("nan"), 60.0), colour=0)
+    assert (line["x"], line["y"]) == ([1, 3], [50, 60])
+    assert curves([curve("a", (1,), (float("inf"),), colour=0)], label="x") == {}
+    assert ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
+    assert ticks([5, 5]) == [5, 6]
+    assert ticks([1, 300])[1] - ticks([1, 300])[0] == 50

@@ -1,0 +1,175 @@
+"""Contrasts, methods of many passes that stream and stop, and what keeping the warmest pixels does to the answer."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import vizlib
+from dashboard.components.progress import running, waiting
+from dashboard.services.analysis_service import Study
+from dashboard.services.model_catalog import Catalog
+from dashboard.state.context import plainly
+from dashboard.tabs import why
+from vizlib.attribution.methods.base import MANY_PASSES, Method, Needs, Partial, fits_all
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.metrics.faithfulness import kept
+
+PASSES = 40
+
+
+def floats(packed: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """A method of 40 passes, one at a time, that counts them and whether it was ended; its map is the count."""
+    made = {"passes": 0, "ended": 0}
+
+    def stream(evidence, **_):
+        try:
+            for done in range(1, PASSES + 1):
+                made["passes"] += 1
+                yield Partial(torch.full((2, 2), float(done)), done, PASSES)
+        finally:
+            made["ended"] += 1
+
+    row = Method(
+        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: Needs(), fits_all,
+        stream=stream, cost=MANY_PASSES,
+    )  # fmt: skip
+    monkeypatch.setitem(METHODS, "counted", row)
+    return made
+
+
+@pytest.fixture
+def patient(name, monkeypatch):
+    """A study of its own, with nothing worked out, where every method takes long."""
+    study = Study(Catalog())
+    monkeypatch.setattr(study, "seconds", lambda *_: 40.0)
+    return study
+
+
+def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_named(study, cheetah, selection):
+    labels = study.catalog.get(selection.model).labels
+    rival = next(i for i in range(10) if i != selection.target)
+    shown = why.draw(study, cheetah, selection._replace(against=rival), "grad-cam", None)
+    theirs = vizlib.explain(vizlib.load(selection.model), cheetah, "grad-cam", selection.target, rival)
+    near = 1e-2 * theirs.heat.abs().max().item()
+    assert np.allclose(floats(shown.heat["map"]), theirs.heat.numpy(), atol=near)
+    assert theirs.signed
+    assert shown.heat["signed"]
+    assert shown.heat["ends"] == (labels[rival], labels[selection.target])
+    assert next(one["name"] for one in shown.heat["palettes"]) == "RdBu_r"
+    assert f"Why {labels[selection.target]} and not {labels[rival]}?" in shown.words
+    assert shown.heat["file"] == f"{selection.model}_grad-cam_{selection.target}_vs_{rival}.png"
+    assert why.draw(study, cheetah, selection, "grad-cam", None).heat["file"] != shown.heat["file"]
+
+
+def test_a_contrast_draws_every_small_map_as_a_contrast(study, cheetah, selection):
+    rival = next(i for i in range(10) if i != selection.target)
+    strip = why.draw(study, cheetah, selection._replace(against=rival), "grad-cam", None).strip
+    theirs = vizlib.explain_all(vizlib.load(selection.model), cheetah, selection.target, rival)
+    for item in strip["items"]:
+        if item["key"] in theirs:
+            assert item["signed"] == theirs[item["key"]].signed, item["key"]
+
+
+def test_a_method_that_takes_long_says_so_and_waits_to_be_started(patient, counted, cheetah, selection):
+    shown = why.draw(patient, cheetah, selection, "counted", None)
+    assert shown.progress == waiting("counted asks the network again and again: about 40 seconds on this machine.")
+    assert "map" not in shown.heat
+    assert shown.heat["photo"].startswith("data:image/jpeg")
+    assert "It counts." in shown.words
+    assert "gives it" in shown.words
+    assert counted["passes"] == 0
+
+
+def test_a_method_that_is_over_soon_begins_by_itself(patient, counted, cheetah, selection, monkeypatch):
+    monkeypatch.setattr(patient, "seconds", lambda *_: 2.0)
+    assert why.draw(patient, cheetah, selection, "counted", None).progress["begin"] is True
+
+
+def test_the_map_gets_better_with_each_batch_and_is_kept_when_it_is_complete(patient, counted, cheetah, selection):
+    steps = list(why.run(patient, cheetah, selection, "counted", None))
+    assert [floats(step.heat["map"])[0, 0] for step in steps] == list(range(1, PASSES + 1))
+    assert [step.progress.get("share") for step in steps] == [done / PASSES for done in range(1, PASSES)] + [None]
+    assert steps[3].progress["said"].startswith("4 of 40 passes, about ")
+    assert steps[3].progress["stopped"] == "Stopped after 4 of 40 passes; the map is what they gave."
+    assert counted == {"passes": PASSES, "ended": 1}
+    again = why.draw(patient, cheetah, selection, "counted", None)
+    assert again.progress == {}
+    assert floats(again.heat["map"])[0, 0] == PASSES
+    assert next(item for item in again.strip["items"] if item["key"] == "counted")["map"]
+    assert counted["passes"] == PASSES  # nothing ran again
+
+
+def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, counted, cheetah, selection):
+    steps = plainly(why.run)(patient, cheetah, selection, "counted", None)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    assert counted == {"passes": 3, "ended": 1}
+    assert patient.found(cheetah, selection.model, selection.target, "counted") is None
+    assert "map" not in why.draw(patient, cheetah, selection, "counted", None).heat
+
+
+@pytest.mark.slow
+def test_a_real_method_streams_the_librarys_maps(patient, cheetah, name):
+    few = {"masks": 90}  # two batches and more
+    ours = list(patient.stream(cheetah, name, 4, "rise", few, 2))
+    theirs = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
+    assert [(one.done, one.total) for one in ours] == [(one.done, one.total) for one in theirs]
+    assert len(ours) > 1
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one.attribution.heat, other.attribution.heat, rtol=1e-3, atol=1e-5)
+    assert patient.found(cheetah, name, 4, "rise", few, 2) is ours[-1].attribution
+    assert patient.found(cheetah, name, 4, "rise", few) is None  # another question
+    assert patient.found(cheetah, name, 4, "rise", {**few, "masks": 41}, 2) is None
+
+
+def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
+    def fails():
+        yield 1
+        raise vizlib.ModelError("the model is gone")
+
+    steps = plainly(fails)()
+    assert next(steps) == 1
+    with pytest.raises(Exception, match=r"^'The model is gone\.'$"):
+        next(steps)
+
+
+def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
+    study, asked = Study(Catalog()), []
+    monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: asked.append((method, knobs)) or 1.5)
+    assert [study.seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
+    study.seconds(cheetah, name, "rise", {"masks": 9})
+    assert asked == [("rise", {}), ("rise", {"masks": 9})]
+
+
+def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah, selection):
+    study = Study(Catalog())
+    first = why.draw(study, cheetah, selection, "grad-cam", None)
+    assert first.kept == ""
+    said = why.keep(study, cheetah, selection, "grad-cam", None)
+    model = vizlib.load(selection.model)
+    numbers = kept(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
+    assert re.findall(r"<strong>([\d.]+)</strong>", said) == [f"{number:.2f}" for number in numbers]
+    second = why.draw(study, cheetah, selection, "grad-cam", None)
+    assert second.kept == said
+
+
+def test_without_a_photo_or_an_answer_nothing_is_kept(patient, counted, cheetah, selection):
+    assert why.keep(patient, None, None, "grad-cam", None) == ""
+    assert why.keep(patient, cheetah, selection, "counted", None) == ""
+    assert list(why.run(patient, None, None, "counted", None)) == []
+
+
+def test_a_bar_counts_in_words():
+    assert running(1312, 2000, "a minute")["said"] == "1,312 of 2,000 passes, about a minute left"
+    assert running(0, 0, "")["share"] == 0

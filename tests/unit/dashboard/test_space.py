@@ -1,0 +1,158 @@
+"""A Space as it is staged: what the hub reads, and that it runs where vizlib is not installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+import gradio.media
+import httpx
+import numpy as np
+import http_timeouts as patience
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+
+import vizlib
+from dashboard import space
+
+MODEL = "resnet18-imagenette"
+PATIENCE = 240  # seconds for a server to start on a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory) -> Path:
+    return space.stage(tmp_path_factory.mktemp("space") / "pushed")
+
+
+def outside(staged: Path, **more: str) -> dict[str, str]:
+    """An environment that knows nothing of this checkout: packages come from the interpreter's own folder alone."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GRADIO", "VIZLIB"))}
+    kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    return kept | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(staged.parent), "OMP_NUM_THREADS": "1", **more}
+
+
+def answers_like_python(python: list[str], staged: Path, **environment: str) -> None:
+    """The staged app answers `/explain` with the library's own numbers, and its vizlib is the staged one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = outside(staged, GRADIO_SERVER_PORT=str(port), **environment)
+    asked = [*python, "-c", "import sys; sys.path.insert(0, ''); import vizlib; print(vizlib.__file__)"]
+    where = subprocess.run(asked, cwd=staged, env=environment, capture_output=True, text=True, check=True).stdout
+    assert Path(where.strip()).is_relative_to(staged)
+    log = (staged.parent / "log").open("w+")
+    server = subprocess.Popen([*python, "app.py"], cwd=staged, env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                httpx.get(address, timeout=30)
+                break
+            except httpx.HTTPError:
+                if server.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    pytest.fail(log.read())
+                time.sleep(0.5)
+        client = Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": patience.PATIENCE})
+        photo = gradio.media.get_image("tower.jpg")
+        about, _ = client.predict(handle_file(photo), MODEL, "grad-cam", "church", {}, api_name="/explain")
+        theirs = vizlib.explain(vizlib.load(MODEL), photo, method="grad-cam", target="church")
+        assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+@pytest.mark.slow
+def test_the_staged_folder_runs_where_vizlib_is_not_installed(staged):
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
+    # -S: what an editable install adds to the path stays unread
+    answers_like_python([sys.executable, "-S"], staged, PYTHONPATH=packages)
+
+
+@pytest.mark.slow
+def test_the_staged_folder_runs_in_an_environment_of_its_requirements_alone(staged, tmp_path):
+    venv.create(tmp_path / "clean", with_pip=True)
+    python = str(tmp_path / "clean" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", staged / "requirements.txt"], check=True)
+    answers_like_python([python], staged)
+
+
+def test_the_front_matter_is_what_the_hub_takes(staged):
+    text = (staged / "README.md").read_text(encoding="utf-8")
+    about = yaml.safe_load(text.split("---\n")[1])
+    assert about["sdk"] == "gradio"
+    assert about["sdk_version"] == version("gradio")
+    assert (staged / about["app_file"]).read_text().count("\n") <= 5
+    assert re.fullmatch(r"3\.1[0-2]", about["python_version"])
+    assert 0 < len(about["short_description"]) <= 60
+    assert about["license"] == "apache-2.0"
+    assert {"title", "emoji", "tags", "colorFrom", "colorTo"} <= about.keys()
+    assert all(re.fullmatch(r"timm/[\w.]+", name) for name in about["models"])
+    assert [line.split()[0] for line in about["preload_from_hub"]] == about["models"]
+
+
+def test_the_requirements_are_the_projects_own_at_the_tested_versions(staged):
+    table = (space.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = (staged / "requirements.txt").read_text().splitlines()
+    names = [line.partition("==")[0] for line in lines]
+    assert names == re.findall(r'^    "([\w-]+)', table.split("dependencies = [")[1].split("]")[0], re.MULTILINE)
+    assert lines == [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    assert not any(re.search(r"[/@]|^-|vizlib", line) for line in lines)  # the source is not there yet
+
+
+def test_a_version_outside_the_projects_range_is_not_pinned(monkeypatch):
+    monkeypatch.setattr(space, "version", lambda name: "0.1")
+    with pytest.raises(vizlib.VizlibError, match=r"torch 0.1 is installed here, but torch>=2.8 is what works"):
+        space.requirements()
+
+
+def test_the_sources_checkpoints_and_licence_travel_and_nothing_else_does(tmp_path):
+    staged = space.stage(tmp_path / "pushed")
+    files = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+    assert {
+        "LICENSE",
+        "Dockerfile",
+        ".dockerignore",
+        "dashboard/components/theme.css",
+        "dashboard/components/scripts/canvas.js",
+    } <= files
+    for name in ("resnet18-imagenette", "vit_tiny-imagenette"):
+        assert {f"checkpoints/{name}.safetensors", f"checkpoints/{name}.json"} <= files
+    assert not [name for name in files if name.endswith((".pyc", ".pyi")) or name.startswith("checkpoints/train")]
+    assert "Apache License" in (staged / "LICENSE").read_text()
+
+
+def test_staging_again_replaces_what_was_staged_and_keeps_what_is_ones_own(tmp_path):
+    (tmp_path / "pushed").mkdir()
+    folder = space.stage(tmp_path / "pushed")
+    (folder / "vizlib" / "stale.py").touch()
+    (folder / "mine.txt").touch()
+    space.stage(folder)
+    assert not (folder / "vizlib" / "stale.py").exists()
+    assert (folder / "mine.txt").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "app.py").write_text("print('mine')")
+    monkeypatch.setattr(sys, "argv", ["space", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        space.main()
+    assert left.value.code == 2
+    assert "is not empty and was not staged by this command" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
+
+
+def test_a_file_in_the_way_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(vizlib.VizlibError, match="is a file; give a folder"):
+        space.stage(tmp_path / "file")

@@ -1,0 +1,325 @@
+"""A place on the photo is found in the model's input, and a heat map finds the way back: measured, not assumed."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from vizlib.core.geometry import Geometry
+from vizlib.core.images import open_image
+from vizlib.models.preprocessing import Preprocessing
+
+PHOTOS = {
+    "portrait": (500, 375),
+    "landscape": (333, 500),
+    "16:9": (360, 640),
+    "panorama": (120, 900),
+    "tiny": (12, 20),
+    "tiniest": (8, 8),
+    "odd": (31, 17),
+}
+INPUTS = [(224, 224), (160, 160), (192, 256), (257, 131)]
+SETTINGS = [((224, 224), 0.875), ((224, 224), 1.0), ((160, 160), 0.9), ((192, 256), 0.9), ((257, 131), 1.0)]
+MODES = ["center", "squash", "border"]
+
+# What each EXIF mark says was done to the upright picture, undone with numpy alone.
+STORED = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+def preprocessing(input_size, crop_mode="center", crop_pct=0.875, interpolation="bilinear"):
+    return Preprocessing.from_config(
+        {"input_size": input_size, "crop_mode": crop_mode, "crop_pct": crop_pct, "interpolation": interpolation}
+    )
+
+
+def photo_with_dot(size, pixel, reach):
+    """A grey photo with a brighter square around one pixel; grey, so that no resampling overshoot is clipped."""
+    photo = np.full((*size, 3), 90, dtype=np.uint8)
+    y, x = pixel
+    photo[y - reach : y + reach + 1, x - reach : x + reach + 1] = 200
+    return photo
+
+
+def dot_for(geometry, at):
+    """A photo pixel at that part of the seen box, and a reach that makes the dot a few input pixels wide."""
+    y0, x0, y1, x1 = geometry.seen
+    pixel = int(y0 + at[0] * (y1 - y0)), int(x0 + at[1] * (x1 - x0))
+    reach = math.ceil(1.5 / min(geometry.scale)) if min(geometry.scale) < 1 else 0
+    return pixel, reach
+
+
+def lights_the_edge(geometry, pixel):
+    """Bicubic enlargement of a tiny photo spreads one pixel over two and a half to every side."""
+    reach = [max(2.5 * scale, 4) for scale in geometry.scale]
+    y, x = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+    height, width = geometry.input_size
+    return not (reach[0] <= y <= height - reach[0] and reach[1] <= x <= width - reach[1])
+
+
+def what_the_dot_lights(way, photo, blank):
+    """How much each input pixel changes because of the dot: (h, w), signed."""
+    return (way.tensor(photo) - way.tensor(blank))[0].mean(dim=0)
+
+
+def centroid(heat):
+    rows = torch.arange(heat.shape[0]) + 0.5
+    cols = torch.arange(heat.shape[1]) + 0.5
+    return float((heat.sum(1) * rows).sum() / heat.sum()), float((heat.sum(0) * cols).sum() / heat.sum())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop_mode", MODES)
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_dot_on_the_photo_lies_in_the_tensor_where_the_geometry_says(name, crop_mode, interpolation):
+    for input_size, crop_pct in SETTINGS:
+        way = preprocessing(input_size, crop_mode, crop_pct, interpolation)
+        blank = open_image(photo_with_dot(PHOTOS[name], (0, 0), -1))
+        geometry = way.geometry(blank)
+        for at in [(0.4, 0.6), (0.62, 0.45)]:
+            pixel, reach = dot_for(geometry, at)
+            if lights_the_edge(geometry, pixel):
+                continue  # the crop cuts the blurred dot, so its centroid says nothing
+            photo = open_image(photo_with_dot(PHOTOS[name], pixel, reach))
+            seen_at = centroid(what_the_dot_lights(way, photo, blank))
+            said = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            assert seen_at == pytest.approx(said, abs=0.1), (input_size, crop_pct, pixel)
+
+
+@pytest.mark.parametrize("crop_mode", MODES)
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
+    for input_size, crop_pct in SETTINGS:
+        geometry = Geometry.fit(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
+        for at in [(0.02, 0.03), (0.5, 0.5), (0.31, 0.77), (0.97, 0.98)]:
+            pixel, _ = dot_for(geometry, at)
+            place = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            if not (0 <= place[0] < input_size[0] and 0 <= place[1] < input_size[1]):
+                continue  # a pixel cut by the crop, with its centre outside
+            heat = torch.zeros(input_size)
+            heat[int(place[0]), int(place[1])] = 1
+            assert_brightest_at(geometry, geometry.lift(heat), pixel)
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_any_heat_point_comes_back_within_an_input_pixel_even_between_the_pixels_of_a_tiny_photo(name):
+    rng = random.Random(0)
+    geometry = Geometry.fit(PHOTOS[name], (224, 224), crop_pct=0.9, crop_mode="center")
+    for _ in range(20):
+        row, col = rng.randrange(2, 222), rng.randrange(2, 222)
+        heat = np.zeros((224, 224), dtype=np.float32)
+        heat[row, col] = 1
+        y, x = np.unravel_index(np.nanargmax(geometry.lift(heat)), geometry.photo_size)
+        found = geometry.to_input(y + 0.5, x + 0.5)
+        # within one input pixel, or within the photo pixel that covers this input pixel if photo pixels are larger
+        assert abs(found[0] - row - 0.5) <= max(1, geometry.scale[0])
+        assert abs(found[1] - col - 0.5) <= max(1, geometry.scale[1])
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("size", [(500, 375), (90, 160), (20, 12)], ids=["portrait", "16:9", "tiny"])
+def test_a_dot_on_an_exif_rotated_photo_comes_back_at_its_upright_pixel(size, orientation):
+    for input_size, crop_mode in [((224, 224), "center"), ((192, 256), "border")]:
+        way = preprocessing(input_size, crop_mode)
+        geometry = Geometry.fit(size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+        pixel, reach = dot_for(geometry, (0.3, 0.65))
+
+        def stored(pixels):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            file = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(STORED[orientation](pixels))).save(file, "PNG", exif=exif)
+            return open_image(file.getvalue())
+
+        blank, photo = stored(photo_with_dot(size, (0, 0), -1)), stored(photo_with_dot(size, pixel, reach))
+        assert way.geometry(photo) == geometry
+        lit = what_the_dot_lights(way, photo, blank)
+        assert centroid(lit) == pytest.approx(geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5), abs=0.1)
+        # The dot has a flat top a few pixels wide: its middle is what comes back.
+        heat = torch.zeros(input_size)
+        row, col = centroid(lit)
+        heat[int(row), int(col)] = 1
+        assert_brightest_at(geometry, geometry.lift(heat), pixel)
+
+
+def assert_brightest_at(geometry, lifted, pixel):
+    """The brightest pixel of a lifted map is this photo pixel, to one input pixel."""
+    assert lifted.shape == geometry.photo_size
+    y, x = np.unravel_index(np.nanargmax(lifted), lifted.shape)
+    assert abs(y - pixel[0]) * geometry.scale[0] <= 1
+    assert abs(x - pixel[1]) * geometry.scale[1] <= 1
+
+
+def test_every_rounding_equals_that_of_timms_own_transform():
+    rng = random.Random(1)
+    for _ in range(400):
+        photo_size = rng.randint(8, 400), rng.randint(8, 400)
+        side = rng.randint(20, 260)
+        input_size = (side, side) if rng.random() < 0.5 else (side, rng.randint(20, 260))
+        crop_pct, crop_mode = rng.choice([0.8, 0.875, 0.9, 0.95, 0.965, 1.0, 1.1]), rng.choice(MODES)
+        geometry = Geometry.fit(photo_size, input_size, crop_pct=crop_pct, crop_mode=crop_mode)
+        transform = create_transform(input_size=(3, *input_size), crop_pct=crop_pct, crop_mode=crop_mode)
+        resize, crop = transform.transforms[:2]
+
+        resized = resize(Image.new("L", photo_size[::-1])).size[::-1]
+        told = geometry.scale[0] * photo_size[0], geometry.scale[1] * photo_size[1]
+        assert told == pytest.approx(resized, abs=1e-9)
+
+        for axis in (0, 1):  # a picture whose colours count its rows or columns shows where the crop put them
+            counted = np.broadcast_to(np.expand_dims(np.arange(resized[axis]), 1 - axis), resized)
+            coded = np.stack([counted % 256, counted // 256, np.full(resized, 255)], axis=-1).astype(np.uint8)
+            pixel = np.asarray(crop(Image.fromarray(coded)), dtype=int)[input_size[0] // 2, input_size[1] // 2]
+            assert pixel[2] == 255, "the middle of the input is never padding"
+            assert geometry.offset[axis] == input_size[axis] // 2 - (pixel[0] + 256 * pixel[1])
+
+
+def test_to_photo_is_the_inverse_of_to_input_for_numbers_and_arrays():
+    geometry = Geometry.fit((333, 500), (192, 256), crop_pct=0.9, crop_mode="center")
+    y, x = np.linspace(-5, 340, 50), np.linspace(-5, 505, 50)
+    back = geometry.to_photo(*geometry.to_input(y, x))
+    np.testing.assert_allclose(back, (y, x), atol=1e-9)
+    assert geometry.to_input(*geometry.to_photo(3, 7)) == pytest.approx((3, 7))
+
+
+def slow_lift(geometry, heat, size, smooth):
+    """The formula, pixel by pixel."""
+    heat = np.asarray(heat, dtype=np.float64)
+    lifted = np.full(size, np.nan)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = (i + 0.5) * geometry.photo_size[0] / size[0] * geometry.scale[0] + geometry.offset[0]
+            x = (j + 0.5) * geometry.photo_size[1] / size[1] * geometry.scale[1] + geometry.offset[1]
+            if not (0 <= y < geometry.input_size[0] and 0 <= x < geometry.input_size[1]):
+                continue
+            row, col = y * heat.shape[0] / geometry.input_size[0], x * heat.shape[1] / geometry.input_size[1]
+            if not smooth:
+                lifted[i, j] = heat[int(row), int(col)]
+                continue
+            r, c = min(max(row - 0.5, 0), heat.shape[0] - 1), min(max(col - 0.5, 0), heat.shape[1] - 1)
+            top, left = int(r), int(c)
+            bottom, right = min(top + 1, heat.shape[0] - 1), min(left + 1, heat.shape[1] - 1)
+            lifted[i, j] = (
+                heat[top, left] * (1 - (r - top)) * (1 - (c - left))
+                + heat[bottom, left] * (r - top) * (1 - (c - left))
+                + heat[top, right] * (1 - (r - top)) * (c - left)
+                + heat[bottom, right] * (r - top) * (c - left)
+            )
+    return lifted
+
+
+@pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "nearest"])
+@pytest.mark.parametrize("crop_mode", MODES)
+def test_lift_equals_bilinear_sampling_pixel_by_pixel(crop_mode, smooth):
+    rng = np.random.default_rng(0)
+    for photo_size, input_size, grid, size in [
+        ((60, 81), (32, 32), (7, 7), None),
+        ((81, 60), (32, 48), (1, 3), None),
+        ((50, 97), (48, 32), (14, 9), (25, 48)),
+        ((64, 64), (64, 64), (56, 48), None),
+    ]:
+        heat = rng.normal(size=grid)
+        geometry = Geometry.fit(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+        expected = slow_lift(geometry, heat, size or photo_size, smooth)
+        lifted = geometry.lift(heat, size, smooth=smooth)
+        assert lifted.dtype == np.float32
+        np.testing.assert_allclose(lifted, expected, atol=2e-6)
+        np.testing.assert_array_equal(geometry.lift(torch.tensor(heat), size, smooth=smooth), lifted)
+
+
+def test_lift_averages_over_the_cells_that_a_pixel_of_a_small_version_covers():
+    geometry = Geometry.fit((224, 224), (224, 224), crop_pct=1.0, crop_mode="center")
+    heat = np.random.default_rng(0).normal(size=(224, 224))
+    # Pillow's own resize of float images with BILINEAR is the same tent, made independently.
+    expected = np.asarray(Image.fromarray(heat.astype(np.float32)).resize((30, 50), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(geometry.lift(heat, (50, 30)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("crop_mode", MODES)
+def test_nan_marks_exactly_the_pixels_with_their_centre_outside_what_the_model_saw(crop_mode):
+    for photo_size in PHOTOS.values():
+        for input_size in INPUTS:
+            geometry = Geometry.fit(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+            y0, x0, y1, x1 = geometry.seen
+            ys, xs = np.arange(photo_size[0]) + 0.5, np.arange(photo_size[1]) + 0.5
+            inside = ((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))
+            for smooth in (True, False):
+                lifted = geometry.lift(np.ones((7, 7)), smooth=smooth)
+                np.testing.assert_array_equal(np.isfinite(lifted), inside)
+                np.testing.assert_allclose(lifted[inside], 1, rtol=1e-6)
+
+
+def test_the_seen_box_and_fraction_of_known_crops():
+    center = Geometry.fit((256, 512), (224, 224), crop_pct=0.875, crop_mode="center")
+    assert center.seen == (16, 144, 240, 368)
+    assert center.seen_fraction == pytest.approx(224 * 224 / (256 * 512))
+    squash = Geometry.fit((512, 256), (224, 224), crop_pct=1.0, crop_mode="squash")
+    assert squash.seen == pytest.approx((0, 0, 512, 256))
+    border = Geometry.fit((448, 112), (224, 224), crop_pct=1.0, crop_mode="border")
+    assert border.seen == pytest.approx((0, 0, 448, 112))
+    assert (border.seen_fraction, border.offset) == (pytest.approx(1), (0, 84))
+
+
+def test_the_cell_of_a_photo_pixel_is_the_one_that_lift_draws_there():
+    grid = (5, 7)
+    numbered = np.arange(35).reshape(grid)
+    for crop_mode in MODES:
+        geometry = Geometry.fit((40, 61), (32, 48), crop_pct=0.9, crop_mode=crop_mode)
+        lifted = geometry.lift(numbered, smooth=False)
+        for y in range(40):
+            for x in range(61):
+                cell = geometry.cell(y, x, grid)
+                assert cell == geometry.cell(y + 0.9, x + 0.1, grid)
+                assert np.isnan(lifted[y, x]) if cell is None else numbered[cell] == lifted[y, x]
+
+
+@pytest.mark.parametrize("place", [(-1, 5), (5, -0.5), (40, 5), (5, 61)])
+def test_there_is_no_cell_off_the_photo_even_where_the_input_is_padded(place):
+    geometry = Geometry.fit((40, 61), (64, 64), crop_pct=1.0, crop_mode="border")
+    assert geometry.cell(*place, (4, 4)) is None
+
+
+def test_the_middle_of_a_cells_box_lies_in_that_cell():
+    grid = (14, 14)
+    for crop_mode in MODES:
+        geometry = Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode=crop_mode)
+        for row in range(3, 11):
+            for col in range(14):
+                y0, x0, y1, x1 = geometry.cell_box(row, col, grid)
+                assert geometry.cell((y0 + y1) / 2, (x0 + x1) / 2, grid) == (row, col)
+
+
+def test_the_boxes_of_all_cells_tile_what_the_model_saw():
+    geometry = Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode="border")
+    boxes = [geometry.cell_box(row, col, (4, 6)) for row in range(4) for col in range(6)]
+    area = sum((y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in boxes)
+    assert area == pytest.approx(geometry.seen_fraction * 300 * 400)
+
+
+def test_an_unknown_crop_mode_and_a_vanishing_photo_are_refused():
+    with pytest.raises(ValueError, match="no crop mode 'centre'; there are center, squash, border"):
+        Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode="centre")
+    with pytest.raises(ValueError, match="shrinks"):
+        Geometry.fit((8, 4000), (16, 16), crop_pct=1.0, crop_mode="border")
+
+
+def test_a_heat_map_that_is_not_a_plane_is_refused():
+    geometry = Geometry.fit((8, 8), (16, 16), crop_pct=1.0, crop_mode="border")
+    unchecked = inspect.unwrap(Geometry.lift)  # without the shape checks that tests switch on
+    with pytest.raises(ValueError, match=r"a heat map is \(height, width\), not \(3, 4, 4\)"):
+        unchecked(geometry, np.zeros((3, 4, 4)))

@@ -1,0 +1,366 @@
+"""A weight file is loaded for what it is, or refused in one sentence; nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import random
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+import vizlib
+from vizlib import ModelError
+from vizlib.models.loading import checkpoint_files as checkpoints
+
+ARCHITECTURE = "test_resnet"  # timm's own, made for tests: half a million weights
+LABELS = [f"thing {i}" for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(ARCHITECTURE, num_classes=7).eval()
+
+
+@pytest.fixture
+def weights(network) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def saved(path: Path, weights, **sidecar) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    if sidecar:
+        path.with_suffix(".json").write_text(json.dumps(sidecar))
+    return path
+
+
+def sentence(path: Path, *words: str, names: str | None = None, **options) -> str:
+    """The one sentence with which a file is refused: it names the file and holds these words."""
+    with pytest.raises(ModelError) as caught:
+        vizlib.load(path, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text
+    assert not text.endswith(".")
+    assert (names or path.name) in text
+    for word in words:
+        assert word in text
+    return text
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt", ".PTH"])
+def test_a_file_is_loaded_whatever_it_is_saved_as(tmp_path, weights, network, ending):
+    path = saved(tmp_path / f"mine{ending}", weights, architecture=ARCHITECTURE, labels=LABELS)
+    model = vizlib.load(path)
+    assert model.name == "mine"
+    assert model.labels == tuple(LABELS)
+    photo = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model.module(photo), network(photo))
+
+
+def test_a_path_may_be_text_or_a_path_and_may_start_at_home(tmp_path, weights, monkeypatch):
+    saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for given in (str(tmp_path / "mine.pth"), tmp_path / "mine.pth", "~/mine.pth"):
+        assert len(vizlib.load(given).labels) == 7
+
+
+def test_half_precision_becomes_the_networks_own(tmp_path, weights):
+    half = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    module = vizlib.load(saved(tmp_path / "half.safetensors", half), architecture=ARCHITECTURE).module
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, half[key].to(value.dtype))
+
+
+def test_the_number_of_classes_is_found_in_the_classifier(tmp_path, weights):
+    assert len(vizlib.load(saved(tmp_path / "seven.pth", weights), architecture=ARCHITECTURE).labels) == 7
+    vit = timm.create_model("test_vit", num_classes=11).state_dict()
+    assert len(vizlib.load(saved(tmp_path / "eleven.pth", vit), architecture="test_vit").labels) == 11
+    other = timm.create_model("test_efficientnet", num_classes=5).state_dict()
+    assert len(vizlib.load(saved(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
+
+
+@pytest.mark.parametrize("wrapper", [None, *checkpoints.WRAPPERS])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "_orig_mod.module."])
+def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path, weights, wrapper, prefix):
+    content = OrderedDict((prefix + key, value) for key, value in weights.items())
+    if wrapper:
+        content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
+    found = checkpoints.read_weights(saved(tmp_path / "wrapped.pth", content))
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+def test_a_prefix_that_not_every_name_has_belongs_to_the_names(tmp_path):
+    path = saved(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
+    assert checkpoints.read_weights(path).keys() == {"module.weight", "bias"}
+
+
+class Malice:
+    """What a pickle may hold: a call, made while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pt"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "optimizer"])
+@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
+def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how, wrapper, ending):
+    written, path = tmp_path / "written", tmp_path / f"evil{ending}"
+    content = {"weight": torch.ones(2), "evil": Malice(written)}
+    if wrapper == "state_dict":
+        content = {"epoch": 3, "state_dict": content}
+    elif wrapper == "optimizer":  # beside weights that have nothing wrong with them
+        content = {"state_dict": {"weight": torch.ones(2)}, "optimizer": {"state": [content]}}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
+    text = sentence(path, architecture=ARCHITECTURE)
+    assert not written.exists()
+    assert "weights_only" not in text, "PyTorch's advice is to switch the safety off"
+    if how != "pickle":
+        assert "it asks for Python's" in text
+    with path.open("rb") as file:  # the file is as dangerous as it should be for this test to mean anything
+        torch.load(file, weights_only=False) if how != "pickle" else pickle.load(file)
+    assert written.exists()
+
+
+@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
+def test_a_pickle_called_safetensors_is_not_unpickled(tmp_path, how):
+    written, path = tmp_path / "written", tmp_path / "evil.safetensors"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Malice(written), protocol=2))
+    else:
+        torch.save({"evil": Malice(written)}, path, _use_new_zipfile_serialization=how == "torch")
+    sentence(path, "damaged, cut short or no .safetensors file at all")
+    sentence(path, "damaged, cut short or no .safetensors file at all", architecture=ARCHITECTURE)
+    assert not written.exists()
+
+
+def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
+    written = tmp_path / "written"
+    torch.save({"evil": Malice(written)}, tmp_path / "evil.bin")
+    for argument in ("checkpoint_path", "pretrained_cfg"):
+        evil = str(tmp_path / "evil.bin")
+        arguments = {argument: evil if argument == "checkpoint_path" else {"file": evil}, "pretrained": True}
+        path = saved(tmp_path / "mine.safetensors", weights, architecture=ARCHITECTURE, arguments=arguments)
+        sentence(path, "would fetch weights from elsewhere; take it out of the sidecar", names=argument)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize(
+    ("real", "called"), [(".pth", ".safetensors"), (".safetensors", ".pth"), (".safetensors", ".pt")]
+)
+def test_a_file_that_is_called_what_it_is_not_is_refused(tmp_path, weights, real, called):
+    path = saved(tmp_path / f"mine{real}", weights, architecture=ARCHITECTURE)
+    sentence(path.rename(path.with_suffix(called)), f"damaged, cut short or no {called} file at all")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
+def test_a_download_that_broke_off_is_refused_wherever_it_did(tmp_path, weights, ending, share):
+    path = saved(tmp_path / f"mine{ending}", weights)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    sentence(path, "damaged, cut short or no", "fetch it or save it again")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize("how", ["sparse", "meta"])
+def test_tensors_of_the_right_shape_without_plain_numbers_are_refused(tmp_path, weights, how):
+    key = "layer1.0.conv1.weight"
+    weights[key] = weights[key].to_sparse() if how == "sparse" else weights[key].to("meta")
+    sentence(saved(tmp_path / "mine.pth", weights), names="mine.pth")
+
+
+def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path, network):
+    torch.save(network, tmp_path / "whole.pth")
+    sentence(tmp_path / "whole.pth", "torch.save(model.state_dict(), path)", architecture=ARCHITECTURE)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:'torch.load' received a zip file")
+def test_a_torchscript_program_is_refused(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    sentence(tmp_path / "script.pt", "TorchScript", architecture=ARCHITECTURE)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello, I am a text\n", b"<html>", b'{"json": 1}', b"PK\x03\x04 no zip", b"\x80\x02}q\x00.", b"\x89PNG\r\n"],
+    ids=["empty", "text", "web page", "JSON", "zip", "pickle", "picture"],
+)
+def test_what_is_no_weight_file_at_all_is_refused(tmp_path, ending, content):
+    path = tmp_path / f"other{ending}"
+    path.write_bytes(content)
+    sentence(path, "damaged, cut short or no", "fetch it or save it again", architecture=ARCHITECTURE)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", "legacy.pth"])
+def test_a_file_cut_or_corrupted_anywhere_loads_or_is_one_model_error(tmp_path, ending):
+    path = tmp_path / f"victim{ending}"
+    content = {"weight": torch.arange(300.0), "bias": torch.ones(2, 2)}
+    if "legacy" in ending:
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    else:
+        saved(path, content)
+    whole, chance = path.read_bytes(), random.Random(0)
+    for cut in [*range(20), *chance.sample(range(len(whole)), 60), len(whole) - 1]:
+        path.write_bytes(whole[:cut])
+        if cut == len(whole) - 1 and "legacy" in ending:
+            continue
+        sentence(path, architecture=ARCHITECTURE)
+    for _ in range(120):
+        damaged = bytearray(whole)
+        for place in chance.sample(range(min(len(whole), 1500)), 3):
+            damaged[place] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(ModelError):  # anything else fails the test
+            checkpoints.read_weights(path)
+
+
+def test_a_file_that_is_not_there_is_said_with_those_that_are(tmp_path, weights):
+    sentence(tmp_path / "none.pth", "there is no file", "check its folder")
+    saved(tmp_path / "resnet18_best.pth", weights)
+    sentence(tmp_path / "resnet18_bets.pth", "did you mean resnet18_best.pth?")
+
+
+def test_a_folder_or_another_ending_is_no_weight_file(tmp_path):
+    sentence(tmp_path / "weights.h5", "expected one that ends in .safetensors, .pth, .pt")
+    (tmp_path / "folder.pth").mkdir()
+    sentence(tmp_path / "folder.pth", "there is no file")
+    sentence(tmp_path, "is no weight file")
+
+
+def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
+    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
+    sentence(path, "its sha256 differs", "mine.json", "fetch it again")
+    for digest in (checkpoints.sha256(path), checkpoints.sha256(path).upper()):
+        path.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE, "sha256": digest}))
+        assert len(vizlib.load(path).labels) == 7
+
+
+def test_a_file_that_does_not_say_its_architecture_is_recognised_or_asks_for_it(tmp_path, weights):
+    assert len(vizlib.load(saved(tmp_path / "mine.pth", weights)).labels) == 7
+    sentence(
+        saved(tmp_path / "mine.pth", {"weight": torch.ones(2)}), "give architecture=", "--architecture", "mine.json"
+    )
+
+
+def test_an_unknown_architecture_is_answered_with_near_names(tmp_path, weights):
+    path = saved(tmp_path / "mine.pth", weights)
+    sentence(path, "did you mean resnet18", architecture="resnet_18", names="'resnet_18'")
+    sentence(path, "did you mean resnet18", architecture="torchvision/resnet_18", names="'resnet_18'")
+
+
+def test_arguments_the_architecture_does_not_take_are_said(tmp_path, weights):
+    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, arguments={"imgsize": 3})
+    sentence(path, "imgsize", names=ARCHITECTURE)
+
+
+def test_the_wrong_architecture_is_said_with_the_first_of_each_difference(tmp_path, weights):
+    path = saved(tmp_path / "mine.pth", weights)
+    sentence(path, "does not fit the architecture resnet18", "missing, such as", architecture="resnet18")
+    sentence(path, "does not fit the architecture test_vit", "missing, such as", architecture="test_vit")
+    path = saved(tmp_path / "mine.pth", weights, architecture="resnet26")
+    sentence(path, "does not fit the architecture resnet26", "missing, such as")
+
+
+def test_a_missing_key_is_named(tmp_path, weights):
+    del weights["layer1.0.conv1.weight"]
+    path = saved(tmp_path / "mine.pth", weights)
+    sentence(path, "1 of its weights are missing, such as layer1.0.conv1.weight", architecture=ARCHITECTURE)
+
+
+def test_an_extra_key_is_named(tmp_path, weights):
+    weights["head.extra"] = torch.ones(1)
+    path = saved(tmp_path / "mine.pth", weights)
+    sentence(path, "1 are unknown to it, such as head.extra", architecture=ARCHITECTURE)
+
+
+def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path, weights):
+    key = "layer1.0.conv1.weight"
+    right = " × ".join(map(str, weights[key].shape))
+    weights[key] = torch.ones(2, 3)
+    path = saved(tmp_path / "mine.pth", weights)
+    sentence(path, f"{key} is 2 × 3 and should be {right}", architecture=ARCHITECTURE)
+
+
+@pytest.mark.parametrize("count", [6, 8])
+def test_labels_of_another_number_than_the_classes_are_refused(tmp_path, weights, count):
+    labels = [f"thing {i}" for i in range(count)]
+    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, labels=labels)
+    sentence(path, "tells 7 classes apart", f"mine.json names {count}")
+    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
+    sentence(path, "tells 7 classes apart", f"labels= names {count}", labels=labels)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"epoch": 3}, [torch.ones(1)], torch.ones(1), {}, {"weight": [1, 2]}, 3],
+    ids=["no tensors", "list", "tensor", "empty", "lists", "number"],
+)
+def test_something_else_than_a_state_dict_is_described(tmp_path, content):
+    path = saved(tmp_path / "mine.pth", content)
+    sentence(path, "not a state dict of named tensors", "state_dict()", architecture=ARCHITECTURE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not JSON", "is not JSON"),
+        ("", "is not JSON"),
+        ("[1, 2]", "must hold a JSON object, not a list"),
+        ('"text"', "must hold a JSON object, not a str"),
+        ("7", "must hold a JSON object, not a int"),
+        ('{"labels": "tench"}', "must give labels as a list of strings"),
+        ('{"labels": {"0": "tench"}}', "must give labels as a list of strings"),
+        ('{"labels": [1, 2, 3, 4, 5, 6, 7]}', "must give labels as a list of strings"),
+        ('{"architecture": 18}', "must give architecture as a string"),
+        ('{"arguments": [1]}', "must give arguments as an object"),
+        ('{"preprocessing": "imagenet"}', "must give preprocessing as an object"),
+        ('{"sha256": 12}', "must give sha256 as a string"),
+        ('{"accuracy": 93.1}', "must give accuracy as an object"),
+        ('{"familiarity": "energy"}', "must give familiarity as an object"),
+        ('{"weaknesses": [1]}', "must give weaknesses as a list of strings"),
+        pytest.param("[" * 100_000, "is not JSON", id="too deep"),
+    ],
+)
+def test_a_sidecar_that_is_not_one_is_refused(tmp_path, weights, text, said):
+    path = saved(tmp_path / "mine.pth", weights)
+    path.with_suffix(".json").write_text(text)
+    sentence(path, said, names="mine.json", architecture=ARCHITECTURE)
+
+
+def test_a_sidecar_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(tmp_path, weights):
+    path = saved(tmp_path / "mine.pth", weights)
+    path.with_suffix(".json").write_bytes('{"labels": "é"}'.encode("latin-1"))
+    sentence(path, "is not JSON", names="mine.json", architecture=ARCHITECTURE)
+    content = json.dumps({"architecture": ARCHITECTURE, "labels": LABELS, "sha256": None, "remark": "more is allowed"})
+    path.with_suffix(".json").write_bytes(content.encode("utf-8-sig"))
+    assert vizlib.load(path).labels == tuple(LABELS)
+
+
+def test_every_bundled_checkpoint_is_the_file_its_sidecar_describes():
+    assert list(checkpoints.bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
+    for name, path in checkpoints.bundled().items():
+        sidecar = checkpoints.Sidecar.beside(path)
+        assert sidecar.sha256 == checkpoints.sha256(path)
+        assert vizlib.load(name).labels == tuple(sidecar.labels or ())

@@ -1,0 +1,136 @@
+"""Downloads that can be watched, from servers on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import vizlib
+from vizlib.models.loading import downloads
+
+NAME = "test_resnet.r160_in1k"
+
+
+def left(folder: Path) -> list[Path]:
+    """Files of a cache that are no weights."""
+    return [
+        path for path in folder.rglob("*") if path.is_file() and path.suffix in (".incomplete", ".partial", ".part")
+    ]
+
+
+def test_a_download_tells_how_much_has_come_and_gives_the_model(hub, tmp_path, cheetah):
+    told: list[tuple[int, int]] = []
+    middle = threading.Event()
+
+    def progress(here: int, total: int) -> None:
+        told.append((here, total))
+        if here >= 1_000_000:
+            middle.set()
+
+    hub.go_on.clear()
+    loaded = []
+    thread = threading.Thread(target=lambda: loaded.append(vizlib.load(NAME, progress=progress)), daemon=True)
+    thread.start()
+    assert middle.wait(60)
+    assert not loaded  # it was told while the rest is still to come
+    hub.go_on.set()
+    thread.join(60)
+    assert {total for _, total in told} == {hub.size}
+    assert [here for here, _ in told] == sorted(here for here, _ in told)
+    assert told[-1] == (hub.size, hub.size)
+    theirs = vizlib.load(tmp_path / "model.safetensors", architecture="test_resnet").predict(cheetah)
+    assert [one.logit for one in loaded[0].predict(cheetah)] == pytest.approx([one.logit for one in theirs], rel=1e-4)
+    told.clear()
+    vizlib.load(NAME, progress=progress)
+    assert told == []  # it is here
+    assert sum(path.endswith("model.safetensors") for path in hub.asked) == 1
+
+
+def test_a_download_that_is_cut_is_one_sentence_and_leaves_nothing(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub library's own attempts
+    told: list[tuple[int, int]] = []
+    hub.cut.set()
+    with pytest.raises(vizlib.ModelError, match=rf"^{NAME} could not be downloaded: [^\n]+$"):
+        vizlib.load(NAME, progress=lambda *here: told.append(here))
+    assert 0 < max(told)[0] < hub.size
+    assert [here for here, _ in told] == sorted(here for here, _ in told)  # though each attempt began anew
+    assert left(tmp_path / "cache") == []
+    hub.cut.clear()
+    assert len(vizlib.load(NAME, progress=lambda *_: None).labels) == 1000
+
+
+def test_a_library_that_takes_no_bar_downloads_without_a_word(hub, monkeypatch):
+    monkeypatch.setattr(downloads, "_takes_bars", lambda: False)
+    told: list[tuple[int, int]] = []
+    assert vizlib.load(NAME, progress=lambda *here: told.append(here)).name == NAME
+    assert told == []
+
+
+def test_a_repository_may_have_its_weights_in_the_second_file_only(hub, tmp_path):
+    downloads.from_hub("timm/test_resnet.r160_in1k", ["none.bin", "model.safetensors"], lambda *_: None)
+    downloads.from_hub("timm/test_resnet.r160_in1k", ["none.bin"], lambda *_: None)
+    assert downloads.in_hub_cache("timm/test_resnet.r160_in1k", ["model.safetensors"])
+
+
+# ---------------------------------------------------------------------------------- torchvision's server
+
+
+@pytest.fixture
+def torch_server(tmp_path, monkeypatch):
+    """A server with SqueezeNet's weights, random ones, under a name with their hash; gives where, and what to send."""
+    torch.manual_seed(0)
+    file = io.BytesIO()
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
+    whole = file.getvalue()
+    send = [whole]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(send[0])
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        name = f"squeezenet1_1-{hashlib.sha256(whole).hexdigest()[:8]}.pth"
+        yield f"http://127.0.0.1:{listening.server_address[1]}/{name}", send
+        listening.shutdown()
+
+
+def test_torchvisions_weights_are_told_about_too(torch_server, tmp_path, monkeypatch):
+    url, (whole,) = torch_server
+    told: list[tuple[int, int]] = []
+    downloads.from_torch(url, lambda *here: told.append(here))
+    assert (tmp_path / "checkpoints" / url.rsplit("/", 1)[-1]).read_bytes() == whole
+    assert told[-1] == (len(whole), len(whole))
+    assert [here for here, _ in told] == [min(n * downloads.BLOCK, len(whole)) for n in range(1, len(told) + 1)]
+    assert downloads.in_torch_cache(url)
+
+
+@pytest.mark.parametrize("sent", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" + whole[1:]])
+def test_what_torchvisions_server_sends_is_whole_and_its_own_or_not_there(torch_server, tmp_path, monkeypatch, sent):
+    url, send = torch_server
+    send[0] = sent(send[0])
+    weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    monkeypatch.setattr(type(weights), "url", url)
+    with pytest.raises(
+        vizlib.ModelError, match=r"^torchvision/squeezenet1_1 could not be downloaded: the file did not"
+    ):
+        vizlib.load("torchvision/squeezenet1_1", progress=lambda *_: None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,527 @@
+"""A network is found by name or file, or wrapped as it is; it says who it is, and which class is meant."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from huggingface_hub import constants as hub
+from torch import nn
+
+import vizlib
+from vizlib import ModelError, TargetError
+from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import downloads
+from vizlib.models.loading import loader as models
+from vizlib.models.preprocessing import Preprocessing
+
+SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
+
+
+def network(*end: nn.Module, classes: int = 6) -> nn.Sequential:
+    """A small network of no known family: two resolutions, then a classifier."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4)]
+    deep = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1), nn.ReLU())
+    return nn.Sequential(*first, deep, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes), *end).eval()
+
+
+@pytest.fixture(scope="module")
+def resnet(data):
+    return vizlib.load(data / "weights" / "resnet18.in1k.safetensors", architecture="resnet18")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return vizlib.wrap(network(), preprocessing=SMALL)
+
+
+def refused(kind: type[Exception], call, *arguments, **options) -> str:
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize("file", ["resnet18.in1k", "deit_tiny_patch16_224.in1k"])
+def test_a_file_and_its_architecture_answer_as_timm_does(data, cheetah, file):
+    path = data / "weights" / f"{file}.safetensors"
+    architecture = file.removesuffix(".in1k")
+    module = timm.create_model(architecture).eval()
+    module.load_state_dict(safetensors.torch.load_file(path))
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(module))
+    with torch.no_grad():
+        wanted = module(transform(cheetah).unsqueeze(0))[0]
+    model = vizlib.load(path, architecture=architecture)
+    for prediction in model.predict(cheetah, top=1000):
+        assert prediction.logit == wanted[prediction.index].item()
+    assert model.predict(cheetah)[0].label == "cheetah, chetah, Acinonyx jubatus"
+
+
+def test_a_bundled_model_is_loaded_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = vizlib.load("resnet18-imagenette")
+    assert len(model.labels) == 10
+    assert "resnet18-imagenette" in repr(model)
+    assert "10 classes" in repr(model)
+
+
+def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
+    entries = vizlib.models()
+    own = [entry for entry in entries if entry.bundled]
+    assert entries[: len(own)] == own
+    assert {entry.name for entry in own} == set(checkpoints.bundled())
+    assert [entry.accuracy for entry in own] == sorted((entry.accuracy for entry in own), reverse=True)
+    assert all(entry.megabytes > 0 and entry.classes.startswith("tench, ") for entry in own)
+    for entry in entries[len(own) :]:
+        plain = entry.name.removeprefix("torchvision/")
+        known = torchvision.models.list_models(torchvision.models) if plain != entry.name else timm.list_pretrained()
+        assert plain in known
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet18-imagnette", "did you mean resnet18-imagenette"),
+        ("vit_bas_patch16_224", "did you mean vit_base_patch16_224"),
+        ("ResNet50", "did you mean resnet50"),
+        ("timm/resnet50", "did you mean resnet50"),
+        ("resnet50.nope", "timm has no weights called 'resnet50.nope'; did you mean resnet50."),
+        ("resnet18.a1_in1", "did you mean resnet18.a1_in1k"),
+        ("botnet50ts_256", "load a file of yours with architecture='botnet50ts_256'"),
+        ("torchvision/resnet55", "did you mean resnet50"),
+        ("torchvision/fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
+        ("local-dir:/etc", "there is no model"),
+        ("", "there are resnet18-imagenette"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_ones(name, said):
+    assert said in refused(ModelError, vizlib.load, name)
+
+
+def test_a_file_of_another_kind_given_as_text_is_no_unknown_name(tmp_path):
+    (tmp_path / "mine.ckpt").write_bytes(b"weights")
+    assert "mine.ckpt is no weight file; expected" in refused(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
+
+
+def test_an_architecture_for_a_name_is_refused():
+    assert "goes with a weight file" in refused(ModelError, vizlib.load, "resnet50", architecture="resnet18")
+
+
+def test_a_device_that_is_not_there_is_one_sentence():
+    said = refused(ModelError, vizlib.load, "resnet18-imagenette", device="toaster")
+    assert said.startswith("resnet18-imagenette cannot be put on the device 'toaster'")
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """A server that takes calls and never answers, in place of every server a download goes to; empty caches."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub, "ENDPOINT", address)
+        monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        yield tmp_path
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_base_patch16_224", "hf-hub:timm/resnet18.a1_in1k", "hf-hub:nope"])
+def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_is(offline, name):
+    started = time.monotonic()
+    said = refused(ModelError, vizlib.load, name)
+    assert time.monotonic() - started < 30  # the hub's own library would try again for minutes
+    assert said.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
+    assert said.endswith("without a network there are resnet18-imagenette, vit_tiny-imagenette")
+
+
+def test_the_hubs_offline_switch_asks_nobody(offline, monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(downloads, "answers", lambda url: pytest.fail("the network was asked"))
+    assert "cannot be reached" in refused(ModelError, vizlib.load, "resnet50")
+
+
+def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
+    def fails(*arguments, **options):
+        raise OSError("404 Client Error\n\nfor url: ...")
+
+    monkeypatch.setattr(downloads, "answers", lambda url: True)
+    monkeypatch.setattr(timm, "create_model", fails)
+    said = refused(ModelError, vizlib.load, "resnet50")
+    assert said == "resnet50 could not be downloaded: 404 Client Error"
+
+
+def test_torchvisions_server_is_asked_for_torchvisions_weights(offline, monkeypatch):
+    asked = []
+    monkeypatch.setattr(downloads, "answers", asked.append)
+    assert "download.pytorch.org cannot be reached" in refused(ModelError, vizlib.load, "torchvision/resnet18")
+    assert asked == [torchvision.models.ResNet18_Weights.DEFAULT.url]
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """A server that knows nothing, and says so."""
+
+    def do_HEAD(self):
+        self.send_error(404)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_server_is_there_when_it_gives_any_answer_at_all(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert downloads.answers(address)
+        thread.join()
+    assert not downloads.answers(address), "nobody listens there any more"
+
+
+def test_downloaded_weights_are_used_without_a_network(data, offline, monkeypatch, cheetah):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    for repository, files in (
+        ("timm/resnet18.a1_in1k", []),
+        ("me/mine", [("config.json", json.dumps({"architecture": "resnet18", "num_classes": 1000}))]),
+    ):
+        folder = offline / f"models--{repository.replace('/', '--')}"
+        snapshot = folder / "snapshots" / "0123"
+        snapshot.mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0123")
+        shutil.copy(data / "weights" / "resnet18.in1k.safetensors", snapshot / "model.safetensors")
+        for name, text in files:
+            (snapshot / name).write_text(text)
+    for name in ("resnet18", "resnet18.a1_in1k", "hf-hub:me/mine"):
+        assert vizlib.load(name).predict(cheetah)[0].label.startswith("cheetah")
+
+
+def test_torchvisions_weights_come_with_torchvisions_labels_and_preprocessing(data, offline, cheetah):
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    path = offline / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    path.parent.mkdir()
+    torch.save(safetensors.torch.load_file(data / "weights" / "resnet18.in1k.safetensors"), path)
+    model = vizlib.load("torchvision/resnet18")
+    assert model.labels == tuple(weights.meta["categories"])
+    assert model.predict(cheetah)[0].label == "cheetah"
+    assert torch.equal(model.tensor(cheetah), weights.transforms()(cheetah).unsqueeze(0))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V1,  # crop 224 of 256, bilinear
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V2,  # 224 of 232
+        torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1,  # bicubic
+        torchvision.models.Inception_V3_Weights.IMAGENET1K_V1,  # 299 of 342
+        torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1,  # the whole shorter edge
+    ],
+    ids=str,
+)
+def test_torchvisions_preprocessing_is_the_same_to_the_pixel(weights, cheetah, tower):
+    transforms = weights.transforms()
+    ours = models.torchvision_preprocessing(transforms)
+    for photo in (cheetah, tower, cheetah.rotate(90, expand=True), cheetah.resize((301, 97))):
+        assert torch.equal(ours.tensor(photo), transforms(photo).unsqueeze(0))
+
+
+def test_a_torchvision_architecture_in_a_file_is_shown_photos_as_torchvision_does(tmp_path):
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
+    model = vizlib.load(tmp_path / "mine.pth", architecture="torchvision/resnet18", labels=["a", "b", "c"])
+    assert model.preprocessing.interpolation == "bilinear"
+    assert model.family is not None
+    assert model.family.name == "ResNet"
+
+
+# ---------------------------------------------------------------------------------- wrapping
+
+
+def test_a_timm_network_brings_its_own_preprocessing_and_imagenets_labels():
+    module = timm.create_model("test_vit").eval()
+    model = vizlib.wrap(module)
+    assert model.preprocessing.input_size == (160, 160)
+    assert model.labels[0] == "tench, Tinca tinca"
+    assert len(model.labels) == 1000
+    other = vizlib.wrap(timm.create_model("test_convnext", num_classes=1000).eval())
+    assert other.family is None
+    assert other.labels[1] == "goldfish, Carassius auratus"
+
+
+def test_a_network_of_ones_own_has_numbered_classes_and_imagenets_preprocessing():
+    model = vizlib.wrap(network())
+    assert model.labels == tuple(f"class {i}" for i in range(6))
+    assert model.name == "Sequential"
+    assert model.preprocessing == Preprocessing.from_config({})
+    assert vizlib.wrap(network(classes=1000), preprocessing=SMALL).labels[7] == "class 7"
+
+
+def test_what_is_given_is_used():
+    labels = list("uvwxyz")
+    preprocessing = Preprocessing.from_config(SMALL)
+    model = vizlib.wrap(network(), preprocessing=preprocessing, labels=labels, name="mine")
+    assert (model.name, model.labels, model.preprocessing) == ("mine", tuple(labels), preprocessing)
+    assert vizlib.wrap(network(), preprocessing=SMALL).preprocessing == preprocessing
+
+
+@pytest.mark.parametrize("make", [torchvision.models.resnet18, timm.models.resnet18])
+def test_a_replaced_head_is_counted_not_believed(make):
+    module = make().eval()
+    module.fc = nn.Linear(512, 4)
+    assert vizlib.wrap(module, preprocessing=SMALL).labels == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_labels_of_another_number_are_refused():
+    said = refused(ModelError, vizlib.wrap, network(), preprocessing=SMALL, labels=["one", "two"])
+    assert said == "Sequential has 6 outputs, but 2 labels were given; give one for each output"
+
+
+def test_labels_recorded_with_the_network_are_used():
+    module = timm.create_model("test_vit", num_classes=2).eval()
+    module.pretrained_cfg = {**module.pretrained_cfg, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "owl"}}
+    assert vizlib.wrap(module).labels == ("owl", "n2")
+
+
+class Answer(nn.Module):
+    """A network that gives its logits in some other form."""
+
+    def __init__(self, form) -> None:
+        super().__init__()
+        self.inside, self.form = network(), form
+
+    def forward(self, image):
+        return self.form(self.inside(image))
+
+
+def test_logits_inside_an_object_are_found_as_hugging_face_gives_them(plain, cheetah):
+    module = Answer(lambda logits: SimpleNamespace(logits=logits, hidden_states=None)).eval()
+    model = vizlib.wrap(module, preprocessing=SMALL)
+    assert model.predict(cheetah) == plain.predict(cheetah)
+    assert vizlib.explain(model, cheetah, "saliency").heat.any()
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda logits: {"scores": logits}, "answers with dict"),
+        (lambda logits: (logits, logits), "answers with tuple"),
+        (lambda logits: logits[0], "answers with a tensor of shape (6,)"),
+        (lambda logits: logits[:, :0], "answers with a tensor of shape (1, 0)"),
+        (lambda logits: logits[..., None], "answers with a tensor of shape (1, 6, 1)"),
+    ],
+)
+def test_another_answer_than_logits_is_described(form, said):
+    text = refused(ModelError, vizlib.wrap, Answer(form).eval(), preprocessing=SMALL)
+    assert said in text
+    assert text.endswith("expected one logit per class")
+
+
+class Faulty(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, image):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken\nin two"), KeyError("pixel_values"), AttributeError("no x"), ZeroDivisionError()]
+)
+def test_whatever_a_network_raises_is_one_model_error(error):
+    text = refused(ModelError, vizlib.wrap, Faulty(error))
+    assert text.startswith("Faulty cannot be run on a 224 × 224 RGB input: ")
+    assert ("broken" if isinstance(error, RuntimeError) else type(error).__name__) in text
+
+
+def test_a_network_for_one_colour_is_refused_with_its_own_reason():
+    assert "3 channels" in refused(ModelError, vizlib.wrap, nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))
+
+
+def test_a_network_without_parameters_works(cheetah):
+    model = vizlib.wrap(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), preprocessing=SMALL)
+    assert len(model.predict(cheetah, top=99)) == len(model.labels) == 12
+    assert vizlib.explain(model, cheetah, "saliency").heat.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_shown_its_own_kind(dtype, plain, cheetah):
+    model = vizlib.wrap(network().to(dtype), preprocessing=SMALL)
+    assert model.tensor(cheetah).dtype == dtype
+    assert model.predict(cheetah)[0].probability == pytest.approx(plain.predict(cheetah)[0].probability, abs=0.01)
+    assert vizlib.explain(model, cheetah, "grad-cam", layer="3").heat.dtype == torch.float32
+
+
+def test_a_compiled_or_copied_network_is_refused_anywhere_in_the_tree():
+    inner = network()
+    inner[3] = torch.compile(inner[3])
+    in_place = network()
+    in_place.compile()
+    for module in (torch.compile(network()), inner, in_place):
+        assert "compiled" in refused(ModelError, vizlib.wrap, module, preprocessing=SMALL)
+    assert "wrap its .module" in refused(ModelError, vizlib.wrap, nn.DataParallel(network()), preprocessing=SMALL)
+
+
+def test_a_network_in_training_mode_is_used_as_in_evaluation_and_left_in_it(cheetah):
+    module = timm.create_model("test_resnet", drop_rate=0.5).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    model = vizlib.wrap(module)
+    answers = [model.predict(cheetah) for _ in range(2)]
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert answers[0] == answers[1] == vizlib.wrap(module.eval()).predict(cheetah)
+
+
+# ---------------------------------------------------------------------------------- networks of no known family
+
+
+def test_a_network_of_no_family_has_the_last_layer_of_each_resolution_as_stages(plain):
+    assert plain.family is None
+    assert plain.stages == ("1", "3.3")
+    assert plain.cam_layer == "3.3"
+
+
+@pytest.mark.parametrize(("name", "deepest"), [("squeezenet1_1", (13, 13)), ("mobilenet_v3_small", (7, 7))])
+def test_the_stages_of_torchvisions_networks_go_from_shallow_to_deep(name, deepest):
+    module = torchvision.models.get_model(name, weights=None).eval()
+    model = vizlib.wrap(module)
+    shapes = {layer.name: layer.shape for layer in model.layers}
+    sizes = [shapes[stage][1:] for stage in model.stages]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    assert sizes[-1] == deepest
+
+
+def test_outputs_with_channels_last_or_without_places_are_no_stages():
+    class Last(nn.Module):
+        def forward(self, image):
+            return image.permute(0, 2, 3, 1)
+
+    class First(nn.Module):
+        def forward(self, image):
+            return image.permute(0, 3, 1, 2)
+
+    model = vizlib.wrap(nn.Sequential(Last(), First(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), preprocessing=SMALL)
+    assert model.stages == ("1",)
+    flat = vizlib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), preprocessing=SMALL)
+    assert flat.stages == ()
+    assert flat.cam_layer is None
+    assert "grad-cam" not in vizlib.methods(flat)
+
+
+def test_grad_cam_of_a_network_of_no_family_is_its_formula(plain, cheetah):
+    image = plain.tensor(cheetah)
+    module = plain.module
+    activation = module[:4](image).detach().requires_grad_()
+    logits = module[4:](activation)
+    target = int(logits.argmax())
+    (gradient,) = torch.autograd.grad(logits[0, target], activation)
+    heat = torch.zeros(activation.shape[2:])
+    for channel in range(activation.shape[1]):
+        heat += gradient[0, channel].mean() * activation[0, channel].detach()
+    assert torch.allclose(vizlib.explain(plain, cheetah, "grad-cam").heat, heat.clamp(min=0), atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------- predictions and targets
+
+
+def test_predictions_are_the_softmax_by_hand_likeliest_first(resnet, cheetah):
+    with torch.no_grad():
+        logits = resnet.module(resnet.tensor(cheetah))[0].tolist()
+    total = math.fsum(math.exp(logit) for logit in logits)
+    predictions = resnet.predict(cheetah, top=12)
+    wanted = sorted(range(1000), key=lambda i: -logits[i])[:12]
+    assert [p.index for p in predictions] == wanted
+    for p in predictions:
+        assert p.probability == pytest.approx(math.exp(logits[p.index]) / total, rel=1e-5)
+        assert (p.logit, p.label) == (logits[p.index], resnet.labels[p.index])
+
+
+@pytest.mark.parametrize(("top", "count"), [(1, 1), (6, 6), (7, 6), (1000, 6), (0, 1), (-3, 1)])
+def test_more_classes_than_there_are_gives_all_and_none_gives_one(plain, cheetah, top, count):
+    predictions = plain.predict(cheetah, top=top)
+    assert len(predictions) == count
+    assert [p.probability for p in predictions] == sorted((p.probability for p in predictions), reverse=True)
+    if count == 6:
+        assert sum(p.probability for p in predictions) == pytest.approx(1)
+
+
+def test_a_class_is_meant_by_index_label_or_one_of_its_names(resnet):
+    logits = torch.zeros(1, 1000)
+    logits[0, 5] = 1
+    assert resnet.target(None, logits) == 5
+    for given in (293, "293", " 293 ", np.int64(293), "cheetah", "CHEETAH", " chetah ", "Acinonyx jubatus", "+293"):
+        assert resnet.target(given, logits) == 293
+    assert resnet.target("cheetah, chetah, Acinonyx jubatus", logits) == 293
+
+
+def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
+    said = refused(TargetError, resnet.target, "crane", torch.zeros(1, 1000))
+    assert said == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
+
+
+def test_a_class_is_meant_by_another_networks_label_for_it(resnet):
+    logits = torch.zeros(1, 1000)
+    assert resnet.target("tench, some fish, Tinca tinca", logits) == 0
+    with pytest.raises(vizlib.TargetError, match="names 2 classes"):
+        resnet.target("goldfish, tench", logits)
+
+
+def test_a_whole_label_comes_before_a_name_within_another(resnet):
+    assert resnet.labels[638:640] == ("maillot", "maillot, tank suit")
+    assert resnet.target("maillot", torch.zeros(1, 1000)) == 638
+    assert resnet.target("tank suit", torch.zeros(1, 1000)) == 639
+
+
+@pytest.mark.parametrize("target", [1000, -1, "1000", "-1"])
+def test_an_index_out_of_range_is_said_with_the_range(resnet, target):
+    said = refused(TargetError, resnet.target, target, torch.zeros(1, 1000))
+    assert said == f"there is no class {target}; this model's classes are 0 to 999"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("cheeta", "did you mean cheetah"),
+        ("golden retreiver", "golden retriever"),
+        ("²", "knows no class"),
+        ("--5", "no"),
+    ],
+)
+def test_an_unknown_class_is_answered_with_near_names(resnet, target, said):
+    assert said in refused(TargetError, resnet.target, target, torch.zeros(1, 1000))
+
+
+def test_a_label_that_is_a_number_is_a_label_first():
+    model = vizlib.wrap(network(classes=2), preprocessing=SMALL, labels=["3", "7"])
+    logits = torch.zeros(1, 2)
+    assert [model.target(given, logits) for given in ("3", "7", "1", 0)] == [0, 1, 1, 0]
+
+
+def test_an_unknown_class_reaches_the_caller_of_explain_as_one_target_error(plain, cheetah):
+    assert "did you mean class 1" in refused(TargetError, vizlib.explain, plain, cheetah, "saliency", target="klass 1")
+
+
+def test_a_path_may_hold_spaces_and_other_letters(tmp_path):
+    path = Path(tmp_path, "a b", "ü.safetensors")
+    path.parent.mkdir()
+    shutil.copy(checkpoints.bundled()["resnet18-imagenette"], path)
+    assert len(vizlib.load(path, architecture="resnet18").labels) == 10

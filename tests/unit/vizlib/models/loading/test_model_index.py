@@ -1,0 +1,149 @@
+"""The list of what can be loaded by name: every name on it loads, and says what it is before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from huggingface_hub import constants as hub
+
+import vizlib
+from vizlib import ModelError
+from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading.model_index import CURATED, Entry, describe, models
+
+LABELS = [f"thing {i}" for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return timm.create_model("test_resnet", num_classes=3).state_dict()
+
+
+@pytest.fixture
+def folder(tmp_path, weights):
+    """What a person keeps: two of one name, one called as a bundled network, one as a curated one, one plain."""
+    for name in ("my.pth", "resnet18-imagenette.pth", "b.pt", "resnet50.a1_in1k.pth", "A.PTH"):
+        torch.save(weights, tmp_path / name)
+    path = checkpoints.bundled()["resnet18-imagenette"]
+    (tmp_path / "my.safetensors").symlink_to(path)
+    for other in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
+        (tmp_path / other).write_text("no weights")
+    (tmp_path / "folder.pth").mkdir()
+    return tmp_path
+
+
+def own(folder: Path) -> dict[str, Entry]:
+    return {entry.name: entry for entry in models(folder) if entry.source == "folder"}
+
+
+def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder):
+    names = [entry.name for entry in models(folder)]
+    bundled = [entry.name for entry in models() if entry.bundled]
+    assert set(bundled) == set(checkpoints.bundled())
+    assert names[: len(bundled)] == bundled
+    assert names[len(bundled) : -len(CURATED)] == list(own(folder))
+    assert names[-len(CURATED) :] == list(CURATED)
+    assert [entry.name for entry in models()] == bundled + list(CURATED)
+    assert vizlib.models(folder) == models(folder)
+
+
+def test_a_file_is_called_by_its_whole_name_where_the_short_one_is_taken_or_shared(folder):
+    assert {name: entry.path.name for name, entry in own(folder).items()} == {
+        "A": "A.PTH",
+        "b": "b.pt",
+        "my.pth": "my.pth",
+        "my.safetensors": "my.safetensors",
+        "resnet18-imagenette.pth": "resnet18-imagenette.pth",
+        "resnet50.a1_in1k.pth": "resnet50.a1_in1k.pth",
+    }
+    names = [entry.name for entry in models(folder)]
+    assert len(names) == len(set(names))
+
+
+def test_every_name_of_the_folder_loads_the_file_it_stands_for(folder, weights):
+    for name in own(folder):
+        model = vizlib.load(name, checkpoints=folder)
+        assert model.name == name
+        if name != "my.safetensors":
+            assert torch.equal(model.module.state_dict()["fc.weight"], weights["fc.weight"])
+    assert len(vizlib.load("my.safetensors", checkpoints=folder).labels) == 10
+    assert len(vizlib.load("resnet18-imagenette", checkpoints=str(folder)).labels) == 10
+
+
+def test_a_files_whole_name_loads_it_too_and_its_path_without_a_folder(folder):
+    assert vizlib.load("b.pt", checkpoints=folder).name == "b"
+    assert vizlib.load(folder / "b.pt").name == "b"
+    with pytest.raises(ModelError, match=r"there is no file .*; did you mean b\.pt"):
+        vizlib.load("bb.pt", checkpoints=folder)
+
+
+def test_an_unknown_name_is_answered_with_names_of_the_folder(folder):
+    (folder / "b.pt").rename(folder / "resnet18-flowers.pt")
+    with pytest.raises(ModelError, match="did you mean resnet18-flowers"):
+        vizlib.load("resnet18-flower", checkpoints=folder)
+
+
+def test_accuracy_and_classes_are_the_sidecars(folder):
+    sidecar = {"labels": LABELS, "accuracy": {"top1": 91.25, "photos": 300}}
+    (folder / "b.json").write_text(json.dumps(sidecar))
+    entry = own(folder)["b"]
+    assert (entry.accuracy, entry.classes) == (91.25, "thing 0, thing 1, thing 2")
+    assert entry.megabytes == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
+    assert (own(folder)["A"].accuracy, own(folder)["A"].classes) == (None, "")
+    for name, entry in {entry.name: entry for entry in models() if entry.bundled}.items():
+        found = checkpoints.Sidecar.beside(checkpoints.bundled()[name])
+        assert (entry.accuracy, entry.classes) == (found.accuracy["top1"], ", ".join(found.labels))
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"labels": 3}', '{"accuracy": 93.1}', "[" * 100_000])
+def test_a_damaged_sidecar_leaves_the_list_whole(folder, text):
+    (folder / "b.json").write_text(text)
+    entry = own(folder)["b"]
+    assert (entry.accuracy, entry.classes) == (None, "")
+    with pytest.raises(ModelError, match=r"the sidecar b\.json"):
+        vizlib.load("b", checkpoints=folder)
+
+
+@pytest.mark.parametrize("top1", ["91", None, True, float("nan"), [91.0]])
+def test_an_accuracy_that_is_no_number_is_none(folder, top1):
+    (folder / "b.json").write_text(json.dumps({"accuracy": {"top1": top1}}))
+    assert own(folder)["b"].accuracy is None
+
+
+def test_a_wrong_folder_is_one_sentence_that_names_the_flag(folder):
+    for wrong in (folder / "nowhere", folder / "b.pt"):
+        for call in (models, lambda wrong: vizlib.load("resnet18-imagenette", checkpoints=wrong)):
+            with pytest.raises(ModelError) as caught:
+                call(wrong)
+            assert str(caught.value).startswith(f"there is no folder {wrong}; --checkpoints names one that holds ")
+
+
+def test_an_empty_folder_adds_nothing(tmp_path):
+    assert models(tmp_path) == models()
+
+
+def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert [entry.name for entry in models() if entry.needs_download] == list(CURATED)
+    snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "models--timm--resnet18.a1_in1k" / "refs").mkdir()
+    (tmp_path / "models--timm--resnet18.a1_in1k" / "refs" / "main").write_text("0123")
+    file = torchvision.models.ResNet50_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / file).write_bytes(b"weights")
+    here = {entry.name: entry.source for entry in models() if not entry.needs_download and not entry.bundled}
+    assert here == {"resnet18.a1_in1k": "downloaded", "torchvision/resnet50": "downloaded"}
+
+
+def test_few_classes_are_named_and_many_are_counted():
+    assert describe(LABELS) == "thing 0, thing 1, thing 2"
+    assert describe([]) == ""
+    assert describe([str(i) for i in range(1000)]) == "1,000 classes"

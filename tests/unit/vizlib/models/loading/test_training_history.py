@@ -1,0 +1,70 @@
+"""How a network learned is read as it was written, epoch by epoch."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+import vizlib
+from vizlib import VizlibError
+from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import training_history as histories
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with one history, and a comparison of two starts beside it."""
+    (tmp_path / "mine.csv").write_text("epoch,lr,val_top1\n1,0.1,33.5\n2,1e-3,45.25\n")
+    (tmp_path / "notes.txt").write_text("no history")
+    (tmp_path / "comparison").mkdir()
+    for name in ("scratch", "finetuned"):
+        (tmp_path / "comparison" / f"{name}.csv").write_text("epoch,val_top1\n1,50\n")
+    monkeypatch.setattr(histories, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", list(checkpoints.bundled()))
+def test_every_bundled_network_has_the_history_that_its_file_says(name):
+    history = vizlib.training_history(name)
+    with (checkpoints.FOLDER / f"{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(history) == list(rows[0])
+    assert {"epoch", "size", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"} <= history.keys()
+    assert len(rows) > 1
+    for column, values in history.items():
+        assert values == tuple(float(row[column]) for row in rows)
+
+
+def test_the_values_are_the_files(folder):
+    assert histories.histories() == ("mine", "finetuned", "scratch")
+    assert vizlib.training_history("mine") == {"epoch": (1, 2), "lr": (0.1, 0.001), "val_top1": (33.5, 45.25)}
+    assert vizlib.training_history("scratch") == {"epoch": (1,), "val_top1": (50,)}
+
+
+def test_a_history_that_has_not_begun_is_empty_columns(folder):
+    (folder / "mine.csv").write_text("epoch,val_top1\n")
+    assert vizlib.training_history("mine") == {"epoch": (), "val_top1": ()}
+
+
+def test_an_unknown_name_is_answered_with_near_ones(folder):
+    with pytest.raises(VizlibError) as caught:
+        vizlib.training_history("finetund")
+    assert str(caught.value) == "there is no training history 'finetund'; did you mean finetuned?"
+    with pytest.raises(VizlibError, match="there are mine, finetuned, scratch"):
+        vizlib.training_history("../../etc/passwd")
+
+
+def test_the_comparison_is_the_file_beside_its_histories(folder):
+    assert histories.comparison() == {}
+    content = {"title": "Three starts", "starts": {"scratch": {"label": "ü", "command": "python"}}}
+    text = json.dumps(content, ensure_ascii=False)
+    (folder / "comparison" / "comparison.json").write_text(text, encoding="utf-8")
+    assert histories.comparison() == content
+
+
+def test_where_no_comparison_travels_along_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(histories, "FOLDER", tmp_path)
+    assert histories.comparison() == {}
+    assert histories.histories() == ()

@@ -1,0 +1,182 @@
+"""The kernels are the network's own numbers, and the table of layers tells what really comes out of each."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import vizlib
+
+PREPROCESSING = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+def tiny_torchvision_vit():
+    return torchvision.models.VisionTransformer(64, 16, 2, 3, 48, 96, num_classes=10)
+
+
+BUILDS = {
+    "resnet18": lambda: timm.create_model("resnet18", num_classes=10),
+    "resnet50d": lambda: timm.create_model("resnet50d", num_classes=10),
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=10, depth=2),
+    "deit distilled": lambda: timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=64, num_classes=10, depth=2
+    ),
+    "torchvision resnet18": lambda: torchvision.models.resnet18(num_classes=10),
+    "torchvision vit": tiny_torchvision_vit,
+    "unknown": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    ),
+}
+FIRST = {
+    "resnet18": "conv1",
+    "resnet50d": "conv1.0",
+    "vit": "patch_embed.proj",
+    "deit distilled": "patch_embed.proj",
+    "torchvision resnet18": "conv1",
+    "torchvision vit": "conv_proj",
+    "unknown": "0",
+}
+
+
+def wrapped(name):
+    torch.manual_seed(0)
+    return vizlib.wrap(BUILDS[name]().eval(), preprocessing=PREPROCESSING)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_kernels_are_a_copy_of_the_weights_that_read_the_pixels(name):
+    model = wrapped(name)
+    found = vizlib.kernels(model)
+    assert found.layer == FIRST[name]
+    weight = model.module.get_submodule(found.layer).weight
+    # It is the convolution that is handed the photo itself.
+    inputs = []
+    handle = model.module.get_submodule(found.layer).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        model.module(image)
+    handle.remove()
+    assert torch.equal(inputs[0], image)
+    assert torch.equal(found.weights, weight)
+    assert not found.weights.requires_grad
+    found.weights.zero_()
+    assert weight.abs().sum() > 0
+
+
+def slow_similarity(vectors, rows, columns):
+    similarity = torch.zeros(rows, columns, rows, columns)
+    for r in range(rows):
+        for c in range(columns):
+            for r2 in range(rows):
+                for c2 in range(columns):
+                    a, b = vectors[r * columns + c], vectors[r2 * columns + c2]
+                    lengths = math.sqrt((a * a).sum()) * math.sqrt((b * b).sum())
+                    similarity[r, c, r2, c2] = (a * b).sum() / lengths
+    return similarity
+
+
+@pytest.mark.parametrize(
+    ("build", "prefix", "grid"),
+    [
+        (lambda: timm.create_model("vit_tiny_patch16_224", img_size=(32, 80), depth=1), 1, (2, 5)),
+        (lambda: timm.create_model("deit_tiny_distilled_patch16_224", img_size=64, depth=1), 2, (4, 4)),
+        (
+            lambda: timm.create_model(
+                "vit_tiny_patch16_224", img_size=(48, 64), depth=1, reg_tokens=3, no_embed_class=True
+            ),
+            *(0, (3, 4)),
+        ),
+        (lambda: timm.create_model("vit_tiny_patch16_224", img_size=(48, 64), depth=1, reg_tokens=3), 4, (3, 4)),
+        (tiny_torchvision_vit, 1, (4, 4)),
+    ],
+    ids=["wide", "distilled", "registers without places", "registers with places", "torchvision"],
+)
+def test_position_similarity_equals_slow_cosines_and_leaves_the_named_tokens_out(build, prefix, grid):
+    torch.manual_seed(0)
+    module = build().eval()
+    embedding = module.pos_embed if hasattr(module, "pos_embed") else module.encoder.pos_embedding
+    nn.init.normal_(embedding)
+    rows, columns = grid
+    size = (3, rows * 16, columns * 16)
+    found = vizlib.kernels(vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": size})).position_similarity
+    with torch.no_grad():
+        slow = slow_similarity(embedding[0, prefix:], rows, columns)
+    assert embedding.shape[1] == prefix + rows * columns
+    assert found.shape == slow.shape
+    assert (found - slow).abs().max() < 1e-6
+    assert torch.allclose(found[1, 2, 1, 2], torch.tensor(1.0))
+
+
+def test_a_network_without_position_embedding_has_no_similarity():
+    assert vizlib.kernels(wrapped("resnet18")).position_similarity is None
+    module = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1, pos_embed="none").eval()
+    assert vizlib.kernels(vizlib.wrap(module, preprocessing=PREPROCESSING)).position_similarity is None
+
+
+def test_a_network_that_reads_no_colours_says_so():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)).eval()
+    with pytest.raises(vizlib.ModelError, match="no convolution that reads the three colours"):
+        vizlib.kernels(vizlib.wrap(module, preprocessing=PREPROCESSING))
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_shapes_and_parameters_of_the_table_are_those_of_the_network(name):
+    model = wrapped(name)
+    real, handles = {}, []
+    for layer, part in model.module.named_modules():
+
+        def note(_part, _inputs, output, layer=layer):
+            output = output[0] if isinstance(output, tuple) else output
+            real[layer] = tuple(output.shape)[1:]
+
+        handles.append(part.register_forward_hook(note))
+    model.module(torch.randn(1, 3, 64, 64, requires_grad=True))
+    for handle in handles:
+        handle.remove()
+    assert [layer.name for layer in model.layers] == [layer for layer, _ in model.module.named_modules() if layer]
+    for layer in model.layers:
+        part = model.module.get_submodule(layer.name)
+        own = {}
+        for one in part.modules():
+            own.update({id(p): math.prod(p.shape) for p in one._parameters.values() if p is not None})
+        assert layer.shape == real.get(layer.name, ()), layer.name
+        assert layer.parameters == sum(own.values()), layer.name
+        assert layer.kind == type(part).__name__
+    assert sum(bool(layer.shape) for layer in model.layers) >= 0.8 * len(model.layers)
+
+
+def test_the_well_known_numbers_of_resnet18_come_out():
+    model = vizlib.wrap(
+        timm.create_model("resnet18").eval(), preprocessing={**PREPROCESSING, "input_size": (3, 224, 224)}
+    )
+    layers = {layer.name: layer for layer in model.layers}
+    direct = [layer for layer in model.layers if layer.depth == 1]
+    assert sum(layer.parameters for layer in direct) == 11_689_512  # torchvision's model card
+    assert sum(layer.flops for layer in direct) == 2 * 1_814_073_344  # its 1.81 billion multiply-adds
+    assert layers["layer3"].shape == (256, 14, 14)
+    assert layers["conv1"].parameters == 64 * 3 * 7 * 7
+    assert layers["layer2.0.downsample.0"].flops == 2 * 64 * 128 * 28 * 28
+    row = next(line for line in model.summary().splitlines() if line.lstrip().startswith("layer2.0.downsample.0 "))
+    assert row.split() == ["layer2.0.downsample.0", "Conv2d", "128", "×", "28", "×", "28", "8,192", "12.8"]
+
+
+def test_only_what_has_places_is_a_picture():
+    from vizlib.models.families import as_picture
+
+    vit = timm.models.VisionTransformer(img_size=40, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
+    model = vizlib.wrap(vit.eval(), preprocessing={"input_size": (3, 40, 40)})  # 10 x 10 patches and a class token
+    names = ["patch_embed.proj", "patch_embed", "blocks.0", "blocks.0.attn.q_norm", "head"]
+    run = model.run(np.zeros((50, 50, 3), np.uint8), layers=names)
+    pictures = {name: as_picture(output, model.tokens) for name, output in run.activations.items()}
+    assert [name for name, picture in pictures.items() if picture is not None] == names[:3]
+    assert all(pictures[name].shape[1:] == (10, 10) for name in names[:3])
+    block = run.activations["blocks.0"][0, 1:]  # without the class token, row by row
+    assert torch.equal(pictures["blocks.0"][:, 3, 7], block[3 * 10 + 7])
+    convolution = torch.rand(1, 8, 5, 7)
+    assert torch.equal(as_picture(convolution, None), convolution[0])

@@ -1,0 +1,178 @@
+"""The lines that make a map again are run: each gives the map's numbers to the bit, whatever the names in it hold."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from typer.testing import CliRunner
+
+import vizlib
+from vizlib.attribution.request import RUNNER_UP
+from vizlib.cli import app
+from vizlib.cli.explain import _knobs
+from vizlib.reporting.code_snippets import Recipe, class_name
+from vizlib.reporting.html_report import READ
+
+RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+HOSTILE = 'it\'s "$(touch hacked)" `touch hacked`; touch hacked #\\ \t!'
+CASES = [
+    (RESNET, "grad-cam", {}, None),
+    (RESNET, "grad-cam", {"layer": "layer3", "relu": False}, "parachute"),
+    (RESNET, "saliency", {"channels": "norm"}, RUNNER_UP),
+    (RESNET, "occlusion", {"window": 112, "stride": 112, "baseline": "blur"}, None),
+    (RESNET, "rise", {"masks": 16, "share": 0.3}, None),
+    (VIT, "raw-attention", {"layer": "blocks.4.attn", "head": 2, "query": (6, 8)}, None),
+    (VIT, "integrated-gradients", {"steps": 2}, "golf ball"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, tower):
+    monkeypatch.chdir(tmp_path)
+    tower.save("photo.png")
+    return tmp_path
+
+
+def run_python(code: str) -> torch.Tensor:
+    names = {}
+    exec(compile(code, "recipe", "exec"), names)
+    with np.load("why.npz") as found:
+        assert np.array_equal(found["heat"], names["why"].heat.numpy())
+    return names["why"].heat
+
+
+def words_of(line: str) -> list[str]:
+    """What a real shell makes of a line; what it calls is a stand-in that keeps its words."""
+    with tempfile.TemporaryDirectory() as there:
+        stand_in = Path(there) / "vizlib"
+        stand_in.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+        stand_in.chmod(0o755)
+        path = f"{there}{os.pathsep}{os.environ['PATH']}"
+        told = subprocess.run(["sh", "-c", line], check=True, capture_output=True, env={**os.environ, "PATH": path})
+    return json.loads(told.stdout)
+
+
+def run_shell(line: str) -> None:
+    """The shell reads the line, and this process does what it says: a second torch would take seconds."""
+    result = CliRunner().invoke(app, words_of(line))
+    assert result.exit_code == 0, result.output
+
+
+def values_in(page: str) -> list[np.ndarray]:
+    """The raw values of a report, read as it says itself."""
+    names = {}
+    exec(READ.format(file=repr(page)), names)
+    return [one["heat"] for one in names["maps"]]
+
+
+@pytest.mark.parametrize(("name", "method", "knobs", "against"), CASES)
+def test_python_and_shell_make_the_same_map_again(name, method, knobs, against, folder, tower):
+    model = vizlib.load(name)
+    answer = vizlib.explain(model, tower, method, target=7, against=against, **knobs)
+    recipe = Recipe.of(answer, model, photo="photo.png")
+    assert torch.equal(run_python(recipe.python()), answer.heat)
+    run_shell(recipe.shell())
+    (found,) = values_in("why.html")
+    assert np.array_equal(found, answer.heat.numpy())
+    assert Path(f"photo.{method}.png").is_file()
+
+
+def test_only_turned_knobs_are_written_and_classes_by_name(tower):
+    model = vizlib.load(RESNET)
+    plain = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4), model)
+    assert (plain.target, plain.against, plain.knobs) == ("church", None, {})
+    versus = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9), model)
+    assert (versus.against, versus.knobs) == ("parachute", {})
+    turned = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9, relu=True, layer="layer2"))
+    assert (turned.target, turned.against) == (4, 9)  # no model was given, so no names
+    assert turned.knobs == {"layer": "layer2", "relu": True}
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["tench, Tinca tinca", "crane", "crane"], ["tench", 1, 2]),
+        (["a, b", "b, a"], ["a, b", "b, a"]),
+        (["two\nlines", RUNNER_UP, "", "3"], [0, 1, 2, "3"]),
+        (["it's", '"$(x)"', "-x"], ["it's", '"$(x)"', "-x"]),
+    ],
+)
+def test_a_class_is_called_by_the_name_that_finds_it_else_by_its_number(labels, names):
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, len(labels)))
+    model = vizlib.wrap(module, preprocessing={"input_size": (3, 32, 32)}, labels=labels)
+    assert [class_name(i, model) for i in range(len(labels))] == names
+
+
+@pytest.fixture
+def hostile(folder, tower):
+    """A network and a photo whose names try to break out of whatever they are quoted with."""
+    torch.manual_seed(0)
+    name = f"{HOSTILE}\nnet"
+    weights = timm.create_model("test_resnet", num_classes=3).state_dict()
+    safetensors.torch.save_file(weights, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(
+        '{"architecture": "test_resnet", "labels": ["it\'s", "\\"$(touch hacked)", "-x"]}'
+    )
+    tower.save(folder / f"-{HOSTILE}\n.png")
+    return Recipe(name, "saliency", "-x", '"$(touch hacked)', {}, f"-{HOSTILE}\n.png", checkpoints=".")
+
+
+def test_hostile_names_stay_names_in_python(hostile, folder, tower):
+    before = set(os.listdir())
+    heat = run_python(hostile.python())
+    model = vizlib.load(hostile.model, checkpoints=folder)
+    assert torch.equal(heat, vizlib.explain(model, tower, "saliency", target=2, against=1).heat)
+    assert set(os.listdir()) - before == {"why.png", "why.npz"}
+
+
+def test_hostile_names_stay_names_in_a_shell(hostile, folder, tower):
+    before = set(os.listdir())
+    run_shell(hostile.shell())
+    assert set(os.listdir()) - before == {"why.html", f"-{HOSTILE}\n.saliency.png"}
+    model = vizlib.load(hostile.model, checkpoints=folder)
+    expected = vizlib.explain(model, tower, "saliency", target=2, against=1).heat
+    assert np.array_equal(values_in("why.html")[0], expected.numpy())
+
+
+def test_a_text_that_reads_as_a_number_stays_text_in_a_shell():
+    knobs = {"layer": "0", "other": "layer3", "head": 2, "query": (6, 8), "share": 0.1, "relu": False, "empty": None}
+    words = words_of(Recipe("m", "grad-cam", 0, None, knobs).shell())
+    assert _knobs([words[i + 1] for i, word in enumerate(words) if word == "--knob"]) == knobs
+
+
+def test_the_lines_for_a_running_page_are_python_whose_texts_are_what_they_were():
+    recipe = Recipe(HOSTILE, "raw-attention", "it's", "\n", {"query": (6, 8)}, f"{HOSTILE}.png")
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(recipe.client("http://127.0.0.1:7860/")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.predict"
+    ]
+    given = {word.arg: word.value for word in call.keywords}
+    assert ast.literal_eval(given.pop("photo").args[0]) == f"{HOSTILE}.png"
+    assert {name: ast.literal_eval(value) for name, value in given.items()} == {
+        "model": HOSTILE,
+        "method": "raw-attention",
+        "target": "it's",
+        "knobs": {"query": [6, 8], "against": "\n"},
+        "api_name": "/explain",
+    }
+
+
+def test_a_short_call_is_one_line_and_no_long_one_is_cut(tower):
+    model = vizlib.load(RESNET)
+    short = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4), model).python()
+    assert 'why = vizlib.explain(model, photo, method="grad-cam", target="church")\n' in short
+    long = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9, layer="layer2"), model)
+    assert '    against="parachute",\n    layer="layer2",\n)\n' in long.python()
+    assert max(map(len, (long.python() + long.shell() + long.client("http://a")).splitlines())) <= 72

@@ -1,0 +1,1 @@
+"""`explain` and everything behind it: requests, evidence, methods and the `Attribution` they return."""

@@ -1,0 +1,202 @@
+"""Methods that read a transformer's attention weights."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vizlib.attribution.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs
+from vizlib.core.errors import MethodError, did_you_mean
+from vizlib.models.families import Tokens
+from vizlib.models.model import Model
+
+Query = str | tuple[int, int] | None
+
+
+def patch_index(tokens: Tokens, query: Query) -> list[int]:
+    """The tokens meant by a name ("class"), a patch (row, column), or `None` for those the classifier reads.
+
+    Raises: MethodError for a token this model does not have.
+    """
+    rows, columns = tokens.grid
+    if query is None:
+        return list(tokens.read) or list(range(tokens.prefix, tokens.count))
+    if isinstance(query, str):
+        if query not in tokens.names:
+            hint = did_you_mean(query, tokens.names) if tokens.names else "it has only patches, named (row, column)"
+            raise MethodError(f"this model has no token {query!r}; {hint}")
+        return [tokens.names.index(query)]
+    row, column = (int(value) for value in query)
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise MethodError(f"there is no patch {(row, column)}; the grid has {rows} rows and {columns} columns")
+    return [tokens.prefix + row * columns + column]
+
+
+def mean_of(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
+    """The row that stands for some tokens: their mean."""
+    return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
+
+
+def on_grid(row: Float[Tensor, " token"], tokens: Tokens) -> Float[Tensor, "rows columns"]:
+    """What a row says of the patches, laid out as they lie."""
+    return row[tokens.prefix :].unflatten(0, tokens.grid)
+
+
+def maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
+    """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out.
+
+    Raises: MethodError where there is none.
+    """
+    tokens = evidence.model.tokens
+    found = {
+        name: weights.detach()
+        for name, weights in evidence.run.attention.items()
+        if tokens is not None and weights.shape[-2:] == (tokens.count, tokens.count)
+    }
+    if not found:
+        raise MethodError(f"{evidence.model.name} showed no attention among all of its tokens, so none can be followed")
+    return found
+
+
+def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:
+    found = maps(evidence)
+    name = layer or list(found)[-1]
+    if name not in found:
+        raise MethodError(f"{name!r} computes no attention here; {did_you_mean(str(name), found)}")
+    weights = found[name][0]  # (heads, query, key)
+    if head == "mean":
+        chosen = weights.mean(0)
+    elif head == "max":
+        chosen = weights.amax(0)
+    elif str(head).isdigit() and int(head) < len(weights):
+        chosen = weights[int(head)]
+    else:
+        raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
+    return on_grid(chosen[patch_index(evidence.tokens, query)].mean(0), evidence.tokens)
+
+
+def rollout(
+    layers: list[Float[Tensor, "heads token token"]], rows: Float[Tensor, "... token"]
+) -> Float[Tensor, "... token"]:
+    """How much of each input token is in output tokens, if attention and the residual share evenly.
+
+    `rows` say which output tokens: a row is followed back through the layers, and a one among zeros is one token. So
+    each layer costs a product of a row and a matrix, where the paper multiplies matrices to the same end.
+    """
+    for weights in reversed(layers):
+        mixed = weights.mean(0)
+        rows = rows / (mixed.sum(-1) + 1)  # each row of (A + I) / 2 is made to sum to 1
+        rows = rows + rows @ mixed
+    return rows
+
+
+def relevance(
+    layers: list[Float[Tensor, "heads token token"]],
+    gradients: list[Float[Tensor, "heads token token"]],
+    rows: Float[Tensor, "... token"],
+) -> Float[Tensor, "... token"]:
+    """Equations 5 and 6 of Chefer et al. 2021b for self-attention: R = R + mean_heads((gradient * A)+) R.
+
+    Only the `rows` of R that are asked for are worked out, from the last layer to the first, as in `rollout`.
+    """
+    for weights, gradient in zip(reversed(layers), reversed(gradients), strict=True):
+        rows = rows + rows @ (gradient * weights).clamp_(min=0).mean(0)
+    return rows
+
+
+def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
+    layers = [weights[0] for weights in maps(evidence).values()]
+    start = mean_of(patch_index(evidence.tokens, query), layers[0])
+    return on_grid(rollout(layers, start), evidence.tokens)
+
+
+def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
+    found = maps(evidence)
+    layers, gradients = ([of[name][0] for name in found] for of in (found, evidence.attention_gradients))
+    start = mean_of(patch_index(evidence.tokens, query), layers[0])
+    return on_grid(relevance(layers, gradients, start), evidence.tokens)
+
+
+def _legrad(evidence: Evidence, **_) -> Tensor:
+    # Equations 6 to 8: what is positive, averaged over heads and queries, and over the blocks.
+    kept = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.local_gradients.values()]
+    return on_grid(torch.stack(kept).mean(0), evidence.tokens)
+
+
+def _reads_tokens(model: Model) -> str | None:
+    if model.tokens is None or model.family is None or model.family.classify is None:
+        return "it asks the classifier about each block's tokens, and this model is no transformer vizlib knows"
+    return None
+
+
+def _has_attention(model: Model) -> str | None:
+    if model.tokens is None:
+        return "it follows attention between patches, and this model is no transformer vizlib knows"
+    return None
+
+
+QUERY = Knob(
+    None,
+    "whose attention: a token's name, a patch (row, column), or the tokens the classifier reads",
+    lambda m: m.tokens.names if m.tokens else (),
+    open=True,
+)
+LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
+
+METHODS = (
+    Method(
+        name="raw-attention",
+        paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
+        means="Bright patches are those this token reads from in this layer.",
+        means_not="Attention says where a token looks, not what it does with what it finds, and it knows no class.",
+        needs=lambda model, knobs: Needs(attention=True),
+        heat=_raw_attention,
+        fits=_has_attention,
+        knobs={
+            "layer": LAYER,
+            "head": Knob("mean", "one head by number, their mean or their max", ("mean", "max"), open=True),
+            "query": QUERY,
+        },
+        of_class=False,
+        patches=True,
+        everywhere=True,
+    ),
+    Method(
+        name="attention-rollout",
+        paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
+        means="Bright patches are those that reach the answer when attention is followed through all layers.",
+        means_not="It takes all heads as equally important and knows no class: it shows what is salient, not why.",
+        needs=lambda model, knobs: Needs(attention=True),
+        heat=_rollout,
+        fits=_has_attention,
+        knobs={"query": QUERY},
+        of_class=False,
+        patches=True,
+    ),
+    Method(
+        name="attention-relevance",
+        paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
+        means="Bright patches are those whose attention, followed through all layers, raised this class's score.",
+        means_not="It follows attention only; what the MLP blocks did on the way is not in the picture.",
+        needs=lambda model, knobs: Needs(attention=True, attention_gradients=True),
+        heat=_relevance,
+        fits=_has_attention,
+        knobs={"query": QUERY, "score": SCORE},
+        patches=True,
+    ),
+    Method(
+        name="legrad",
+        paper="Bousselham et al.: LeGrad, ICCV 2025",
+        means="Bright patches are those whose being read more, in any block, would make the class clearer there.",
+        means_not="It judges each block by a classifier that was trained to read only the last one.",
+        needs=lambda model, knobs: Needs(
+            layers=model.stages, layer_gradients=False, attention=True, local_gradients=True
+        ),
+        heat=_legrad,
+        fits=_reads_tokens,
+        knobs={"score": SCORE},
+        patches=True,
+        cost=TWO_PASSES,
+    ),
+)

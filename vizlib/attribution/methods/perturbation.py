@@ -1,0 +1,238 @@
+"""Methods that change the photo, or one channel of a layer, and look what becomes of the score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
+from vizlib.attribution.methods.baselines import BASELINE, baseline_of
+from vizlib.attribution.methods.cam import LAYER, RELU, has_places, layer_of
+from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, numbers, trials
+from vizlib.models.inference.incremental_plan import windows_of
+
+Span = tuple[int, int]
+
+
+def windows(size: int, window: int, stride: int) -> list[Span]:
+    """First and last-but-one pixel of each place of a sliding window; the last is cut off at the edge."""
+    window = min(window, size)
+    return [(at, min(at + window, size)) for at in range(0, stride * (math.ceil((size - window) / stride) + 1), stride)]
+
+
+def _occlusion(
+    evidence: Evidence, *, window: int, stride: int, baseline: str, precision: str, budget_mb: int, **_
+) -> Iterator[Partial]:
+    image = evidence.run.image.detach()
+    cover = baseline_of(baseline, evidence)
+    rows, columns = (windows(size, int(window), int(stride)) for size in image.shape[-2:])
+    spans = list(product(rows, columns))
+    hides_rows, hides_columns = (
+        _inside(axis, size).to(image.device) for axis, size in zip((rows, columns), image.shape[-2:], strict=True)
+    )
+
+    def make(places: Int[Tensor, " n"]) -> Tensor:
+        at = places.to(image.device)
+        across, along = hides_rows[at // len(columns)], hides_columns[at % len(columns)]
+        return torch.where(across[:, None, :, None] & along[:, None, None, :], cover, image)
+
+    # A GPU has done a whole pass before it is told about all crops.
+    quickly = windows_of(evidence.model, image, rows, columns) if image.is_cpu else None
+    whole = evidence.score(evidence.run.logits.detach())
+    drops, times = torch.zeros(2, *image.shape[-2:], dtype=whole.dtype)  # on the processor: a GPU is slow at windows
+    for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb, quickly=quickly):
+        for place, drop in zip(found.places.tolist(), (whole - found.scores).cpu(), strict=True):
+            (top, bottom), (left, right) = spans[place]
+            drops[top:bottom, left:right] += drop
+            times[top:bottom, left:right] += 1
+        yield Partial(drops / times.clamp(min=1), found.done, len(spans), found.notes)
+
+
+def _inside(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
+    """Which pixels of one axis each window covers."""
+    first, last = torch.tensor(spans).T.unsqueeze(2)
+    at = torch.arange(size)
+    return (first <= at) & (at < last)
+
+
+def rise_masks(
+    places: Int[Tensor, " n"],
+    size: tuple[int, int],
+    cells: int,
+    share: float,
+    seed: int,
+    device: torch.device | None = None,
+) -> Float[Tensor, "n h w"]:
+    """Masks by their numbers: coarse random grids, enlarged bilinearly and shifted by less than a cell (RISE, 3.2)."""
+    height, width = steps = [math.ceil(side / cells) for side in size]
+    random = [numbers(seed, place) for place in places.tolist()]
+    grids = torch.from_numpy(np.stack([one.random((cells, cells)) < share for one in random])).float().to(device)
+    shifts = torch.tensor([(one.integers(0, height), one.integers(0, width)) for one in random], device=device)
+    # What enlarges one axis is a matrix; a shifted mask takes some of its rows.
+    above, beside = (
+        _enlarging(cells, step).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
+        for step, shift, side in zip(steps, shifts.T, size, strict=True)
+    )
+    return above @ grids @ beside.mT
+
+
+def _enlarging(cells: int, step: int) -> Float[Tensor, "pixels cells"]:
+    """Bilinear enlargement of one axis to a cell more than it has, as a matrix."""
+    return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * step, mode="linear")[0].T
+
+
+def _rise(
+    evidence: Evidence, *, masks: int, cells: int, share: float, seed: int, precision: str, budget_mb: int, **_
+) -> Iterator[Partial]:
+    image = evidence.run.image.detach()
+    size, total = evidence.model.preprocessing.input_size, int(masks)
+
+    drawn = image.new_zeros(0)  # the masks of the batch at hand
+
+    def make(places: Int[Tensor, " n"]) -> Tensor:
+        nonlocal drawn
+        drawn = rise_masks(places, size, int(cells), share, int(seed), image.device).to(image)
+        return image * drawn.unsqueeze(1)
+
+    heat = torch.zeros(size, device=image.device, dtype=image.dtype)
+    for found in trials(evidence, make, total, precision=precision, budget_mb=budget_mb):
+        heat += torch.tensordot(found.scores.to(heat), drawn, 1)
+        yield Partial(heat / (share * found.done), found.done, total, found.notes)
+
+
+def channel_masks(
+    activation: Float[Tensor, "channels rows columns"], size: tuple[int, int]
+) -> Float[Tensor, "channels h w"]:
+    """Each channel enlarged to the input and scaled to 0 to 1 (Score-CAM, equations 6 and 7)."""
+    large = F.interpolate(activation.unsqueeze(0), size, mode="bilinear")[0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return (large - low) / (high - low)
+
+
+def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
+    image = evidence.run.image.detach()
+    activation = evidence.places(layer_of(evidence.model, knobs)).activation
+    heard = _heard(activation)
+    if not len(heard):
+        yield _unheard(activation)
+
+    def make(places: Int[Tensor, " n"]) -> Tensor:
+        return image * channel_masks(activation[heard[places]], evidence.model.preprocessing.input_size).unsqueeze(1)
+
+    scores = image.new_full((len(activation),), -math.inf)
+    for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb):
+        scores[heard[found.places]] = found.scores.to(scores)
+        heat = evidence.places(layer_of(evidence.model, knobs)).weighted(scores.softmax(0))
+        yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
+
+
+def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
+    layer = layer_of(evidence.model, knobs)
+    places, output = evidence.places(layer), evidence.run.activations[layer].detach()
+    heard = _heard(places.activation, silent=0.0)
+    if not len(heard):
+        yield _unheard(places.activation)
+    axis = evidence.model.channel_axis(output)
+
+    def make(numbers: Int[Tensor, " n"]) -> Tensor:
+        outputs = output.repeat(len(numbers), *(1,) * (output.ndim - 1))
+        outputs.movedim(axis, 1)[torch.arange(len(numbers)), heard[numbers]] = 0
+        return outputs
+
+    whole = evidence.score(evidence.run.logits.detach())
+    size = whole.abs().clamp(min=torch.finfo(whole.dtype).tiny)  # of a class against itself the score is 0
+    weights = places.activation.new_zeros(len(places.activation))
+    for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb, layer=layer):
+        weights[heard[found.places]] = ((whole - found.scores) / size).to(weights)
+        heat = places.weighted(weights)
+        yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
+
+
+def _heard(activation: Float[Tensor, "channels rows columns"], silent: float | None = None) -> Int[Tensor, " heard"]:
+    """The channels that can matter: not those that are `silent` everywhere, or the same everywhere if left out."""
+    first = activation[:, :1, :1] if silent is None else silent
+    return (activation != first).flatten(1).any(1).nonzero().flatten()
+
+
+def _unheard(activation: Float[Tensor, "channels rows columns"]) -> Partial:
+    note = "No channel of this layer tells one place from another; choose an earlier layer."
+    return Partial(torch.zeros_like(activation[0]), 1, 1, (note,))
+
+
+def _layer_without_gradient(model, knobs) -> Needs:
+    return Needs(layers=(layer_of(model, knobs),), layer_gradients=False)
+
+
+PROBABILITY = Knob(
+    "probability", "what is measured: the class's softmax probability, or its logit", ("probability", "logit")
+)
+
+METHODS = (
+    Method(
+        name="occlusion",
+        paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+        means="Warm places are those whose covering lowers the score; covering the cold ones raises it.",
+        means_not="It sees one window at a time: evidence that stands in two places is missed, and its edges count.",
+        needs=lambda model, knobs: Needs(),
+        stream=_occlusion,
+        fits=fits_all,
+        knobs={
+            "window": Knob(32, "side of the square that is covered, in pixels of the model's input", range=(1, 1024)),
+            "stride": Knob(16, "pixels from one place of the square to the next", range=(1, 1024)),
+            "baseline": BASELINE,
+            "score": SCORE,
+            "precision": PRECISION,
+            "budget_mb": BUDGET,
+        },
+        signed=True,
+        cost=MANY_PASSES,
+    ),
+    Method(
+        name="rise",
+        paper="Petsiuk, Das, Saenko: RISE, BMVC 2018",
+        means="Bright places are those that were mostly visible when the model was sure of the class.",
+        means_not="It is a mean over random masks: fine detail is blurred, and with few masks it is noisy.",
+        needs=lambda model, knobs: Needs(),
+        stream=_rise,
+        fits=fits_all,
+        knobs={
+            "masks": Knob(1000, "how many random masks", range=(16, 20000)),
+            "cells": Knob(7, "cells of a mask's coarse grid on each side", range=(2, 32)),
+            "share": Knob(0.5, "how likely a cell is left visible", range=(0.05, 0.95)),
+            "seed": SEED,
+            "score": PROBABILITY,
+            "precision": PRECISION,
+            "budget_mb": BUDGET,
+        },
+        cost=MANY_PASSES,
+    ),
+    Method(
+        name="score-cam",
+        paper="Wang et al.: Score-CAM, CVPR Workshops 2020",
+        means="Warm places are where channels fire that keep the class's score high when one sees through them.",
+        means_not="A channel counts by what it lets through, not by what the network does with it.",
+        needs=_layer_without_gradient,
+        stream=_score_cam,
+        fits=has_places,
+        knobs={"layer": LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        cost=MANY_PASSES,
+    ),
+    Method(
+        name="ablation-cam",
+        paper="Desai, Ramaswamy: Ablation-CAM, WACV 2020",
+        means="Warm places are where those channels fire whose silencing lowers the class's score.",
+        means_not="Channels are silenced one by one: two that can stand in for each other both seem unimportant.",
+        needs=_layer_without_gradient,
+        stream=_ablation_cam,
+        fits=has_places,
+        knobs={"layer": LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        cost=MANY_PASSES,
+    ),
+)

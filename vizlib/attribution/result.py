@@ -1,0 +1,221 @@
+"""What the library hands out: a run, a prediction, an attribution."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vizlib.capture import Recording, gradients
+from vizlib.core.atomic_files import written
+from vizlib.core.errors import VizlibError
+from vizlib.core.geometry import Geometry
+from vizlib.core.text import number
+from vizlib.render import notebook
+from vizlib.render import overlay as render
+
+Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
+LARGEST = 1600  # pixels along a side of a photo in a figure
+SUFFIXES = (".png", ".svg", ".npz", ".json")
+
+
+class Prediction(NamedTuple):
+    """One class and how much the model believes in it."""
+
+    index: int
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One photo, seen once by one model; it holds the whole graph, so let it go when the questions are answered.
+
+    The leading axis of `activations` and `attention` is the batch axis of 1 the network computed with (one entry a
+    window, where attention is windowed): taking it off would make a new tensor beside the graph, through which no
+    gradient flows.
+    """
+
+    image: Float[Tensor, "n 3 h w"]  # normalised model input, on the graph; n is 1 but inside `explain` of a list
+    logits: Float[Tensor, "n classes"]
+    activations: Mapping[str, Tensor]  # PyTorch's own dotted layer name -> output, on the graph
+    attention: Mapping[
+        str, Float[Tensor, "windows heads query key"]
+    ]  # attention layer -> softmax weights, on the graph
+    geometry: Geometry  # model input <-> original photo
+    photo: Image.Image  # upright RGB
+    notes: tuple[str, ...] = ()
+    recording: Recording = field(default_factory=Recording)
+
+    def __repr__(self) -> str:
+        held = f"{len(self.activations)} activations, {len(self.attention)} attention layers"
+        return f"<Run of a photo of {self.photo.width} × {self.photo.height}: {self.logits.shape[-1]} logits, {held}>"
+
+    def score(self, target: Target) -> Float[Tensor, ""]:
+        """The number that is explained: a logit, a weighted sum of logits, or what a callable makes of them."""
+        if callable(target):
+            return target(self.logits).sum()
+        if isinstance(target, Tensor):
+            return (self.logits[0] * target.to(self.logits)).sum()
+        return self.logits[0, target]
+
+    def gradients(self, target: Target, *, of: Sequence[Tensor], rule: str | None = None) -> tuple[Tensor, ...]:
+        """The gradient of the target's score with respect to each tensor, all from one backward pass.
+
+        `rule="guided"` is guided backpropagation's: a ReLU passes on positive gradient only. Zeros where the score does
+        not depend on a tensor. Ask again for another target: the forward pass is not repeated.
+        """
+        with self.recording.backward_rule(rule), torch.inference_mode(False), torch.enable_grad():
+            return gradients(self.score(target), of)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """How much each place in the photo spoke for a class."""
+
+    heat: Float[Tensor, "h w"]  # raw, CPU, detached, the method's own resolution, spanning the whole model input
+    target: int
+    label: str
+    method: str
+    knobs: Mapping[str, object]
+    signed: bool  # whether negative values mean "against"
+    geometry: Geometry
+    photo: Image.Image
+    model: str
+    probability: float  # of the target class
+    notes: tuple[str, ...] = ()  # what is wrong or worth knowing, in plain words
+    patches: bool = False  # whether each value belongs to one patch, and is drawn with its edges
+    by_layer: Mapping[str, Attribution] = field(default_factory=dict)  # from `explain_all`: the same at other layers
+
+    @property
+    def stem(self) -> str:
+        """What a file with it is called, before its ending."""
+        against = f"_vs_{self.knobs['against']}" if "against" in self.knobs else ""
+        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}_{self.target}{against}", flags=re.ASCII)
+
+    def on_photo(self) -> Float[np.ndarray, "H W"]:
+        """The raw heat at every pixel of the upright photo; NaN where the model did not look."""
+        return self.geometry.lift(self.heat, smooth=not self.patches)
+
+    def overlay(self, *, opacity: float = 0.75, colormap: str | None = None, limits: tuple[float, float] | None = None):
+        """The photo with the heat upon it, at the photo's own size; what the model never saw is dimmed.
+
+        `limits` are the values at the two ends of the colour map; pass the same to compare two pictures.
+        """
+        return render.overlay(
+            self.photo, self.on_photo(), signed=self.signed, opacity=opacity, colormap=colormap, limits=limits
+        )
+
+    def within(self, side: int) -> tuple[Image.Image, Float[np.ndarray, "H W"]]:
+        """The photo, made smaller where a side is longer than `side` pixels, and the raw heat at each of its pixels."""
+        photo = self.photo.copy()
+        photo.thumbnail((side, side))
+        return photo, self.geometry.lift(self.heat, (photo.height, photo.width), smooth=not self.patches)
+
+    def figure(self, title: str | None = None, **colours):
+        """A matplotlib `Figure` of the overlay beside a colour bar of the raw values; `savefig` writes it as anything.
+
+        `colours` are `overlay`'s: `opacity`, `colormap`, `limits`.
+        """
+        photo, heat = self.within(LARGEST)
+        return render.figure(photo, heat, title=title or self._title, signed=self.signed, **colours)
+
+    def __repr__(self) -> str:
+        rows, columns = self.heat.shape
+        low, high = number(self.heat.min()), number(self.heat.max())
+        return f"<Attribution {self._title}: {rows} × {columns} values from {low} to {high}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the overlay, its colour bar, and the notes."""
+        photo, heat = self.within(notebook.SIDE)
+        limits = render.limits_of(heat, signed=self.signed)
+        overlay = render.overlay(photo, heat, signed=self.signed, limits=limits)
+        return notebook.card(overlay, self._title, self.notes, limits=limits, signed=self.signed)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.method} for {self._asked}"
+
+    @property
+    def _asked(self) -> str:
+        rival = f" against class {self.knobs['against']}" if "against" in self.knobs else ""
+        return f"{self.label}{rival} ({100 * self.probability:.3g} %), {self.model}"
+
+    def to_dict(self) -> dict:
+        """Everything but the heat itself, ready for JSON."""
+        y0, x0, y1, x1 = self.geometry.seen
+        return {
+            "model": self.model,
+            "method": self.method,
+            "knobs": dict(self.knobs),
+            "target": self.target,
+            "label": self.label,
+            "probability": self.probability,
+            "signed": self.signed,
+            "heat": {"shape": list(self.heat.shape), "min": self.heat.min().item(), "max": self.heat.max().item()},
+            "photo": {"width": self.photo.width, "height": self.photo.height},
+            "seen": {"top": y0, "left": x0, "bottom": y1, "right": x1, "fraction": self.geometry.seen_fraction},
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the overlay (`.png`), it beside a colour bar (`.svg`), or the raw values (`.npz`, `.json`).
+
+        An `.npz` holds `heat`, `on_photo` and, as JSON, `about`. `vizlib.report` writes all of it as one page.
+
+        Raises: VizlibError for another ending, or where the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in SUFFIXES:
+            raise VizlibError(f"cannot save as {path.suffix or path.name!r}; use one of {', '.join(SUFFIXES)}")
+        with written(path) as file:
+            if path.suffix == ".png":
+                self.overlay().save(file, "PNG")
+            elif path.suffix == ".svg":
+                self.figure().savefig(file, format="svg", metadata={"Date": None})
+            elif path.suffix == ".npz":
+                about = json.dumps(self.to_dict())
+                np.savez_compressed(file, heat=self.heat.numpy(), on_photo=self.on_photo(), about=about)
+            else:
+                text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
+                file.write(f"{text}\n".encode())
+        return path
+
+
+class Answers(dict[str, Attribution]):
+    """What several methods say about one photo and one class, by method: a dictionary that a notebook shows whole."""
+
+    def _repr_html_(self) -> str | None:
+        """All overlays, small, each on a colour scale of its own, and the notes that hold for all of them."""
+        if not self:
+            return None
+        overlays = {}
+        for method, answer in self.items():
+            photo, heat = answer.within(notebook.SMALL)
+            overlays[method] = render.overlay(photo, heat, signed=answer.signed)
+        first, *others = self.values()
+        shared = [note for note in first.notes if all(note in other.notes for other in others)]
+        return notebook.sheet(overlays, f"{first._asked}; each map on its own colour scale", shared)
+
+
+class Step(NamedTuple):
+    """A map on its way, after `done` of `total` passes; the last step's is the answer."""
+
+    attribution: Attribution
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, 0 to 1."""
+        return self.done / self.total

@@ -1,0 +1,1 @@
+"""How good a map is: faithfulness to the model, and similarity of two maps."""

@@ -1,0 +1,1 @@
+"""HTML reports and the code snippets that reproduce a map."""
