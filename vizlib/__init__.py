@@ -9,18 +9,19 @@ vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
 from vizlib.analysis.first_layer_kernels import kernels
-from vizlib.analysis.receptive_field import receptive_field
-from vizlib.analysis.units import contributions, switch_off
+from vizlib.analysis.units import ablate, contributions
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
-from vizlib.attribution.methods.registry import methods
-from vizlib.attribution.result import Attribution, Prediction, Run, Step
+from vizlib.attribution.methods.registry import list_methods
+from vizlib.attribution.result import Attribution, Step
 from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
 from vizlib.core.images import open_image
 from vizlib.core.version import __version__ as __version__
 from vizlib.metrics.similarity import Agreement, agreement
-from vizlib.models.loading.loader import load, models, wrap
+from vizlib.models.loading.loader import list_models, load, wrap
 from vizlib.models.loading.training_history import training_history
 from vizlib.models.model import Model
+from vizlib.models.receptive_field import receptive_field
+from vizlib.models.run import Prediction, Run
 from vizlib.reporting.html_report import report
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Step",
     "TargetError",
     "VizlibError",
+    "ablate",
     "agreement",
     "contributions",
     "estimate",
@@ -42,14 +44,13 @@ __all__ = [
     "explain_all",
     "explain_stream",
     "kernels",
+    "list_methods",
+    "list_models",
     "load",
-    "methods",
-    "models",
     "open_image",
     "receptive_field",
     "report",
     "run_for_all",
-    "switch_off",
     "training_history",
     "wrap",
 ]

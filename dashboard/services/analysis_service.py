@@ -16,13 +16,14 @@ from dashboard.services.executor import Asker
 from dashboard.services.forward_cache import Runs
 from dashboard.services.metrics import Meter
 from dashboard.services.model_catalog import Catalog
+from vizlib.analysis.effective_receptive_field import EffectiveField
 from vizlib.analysis.first_layer_kernels import Kernels
-from vizlib.analysis.receptive_field import EffectiveField, receptive_fields
 from vizlib.analysis.units import Contributions
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import RUNNER_UP
 from vizlib.capture.receptive_field_tracer import ReceptiveField
+from vizlib.models.receptive_field import receptive_fields
 
 KEPT = 0.2  # of the pixels are left where only the warmest are kept
 BUDGET = 384_000_000  # bytes of results kept for all visitors together

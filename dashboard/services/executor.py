@@ -20,7 +20,7 @@ from dashboard.services.forward_cache import Runs
 from dashboard.services.metrics import Meter
 from dashboard.services.model_catalog import Catalog
 from vizlib import VizlibError
-from vizlib.analysis.receptive_field import EffectiveField, effective_field
+from vizlib.analysis.effective_receptive_field import EffectiveField, effective_field
 from vizlib.analysis.units import Contributions
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
@@ -106,7 +106,7 @@ def contributions(
 
 def without(model: vizlib.Model, photo: Image.Image, channels: Units, heads: Units) -> list[vizlib.Prediction]:
     """Every class, likeliest first, with some channels and heads switched off."""
-    return vizlib.switch_off(model, photo, channels=channels, heads=heads)
+    return vizlib.ablate(model, photo, channels=channels, heads=heads)
 
 
 def field(model: vizlib.Model, photo: Image.Image, layer: str, cell: tuple[int, int]) -> EffectiveField:

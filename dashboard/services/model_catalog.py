@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import vizlib
 from vizlib.core.errors import ModelError, did_you_mean
-from vizlib.models.loading.model_index import Entry, models, of_timm
+from vizlib.models.loading.model_index import Entry, list_models, of_timm
 
 Loader = Callable[[], vizlib.Model]
 LOOK = 0.2  # seconds between two looks at how far a download is
@@ -43,7 +43,7 @@ class Catalog:
     ) -> None:
         self._extra, self._folder = dict(extra or {}), folder
         own = [Entry(name, "given", 0.0) for name in self._extra]
-        self.entries = _offered(own + list(models(folder) if entries is None else entries), only, offline)
+        self.entries = _offered(own + list(list_models(folder) if entries is None else entries), only, offline)
         self.resident, self.any_timm, self.any_model = resident, any_timm, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
         self._asked: dict[str, float] = {}  # name to when it was last asked for

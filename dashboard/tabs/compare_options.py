@@ -74,7 +74,7 @@ def choose(
 
 def methods(study: Study, models: tuple[str, str]) -> list[str]:
     """The methods that fit both models and take no more than a few passes."""
-    first, second = (vizlib.methods(study.catalog.get(name)) for name in models)
+    first, second = (vizlib.list_methods(study.catalog.get(name)) for name in models)
     return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]
 
 

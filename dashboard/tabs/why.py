@@ -44,7 +44,7 @@ class Shown(NamedTuple):
 
 def method_of(study: Study, model: str, wanted: str | None) -> str:
     """The method to show: the one that was chosen if it fits this model, else the one to begin with."""
-    fitting = vizlib.methods(study.catalog.get(model))
+    fitting = vizlib.list_methods(study.catalog.get(model))
     return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
 
 
@@ -126,7 +126,7 @@ def strip(
     """Every method that fits as a button, with its map where it is known already."""
     items = []
     at_hand = study.explanations(photo, *selection[1:])
-    for name in vizlib.methods(study.catalog.get(selection.model)):
+    for name in vizlib.list_methods(study.catalog.get(selection.model)):
         answer = at_hand.get(name) or study.found(photo, *selection[1:3], name, None, selection.against)
         answer = shown if name == method else answer
         values = None if answer is None else reduced(answer.heat.numpy())

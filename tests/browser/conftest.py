@@ -31,10 +31,10 @@ QUIET = (
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The address of a running dashboard with the bundled models."""
-    have = {entry.name for entry in vizlib.models() if entry.bundled}
+    have = {entry.name for entry in vizlib.list_models() if entry.bundled}
     if not {RESNET, VIT} <= have:
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    resnet_first = sorted(vizlib.models(), key=lambda entry: entry.name != RESNET)  # what most tests begin with
+    resnet_first = sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)  # what most tests begin with
     page = build_app(Catalog(resnet_first))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local

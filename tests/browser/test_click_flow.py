@@ -148,7 +148,7 @@ def test_the_keyboard_moves_the_patch_and_the_layer(visit):
 
 def test_the_model_page_says_how_good_the_model_is_and_draws_how_it_learned(visit):
     visit.tab("Model")
-    entry = next(entry for entry in vizlib.models() if entry.name == VIT)
+    entry = next(entry for entry in vizlib.list_models() if entry.name == VIT)
     assert visit.page.locator("#model-card .viz-figures strong").first.inner_text() == f"{entry.accuracy:.1f}\u00a0%"
     assert visit.page.locator("#model-history path.viz-curve").count() == 2
     chart = visit.page.locator("#model-history svg")

@@ -45,7 +45,7 @@ def test_predict(client, model, photo):
 
 @pytest.mark.slow
 def test_explain(client, model, photo, few_passes):
-    for method in set(vizlib.methods(model)) - {"score-cam", "ablation-cam"}:  # a pass for each of many channels
+    for method in set(vizlib.list_methods(model)) - {"score-cam", "ablation-cam"}:  # a pass for each of many channels
         few = few_passes(method)
         about, overlay = client.predict(handle_file(photo), model.name, method, "church", few, api_name="/explain")
         expected = vizlib.explain(model, photo, method=method, target="church", **few)
@@ -85,7 +85,7 @@ def test_channels(client, model, photo):
 
 def test_models(client):
     listed = client.predict(api_name="/models")
-    entries = {entry.name: entry for entry in vizlib.models()}
+    entries = {entry.name: entry for entry in vizlib.list_models()}
     assert {row["name"] for row in listed} == entries.keys()
     assert listed[0] == {
         "name": RESNET,

@@ -19,7 +19,7 @@ HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerT
 @pytest.fixture
 def served(hub) -> Iterator[str]:
     """A dashboard of its own, with one model on this machine and one on the hub."""
-    bundled = next(entry for entry in vizlib.models() if entry.name == RESNET)
+    bundled = next(entry for entry in vizlib.list_models() if entry.name == RESNET)
     page = build_app(Catalog([bundled, Entry(SMALL, "download", 1.9)]))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
@@ -29,7 +29,7 @@ def served(hub) -> Iterator[str]:
 @pytest.fixture
 def typed(hub) -> Iterator[str]:
     """One with a model on this machine, and a menu in which names may be typed."""
-    page = build_app(Catalog([entry for entry in vizlib.models() if entry.name == RESNET], any_timm=True))
+    page = build_app(Catalog([entry for entry in vizlib.list_models() if entry.name == RESNET], any_timm=True))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

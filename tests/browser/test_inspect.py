@@ -7,7 +7,7 @@ import re
 import pytest
 
 import vizlib
-from vizlib.analysis.receptive_field import effective_field
+from vizlib.analysis.effective_receptive_field import effective_field
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def test_a_switched_off_channel_changes_the_answer_and_comes_back(visit, image):
     visit.page.locator(f"{SWITCH} .viz-press").click()
     visit.settle()
     assert notes(visit)[first] == notes(visit)[second] == "off"
-    old, new = model.predict(image), vizlib.switch_off(model, image, channels={"layer4": [first, second]})
+    old, new = model.predict(image), vizlib.ablate(model, image, channels={"layer4": [first, second]})
     for side, theirs in ((0, old), (1, new)):
         shown = shares(visit, side)
         assert [name for name, _ in shown][:5] == [one.label for one in theirs[:5]]
@@ -193,7 +193,7 @@ def test_a_transformers_heads_are_sorted_and_switched_off(visit, image):
     assert list(told) == heads.argsort(descending=True).tolist()
     visit.page.locator(f"{SWITCH} .viz-press").click()
     visit.page.wait_for_selector(f"{SWITCH} section")
-    new = vizlib.switch_off(model, image, heads={"blocks.11.attn": [int(heads.argmax())]})
+    new = vizlib.ablate(model, image, heads={"blocks.11.attn": [int(heads.argmax())]})
     shown = shares(visit, 1)
     assert shown[0][0] == new[0].label
     assert numbers(shown[0][1])[0] == pytest.approx(100 * new[0].probability, abs=0.51)

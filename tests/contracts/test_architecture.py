@@ -20,9 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("Attribution", "Model", "Prediction", "Run", "Step"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
-    *("load", "wrap", "models", "open_image"),
-    *("contributions", "switch_off", "receptive_field"),
-    *("methods", "explain", "explain_all", "explain_stream", "run_for_all", "estimate", "kernels", "training_history"),
+    *("load", "wrap", "list_models", "open_image"),
+    *("contributions", "ablate", "receptive_field"),
+    *(
+        "list_methods",
+        "explain",
+        "explain_all",
+        "explain_stream",
+        "run_for_all",
+        "estimate",
+        "kernels",
+        "training_history",
+    ),
     *("agreement", "Agreement"),
     "report",
 }

@@ -272,7 +272,7 @@ def test_what_does_not_exist_is_refused_in_words():
 def test_methods_of_transformers_are_refused_for_other_networks():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing={"input_size": (3, 64, 64)})
     for name in ("raw-attention", "attention-rollout", "attention-relevance"):
-        assert name not in vizlib.methods(model)
+        assert name not in vizlib.list_methods(model)
         with pytest.raises(vizlib.MethodError, match="no transformer vizlib knows"):
             vizlib.explain(model, np.zeros((64, 64, 3), dtype=np.uint8), name)
 

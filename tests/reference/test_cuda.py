@@ -67,9 +67,9 @@ def test_one_pass_gives_the_same_maps_of_every_method_and_layer(both):
                 assert_alike(one, theirs[name].by_layer[layer])
 
 
-@pytest.mark.parametrize("method", vizlib.methods())
+@pytest.mark.parametrize("method", vizlib.list_methods())
 def test_every_method_gives_the_same_map(both, method, few_passes):
-    if method not in vizlib.methods(both[0]):
+    if method not in vizlib.list_methods(both[0]):
         pytest.skip(f"{method} does not fit this network")
     assert_alike(*(vizlib.explain(model, photo(), method, **few_passes(method)) for model in both))
 

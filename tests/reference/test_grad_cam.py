@@ -274,5 +274,5 @@ def test_an_unknown_transformer_is_not_given_its_attention_scores_as_a_picture()
     assert model.family is None
     assert model.attention_layers, "or the guard is not what is tried here"
     assert model.stages == ()
-    assert "grad-cam" not in vizlib.methods(model)
-    assert "saliency" in vizlib.methods(model)
+    assert "grad-cam" not in vizlib.list_methods(model)
+    assert "saliency" in vizlib.list_methods(model)

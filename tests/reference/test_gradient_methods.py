@@ -65,7 +65,7 @@ def test_input_x_gradient_equals_captums_summed_over_colours(real, cheetah, targ
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
 def test_guided_backprop_equals_captums(real, cheetah, target):
-    if "guided-backprop" not in vizlib.methods(real):
+    if "guided-backprop" not in vizlib.list_methods(real):
         assert not any(isinstance(part, nn.ReLU) for part in real.module.modules())
         with pytest.raises(vizlib.MethodError, match="this model has none"):
             vizlib.explain(real, cheetah, "guided-backprop")
@@ -245,7 +245,7 @@ def test_one_pass_for_all_gives_what_each_method_gives_alone():
         model = vizlib.wrap(module.double(), preprocessing={"input_size": (3, 64, 64), "crop_pct": 1.0})
         picture = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
         together = vizlib.explain_all(model, picture, target=2, against=4)
-        assert set(together) == {name for name in vizlib.methods(model) if METHODS[name].cost == ONE_PASS}
+        assert set(together) == {name for name in vizlib.list_methods(model) if METHODS[name].cost == ONE_PASS}
         run = vizlib.run_for_all(model, picture)
         again = vizlib.explain_all(model, target=2, against=4, run=run)
         vizlib.explain_all(model, target=3, run=run)  # another class from the same run leaves the first as it was

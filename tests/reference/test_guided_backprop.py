@@ -141,6 +141,6 @@ def test_it_is_told_why_it_does_not_fit_a_network_without_relus():
         "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=3
     )
     model = vizlib.wrap(module.eval(), preprocessing={"input_size": (3, 16, 16)})
-    assert "guided-grad-cam" not in vizlib.methods(model)
+    assert "guided-grad-cam" not in vizlib.list_methods(model)
     with pytest.raises(vizlib.MethodError, match="it changes how gradients pass a ReLU, and this model has none"):
         vizlib.explain(model, photo((16, 16)), "guided-grad-cam")

@@ -44,7 +44,9 @@ def test_the_hottest_place_lies_on_the_object_more_often_than_chance(name, real_
     ImageNet's objects stand in the middle, so the middle is a strong guess; a random place is the share of box area.
     """
     model, photos = real_network(name), boxed_photos[::3]
-    names = [name for name in ("grad-cam", "attention-relevance", "attention-rollout") if name in vizlib.methods(model)]
+    names = [
+        name for name in ("grad-cam", "attention-relevance", "attention-rollout") if name in vizlib.list_methods(model)
+    ]
     hits = dict.fromkeys(names, 0)
     middle, area = 0, 0.0
     for path, label, boxes in tqdm(photos, desc=model.name):

@@ -22,7 +22,7 @@ def all_methods(model, photo, few_passes):
     """Every method that fits, from one forward pass: those of one backward pass together, then the others."""
     run = vizlib.run_for_all(model, photo)
     found = vizlib.explain_all(model, run=run)
-    for name in vizlib.methods(model):
+    for name in vizlib.list_methods(model):
         if name not in found and name not in ASKS_EACH_CHANNEL:
             found[name] = vizlib.explain(model, photo, name, run=run, **few_passes(name))
     return found
@@ -30,7 +30,7 @@ def all_methods(model, photo, few_passes):
 
 def assert_explains(model, photo, few_passes):
     found = all_methods(model, photo, few_passes)
-    assert set(found) == set(vizlib.methods(model)) - {*ASKS_EACH_CHANNEL}
+    assert set(found) == set(vizlib.list_methods(model)) - {*ASKS_EACH_CHANNEL}
     for name, one in found.items():
         assert one.heat.isfinite().all(), name
         assert one.heat.any() or any("The map is empty" in note for note in one.notes), name

@@ -13,7 +13,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError, receptive_field
-from vizlib.analysis.receptive_field import EffectiveField, effective_field
+from vizlib.analysis.effective_receptive_field import EffectiveField, effective_field
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 

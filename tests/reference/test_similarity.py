@@ -115,7 +115,7 @@ def test_maps_of_different_photos_and_a_share_of_nothing_are_refused(photo):
 
 
 def test_it_can_be_asked_of_real_models(cheetah):
-    names = [entry.name for entry in vizlib.models() if entry.bundled]
+    names = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if len(names) < 2:
         pytest.skip("the bundled checkpoints are not in checkpoints/")
     small = cheetah.resize((60, 42))

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 import vizlib
-from vizlib import ModelError, contributions, switch_off
+from vizlib import ModelError, ablate, contributions
 from vizlib.analysis.units import Contributions
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -133,7 +133,7 @@ def test_in_a_trained_resnets_last_stage_a_contribution_is_exactly_what_switchin
     for target in (None, 3):
         found = contributions(model, cheetah, target)
         for channel in found.channels["layer4"].abs().topk(4).indices.tolist():
-            rest = logits_of(switch_off(model, cheetah, channels={"layer4": [channel]}))
+            rest = logits_of(ablate(model, cheetah, channels={"layer4": [channel]}))
             assert found.logit - rest[found.target] == pytest.approx(found.channels["layer4"][channel].item(), abs=2e-5)
         bias = model.module.get_parameter("fc.bias")[found.target].item()
         assert found.channels["layer4"].sum().item() + bias == pytest.approx(found.logit, abs=1e-4)
@@ -145,7 +145,7 @@ def test_in_a_trained_transformer_what_the_classifier_reads_adds_up_to_the_logit
     bias = model.module.get_parameter("head.bias")[found.target].item()
     assert found.channels["norm"].sum().item() + bias == pytest.approx(found.logit, abs=1e-3)
     channel = int(found.channels["norm"].abs().argmax())
-    rest = logits_of(switch_off(model, cheetah, channels={"norm": [channel]}))
+    rest = logits_of(ablate(model, cheetah, channels={"norm": [channel]}))
     assert found.logit - rest[found.target] == pytest.approx(found.channels["norm"][channel].item(), abs=1e-4)
 
 
@@ -198,19 +198,19 @@ def heads_by_hand(module, image: torch.Tensor, silent: dict[int, list[int]]) -> 
 @pytest.mark.parametrize("silent", [{0: [1]}, {1: [0, 2]}, {0: [0, 1, 2], 1: [1]}])
 def test_a_silent_head_is_its_slice_zeroed_before_the_projection(nets, net, silent):
     model = nets[net]
-    found = switch_off(model, photo(), heads={f"blocks.{i}.attn": heads for i, heads in silent.items()})
+    found = ablate(model, photo(), heads={f"blocks.{i}.attn": heads for i, heads in silent.items()})
     with torch.no_grad():
         slow = heads_by_hand(model.module, model.tensor(vizlib.open_image(photo())), silent)
         whole = heads_by_hand(model.module, model.tensor(vizlib.open_image(photo())), {})
     assert logits_of(found) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
-    assert logits_of(switch_off(model, photo())) == pytest.approx(whole[0].tolist(), rel=1e-5, abs=1e-6)
+    assert logits_of(ablate(model, photo())) == pytest.approx(whole[0].tolist(), rel=1e-5, abs=1e-6)
     assert (slow - whole).abs().max() > 1e-2
 
 
 def test_a_silent_head_of_torchvision_is_a_projection_that_does_not_read_it(nets):
     model = nets["torchvision"]
     layer = model.attention_layers[1]
-    found = switch_off(model, photo(), heads={layer: [2, 0]})
+    found = ablate(model, photo(), heads={layer: [2, 0]})
     weight = model.module.get_submodule(layer).out_proj.weight
     kept = weight.detach().clone()
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_silent_channels_are_zero_in_every_place(nets, net, layer):
     model = nets[net]
     contributed = contributions(model, photo(), layers=[layer]).channels[layer]
     lively = contributed.abs().topk(2).indices.tolist()
-    found = switch_off(model, photo(), channels={layer: lively})
+    found = ablate(model, photo(), channels={layer: lively})
 
     def silence(_module, _inputs, output):
         output = output.clone()
@@ -242,11 +242,11 @@ def test_silent_channels_are_zero_in_every_place(nets, net, layer):
 
 def test_several_layers_and_heads_at_once_and_nothing_at_all(nets):
     model = nets["fused"]
-    some = switch_off(model, photo(), channels={"blocks.0": [3], "norm": [5]}, heads={"blocks.1.attn": [1]})
-    norm_only = switch_off(model, photo(), channels={"norm": [5]})
+    some = ablate(model, photo(), channels={"blocks.0": [3], "norm": [5]}, heads={"blocks.1.attn": [1]})
+    norm_only = ablate(model, photo(), channels={"norm": [5]})
     assert len(some) == 4
     assert logits_of(some) != pytest.approx(logits_of(norm_only), abs=1e-4)
-    assert switch_off(model, photo()) == model.predict(photo(), top=4)
+    assert ablate(model, photo()) == model.predict(photo(), top=4)
 
 
 @pytest.mark.parametrize(
@@ -261,16 +261,16 @@ def test_several_layers_and_heads_at_once_and_nothing_at_all(nets):
 )
 def test_a_unit_that_is_not_there_is_one_sentence(nets, units, sentence):
     with pytest.raises(ModelError, match=sentence) as told:
-        switch_off(nets["fused"], photo(), **units)
+        ablate(nets["fused"], photo(), **units)
     assert "\n" not in str(told.value)
 
 
 def test_a_head_that_is_not_there_is_refused_by_other_networks_too(nets):
     layer = nets["torchvision"].attention_layers[0]
     with pytest.raises(ModelError, match=r"has no head 3; its heads are 0 to 2"):
-        switch_off(nets["torchvision"], photo(), heads={layer: [3]})
+        ablate(nets["torchvision"], photo(), heads={layer: [3]})
     with pytest.raises(ModelError, match=r"computes no attention in 'blocks\.0\.attn'; it has none"):
-        switch_off(nets["resnet"], photo(), heads={"blocks.0.attn": [0]})
+        ablate(nets["resnet"], photo(), heads={"blocks.0.attn": [0]})
 
 
 # Leaving no trace
@@ -288,13 +288,13 @@ def test_nothing_is_left_behind_though_an_exception_is_raised(nets):
         before = {key: value.clone() for key, value in model.module.state_dict().items()}
         attention = model.attention_layers[1]
         contributions(model, photo())
-        switch_off(model, photo(), channels={layer: [0]}, heads={attention: [0]})
+        ablate(model, photo(), channels={layer: [0]}, heads={attention: [0]})
         for units in ({"heads": {attention: [99]}}, {"channels": {layer: [99]}, "heads": {attention: [0]}}):
             with pytest.raises(ModelError):
-                switch_off(model, photo(), **units)
+                ablate(model, photo(), **units)
         assert traces(model.module) == 0
         assert all(torch.equal(before[key], value) for key, value in model.module.state_dict().items())
-        assert switch_off(model, photo()) == model.predict(photo(), top=4)
+        assert ablate(model, photo()) == model.predict(photo(), top=4)
 
 
 @pytest.mark.parametrize("net", ["resnet", "fused", "torchvision"])
@@ -307,7 +307,7 @@ def test_threads_that_switch_off_different_units_do_not_meet(nets, net):
         asked += [{"heads": {attention: [i]}} for i in range(3)]
 
     def work(units) -> Contributions | list[vizlib.Prediction]:
-        return switch_off(model, photo(), **units)
+        return ablate(model, photo(), **units)
 
     alone = [work(units) for units in asked]
     assert len({tuple(logits_of(one)) for one in alone}) == len(asked)

@@ -72,7 +72,7 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
-    if RESNET not in {entry.name for entry in vizlib.models() if entry.bundled}:
+    if RESNET not in {entry.name for entry in vizlib.list_models() if entry.bundled}:
         pytest.skip(f"the bundled checkpoint {RESNET} is not in checkpoints/")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.result import Prediction, Run
 from vizlib.capture import alter, watch
 from vizlib.core.errors import ModelError, did_you_mean
 from vizlib.core.images import open_image
 from vizlib.core.text import number
 from vizlib.models.model import Model
+from vizlib.models.run import Prediction, Run
 
 Units = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or heads, from 0
 
@@ -89,7 +89,7 @@ def contributions(
     )
 
 
-def switch_off(model: Model, photo, *, channels: Units | None = None, heads: Units | None = None) -> list[Prediction]:
+def ablate(model: Model, photo, *, channels: Units | None = None, heads: Units | None = None) -> list[Prediction]:
     """What the model would answer with some of its units silent: every class, likeliest first.
 
     A silent channel hands on 0 in every place; a silent head's attention weights are 0, so its output is. `channels`

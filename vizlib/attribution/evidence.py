@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vizlib.attribution.methods.base import Evidence, Needs, Score
 from vizlib.attribution.request import Asked, Question, kind, union
-from vizlib.attribution.result import Run
 from vizlib.capture import gradients
 from vizlib.core.errors import MethodError
 from vizlib.models.model import Model
+from vizlib.models.run import Run
 
 
 def how(needs: Needs) -> dict[str, bool]:

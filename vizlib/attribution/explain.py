@@ -16,11 +16,12 @@ from vizlib.attribution.evidence import evidence_of, gradients_of, how, one_of
 from vizlib.attribution.methods.base import Evidence, Needs, Partial
 from vizlib.attribution.methods.diagnostics import notes_on
 from vizlib.attribution.request import Asked, Class, Question, asked_of, kind, one_each, one_pass, union
-from vizlib.attribution.result import Answers, Attribution, Run, Step
+from vizlib.attribution.result import Answers, Attribution, Step
 from vizlib.core.errors import MethodError
 from vizlib.core.images import open_image
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.model import Model
+from vizlib.models.run import Run
 
 
 @overload

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vizlib.attribution.methods.attention import maps
 from vizlib.attribution.methods.base import ONE_PASS, Evidence, Method, Needs, Score, Settings
-from vizlib.attribution.methods.registry import METHODS, method_for, methods
+from vizlib.attribution.methods.registry import METHODS, list_methods, method_for
 from vizlib.core.errors import TargetError
 from vizlib.models.model import Model
 
@@ -74,7 +74,7 @@ def asked_of(model: Model, method: str, knobs: Settings) -> Asked:
 
 def one_pass(model: Model) -> list[Asked]:
     """Every method that one pass can feed, with no knob turned."""
-    rows = [METHODS[name] for name in methods(model)]
+    rows = [METHODS[name] for name in list_methods(model)]
     return [Asked(row, row.settings(model, {}), row.everywhere) for row in rows if row.cost == ONE_PASS]
 
 

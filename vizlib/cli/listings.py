@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from vizlib import kernels as kernels_of
+from vizlib import list_methods as fitting
+from vizlib import list_models as known_models
 from vizlib import load
-from vizlib import methods as fitting
-from vizlib import models as known_models
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints
 from vizlib.render.overlay import kernel_sheet

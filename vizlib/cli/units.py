@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from vizlib import contributions, load, receptive_field, switch_off
-from vizlib.analysis.receptive_field import effective_field
+from vizlib import ablate, contributions, load, receptive_field
+from vizlib.analysis.effective_receptive_field import effective_field
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
 from vizlib.core.errors import ModelError
 from vizlib.core.images import open_image
@@ -38,7 +38,7 @@ def units(
     picture, attention = open_image(photo), layer in network.attention_layers
     kind = "heads" if attention else "channels"
     if off is not None:
-        answers = switch_off(network, picture, **{kind: {layer: _numbers(off)}})[: min(top, 5)]
+        answers = ablate(network, picture, **{kind: {layer: _numbers(off)}})[: min(top, 5)]
         if as_json:
             typer.echo(json.dumps([one._asdict() for one in answers], indent=1))
             return

@@ -13,16 +13,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from vizlib.attribution.result import Prediction, Run
 from vizlib.capture import Recording, watch
 from vizlib.core.class_labels import class_of
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import open_image
+from vizlib.models.evaluation_copy import evaluation_twin
 from vizlib.models.families import Family, Size, Tokens, as_picture, channel_axis
-from vizlib.models.inference.model_copies import evaluation_twin
 from vizlib.models.layer_summary import Layer, survey, table
 from vizlib.models.ood import Familiarity
 from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.run import Prediction, Run
 
 
 @dataclass(frozen=True, eq=False)

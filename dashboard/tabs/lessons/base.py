@@ -12,7 +12,7 @@ from PIL import Image
 from dashboard.components.base import colours, data_url, exact
 from dashboard.services.analysis_service import Study
 from dashboard.state.selection import Selection
-from vizlib import Attribution, Model, methods
+from vizlib import Attribution, Model, list_methods
 from vizlib.render import overlay as render
 
 DEPTHS = 4  # stages shown side by side
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
     @property
     def relevance(self) -> bool:
         """Whether there is attention among patches, whose relevance for a class can be told."""
-        return "attention-relevance" in methods(self.model)
+        return "attention-relevance" in list_methods(self.model)
 
     def explained(self, method: str, target: int | None = None, **knobs: Any) -> Attribution:
         """One method's answer, for the selected class unless told otherwise."""

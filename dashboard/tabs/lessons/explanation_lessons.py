@@ -79,7 +79,7 @@ def gradients(asked: Asked) -> Lesson:
     names = [short(model.labels[one]) for one in (target, other)]
     cam = of_class(asked)
     facts = {"a": names[0], "b": names[1], "method": cam}
-    guided = "guided-backprop" in vizlib.methods(model)
+    guided = "guided-backprop" in vizlib.list_methods(model)
     methods = {"saliency": "saliency", **({"guided": "guided-backprop"} if guided else {}), "cam": cam}
     maps = {kind: [asked.explained(method, one) for one in (target, other)] for kind, method in methods.items()}
     facts |= {kind: _alike(*pair) for kind, pair in maps.items()}
@@ -178,7 +178,7 @@ def limits(asked: Asked) -> Lesson:
 
 def of_class(asked: Asked) -> str:
     """A method whose map depends on the class."""
-    fitting = vizlib.methods(asked.model)
+    fitting = vizlib.list_methods(asked.model)
     return next(name for name in (*OF_CLASS, *fitting) if name in fitting)
 
 

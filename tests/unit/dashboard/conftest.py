@@ -14,10 +14,10 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 @pytest.fixture(scope="session")
 def study() -> Study:
-    have = [entry.name for entry in vizlib.models() if entry.bundled]
+    have = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if not {RESNET, VIT} <= set(have):
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    return Study(Catalog(sorted(vizlib.models(), key=lambda entry: entry.name != RESNET)))  # what most tests begin with
+    return Study(Catalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
 
 
 @pytest.fixture(params=[RESNET, VIT])

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import gradio.media
+import http_timeouts as patience
 import httpx
 import numpy as np
-import http_timeouts as patience
 import pytest
 import yaml
 from gradio_client import Client, handle_file

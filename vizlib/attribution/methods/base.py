@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.methods.spatial_features import Places, places_of
-from vizlib.attribution.result import Run
 from vizlib.core.errors import MethodError, did_you_mean
 from vizlib.models.families import Tokens
 from vizlib.models.model import Model
+from vizlib.models.run import Run
 
 Settings = Mapping[str, object]
 Score = Callable[[Float[Tensor, "n classes"]], Float[Tensor, " n"]]  # logits -> the number that is explained

@@ -24,7 +24,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def methods(model: Model | None = None) -> list[str]:
+def list_methods(model: Model | None = None) -> list[str]:
     """The names of all methods, or of those that fit a model."""
     return [name for name, method in METHODS.items() if model is None or method.fits(model) is None]
 
@@ -38,5 +38,5 @@ def method_for(model: Model, name: str) -> Method:
         raise MethodError(f"there is no method {name!r}; {did_you_mean(str(name), METHODS)}")
     reason = METHODS[name].fits(model)
     if reason is not None:
-        raise MethodError(f"{name} does not fit {model.name}: {reason}; these do: {', '.join(methods(model))}")
+        raise MethodError(f"{name} does not fit {model.name}: {reason}; these do: {', '.join(list_methods(model))}")
     return METHODS[name]

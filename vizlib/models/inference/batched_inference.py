@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vizlib.capture import alter, gradients, substitute
 from vizlib.core.errors import MethodError
-from vizlib.models.inference.model_copies import Pairs, pairs_in, quick_twin
+from vizlib.models.inference.folded_copy import Pairs, pairs_in, quick_twin
 from vizlib.models.model import Model
 
 BUDGET_MB = 1024  # of memory for one batch, besides the model

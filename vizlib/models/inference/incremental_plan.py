@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.analysis.receptive_field import receptive_fields
 from vizlib.capture.receptive_field_tracer import PIXELS, ReceptiveField
 from vizlib.core.errors import ModelError
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.inference.incremental import Axis, Span, Step, Windows, beyond, crops
 from vizlib.models.model import Model
+from vizlib.models.receptive_field import receptive_fields
 
 WORTH = 0.05  # of a pass's operations must be saved at least
 EACH = 0.01  # of them a step is taken to cost in itself, so that none is taken for next to nothing

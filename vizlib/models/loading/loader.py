@@ -28,7 +28,7 @@ from vizlib.models.loading.downloads import (
     in_torch_cache,
     torchvision_weights,
 )
-from vizlib.models.loading.model_index import files, models
+from vizlib.models.loading.model_index import files, list_models
 from vizlib.models.model import Model
 from vizlib.models.ood import Familiarity
 from vizlib.models.preprocessing import Preprocessing
@@ -240,7 +240,7 @@ def _expect_timm(name: str, own: Sequence[str], progress: Progress | None) -> No
     if not timm.is_model(plain):
         if os.path.isfile(name):
             read_weights(Path(name))  # which says what a weight file ends in
-        known = list(dict.fromkeys([*own, *(entry.name for entry in models()), *timm.list_models()]))
+        known = list(dict.fromkeys([*own, *(entry.name for entry in list_models()), *timm.list_models()]))
         raise ModelError(f"there is no model {name!r}; {did_you_mean(name, known)}")
     if not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{plain}.*")

@@ -53,7 +53,7 @@ class Entry:
         return self.source == "download"
 
 
-def models(folder: str | os.PathLike[str] | None = None) -> list[Entry]:
+def list_models(folder: str | os.PathLike[str] | None = None) -> list[Entry]:
     """What can be loaded by name here: the bundled checkpoints, the files in `folder`, then a few well-known ones.
 
     Of the bundled ones the most accurate comes first; the page opens with it. A file in the folder is called by its

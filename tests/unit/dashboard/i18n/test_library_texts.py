@@ -91,7 +91,10 @@ def test_every_note_the_library_writes_is_translated(language):
 def test_every_sentence_of_the_table_is_still_said(language):
     said = {text for module in source() for text in texts(module)}
     beside = [path.read_text("utf-8") for path in (VIZLIB.parent / "checkpoints").glob("*.json")]
-    beside += [json.dumps(comparison()), (VIZLIB.parent / "checkpoints" / "training" / "model_cards.py").read_text("utf-8")]
+    beside += [
+        json.dumps(comparison()),
+        (VIZLIB.parent / "checkpoints" / "training" / "model_cards.py").read_text("utf-8"),
+    ]
     stale = []
     for known in library(language):
         bare = max(re.split(r"\{\w+\}", known), key=len).strip()

@@ -158,7 +158,9 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
         assert all(table[words("en")[key]] == words(language)[key] for key in words("en") if key.startswith("part."))
 
 
-@pytest.mark.parametrize(("name", "own", "others"), [("heatmap", "Opacity", "Copy link"), ("patches", "mean", "Opacity")])
+@pytest.mark.parametrize(
+    ("name", "own", "others"), [("heatmap", "Opacity", "Copy link"), ("patches", "mean", "Opacity")]
+)
 def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
     script = part(name).js_on_load
     table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))

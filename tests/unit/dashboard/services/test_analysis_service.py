@@ -48,7 +48,7 @@ def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkey
 @pytest.mark.slow
 def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few_passes):
     model = vizlib.load(name)
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         ours = study.explanation(cheetah, name, 4, method, few_passes(method))
         theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
         assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-2 * theirs.heat.abs().max().item()), method

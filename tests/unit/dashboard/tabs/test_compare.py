@@ -51,7 +51,7 @@ def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(study, tower
     offered = compare.methods(study, (RESNET, VIT))
     slow = [name for name in METHODS if METHODS[name].cost == MANY_PASSES]
     for name in METHODS:
-        fits = all(name in vizlib.methods(study.catalog.get(model)) for model in (RESNET, VIT))
+        fits = all(name in vizlib.list_methods(study.catalog.get(model)) for model in (RESNET, VIT))
         assert (name in offered) == (fits and name not in slow), name
     for forged in ("raw-attention", "rise", "nonsense", None):
         assert compare.choose(study, tower, tower_selection, method=forged).method == "grad-cam"

@@ -18,8 +18,8 @@ from dashboard.tabs import inspect as inside
 from dashboard.tabs import inspector_state as whereabouts
 from dashboard.tabs import kernels
 from dashboard.tabs import receptive_field as receptive
-from vizlib.analysis.receptive_field import effective_field
-from vizlib.analysis.units import switch_off
+from vizlib.analysis.effective_receptive_field import effective_field
+from vizlib.analysis.units import ablate
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -167,7 +167,7 @@ def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study,
     here = whereabouts.switched(here, unit, "toggle")
     assert here.off == (unit,)
     *_, switch, sheet = inside.draw(study, cheetah, selection, here)
-    theirs = switch_off(model, cheetah, channels={layer: [number]})
+    theirs = ablate(model, cheetah, channels={layer: [number]})
     before, after = switch["sides"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
     assert [row["probability"] for row in after["rows"][:5]] == pytest.approx(

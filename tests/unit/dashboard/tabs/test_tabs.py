@@ -46,7 +46,7 @@ def test_without_a_photo_everything_is_empty(study, name):
 
 def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, selection):
     model = study.catalog.get(selection.model)
-    for method in (name for name in vizlib.methods(model) if METHODS[name].cost != MANY_PASSES):
+    for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
         shown, heat, words, menus, strip, *_ = why.draw(study, cheetah, selection, method, None)
         model = vizlib.load(selection.model)
         theirs = vizlib.explain(model, cheetah, method=method, target=selection.target)
@@ -73,7 +73,7 @@ def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(study, cheetah,
 def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_there(study, cheetah, selection):
     strip = why.draw(study, cheetah, selection, "saliency", None)[4]
     model = study.catalog.get(selection.model)
-    assert [item["key"] for item in strip["items"]] == vizlib.methods(model)
+    assert [item["key"] for item in strip["items"]] == vizlib.list_methods(model)
     drawn = {item["key"] for item in strip["items"] if item["map"]}
     one_pass = set(vizlib.explain_all(model, cheetah))
     assert drawn >= one_pass

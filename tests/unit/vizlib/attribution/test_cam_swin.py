@@ -93,9 +93,9 @@ def test_convolutions_keep_their_channels_first_and_windows_are_no_picture(swin)
 
 def test_class_activation_maps_fit_and_attention_between_patches_does_not(swin):
     model, *_ = swin
-    names = set(vizlib.methods(model))
+    names = set(vizlib.list_methods(model))
     assert model.attention_layers
-    assert {name for name in vizlib.methods() if name.endswith("cam") or "cam+" in name or name == "normgrad"} <= (
+    assert {name for name in vizlib.list_methods() if name.endswith("cam") or "cam+" in name or name == "normgrad"} <= (
         names | {"guided-grad-cam"}
     )
     assert not {"raw-attention", "attention-rollout", "attention-relevance", "legrad"} & names

@@ -106,7 +106,7 @@ def assert_same(one, other):
 
 def test_a_list_of_photos_gives_what_each_gives_alone(model, batches_of_two):
     knobs = quick(model)
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         if METHODS[method].cost == MANY_PASSES and method not in ("occlusion", "smoothgrad"):
             continue  # they make their passes photo by photo, all in the same way
         together = vizlib.explain(model, PHOTOS, method, 2, **knobs(method))
@@ -292,7 +292,7 @@ def test_a_contrast_keeps_what_speaks_for_the_rival_unless_told_otherwise(method
 
 def test_a_stream_rises_step_by_step_to_what_explain_answers(model, batches_of_two):
     knobs = quick(model)
-    many = [name for name in vizlib.methods(model) if METHODS[name].cost == MANY_PASSES]
+    many = [name for name in vizlib.list_methods(model) if METHODS[name].cost == MANY_PASSES]
     assert set(many) >= {"occlusion", "rise", "smoothgrad", "integrated-gradients", "score-cam", "ablation-cam"}
     for method in many:
         steps = list(vizlib.explain_stream(model, PHOTOS[0], method, 2, against=1, **knobs(method)))
@@ -310,7 +310,7 @@ def test_a_stream_rises_step_by_step_to_what_explain_answers(model, batches_of_t
 
 
 def test_a_method_of_one_or_two_passes_has_a_single_step(model):
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         if METHODS[method].cost in (ONE_PASS, TWO_PASSES):
             (step,) = vizlib.explain_stream(model, PHOTOS[0], method, 2)
             assert (step.done, step.total) == (1, 1)
@@ -341,7 +341,7 @@ def test_nothing_runs_between_two_steps_nor_after_the_last_that_was_asked_for(mo
 
 def test_an_estimate_is_a_positive_time_for_every_kind_of_method(model):
     costs = {}
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         costs.setdefault(METHODS[method].cost, method)
     assert set(costs) == {ONE_PASS, TWO_PASSES, MANY_PASSES}
     for method in costs.values():
@@ -396,7 +396,7 @@ def test_a_number_that_a_knob_does_not_take_is_one_sentence_that_names_its_range
 
 
 def test_a_knobs_own_default_is_always_taken(model):
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         row = METHODS[method]
         for name, knob in row.knobs.items():
             assert row.settings(model, {name: knob.default}) == row.settings(model, {})
@@ -419,7 +419,7 @@ def test_numpys_numbers_are_numbers_and_the_answer_can_be_written_down(tmp_path)
 def test_a_pass_keeps_its_graph_only_for_methods_that_ask_it(model, monkeypatch):
     runs, run = [], vizlib.Model.run
     monkeypatch.setattr(vizlib.Model, "run", lambda *args, **how: runs.append(run(*args, **how)) or runs[-1])
-    for method in vizlib.methods(model):
+    for method in vizlib.list_methods(model):
         runs.clear()
         vizlib.explain(model, photo(), method, **FEW.get(method, {}))
         asks = method not in {*FEW, "eigen-cam", "raw-attention", "attention-rollout"}

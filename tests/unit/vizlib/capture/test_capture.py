@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vizlib
 from vizlib.attribution.methods import registry
 from vizlib.capture import count_flops, gradients, watch
-from vizlib.models.inference.model_copies import evaluation_twin
+from vizlib.models.evaluation_copy import evaluation_twin
 
 HOOKS = (
     "_forward_hooks",
@@ -289,7 +289,7 @@ def test_a_layer_that_does_not_run_is_named():
 
 
 def explanations(model, few_passes, target=1):
-    names = vizlib.methods(model)
+    names = vizlib.list_methods(model)
     found = {name: vizlib.explain(model, photo(40, 56), name, target, **few_passes(name)) for name in names}
     return {name: one.heat for name, one in found.items()}
 
@@ -709,9 +709,9 @@ def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_trainin
         expected_module = copy.deepcopy(module).eval()
         before = state(module)
         model, expected_model = wrapped(module, 32, 32), wrapped(expected_module, 32, 32)
-        assert vizlib.methods(model) == vizlib.methods(expected_model)
+        assert vizlib.list_methods(model) == vizlib.list_methods(expected_model)
         assert model.predict(photo(32, 32)) == expected_model.predict(photo(32, 32))
-        for name in vizlib.methods(model):
+        for name in vizlib.list_methods(model):
             few = few_passes(name)
             found = vizlib.explain(model, photo(32, 32), name, target=1, **few)
             expected = vizlib.explain(expected_model, photo(32, 32), name, target=1, **few)

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import vizlib
-from vizlib.analysis.receptive_field import effective_field
+from vizlib.analysis.effective_receptive_field import effective_field
 from vizlib.cli import app
 
 COMMANDS = (
@@ -65,9 +65,9 @@ def test_every_command_that_loads_or_lists_takes_a_folder(command):
 def test_the_list_says_name_size_place_accuracy_and_classes(folder):
     (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"], "accuracy": {"top1": 0.0}}))
     lines = [line.split(maxsplit=3) for line in shell("models", "--checkpoints", folder).splitlines()]
-    assert [line[0] for line in lines[:-1]] == [entry.name for entry in vizlib.models(folder)]
+    assert [line[0] for line in lines[:-1]] == [entry.name for entry in vizlib.list_models(folder)]
     text = " ".join(shell("models", "--checkpoints", folder).split())
-    resnet = next(entry for entry in vizlib.models() if entry.name == "resnet18-imagenette")
+    resnet = next(entry for entry in vizlib.list_models() if entry.name == "resnet18-imagenette")
     assert f"resnet18-imagenette 22 MB bundled {resnet.accuracy:.1f} % tench, " in text
     assert "mine 2 MB your folder 0.0 % a, b, c resnet18.a1_in1k 47 MB download" in text
     assert "ImageNet's 1,000 classes" in text
@@ -75,7 +75,7 @@ def test_the_list_says_name_size_place_accuracy_and_classes(folder):
 
 def test_the_list_for_machines_is_json_with_every_entrys_facts(folder):
     listed = json.loads(shell("models", "--checkpoints", folder, "--json"))
-    for row, entry in zip(listed, vizlib.models(folder), strict=True):
+    for row, entry in zip(listed, vizlib.list_models(folder), strict=True):
         wanted = {**vars(entry), "path": entry.path and str(entry.path)}
         assert row == {**wanted, "bundled": entry.bundled, "needs_download": entry.needs_download}
 
@@ -186,7 +186,7 @@ def test_units_are_listed_by_what_they_contribute(photo):
 
 def test_units_are_switched_off_from_the_shell(photo):
     model = vizlib.load("resnet18-imagenette")
-    rest = vizlib.switch_off(model, photo, channels={"layer4": [3, 17]})
+    rest = vizlib.ablate(model, photo, channels={"layer4": [3, 17]})
     answer = json.loads(shell("units", photo, "-l", "layer4", "--off", "3,17", "--json"))
     assert [row["logit"] for row in answer] == pytest.approx([one.logit for one in rest[:5]], abs=1e-4)
     lines = shell("units", photo, "-l", "layer4", "--off", "3,17").splitlines()

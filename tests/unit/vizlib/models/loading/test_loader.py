@@ -83,7 +83,7 @@ def test_a_bundled_model_is_loaded_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
-    entries = vizlib.models()
+    entries = vizlib.list_models()
     own = [entry for entry in entries if entry.bundled]
     assert entries[: len(own)] == own
     assert {entry.name for entry in own} == set(checkpoints.bundled())
@@ -424,7 +424,7 @@ def test_outputs_with_channels_last_or_without_places_are_no_stages():
     flat = vizlib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), preprocessing=SMALL)
     assert flat.stages == ()
     assert flat.cam_layer is None
-    assert "grad-cam" not in vizlib.methods(flat)
+    assert "grad-cam" not in vizlib.list_methods(flat)
 
 
 def test_grad_cam_of_a_network_of_no_family_is_its_formula(plain, cheetah):

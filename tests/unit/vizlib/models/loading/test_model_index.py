@@ -14,7 +14,7 @@ from huggingface_hub import constants as hub
 import vizlib
 from vizlib import ModelError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading.model_index import CURATED, Entry, describe, models
+from vizlib.models.loading.model_index import CURATED, Entry, describe, list_models
 
 LABELS = [f"thing {i}" for i in range(3)]
 
@@ -38,18 +38,18 @@ def folder(tmp_path, weights):
 
 
 def own(folder: Path) -> dict[str, Entry]:
-    return {entry.name: entry for entry in models(folder) if entry.source == "folder"}
+    return {entry.name: entry for entry in list_models(folder) if entry.source == "folder"}
 
 
 def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder):
-    names = [entry.name for entry in models(folder)]
-    bundled = [entry.name for entry in models() if entry.bundled]
+    names = [entry.name for entry in list_models(folder)]
+    bundled = [entry.name for entry in list_models() if entry.bundled]
     assert set(bundled) == set(checkpoints.bundled())
     assert names[: len(bundled)] == bundled
     assert names[len(bundled) : -len(CURATED)] == list(own(folder))
     assert names[-len(CURATED) :] == list(CURATED)
-    assert [entry.name for entry in models()] == bundled + list(CURATED)
-    assert vizlib.models(folder) == models(folder)
+    assert [entry.name for entry in list_models()] == bundled + list(CURATED)
+    assert vizlib.list_models(folder) == list_models(folder)
 
 
 def test_a_file_is_called_by_its_whole_name_where_the_short_one_is_taken_or_shared(folder):
@@ -61,7 +61,7 @@ def test_a_file_is_called_by_its_whole_name_where_the_short_one_is_taken_or_shar
         "resnet18-imagenette.pth": "resnet18-imagenette.pth",
         "resnet50.a1_in1k.pth": "resnet50.a1_in1k.pth",
     }
-    names = [entry.name for entry in models(folder)]
+    names = [entry.name for entry in list_models(folder)]
     assert len(names) == len(set(names))
 
 
@@ -95,7 +95,7 @@ def test_accuracy_and_classes_are_the_sidecars(folder):
     assert (entry.accuracy, entry.classes) == (91.25, "thing 0, thing 1, thing 2")
     assert entry.megabytes == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
     assert (own(folder)["A"].accuracy, own(folder)["A"].classes) == (None, "")
-    for name, entry in {entry.name: entry for entry in models() if entry.bundled}.items():
+    for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
         found = checkpoints.Sidecar.beside(checkpoints.bundled()[name])
         assert (entry.accuracy, entry.classes) == (found.accuracy["top1"], ", ".join(found.labels))
 
@@ -117,20 +117,20 @@ def test_an_accuracy_that_is_no_number_is_none(folder, top1):
 
 def test_a_wrong_folder_is_one_sentence_that_names_the_flag(folder):
     for wrong in (folder / "nowhere", folder / "b.pt"):
-        for call in (models, lambda wrong: vizlib.load("resnet18-imagenette", checkpoints=wrong)):
+        for call in (list_models, lambda wrong: vizlib.load("resnet18-imagenette", checkpoints=wrong)):
             with pytest.raises(ModelError) as caught:
                 call(wrong)
             assert str(caught.value).startswith(f"there is no folder {wrong}; --checkpoints names one that holds ")
 
 
 def test_an_empty_folder_adds_nothing(tmp_path):
-    assert models(tmp_path) == models()
+    assert list_models(tmp_path) == list_models()
 
 
 def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert [entry.name for entry in models() if entry.needs_download] == list(CURATED)
+    assert [entry.name for entry in list_models() if entry.needs_download] == list(CURATED)
     snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"weights")
@@ -139,7 +139,7 @@ def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
     file = torchvision.models.ResNet50_Weights.DEFAULT.url.rsplit("/", 1)[-1]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / file).write_bytes(b"weights")
-    here = {entry.name: entry.source for entry in models() if not entry.needs_download and not entry.bundled}
+    here = {entry.name: entry.source for entry in list_models() if not entry.needs_download and not entry.bundled}
     assert here == {"resnet18.a1_in1k": "downloaded", "torchvision/resnet50": "downloaded"}
 
 

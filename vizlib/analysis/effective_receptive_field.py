@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.result import Run
-from vizlib.capture import gradients, watch
-from vizlib.capture.receptive_field_tracer import Follower, ReceptiveField
+from vizlib.capture import gradients
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
+from vizlib.models.run import Run
 
 VISIBLE = 0.0455  # of the greatest gradient: what lies beyond two standard deviations of a Gaussian (Luo et al. 2016)
 
@@ -36,61 +35,6 @@ class EffectiveField:
         sides = height, width, height, width
         top, left, bottom, right = (round(min(max(edge, 0), side)) for edge, side in zip(box, sides, strict=True))
         return (self.heat[top:bottom, left:right].sum() / self.heat.sum().clamp(min=1e-38)).item()
-
-
-def receptive_field(model: Model, layer: str) -> ReceptiveField:
-    """Which pixels one place of a layer can depend on at all, followed through every operation before it.
-
-    Padding belongs to it: the field of a place near the edge reaches beyond the input. After attention or a mean over
-    all places it is the whole input, and its size is infinity.
-
-    Raises: ModelError for a layer that is not there, has no places, or lies behind something that cannot be followed.
-
-    >>> receptive_field(load("resnet18-imagenette"), "layer1").size  # doctest: +SKIP
-    (43.0, 43.0)
-    """
-    found = _followed(model, [layer])[layer]
-    if isinstance(found, ModelError):
-        raise found
-    return found
-
-
-def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField]:
-    """The same of several layers, from one pass, up to the first whose field is not known; none if one does not run."""
-    try:
-        every = _followed(model, layers)
-    except ModelError:
-        return {}
-    known: dict[str, ReceptiveField] = {}
-    for layer, field in every.items():
-        if isinstance(field, ModelError):
-            break
-        known[layer] = field
-    return known
-
-
-def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
-    module, image = model.evaluated(), model.like().new_zeros(1, 3, *model.preprocessing.input_size)
-    with (
-        model.plain_errors(),
-        torch.inference_mode(False),
-        torch.no_grad(),
-        Follower(image) as follower,
-        watch(module, layers) as seen,
-    ):
-        module(image)
-    return {layer: _field_of(model, layer, seen.activations[layer], follower) for layer in layers}
-
-
-def _field_of(model: Model, layer: str, output: Tensor, follower: Follower) -> ReceptiveField | ModelError:
-    if model.picture(output) is None:
-        return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
-    found = follower.known.get(output)
-    if found is None:
-        return ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
-    if found.lost:
-        return ModelError(f"the receptive field of {layer} is not known: {found.lost} cannot be followed")
-    return found.field
 
 
 def effective_field(

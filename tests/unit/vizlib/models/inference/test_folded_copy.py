@@ -11,7 +11,7 @@ from torch import nn
 import vizlib
 from vizlib.capture import watch
 from vizlib.models.inference.batched_inference import Passes
-from vizlib.models.inference.model_copies import pairs_in, quick_twin
+from vizlib.models.inference.folded_copy import pairs_in, quick_twin
 
 SHOWN = {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash"}
 

@@ -12,25 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from vizlib.models.evaluation_copy import evaluation_twin
+
 Pairs = Mapping[str, str]  # a convolution -> the batch normalisation that alone reads it
-
-
-def evaluation_twin(module: nn.Module) -> nn.Module:
-    """A second tree of the same modules in evaluation mode, sharing every parameter and buffer.
-
-    A network in training mode answers with this photo's batch statistics and random dropout, and running it would move
-    its running means. The twin answers as the network will when it is used, and the network stays as it was found.
-    """
-    twins: dict[int, nn.Module] = {}
-
-    def twin(part: nn.Module) -> nn.Module:
-        if id(part) not in twins:
-            other = twins[id(part)] = part.__new__(type(part))
-            children = {name: child and twin(child) for name, child in part._modules.items()}
-            vars(other).update(vars(part), training=False, _modules=children)
-        return twins[id(part)]
-
-    return twin(module)
 
 
 def quick_twin(
