@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
@@ -44,20 +44,12 @@ def kernels(model: Model) -> Kernels:
 
     Raises: ModelError for a network without a convolution that reads colours.
     """
-    module, name = model.module, first_layer(model)
+    module, name = model.module, model.first_convolution
     if name is None:
         raise ModelError(f"{model.name} has no convolution that reads the three colours, so it has no kernels to show")
     weights = module.get_parameter(f"{name}.weight").detach().float().cpu().clone()
     embedding = model.family.position_embedding(module) if model.family is not None else None
     return Kernels(name, weights, None if embedding is None else _similarity(*embedding))
-
-
-def first_layer(model: Model) -> str | None:
-    """The convolution that reads the colours; `None` for a network that has none."""
-    if model.family is not None:
-        return model.family.first_kernels(model.module)
-    every = model.module.named_modules()
-    return next((name for name, part in every if isinstance(part, nn.Conv2d) and part.in_channels == 3), None)
 
 
 def _similarity(embedding: Float[Tensor, "patches width"], grid: tuple[int, int]) -> Tensor:

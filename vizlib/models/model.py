@@ -107,6 +107,14 @@ class Model:
             return self.family.cam_layer(self.module)
         return self.stages[-1] if self.stages else None
 
+    @property
+    def first_convolution(self) -> str | None:
+        """The convolution that reads the colours; `None` for a network that has none."""
+        if self.family is not None:
+            return self.family.first_kernels(self.module)
+        every = self.module.named_modules()
+        return next((name for name, part in every if isinstance(part, nn.Conv2d) and part.in_channels == 3), None)
+
     def summary(self) -> str:
         """The layers as a table: names, classes, output shapes, parameters, MFLOPs."""
         return table(self.layers)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.analysis.first_layer_kernels import first_layer
 from vizlib.capture import gradients
 from vizlib.models.model import Model
 
@@ -50,7 +49,7 @@ class Stem:
 def stem_of(model: Model) -> Stem:
     """A model's stem, found out by one pass, and kept with the model."""
     if "stem" not in model.costs:
-        layer = first_layer(model)
+        layer = model.first_convolution
         model.costs["stem"] = layer if layer and _alone(Stem(model, layer)) else None
     return Stem(model, model.costs["stem"])
 
