@@ -13,7 +13,15 @@ from dashboard.api import endpoints as api
 from dashboard.components.base import placing, told
 from dashboard.components.photo import MEGABYTES
 from dashboard.components.theme import css, theme
-from dashboard.i18n.translate import LANGUAGES, asked, shown, speaking, title_of, translations, words
+from dashboard.i18n.translate import (
+    LANGUAGES,
+    language_of_request,
+    browser_text,
+    use_language,
+    tab_title,
+    browser_translations,
+    page_texts,
+)
 from dashboard.server.server import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
 from dashboard.server.temp_dirs import own_folder
 from dashboard.services.analysis_service import Study
@@ -25,7 +33,7 @@ from dashboard.tabs import inspect as inside
 from vizlib import VizlibError
 
 TABS = (why, attention, inside, compare, learn, model, code)
-TITLE = words(LANGUAGES[0])["page.title"]
+TITLE = page_texts(LANGUAGES[0])["page.title"]
 
 
 def build_app(catalog: Catalog | None = None) -> gr.Blocks:
@@ -39,7 +47,7 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
     tidied = (min(age, HOUR), age)  # how often, in seconds, and how old a file may be
     with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
         with gr.Row(elem_id="header", equal_height=False):
-            gr.HTML(shown("header"), apply_default_css=False)
+            gr.HTML(browser_text("header"), apply_default_css=False)
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
@@ -47,7 +55,7 @@ def build(study: Study, settings: Settings) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(title_of(_id(tab), tab.TITLE), id=_id(tab)) as opened:
+                    with gr.Tab(tab_title(_id(tab), tab.TITLE), id=_id(tab)) as opened:
                         views[tab] = tab.build(common)
                     opened.select(None, None, None, js=placing("v", _id(tab)), **PLUMBING)
         with link:
@@ -69,7 +77,7 @@ class Page(gr.Blocks):
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Answer one event."""
         try:
-            with speaking(asked(kwargs.get("request"))):
+            with use_language(language_of_request(kwargs.get("request"))):
                 return await super().process_api(*args, **kwargs)
         except Exception as error:
             cause: BaseException = error
@@ -101,7 +109,7 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
             pwa=False,
             share=False,
             ssr_mode=False,  # a Space asks for it, and nothing here was tried with it
-            i18n=translations(),
+            i18n=browser_translations(),
             **more,
         )
     except (OSError, OverflowError) as error:

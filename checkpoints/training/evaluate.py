@@ -115,8 +115,8 @@ def _answers(model, val: Photos) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _logits(model, pictures: list) -> torch.Tensor:
-    passes = Passes(model, many=False)  # on the network itself, not on a quicker twin
-    places = passes.batches(torch.arange(len(pictures)), passes.batch())
+    passes = Passes(model, use_folded_copy=False)  # on the network itself, not on a quicker twin
+    places = passes.batches(torch.arange(len(pictures)), passes.batch_size())
     batches = (torch.cat([model.tensor(pictures[at]) for at in part.tolist()]) for part in places)
     return torch.cat([passes.logits(batch) for batch in tqdm(batches, model.name, len(places), leave=False)])
 

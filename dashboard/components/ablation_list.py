@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from vizlib import Prediction
 from vizlib.core.text import percent, short
 
@@ -22,10 +22,10 @@ def silence(
     """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
     value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
     if after is not None:
-        less = tell("silence.one-off") if len(off) == 1 else tell("silence.off", count=len(off))
+        less = translate("silence.one-off") if len(off) == 1 else translate("silence.off", count=len(off))
         value["sides"] = [
             {"heading": name, "rows": _rows(found, target)}
-            for name, found in zip((tell("silence.before"), less), (before, after), strict=True)
+            for name, found in zip((translate("silence.before"), less), (before, after), strict=True)
         ]
         value["says"] = said(before, after, target)
     return value
@@ -41,8 +41,8 @@ def said(before: Sequence[Prediction], after: Sequence[Prediction], target: int)
         "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
     }
     if before[0].index == after[0].index:
-        return tell("silence.goes", **facts)
-    return tell("silence.first", **facts, other=short(after[0].label))
+        return translate("silence.goes", **facts)
+    return translate("silence.first", **facts, other=short(after[0].label))
 
 
 def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:

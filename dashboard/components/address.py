@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 
 SPACES = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
 
@@ -22,7 +22,7 @@ def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
     return {
         "keys": dict(keys),
         "base": SPACES + space() if space() else "",
-        "hint": tell("address.hint" if keys.get("img") else "address.own"),
+        "hint": translate("address.hint" if keys.get("img") else "address.own"),
         "said": said,
     }
 

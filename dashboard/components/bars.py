@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from vizlib import Prediction
 from vizlib.core.text import percent, short
 
@@ -31,7 +31,7 @@ def bars(
     rows = list(predictions[:top])
     rows += [one for one in predictions[top:] if one.index in (target, against)]
     names = sorted((short(one.label) for one in predictions), key=str.lower)
-    note = tell("bars.note", count=len(names), names=", ".join(names)) if len(names) <= FEW else ""
+    note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= FEW else ""
     return {
         "model": model,
         "target": target,

@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dashboard.i18n.translate import from_library, in_browser
+from dashboard.i18n.translate import from_library, script_texts
 from vizlib.core.geometry import Geometry
 from vizlib.render import overlay as render
 
@@ -84,7 +84,7 @@ def told(error: Exception) -> gr.Error:
 def _script(name: str, says: tuple[str, ...] = ()) -> str:
     """All that a part runs, and ahead of it what it says in other languages."""
     script = "".join(_read(f"{one}.js") for one in (*COMMON, *SHARED.get(name, ()), name))
-    return f"const SAID = {json.dumps(in_browser(script + json.dumps(says)), ensure_ascii=False)};\n" + script
+    return f"const SAID = {json.dumps(script_texts(script + json.dumps(says)), ensure_ascii=False)};\n" + script
 
 
 @cache

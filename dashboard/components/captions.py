@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core import text as wording
@@ -19,7 +19,7 @@ def verdict(answer: Attribution) -> str:
 
 def gives(model: str, probability: float) -> str:
     """How sure a model is, in a few words."""
-    return tell("tell.gives", model=model, share=percent(probability))
+    return translate("tell.gives", model=model, share=percent(probability))
 
 
 def lead(answer: Attribution, rival: str = "") -> str:
@@ -38,8 +38,8 @@ def alternative(answer: Attribution) -> str:
     row, column = divmod(int(answer.heat.argmax()), columns)
     vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    facts = {"method": answer.method, "class": short(answer.label), "place": tell(f"tell.{vertical}-{horizontal}")}
-    return tell("tell.strongest", **facts)
+    facts = {"method": answer.method, "class": short(answer.label), "place": translate(f"tell.{vertical}-{horizontal}")}
+    return translate("tell.strongest", **facts)
 
 
 def duration(seconds: float) -> str:
@@ -49,17 +49,17 @@ def duration(seconds: float) -> str:
     ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
     """
     if seconds < 1.5:
-        return tell("tell.a-second")
+        return translate("tell.a-second")
     if seconds < 55:
-        return tell("tell.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
+        return translate("tell.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
     if seconds < 80:
-        return tell("tell.a-minute")
-    return tell("tell.minute-and-half") if seconds < 105 else tell("tell.minutes", count=round(seconds / 60))
+        return translate("tell.a-minute")
+    return translate("tell.minute-and-half") if seconds < 105 else translate("tell.minutes", count=round(seconds / 60))
 
 
 def no_photo() -> str:
     """What to do where there is nothing to look at."""
-    return tell("tell.no-photo")
+    return translate("tell.no-photo")
 
 
 def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), above: str = "") -> str:
@@ -73,10 +73,10 @@ def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] 
         parts.append(f'<p class="viz-caveat">{escape(from_library(caveat))}</p>')
     if notes:
         items = "".join(f"<li>{escape(from_library(note))}</li>" for note in notes)
-        parts.append(f'<ul class="viz-notes" aria-label="{escape(tell("tell.notes"))}">{items}</ul>')
+        parts.append(f'<ul class="viz-notes" aria-label="{escape(translate("tell.notes"))}">{items}</ul>')
     return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
 
 
 def nothing_yet() -> str:
     """The words of a tab that waits for a photo."""
-    return caption(tell("tell.no-photo-yet"), no_photo())
+    return caption(translate("tell.no-photo-yet"), no_photo())

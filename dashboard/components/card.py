@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from vizlib import Model
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import FEW, Entry, describe
@@ -18,29 +18,29 @@ SOURCES = ("bundled", "folder", "downloaded", "download")  # those there are wor
 def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
     """The card: all that is known of a model, and nothing of what is not."""
     ends = interval(sidecar)
-    right = tell("card.right-between", ends=ends) if ends else tell("card.right")
-    source = tell(f"card.{entry.source}") if entry.source in SOURCES else ""
+    right = translate("card.right-between", ends=ends) if ends else translate("card.right")
+    source = translate(f"card.{entry.source}") if entry.source in SOURCES else ""
     figures = {
         right: share(entry),
-        tell("card.parameters"): millions(sum(weights.numel() for weights in model.module.parameters())),
-        tell("card.classes"): f"{len(model.labels):,}",
+        translate("card.parameters"): millions(sum(weights.numel() for weights in model.module.parameters())),
+        translate("card.classes"): f"{len(model.labels):,}",
         source: f"{entry.megabytes:.0f} MB" if entry.megabytes else "",
     }
     what = {
-        tell("card.architecture"): architecture(sidecar, model),
-        tell("card.knows"): known(entry, model),
-        tell("card.measured"): measured_on(entry, sidecar),
+        translate("card.architecture"): architecture(sidecar, model),
+        translate("card.knows"): known(entry, model),
+        translate("card.measured"): measured_on(entry, sidecar),
     }
     trust = {
-        tell("card.weaknesses"): [from_library(one) for one in sidecar.weaknesses],
-        tell("card.others"): familiar(sidecar, model),
-        tell("card.maps"): faithful(sidecar),
-        tell("card.notes"): [from_library(note) for note in model.notes],
+        translate("card.weaknesses"): [from_library(one) for one in sidecar.weaknesses],
+        translate("card.others"): familiar(sidecar, model),
+        translate("card.maps"): faithful(sidecar),
+        translate("card.notes"): [from_library(note) for note in model.notes],
     }
     groups = [
-        group(tell("card.what"), what),
-        group(tell("card.is-shown"), shown(model)),
-        group(tell("card.trust"), trust),
+        group(translate("card.what"), what),
+        group(translate("card.is-shown"), shown(model)),
+        group(translate("card.trust"), trust),
     ]
     return card(entry.name, lead(entry, model), figures, [*groups, *training(sidecar.origin)])
 
@@ -49,8 +49,8 @@ def lead(entry: Entry, model: Model) -> str:
     """The one thing to know before believing an answer."""
     count = f"{len(model.labels):,}"
     if entry.accuracy is None:
-        return tell("card.lead", count=count)
-    return tell("card.lead-right", count=count, share=share(entry))
+        return translate("card.lead", count=count)
+    return translate("card.lead-right", count=count, share=share(entry))
 
 
 def share(entry: Entry) -> str:
@@ -64,7 +64,7 @@ def architecture(sidecar: Sidecar, model: Model) -> str:
     name = sidecar.architecture or (known.get("architecture") if isinstance(known, Mapping) else None)
     name = str(name or type(model.module).__name__)
     family = model.family.name if model.family else ""
-    return tell("card.family", name=name, family=family) if family and family.lower() != name.lower() else name
+    return translate("card.family", name=name, family=family) if family and family.lower() != name.lower() else name
 
 
 def known(entry: Entry, model: Model) -> str:
@@ -75,12 +75,14 @@ def known(entry: Entry, model: Model) -> str:
 def measured_on(entry: Entry, sidecar: Sidecar) -> str:
     """How many and which photos its accuracy is of."""
     if entry.accuracy is None:
-        return tell("card.not-measured")
+        return translate("card.not-measured")
     photos, data = sidecar.accuracy.get("photos"), from_library(plain(sidecar.accuracy.get("data")))
     if not isinstance(photos, int):
         return data
     return (
-        tell("card.photos", count=f"{photos:,}", data=data) if data else tell("card.some-photos", count=f"{photos:,}")
+        translate("card.photos", count=f"{photos:,}", data=data)
+        if data
+        else translate("card.some-photos", count=f"{photos:,}")
     )
 
 
@@ -89,22 +91,22 @@ def interval(sidecar: Sidecar) -> str:
     ends = sidecar.accuracy.get("interval95")
     if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
         return ""
-    return tell("card.between", low=f"{ends[0]:.1f}", high=f"{ends[1]:.1f}")
+    return translate("card.between", low=f"{ends[0]:.1f}", high=f"{ends[1]:.1f}")
 
 
 def shown(model: Model) -> dict[str, str]:
     """What becomes of a photo before the network gets it."""
     ours = model.preprocessing
     height, width = ours.input_size
-    crop = tell(CROPS[ours.crop_mode])
+    crop = translate(CROPS[ours.crop_mode])
     if ours.crop_mode == "center" and ours.crop_pct < 1:
-        crop = tell("card.centre-kept", kept=f"{100 * ours.crop_pct:.4g}")
+        crop = translate("card.centre-kept", kept=f"{100 * ours.crop_pct:.4g}")
     return {
-        tell("card.size"): tell("card.pixels", size=f"{height} × {width}", interpolation=ours.interpolation),
-        tell("card.crop"): crop,
-        tell("card.channels"): tell("card.rgb"),
-        tell("card.mean"): ", ".join(f"{value:.4g}" for value in ours.mean),
-        tell("card.deviation"): ", ".join(f"{value:.4g}" for value in ours.std),
+        translate("card.size"): translate("card.pixels", size=f"{height} × {width}", interpolation=ours.interpolation),
+        translate("card.crop"): crop,
+        translate("card.channels"): translate("card.rgb"),
+        translate("card.mean"): ", ".join(f"{value:.4g}" for value in ours.mean),
+        translate("card.deviation"): ", ".join(f"{value:.4g}" for value in ours.std),
     }
 
 
@@ -112,35 +114,40 @@ def training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
     """How a network was trained, in a group of rows, and another one for each stage if there were several."""
     given = origin.get("stages")
     stages = [stage for stage in given if isinstance(stage, Mapping)] if isinstance(given, list) else []
-    command = tell("card.command")
+    command = translate("card.command")
     common = {
-        tell("model.data"): plain(origin.get("data")),
-        tell("model.licence"): plain(origin.get("data_licence")),
-        tell("card.machine"): plain(origin.get("machine")),
+        translate("model.data"): plain(origin.get("data")),
+        translate("model.licence"): plain(origin.get("data_licence")),
+        translate("card.machine"): plain(origin.get("machine")),
     }
     if len(stages) > 1:
-        each = [told_by(tell("card.stage", number=i), stage_of(stage), command) for i, stage in enumerate(stages, 1)]
-        return [told_by(tell("card.trained"), common), *each]
+        each = [
+            told_by(translate("card.stage", number=i), stage_of(stage), command) for i, stage in enumerate(stages, 1)
+        ]
+        return [told_by(translate("card.trained"), common), *each]
     rows = {**common, **stage_of(stages[0] if stages else origin)}
-    return [told_by(tell("card.trained"), rows, command)]
+    return [told_by(translate("card.trained"), rows, command)]
 
 
 def told_by(heading: str, rows: Mapping[str, Said], *code: str) -> dict[str, Any]:
     """Rows in a file's own words, English whatever the visitor speaks; but how long it took is said here."""
-    return group(heading, rows, code, own=[name for name in rows if name != tell("card.took")])
+    return group(heading, rows, code, own=[name for name in rows if name != translate("card.took")])
 
 
 def stage_of(stage: Mapping[str, object]) -> dict[str, str]:
     """One stage of a training: where it began, who taught, how long it took, and the command that does it again."""
     epochs, minutes = plain(stage.get("epochs")), plain(stage.get("minutes"))
-    took = [tell("card.epochs", count=epochs) if epochs else "", tell("card.minutes", count=minutes) if minutes else ""]
+    took = [
+        translate("card.epochs", count=epochs) if epochs else "",
+        translate("card.minutes", count=minutes) if minutes else "",
+    ]
     return {
-        tell("card.start"): plain(stage.get("start")),
-        tell("card.teacher"): plain(stage.get("teacher")),
-        tell("card.altered"): plain(stage.get("augmentation")),
-        tell("card.took"): ", ".join(part for part in took if part),
-        tell("card.remark"): plain(stage.get("note")),
-        tell("card.command"): plain(stage.get("command")),
+        translate("card.start"): plain(stage.get("start")),
+        translate("card.teacher"): plain(stage.get("teacher")),
+        translate("card.altered"): plain(stage.get("augmentation")),
+        translate("card.took"): ", ".join(part for part in took if part),
+        translate("card.remark"): plain(stage.get("note")),
+        translate("card.command"): plain(stage.get("command")),
     }
 
 
@@ -150,14 +157,14 @@ def familiar(sidecar: Sidecar, model: Model) -> list[str]:
     if known is None:
         return []
     facts = {"score": known.score.replace("-", " "), "threshold": f"{known.threshold:.3g}"}
-    said = [tell("card.familiar", **facts, kept=f"{100 * known.kept:.0f}", data=from_library(known.data))]
+    said = [translate("card.familiar", **facts, kept=f"{100 * known.kept:.0f}", data=from_library(known.data))]
     other = sidecar.familiarity.get("elsewhere")
     if isinstance(other, Mapping):
         photos, flagged = other.get("photos"), other.get("flagged")
         if isinstance(photos, int) and isinstance(flagged, (int, float)):
             data = from_library(plain(other.get("data")))
             key = "card.flagged-of" if data else "card.flagged"
-            said.append(tell(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
+            said.append(translate(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
     return said
 
 
@@ -167,7 +174,7 @@ def faithful(sidecar: Sidecar) -> str:
     found, blind, photos = (tested.get(key) for key in ("auc", "centred_gaussian", "photos"))
     if not isinstance(found, float) or not isinstance(blind, float):
         return ""
-    return tell(
+    return translate(
         "card.sooner" if found < blind else "card.no-sooner",
         method=plain(tested.get("method")),
         found=f"{found:.3f}",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 
 
 def curve(
@@ -32,14 +32,14 @@ def curves(
     if not lines:
         return {}
     ends = ((line["name"], f"{line['y'][0]:.1f}", f"{line['y'][-1]:.1f}") for line in lines)
-    told = "; ".join(tell("curves.line", name=name, first=first, last=last) for name, first, last in ends)
+    told = "; ".join(translate("curves.line", name=name, first=first, last=last) for name, first, last in ends)
     return {
         "lines": lines,
-        "axes": [tell("curves.epoch"), tell("curves.top1")],
+        "axes": [translate("curves.epoch"), translate("curves.top1")],
         "ticks": [ticks([x for line in lines for x in line["x"]]), ticks([y for line in lines for y in line["y"]])],
         "marks": [{"at": at, "name": name} for at, name in (marks or {}).items()],
         "caption": caption,
-        "alt": tell("curves.alt", name=label, lines=told),
+        "alt": translate("curves.alt", name=label, lines=told),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dashboard.components.base import drawn_on, exact, palettes
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from vizlib import Attribution
 from vizlib.core.geometry import Geometry
 from vizlib.core.text import short
@@ -53,7 +53,7 @@ def bare(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
 
 def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str = "") -> dict[str, Any]:
     """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    ends = (short(rival), short(answer.label)) if rival else (tell("tell.against"), tell("tell.for"))
+    ends = (short(rival), short(answer.label)) if rival else (translate("tell.against"), translate("tell.for"))
     return heat(
         answer.heat.numpy(),
         photo,

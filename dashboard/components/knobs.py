@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from vizlib import Model
 from vizlib.attribution.methods.registry import METHODS
 
@@ -40,7 +40,7 @@ def knobs(
 
 def said(value: str) -> str:
     """A value as the menu shows it; the address calls it by its name in every language."""
-    return tell(f"knobs.{value}") if value in ("automatic", "yes", "no") else value
+    return translate(f"knobs.{value}") if value in ("automatic", "yes", "no") else value
 
 
 def asked(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 
 
 def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:
@@ -19,5 +19,5 @@ def running(done: int, total: int, left: str) -> dict[str, Any]:
     """So much is done, and about so long it still takes; with a button to stop."""
     share = done / total if total else 0.0
     passes = {"done": f"{done:,}", "total": f"{total:,}"}
-    said = tell("progress.left", **passes, left=left) if left else tell("progress.passes", **passes)
-    return {"state": "running", "share": share, "said": said, "stopped": tell("progress.stopped", **passes)}
+    said = translate("progress.left", **passes, left=left) if left else translate("progress.passes", **passes)
+    return {"state": "running", "share": share, "said": said, "stopped": translate("progress.stopped", **passes)}

@@ -7,7 +7,7 @@ from typing import Any
 from dashboard.components.captions import caption
 from dashboard.components.card import card, plain, told_by
 from dashboard.components.curves import curve, curves
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from vizlib.models.loading.training_history import comparison, histories, training_history
 
 
@@ -25,12 +25,12 @@ def compared() -> tuple[dict[str, Any], str, dict[str, Any]]:
         epochs = history["epoch"]
         train, val = history["train_top1"], history["val_top1"]
         lines.append(
-            curve(tell("curves.training", name=label), epochs, train, colour=colour % 3, dashed=True, faint=True)
+            curve(translate("curves.training", name=label), epochs, train, colour=colour % 3, dashed=True, faint=True)
         )
         lines.append(curve(label, epochs, val, colour=colour % 3))
-    title = from_library(plain(told.get("title"))) or tell("model.starts")
-    rows = {tell(f"model.{row}"): plain(told.get(row)) for row in ("data", "schedule", "licence")}
+    title = from_library(plain(told.get("title"))) or translate("model.starts")
+    rows = {translate(f"model.{row}"): plain(told.get(row)) for row in ("data", "schedule", "licence")}
     commands = {names[name].capitalize(): plain(row.get("command")) for name, row in starts.items()}
-    groups = [told_by(tell("model.shared"), rows), told_by(tell("model.repeat"), commands, *commands)]
-    value = curves(lines, label=title, caption=tell("curves.legend"))
+    groups = [told_by(translate("model.shared"), rows), told_by(translate("model.repeat"), commands, *commands)]
+    value = curves(lines, label=title, caption=translate("curves.legend"))
     return (value, caption(title, plain(told.get("text"))), card("", "", {}, groups)) if value else ({}, "", {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.i18n.translate import LANGUAGES, tell, words
+from dashboard.i18n.translate import LANGUAGES, translate, page_texts
 from vizlib import Model
 from vizlib.models.layer_summary import Layer
 
@@ -58,7 +58,7 @@ def row(model: Model, layer: Layer) -> dict[str, Any]:
         "shape": " × ".join(map(str, layer.shape)),
         "parameters": short_count(layer.parameters),
         "flops": short_count(layer.flops),
-        "told": tell(
+        "told": translate(
             "tree.told", kind=layer.kind, parameters=f"{layer.parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
         ),
     }
@@ -69,13 +69,13 @@ def role(model: Model, layer: Layer) -> str:
     children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
     blocks = [other for other in children if _key(other.kind) in BLOCKS]
     if blocks and layer.name in model.stages:
-        return tell("tree.stage")
+        return translate("tree.stage")
     if blocks:
-        return tell("tree.one-block") if len(blocks) == 1 else tell("tree.blocks", count=len(blocks))
+        return translate("tree.one-block") if len(blocks) == 1 else translate("tree.blocks", count=len(blocks))
     if layer.name.endswith("downsample"):
-        return tell("tree.shortcut")
+        return translate("tree.shortcut")
     known = _key(layer.kind)
-    return tell(known) if known in words(LANGUAGES[0]) else known
+    return translate(known) if known in page_texts(LANGUAGES[0]) else known
 
 
 def short_count(count: int) -> str:

@@ -20,37 +20,37 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 LANGUAGES = ("en", "ko")  # the first is for all others
-LONGEST = 1000  # characters of a header, or of a sentence, that are read
-HERE = Path(__file__).parent
+MAX_CHARACTERS = 1000  # characters of a header, or of a sentence, that are read
+FOLDER = Path(__file__).parent
 _SPOKEN: ContextVar[str] = ContextVar("spoken", default=LANGUAGES[0])
 
 
 @cache
-def words(language: str) -> Mapping[str, str]:
+def page_texts(language: str) -> Mapping[str, str]:
     """All that the page says in one of its languages: key -> sentence, in which {names} stand for facts."""
-    return MappingProxyType(json.loads((HERE / f"page_{language}.json").read_text(encoding="utf-8")))
+    return MappingProxyType(json.loads((FOLDER / f"page_{language}.json").read_text(encoding="utf-8")))
 
 
-def say(language: str, key: str, facts: Mapping[str, str] | None = None) -> str:
+def translate_to(language: str, key: str, facts: Mapping[str, str] | None = None) -> str:
     """A sentence in a language, with its facts."""
-    return words(language)[key].format_map(facts or {})
+    return page_texts(language)[key].format_map(facts or {})
 
 
-def tell(key: str, **facts: object) -> str:
+def translate(key: str, **facts: object) -> str:
     """A sentence in the language of whoever is being answered, with its facts."""
-    return say(_SPOKEN.get(), key, {name: str(fact) for name, fact in facts.items()})
+    return translate_to(_SPOKEN.get(), key, {name: str(fact) for name, fact in facts.items()})
 
 
 @cache
-def library(language: str) -> Mapping[str, str]:
+def library_texts(language: str) -> Mapping[str, str]:
     """What the library says and the page repeats: English sentence -> the same in a language, {names} for facts."""
-    path = HERE / f"library_{language}.json"
+    path = FOLDER / f"library_{language}.json"
     return MappingProxyType(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
 
 
 def from_library(sentence: str) -> str:
     """A sentence of the library in the language of whoever is being answered; one without a translation as it is."""
-    if len(sentence) > LONGEST:
+    if len(sentence) > MAX_CHARACTERS:
         return sentence
     for pattern, other in _patterns(_SPOKEN.get()):
         if found := pattern.fullmatch(sentence):
@@ -59,7 +59,7 @@ def from_library(sentence: str) -> str:
 
 
 @contextmanager
-def speaking(language: str) -> Iterator[None]:
+def use_language(language: str) -> Iterator[None]:
     """While this lasts, in this thread and those it starts, `tell` and `from_library` speak this language."""
     before = _SPOKEN.set(language)
     try:
@@ -68,57 +68,57 @@ def speaking(language: str) -> Iterator[None]:
         _SPOKEN.reset(before)
 
 
-def language_of(header: str | None) -> str:
+def parse_accept_language(header: str | None) -> str:
     """The language a browser wants most by its Accept-Language header, if the page speaks it; else English.
 
     Only the first wish counts, as for what the browser translates itself: a page half in one language helps nobody.
 
-    >>> language_of("ko-KR,ko;q=0.9,en;q=0.8"), language_of("fr,ko;q=0.5"), language_of(None)
-    ('ko', 'en', 'en')
+    >>> [parse_accept_language(header) for header in ("ko-KR,ko;q=0.9,en;q=0.8", "fr,ko;q=0.5", None)]
+    ['ko', 'en', 'en']
     """
-    wishes = [wish.strip().lower().partition(";") for wish in (header or "")[:LONGEST].split(",")]
+    wishes = [wish.strip().lower().partition(";") for wish in (header or "")[:MAX_CHARACTERS].split(",")]
     first = max(wishes, key=lambda wish: _weight(wish[2]))[0]
     language = first.strip().partition("-")[0]
     return language if language in LANGUAGES else LANGUAGES[0]
 
 
-def asked(request: gr.Request | None) -> str:
+def language_of_request(request: gr.Request | None) -> str:
     """The language of whoever sent a request."""
     header = getattr(request, "headers", {}).get("accept-language")
-    return language_of(header if isinstance(header, str) else None)
+    return parse_accept_language(header if isinstance(header, str) else None)
 
 
-def shown(key: str) -> I18nData:
+def browser_text(key: str) -> I18nData:
     """A text of the page itself, which the browser puts into its own language."""
     return I18nData(f"page.{key}")
 
 
-def title_of(tab: str, title: str) -> I18nData | str:
+def tab_title(tab: str, title: str) -> I18nData | str:
     """What a tab is called: its title where the tables have no word for it."""
-    return shown(f"tab.{tab}") if f"page.tab.{tab}" in words(LANGUAGES[0]) else title
+    return browser_text(f"tab.{tab}") if f"page.tab.{tab}" in page_texts(LANGUAGES[0]) else title
 
 
-def translations() -> gr.I18n:
+def browser_translations() -> gr.I18n:
     """The texts of the page itself in every language, for gradio."""
     tables = {}
     for language in LANGUAGES:
-        table = {key: text for key, text in words(language).items() if key.startswith("page.")}
+        table = {key: text for key, text in page_texts(language).items() if key.startswith("page.")}
         title, sentence = (escape(table[f"page.{key}"], quote=False) for key in ("title", "sentence"))
         tables[language] = {**table, "page.header": f"<h1>{title}</h1><p>{sentence}</p>"}
     return gr.I18n(**tables)
 
 
-def in_browser(script: str | None = None) -> dict[str, dict[str, str]]:
+def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
     """What the scripts of the parts say, or one of them: by language, the English text -> the same in it."""
-    english = {key: text for key, text in words(LANGUAGES[0]).items() if key.startswith("part.")}
+    english = {key: text for key, text in page_texts(LANGUAGES[0]).items() if key.startswith("part.")}
     spoken = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
-    return {other: {text: words(other)[key] for key, text in spoken.items()} for other in LANGUAGES[1:]}
+    return {other: {text: page_texts(other)[key] for key, text in spoken.items()} for other in LANGUAGES[1:]}
 
 
 @cache
 def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
     """The library's sentences to be recognised, those with the most words of their own first."""
-    table = library(language)
+    table = library_texts(language)
     wordiest = sorted(table, key=lambda english: -len(re.sub(r"\{\w+\}", "", english)))
     return [(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(one))), table[one]) for one in wordiest]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from dashboard.components.knobs import asked, chosen
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.services.examples import addressed
 from dashboard.sidebar.prediction_panel import look
@@ -67,8 +67,8 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
     menus = asked(model, link.method, link.settings()) if link.method else None
     if link.knobs and set(chosen(menus).items()) != set(link.settings().items()):
         refused("k", link.knobs)
-    said = [tell("link.unknown", names=", ".join(unknown))] if unknown else []
+    said = [translate("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in KEYS if key not in WITHOUT_PHOTO):
-        said.append(tell("link.unsent"))
+        said.append(translate("link.unsent"))
     looked[-1]["said"] = " ".join(said)
     return Visit(link, photo, looked, menus)

@@ -11,7 +11,7 @@ from dashboard.components.address import address
 from dashboard.components.bars import bars
 from dashboard.components.card import shown
 from dashboard.components.figure import figure
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.services.byte_cache import key_of
 from dashboard.services.examples import addressed
@@ -66,12 +66,12 @@ def eye(study: Study, photo: Image.Image, model: str) -> dict[str, Any]:
     facts = {"size": by(picture.width, picture.height), "share": percent(seen)}
     grid, rows = network.tokens.grid if network.tokens else (), shown(network)
     if not grid:
-        caption = tell("left.crop", **facts)
+        caption = translate("left.crop", **facts)
     else:
-        caption = tell("left.crop-patches", **facts, grid=by(*grid))
+        caption = translate("left.crop-patches", **facts, grid=by(*grid))
         each = by(picture.height // grid[0], picture.width // grid[1])
-        rows = {**rows, tell("left.patches"): tell("left.each", grid=by(*grid), size=each)}
-    return figure(picture, caption, alt=tell("left.alt"), fit="small", grid=grid, rows=rows)
+        rows = {**rows, translate("left.patches"): translate("left.each", grid=by(*grid), size=each)}
+    return figure(picture, caption, alt=translate("left.alt"), fit="small", grid=grid, rows=rows)
 
 
 def by(*sizes: int) -> str:

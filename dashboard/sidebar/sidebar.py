@@ -13,7 +13,7 @@ from dashboard.components.base import choosing, part
 from dashboard.components.event_queue import answered, keeping, putting_back, refused, told
 from dashboard.components.examples import examples
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import shown as shown_as
+from dashboard.i18n.translate import browser_text as shown_as
 from dashboard.services.analysis_service import Study
 from dashboard.services.byte_cache import key_of
 from dashboard.services.examples import EXAMPLES, addressed

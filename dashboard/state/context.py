@@ -14,7 +14,7 @@ import gradio as gr
 
 from dashboard.components.base import told
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from vizlib import VizlibError
 
@@ -151,4 +151,4 @@ def fetch(study: Study, model: str | None, progress: gr.Progress) -> None:
     """
     for here, total in study.catalog.fetch(model):
         come = (round(here / 1e6), round(total / 1e6)) if total >= MEGABYTE else (here, total)
-        progress(come, tell("page.downloading"), unit="MB" if total >= MEGABYTE else "B")
+        progress(come, translate("page.downloading"), unit="MB" if total >= MEGABYTE else "B")

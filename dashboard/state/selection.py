@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from vizlib.core.text import short
 
 LONGEST = 100  # characters of one value; nothing on offer has a longer name
@@ -102,7 +102,7 @@ def query(link: Link) -> str:
 def named(key: str, value: str) -> str:
     """What an address asks for in one of its keys, as a sentence can name it."""
     seen = "".join(letter if letter.isprintable() else " " for letter in value[: SHOWN + 1])
-    return f"{tell(f'link.{KEYS[key][1]}')} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
+    return f"{translate(f'link.{KEYS[key][1]}')} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
 
 
 def name_of(index: int, labels: Sequence[str]) -> str:

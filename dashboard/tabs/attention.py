@@ -15,7 +15,7 @@ from dashboard.components.base import box_of, part
 from dashboard.components.captions import alternative, caption, nothing_yet
 from dashboard.components.linked_heatmaps import Scale, item, linked
 from dashboard.components.patches import patches
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -60,25 +60,28 @@ def draw(
         photo,
         geometry,
         names=model.tokens.names,
-        label=tell("attention.photo"),
+        label=translate("attention.photo"),
         places=None if similar is None else similar.flatten(0, 1).numpy(),
         key=f"{selection.photo} {selection.model}",
         layer=layer,
     )
-    return value, caption(tell("attention.heading"), tell("attention.means"), tell("attention.means-not"))
+    return value, caption(
+        translate("attention.heading"), translate("attention.means"), translate("attention.means-not")
+    )
 
 
 def none_because(study: Study, name: str) -> str:
     """Why there is no grid of patches to point at: windows, other tokens, or no attention at all."""
     model = study.catalog.get(name)
     if side := window(model):
-        sentence = tell("attention.windows", model=name, size=" × ".join(map(str, side)), count=side[0] * side[1])
-        return caption(tell("attention.windows-heading"), sentence, tell("attention.windows-not"))
+        sentence = translate("attention.windows", model=name, size=" × ".join(map(str, side)), count=side[0] * side[1])
+        return caption(translate("attention.windows-heading"), sentence, translate("attention.windows-not"))
     if model.attention_layers:
-        return caption(tell("attention.none-here"), tell("attention.grids", model=name))
+        return caption(translate("attention.none-here"), translate("attention.grids", model=name))
     convolutions = bool(study.fields(name))  # whose receptive fields are drawn below
     return caption(
-        tell("attention.none"), tell("attention.convolutions" if convolutions else "attention.no-softmax", model=name)
+        translate("attention.none"),
+        translate("attention.convolutions" if convolutions else "attention.no-softmax", model=name),
     )
 
 
@@ -98,7 +101,7 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
     known = study.explanations(photo, selection.model, selection.target, selection.against)
     items, scales = [], []
     for method in filter(known.__contains__, FLOW):
-        answer, name = known[method], tell(f"attention.{method}")
+        answer, name = known[method], translate(f"attention.{method}")
         steps = [answer.by_layer.get(layer, answer) for layer in layers] if answer.by_layer else [answer]
         heats = np.stack([one.heat.numpy() for one in steps])
         scales.append(Scale(name, [render.limits_of(heat, signed=answer.signed) for heat in heats], answer.signed))
@@ -113,8 +116,8 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
                 smooth=not answer.patches,
             )
         )
-    value = linked([("", items)], scales, photo, label=tell("attention.three"), follows="layer")
-    return value, caption(tell("attention.three-heading"), tell("attention.differ"))
+    value = linked([("", items)], scales, photo, label=translate("attention.three"), follows="layer")
+    return value, caption(translate("attention.three-heading"), translate("attention.differ"))
 
 
 def build(shared: Shared) -> None:

@@ -16,7 +16,7 @@ from dashboard.components.captions import caption, nothing_yet, question
 from dashboard.components.code import Block, code
 from dashboard.components.files import files, made
 from dashboard.components.knobs import turned
-from dashboard.i18n.translate import shown, tell
+from dashboard.i18n.translate import browser_text, translate
 from dashboard.services.analysis_service import Study
 from dashboard.services.byte_cache import key_of
 from dashboard.services.examples import EXAMPLES, addressed
@@ -67,19 +67,19 @@ def draw(
     rival = "" if selection.against is None else labels[selection.against]
     heading = question(method, labels[selection.target], rival)
     name = made_of.photo
-    sentence = tell("code.photo-yours" if name == "photo.jpg" else "code.photo-seen", name=name)
+    sentence = translate("code.photo-yours" if name == "photo.jpg" else "code.photo-seen", name=name)
     client = made_of.client(space() or HERE)
     blocks = (
-        Block("Python", tell("code.python"), made_of.python()),
-        Block(tell("code.shell"), tell("code.shell-hint"), made_of.shell()),
-        Block(tell("code.client"), tell("code.client-hint"), client),
+        Block("Python", translate("code.python"), made_of.python()),
+        Block(translate("code.shell"), translate("code.shell-hint"), made_of.shell()),
+        Block(translate("code.client"), translate("code.client-hint"), client),
     )
     return caption(heading, sentence), code(blocks, here="" if space() else HERE)
 
 
 def offered() -> dict[str, tuple[str, str]]:
     """The forms to save the map in, each with what it is called and what is in it."""
-    return {form: (tell(f"code.{form}"), tell(f"code.{form}-hint")) for form in FORMS}
+    return {form: (translate(f"code.{form}"), translate(f"code.{form}-hint")) for form in FORMS}
 
 
 def export(
@@ -96,14 +96,14 @@ def export(
     Raises: VizlibError where there is no photo, no such form, or the method has not run yet.
     """
     if photo is None or selection is None or method is None:
-        raise VizlibError(tell("code.no-photo"))
+        raise VizlibError(translate("code.no-photo"))
     if form not in FORMS:
         raise VizlibError(f"cannot save as {form!r}; use one of {', '.join(FORMS)}")
     model = study.catalog.get(selection.model)
     settings = turned(menus, model, method)
     answer = study.known(photo, *selection[1:3], method, settings, selection.against)
     if answer is None:
-        raise VizlibError(tell("code.not-run", method=method))
+        raise VizlibError(translate("code.not-run", method=method))
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.stem}.{form}"  # its address cannot be guessed
     if form == "html":
@@ -122,10 +122,10 @@ def build(shared: Shared) -> None:
     """The words and the files to take away, then the lines."""
     study = shared.study
     words = gr.HTML(elem_id="code-words", apply_default_css=False)
-    gr.HTML(f"<h2>{shown('send')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{browser_text('send')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     forms = part("files", elem_id="code-files")
     taken = gr.DownloadButton(visible="hidden", elem_id="taken")
-    gr.HTML(f"<h2>{shown('again')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{browser_text('again')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     lines = part("code", elem_id="code-lines")
     asked = [shared.method, shared.knobs]
     on_opening(lambda: files(offered()), [forms])

@@ -14,7 +14,7 @@ from dashboard.components.base import box_of, on_opening, part
 from dashboard.components.captions import alternative, caption, nothing_yet
 from dashboard.components.linked_heatmaps import Scale, item, linked
 from dashboard.components.training_comparison import compared
-from dashboard.i18n.translate import shown, tell
+from dashboard.i18n.translate import browser_text, translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -72,30 +72,30 @@ def picture(study: Study, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
         drawn.append(values)
         said, smooth = told(*pair), not any(answer.patches for answer in pair)
         return item(
-            name, values, box, 1, alt=tell("compare.difference", name=name, told=said), text=said, smooth=smooth
+            name, values, box, 1, alt=translate("compare.difference", name=name, told=said), text=said, smooth=smooth
         )
 
     between = [less(f"{names[0]} − {names[1]}", (i, 0), (i, 1)) for i in (0, 1)]
     rows = [(chosen.models[i], [one(i, 0), one(i, 1), between[i]]) for i in (0, 1)]
-    rows.append((tell("compare.models-differ"), [less(names[j], (0, j), (1, j)) for j in (0, 1)]))
+    rows.append((translate("compare.models-differ"), [less(names[j], (0, j), (1, j)) for j in (0, 1)]))
     heats = [np.concatenate([a.heat.numpy().ravel() * f for a in row]) for row, f in zip(answers, factors, strict=True)]
     raw = [answer.heat.numpy().ravel() for row in answers for answer in row]
     scales = [
         Scale(
-            tell("compare.all-maps"),
+            translate("compare.all-maps"),
             [render.limits_of(np.concatenate(values), signed=signed) for values in (heats, raw)],
             signed,
-            (tell("tell.against"), tell("tell.for")) if signed else ("", ""),
+            (translate("tell.against"), translate("tell.for")) if signed else ("", ""),
         ),
         Scale(
-            tell("compare.all-differences"),
+            translate("compare.all-differences"),
             [render.limits_of(np.concatenate([v[k].ravel() for v in drawn]), signed=True) for k in (0, 1)],
             True,
-            (tell("compare.second"), tell("compare.first")),
+            (translate("compare.second"), translate("compare.first")),
         ),
     ]
-    label = tell("compare.label", method=chosen.method)
-    return linked(rows, scales, photo, label=label, steps=(tell("compare.shares"), tell("compare.raw")))
+    label = translate("compare.label", method=chosen.method)
+    return linked(rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw")))
 
 
 def told(a: Attribution, b: Attribution) -> str:
@@ -103,8 +103,8 @@ def told(a: Attribution, b: Attribution) -> str:
     found = vizlib.agreement(a, b, TOP)
     shares = {"overlap": f"{found.overlap * 100:.0f}", "top": f"{TOP * 100:.0f}"}
     if np.isnan(found.correlation):
-        return tell("compare.rank-flat", **shares)
-    return tell("compare.rank", rank=_minus(found.correlation), **shares)
+        return translate("compare.rank-flat", **shares)
+    return translate("compare.rank", rank=_minus(found.correlation), **shares)
 
 
 def verdict(study: Study, photo: Image.Image, chosen: Chosen) -> str:
@@ -113,10 +113,10 @@ def verdict(study: Study, photo: Image.Image, chosen: Chosen) -> str:
     found = vizlib.agreement(first, second, TOP)
     label = {"class": short(first.label)}
     if np.isnan(found.correlation):
-        return tell("compare.flat", **label)
+        return translate("compare.flat", **label)
     alike = next(word for least, word in ALIKE.items() if found.correlation >= least)
     facts = {"rank": _minus(found.correlation), "overlap": f"{found.overlap * 100:.0f}"}
-    return tell("compare.verdict", **label, alike=tell(f"compare.{alike}"), **facts)
+    return translate("compare.verdict", **label, alike=translate(f"compare.{alike}"), **facts)
 
 
 def draw(
@@ -136,13 +136,13 @@ def draw(
         known = short(study.catalog.get(selection.model).labels[selection.target])
         asked = other if other in [name for _, name in others] else (others[0][1] if others else None)
         facts = {"model": asked, "class": known}
-        words = tell("compare.unknown", **facts) if asked else tell("compare.alone")
+        words = translate("compare.unknown", **facts) if asked else translate("compare.alone")
         return (
             gr.update(choices=others, value=asked),
             gr.update(),
             gr.update(),
             {},
-            caption(tell("compare.nothing"), words),
+            caption(translate("compare.nothing"), words),
         )
     first = study.catalog.get(chosen.models[0])
     common = in_common(first, study.catalog.get(chosen.models[1]))
@@ -152,7 +152,7 @@ def draw(
         gr.update(choices=methods(study, chosen.models), value=chosen.method),
         gr.update(choices=classes, value=chosen.classes[0][1]),
         picture(study, photo, chosen),
-        caption(tell("compare.heading"), verdict(study, photo, chosen), tell("compare.agreement")),
+        caption(translate("compare.heading"), verdict(study, photo, chosen), translate("compare.agreement")),
     )
 
 
@@ -160,16 +160,22 @@ def starts(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
-    return caption(tell("compare.brings"), tell("compare.starts", ends=ends), tell("compare.ask-first"))
+    return caption(translate("compare.brings"), translate("compare.starts", ends=ends), translate("compare.ask-first"))
 
 
 def build(shared: Shared) -> None:
     """The menus, the pictures, their words, and the curves of three starts below."""
     words = gr.HTML(elem_id="compare-words", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
-        other = gr.Dropdown([], label=shown("compare-with"), elem_id="compare-model", interactive=True, min_width=220)
-        method = gr.Dropdown([], label=shown("method"), elem_id="compare-method", interactive=True, min_width=220)
-        second = gr.Dropdown([], label=shown("other-class"), elem_id="compare-class", interactive=True, min_width=220)
+        other = gr.Dropdown(
+            [], label=browser_text("compare-with"), elem_id="compare-model", interactive=True, min_width=220
+        )
+        method = gr.Dropdown(
+            [], label=browser_text("method"), elem_id="compare-method", interactive=True, min_width=220
+        )
+        second = gr.Dropdown(
+            [], label=browser_text("other-class"), elem_id="compare-class", interactive=True, min_width=220
+        )
     pictures = part("linked_heatmaps", elem_id="compare-maps")
     outputs = [other, method, second, pictures, words]
     if compared()[0]:

@@ -17,7 +17,7 @@ from dashboard.components.event_queue import answered, refused, told
 from dashboard.components.heatmap import heat
 from dashboard.components.thumbnails import thumb, thumbs
 from dashboard.components.tree import tree
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study, Unit
 from dashboard.state.context import PLUMBING, Shared
 from dashboard.state.selection import Selection
@@ -44,14 +44,14 @@ def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
     notes = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
     items = []
     for i in numbers:
-        name = tell("inside.head", number=i + 1) if seen.heads else str(i)
+        name = translate("inside.head", number=i + 1) if seen.heads else str(i)
         hint = named(Unit(at.layer, i, seen.heads))
         item = thumb(str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=hint)
-        items.append({**item, "note": tell("inside.off") if i in off else notes.get(i, "")})
+        items.append({**item, "note": translate("inside.off") if i in off else notes.get(i, "")})
     kind = "heads" if seen.heads else "channels"
     label, heading = (
-        tell(f"inside.{kind}", layer=at.layer),
-        tell(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
+        translate(f"inside.{kind}", layer=at.layer),
+        translate(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
     )
     return thumbs(items, str(unit.number), label=label, heading=heading, small=True, of=at.layer)
 
@@ -59,8 +59,8 @@ def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
 def named(unit: Unit) -> str:
     """What a person calls a unit; heads are counted from 1, as everywhere on the page."""
     if unit.head:
-        return tell("inside.unit-head", layer=unit.layer, number=unit.number + 1)
-    return tell("inside.unit", layer=unit.layer, number=unit.number)
+        return translate("inside.unit-head", layer=unit.layer, number=unit.number + 1)
+    return translate("inside.unit", layer=unit.layer, number=unit.number)
 
 
 def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
@@ -78,9 +78,9 @@ def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
 def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
     """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
     if not seen.placed:
-        return {"empty": tell("inside.placeless", layer=unit.layer)}
+        return {"empty": translate("inside.placeless", layer=unit.layer)}
     values = seen.maps[unit.number]
-    alt = tell("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
+    alt = translate("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     name = f"{selection.model}_{unit.words}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
     return heat(values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name)
@@ -89,23 +89,23 @@ def onto(study: Study, photo: Image.Image, selection: Selection, seen: View, uni
 def about(study: Study, selection: Selection, seen: View, unit: Unit) -> str:
     """What the unit is, does and adds, in words."""
     number = unit.number + 1 if unit.head else unit.number
-    name = tell("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
+    name = translate("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
     ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
     low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
     tokens = study.catalog.get(selection.model).tokens
     if unit.head and tokens and tokens.read:
-        said = tell("inside.token-looks", token=tokens.names[tokens.read[0]])
+        said = translate("inside.token-looks", token=tokens.names[tokens.read[0]])
     elif unit.head:
-        said = tell("inside.patches-look")
+        said = translate("inside.patches-look")
     elif seen.maps.min() < 0:
-        said = tell("inside.signed", low=low, high=high)
+        said = translate("inside.signed", low=low, high=high)
     else:
-        said = tell("inside.bright", high=high)
+        said = translate("inside.bright", high=high)
     if seen.added is None:
         return caption(name, said)
     facts = {"class": seen.label, "score": f"{seen.logit:.2f}".replace("-", "\u2212")}
-    said = f"{said} {tell('inside.adds', amount=amounts([seen.added[unit.number]])[0], **facts)}"
-    return caption(name, said, tell("inside.linear"))
+    said = f"{said} {translate('inside.adds', amount=amounts([seen.added[unit.number]])[0], **facts)}"
+    return caption(name, said, translate("inside.linear"))
 
 
 def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
@@ -114,9 +114,9 @@ def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit:
     after = study.without(photo, selection.model, at.off) if at.off else None
     turn = "on" if unit in at.off else "off"
     if unit.head:
-        label = tell(f"inside.switch-head-{turn}", number=unit.number + 1)
+        label = translate(f"inside.switch-head-{turn}", number=unit.number + 1)
     else:
-        label = tell(f"inside.switch-channel-{turn}", number=unit.number)
+        label = translate(f"inside.switch-channel-{turn}", number=unit.number)
     return silence(label, [named(one) for one in at.off], before, after, selection.target)
 
 
@@ -131,7 +131,10 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, a
     return (
         at,
         tree(model, at.layer),
-        caption(tell("inside.heading"), tell("inside.attention" if model.attention_layers else "inside.convolutions")),
+        caption(
+            translate("inside.heading"),
+            translate("inside.attention" if model.attention_layers else "inside.convolutions"),
+        ),
         onto(study, photo, selection, seen, unit),
         about(study, selection, seen, unit),
         switch(study, photo, selection, at, unit),

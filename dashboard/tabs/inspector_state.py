@@ -11,7 +11,7 @@ from PIL import Image
 
 from dashboard.components.event_queue import Choice
 from dashboard.components.tree import choosable
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study, Unit
 from dashboard.state.selection import LONGEST, Selection, parse
 from vizlib.core.text import short
@@ -62,7 +62,7 @@ def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> 
     values = added.numpy() if added is not None and fits else None
     label = short(found.label)
     if found.against is not None:
-        label = tell(
+        label = translate(
             "inside.over", **{"class": label}, other=short(study.catalog.get(selection.model).labels[found.against])
         )
     return View(maps, placed, attention is not None, values, label, found.logit)

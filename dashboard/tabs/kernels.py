@@ -12,7 +12,7 @@ from dashboard.components.captions import caption
 from dashboard.components.heatmap import heat
 from dashboard.components.kernels import MOST, kernels
 from dashboard.components.patches import LIKE, patches
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -31,14 +31,14 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None, c
     values = answers[chosen].numpy()
     apart = model.tokens is not None  # patches do not overlap, so nothing lies between two of them
     words = caption(
-        tell("kernels.heading"),
-        tell("kernels.means", count=count, layer=found.layer, size=f"{height} × {width}"),
+        translate("kernels.heading"),
+        translate("kernels.means", count=count, layer=found.layer, size=f"{height} × {width}"),
     )
     low, high = (f"{value:.3g}".replace("-", "\u2212") for value in (values.min(), values.max()))
-    alt = tell("kernels.alt", kernel=chosen, layer=found.layer, low=low, high=high)
+    alt = translate("kernels.alt", kernel=chosen, layer=found.layer, low=low, high=high)
     name = f"{selection.model}_kernel_{chosen}.png".replace("/", "-")
-    number = tell("kernels.number", kernel=chosen, low=low, high=high)
-    label = tell("kernels.label", layer=found.layer)
+    number = translate("kernels.number", kernel=chosen, low=low, high=high)
+    label = translate("kernels.label", layer=found.layer)
     return (
         words,
         kernels(found.weights.numpy(), chosen, label=label, caption=number),
@@ -54,8 +54,10 @@ def places(study: Study, photo: Image.Image | None, selection: Selection | None)
     rows, columns = similar.shape[:2]
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
-    value = patches(every, photo, geometry, signed=True, label=tell("kernels.places"), says=LIKE)
-    return value, caption(tell("kernels.places-heading"), tell("kernels.places-means"), tell("kernels.places-learned"))
+    value = patches(every, photo, geometry, signed=True, label=translate("kernels.places"), says=LIKE)
+    return value, caption(
+        translate("kernels.places-heading"), translate("kernels.places-means"), translate("kernels.places-learned")
+    )
 
 
 def build(shared: Shared) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from dashboard.components.base import part
 from dashboard.components.lesson import lesson, pending
-from dashboard.i18n.translate import asked as language_asked
-from dashboard.i18n.translate import say, words
+from dashboard.i18n.translate import language_of_request as language_asked
+from dashboard.i18n.translate import translate_to, page_texts
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import PLUMBING, Shared
 from dashboard.state.selection import Selection
@@ -44,20 +44,20 @@ def draw(
 ) -> Any:
     """A step as it is shown, in words; without a photo what to do about it."""
     if photo is None:
-        return {"empty": say(language, "learn.empty")}
+        return {"empty": translate_to(language, "learn.empty")}
     if selection is None:  # the page is still being opened
         return gr.skip()
     step = step if 0 <= step < len(STEPS) else 0
     found = taught(study, photo, selection, step)
 
     def told(key: str, facts: Any = None) -> str:
-        return say(language, f"learn.{key}", facts).replace(" %", "\u00a0%")
+        return translate_to(language, f"learn.{key}", facts).replace(" %", "\u00a0%")
 
     with_attention = Asked(study, photo, selection).relevance
     topics = [name if with_attention else INSTEAD.get(name, name) for name in STEPS]
     labels = {key: told(key) for key in ("steps", "previous", "next", "code", "busy")}
     labels["step"] = told("step", {"step": str(step + 1), "steps": str(len(STEPS))})
-    labels["see"] = told("see", {"tab": words(language)[f"page.tab.{found.tab}"]})
+    labels["see"] = told("see", {"tab": page_texts(language)[f"page.tab.{found.tab}"]})
     labels["other"] = told("other", {"model": found.other})
     return lesson(
         step,

@@ -12,7 +12,7 @@ from dashboard.components.captions import caption, no_photo
 from dashboard.components.card import about
 from dashboard.components.curves import curve, curves
 from dashboard.components.training_comparison import compared
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -30,12 +30,12 @@ def learned(entry: Entry) -> dict[str, Any]:
     history = training_history(entry.name)
     epochs, stages = history["epoch"], history.get("stage", ())
     changes = zip(epochs[1:], stages[1:], stages, strict=False)
-    starts = {epoch: tell("model.stage", number=f"{now:.0f}") for epoch, now, before in changes if now != before}
+    starts = {epoch: translate("model.stage", number=f"{now:.0f}") for epoch, now, before in changes if now != before}
     lines = [
-        curve(tell("model.validation"), epochs, history["val_top1"], colour=0),
-        curve(tell("model.training"), epochs, history["train_top1"], colour=1, dashed=True),
+        curve(translate("model.validation"), epochs, history["val_top1"], colour=0),
+        curve(translate("model.training"), epochs, history["train_top1"], colour=1, dashed=True),
     ]
-    return curves(lines, label=tell("model.history", model=entry.name), marks=starts)
+    return curves(lines, label=translate("model.history", model=entry.name), marks=starts)
 
 
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str, dict]:
@@ -45,7 +45,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None) -
     entry = study.catalog.entry(selection.model)
     sidecar = Sidecar.beside(entry.path) if entry.path else Sidecar()
     history = learned(entry)
-    words = caption(tell("model.heading"), tell("model.learned")) if history else ""
+    words = caption(translate("model.heading"), translate("model.learned")) if history else ""
     return about(entry, sidecar, study.catalog.get(selection.model)), words, history
 
 

@@ -11,7 +11,7 @@ from dashboard.components.base import part
 from dashboard.components.captions import caption
 from dashboard.components.receptive_field import Cell, fields
 from dashboard.components.thumbnails import reduced
-from dashboard.i18n.translate import tell
+from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -44,7 +44,9 @@ def draw(
     geometry = study.catalog.get(name).preprocessing.geometry(photo)
     used = study.effective_field(photo, name, cell.layer, (cell.row, cell.column))
     value = fields(photo, geometry, maps, theory, cell, reduced(used.heat.numpy(), CELLS), used.size)
-    return value, caption(tell("receptive.heading"), tell("receptive.means"), tell("receptive.means-not"))
+    return value, caption(
+        translate("receptive.heading"), translate("receptive.means"), translate("receptive.means-not")
+    )
 
 
 def build(shared: Shared) -> None:

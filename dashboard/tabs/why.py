@@ -17,7 +17,7 @@ from dashboard.components.heatmap import bare, of_attribution
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.progress import running, waiting
 from dashboard.components.thumbnails import reduced, thumb, thumbs
-from dashboard.i18n.translate import from_library, tell
+from dashboard.i18n.translate import from_library, translate
 from dashboard.services.analysis_service import KEPT, Study
 from dashboard.state.context import PLUMBING, STREAM_QUEUE, Shared, View
 from dashboard.state.selection import Selection
@@ -103,7 +103,7 @@ def unanswered(study: Study, photo: Image.Image, selection: Selection, method: s
     found = {one.index: one for one in study.predictions(photo, selection.model, 10**6)}[selection.target]
     heading = question(method, found.label, rival(study, selection))
     words = caption(heading, row.means, row.means_not, (), gives(model.name, found.probability))
-    return bare(photo, model.preprocessing.geometry(photo), alt=tell("why.not-run", method=method)), words
+    return bare(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
 
 
 def cost(
@@ -111,7 +111,7 @@ def cost(
 ) -> dict[str, Any]:
     """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
     seconds = study.seconds(photo, selection.model, method, settings)
-    said = tell("why.cost", method=method, time=duration(seconds))
+    said = translate("why.cost", method=method, time=duration(seconds))
     return waiting(said, at_once=seconds <= SOON)
 
 
@@ -136,7 +136,12 @@ def strip(
         items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
     return thumbs(
-        items, method, label=tell("why.methods"), heading=tell("why.other-ways"), photo=photo, geometry=geometry
+        items,
+        method,
+        label=translate("why.methods"),
+        heading=translate("why.other-ways"),
+        photo=photo,
+        geometry=geometry,
     )
 
 
@@ -144,7 +149,7 @@ def hint(name: str) -> str:
     """What a method's picture means, and whether it takes long."""
     row = METHODS[name]
     means = from_library(row.means)
-    return f"{means} {tell('why.many')}" if row.cost == MANY_PASSES else means
+    return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 
 def keep(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
@@ -159,7 +164,7 @@ def keep(study: Study, photo: Image.Image | None, selection: Selection | None, m
 
 def kept_words(before: float, after: float) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
-    said = tell("why.kept", share=f"{100 * KEPT:.0f}\u00a0%")
+    said = translate("why.kept", share=f"{100 * KEPT:.0f}\u00a0%")
     return f'<p class="viz-kept">{said} <strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>'
 
 

@@ -21,7 +21,7 @@ from common import DATA, at_least, at_most, interleaved, options, pearson, photo
 from torch import Tensor
 
 import vizlib
-from vizlib.attribution.methods.scoring import numbers
+from vizlib.attribution.methods.scoring import make_random_generator
 from vizlib.models.inference.batched_inference import BUDGET_MB, has_bfloat16
 
 COLUMNS = ("method", "ours (min–max)", "captum (min–max)", "ours ÷ captum", "goal", "met")
@@ -98,7 +98,7 @@ def _plain(model, photo, samples: int) -> Tensor:
     image, target = model.tensor(photo), _top(model, photo)
     total = torch.zeros_like(image)
     for sample in range(samples):
-        noise = torch.from_numpy(numbers(0, sample).standard_normal(image.shape[1:], np.float32)).to(image)
+        noise = torch.from_numpy(make_random_generator(0, sample).standard_normal(image.shape[1:], np.float32)).to(image)
         noisy = (image + _width(image) * noise).requires_grad_()
         total += torch.autograd.grad(model.module(noisy)[0, target], noisy)[0]
     return (total / samples)[0].abs().amax(0)

@@ -19,7 +19,7 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import vizlib
-from vizlib.attribution.methods.perturbation import rise_masks
+from vizlib.attribution.methods.perturbation import make_rise_masks
 from vizlib.models.inference.batched_inference import BUDGET_MB
 
 COLUMNS = ("method", "passes", "ours (min–max)", "in", "peer", "peer (min–max)", "times faster", "goal", "met")
@@ -57,7 +57,7 @@ def _occlusion(model, photo, image, target, given) -> list[tuple]:
 
 def _rise(model, photo, image, target, given) -> list[tuple]:
     count = 32 if given.quick else 1000
-    masks = rise_masks(torch.arange(count), (224, 224), 7, 0.5, 0).to(image)  # not timed; ours makes its own, timed
+    masks = make_rise_masks(torch.arange(count), (224, 224), 7, 0.5, 0).to(image)  # not timed; ours makes its own, timed
 
     @torch.no_grad()
     def loop() -> torch.Tensor:

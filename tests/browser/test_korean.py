@@ -8,7 +8,7 @@ import pytest
 
 import vizlib
 from dashboard.app import TABS
-from dashboard.i18n.translate import words
+from dashboard.i18n.translate import page_texts
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -29,7 +29,7 @@ ALLOWED = {  # gradio's own, which it does not translate, and a layer's or knob'
     *("More tabs", "Stop Recording", "Download", "processing |"),
 }
 FINE = r"[가-힣]|^In queue: \d+ of \d+$"  # Korean, or a place in gradio's queue, which it does not translate either
-OURS = {text for key, text in words("en").items() if text != words("ko")[key]}
+OURS = {text for key, text in page_texts("en").items() if text != page_texts("ko")[key]}
 LABELS = {label for name in (RESNET, VIT) for label in vizlib.load(name).labels}
 
 
@@ -44,7 +44,7 @@ def left_in_english(text: str) -> bool:
 def test_no_tab_is_left_in_english(fresh, name):
     visit = fresh(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:
-        visit.tab(words("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
+        visit.tab(page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
         visit.page.wait_for_timeout(1000)
         if tab.TITLE == "Inside":
             visit.page.locator("#inside-silence button").first.click()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vizlib
-from dashboard.i18n.translate import words
+from dashboard.i18n.translate import page_texts
 from dashboard.tabs import learn
 from dashboard.tabs.lessons.base import correlation, number
 from vizlib.core.text import percent
@@ -215,7 +215,7 @@ def test_the_keyboard_walks_the_steps_and_the_heading_is_read_next(fresh):
 @pytest.mark.parametrize(("locale", "language"), [("ko-KR", "ko"), ("en-US", "en"), ("fr-FR", "en")])
 def test_the_page_speaks_the_language_of_the_browser(fresh, locale, language):
     visit = fresh(f"?m={VIT}&img=ex:tower&v=learn", locale=locale)
-    table = words(language)
+    table = page_texts(language)
     said = shown(visit, 0)
     assert table["learn.hook.title"] in said
     assert table["learn.hook.code"] in said

@@ -100,15 +100,15 @@ def test_threads_that_share_one_run_do_not_share_its_backward_rule():
 
 def test_a_thread_that_only_predicts_is_not_recorded_by_one_that_watches():
     """The other thread runs the network inside this thread's `watch` block, at a place where it could do harm."""
-    from vizlib.capture import watch
+    from vizlib.capture import record_pass
 
     for name, layer in (("resnet18", "layer4"), ("vit_tiny_patch16_224", "blocks.5")):
         module = build(name).eval()
         mine, other = torch.randn(2, 1, 3, 64, 64)
         with torch.no_grad():
-            with watch(module, [layer], attention=True, shapes=True) as alone:
+            with record_pass(module, [layer], attention=True, shapes=True) as alone:
                 module(mine)
-            with watch(module, [layer], attention=True, shapes=True) as seen:
+            with record_pass(module, [layer], attention=True, shapes=True) as seen:
                 module(mine)
                 thread = threading.Thread(target=lambda: module(other), daemon=True)  # noqa: B023 - joined at once
                 thread.start()

@@ -170,16 +170,18 @@ def test_rollout_equals_the_papers_equation(case):
 
 
 def test_every_row_of_rollout_sums_to_one():
-    from vizlib.attribution.methods.attention import rollout
+    from vizlib.attribution.methods.attention import propagate_rollout
 
     layers = [torch.rand(2, 7, 7, dtype=torch.float64).softmax(-1) for _ in range(5)]
     every = torch.eye(7, dtype=torch.float64)
-    whole = rollout(layers, every)
+    whole = propagate_rollout(layers, every)
     assert torch.allclose(whole.sum(-1), torch.ones(7, dtype=torch.float64))
     assert np.abs(whole.numpy() - slow_rollout([one.numpy() for one in layers])).max() < 1e-12
     halves = [one * 0.7 for one in layers]  # weights after dropout do not sum to one: rows are normalised again
-    assert torch.allclose(rollout(halves, every).sum(-1), torch.ones(7, dtype=torch.float64))
-    assert np.abs(rollout(halves, every).numpy() - slow_rollout([one.numpy() for one in halves])).max() < 1e-12
+    assert torch.allclose(propagate_rollout(halves, every).sum(-1), torch.ones(7, dtype=torch.float64))
+    assert (
+        np.abs(propagate_rollout(halves, every).numpy() - slow_rollout([one.numpy() for one in halves])).max() < 1e-12
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"against": 3}, {"score": "probability"}, {"query": (1, 0)}], ids=str)

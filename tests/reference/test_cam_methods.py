@@ -20,7 +20,7 @@ from torch import nn
 
 import vizlib
 from vizlib.attribution.methods import cam
-from vizlib.attribution.methods.spatial_features import Places
+from vizlib.attribution.methods.spatial_features import SpatialFeatures
 
 ROWS = {method.name: method for method in cam.METHODS}
 NEW = [name for name in ROWS if name != "grad-cam"]
@@ -307,7 +307,7 @@ def test_eigen_grad_cam_is_positive_in_sum_where_contributions_cancel():
 
 
 def places(activation, gradient):
-    return Places(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
+    return SpatialFeatures(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
 
 
 @pytest.mark.parametrize("on_a_gpu", [False, True])
@@ -332,8 +332,8 @@ def test_a_half_precision_network_is_summed_in_single_precision(name):
     torch.manual_seed(0)
     activation, gradient = torch.rand(8, 6, 6), torch.randn(8, 6, 6)
     formula = getattr(cam, "_" + name.replace("++", "_plus_plus").replace("-", "_"))
-    half = Places(activation.bfloat16(), gradient.bfloat16())
-    same = Places(activation.bfloat16().float(), gradient.bfloat16().float())
+    half = SpatialFeatures(activation.bfloat16(), gradient.bfloat16())
+    same = SpatialFeatures(activation.bfloat16().float(), gradient.bfloat16().float())
     assert torch.equal(formula(half), formula(same))
     assert formula(half).dtype == torch.float32
 

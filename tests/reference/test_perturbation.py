@@ -22,7 +22,7 @@ from torch import nn
 
 import vizlib
 from vizlib.attribution.methods import perturbation
-from vizlib.attribution.methods.perturbation import channel_masks, rise_masks, windows
+from vizlib.attribution.methods.perturbation import compute_window_spans, make_channel_masks, make_rise_masks
 
 SIZE = (14, 18)
 PREPROCESSING = {"input_size": (3, *SIZE), "crop_pct": 1.0, "crop_mode": "squash"}
@@ -196,7 +196,7 @@ def test_the_squares_reach_both_edges_and_no_square_adds_nothing():
     for size in range(1, 40):
         for window in (1, 3, 8, 50):
             for stride in (1, 3, 9):
-                spans = windows(size, window, stride)
+                spans = compute_window_spans(size, window, stride)
                 assert spans[0][0] == 0
                 assert spans[-1][1] == size
                 assert [start for start, _ in spans] == [stride * i for i in range(len(spans))]
@@ -260,20 +260,20 @@ def test_rise_is_the_masks_weighed_by_their_scores(model, image, score, cells, s
 
 def test_a_mask_depends_on_its_number_and_the_seed_alone():
     size = (45, 61)
-    together = rise_masks(torch.arange(9), size, 6, 0.4, 3)
+    together = make_rise_masks(torch.arange(9), size, 6, 0.4, 3)
     for number in range(9):
         assert np.abs(together[number].numpy() - slow_rise_mask(number, size, 6, 0.4, 3)).max() < 1e-6
     for parts in (torch.arange(9).split(1), torch.arange(9).split(4), [torch.tensor([8, 0, 5]), torch.tensor([5])]):
         for part in parts:
-            for number, mask in zip(part.tolist(), rise_masks(part, size, 6, 0.4, 3), strict=True):
+            for number, mask in zip(part.tolist(), make_rise_masks(part, size, 6, 0.4, 3), strict=True):
                 assert torch.equal(mask, together[number])
-    other = rise_masks(torch.arange(9), size, 6, 0.4, 4)
+    other = make_rise_masks(torch.arange(9), size, 6, 0.4, 4)
     assert not any(torch.equal(a, b) for a, b in zip(together, other, strict=True))
     assert not any(torch.equal(together[0], one) for one in together[1:])
 
 
 def test_the_masks_of_a_seed_are_these_on_every_machine():
-    masks = rise_masks(torch.arange(40), (64, 96), 7, 0.5, 0)
+    masks = make_rise_masks(torch.arange(40), (64, 96), 7, 0.5, 0)
     thousandths = (masks * 1000).round().to(torch.int16)  # another machine may round the last bit otherwise
     bits = np.packbits((masks > 0.5).numpy())
     assert thousandths[0, 20, ::12].tolist() == [122, 539, 156, 0, 219, 969, 681, 764]
@@ -283,7 +283,7 @@ def test_the_masks_of_a_seed_are_these_on_every_machine():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_about_the_asked_share_of_the_cells_is_visible(share):
-    masks = rise_masks(torch.arange(300), (28, 28), 7, share, 0)
+    masks = make_rise_masks(torch.arange(300), (28, 28), 7, share, 0)
     assert masks.min() == 0
     assert masks.max() == 1
     error = math.sqrt(share * (1 - share) / (300 * 49))  # of a mean over so many cells
@@ -428,11 +428,11 @@ def test_score_cam_of_a_real_network_is_the_peers_but_for_how_they_make_a_mask(
     else:
         expected = torch.from_numpy(peer(ScoreCAM, real, image, target, "layer1")[0])
     activation = real.run(cheetah, layers=["layer1"]).activations["layer1"][0].detach()
-    own = channel_masks(activation, (96, 96))
+    own = make_channel_masks(activation, (96, 96))
     assert own.amax((1, 2)).eq(1).all()  # equation 7: each mask fills 0 to 1
     assert own.amin((1, 2)).eq(0).all()
     assert (masks(activation, (96, 96)) - own).abs().max() > 0.1
-    monkeypatch.setattr(perturbation, "channel_masks", masks)
+    monkeypatch.setattr(perturbation, "make_channel_masks", masks)
     assert_close(vizlib.explain(real, cheetah, "score-cam", layer="layer1", precision="float32").heat, expected, 1e-4)
 
 

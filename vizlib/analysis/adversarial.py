@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
-from vizlib.capture import gradients
+from vizlib.capture import compute_gradients
 from vizlib.core.errors import VizlibError
 from vizlib.models.model import Model
 
@@ -30,7 +30,7 @@ def nudged(
     now = image
     for _ in range(steps):
         seen, logits, _ = model.see(now)
-        (gradient,) = gradients((logits[:, target] - logits[:, against]).sum(), [seen])
+        (gradient,) = compute_gradients((logits[:, target] - logits[:, against]).sum(), [seen])
         moved = now + 1.5 * levels / steps * level * gradient.sign()
         now = torch.maximum(torch.minimum(moved, image + levels * level), image - levels * level)
     return model.preprocessing.unnormalised(now)

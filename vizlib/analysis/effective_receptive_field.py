@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.capture import gradients
+from vizlib.capture import compute_gradients
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
 from vizlib.models.run import Run
@@ -56,5 +56,5 @@ def effective_field(
         (rows, columns), (row, column) = picture.shape[1:], cell
         if not (0 <= row < rows and 0 <= column < columns):
             raise ModelError(f"{layer} has {rows} × {columns} places, so there is none at row {row}, column {column}")
-        (found,) = gradients(picture[:, row, column].sum(), [run.image])
+        (found,) = compute_gradients(picture[:, row, column].sum(), [run.image])
     return EffectiveField(found[0].abs().sum(0).float().cpu())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.capture import alter, watch
+from vizlib.capture import alter_output, record_pass
 from vizlib.core.errors import ModelError, did_you_mean
 from vizlib.core.images import open_image
 from vizlib.core.text import number
@@ -107,9 +107,9 @@ def ablate(model: Model, photo, *, channels: Units | None = None, heads: Units |
     with contextlib.ExitStack() as undo:
         undo.enter_context(model.plain_errors())
         for layer, numbers in channels.items():
-            undo.enter_context(alter(module, layer, _silencer(model, layer, numbers)))
+            undo.enter_context(alter_output(module, layer, _silencer(model, layer, numbers)))
         if heads:
-            undo.enter_context(watch(module, attention=True, silent=heads))
+            undo.enter_context(record_pass(module, attention=True, silent=heads))
         logits = model.logits(image)
     return model.ranking(logits, logits.shape[1])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vizlib.attribution.methods.base import Evidence, Needs, Score
 from vizlib.attribution.request import Asked, Question, kind, union
-from vizlib.capture import gradients
+from vizlib.capture import compute_gradients
 from vizlib.core.errors import MethodError
 from vizlib.models.model import Model
 from vizlib.models.run import Run
@@ -62,7 +62,7 @@ def _local_gradients(model: Model, run: Run, score: Score) -> dict[str, Tensor]:
         weights = {name: one for name, one in run.attention.items() if name.startswith(f"{layer}.")}
         with torch.inference_mode(False), torch.enable_grad():
             logits = model.family.classify(model.evaluated(), run.activations[layer].mean(1))
-            found |= zip(weights, gradients(score(logits).sum(), list(weights.values())), strict=True)
+            found |= zip(weights, compute_gradients(score(logits).sum(), list(weights.values())), strict=True)
     return found
 
 

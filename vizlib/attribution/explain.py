@@ -160,7 +160,7 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, aga
     opened = [open_image(photo) for photo in photos]  # a wrong photo is told before any work is done
     targets, rivals = one_each(target, len(opened), "target"), one_each(against, len(opened), "against")
     needs = union(model, asked)
-    size = Passes(model, many=False).batch(gradient=True)  # these run on the network itself
+    size = Passes(model, use_folded_copy=False).batch_size(gradient=True)  # these run on the network itself
     for at in range(0, len(opened), size):
         part = opened[at : at + size]
         tensors = torch.cat([model.tensor(photo) for photo in part])

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vizlib.attribution.methods.attention import maps
+from vizlib.attribution.methods.attention import collect_attention_maps
 from vizlib.attribution.methods.base import ONE_PASS, Evidence, Method, Needs, Score, Settings
 from vizlib.attribution.methods.registry import METHODS, list_methods, method_for
 from vizlib.core.errors import TargetError
@@ -35,7 +35,7 @@ class Asked:
 
     def layers(self, evidence: Evidence) -> tuple[str, ...]:
         """The layers it can be shown at, from what the run holds."""
-        return evidence.model.stages if self.needs(evidence.model).layers else tuple(maps(evidence))
+        return evidence.model.stages if self.needs(evidence.model).layers else tuple(collect_attention_maps(evidence))
 
 
 @dataclass(frozen=True)

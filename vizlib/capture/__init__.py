@@ -4,8 +4,8 @@ Nothing is written to the network: no `.grad`, no flag, no mode; every hook leav
 """
 
 from vizlib.capture.flop_counter import count_flops
-from vizlib.capture.intervene import alter, substitute
-from vizlib.capture.recorder import watch
-from vizlib.capture.recording import Recording, gradients
+from vizlib.capture.intervene import alter_output, substitute_output
+from vizlib.capture.recorder import record_pass
+from vizlib.capture.recording import Recording, compute_gradients
 
-__all__ = ["Recording", "alter", "count_flops", "gradients", "substitute", "watch"]
+__all__ = ["Recording", "alter_output", "count_flops", "compute_gradients", "substitute_output", "record_pass"]

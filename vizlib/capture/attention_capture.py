@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vizlib.capture.recording import SOURCE, Recording
+from vizlib.capture.recording import GRAPH_SOURCE, Recording
 from vizlib.core.errors import ModelError
 
-RELU = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
+RELU_FUNCTIONS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+SOFTMAX_FUNCTIONS = {F.softmax, torch.softmax, Tensor.softmax}
 
 
-class Interception(TorchFunctionMode):
+class FunctionInterceptor(TorchFunctionMode):
     """Sees each torch function this thread calls; makes attention explicit and lets ReLUs obey a backward rule."""
 
     def __init__(
@@ -34,21 +34,21 @@ class Interception(TorchFunctionMode):
         silent: Mapping[str, Sequence[int]],
     ) -> None:
         super().__init__()
-        self.recording, self.modules, self.path, self.silent = recording, modules, path, silent
+        self.recording, self.modules, self.module_path, self.ablated_heads = recording, modules, path, silent
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in RELU:
+        if func in RELU_FUNCTIONS:
             output = func(*args, **kwargs)
             if self.recording.rules and output.requires_grad:
-                output.register_hook(self.recording.rule.on_relu_gradient)
+                output.register_hook(self.recording.active_rule.on_relu_gradient)
             return output
-        if self.path is not None:
+        if self.module_path is not None:
             if func is F.scaled_dot_product_attention:
                 return self._fused(*args, **kwargs)
             if func is F.multi_head_attention_forward:
                 return self._multi_head(func, args, kwargs)
-            if func in SOFTMAX and self._inside_attention():
+            if func in SOFTMAX_FUNCTIONS and self._inside_attention():
                 weights = func(*args, **kwargs)
                 return self._record(weights) if weights.ndim == 4 else weights  # "batch heads query key"
         return func(*args, **kwargs)
@@ -57,23 +57,23 @@ class Interception(TorchFunctionMode):
         """Keep the weights, and give those to go on with: the same, but 0 for silent heads."""
         key = self._key()
         self.recording.attention[key] = weights
-        return weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0) if key in self.silent else weights
+        return weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0) if key in self.ablated_heads else weights
 
     def _key(self) -> str:
         """The name under which the attention that comes next is recorded."""
-        name = self.path[-1] if self.path else ""
+        name = self.module_path[-1] if self.module_path else ""
         count = 1
         while (key := name if count == 1 else f"{name}#{count}") in self.recording.attention:
             count += 1
         return key
 
     def _heads(self, key: str, count: int, like: Tensor) -> Tensor:
-        if wrong := [head for head in self.silent[key] if not 0 <= head < count]:
+        if wrong := [head for head in self.ablated_heads[key] if not 0 <= head < count]:
             raise ModelError(f"{key} has no head {wrong[0]}; its heads are 0 to {count - 1}")
-        return torch.tensor(self.silent[key], dtype=torch.long, device=like.device)
+        return torch.tensor(self.ablated_heads[key], dtype=torch.long, device=like.device)
 
     def _inside_attention(self) -> bool:
-        return bool(self.path) and "att" in type(self.modules[self.path[-1]]).__name__.lower()
+        return bool(self.module_path) and "att" in type(self.modules[self.module_path[-1]]).__name__.lower()
 
     def _fused(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         """The definition in PyTorch's documentation of `scaled_dot_product_attention`, step by step."""
@@ -98,13 +98,13 @@ class Interception(TorchFunctionMode):
     def _multi_head(self, func, args, kwargs):
         wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
         key = self._key()
-        if key in self.silent:  # its weights cannot be reached, but the projection need not read what it made of them
+        if key in self.ablated_heads:  # its weights cannot be reached, but the projection need not read what it made of them
             args, kwargs = self._unread(key, inspect.signature(func).bind(*args, **kwargs).arguments)
         output, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
         if weights.ndim == 3:  # one photo without a batch axis
             weights = weights.unsqueeze(0)
         # The weights handed out are a view that nothing was computed from: the output was computed from its base.
-        setattr(weights, SOURCE, weights._base)
+        setattr(weights, GRAPH_SOURCE, weights._base)
         self.recording.attention[key] = weights
         if not wanted:
             return output, None

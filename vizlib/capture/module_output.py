@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from vizlib.core.errors import ModelError, did_you_mean
 
 
-def no_layer(name: str, modules: Mapping[str, nn.Module]) -> ModelError:
+def unknown_layer_error(name: str, modules: Mapping[str, nn.Module]) -> ModelError:
     """The error for a layer that does not exist, naming what was meant perhaps."""
     return ModelError(f"this model has no layer {name!r}; {did_you_mean(name, [known for known in modules if known])}")
 
 
-def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
+def unpack_first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
     """The tensor in a layer's output, and how to put another in its place; `None` where there is none."""
     if isinstance(output, Tensor):
         return output, lambda tensor: tensor

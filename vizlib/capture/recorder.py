@@ -12,21 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
-from vizlib.capture.attention_capture import Interception
-from vizlib.capture.module_output import first_tensor, no_layer
+from vizlib.capture.attention_capture import FunctionInterceptor
+from vizlib.capture.module_output import unpack_first_tensor, unknown_layer_error
 from vizlib.capture.recording import Recording
 from vizlib.core.errors import ModelError
 
 
 @contextlib.contextmanager
-def watch(
+def record_pass(
     module: nn.Module,
     layers: Iterable[str] = (),
     *,
     attention: bool = False,
     shapes: bool = False,
     rules: bool = True,
-    silent: Mapping[str, Sequence[int]] | None = None,
+    ablated_heads: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[Recording]:
     """Record what `module` does in this thread while the block runs.
 
@@ -42,7 +42,7 @@ def watch(
     modules = dict(module.named_modules())
     for name in layers:
         if name not in modules:
-            raise no_layer(name, modules)
+            raise unknown_layer_error(name, modules)
     recording, owner = Recording(rules=rules), threading.get_ident()
     path: list[str] = []  # names of the modules being run, outermost first
 
@@ -50,7 +50,7 @@ def watch(
         def hook(_module, _inputs, output):
             if threading.get_ident() != owner:
                 return None
-            tensor, rebuild = first_tensor(output)
+            tensor, rebuild = unpack_first_tensor(output)
             if tensor is None:
                 raise ModelError(f"layer {name!r} returns {type(output).__name__}, not a tensor, so it cannot be shown")
             recording.activations[name] = tensor
@@ -60,7 +60,7 @@ def watch(
 
     def measure(name: str):
         def hook(_module, _inputs, output):
-            tensor, _ = first_tensor(output)
+            tensor, _ = unpack_first_tensor(output)
             if threading.get_ident() == owner and tensor is not None:
                 recording.shapes[name] = tuple(tensor.shape[1:])
 
@@ -90,7 +90,7 @@ def watch(
         for name in layers:
             undo.callback(modules[name].register_forward_hook(keep(name)).remove)
         if attention or rules:
-            undo.enter_context(Interception(recording, modules, path if attention else None, silent or {}))
+            undo.enter_context(FunctionInterceptor(recording, modules, path if attention else None, ablated_heads or {}))
         yield recording
     for name in layers:
         if name not in recording.activations:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-RULES = ("guided",)
-SOURCE = "_vizlib_source"  # on a recorded tensor beside the graph: the same values, on the graph
+BACKWARD_RULES = ("guided",)
+GRAPH_SOURCE = "_vizlib_source"  # on a recorded tensor beside the graph: the same values, on the graph
 
 
-class Rule:
+class BackwardRule:
     """The backward rule in force. A ReLU's tensor hook holds this and no more.
 
     A hook that held the recording would close a circle through the graph, where Python's collector cannot see it: every
@@ -37,7 +37,7 @@ class Recording:
     activations: dict[str, Tensor] = field(default_factory=dict)  # layer name -> output; the last call's, if reused
     attention: dict[str, Tensor] = field(default_factory=dict)  # layer name -> softmax weights "batch heads query key"
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # layer name -> output shape without batch axis
-    rule: Rule = field(default_factory=Rule, repr=False)  # read by tensor hooks during the backward pass
+    active_rule: BackwardRule = field(default_factory=BackwardRule, repr=False)  # read by tensor hooks during the backward pass
     rules: bool = True  # whether such hooks were set
 
     @contextlib.contextmanager
@@ -46,28 +46,28 @@ class Recording:
 
         `"guided"` lets only positive gradient through a ReLU, besides the ReLU's own mask (Springenberg et al. 2015).
         """
-        if rule is not None and rule not in RULES:
-            raise ValueError(f"no backward rule {rule!r}; there are {', '.join(RULES)}")
+        if rule is not None and rule not in BACKWARD_RULES:
+            raise ValueError(f"no backward rule {rule!r}; there are {', '.join(BACKWARD_RULES)}")
         if rule is not None and not self.rules:
             raise ValueError(f"the pass was watched without rules, so it cannot follow {rule!r}")
-        with self.rule.lock:
-            before, self.rule.name = self.rule.name, rule
+        with self.active_rule.lock:
+            before, self.active_rule.name = self.active_rule.name, rule
             try:
                 yield
             finally:
-                self.rule.name = before
+                self.active_rule.name = before
 
 
-def gradients(score: Tensor, of: Sequence[Tensor], *, keep: bool = True) -> tuple[Tensor, ...]:
+def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = True) -> tuple[Tensor, ...]:
     """The gradient of one number with respect to each tensor, in one backward pass; zeros where it depends on none.
 
     The graph is kept, so that another score can be asked for, unless `keep` is false.
     """
-    sources = [getattr(tensor, SOURCE, tensor) for tensor in of]
+    sources = [getattr(tensor, GRAPH_SOURCE, tensor) for tensor in tensors]
     asked = [source for source in sources if source.requires_grad]
-    found = iter(torch.autograd.grad(score, asked, retain_graph=keep, allow_unused=True) if asked else ())
+    found = iter(torch.autograd.grad(score, asked, retain_graph=retain_graph, allow_unused=True) if asked else ())
     answers = [next(found) if source.requires_grad else None for source in sources]
     return tuple(
         torch.zeros_like(tensor) if gradient is None else gradient.view(tensor.shape)
-        for tensor, gradient in zip(of, answers, strict=True)
+        for tensor, gradient in zip(tensors, answers, strict=True)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vizlib.capture import count_flops, watch
+from vizlib.capture import count_flops, record_pass
 from vizlib.models.families import Size
 
 
@@ -34,7 +34,7 @@ def survey(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str,
     modules = [(name, part) for name, part in module.named_modules() if name]
     with torch.inference_mode(False), torch.no_grad():  # inference mode hides convolutions from the counting
         image = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
-        with count_flops(module) as flops, watch(module, attention=True, shapes=True) as seen:
+        with count_flops(module) as flops, record_pass(module, attention=True, shapes=True) as seen:
             output = module(image)
     layers = tuple(
         Layer(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from vizlib.capture import Recording, watch
+from vizlib.capture import Recording, record_pass
 from vizlib.core.class_labels import class_of
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import open_image
@@ -188,7 +188,7 @@ class Model:
         module = self.evaluated()
         with self.plain_errors(), torch.inference_mode(False), torch.set_grad_enabled(graph):
             images = (images.clone() if images.is_inference() else images.detach()).requires_grad_(graph)
-            with watch(module, layers, attention=attention, rules=rules) as seen:
+            with record_pass(module, layers, attention=attention, rules=rules) as seen:
                 logits = self._logits(module, images, answers)
         return images, logits, seen
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vizlib.capture import watch
-from vizlib.capture.receptive_field_tracer import Follower, ReceptiveField
+from vizlib.capture import record_pass
+from vizlib.capture.receptive_field_tracer import ReceptiveFieldTracer, ReceptiveField
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
 
@@ -50,17 +50,17 @@ def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField |
         model.plain_errors(),
         torch.inference_mode(False),
         torch.no_grad(),
-        Follower(image) as follower,
-        watch(module, layers) as seen,
+        ReceptiveFieldTracer(image) as follower,
+        record_pass(module, layers) as seen,
     ):
         module(image)
     return {layer: _field_of(model, layer, seen.activations[layer], follower) for layer in layers}
 
 
-def _field_of(model: Model, layer: str, output: Tensor, follower: Follower) -> ReceptiveField | ModelError:
+def _field_of(model: Model, layer: str, output: Tensor, follower: ReceptiveFieldTracer) -> ReceptiveField | ModelError:
     if model.picture(output) is None:
         return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
-    found = follower.known.get(output)
+    found = follower.traces.get(output)
     if found is None:
         return ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
     if found.lost:

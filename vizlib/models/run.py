@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vizlib.capture import Recording, gradients
+from vizlib.capture import Recording, compute_gradients
 from vizlib.core.geometry import Geometry
 
 Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
@@ -65,4 +65,4 @@ class Run:
         not depend on a tensor. Ask again for another target: the forward pass is not repeated.
         """
         with self.recording.backward_rule(rule), torch.inference_mode(False), torch.enable_grad():
-            return gradients(self.score(target), of)
+            return compute_gradients(self.score(target), of)

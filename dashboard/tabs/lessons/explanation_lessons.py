@@ -13,7 +13,7 @@ from dashboard.tabs.lessons.base import Asked, Lesson, alike, attributed, correl
 from dashboard.tabs.lessons.layer_lessons import residual, transformer
 from vizlib import Attribution
 from vizlib.analysis.adversarial import nudged, unprepared
-from vizlib.attribution.methods.gradient import over_channels
+from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.request import RUNNER_UP
 from vizlib.core.text import percent, short
 from vizlib.metrics.faithfulness import deletion
@@ -68,7 +68,7 @@ def stretched(asked: Asked, best: int, sure: float = SURE) -> np.ndarray:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if (middle * values).softmax(-1)[best] > sure else (middle, high)
     (gradient,) = run.gradients(lambda logits: (high * logits).softmax(-1)[:, best], of=[run.image])
-    return over_channels(gradient.float().cpu() / high, "max").numpy()
+    return reduce_channels(gradient.float().cpu() / high, "max").numpy()
 
 
 def gradients(asked: Asked) -> Lesson:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dashboard.tabs.lessons.base import Asked, Lesson, by, heat, liveliest, number, still
-from vizlib.capture import gradients
+from vizlib.capture import compute_gradients
 from vizlib.render import overlay as render
 
 CHANNELS = 6
@@ -139,7 +139,7 @@ def _fields(asked: Asked) -> Lesson:
         assert maps is not None
         with torch.inference_mode(False), torch.enable_grad():
             middle = maps[:, maps.shape[1] // 2, maps.shape[2] // 2].sum()
-        reach = gradients(middle, [run.image])[0][0].norm(dim=0).cpu()
+        reach = compute_gradients(middle, [run.image])[0][0].norm(dim=0).cpu()
         widths.append(int((reach > 0).any(0).sum()))
         pictures.append(heat(reach.numpy(), "fields.place", {"layer": layer, "width": str(widths[-1])}))
     facts = {

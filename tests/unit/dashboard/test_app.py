@@ -16,7 +16,7 @@ from dashboard import __main__ as start
 from dashboard import app
 from dashboard.api import endpoints as api
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import shown, translations
+from dashboard.i18n.translate import browser_text, browser_translations
 from dashboard.services import examples
 
 ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
@@ -55,8 +55,8 @@ def test_the_queue_cannot_be_bypassed(page):
 def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
     values = [str(block.value) for block in page.blocks.values() if getattr(block, "value", None)]
     assert sum(value.count("<h1") for value in values) == 0
-    assert sum(str(shown("header")) == value for value in values) == 1
-    for table in translations().translations.values():
+    assert sum(str(browser_text("header")) == value for value in values) == 1
+    for table in browser_translations().translations.values():
         assert [key for key, text in table.items() if "<h1" in text] == ["page.header"]
         assert table["page.header"].count("<h1") == 1
 
@@ -116,7 +116,7 @@ def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
 
 
 def test_the_tabs_stand_in_their_order_with_the_code_last(page):
-    english = translations().translations["en"]
+    english = browser_translations().translations["en"]
     labels = [english[block.label.key] for block in page.blocks.values() if isinstance(block, gr.Tab)]
     assert labels == ["Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code"]
 

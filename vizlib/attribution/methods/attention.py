@@ -14,7 +14,7 @@ from vizlib.models.model import Model
 Query = str | tuple[int, int] | None
 
 
-def patch_index(tokens: Tokens, query: Query) -> list[int]:
+def resolve_query(tokens: Tokens, query: Query) -> list[int]:
     """The tokens meant by a name ("class"), a patch (row, column), or `None` for those the classifier reads.
 
     Raises: MethodError for a token this model does not have.
@@ -33,17 +33,17 @@ def patch_index(tokens: Tokens, query: Query) -> list[int]:
     return [tokens.prefix + row * columns + column]
 
 
-def mean_of(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
+def make_averaging_row(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
     """The row that stands for some tokens: their mean."""
     return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
 
 
-def on_grid(row: Float[Tensor, " token"], tokens: Tokens) -> Float[Tensor, "rows columns"]:
+def reshape_to_grid(row: Float[Tensor, " token"], tokens: Tokens) -> Float[Tensor, "rows columns"]:
     """What a row says of the patches, laid out as they lie."""
     return row[tokens.prefix :].unflatten(0, tokens.grid)
 
 
-def maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
+def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
     """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out.
 
     Raises: MethodError where there is none.
@@ -60,7 +60,7 @@ def maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
 
 
 def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:
-    found = maps(evidence)
+    found = collect_attention_maps(evidence)
     name = layer or list(found)[-1]
     if name not in found:
         raise MethodError(f"{name!r} computes no attention here; {did_you_mean(str(name), found)}")
@@ -73,10 +73,10 @@ def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, qu
         chosen = weights[int(head)]
     else:
         raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
-    return on_grid(chosen[patch_index(evidence.tokens, query)].mean(0), evidence.tokens)
+    return reshape_to_grid(chosen[resolve_query(evidence.tokens, query)].mean(0), evidence.tokens)
 
 
-def rollout(
+def propagate_rollout(
     layers: list[Float[Tensor, "heads token token"]], rows: Float[Tensor, "... token"]
 ) -> Float[Tensor, "... token"]:
     """How much of each input token is in output tokens, if attention and the residual share evenly.
@@ -91,7 +91,7 @@ def rollout(
     return rows
 
 
-def relevance(
+def propagate_relevance(
     layers: list[Float[Tensor, "heads token token"]],
     gradients: list[Float[Tensor, "heads token token"]],
     rows: Float[Tensor, "... token"],
@@ -106,31 +106,31 @@ def relevance(
 
 
 def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
-    layers = [weights[0] for weights in maps(evidence).values()]
-    start = mean_of(patch_index(evidence.tokens, query), layers[0])
-    return on_grid(rollout(layers, start), evidence.tokens)
+    layers = [weights[0] for weights in collect_attention_maps(evidence).values()]
+    start = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
+    return reshape_to_grid(propagate_rollout(layers, start), evidence.tokens)
 
 
 def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
-    found = maps(evidence)
+    found = collect_attention_maps(evidence)
     layers, gradients = ([of[name][0] for name in found] for of in (found, evidence.attention_gradients))
-    start = mean_of(patch_index(evidence.tokens, query), layers[0])
-    return on_grid(relevance(layers, gradients, start), evidence.tokens)
+    start = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
+    return reshape_to_grid(propagate_relevance(layers, gradients, start), evidence.tokens)
 
 
 def _legrad(evidence: Evidence, **_) -> Tensor:
     # Equations 6 to 8: what is positive, averaged over heads and queries, and over the blocks.
     kept = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.local_gradients.values()]
-    return on_grid(torch.stack(kept).mean(0), evidence.tokens)
+    return reshape_to_grid(torch.stack(kept).mean(0), evidence.tokens)
 
 
-def _reads_tokens(model: Model) -> str | None:
+def _check_block_classifier(model: Model) -> str | None:
     if model.tokens is None or model.family is None or model.family.classify is None:
         return "it asks the classifier about each block's tokens, and this model is no transformer vizlib knows"
     return None
 
 
-def _has_attention(model: Model) -> str | None:
+def _check_attention(model: Model) -> str | None:
     if model.tokens is None:
         return "it follows attention between patches, and this model is no transformer vizlib knows"
     return None
@@ -142,7 +142,7 @@ QUERY = Knob(
     lambda m: m.tokens.names if m.tokens else (),
     open=True,
 )
-LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
+ATTENTION_LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
 
 METHODS = (
     Method(
@@ -152,9 +152,9 @@ METHODS = (
         means_not="Attention says where a token looks, not what it does with what it finds, and it knows no class.",
         needs=lambda model, knobs: Needs(attention=True),
         heat=_raw_attention,
-        fits=_has_attention,
+        fits=_check_attention,
         knobs={
-            "layer": LAYER,
+            "layer": ATTENTION_LAYER,
             "head": Knob("mean", "one head by number, their mean or their max", ("mean", "max"), open=True),
             "query": QUERY,
         },
@@ -169,7 +169,7 @@ METHODS = (
         means_not="It takes all heads as equally important and knows no class: it shows what is salient, not why.",
         needs=lambda model, knobs: Needs(attention=True),
         heat=_rollout,
-        fits=_has_attention,
+        fits=_check_attention,
         knobs={"query": QUERY},
         of_class=False,
         patches=True,
@@ -181,7 +181,7 @@ METHODS = (
         means_not="It follows attention only; what the MLP blocks did on the way is not in the picture.",
         needs=lambda model, knobs: Needs(attention=True, attention_gradients=True),
         heat=_relevance,
-        fits=_has_attention,
+        fits=_check_attention,
         knobs={"query": QUERY, "score": SCORE},
         patches=True,
     ),
@@ -194,7 +194,7 @@ METHODS = (
             layers=model.stages, layer_gradients=False, attention=True, local_gradients=True
         ),
         heat=_legrad,
-        fits=_reads_tokens,
+        fits=_check_block_classifier,
         knobs={"score": SCORE},
         patches=True,
         cost=TWO_PASSES,

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.spatial_features import Places, places_of
+from vizlib.attribution.methods.spatial_features import SpatialFeatures, extract_spatial_features
 from vizlib.core.errors import MethodError, did_you_mean
 from vizlib.models.families import Tokens
 from vizlib.models.model import Model
@@ -99,7 +99,7 @@ class Evidence:
     layer_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     attention_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
     local_gradients: Mapping[str, Float[Tensor, "windows heads query key"]] = field(default_factory=dict)
-    _places: dict[str, Places] = field(default_factory=dict, repr=False)
+    _places: dict[str, SpatialFeatures] = field(default_factory=dict, repr=False)
 
     @cached_property
     def logits(self) -> Float[Tensor, " classes"]:
@@ -138,14 +138,16 @@ class Evidence:
         assert self.guided_gradient is not None
         return self.guided_gradient
 
-    def places(self, layer: str) -> Places:
+    def places(self, layer: str) -> SpatialFeatures:
         """What each channel of a layer says in each place, worked out once for all methods that ask.
 
         Raises: MethodError for a layer without places.
         """
         if layer not in self._places:
             activation = self.run.activations[layer].detach()
-            self._places[layer] = places_of(layer, activation, self.layer_gradients.get(layer), self.model)
+            self._places[layer] = extract_spatial_features(
+                layer, activation, self.layer_gradients.get(layer), self.model
+            )
         return self._places[layer]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from vizlib.attribution.methods.base import Evidence, Knob
-from vizlib.attribution.methods.scoring import numbers
+from vizlib.attribution.methods.scoring import make_random_generator
 
 BASELINES = ("mean", "black", "white", "blur", "noise")
 BASELINE = Knob(
@@ -18,7 +18,7 @@ BASELINE = Knob(
 )
 
 
-def baseline_of(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor, "1 3 h w"]:
+def make_baseline(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor, "1 3 h w"]:
     """An input of the model's that shows nothing, normalised as the photo is."""
     image, how = evidence.run.image.detach(), evidence.model.preprocessing
     if name == "mean":
@@ -30,7 +30,7 @@ def baseline_of(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor, "
         return gaussian_blur(image, [width, height], [sigma, sigma])
     mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(image) for values in (how.mean, how.std))
     if name == "noise":
-        pixels = torch.from_numpy(numbers(seed).random(image.shape)).to(image)
+        pixels = torch.from_numpy(make_random_generator(seed).random(image.shape)).to(image)
     else:
         pixels = torch.full_like(image, float(name == "white"))
     return (pixels - mean) / std

@@ -10,7 +10,7 @@ from vizlib.attribution.methods.base import SCORE, Evidence, Knob, Method, Needs
 CHANNELS = Knob("max", "how the three colour channels become one value", ("max", "mean", "norm"))
 
 
-def over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
+def reduce_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
     """How large the gradient is in each place: the largest, the mean or the norm of its three colours."""
     size = gradient[0].abs()
     if channels == "norm":
@@ -19,7 +19,7 @@ def over_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Te
 
 
 def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
-    return over_channels(evidence.at_pixels, channels)
+    return reduce_channels(evidence.at_pixels, channels)
 
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:

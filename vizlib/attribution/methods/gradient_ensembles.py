@@ -12,34 +12,34 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
-from vizlib.attribution.methods.baselines import BASELINES, baseline_of
-from vizlib.attribution.methods.gradient import CHANNELS, over_channels
-from vizlib.attribution.methods.scoring import BUDGET, SEED, numbers
+from vizlib.attribution.methods.baselines import BASELINES, make_baseline
+from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
+from vizlib.attribution.methods.scoring import BUDGET, SEED, make_random_generator
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.inference.first_convolution import Stem, stem_of
 
 # The gradient changes fastest where the way begins, so the points stand closer there: a share t of them lies below
 # t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
 # wasted on a gradient that jumps at every ReLU.
-CROWDING = 1.6
-PRECISION = Knob(
+STEP_SPACING_EXPONENT = 1.6
+GRADIENT_PRECISION = Knob(
     "float32",
     "single precision, or bfloat16 (fast), which is quicker on processors that have it; a note says how far it is off",
     ("float32", "fast"),
 )
 
 
-def _gradients(
-    evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], walk: Walk
+def _stream_gradients(
+    evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], walk: InputGradients
 ) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[str, ...]]]:
     """The gradient at each of many inputs, batch by batch in the given order, with notes on the precision."""
     passes, notes = Passes(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
-    for places in passes.batches(order, passes.batch(gradient=True)):
+    for places in passes.batches(order, passes.batch_size(gradient=True)):
         inputs = make(places)
-        found = walk.gradients(passes, inputs, evidence).to(evidence.run.image.dtype)
+        found = walk.compute(passes, inputs, evidence).to(evidence.run.image.dtype)
         if walk.fast and not notes:
-            check = Passes(evidence.model, budget_mb=walk.budget_mb, many=False)
-            exact = walk.gradients(check, inputs[:1], evidence)
+            check = Passes(evidence.model, budget_mb=walk.budget_mb, use_folded_copy=False)
+            exact = walk.compute(check, inputs[:1], evidence)
             pair = [walk.stem.leave(one).flatten() for one in (exact, found[:1])]
             alike = torch.corrcoef(torch.stack(pair))[0, 1].item()
             notes = (f"Computed in bfloat16; a single gradient correlates {alike:.3f} with that of single precision.",)
@@ -47,7 +47,7 @@ def _gradients(
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class InputGradients:
     """How the gradients of one map are taken: where the inputs enter the network, and where their gradients end.
 
     Gradients that are only summed can end at the stem's output, and the sum alone goes back to the pixels; inputs that
@@ -59,10 +59,10 @@ class Walk:
     budget_mb: int
     fast: bool
 
-    def gradients(self, passes: Passes, inputs: Tensor, evidence: Evidence) -> Tensor:
+    def compute(self, passes: Passes, inputs: Tensor, evidence: Evidence) -> Tensor:
         """The gradients of one batch."""
         if self.begins and self.stem.layer:
-            return passes.gradients_onward(evidence.run.image.detach(), self.stem.layer, inputs, evidence.score)
+            return passes.gradients_from_layer(evidence.run.image.detach(), self.stem.layer, inputs, evidence.score)
         return passes.gradients(inputs, evidence.score, self.stem.layer)
 
 
@@ -82,20 +82,20 @@ def _smoothgrad(
     width = noise * (image.max() - image.min())
     summed = form == "mean"  # squares are taken at the pixels, one input at a time
     stem = stem_of(evidence.model) if summed else Stem(evidence.model, None)
-    walk = Walk(stem, False, budget_mb, precision == "fast")
+    walk = InputGradients(stem, False, budget_mb, precision == "fast")
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         drawn = np.empty((len(places), *image.shape[1:]), np.float32)
 
         def draw(place: int, into: np.ndarray) -> None:
-            numbers(int(seed), place).standard_normal(dtype=np.float32, out=into)
+            make_random_generator(int(seed), place).standard_normal(dtype=np.float32, out=into)
 
         with ThreadPoolExecutor() as pool:  # on a GPU these numbers would take longer than the network
             list(pool.map(draw, places.tolist(), drawn))
         return image + width * torch.from_numpy(drawn).to(image)
 
     done, sums, squares = 0, 0.0, 0.0
-    for places, found, notes in _gradients(evidence, make, torch.arange(total), walk):
+    for places, found, notes in _stream_gradients(evidence, make, torch.arange(total), walk):
         done += len(places)
         sums = sums + found.sum(0, keepdim=True)
         mean = stem.leave(sums / done)
@@ -104,25 +104,27 @@ def _smoothgrad(
         else:
             squares = squares + found.square().sum(0, keepdim=True)
             shown = squares / done if form == "squared" else (squares / done - mean.square()).clamp(min=0)
-        yield Partial(over_channels(shown, channels), done, total, notes)
+        yield Partial(reduce_channels(shown, channels), done, total, notes)
 
 
 def _integrated_gradients(
     evidence: Evidence, *, steps: int, baseline: str, seed: int, budget_mb: int, precision, **_
 ) -> Iterator[Partial]:
     image, total, stem = evidence.run.image.detach(), int(steps), stem_of(evidence.model)
-    start = baseline_of(baseline, evidence, int(seed))
+    start = make_baseline(baseline, evidence, int(seed))
     first, last = stem.enter(start), stem.enter(image)
-    edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** CROWDING
+    edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** STEP_SPACING_EXPONENT
     along, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         return torch.lerp(first, last, along[places].view(-1, *(1,) * (first.ndim - 1)))
 
     change = evidence.score(evidence.run.logits.detach()) - evidence.score(evidence.model.logits(start))
-    walk = Walk(stem, True, budget_mb, precision == "fast")
+    walk = InputGradients(stem, True, budget_mb, precision == "fast")
     done, weighed, sums = 0, 0.0, 0.0
-    for places, found, notes in _gradients(evidence, make, torch.from_numpy(numbers(0).permutation(total)), walk):
+    for places, found, notes in _stream_gradients(
+        evidence, make, torch.from_numpy(make_random_generator(0).permutation(total)), walk
+    ):
         done, weighed = done + len(places), weighed + weights[places].sum().item()
         sums = sums + torch.tensordot(weights[places].to(found), found, 1).unsqueeze(0)
         heat = ((image - start) * stem.leave(sums) / weighed)[0].sum(0)
@@ -152,7 +154,7 @@ METHODS = (
             "channels": CHANNELS,
             "seed": SEED,
             "score": SCORE,
-            "precision": PRECISION,
+            "precision": GRADIENT_PRECISION,
             "budget_mb": BUDGET,
         },
         cost=MANY_PASSES,
@@ -170,7 +172,7 @@ METHODS = (
             "baseline": Knob("black", "where the way begins", BASELINES),
             "seed": SEED,
             "score": SCORE,
-            "precision": PRECISION,
+            "precision": GRADIENT_PRECISION,
             "budget_mb": BUDGET,
         },
         signed=True,

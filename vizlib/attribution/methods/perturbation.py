@@ -13,15 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
-from vizlib.attribution.methods.baselines import BASELINE, baseline_of
-from vizlib.attribution.methods.cam import LAYER, RELU, has_places, layer_of
-from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, numbers, trials
+from vizlib.attribution.methods.baselines import BASELINE, make_baseline
+from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer
+from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, make_random_generator, trials
 from vizlib.models.inference.incremental_plan import windows_of
 
 Span = tuple[int, int]
 
 
-def windows(size: int, window: int, stride: int) -> list[Span]:
+def compute_window_spans(size: int, window: int, stride: int) -> list[Span]:
     """First and last-but-one pixel of each place of a sliding window; the last is cut off at the edge."""
     window = min(window, size)
     return [(at, min(at + window, size)) for at in range(0, stride * (math.ceil((size - window) / stride) + 1), stride)]
@@ -31,11 +31,12 @@ def _occlusion(
     evidence: Evidence, *, window: int, stride: int, baseline: str, precision: str, budget_mb: int, **_
 ) -> Iterator[Partial]:
     image = evidence.run.image.detach()
-    cover = baseline_of(baseline, evidence)
-    rows, columns = (windows(size, int(window), int(stride)) for size in image.shape[-2:])
+    cover = make_baseline(baseline, evidence)
+    rows, columns = (compute_window_spans(size, int(window), int(stride)) for size in image.shape[-2:])
     spans = list(product(rows, columns))
     hides_rows, hides_columns = (
-        _inside(axis, size).to(image.device) for axis, size in zip((rows, columns), image.shape[-2:], strict=True)
+        _make_coverage_masks(axis, size).to(image.device)
+        for axis, size in zip((rows, columns), image.shape[-2:], strict=True)
     )
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
@@ -55,15 +56,15 @@ def _occlusion(
         yield Partial(drops / times.clamp(min=1), found.done, len(spans), found.notes)
 
 
-def _inside(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
+def _make_coverage_masks(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
     """Which pixels of one axis each window covers."""
     first, last = torch.tensor(spans).T.unsqueeze(2)
     at = torch.arange(size)
     return (first <= at) & (at < last)
 
 
-def rise_masks(
-    places: Int[Tensor, " n"],
+def make_rise_masks(
+    indices: Int[Tensor, " n"],
     size: tuple[int, int],
     cells: int,
     share: float,
@@ -72,18 +73,18 @@ def rise_masks(
 ) -> Float[Tensor, "n h w"]:
     """Masks by their numbers: coarse random grids, enlarged bilinearly and shifted by less than a cell (RISE, 3.2)."""
     height, width = steps = [math.ceil(side / cells) for side in size]
-    random = [numbers(seed, place) for place in places.tolist()]
+    random = [make_random_generator(seed, place) for place in indices.tolist()]
     grids = torch.from_numpy(np.stack([one.random((cells, cells)) < share for one in random])).float().to(device)
     shifts = torch.tensor([(one.integers(0, height), one.integers(0, width)) for one in random], device=device)
     # What enlarges one axis is a matrix; a shifted mask takes some of its rows.
     above, beside = (
-        _enlarging(cells, step).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
+        _make_upsampling_matrix(cells, step).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
         for step, shift, side in zip(steps, shifts.T, size, strict=True)
     )
     return above @ grids @ beside.mT
 
 
-def _enlarging(cells: int, step: int) -> Float[Tensor, "pixels cells"]:
+def _make_upsampling_matrix(cells: int, step: int) -> Float[Tensor, "pixels cells"]:
     """Bilinear enlargement of one axis to a cell more than it has, as a matrix."""
     return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * step, mode="linear")[0].T
 
@@ -98,7 +99,7 @@ def _rise(
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
         nonlocal drawn
-        drawn = rise_masks(places, size, int(cells), share, int(seed), image.device).to(image)
+        drawn = make_rise_masks(places, size, int(cells), share, int(seed), image.device).to(image)
         return image * drawn.unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)
@@ -107,7 +108,7 @@ def _rise(
         yield Partial(heat / (share * found.done), found.done, total, found.notes)
 
 
-def channel_masks(
+def make_channel_masks(
     activation: Float[Tensor, "channels rows columns"], size: tuple[int, int]
 ) -> Float[Tensor, "channels h w"]:
     """Each channel enlarged to the input and scaled to 0 to 1 (Score-CAM, equations 6 and 7)."""
@@ -118,27 +119,29 @@ def channel_masks(
 
 def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
     image = evidence.run.image.detach()
-    activation = evidence.places(layer_of(evidence.model, knobs)).activation
-    heard = _heard(activation)
+    activation = evidence.places(choose_cam_layer(evidence.model, knobs)).activation_maps
+    heard = _find_varying_channels(activation)
     if not len(heard):
-        yield _unheard(activation)
+        yield _make_empty_map(activation)
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
-        return image * channel_masks(activation[heard[places]], evidence.model.preprocessing.input_size).unsqueeze(1)
+        return image * make_channel_masks(activation[heard[places]], evidence.model.preprocessing.input_size).unsqueeze(
+            1
+        )
 
     scores = image.new_full((len(activation),), -math.inf)
     for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb):
         scores[heard[found.places]] = found.scores.to(scores)
-        heat = evidence.places(layer_of(evidence.model, knobs)).weighted(scores.softmax(0))
+        heat = evidence.places(choose_cam_layer(evidence.model, knobs)).weighted_sum(scores.softmax(0))
         yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
 
 
 def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
-    layer = layer_of(evidence.model, knobs)
+    layer = choose_cam_layer(evidence.model, knobs)
     places, output = evidence.places(layer), evidence.run.activations[layer].detach()
-    heard = _heard(places.activation, silent=0.0)
+    heard = _find_varying_channels(places.activation_maps, silent=0.0)
     if not len(heard):
-        yield _unheard(places.activation)
+        yield _make_empty_map(places.activation_maps)
     axis = evidence.model.channel_axis(output)
 
     def make(numbers: Int[Tensor, " n"]) -> Tensor:
@@ -148,29 +151,31 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
 
     whole = evidence.score(evidence.run.logits.detach())
     size = whole.abs().clamp(min=torch.finfo(whole.dtype).tiny)  # of a class against itself the score is 0
-    weights = places.activation.new_zeros(len(places.activation))
+    weights = places.activation_maps.new_zeros(len(places.activation_maps))
     for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb, layer=layer):
         weights[heard[found.places]] = ((whole - found.scores) / size).to(weights)
-        heat = places.weighted(weights)
+        heat = places.weighted_sum(weights)
         yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
 
 
-def _heard(activation: Float[Tensor, "channels rows columns"], silent: float | None = None) -> Int[Tensor, " heard"]:
+def _find_varying_channels(
+    activation: Float[Tensor, "channels rows columns"], silent: float | None = None
+) -> Int[Tensor, " heard"]:
     """The channels that can matter: not those that are `silent` everywhere, or the same everywhere if left out."""
     first = activation[:, :1, :1] if silent is None else silent
     return (activation != first).flatten(1).any(1).nonzero().flatten()
 
 
-def _unheard(activation: Float[Tensor, "channels rows columns"]) -> Partial:
+def _make_empty_map(activation: Float[Tensor, "channels rows columns"]) -> Partial:
     note = "No channel of this layer tells one place from another; choose an earlier layer."
     return Partial(torch.zeros_like(activation[0]), 1, 1, (note,))
 
 
 def _layer_without_gradient(model, knobs) -> Needs:
-    return Needs(layers=(layer_of(model, knobs),), layer_gradients=False)
+    return Needs(layers=(choose_cam_layer(model, knobs),), layer_gradients=False)
 
 
-PROBABILITY = Knob(
+RISE_SCORE = Knob(
     "probability", "what is measured: the class's softmax probability, or its logit", ("probability", "logit")
 )
 
@@ -207,7 +212,7 @@ METHODS = (
             "cells": Knob(7, "cells of a mask's coarse grid on each side", range=(2, 32)),
             "share": Knob(0.5, "how likely a cell is left visible", range=(0.05, 0.95)),
             "seed": SEED,
-            "score": PROBABILITY,
+            "score": RISE_SCORE,
             "precision": PRECISION,
             "budget_mb": BUDGET,
         },
@@ -220,8 +225,8 @@ METHODS = (
         means_not="A channel counts by what it lets through, not by what the network does with it.",
         needs=_layer_without_gradient,
         stream=_score_cam,
-        fits=has_places,
-        knobs={"layer": LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        fits=check_spatial_layer,
+        knobs={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
         cost=MANY_PASSES,
     ),
     Method(
@@ -231,8 +236,8 @@ METHODS = (
         means_not="Channels are silenced one by one: two that can stand in for each other both seem unimportant.",
         needs=_layer_without_gradient,
         stream=_ablation_cam,
-        fits=has_places,
-        knobs={"layer": LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        fits=check_spatial_layer,
+        knobs={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
         cost=MANY_PASSES,
     ),
 )

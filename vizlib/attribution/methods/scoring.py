@@ -59,11 +59,11 @@ def trials(
     """
     if not total:
         return
-    order = torch.from_numpy(numbers(0).permutation(total))
+    order = torch.from_numpy(make_random_generator(0).permutation(total))
     exact, notes = Passes(evidence.model, budget_mb=budget_mb), ()
     if precision == "auto" and has_bfloat16(evidence.model) and total > 2 * CHECKED:
         quick = Passes(evidence.model, budget_mb=budget_mb, bfloat16=True)
-        check = Passes(evidence.model, budget_mb=budget_mb, many=False)
+        check = Passes(evidence.model, budget_mb=budget_mb, use_folded_copy=False)
         exactly = _scores(evidence, make, order[:CHECKED], check, layer)
         found = _through(evidence, make, order, quick, layer, quickly, first=CHECKED + 1)
         first = next(found)
@@ -78,7 +78,7 @@ def trials(
     yield from (replace(one, notes=notes) for one in _through(evidence, make, order, exact, layer, quickly))
 
 
-def numbers(seed: int, stream: int = 0) -> np.random.Generator:
+def make_random_generator(seed: int, stream: int = 0) -> np.random.Generator:
     """Random numbers that are the same on every machine; another stream of one seed is independent of it."""
     return np.random.Generator(np.random.PCG64([seed, stream]))
 
@@ -93,7 +93,7 @@ def _through(
     first: int = 1,
 ) -> Iterator[Trials]:
     """The trials in batches, of which the first holds as many as asked for, though it be scored in several passes."""
-    size = passes.batch(image=evidence.run.image, layer=layer)
+    size = passes.batch_size(image=evidence.run.image, layer=layer)
     first, done = max(first, size), 0
     for places in (order[:first], *passes.batches(order[first:], size)):
         done += len(places)
@@ -104,12 +104,12 @@ def _scores(
     evidence: Evidence, make, places: Tensor, passes: Passes, layer: str | None, quickly: Windows | None = None
 ) -> Tensor:
     image, inputs = evidence.run.image.detach(), make(places)
-    size = passes.batch(image=image, layer=layer)
+    size = passes.batch_size(image=image, layer=layer)
 
     def logits(part: Tensor, some: Tensor) -> Tensor:
         if quickly is not None:
             return quickly.logits(passes, part, some.tolist())
-        return passes.logits(part) if layer is None else passes.onward(image, layer, part)
+        return passes.logits(part) if layer is None else passes.logits_from_layer(image, layer, part)
 
     parts = zip(inputs.split(size), places.split(size), strict=True)
     return torch.cat([evidence.score(logits(*part)).detach() for part in parts])

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vizlib.capture import alter, gradients, substitute
+from vizlib.capture import alter_output, compute_gradients, substitute_output
 from vizlib.core.errors import MethodError
 from vizlib.models.inference.folded_copy import Pairs, pairs_in, quick_twin
 from vizlib.models.model import Model
@@ -42,12 +42,12 @@ class Cost:
 class Passes:
     """A model, and how its passes are made; nothing is kept but what they cost, and that on the model."""
 
-    def __init__(self, model: Model, *, budget_mb: int = BUDGET_MB, bfloat16: bool = False, many: bool = True) -> None:
+    def __init__(self, model: Model, *, budget_mb: int = BUDGET_MB, bfloat16: bool = False, use_folded_copy: bool = True) -> None:
         """With `many` a quicker twin is made of the network first, which takes as long as a pass or two."""
         if not LEAST_MB <= budget_mb <= MOST_MB:
             raise MethodError(f"budget_mb is memory in megabytes, from {LEAST_MB} to {MOST_MB}, not {budget_mb!r}")
         self.model, self.budget, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
-        self._many = many
+        self._many = use_folded_copy
         self._twins: dict[frozenset[str], Model] = {}  # by the layers that give in it what they give in the network
 
     def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
@@ -55,21 +55,21 @@ class Passes:
         with self._autocast():
             return _full(self._quick().logits(_channels_last(images)))
 
-    def onward(self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor) -> Float[Tensor, "n classes"]:
+    def logits_from_layer(self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor) -> Float[Tensor, "n classes"]:
         """The logits if a layer's output for `image` were each of `outputs` (stacked along the batch axis).
 
         The layers before run once and for one image only, to bring the pass to where the others begin.
         """
         return self._onward(image, layer, lambda: outputs, len(outputs))
 
-    def altered(
+    def logits_with_altered_layers(
         self, images: Float[Tensor, "n 3 rows columns"], changes: Mapping[str, Callable[[Tensor], Tensor]]
     ) -> Float[Tensor, "n classes"]:
         """The logits of one batch if layers handed on what is made of their outputs; the inputs may be smaller."""
         model = self._quick(*changes)
         with self._autocast(), contextlib.ExitStack() as undo:
             for layer, change in changes.items():
-                undo.enter_context(alter(model.module, layer, change))
+                undo.enter_context(alter_output(model.module, layer, change))
             return _full(model.logits(_channels_last(images)))
 
     def gradients(
@@ -80,7 +80,7 @@ class Passes:
             images, logits, seen = self._quick(layer).see(_channels_last(images), [layer] if layer else [])
             return self._slopes(logits, score, seen.activations[layer] if layer else images)
 
-    def gradients_onward(
+    def gradients_from_layer(
         self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor, score: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """The gradient of each score at a layer's output, were that for `image` each of `outputs` (`onward`)."""
@@ -89,11 +89,11 @@ class Passes:
             outputs = outputs.clone() if outputs.is_inference() else outputs
             outputs = outputs.to(own, memory_format=torch.channels_last).requires_grad_()
             model = self._quick(layer)
-            with substitute(model.module, layer, lambda: outputs):
+            with substitute_output(model.module, layer, lambda: outputs):
                 _, logits, _ = model.see(_channels_last(image), answers=len(outputs))
             return self._slopes(logits, score, outputs)
 
-    def batch(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
+    def batch_size(self, *, gradient: bool = False, image: Tensor | None = None, layer: str | None = None) -> int:
         """How many inputs fit the budget, and are no more work than a person wants to wait for.
 
         With `layer` the inputs are outputs of that layer for `image`.
@@ -171,12 +171,12 @@ class Passes:
 
     def _onward(self, image: Tensor, layer: str, outputs: Callable[[], Tensor], count: int) -> Tensor:
         model = self._quick(layer)
-        with self._autocast(), substitute(model.module, layer, outputs):
+        with self._autocast(), substitute_output(model.module, layer, outputs):
             return _full(model.logits(_channels_last(image), answers=count))
 
     def _slopes(self, logits: Tensor, score: Callable[[Tensor], Tensor], of: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            return gradients(score(_full(logits)).sum(), [of], keep=False)[0]
+            return compute_gradients(score(_full(logits)).sum(), [of], retain_graph=False)[0]
 
     def _device(self) -> torch.device:
         return self.model.like().device

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.capture import gradients
+from vizlib.capture import compute_gradients
 from vizlib.models.model import Model
 
 ALIKE = 1e-4  # of the largest value: how far two ways to the same gradient may lie apart in single precision
@@ -63,6 +63,6 @@ def _alone(stem: Stem) -> bool:
     image, logits, seen = model.see(image, [layer])
     output = seen.activations[layer]
     with torch.inference_mode(False), torch.enable_grad():
-        at_pixels, at_output = gradients(logits.square().sum(), [image, output], keep=False)
+        at_pixels, at_output = compute_gradients(logits.square().sum(), [image, output], retain_graph=False)
     same = ((output, stem.enter(image.detach())), (at_pixels, stem.leave(at_output)))
     return all(a.any() and (a - b).abs().max() <= ALIKE * a.abs().max() for a, b in same)

@@ -105,7 +105,7 @@ class Windows:
             image[:, slice(*row.shown), slice(*column.shown)]
             for image, (row, column) in zip(images, map(first.at, places), strict=True)
         ]
-        return passes.altered(torch.stack(shown), changes)
+        return passes.logits_with_altered_layers(torch.stack(shown), changes)
 
     def _wholes_of(self, passes: Passes) -> dict[str, Tensor]:
         if passes not in self._wholes:  # each has a precision of its own
@@ -114,7 +114,7 @@ class Windows:
             def keep(layer: str) -> Callable[[Tensor], Tensor]:
                 return lambda own: found.setdefault(layer, own.detach())
 
-            passes.altered(self._image, {step.layer: keep(step.layer) for step in self._steps})
+            passes.logits_with_altered_layers(self._image, {step.layer: keep(step.layer) for step in self._steps})
             self._wholes[passes] = found
         return self._wholes[passes]
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.capture.receptive_field_tracer import PIXELS, ReceptiveField
+from vizlib.capture.receptive_field_tracer import INPUT_FIELD, ReceptiveField
 from vizlib.core.errors import ModelError
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.inference.incremental import Axis, Span, Step, Windows, beyond, crops
@@ -60,7 +60,7 @@ def windows_of(
 
 def _cheapest(cuts: Sequence[Cut], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> Way:
     """The cheapest way through the cuts, by the cheapest to each of them."""
-    best = [(Cut("", PIXELS, 0.0), Way(0.0, ()))]
+    best = [(Cut("", INPUT_FIELD, 0.0), Way(0.0, ()))]
     for cut in cuts:
         ways = [_onward(way, before, cut, image, (rows, columns)) for before, way in best]
         found = min((way for way in ways if way), key=lambda way: way.cost, default=None)
@@ -127,7 +127,7 @@ def _alike(model: Model, steps: Sequence[Step], image: Tensor, rows: Sequence[Sp
     for one, place in zip(images, places, strict=True):
         (top, bottom), (left, right) = rows[place // len(columns)], columns[place % len(columns)]
         one[:, top:bottom, left:right] = noise[0, :, top:bottom, left:right]
-    passes = Passes(model, many=False)
+    passes = Passes(model, use_folded_copy=False)
     try:
         found = Windows(image, steps).logits(passes, images, places)
     except ModelError:  # something else hands on a crop, past the layer

@@ -14,7 +14,7 @@ import pytest
 
 import vizlib
 from dashboard.components.base import told
-from dashboard.i18n.translate import LANGUAGES, from_library, library, speaking
+from dashboard.i18n.translate import LANGUAGES, from_library, library_texts, use_language
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.models.loading.training_history import comparison
 
@@ -73,7 +73,7 @@ def notes() -> Iterator[str]:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_method_means_does_not_mean_and_can_be_turned_is_translated(language, name):
     row = METHODS[name]
-    with speaking(language):
+    with use_language(language):
         for sentence in (row.means, row.means_not, *(knob.help for knob in row.knobs.values())):
             assert re.search("[가-힣]", from_library(sentence)), sentence
     assert from_library(row.means) == row.means
@@ -83,7 +83,7 @@ def test_what_a_method_means_does_not_mean_and_can_be_turned_is_translated(langu
 def test_every_note_the_library_writes_is_translated(language):
     every = sorted(set(notes()))
     assert len(every) > 15
-    table = library(language)
+    table = library_texts(language)
     assert [text for text in every if not any(re.fullmatch(text, known, re.DOTALL) for known in table)] == []
 
 
@@ -96,7 +96,7 @@ def test_every_sentence_of_the_table_is_still_said(language):
         (VIZLIB.parent / "checkpoints" / "training" / "model_cards.py").read_text("utf-8"),
     ]
     stale = []
-    for known in library(language):
+    for known in library_texts(language):
         bare = max(re.split(r"\{\w+\}", known), key=len).strip()
         if any(re.fullmatch(text, known, re.DOTALL) for text in said if len(text) > 9):
             continue
@@ -107,7 +107,7 @@ def test_every_sentence_of_the_table_is_still_said(language):
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_a_translation_has_the_same_facts_and_one_manner(language):
-    for english, other in library(language).items():
+    for english, other in library_texts(language).items():
         assert set(facts(other)) <= set(facts(english))
         assert not other.endswith(".") or re.search(r"(니다|세요)(\([^)]*\))?\.$", other)
 
@@ -116,7 +116,7 @@ def test_a_translation_has_the_same_facts_and_one_manner(language):
 def test_a_file_that_is_no_photo_is_refused_in_the_visitors_language(kind):
     with pytest.raises(vizlib.ImageError) as refused:
         vizlib.open_image(NO_PHOTOS[kind])
-    with speaking("ko"):
+    with use_language("ko"):
         said = told(refused.value).message
     assert re.search(r"(니다|세요)\.$", said)
     assert "picture" not in said
@@ -133,5 +133,5 @@ def test_a_file_that_is_no_photo_is_refused_in_the_visitors_language(kind):
     ],
 )
 def test_facts_are_taken_over_as_they_are_and_what_nobody_translated_stays(sentence, korean):
-    with speaking("ko"):
+    with use_language("ko"):
         assert from_library(sentence) == korean

@@ -19,15 +19,15 @@ from dashboard import app
 from dashboard.components.base import part
 from dashboard.i18n.translate import (
     LANGUAGES,
-    asked,
-    in_browser,
-    language_of,
-    say,
-    speaking,
-    tell,
-    title_of,
-    translations,
-    words,
+    language_of_request,
+    script_texts,
+    parse_accept_language,
+    translate_to,
+    use_language,
+    translate,
+    tab_title,
+    browser_translations,
+    page_texts,
 )
 from dashboard.sidebar.prediction_panel import eye
 
@@ -62,9 +62,9 @@ def test_no_text_is_empty_or_has_blanks_at_its_ends(language):
 
 
 @pytest.mark.parametrize("language", OTHERS)
-@pytest.mark.parametrize("key", words("en"))
+@pytest.mark.parametrize("key", page_texts("en"))
 def test_a_translation_has_the_same_facts_and_is_one(language, key):
-    english, other = words("en")[key], words(language)[key]
+    english, other = page_texts("en")[key], page_texts(language)[key]
     assert facts(other) == facts(english)
     assert other != english
     bare = re.sub(r"\{\w+\}", "", english)
@@ -74,13 +74,13 @@ def test_a_translation_has_the_same_facts_and_is_one(language, key):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_for_gradio_have_nothing_its_translator_would_take_for_its_own(language):
-    for key, text in translations().translations[language].items():
+    for key, text in browser_translations().translations[language].items():
         assert not re.search(r"[{}']", text), f"{key}: braces and straight apostrophes are ICU's"
         assert key == "page.header" or "<" not in text
 
 
 def test_korean_speaks_in_one_manner():
-    sentences = [text for key, text in words("ko").items() if text.endswith(".")]
+    sentences = [text for key, text in page_texts("ko").items() if text.endswith(".")]
     assert len(sentences) > 25
     assert [text for text in sentences if not re.search(r"((니다|세요)(\([^)]*\))?|\})\.$", text)] == []
     assert not [text for text in sentences if re.search(r"[가-힣](해|이에|예|어|아|네)요[.?]", text)]
@@ -88,7 +88,7 @@ def test_korean_speaks_in_one_manner():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_words_are_typeset_as_the_page_is(language):
-    for text in words(language).values():
+    for text in page_texts(language).values():
         assert not re.search(r"""["'`]|\.\.\.|\d-\d| - """, text)
 
 
@@ -116,34 +116,34 @@ def test_words_are_typeset_as_the_page_is(language):
     ],
 )
 def test_a_header_asks_for_a_language_and_a_forged_or_missing_one_for_english(header, language):
-    assert language_of(header) == language
+    assert parse_accept_language(header) == language
 
 
 def test_a_request_is_answered_in_its_language_and_none_in_english():
-    assert asked(SimpleNamespace(headers={"accept-language": "ko-KR"})) == "ko"
-    assert asked(SimpleNamespace(headers={})) == "en"
-    assert asked(SimpleNamespace(headers={"accept-language": ["ko"]})) == "en"
-    assert asked(None) == "en"
+    assert language_of_request(SimpleNamespace(headers={"accept-language": "ko-KR"})) == "ko"
+    assert language_of_request(SimpleNamespace(headers={})) == "en"
+    assert language_of_request(SimpleNamespace(headers={"accept-language": ["ko"]})) == "en"
+    assert language_of_request(None) == "en"
 
 
 def test_facts_are_never_read_as_a_form_of_their_own():
-    said = say("en", "learn.hook.channel", {"channel": "{layer} %s <b>"})
+    said = translate_to("en", "learn.hook.channel", {"channel": "{layer} %s <b>"})
     assert said == "Channel {layer} %s <b>"
 
 
 def test_the_header_is_the_title_and_the_sentence():
-    for language, table in translations().translations.items():
+    for language, table in browser_translations().translations.items():
         title, sentence = re.fullmatch(r"<h1>([^<]*)</h1><p>([^<]*)</p>", table["page.header"]).groups()
-        assert unescape(title) == say(language, "page.title")
-        assert unescape(sentence) == say(language, "page.sentence")
+        assert unescape(title) == translate_to(language, "page.title")
+        assert unescape(sentence) == translate_to(language, "page.sentence")
 
 
 def test_every_tab_has_a_title_in_every_language_that_is_its_own_in_english():
     for tab in app.TABS:
         name = app._id(tab)
-        assert title_of(name, tab.TITLE).key == f"page.tab.{name}"
-        assert words("en")[f"page.tab.{name}"] == tab.TITLE
-    assert title_of("nowhere", "A tab of yours") == "A tab of yours"
+        assert tab_title(name, tab.TITLE).key == f"page.tab.{name}"
+        assert page_texts("en")[f"page.tab.{name}"] == tab.TITLE
+    assert tab_title("nowhere", "A tab of yours") == "A tab of yours"
 
 
 def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_is_said():
@@ -152,10 +152,14 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
     said = {text for inside in calls for text in re.findall(r'"([^"]+)"', inside)}
     python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
     for language in OTHERS:
-        table = in_browser()[language]
+        table = script_texts()[language]
         assert said - {"img"} <= set(table)
         assert [text for text in table if text not in said and f'"{text}"' not in python + scripts] == []
-        assert all(table[words("en")[key]] == words(language)[key] for key in words("en") if key.startswith("part."))
+        assert all(
+            table[page_texts("en")[key]] == page_texts(language)[key]
+            for key in page_texts("en")
+            if key.startswith("part.")
+        )
 
 
 @pytest.mark.parametrize(
@@ -165,24 +169,24 @@ def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
     script = part(name).js_on_load
     table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))
     for language in OTHERS:
-        assert table[language].items() <= in_browser()[language].items()
+        assert table[language].items() <= script_texts()[language].items()
         assert own in table[language]
         assert others not in table[language]
 
 
 def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
-    with speaking("ko"):
-        assert tell("tell.seconds", count=5) == "5초"
+    with use_language("ko"):
+        assert translate("tell.seconds", count=5) == "5초"
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(copy_context().run, tell, "tell.a-minute").result() == "1분"
-    assert tell("tell.seconds", count=5) == "5 seconds"
+            assert pool.submit(copy_context().run, translate, "tell.a-minute").result() == "1분"
+    assert translate("tell.seconds", count=5) == "5 seconds"
 
 
 def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
     """Results are kept for all visitors together; words are not."""
 
     def told(language: str) -> str:
-        with speaking(language):
+        with use_language(language):
             shown = eye(study, cheetah, "vit_tiny-imagenette")
         return str({key: value for key, value in shown.items() if not str(value).startswith("data:")})
 
@@ -194,17 +198,17 @@ def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
 
 def test_an_event_is_answered_in_the_language_of_its_request(finished, monkeypatch):
     async def answer(self, *args, **kwargs):
-        return tell("tell.no-photo-yet")
+        return translate("tell.no-photo-yet")
 
     monkeypatch.setattr(gr.Blocks, "process_api", answer)
     page = object.__new__(app.Page)
     asks = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
     for request, language in ((asks, "ko"), (None, "en")):
-        assert finished(page.process_api(request=request)) == words(language)["tell.no-photo-yet"]
+        assert finished(page.process_api(request=request)) == page_texts(language)["tell.no-photo-yet"]
 
 
 def test_the_page_is_launched_with_its_translations(monkeypatch):
     told = {}
     app.launch(SimpleNamespace(launch=lambda **how: told.update(how)))
-    assert told["i18n"].translations == translations().translations
+    assert told["i18n"].translations == browser_translations().translations
     assert set(told["i18n"].translations) == set(LANGUAGES)

@@ -11,7 +11,7 @@ import torch
 import vizlib
 from dashboard.components.address import address
 from dashboard.components.knobs import asked, chosen, turned
-from dashboard.i18n.translate import words
+from dashboard.i18n.translate import page_texts
 from dashboard.services.analysis_service import Study
 from dashboard.services.byte_cache import key_of
 from dashboard.services.examples import addressed
@@ -96,8 +96,8 @@ def test_the_example_photos_have_names_and_no_other_has(study, name, tower):
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
     assert look(study, own, name)[-1]["keys"]["img"] is None
-    assert look(study, own, name)[-1]["hint"] == words("en")["address.own"]
-    assert look(study, tower, name)[-1]["hint"] == words("en")["address.hint"]
+    assert look(study, own, name)[-1]["hint"] == page_texts("en")["address.own"]
+    assert look(study, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
 
 
 def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(study, name):

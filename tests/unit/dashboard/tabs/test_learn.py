@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vizlib
-from dashboard.i18n.translate import LANGUAGES, words
+from dashboard.i18n.translate import LANGUAGES, page_texts
 from dashboard.services.analysis_service import Study
 from dashboard.services.byte_cache import key_of
 from dashboard.state.selection import Selection
@@ -272,7 +272,7 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chose
     assert len(told["titles"]) == 8 == len(set(told["titles"]))
     assert told["step"] == index
     assert all(re.search("[가-힣]", text) for text in [*told["titles"], *told["paragraphs"]]) == (language == "ko")
-    assert told["labels"]["see"].count(words(language)[f"page.tab.{told['tab']}"]) == 1
+    assert told["labels"]["see"].count(page_texts(language)[f"page.tab.{told['tab']}"]) == 1
 
 
 @pytest.mark.slow
@@ -285,7 +285,7 @@ def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
             said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.INSTEAD.values())}
     rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
-    known = {key.partition(".")[2] for key in words("en") if key.startswith("learn.")}
+    known = {key.partition(".")[2] for key in page_texts("en") if key.startswith("learn.")}
     assert known == (said - {"title"}) | titles | rare
 
 
@@ -328,8 +328,8 @@ def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(stud
 
 
 def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(study, cheetah):
-    assert learn.draw(study, None, None, 3, "ko") == {"empty": words("ko")["learn.empty"]}
-    assert learn.draw(study, None, Selection("gone", RESNET, 0)) == {"empty": words("en")["learn.empty"]}
+    assert learn.draw(study, None, None, 3, "ko") == {"empty": page_texts("ko")["learn.empty"]}
+    assert learn.draw(study, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["learn.empty"]}
     assert learn.draw(study, cheetah, None) == gr.skip()
 
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vizlib
 from vizlib.attribution.methods import registry
-from vizlib.capture import count_flops, gradients, watch
+from vizlib.capture import count_flops, compute_gradients, record_pass
 from vizlib.models.evaluation_copy import evaluation_twin
 
 HOOKS = (
@@ -175,7 +175,7 @@ def test_what_is_kept_before_an_in_place_relu_is_the_true_pre_activation():
     module = timm.create_model("resnet18", num_classes=5).eval()
     assert module.act1.inplace
     image = torch.randn(1, 3, 64, 64)
-    with watch(module, ["bn1", "layer1.0.bn1", "layer4"]) as seen:
+    with record_pass(module, ["bn1", "layer1.0.bn1", "layer4"]) as seen:
         module(image)
     bn = module.bn1
     true = F.batch_norm(module.conv1(image), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
@@ -203,9 +203,9 @@ class Reuses(nn.Module):
 def test_a_module_that_runs_twice_shows_its_last_output_and_that_ones_gradient():
     module = shaken(Reuses())
     image = noise(9, 9).requires_grad_()
-    with watch(module, ["conv", "relu"]) as seen:
+    with record_pass(module, ["conv", "relu"]) as seen:
         score = module(image)[0, 2]
-    found = gradients(score, [seen.activations["conv"], image])
+    found = compute_gradients(score, [seen.activations["conv"], image])
 
     first = F.conv2d(image, module.conv.weight, module.conv.bias, padding=1).clamp(min=0)
     second = F.conv2d(first, module.conv.weight, module.conv.bias, padding=1)
@@ -248,7 +248,7 @@ class Returns(nn.Module):
 def test_the_first_tensor_of_a_tuple_is_kept_and_the_tuple_stays_whole(kind):
     module = shaken(Returns(kind))
     image = noise(8, 8)
-    with watch(module, ["part"]) as seen:
+    with record_pass(module, ["part"]) as seen:
         logits = module(image)
     assert torch.equal(logits, module(image))
     true = F.conv2d(image, module.part.conv.weight, module.part.conv.bias)
@@ -258,7 +258,7 @@ def test_the_first_tensor_of_a_tuple_is_kept_and_the_tuple_stays_whole(kind):
 
 def test_a_layer_whose_output_is_no_tensor_is_refused_by_name():
     module = shaken(Returns(lambda a, b: {"a": a, "b": b}))
-    with pytest.raises(vizlib.ModelError, match=r"'part' returns dict, not a tensor"), watch(module, ["part"]):
+    with pytest.raises(vizlib.ModelError, match=r"'part' returns dict, not a tensor"), record_pass(module, ["part"]):
         module(noise(8, 8))
     assert_untouched(module, state(module))
 
@@ -266,7 +266,7 @@ def test_a_layer_whose_output_is_no_tensor_is_refused_by_name():
 def test_an_unknown_layer_is_refused_with_the_nearest_names_before_anything_is_hooked():
     module = timm.create_model("resnet18", num_classes=5).eval()
     before = state(module)
-    with pytest.raises(vizlib.ModelError, match=r"no layer 'layer9'; did you mean .*layer4"), watch(module, ["layer9"]):
+    with pytest.raises(vizlib.ModelError, match=r"no layer 'layer9'; did you mean .*layer4"), record_pass(module, ["layer9"]):
         pass
     with pytest.raises(vizlib.ModelError, match=r"did you mean layer4\.1\.conv2"):
         wrapped(module, 64, 64).run(photo(64, 64), layers=["layer4", "layer4.1.cnov2"])
@@ -283,7 +283,7 @@ def test_a_layer_that_does_not_run_is_named():
             return self.used(x).mean((2, 3))
 
     module = Idle().eval()
-    with pytest.raises(vizlib.ModelError, match=r"'idle' exists but did not run"), watch(module, ["idle"]):
+    with pytest.raises(vizlib.ModelError, match=r"'idle' exists but did not run"), record_pass(module, ["idle"]):
         module(torch.zeros(1, 3, 8, 8))
     assert_untouched(module, state(module))
 
@@ -351,7 +351,7 @@ def test_fused_attention_equals_a_slow_one_from_q_and_k(variant):
     image = noise(height, width)
     assert all(block.attn.fused_attn for block in module.blocks)
     with torch.no_grad():
-        with watch(module, attention=True) as fused:
+        with record_pass(module, attention=True) as fused:
             watched = module(image)
         logits, slow = slow_timm_vit(module, image)
         unwatched = module(image)
@@ -368,9 +368,9 @@ def test_attention_that_writes_out_its_softmax_is_kept_too():
     image = noise(32, 32)
     other = unfused(module)
     with torch.no_grad():
-        with watch(module, attention=True) as fused:
+        with record_pass(module, attention=True) as fused:
             module(image)
-        with watch(other, attention=True) as written_out:
+        with record_pass(other, attention=True) as written_out:
             other(image)
     assert list(written_out.attention) == list(fused.attention) == [f"blocks.{i}.attn" for i in range(3)]
     for name, weights in fused.attention.items():
@@ -385,14 +385,14 @@ def test_windowed_attention_of_swin_is_kept_fused_and_unfused():
     )
     module = shaken(module)
     other, image = unfused(module), noise(32, 32).requires_grad_()
-    with watch(module, attention=True) as fused:
+    with record_pass(module, attention=True) as fused:
         fused_score = module(image)[0, 1]
-    with watch(other, attention=True) as written_out:
+    with record_pass(other, attention=True) as written_out:
         written_out_score = other(image)[0, 1]
     names = [f"layers.{i}.blocks.{j}.attn" for i in range(2) for j in range(2)]
     assert list(fused.attention) == list(written_out.attention) == names
-    one = gradients(fused_score, list(fused.attention.values()))
-    two = gradients(written_out_score, list(written_out.attention.values()))
+    one = compute_gradients(fused_score, list(fused.attention.values()))
+    two = compute_gradients(written_out_score, list(written_out.attention.values()))
     for name, first, second in zip(names, one, two, strict=True):
         assert torch.allclose(fused.attention[name], written_out.attention[name], atol=1e-13)
         assert torch.allclose(first, second, atol=1e-12)
@@ -413,7 +413,7 @@ def test_attention_of_torchvision_equals_a_slow_one_from_its_in_proj_weights():
     module = torchvision_vit()
     image = noise(32, 32)
     with torch.no_grad():
-        with watch(module, attention=True) as seen:
+        with record_pass(module, attention=True) as seen:
             watched = module(image)
         unwatched = module(image)
         logits, slow = slow_torchvision_vit(module, image)
@@ -435,9 +435,9 @@ def test_gradients_at_attention_weights_equal_those_of_the_slow_network_and_fini
     module = build()
     image = noise(32, 32)
     run_image = image.clone().requires_grad_()
-    with watch(module, attention=True) as seen:
+    with record_pass(module, attention=True) as seen:
         score = module(run_image)[0, 2]
-    found = dict(zip(seen.attention, gradients(score, list(seen.attention.values())), strict=True))
+    found = dict(zip(seen.attention, compute_gradients(score, list(seen.attention.values())), strict=True))
 
     logits, slow = slowly(module, image)
     expected = torch.autograd.grad(logits[0, 2], list(slow.values()))
@@ -473,7 +473,7 @@ def test_multihead_attention_hands_on_what_its_caller_asked_for(need_weights, av
     module = shaken(Asks())
     for x in (torch.randn(1, 5, 8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)):
         x.requires_grad_()
-        with watch(module, attention=True) as seen:
+        with record_pass(module, attention=True) as seen:
             output, weights = module(x)
         expected_output, expected_weights = module(x)
         assert torch.allclose(output, expected_output, atol=1e-13)
@@ -501,7 +501,7 @@ def test_masks_scales_and_grouped_heads_mean_what_pytorch_means(causal):
     module = Fused()
     for mask in masks:
         options = {"attn_mask": mask, "is_causal": causal, "scale": 0.4, "enable_gqa": True}
-        with watch(module, attention=True) as seen:
+        with record_pass(module, attention=True) as seen:
             found = module(q, k, v, **options)
         assert torch.allclose(found, module(q, k, v, **options), atol=1e-13)
         weights = seen.attention[""][0]
@@ -527,7 +527,7 @@ def test_a_part_that_fails_and_is_caught_by_the_network_leaves_the_names_right()
             return self.whole(q)
 
     module = Tries()
-    with torch.no_grad(), count_flops(module) as flops, watch(module, attention=True) as seen:
+    with torch.no_grad(), count_flops(module) as flops, record_pass(module, attention=True) as seen:
         module(torch.randn(1, 1, 5, 4))
     assert list(seen.attention) == [""]
     assert flops["broken"] == 0
@@ -554,9 +554,9 @@ def test_tokens_of_special_transformers_are_counted_right(variant):
     run = model.run(photo(50, 70), attention=True)
     assert {weights.shape[-1] for weights in run.attention.values()} == {tokens.count}
     # The tokens the classifier reads are exactly those whose last output the logits depend on.
-    with watch(module, ["norm"]) as seen:
+    with record_pass(module, ["norm"]) as seen:
         logits = module(noise(height, width).requires_grad_())
-    (gradient,) = gradients(logits.square().sum(), [seen.activations["norm"]])
+    (gradient,) = compute_gradients(logits.square().sum(), [seen.activations["norm"]])
     reading = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
     assert reading == (list(tokens.read) or list(range(tokens.prefix, tokens.count)))
 
@@ -570,7 +570,7 @@ def test_a_photo_of_160_by_320_is_ten_rows_of_twenty_patches(settings):
     assert run.attention["blocks.1.attn"].shape == (1, 3, 201, 201)
     assert vizlib.explain(model, photo(90, 180), "attention-rollout").heat.shape == (10, 20)
     other = unfused(module)
-    with torch.no_grad(), watch(other, attention=True) as written_out:
+    with torch.no_grad(), record_pass(other, attention=True) as written_out:
         other(run.image)
     for name, weights in written_out.attention.items():
         assert (run.attention[name] - weights).abs().max() < 1e-6
@@ -597,10 +597,10 @@ def test_watching_everything_moves_no_logit_by_more_than_a_rounding(architecture
     with torch.no_grad():
         before = module(image)
         ran = []
-        with watch(module, attention=True, shapes=True) as seen:
+        with record_pass(module, attention=True, shapes=True) as seen:
             module(image)
             ran = [name for name in names if name in seen.shapes]
-        with watch(module, ran, attention=True, shapes=True):
+        with record_pass(module, ran, attention=True, shapes=True):
             watched = module(image)
         assert torch.equal(module(image), before)
     assert before.std() > 1e-2
@@ -614,7 +614,7 @@ def test_watching_real_weights_moves_their_logits_by_a_rounding_and_none_of_a_re
         image = model.tensor(cheetah)
         with torch.no_grad():
             before = model.module(image)
-            with watch(model.module, model.stages, attention=True):
+            with record_pass(model.module, model.stages, attention=True):
                 watched = model.module(image)
         assert (watched - before).abs().max() <= share * before.abs().max()
 
@@ -661,7 +661,7 @@ def test_flops_equal_those_of_pytorchs_own_counter(name):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(torch.zeros(1, 3, 64, 64).requires_grad_())
     expected = counter.get_flop_counts()
-    with count_flops(module) as total, torch.no_grad(), watch(module, attention=True):
+    with count_flops(module) as total, torch.no_grad(), record_pass(module, attention=True):
         module(torch.zeros(1, 3, 64, 64))
     assert total[""] == counter.get_total_flops() > 0
     kind = type(module).__name__
@@ -853,7 +853,7 @@ def test_nothing_is_left_behind_by_an_exception_in_a_methods_own_formula(name, e
     run = vizlib.run_for_all(model, photo(32, 32))
     with pytest.raises(ZeroDivisionError):
         run.gradients(lambda logits: logits.sum() / (1 // 0), of=[run.image], rule="guided")
-    assert run.recording.rule.name is None
+    assert run.recording.active_rule.name is None
     assert_untouched(module, state(module))
 
 
@@ -889,7 +889,7 @@ def test_a_compiled_or_scripted_network_is_refused_wherever_it_was_compiled():
 
 def test_a_pass_watched_without_rules_refuses_one():
     module, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(1, 3, requires_grad=True)
-    with watch(module, rules=False) as seen:
+    with record_pass(module, rules=False) as seen:
         output = module(inputs)
     with pytest.raises(ValueError, match="without rules"), seen.backward_rule("guided"):
         pass

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import vizlib
 from vizlib.attribution.methods import scoring as engine
-from vizlib.capture import substitute
+from vizlib.capture import substitute_output
 from vizlib.models.inference.batched_inference import (
     LARGEST,
     WORK,
@@ -117,11 +117,11 @@ def test_onward_is_the_rest_of_the_network_from_every_stage(model):
         outputs = others(model, layer)
         with torch.no_grad():
             expected = rest_by_hand(model.module, layer, outputs)
-        found = passes.onward(image, layer, outputs)
+        found = passes.logits_from_layer(image, layer, outputs)
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12), layer
         assert not torch.allclose(found, plain.expand(3, -1), rtol=1e-3), layer
         own = model.run(picture(model), layers=[layer]).activations[layer].detach()
-        assert torch.allclose(passes.onward(image, layer, own), plain, rtol=1e-9, atol=1e-12), layer
+        assert torch.allclose(passes.logits_from_layer(image, layer, own), plain, rtol=1e-9, atol=1e-12), layer
     assert torch.equal(model.logits(image), plain)
 
 
@@ -132,27 +132,27 @@ def test_a_substitution_is_not_seen_by_another_thread(model):
 
     def other():
         seen["logits"] = model.logits(image)
-        seen["onward"] = Passes(model).onward(image, layer, 2 * outputs)
+        seen["onward"] = Passes(model).logits_from_layer(image, layer, 2 * outputs)
 
-    with substitute(model.module, layer, lambda: outputs):
+    with substitute_output(model.module, layer, lambda: outputs):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
         own = model.logits(image)
     assert torch.equal(seen["logits"], plain)
     assert not torch.allclose(own, plain, rtol=1e-3)
-    assert torch.allclose(seen["onward"], Passes(model).onward(image, layer, 2 * outputs), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(seen["onward"], Passes(model).logits_from_layer(image, layer, 2 * outputs), rtol=1e-9, atol=1e-12)
 
 
 def test_no_hook_outlives_an_exception(model):
     image, layer = image_of(model), model.stages[0]
     with pytest.raises(vizlib.ModelError, match="cannot be run on"):
-        Passes(model).onward(image, layer, torch.zeros(2, 5, 7, dtype=image.dtype))
+        Passes(model).logits_from_layer(image, layer, torch.zeros(2, 5, 7, dtype=image.dtype))
     assert hooks_on(model.module) == 0
     with pytest.raises(vizlib.ModelError, match="has no layer 'nowhere'"):
-        Passes(model).onward(image, "nowhere", torch.zeros(2, 5, 7, dtype=image.dtype))
+        Passes(model).logits_from_layer(image, "nowhere", torch.zeros(2, 5, 7, dtype=image.dtype))
     assert hooks_on(model.module) == 0
-    with pytest.raises(KeyboardInterrupt), substitute(model.module, layer, lambda: image):
+    with pytest.raises(KeyboardInterrupt), substitute_output(model.module, layer, lambda: image):
         raise KeyboardInterrupt
     assert hooks_on(model.module) == 0
 
@@ -160,9 +160,9 @@ def test_no_hook_outlives_an_exception(model):
 def test_passes_leave_the_network_as_it_was(model):
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     passes, image = Passes(model), image_of(model)
-    passes.batch(gradient=True)
+    passes.batch_size(gradient=True)
     passes.gradients(image.repeat(2, 1, 1, 1), lambda logits: logits[:, 1])
-    passes.onward(image, model.stages[0], others(model, model.stages[0]))
+    passes.logits_from_layer(image, model.stages[0], others(model, model.stages[0]))
     assert hooks_on(model.module) == 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.module.parameters())
     after = model.module.state_dict()
@@ -210,7 +210,7 @@ def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
     for budget in (64, 100, 150):
         passes = Passes(wide, budget_mb=budget)
         for gradient in (False, True):
-            size = passes.batch(gradient=gradient)
+            size = passes.batch_size(gradient=gradient)
             sizes.append((gradient, budget, size))
 
             def run(count, passes=passes, gradient=gradient):
@@ -237,7 +237,7 @@ def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
 )
 def test_a_batch_is_bounded_by_memory_and_work_and_holds_one_at_least(monkeypatch, cost, expected):
     monkeypatch.setattr(Passes, "_cost", lambda *_: cost)
-    assert Passes(wrapped(vit)).batch() == expected
+    assert Passes(wrapped(vit)).batch_size() == expected
 
 
 @pytest.mark.parametrize("total", [1, 6, 7, 25, 40])
@@ -269,10 +269,10 @@ def test_what_a_pass_costs_is_measured_once(wide):
     model, calls = vizlib.wrap(wide.module, preprocessing=wide.preprocessing), []
     handle = model.module.register_forward_hook(lambda *_: calls.append(1))
     try:
-        first = Passes(model).batch(gradient=True)
+        first = Passes(model).batch_size(gradient=True)
         assert calls
         calls.clear()
-        assert Passes(model).batch(gradient=True) == first
+        assert Passes(model).batch_size(gradient=True) == first
         assert not calls
     finally:
         handle.remove()

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 import vizlib
-from vizlib.capture import watch
+from vizlib.capture import record_pass
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.inference.folded_copy import pairs_in, quick_twin
 
@@ -82,7 +82,7 @@ def test_a_kept_layer_gives_what_it_gives_in_the_network():
     for kept in ("layer1.0.conv1", "layer2.0.bn2", "conv1"):
         seen = []
         for network in (module, quick_twin(module, pairs, kept=[kept])):
-            with watch(network, [kept]) as recording:
+            with record_pass(network, [kept]) as recording:
                 network(pixels)
             seen.append(recording.activations[kept])
         assert torch.allclose(*seen, rtol=1e-9, atol=1e-9)

@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 
 import vizlib
-from vizlib.attribution.methods.perturbation import windows
-from vizlib.capture.receptive_field_tracer import PIXELS, ReceptiveField
+from vizlib.attribution.methods.perturbation import compute_window_spans
+from vizlib.capture.receptive_field_tracer import INPUT_FIELD, ReceptiveField
 from vizlib.models.inference import incremental_plan as cascade
 from vizlib.models.inference.batched_inference import Passes
 from vizlib.models.inference.incremental import beyond, crops
@@ -52,7 +52,7 @@ LONG = [
 def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     model = NETWORKS[name]()
     image, random = photo(model), torch.Generator().manual_seed(2)
-    rows, columns = (windows(side, window, stride) for side in image.shape[2:])
+    rows, columns = (compute_window_spans(side, window, stride) for side in image.shape[2:])
     found = windows_of(model, image, rows, columns)
     assert found is not None
     spans = list(product(rows, columns))
@@ -68,7 +68,7 @@ def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     assert (answers - plain).abs().max() <= 1e-9 * plain.abs().max()
     shown = []  # the sides of what the network was shown
     handle = model.module.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].shape[2:]))
-    found.logits(Passes(model, many=False), images[:2], places[:2])
+    found.logits(Passes(model, use_folded_copy=False), images[:2], places[:2])
     handle.remove()
     assert shown[-1].numel() < 0.8 * image[0, 0].numel()
 
@@ -77,7 +77,7 @@ def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
 def test_a_network_whose_places_see_everything_is_shown_whole_photos(method):
     model = wrapped(timm.create_model(method, num_classes=5))
     image = photo(model)
-    rows = windows(image.shape[2], 32, 16)
+    rows = compute_window_spans(image.shape[2], 32, 16)
     assert windows_of(model, image, rows, rows) is None
 
 
@@ -95,17 +95,17 @@ class Placed(nn.Module):
 
 def test_a_network_that_knows_where_it_looks_is_found_out():
     model = wrapped(Placed())
-    rows = windows(224, 32, 48)
+    rows = compute_window_spans(224, 32, 48)
     assert windows_of(model, photo(model), rows, rows) is None
     assert windows_of(NETWORKS["resnet18"](), photo(model), rows, rows) is not None
 
 
 def test_where_little_is_saved_or_nothing_aligns_whole_photos_are_shown():
     model = NETWORKS["resnet18"]()
-    everywhere = windows(224, 200, 24)
+    everywhere = compute_window_spans(224, 200, 24)
     assert windows_of(model, photo(model), everywhere, everywhere) is None
     odd = wrapped(timm.create_model("resnet18", num_classes=5), 222)  # no multiple of what a place stands for
-    rows = windows(222, 32, 48)
+    rows = compute_window_spans(222, 32, 48)
     assert windows_of(odd, photo(odd), rows, rows) is None
 
 
@@ -133,7 +133,7 @@ def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
     """Two steps reach the places that one step reaches, and each of them what its places see, counted one by one."""
     random = np.random.default_rng(1)
     for _ in range(200):
-        fields = [PIXELS]
+        fields = [INPUT_FIELD]
         for _ in range(4):  # the textbook's recursion over layers
             kernel, stride = int(random.choice([1, 3, 5])), int(random.choice([1, 1, 2]))
             size, jump, centre = fields[-1].size[0], fields[-1].jump[0], fields[-1].centre[0]
@@ -162,7 +162,7 @@ def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
 
 def test_a_resnet_takes_several_steps_and_saves_a_third_of_all_operations():
     model = NETWORKS["resnet50 of torchvision"]()
-    image, rows = photo(model), windows(224, 32, 16)
+    image, rows = photo(model), compute_window_spans(224, 32, 16)
     cuts = next(cascade._cuts(model))
     steps = cascade._cheapest(cuts, image, rows, rows).steps
     assert [step.layer.split(".")[0] for step in steps] == ["layer1", *["layer2"] * 4, "layer3"]
@@ -192,7 +192,7 @@ class Bypassing(nn.Module):
 
 def test_a_part_that_is_bypassed_is_found_out_and_the_stages_are_left(monkeypatch):
     model = wrapped(Bypassing())
-    image, rows = photo(model), windows(224, 32, 48)
+    image, rows = photo(model), compute_window_spans(224, 32, 48)
     tried, alike = [], cascade._alike
 
     def told(model, steps, *others):
