@@ -22,7 +22,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.attribution.methods.scoring import make_random_generator
-from vizlib.models.inference.batched_inference import BUDGET_MB, has_bfloat16
+from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB, benefits_from_bfloat16
 
 COLUMNS = ("method", "ours (min–max)", "captum (min–max)", "ours ÷ captum", "goal", "met")
 COLUMNS += ("correlation with reference", "captum's", "goal", "met")
@@ -30,7 +30,7 @@ COLUMNS += ("correlation with reference", "captum's", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    more = {"photos": (3, "how many photos the correlations are the mean of"), "budget": (BUDGET_MB, "our budget_mb")}
+    more = {"photos": (3, "how many photos the correlations are the mean of"), "budget": (DEFAULT_BUDGET_MB, "our budget_mb")}
     given = options(__doc__, repeats=5, **more)
     torch.backends.cudnn.allow_tf32 = False
     model, shown = resnet(given.device), photos(1 if given.quick else given.photos)
@@ -75,7 +75,7 @@ def _smoothgrad(model, shown, given) -> list[tuple]:
 def _compare(model, shown, method, title, batches, references, captum, goal, given, knobs) -> list[tuple]:
     """Two rows: in single precision, as it is by default, and in bfloat16 where there are instructions for it."""
     ours = partial(vizlib.explain, model, method=method, budget_mb=given.budget, **knobs)
-    precisions = ("float32", "fast") if has_bfloat16(model) else ("float32",)
+    precisions = ("float32", "fast") if benefits_from_bfloat16(model) else ("float32",)
     runs = {precision: partial(ours, shown[0], precision=precision) for precision in precisions}
     found = interleaved(given.repeats, given.device, **runs, **batches)
     theirs = min((found[name] for name in batches), key=lambda one: one.median)

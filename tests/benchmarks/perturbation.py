@@ -20,7 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import vizlib
 from vizlib.attribution.methods.perturbation import make_rise_masks
-from vizlib.models.inference.batched_inference import BUDGET_MB
+from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 
 COLUMNS = ("method", "passes", "ours (min–max)", "in", "peer", "peer (min–max)", "times faster", "goal", "met")
 COLUMNS += ("Spearman with float32", "goal", "met")
@@ -28,7 +28,7 @@ COLUMNS += ("Spearman with float32", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    more = {"only": ("", "occlusion, rise or channels: one part's rows"), "budget": (BUDGET_MB, "our budget_mb")}
+    more = {"only": ("", "occlusion, rise or channels: one part's rows"), "budget": (DEFAULT_BUDGET_MB, "our budget_mb")}
     given = options(__doc__, repeats=3, **more)
     model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index

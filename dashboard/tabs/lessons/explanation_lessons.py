@@ -12,7 +12,7 @@ import vizlib
 from dashboard.tabs.lessons.base import Asked, Lesson, alike, attributed, correlation, heat, number, still
 from dashboard.tabs.lessons.layer_lessons import residual, transformer
 from vizlib import Attribution
-from vizlib.analysis.adversarial import nudged, unprepared
+from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.request import RUNNER_UP
 from vizlib.core.text import percent, short
@@ -145,9 +145,9 @@ def without_warmest(asked: Asked, why: Attribution) -> float:
 def limits(asked: Asked) -> Lesson:
     """What no map can tell: the same photo to any eye, with another answer and another map as fine as the first."""
     first, second = asked.study.predictions(asked.photo, asked.name)[:2]
-    plain = unprepared(asked.model)
+    plain = bypass_resizing(asked.model)
     before = asked.study.eye(asked.photo, asked.name)
-    after = nudged(asked.model, asked.photo, second.index, first.index, levels=LEVELS)
+    after = pgd(asked.model, asked.photo, second.index, first.index, levels=LEVELS)
     answers = [plain.predict(one, top=len(plain.labels)) for one in (before, after)]
     method = of_class(asked)
     maps = [

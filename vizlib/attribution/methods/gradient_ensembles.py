@@ -15,8 +15,8 @@ from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, 
 from vizlib.attribution.methods.baselines import BASELINES, make_baseline
 from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
 from vizlib.attribution.methods.scoring import BUDGET, SEED, make_random_generator
-from vizlib.models.inference.batched_inference import Passes
-from vizlib.models.inference.first_convolution import Stem, stem_of
+from vizlib.models.inference.batched_inference import BatchedInference
+from vizlib.models.inference.first_convolution import FirstConvolution, find_first_convolution
 
 # The gradient changes fastest where the way begins, so the points stand closer there: a share t of them lies below
 # t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
@@ -33,14 +33,14 @@ def _stream_gradients(
     evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], walk: InputGradients
 ) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[str, ...]]]:
     """The gradient at each of many inputs, batch by batch in the given order, with notes on the precision."""
-    passes, notes = Passes(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
-    for places in passes.batches(order, passes.batch_size(gradient=True)):
+    passes, notes = BatchedInference(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
+    for places in passes.split_batches(order, passes.batch_size(gradient=True)):
         inputs = make(places)
         found = walk.compute(passes, inputs, evidence).to(evidence.run.image.dtype)
         if walk.fast and not notes:
-            check = Passes(evidence.model, budget_mb=walk.budget_mb, use_folded_copy=False)
+            check = BatchedInference(evidence.model, budget_mb=walk.budget_mb, use_folded_copy=False)
             exact = walk.compute(check, inputs[:1], evidence)
-            pair = [walk.stem.leave(one).flatten() for one in (exact, found[:1])]
+            pair = [walk.stem.backward(one).flatten() for one in (exact, found[:1])]
             alike = torch.corrcoef(torch.stack(pair))[0, 1].item()
             notes = (f"Computed in bfloat16; a single gradient correlates {alike:.3f} with that of single precision.",)
         yield places, found, notes
@@ -54,12 +54,12 @@ class InputGradients:
     are sums of others can begin there.
     """
 
-    stem: Stem
+    stem: FirstConvolution
     begins: bool  # whether the inputs are outputs of the stem already
     budget_mb: int
     fast: bool
 
-    def compute(self, passes: Passes, inputs: Tensor, evidence: Evidence) -> Tensor:
+    def compute(self, passes: BatchedInference, inputs: Tensor, evidence: Evidence) -> Tensor:
         """The gradients of one batch."""
         if self.begins and self.stem.layer:
             return passes.gradients_from_layer(evidence.run.image.detach(), self.stem.layer, inputs, evidence.score)
@@ -81,7 +81,7 @@ def _smoothgrad(
     image, total = evidence.run.image.detach(), int(samples)
     width = noise * (image.max() - image.min())
     summed = form == "mean"  # squares are taken at the pixels, one input at a time
-    stem = stem_of(evidence.model) if summed else Stem(evidence.model, None)
+    stem = find_first_convolution(evidence.model) if summed else FirstConvolution(evidence.model, None)
     walk = InputGradients(stem, False, budget_mb, precision == "fast")
 
     def make(places: Int[Tensor, " n"]) -> Tensor:
@@ -98,7 +98,7 @@ def _smoothgrad(
     for places, found, notes in _stream_gradients(evidence, make, torch.arange(total), walk):
         done += len(places)
         sums = sums + found.sum(0, keepdim=True)
-        mean = stem.leave(sums / done)
+        mean = stem.backward(sums / done)
         if summed:
             shown = mean
         else:
@@ -110,9 +110,9 @@ def _smoothgrad(
 def _integrated_gradients(
     evidence: Evidence, *, steps: int, baseline: str, seed: int, budget_mb: int, precision, **_
 ) -> Iterator[Partial]:
-    image, total, stem = evidence.run.image.detach(), int(steps), stem_of(evidence.model)
+    image, total, stem = evidence.run.image.detach(), int(steps), find_first_convolution(evidence.model)
     start = make_baseline(baseline, evidence, int(seed))
-    first, last = stem.enter(start), stem.enter(image)
+    first, last = stem.forward(start), stem.forward(image)
     edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** STEP_SPACING_EXPONENT
     along, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
@@ -127,7 +127,7 @@ def _integrated_gradients(
     ):
         done, weighed = done + len(places), weighed + weights[places].sum().item()
         sums = sums + torch.tensordot(weights[places].to(found), found, 1).unsqueeze(0)
-        heat = ((image - start) * stem.leave(sums) / weighed)[0].sum(0)
+        heat = ((image - start) * stem.backward(sums) / weighed)[0].sum(0)
         if done == total:
             gap = f": a gap of {((heat.sum() - change) / change.abs()).item():.1%}" if change else ""
             notes += (f"The map sums to {heat.sum():.3f}; the score rose by {change.item():.3f}{gap}.",)

@@ -16,7 +16,7 @@ from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, 
 from vizlib.attribution.methods.baselines import BASELINE, make_baseline
 from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer
 from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, make_random_generator, trials
-from vizlib.models.inference.incremental_plan import windows_of
+from vizlib.models.inference.incremental_plan import plan_windows
 
 Span = tuple[int, int]
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vizlib.attribution.methods.base import Evidence, Knob
-from vizlib.models.inference.batched_inference import BUDGET_MB, LEAST_MB, MOST_MB, Passes, has_bfloat16
-from vizlib.models.inference.incremental import Windows
+from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB, MIN_BUDGET_MB, MAX_BUDGET_MB, BatchedInference, benefits_from_bfloat16
+from vizlib.models.inference.incremental import IncrementalWindows
 
 CHECKED = 4  # trials that are also computed in single precision
 TOLERANCE = 0.1  # of the scores' spread, their root mean square error: then ranks correlate about 0.99 or better
@@ -27,7 +27,7 @@ PRECISION = Knob(
     "bfloat16 where the processor has it and a check of its scores passes (auto), or always single precision",
     ("auto", "float32"),
 )
-BUDGET = Knob(BUDGET_MB, "memory for one batch, in megabytes, besides the model", range=(LEAST_MB, MOST_MB))
+BUDGET = Knob(DEFAULT_BUDGET_MB, "memory for one batch, in megabytes, besides the model", range=(MIN_BUDGET_MB, MAX_BUDGET_MB))
 SEED = Knob(0, "of the random numbers; the same seed gives the same ones on every machine", range=(0, 2**32 - 1))
 
 
@@ -49,7 +49,7 @@ def trials(
     precision: object,
     budget_mb: int,
     layer: str | None = None,
-    quickly: Windows | None = None,
+    quickly: IncrementalWindows | None = None,
 ) -> Iterator[Trials]:
     """Score `total` inputs, which `make` builds from their numbers; those of a batch are given together.
 
@@ -60,10 +60,10 @@ def trials(
     if not total:
         return
     order = torch.from_numpy(make_random_generator(0).permutation(total))
-    exact, notes = Passes(evidence.model, budget_mb=budget_mb), ()
-    if precision == "auto" and has_bfloat16(evidence.model) and total > 2 * CHECKED:
-        quick = Passes(evidence.model, budget_mb=budget_mb, bfloat16=True)
-        check = Passes(evidence.model, budget_mb=budget_mb, use_folded_copy=False)
+    exact, notes = BatchedInference(evidence.model, budget_mb=budget_mb), ()
+    if precision == "auto" and benefits_from_bfloat16(evidence.model) and total > 2 * CHECKED:
+        quick = BatchedInference(evidence.model, budget_mb=budget_mb, bfloat16=True)
+        check = BatchedInference(evidence.model, budget_mb=budget_mb, use_folded_copy=False)
         exactly = _scores(evidence, make, order[:CHECKED], check, layer)
         found = _through(evidence, make, order, quick, layer, quickly, first=CHECKED + 1)
         first = next(found)
@@ -87,21 +87,21 @@ def _through(
     evidence: Evidence,
     make,
     order: Tensor,
-    passes: Passes,
+    passes: BatchedInference,
     layer: str | None,
-    quickly: Windows | None,
+    quickly: IncrementalWindows | None,
     first: int = 1,
 ) -> Iterator[Trials]:
     """The trials in batches, of which the first holds as many as asked for, though it be scored in several passes."""
     size = passes.batch_size(image=evidence.run.image, layer=layer)
     first, done = max(first, size), 0
-    for places in (order[:first], *passes.batches(order[first:], size)):
+    for places in (order[:first], *passes.split_batches(order[first:], size)):
         done += len(places)
         yield Trials(places, _scores(evidence, make, places, passes, layer, quickly), done, ())
 
 
 def _scores(
-    evidence: Evidence, make, places: Tensor, passes: Passes, layer: str | None, quickly: Windows | None = None
+    evidence: Evidence, make, places: Tensor, passes: BatchedInference, layer: str | None, quickly: IncrementalWindows | None = None
 ) -> Tensor:
     image, inputs = evidence.run.image.detach(), make(places)
     size = passes.batch_size(image=image, layer=layer)

@@ -15,9 +15,9 @@ import vizlib
 from vizlib.attribution.methods.perturbation import compute_window_spans
 from vizlib.capture.receptive_field_tracer import INPUT_FIELD, ReceptiveField
 from vizlib.models.inference import incremental_plan as cascade
-from vizlib.models.inference.batched_inference import Passes
-from vizlib.models.inference.incremental import beyond, crops
-from vizlib.models.inference.incremental_plan import windows_of
+from vizlib.models.inference.batched_inference import BatchedInference
+from vizlib.models.inference.incremental import relative_field, plan_crops
+from vizlib.models.inference.incremental_plan import plan_windows
 
 
 def wrapped(module: nn.Module, side: int | tuple[int, int] = 224) -> vizlib.Model:
@@ -53,7 +53,7 @@ def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     model = NETWORKS[name]()
     image, random = photo(model), torch.Generator().manual_seed(2)
     rows, columns = (compute_window_spans(side, window, stride) for side in image.shape[2:])
-    found = windows_of(model, image, rows, columns)
+    found = plan_windows(model, image, rows, columns)
     assert found is not None
     spans = list(product(rows, columns))
     places = [0, len(columns) - 1, len(columns) + 1, len(spans) - 1]  # three corners, and one inside
@@ -61,14 +61,14 @@ def test_a_window_answers_as_the_whole_photo_does(name, window, stride):
     for one, place in zip(images, places, strict=True):
         (top, bottom), (left, right) = spans[place]
         one[:, top:bottom, left:right] = torch.rand(3, bottom - top, right - left, generator=random)
-    passes = Passes(model)
+    passes = BatchedInference(model)
     answers = found.logits(passes, images, places)
     with torch.no_grad():
         plain = model.module(images)
     assert (answers - plain).abs().max() <= 1e-9 * plain.abs().max()
     shown = []  # the sides of what the network was shown
     handle = model.module.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].shape[2:]))
-    found.logits(Passes(model, use_folded_copy=False), images[:2], places[:2])
+    found.logits(BatchedInference(model, use_folded_copy=False), images[:2], places[:2])
     handle.remove()
     assert shown[-1].numel() < 0.8 * image[0, 0].numel()
 
@@ -78,7 +78,7 @@ def test_a_network_whose_places_see_everything_is_shown_whole_photos(method):
     model = wrapped(timm.create_model(method, num_classes=5))
     image = photo(model)
     rows = compute_window_spans(image.shape[2], 32, 16)
-    assert windows_of(model, image, rows, rows) is None
+    assert plan_windows(model, image, rows, rows) is None
 
 
 class Placed(nn.Module):
@@ -96,17 +96,17 @@ class Placed(nn.Module):
 def test_a_network_that_knows_where_it_looks_is_found_out():
     model = wrapped(Placed())
     rows = compute_window_spans(224, 32, 48)
-    assert windows_of(model, photo(model), rows, rows) is None
-    assert windows_of(NETWORKS["resnet18"](), photo(model), rows, rows) is not None
+    assert plan_windows(model, photo(model), rows, rows) is None
+    assert plan_windows(NETWORKS["resnet18"](), photo(model), rows, rows) is not None
 
 
 def test_where_little_is_saved_or_nothing_aligns_whole_photos_are_shown():
     model = NETWORKS["resnet18"]()
     everywhere = compute_window_spans(224, 200, 24)
-    assert windows_of(model, photo(model), everywhere, everywhere) is None
+    assert plan_windows(model, photo(model), everywhere, everywhere) is None
     odd = wrapped(timm.create_model("resnet18", num_classes=5), 222)  # no multiple of what a place stands for
     rows = compute_window_spans(222, 32, 48)
-    assert windows_of(odd, photo(odd), rows, rows) is None
+    assert plan_windows(odd, photo(odd), rows, rows) is None
 
 
 def test_a_crop_shows_all_that_the_places_see_which_the_window_reaches():
@@ -118,15 +118,15 @@ def test_a_crop_shows_all_that_the_places_see_which_the_window_reaches():
         field = ReceptiveField((size, size), (float(jump),) * 2, (centre, centre))
         first = int(random.integers(0, side))
         span = (first, int(random.integers(first + 1, side + 1)))
-        (axis,) = crops(field, 0, [span], side) or []
+        (axis,) = plan_crops(field, 0, [span], side) or []
         seen = [(centre + i * jump - size / 2, centre + i * jump + size / 2) for i in range(side // jump)]
         reached = [i for i, (low, high) in enumerate(seen) if low < span[1] and high > span[0]]
-        assert list(range(*axis.reached)) == reached
-        assert axis.shown[0] % jump == 0
-        assert axis.within == tuple(place - axis.shown[0] // jump for place in axis.reached)
+        assert list(range(*axis.output_span)) == reached
+        assert axis.input_span[0] % jump == 0
+        assert axis.local_span == tuple(place - axis.input_span[0] // jump for place in axis.output_span)
         for i in reached:
-            assert axis.shown[0] <= max(seen[i][0], 0)
-            assert axis.shown[1] >= min(seen[i][1], side)
+            assert axis.input_span[0] <= max(seen[i][0], 0)
+            assert axis.input_span[1] >= min(seen[i][1], side)
 
 
 def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
@@ -142,31 +142,31 @@ def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
         middle, last = fields[2], fields[4]
         first = int(random.integers(0, 63))
         spans = [(first, int(random.integers(first + 1, 65)))]
-        (direct,) = crops(last, 0, spans, 64) or []
-        (one,) = crops(middle, 0, spans, 64) or []
-        between = beyond(middle, last)
-        (two,) = crops(between, 0, [one.reached], 64 // int(middle.jump[0])) or []
-        if one.reached[0] < one.reached[1]:  # a small window may lie between what the places of a large step see
-            low, high = two.reached
-            assert low <= direct.reached[0]
-            assert high >= direct.reached[1]
-        for place in range(*two.reached):
+        (direct,) = plan_crops(last, 0, spans, 64) or []
+        (one,) = plan_crops(middle, 0, spans, 64) or []
+        between = relative_field(middle, last)
+        (two,) = plan_crops(between, 0, [one.output_span], 64 // int(middle.jump[0])) or []
+        if one.output_span[0] < one.output_span[1]:  # a small window may lie between what the places of a large step see
+            low, high = two.output_span
+            assert low <= direct.output_span[0]
+            assert high >= direct.output_span[1]
+        for place in range(*two.output_span):
             box = between.box(place, 0)
             assert (
                 middle.box(int(box[0]), 0)[0] == last.box(place, 0)[0]
             )  # the same pixels, by the places that see them
             assert middle.box(int(box[2]) - 1, 0)[2] == last.box(place, 0)[2]
-            assert two.shown[0] <= max(box[0], 0)
-            assert two.shown[1] >= min(box[2], 64 // middle.jump[0])
+            assert two.input_span[0] <= max(box[0], 0)
+            assert two.input_span[1] >= min(box[2], 64 // middle.jump[0])
 
 
 def test_a_resnet_takes_several_steps_and_saves_a_third_of_all_operations():
     model = NETWORKS["resnet50 of torchvision"]()
     image, rows = photo(model), compute_window_spans(224, 32, 16)
-    cuts = next(cascade._cuts(model))
-    steps = cascade._cheapest(cuts, image, rows, rows).steps
+    cuts = next(cascade._cut_points(model))
+    steps = cascade._cheapest_plan(cuts, image, rows, rows).stages
     assert [step.layer.split(".")[0] for step in steps] == ["layer1", *["layer2"] * 4, "layer3"]
-    shares = {cut.layer: cut.share for cut in cuts}
+    shares = {cut.layer: cut.flops_share for cut in cuts}
     spent, before, side = 1 - shares[steps[-1].layer], 0.0, 224  # what follows runs on whole maps
     for step in steps:
         spent += (shares[step.layer] - before) * (step.rows[0].length / side) ** 2
@@ -193,14 +193,14 @@ class Bypassing(nn.Module):
 def test_a_part_that_is_bypassed_is_found_out_and_the_stages_are_left(monkeypatch):
     model = wrapped(Bypassing())
     image, rows = photo(model), compute_window_spans(224, 32, 48)
-    tried, alike = [], cascade._alike
+    tried, alike = [], cascade._matches_plain_inference
 
     def told(model, steps, *others):
         tried.append(([step.layer for step in steps], alike(model, steps, *others)))
         return tried[-1][1]
 
     monkeypatch.setattr(cascade, "_alike", told)
-    found = cascade.windows_of(model, image, rows, rows)
+    found = cascade.plan_windows(model, image, rows, rows)
     (first, refused), (second, taken) = tried
     assert "parts.1" in first
     assert not refused
