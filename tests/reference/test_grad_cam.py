@@ -160,7 +160,7 @@ def test_the_default_layer_is_the_last_block_whose_patches_have_a_gradient(name)
         handle.remove()
     found = torch.autograd.grad(score, list(outputs.values()))
     alive = [
-        stage for stage, gradient in zip(outputs, found, strict=True) if gradient[0, model.tokens.prefix :].abs().any()
+        stage for stage, gradient in zip(outputs, found, strict=True) if gradient[0, model.tokens.num_prefix_tokens :].abs().any()
     ]
     assert model.cam_layer == alive[-1]
     assert alive == list(model.stages)[: len(alive)]
@@ -241,7 +241,7 @@ def test_grad_cam_of_a_transformer_equals_the_slow_loops_over_its_patches(name):
     picture = torch.zeros(2, outputs[0].shape[-1], 4, 4, dtype=torch.float64)
     for row in range(4):
         for column in range(4):
-            token = model.tokens.prefix + 4 * row + column
+            token = model.tokens.num_prefix_tokens + 4 * row + column
             picture[0, :, row, column], picture[1, :, row, column] = outputs[0][0, token], gradient[0, token]
     expected = slow_grad_cam(*picture.detach(), relu=False)
     found = vizlib.explain(model, photo(), "grad-cam", 1, relu=False).heat
@@ -250,7 +250,7 @@ def test_grad_cam_of_a_transformer_equals_the_slow_loops_over_its_patches(name):
 
 def test_a_layer_without_places_is_refused_and_those_that_have_some_are_named():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing=PREPROCESSING)
-    with pytest.raises(vizlib.MethodError, match=r"with no places in it; use one of layer1, layer2, layer3, layer4"):
+    with pytest.raises(vizlib.MethodError, match=r"which has no spatial positions; use one of layer1, layer2, layer3, layer4"):
         vizlib.explain(model, photo(), "grad-cam", layer="fc")
     with pytest.raises(vizlib.ModelError, match="did you mean layer4"):
         vizlib.explain(model, photo(), "grad-cam", layer="layer44")

@@ -1,4 +1,4 @@
-"""A layer's output and gradient as every class activation map reads them: channels by places, worked out once."""
+"""Activations and gradients of a layer as matrices of channels by spatial positions, for class activation maps."""
 
 from __future__ import annotations
 
@@ -15,68 +15,77 @@ from vizlib.models.model import Model
 
 @dataclass(frozen=True, eq=False)
 class SpatialFeatures:
-    """One layer, seen by one photo: what several methods need of it is computed by the first that asks."""
+    """Activations and gradients of one layer for one image, with cached quantities that several methods share.
+
+    Attributes:
+        activation_maps: Output of the layer.
+        gradient_maps: Gradient of the explained score at that output; `None` where no method needs it.
+    """
 
     activation_maps: Float[Tensor, "channels rows columns"]
-    gradient_maps: (
-        Float[Tensor, "channels rows columns"] | None
-    )  # the gradient of the explained score; None if not asked for
-
-    @property
-    def required_gradient_maps(self) -> Float[Tensor, "channels rows columns"]:
-        """The gradient; only methods that said they need it ask."""
-        assert self.gradient_maps is not None
-        return self.gradient_maps
+    gradient_maps: Float[Tensor, "channels rows columns"] | None
 
     @cached_property
-    def activations(self) -> Float[Tensor, "channels places"]:
-        """The activation with its places in a row."""
+    def activations(self) -> Float[Tensor, "channels positions"]:
+        """The activation maps, flattened, in single precision at least."""
         return _flatten_positions(self.activation_maps)
 
     @cached_property
-    def gradients(self) -> Float[Tensor, "channels places"]:
-        """The gradient with its places in a row."""
-        return _flatten_positions(self.required_gradient_maps)
+    def gradients(self) -> Float[Tensor, "channels positions"]:
+        """The gradient maps, flattened, in single precision at least."""
+        assert self.gradient_maps is not None  # a method that reads gradients requests them
+        return _flatten_positions(self.gradient_maps)
 
     @cached_property
-    def positive_gradients(self) -> Float[Tensor, "channels places"]:
-        """The gradient where it is positive, else 0."""
+    def positive_gradients(self) -> Float[Tensor, "channels positions"]:
+        """The gradients, with negative values set to 0."""
         return self.gradients.clamp(min=0)
 
     @cached_property
-    def contributions(self) -> Float[Tensor, "channels places"]:
-        """Activation times gradient: what each channel contributes in each place, to first order."""
+    def contributions(self) -> Float[Tensor, "channels positions"]:
+        """Activation times gradient: the first-order contribution of each channel at each position to the score."""
         return self.activations * self.gradients
 
     @cached_property
-    def contribution_sums(self) -> Float[Tensor, " places"]:
-        """What all channels together contribute in each place."""
+    def contribution_sums(self) -> Float[Tensor, " positions"]:
+        """The contributions, summed over channels."""
         return self.contributions.sum(0)
 
     @cached_property
     def activation_sums(self) -> Float[Tensor, " channels"]:
-        """Each channel's sum over all places."""
+        """The activations, summed over positions."""
         return self.activations.sum(1)
 
-    def reshape_to_map(self, values: Float[Tensor, " places"]) -> Float[Tensor, "rows columns"]:
-        """One value a place, as a map."""
+    def reshape_to_map(self, values: Float[Tensor, " positions"]) -> Float[Tensor, "rows columns"]:
+        """Return one value per position as a map."""
         return values.unflatten(0, self.activation_maps.shape[1:])
 
     def weighted_sum(self, weights: Float[Tensor, " channels"]) -> Float[Tensor, "rows columns"]:
-        """The sum of the channels, each with its weight."""
+        """Return the sum of the activation maps, each multiplied by the weight of its channel."""
         return self.reshape_to_map(weights.to(self.activations) @ self.activations)
 
 
 def extract_spatial_features(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> SpatialFeatures:
-    """A layer's output laid out on the photo. Raises: MethodError where it has no places."""
-    picture = model.picture(activation)
-    if picture is None:
+    """Return the output of a layer, and its gradient, as maps of channels by rows by columns.
+
+    Args:
+        layer: Name of the layer, for the error message.
+        activation: Output of the layer for a batch of one image.
+        gradient: Gradient at that output, of the same shape, or `None`.
+        model: The model that holds the layer.
+
+    Raises:
+        MethodError: If the output has no spatial positions.
+    """
+    maps = model.spatial_map(activation)
+    if maps is None:
         shape = tuple(activation.shape[1:])
         stages = f"use one of {', '.join(model.stages)}"
-        raise MethodError(f"the output of {layer} has shape {shape}, with no places in it; {stages}")
-    return SpatialFeatures(picture, None if gradient is None else model.picture(gradient))
+        raise MethodError(f"the output of {layer} has shape {shape}, which has no spatial positions; {stages}")
+    return SpatialFeatures(maps, None if gradient is None else model.spatial_map(gradient))
 
 
-def _flatten_positions(picture: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "channels places"]:
-    """In single precision at least: half of it is too coarse to sum thousands of places, or to square a gradient."""
-    return picture.flatten(1).to(torch.promote_types(picture.dtype, torch.float32))
+def _flatten_positions(maps: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "channels positions"]:
+    """Flatten rows and columns, in single precision at least."""
+    # Half precision is too coarse to sum thousands of positions, or to square a gradient.
+    return maps.flatten(1).to(torch.promote_types(maps.dtype, torch.float32))
