@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import translate, translate_note
 from vizlib import Prediction
 from vizlib.core.text import percent, short
 
@@ -37,7 +37,7 @@ def bars(
         "target": target,
         "against": against,
         "note": note,
-        "doubt": from_library(doubt or ""),
+        "doubt": translate_note(doubt or ""),
         "rows": [
             {
                 "index": one.index,

@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dashboard.i18n.translate import from_library, script_texts
+from dashboard.i18n.translate import script_texts, translate_error
 from vizlib.core.geometry import Geometry
 from vizlib.render import overlay as render
 
@@ -31,8 +31,8 @@ SHARED: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in co
 LONGEST = 800  # letters of a sentence; what is quoted in it may have been sent by a program
 PHOTO_SIDE = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
 PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart by the colour-blind too
-    False: (render.SEQUENTIAL, "viridis", "cividis"),
-    True: (render.DIVERGING, "PuOr_r", "BrBG_r"),
+    False: (render.SEQUENTIAL_COLORMAP, "viridis", "cividis"),
+    True: (render.DIVERGING_COLORMAP, "PuOr_r", "BrBG_r"),
 }
 
 
@@ -73,7 +73,7 @@ def choosing(arguments: str, choice: str, desk: str = "desk") -> str:
 
 def told(error: Exception) -> gr.Error:
     """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
-    said = from_library(str(error))
+    said = translate_error(error)
     said = said if len(said) <= LONGEST else said[: LONGEST // 2] + " ... " + said[-LONGEST // 2 :]
     text = escape(said, quote=False).rstrip(".")
     text += "" if text.endswith("?") else "."

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import translate, translate_note
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core import text as wording
 from vizlib.core.text import percent, short
 
 
@@ -29,7 +28,14 @@ def lead(answer: Attribution, rival: str = "") -> str:
 
 def question(method: str, label: str, rival: str = "") -> str:
     """What a method answers about a class, set against the class `rival` if there is one."""
-    return from_library(wording.question(label, rival, of_class=METHODS[method].of_class))
+    if not METHODS[method].of_class:
+        return translate("question.where")
+    label, rival = short(label), short(rival)
+    return (
+        translate("question.why-not", **{"class": label, "other": rival})
+        if rival
+        else translate("question.why", **{"class": label})
+    )
 
 
 def alternative(answer: Attribution) -> str:
@@ -65,14 +71,14 @@ def no_photo() -> str:
 def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), above: str = "") -> str:
     """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML.
 
-    What of it the library says is put into the visitor's language here.
+    The notes are translated here; the sentence and the caveat are in the current language already.
     """
     parts = [f'<p class="viz-above">{escape(above)}</p>'] if above else []
-    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(from_library(sentence))}</p>']
+    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(sentence)}</p>']
     if caveat:
-        parts.append(f'<p class="viz-caveat">{escape(from_library(caveat))}</p>')
+        parts.append(f'<p class="viz-caveat">{escape(caveat)}</p>')
     if notes:
-        items = "".join(f"<li>{escape(from_library(note))}</li>" for note in notes)
+        items = "".join(f"<li>{escape(translate_note(note))}</li>" for note in notes)
         parts.append(f'<ul class="viz-notes" aria-label="{escape(translate("tell.notes"))}">{items}</ul>')
     return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
 

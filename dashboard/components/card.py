@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import translate, translate_note, translate_stored
 from vizlib import Model
 from vizlib.models.loading.checkpoint_files import Sidecar
-from vizlib.models.loading.model_index import FEW, Entry, describe
+from vizlib.models.loading.model_index import MAX_CLASSES_BY_NAME, ModelEntry, describe_classes
 
 Said = str | Sequence[str] | None  # a line, several, or nothing
 CROPS = {"center": "card.centre", "squash": "card.squash", "border": "card.border"}
 SOURCES = ("bundled", "folder", "downloaded", "download")  # those there are words for
 
 
-def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
+def about(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
     """The card: all that is known of a model, and nothing of what is not."""
     ends = interval(sidecar)
     right = translate("card.right-between", ends=ends) if ends else translate("card.right")
@@ -24,7 +24,7 @@ def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
         right: share(entry),
         translate("card.parameters"): millions(sum(weights.numel() for weights in model.module.parameters())),
         translate("card.classes"): f"{len(model.labels):,}",
-        source: f"{entry.megabytes:.0f} MB" if entry.megabytes else "",
+        source: f"{entry.size_mb:.0f} MB" if entry.size_mb else "",
     }
     what = {
         translate("card.architecture"): architecture(sidecar, model),
@@ -32,10 +32,10 @@ def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
         translate("card.measured"): measured_on(entry, sidecar),
     }
     trust = {
-        translate("card.weaknesses"): [from_library(one) for one in sidecar.weaknesses],
+        translate("card.weaknesses"): [translate_stored(one) for one in sidecar.weaknesses],
         translate("card.others"): familiar(sidecar, model),
         translate("card.maps"): faithful(sidecar),
-        translate("card.notes"): [from_library(note) for note in model.notes],
+        translate("card.notes"): [translate_note(note) for note in model.notes],
     }
     groups = [
         group(translate("card.what"), what),
@@ -45,7 +45,7 @@ def about(entry: Entry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
     return card(entry.name, lead(entry, model), figures, [*groups, *training(sidecar.origin)])
 
 
-def lead(entry: Entry, model: Model) -> str:
+def lead(entry: ModelEntry, model: Model) -> str:
     """The one thing to know before believing an answer."""
     count = f"{len(model.labels):,}"
     if entry.accuracy is None:
@@ -53,7 +53,7 @@ def lead(entry: Entry, model: Model) -> str:
     return translate("card.lead-right", count=count, share=share(entry))
 
 
-def share(entry: Entry) -> str:
+def share(entry: ModelEntry) -> str:
     """The share of photos it is right about, where that was measured."""
     return "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
 
@@ -67,16 +67,20 @@ def architecture(sidecar: Sidecar, model: Model) -> str:
     return translate("card.family", name=name, family=family) if family and family.lower() != name.lower() else name
 
 
-def known(entry: Entry, model: Model) -> str:
+def known(entry: ModelEntry, model: Model) -> str:
     """What a model tells apart: a few classes by name, many in a word."""
-    return describe(model.labels) if len(model.labels) <= FEW else from_library(entry.classes or describe(model.labels))
+    return (
+        describe_classes(model.labels)
+        if len(model.labels) <= MAX_CLASSES_BY_NAME
+        else translate_stored(entry.classes or describe_classes(model.labels))
+    )
 
 
-def measured_on(entry: Entry, sidecar: Sidecar) -> str:
+def measured_on(entry: ModelEntry, sidecar: Sidecar) -> str:
     """How many and which photos its accuracy is of."""
     if entry.accuracy is None:
         return translate("card.not-measured")
-    photos, data = sidecar.accuracy.get("photos"), from_library(plain(sidecar.accuracy.get("data")))
+    photos, data = sidecar.accuracy.get("photos"), translate_stored(plain(sidecar.accuracy.get("data")))
     if not isinstance(photos, int):
         return data
     return (
@@ -153,16 +157,16 @@ def stage_of(stage: Mapping[str, object]) -> dict[str, str]:
 
 def familiar(sidecar: Sidecar, model: Model) -> list[str]:
     """How it is told that a photo is unlike those the model knows, and how often that works; nothing if it is not."""
-    known = model.familiarity
+    known = model.ood_score
     if known is None:
         return []
     facts = {"score": known.score.replace("-", " "), "threshold": f"{known.threshold:.3g}"}
-    said = [translate("card.familiar", **facts, kept=f"{100 * known.kept:.0f}", data=from_library(known.data))]
-    other = sidecar.familiarity.get("elsewhere")
+    said = [translate("card.familiar", **facts, kept=f"{100 * known.coverage:.0f}", data=translate_stored(known.data))]
+    other = sidecar.ood.get("elsewhere")
     if isinstance(other, Mapping):
         photos, flagged = other.get("photos"), other.get("flagged")
         if isinstance(photos, int) and isinstance(flagged, (int, float)):
-            data = from_library(plain(other.get("data")))
+            data = translate_stored(plain(other.get("data")))
             key = "card.flagged-of" if data else "card.flagged"
             said.append(translate(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
     return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import describe_parameter, translate
 from vizlib import Model
 from vizlib.attribution.methods.registry import METHODS
 
@@ -30,7 +30,7 @@ def knobs(
         rows.append(
             {
                 "name": name,
-                "help": from_library(knob.help),
+                "help": describe_parameter(METHODS[method], name),
                 "choices": [{"name": text, "said": said(text)} for text in names],
                 "chosen": values.index(chosen) if chosen in values else 0,
             }

@@ -1,7 +1,9 @@
-"""What the page says in a visitor's language: a table of words for each, and English for everybody else.
+"""Translation of all texts of the page: one table of texts for each language, English for all other languages.
 
-All that the page says is translated, and of what the library says all that `library_<language>.json` has words for. The
-names of methods, layers and classes stay as they are in Python, and so does how a model's file says it was trained.
+`page_<language>.json` holds the page's own texts by key. `library_<language>.json` holds the texts that come from
+vizlib: notes and error messages by the code of the note, descriptions of methods by method, help texts of parameters
+by parameter, and texts stored in checkpoint files by the English text. Names of methods, layers and classes are not
+translated.
 """
 
 from __future__ import annotations
@@ -15,91 +17,149 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import gradio as gr
 from gradio.i18n import I18nData
 
-LANGUAGES = ("en", "ko")  # the first is for all others
-MAX_CHARACTERS = 1000  # characters of a header, or of a sentence, that are read
+from vizlib.attribution.methods.base import Method
+from vizlib.core.notes import Note
+
+LANGUAGES = ("en", "ko")  # the first is the default
+MAX_HEADER_CHARACTERS = 1000  # of an Accept-Language header; the rest is ignored
 FOLDER = Path(__file__).parent
-_SPOKEN: ContextVar[str] = ContextVar("spoken", default=LANGUAGES[0])
+_LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 
 
 @cache
 def page_texts(language: str) -> Mapping[str, str]:
-    """All that the page says in one of its languages: key -> sentence, in which {names} stand for facts."""
-    return MappingProxyType(json.loads((FOLDER / f"page_{language}.json").read_text(encoding="utf-8")))
+    """Return the page's own texts in a language: key -> text, in which names in braces stand for facts."""
+    return MappingProxyType(_read_table(f"page_{language}.json"))
+
+
+@cache
+def library_texts(language: str) -> Mapping[str, Any]:
+    """Return the translations of the library's texts.
+
+    Args:
+        language: One of `LANGUAGES`.
+
+    Returns:
+        Five sections, all empty for English: `notes` (code -> text), `methods` (method -> `shows` and
+        `does_not_show`), `parameters` (parameter, or `method.parameter` where a method needs its own text -> text),
+        `stored` and `stored_with_facts` (English text -> text).
+    """
+    empty = {section: {} for section in ("notes", "methods", "parameters", "stored", "stored_with_facts")}
+    exists = (FOLDER / f"library_{language}.json").exists()
+    return MappingProxyType(empty | (_read_table(f"library_{language}.json") if exists else {}))
 
 
 def translate_to(language: str, key: str, facts: Mapping[str, str] | None = None) -> str:
-    """A sentence in a language, with its facts."""
+    """Return a text of the page in the given language, filled with facts."""
     return page_texts(language)[key].format_map(facts or {})
 
 
 def translate(key: str, **facts: object) -> str:
-    """A sentence in the language of whoever is being answered, with its facts."""
-    return translate_to(_SPOKEN.get(), key, {name: str(fact) for name, fact in facts.items()})
+    """Return a text of the page in the current language.
+
+    Args:
+        key: Key in `page_<language>.json`.
+        **facts: Value of each name in braces of the text; turned into text with `str`.
+
+    Raises:
+        KeyError: For an unknown key or a missing fact.
+    """
+    return translate_to(_LANGUAGE.get(), key, {name: str(fact) for name, fact in facts.items()})
 
 
-@cache
-def library_texts(language: str) -> Mapping[str, str]:
-    """What the library says and the page repeats: English sentence -> the same in a language, {names} for facts."""
-    path = FOLDER / f"library_{language}.json"
-    return MappingProxyType(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+def translate_note(note: str) -> str:
+    """Return a note of the library in the current language.
+
+    Args:
+        note: A `Note`, which has a code. Any other string, and a note whose code has no translation, is returned
+            as it is.
+    """
+    template = library_texts(_LANGUAGE.get())["notes"].get(note.code) if isinstance(note, Note) else None
+    return str(note) if template is None else template.format_map(note.facts)
 
 
-def from_library(sentence: str) -> str:
-    """A sentence of the library in the language of whoever is being answered; one without a translation as it is."""
-    if len(sentence) > MAX_CHARACTERS:
-        return sentence
-    for pattern, other in _patterns(_SPOKEN.get()):
-        if found := pattern.fullmatch(sentence):
-            return other.format_map(found.groupdict())
-    return sentence
+def translate_error(error: Exception) -> str:
+    """Return the message of an error in the current language; English if it was not raised with a `Note`."""
+    note = error.args[0] if error.args else None
+    return translate_note(note) if isinstance(note, Note) else str(error)
+
+
+def describe_method(method: Method) -> tuple[str, str]:
+    """Return what the map of a method shows and what it does not show, in the current language."""
+    texts = library_texts(_LANGUAGE.get())["methods"].get(method.name, {})
+    return texts.get("shows", method.means), texts.get("does_not_show", method.means_not)
+
+
+def describe_parameter(method: Method, parameter: str) -> str:
+    """Return the help text of a method's parameter in the current language."""
+    texts = library_texts(_LANGUAGE.get())["parameters"]
+    shared = texts.get(parameter, method.knobs[parameter].help)
+    return texts.get(f"{method.name}.{parameter}", shared)
+
+
+def translate_stored(text: str) -> str:
+    """Return a text of a checkpoint file in the current language; as it is where there is no translation.
+
+    Such a text is data: it has no code, so it is found by its English wording. Two sentences contain numbers that
+    the training script measured, and those numbers are taken over.
+    """
+    texts = library_texts(_LANGUAGE.get())
+    if text in texts["stored"]:
+        return texts["stored"][text]
+    for pattern, template in _stored_patterns(_LANGUAGE.get()):
+        if match := pattern.fullmatch(text):
+            return template.format_map(match.groupdict())
+    return text
 
 
 @contextmanager
 def use_language(language: str) -> Iterator[None]:
-    """While this lasts, in this thread and those it starts, `tell` and `from_library` speak this language."""
-    before = _SPOKEN.set(language)
+    """Set the current language inside the `with` block, in this thread and in those that copy its context."""
+    token = _LANGUAGE.set(language)
     try:
         yield
     finally:
-        _SPOKEN.reset(before)
+        _LANGUAGE.reset(token)
 
 
 def parse_accept_language(header: str | None) -> str:
-    """The language a browser wants most by its Accept-Language header, if the page speaks it; else English.
+    """Return the language that an Accept-Language header prefers, or English if the page has no texts in it.
 
-    Only the first wish counts, as for what the browser translates itself: a page half in one language helps nobody.
+    Only the first preference counts, as for the texts that the browser translates itself; otherwise the page would
+    be in two languages at once.
 
     >>> [parse_accept_language(header) for header in ("ko-KR,ko;q=0.9,en;q=0.8", "fr,ko;q=0.5", None)]
     ['ko', 'en', 'en']
     """
-    wishes = [wish.strip().lower().partition(";") for wish in (header or "")[:MAX_CHARACTERS].split(",")]
-    first = max(wishes, key=lambda wish: _weight(wish[2]))[0]
-    language = first.strip().partition("-")[0]
+    ranges = [part.strip().lower().partition(";") for part in (header or "")[:MAX_HEADER_CHARACTERS].split(",")]
+    preferred = max(ranges, key=lambda language_range: _parse_weight(language_range[2]))[0]
+    language = preferred.strip().partition("-")[0]
     return language if language in LANGUAGES else LANGUAGES[0]
 
 
 def language_of_request(request: gr.Request | None) -> str:
-    """The language of whoever sent a request."""
+    """Return the language of the browser that sent a request; English without a request."""
     header = getattr(request, "headers", {}).get("accept-language")
     return parse_accept_language(header if isinstance(header, str) else None)
 
 
 def browser_text(key: str) -> I18nData:
-    """A text of the page itself, which the browser puts into its own language."""
+    """Return a reference to a `page.` text, which gradio's front end replaces by the text in the browser's language."""
     return I18nData(f"page.{key}")
 
 
 def tab_title(tab: str, title: str) -> I18nData | str:
-    """What a tab is called: its title where the tables have no word for it."""
+    """Return a reference to the translated title of a tab, or `title` where there is no translation."""
     return browser_text(f"tab.{tab}") if f"page.tab.{tab}" in page_texts(LANGUAGES[0]) else title
 
 
 def browser_translations() -> gr.I18n:
-    """The texts of the page itself in every language, for gradio."""
+    """Return the `page.` texts in every language for gradio's front end, with the HTML of the page's header."""
     tables = {}
     for language in LANGUAGES:
         table = {key: text for key, text in page_texts(language).items() if key.startswith("page.")}
@@ -109,22 +169,34 @@ def browser_translations() -> gr.I18n:
 
 
 def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
-    """What the scripts of the parts say, or one of them: by language, the English text -> the same in it."""
+    """Return the translations of the `part.` texts, which the JavaScript of the components displays.
+
+    Args:
+        script: JavaScript source; only the texts that stand in it in double quotes are returned. `None` for all.
+
+    Returns:
+        For each language but English: English text -> translation.
+    """
     english = {key: text for key, text in page_texts(LANGUAGES[0]).items() if key.startswith("part.")}
-    spoken = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
-    return {other: {text: page_texts(other)[key] for key, text in spoken.items()} for other in LANGUAGES[1:]}
+    used = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
+    return {language: {text: page_texts(language)[key] for key, text in used.items()} for language in LANGUAGES[1:]}
+
+
+def _read_table(file: str) -> dict[str, Any]:
+    return json.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
 @cache
-def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
-    """The library's sentences to be recognised, those with the most words of their own first."""
-    table = library_texts(language)
-    wordiest = sorted(table, key=lambda english: -len(re.sub(r"\{\w+\}", "", english)))
-    return [(re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(one))), table[one]) for one in wordiest]
+def _stored_patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    table = library_texts(language)["stored_with_facts"]
+    return [
+        (re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.{1,100}?)", re.escape(english))), text)
+        for english, text in table.items()
+    ]
 
 
-def _weight(parameter: str) -> float:
-    """How much a wish counts: its q, or 1; 0 for what is no number from 0 to 1."""
+def _parse_weight(parameter: str) -> float:
+    """Return the weight of a language range: its q, 1 without parameter, 0 for anything but a number from 0 to 1."""
     name, _, value = parameter.strip().partition("=")
     if name.strip() != "q":
         return 1.0 if not parameter else 0.0

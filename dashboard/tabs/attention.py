@@ -15,7 +15,7 @@ from dashboard.components.base import box_of, part
 from dashboard.components.captions import alternative, caption, nothing_yet
 from dashboard.components.linked_heatmaps import Scale, item, linked
 from dashboard.components.patches import patches
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
@@ -36,7 +36,7 @@ def maps(study: Study, photo: Image.Image, model: str) -> Float[np.ndarray, "lay
     found = study.attention(photo, model)
     if tokens is None or not found:
         return None
-    every = np.stack([weights.numpy()[:, :, tokens.prefix :] for weights in found.values()])
+    every = np.stack([weights.numpy()[:, :, tokens.num_prefix_tokens :] for weights in found.values()])
     return every.reshape(*every.shape[:-1], *tokens.grid)  # (layers, heads, tokens, patches) -> (..., rows, columns)
 
 
@@ -112,7 +112,7 @@ def flow(study: Study, photo: Image.Image | None, selection: Selection | None) -
                 box_of(answer.geometry),
                 len(scales) - 1,
                 alt=alternative(answer),
-                text=from_library(METHODS[method].means),
+                text=describe_method(METHODS[method])[0],
                 smooth=not answer.patches,
             )
         )

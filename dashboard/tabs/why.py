@@ -17,7 +17,7 @@ from dashboard.components.heatmap import bare, of_attribution
 from dashboard.components.knobs import knobs, turned
 from dashboard.components.progress import running, waiting
 from dashboard.components.thumbnails import reduced, thumb, thumbs
-from dashboard.i18n.translate import from_library, translate
+from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import KEPT, Study
 from dashboard.state.context import PLUMBING, STREAM_QUEUE, Shared, View
 from dashboard.state.selection import Selection
@@ -93,7 +93,7 @@ def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> 
     row = METHODS[answer.method]
     return (
         of_attribution(answer, photo, alternative(answer), rival),
-        caption(lead(answer, rival), row.means, row.means_not, answer.notes, verdict(answer)),
+        caption(lead(answer, rival), *describe_method(row), answer.notes, verdict(answer)),
     )
 
 
@@ -102,7 +102,7 @@ def unanswered(study: Study, photo: Image.Image, selection: Selection, method: s
     model, row = study.catalog.get(selection.model), METHODS[method]
     found = {one.index: one for one in study.predictions(photo, selection.model, 10**6)}[selection.target]
     heading = question(method, found.label, rival(study, selection))
-    words = caption(heading, row.means, row.means_not, (), gives(model.name, found.probability))
+    words = caption(heading, *describe_method(row), (), gives(model.name, found.probability))
     return bare(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
 
 
@@ -148,7 +148,7 @@ def strip(
 def hint(name: str) -> str:
     """What a method's picture means, and whether it takes long."""
     row = METHODS[name]
-    means = from_library(row.means)
+    means = describe_method(row)[0]
     return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 

@@ -1,12 +1,9 @@
-"""The library's sentences in other languages: every one a visitor may meet is translated, and none is stale."""
+"""Translations of the library's texts: complete, with the same facts, and without entries that nothing uses."""
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from string import Formatter
 
@@ -14,13 +11,23 @@ import pytest
 
 import vizlib
 from dashboard.components.base import told
-from dashboard.i18n.translate import LANGUAGES, from_library, library_texts, use_language
+from dashboard.i18n.translate import (
+    LANGUAGES,
+    describe_method,
+    describe_parameter,
+    library_texts,
+    translate_error,
+    translate_note,
+    translate_stored,
+    use_language,
+)
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.core.notes import TEXTS, make_note
 from vizlib.models.loading.training_history import comparison
 
-OTHERS = LANGUAGES[1:]
-VIZLIB = Path(vizlib.__file__).parent
-SAW = "모델은 사진의 63 %를 보았습니다. 나머지는 잘려 나갔고 어둡게 표시했습니다."
+TRANSLATIONS = LANGUAGES[1:]
+CHECKPOINTS = Path(vizlib.__file__).parent.parent / "checkpoints"
+SECTIONS = ["notes", "methods", "parameters", "stored", "stored_with_facts"]
 NO_PHOTOS = {  # what a person may upload by mistake
     "text": b"this is text",
     "empty": b"",
@@ -34,104 +41,130 @@ NO_PHOTOS = {  # what a person may upload by mistake
 }
 
 
-def facts(text: str) -> list[str]:
-    return sorted(name for _, name, *_ in Formatter().parse(text) if name is not None)
+def facts(text: str) -> set[str]:
+    return {name for _, name, *_ in Formatter().parse(text) if name is not None}
 
 
-@cache
-def source() -> list[ast.Module]:
-    return [ast.parse(path.read_text("utf-8")) for path in sorted(VIZLIB.rglob("*.py"))]
-
-
-def texts(node: ast.AST) -> Iterator[str]:
-    """The texts below a node as patterns, in which anything may stand in the place of a fact."""
-    if isinstance(node, ast.JoinedStr):
-        parts = [re.escape(part.value) if isinstance(part, ast.Constant) else ".+" for part in node.values]
-        yield "".join(parts)
-        return
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield re.escape(node.value)
-    for child in ast.iter_child_nodes(node):
-        yield from texts(child)
-
-
-def notes() -> Iterator[str]:
-    """Every note that the library writes: what is appended to notes, added to them, or is them."""
-    for module in source():
-        for node in ast.walk(module):
-            value = None
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "notes.append":
-                value = node
-            elif isinstance(node, ast.AugAssign | ast.Assign):
-                target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
-                value = node.value if ast.unparse(target) in ("notes", "note") else None
-            if value is not None:
-                yield from (text for text in texts(value) if text.endswith((r"\.", ".+")) and len(text) > 9)
-
-
-@pytest.mark.parametrize("language", OTHERS)
-@pytest.mark.parametrize("name", METHODS)
-def test_what_a_method_means_does_not_mean_and_can_be_turned_is_translated(language, name):
-    row = METHODS[name]
-    with use_language(language):
-        for sentence in (row.means, row.means_not, *(knob.help for knob in row.knobs.values())):
-            assert re.search("[가-힣]", from_library(sentence)), sentence
-    assert from_library(row.means) == row.means
-
-
-@pytest.mark.parametrize("language", OTHERS)
-def test_every_note_the_library_writes_is_translated(language):
-    every = sorted(set(notes()))
-    assert len(every) > 15
+def all_texts(language: str) -> list[str]:
+    """Every translated text of all sections."""
     table = library_texts(language)
-    assert [text for text in every if not any(re.fullmatch(text, known, re.DOTALL) for known in table)] == []
+    methods = [text for texts in table["methods"].values() for text in texts.values()]
+    return methods + [text for section in SECTIONS if section != "methods" for text in table[section].values()]
 
 
-@pytest.mark.parametrize("language", OTHERS)
-def test_every_sentence_of_the_table_is_still_said(language):
-    said = {text for module in source() for text in texts(module)}
-    beside = [path.read_text("utf-8") for path in (VIZLIB.parent / "checkpoints").glob("*.json")]
-    beside += [
-        json.dumps(comparison()),
-        (VIZLIB.parent / "checkpoints" / "training" / "model_cards.py").read_text("utf-8"),
-    ]
-    stale = []
-    for known in library_texts(language):
-        bare = max(re.split(r"\{\w+\}", known), key=len).strip()
-        if any(re.fullmatch(text, known, re.DOTALL) for text in said if len(text) > 9):
-            continue
-        if not any(bare.lower() in text.lower() for text in beside) and not known.startswith("the picture "):
-            stale.append(known)
-    assert stale == []
+def stored_texts() -> list[str]:
+    """The texts of the checkpoint files that the page displays."""
+    sidecars = [json.loads(path.read_text("utf-8")) for path in sorted(CHECKPOINTS.glob("*.json"))]
+    weaknesses = [text for sidecar in sidecars for text in sidecar["weaknesses"]]
+    start_labels = [row["label"] for row in comparison()["starts"].values()]
+    return [*weaknesses, *start_labels, comparison()["title"], comparison()["text"]]
 
 
-@pytest.mark.parametrize("language", OTHERS)
-def test_a_translation_has_the_same_facts_and_one_manner(language):
-    for english, other in library_texts(language).items():
-        assert set(facts(other)) <= set(facts(english))
-        assert not other.endswith(".") or re.search(r"(니다|세요)(\([^)]*\))?\.$", other)
+def test_english_needs_no_table_and_every_other_language_has_all_sections():
+    assert not any(library_texts("en").values())
+    for language in TRANSLATIONS:
+        assert list(library_texts(language)) == SECTIONS
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_exactly_the_note_codes_are_translated(language):
+    assert sorted(library_texts(language)["notes"]) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+@pytest.mark.parametrize("code", sorted(TEXTS))
+def test_a_translated_note_has_the_facts_of_the_english_one(language, code):
+    template = library_texts(language)["notes"][code]
+    assert facts(template) <= facts(TEXTS[code])
+    note = make_note(code, **{name: f"<{name}>" for name in facts(TEXTS[code])})
+    with use_language(language):
+        assert translate_note(note) == template.format_map(note.facts)
+    assert translate_note(note) == note
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_exactly_the_methods_are_translated(language):
+    table = library_texts(language)["methods"]
+    assert list(table) == list(METHODS)
+    for name, texts in table.items():
+        assert list(texts) == ["shows", "does_not_show"]
+        with use_language(language):
+            assert describe_method(METHODS[name]) == tuple(texts.values())
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_parameter_has_a_help_text_and_no_help_text_is_unused(language):
+    table = dict(library_texts(language)["parameters"])
+    used = set()
+    for method in METHODS.values():
+        for name in method.knobs:
+            key = f"{method.name}.{name}" if f"{method.name}.{name}" in table else name
+            used.add(key)
+            with use_language(language):
+                assert describe_parameter(method, name) == table[key]
+    assert used == set(table)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_parameters_with_different_english_help_have_different_translations(language):
+    with use_language(language):
+        pairs = {
+            (name, parameter.help): describe_parameter(method, name)
+            for method in METHODS.values()
+            for name, parameter in method.knobs.items()
+        }
+        for method in METHODS.values():
+            for name, parameter in method.knobs.items():
+                assert describe_parameter(method, name) == pairs[name, parameter.help]
+    assert len(set(pairs.values())) == len(pairs)
+
+
+def test_english_texts_of_methods_and_parameters_are_the_ones_of_the_registry():
+    method = METHODS["grad-cam"]
+    assert describe_method(method) == (method.means, method.means_not)
+    assert describe_parameter(method, "layer") == method.knobs["layer"].help
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_stored_text_is_translated_and_no_translation_is_unused(language):
+    with use_language(language):
+        translated = {text: translate_stored(text) for text in stored_texts()}
+    assert [text for text, translation in translated.items() if text == translation] == []
+    table = library_texts(language)
+    capitalised = {text.capitalize() for text in table["stored"]} | {text.lower() for text in table["stored"]}
+    assert set(table["stored"]) <= set(translated) | (capitalised & {text.capitalize() for text in translated})
+    for english, template in table["stored_with_facts"].items():
+        assert facts(template) == facts(english)
+        start = english.partition("{")[0]
+        assert any(text.startswith(start) for text in translated)
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_translation_is_korean_and_formal(language):
+    for text in all_texts(language):
+        assert re.search("[가-힣]", text), text
+        assert not text.endswith(".") or re.search(r"(니다|세요)(\([^)]*\))?\.$", text), text
 
 
 @pytest.mark.parametrize("kind", NO_PHOTOS)
-def test_a_file_that_is_no_photo_is_refused_in_the_visitors_language(kind):
+def test_an_unreadable_upload_is_refused_in_the_language_of_the_visitor(kind):
     with pytest.raises(vizlib.ImageError) as refused:
         vizlib.open_image(NO_PHOTOS[kind])
     with use_language("ko"):
-        said = told(refused.value).message
-    assert re.search(r"(니다|세요)\.$", said)
-    assert "picture" not in said
+        message = told(refused.value).message
+    assert re.search(r"(니다|세요)\.$", message)
+    assert "photo" not in message
 
 
-@pytest.mark.parametrize(
-    ("sentence", "korean"),
-    [
-        ("Why golf ball and not gas pump?", "왜 gas pump 대신 golf ball인가?"),
-        ("Why {label} and not <b>?", "왜 <b> 대신 {label}인가?"),
-        ("The model saw 63 % of the photo; the rest was cropped away and is dimmed.", SAW),
-        ("Nobody has translated this.", "Nobody has translated this."),
-        ("Why " + "and not " * 400 + "x?", "Why " + "and not " * 400 + "x?"),
-    ],
-)
-def test_facts_are_taken_over_as_they_are_and_what_nobody_translated_stays(sentence, korean):
+def test_a_plain_string_and_an_error_without_a_note_stay_english():
     with use_language("ko"):
-        assert from_library(sentence) == korean
+        assert translate_note("Not a note.") == "Not a note."
+        assert translate_error(ValueError("no note")) == "no note"
+        assert translate_error(ValueError()) == ""
+        assert translate_stored("Not in the table.") == "Not in the table."
+
+
+def test_facts_are_inserted_as_they_are():
+    stored = "Of the validation photos of a {class}, 5.5 % are taken for a <b>."
+    with use_language("ko"):
+        assert translate_stored(stored) == "{class}의 검증 사진 가운데 5.5 %를 <b>(으)로 잘못 봅니다."
