@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vizlib.attribution.methods.base import Evidence
 from vizlib.capture import alter_output, record_pass
 from vizlib.core.errors import ModelError, did_you_mean
 from vizlib.core.images import open_image
@@ -17,7 +18,7 @@ from vizlib.core.text import number
 from vizlib.models.model import Model
 from vizlib.models.run import Prediction, Run
 
-Units = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or heads, from 0
+UnitIndices = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or heads, from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ def contributions(
         run = model.run(photo, layers=wanted, attention=heads, rules=False)
     if lacking := [layer for layer in wanted if layer not in run.activations]:
         raise ModelError(f"the given run does not hold {', '.join(lacking)}; make it with layers=")
-    index = model.target(target, run.logits)
-    other = None if against is None else model.target(against, run.logits)
+    index = model.resolve_target(target, run.logits)
+    other = None if against is None else model.resolve_target(against, run.logits)
 
     def score(logits: Tensor) -> Tensor:
         return logits[0, index] if other is None else logits[0, index] - logits[0, other]
@@ -89,7 +90,29 @@ def contributions(
     )
 
 
-def ablate(model: Model, photo, *, channels: Units | None = None, heads: Units | None = None) -> list[Prediction]:
+def contributions_from_evidence(evidence: Evidence, target: int, against: int | None = None) -> Contributions:
+    """Return the contributions at every layer and attention layer whose gradients are at hand, without another pass.
+
+    Args:
+        evidence: One run and the gradients of the score of `target`, or of its lead over `against`.
+        target: Class index.
+        against: Index of the class that the evidence sets the target against.
+    """
+    run, model = evidence.run, evidence.model
+    return Contributions(
+        target=target,
+        label=model.labels[target],
+        against=against,
+        logit=evidence.score(run.logits.detach())[0].item(),
+        channels={
+            name: _added(run.activations[name], gradient, model.channel_axis(gradient))
+            for name, gradient in evidence.layer_gradients.items()
+        },
+        heads={name: _added(run.attention[name], gradient, 1) for name, gradient in evidence.attention_gradients.items()},
+    )
+
+
+def ablate(model: Model, photo, *, channels: UnitIndices | None = None, heads: UnitIndices | None = None) -> list[Prediction]:
     """What the model would answer with some of its units silent: every class, likeliest first.
 
     A silent channel hands on 0 in every place; a silent head's attention weights are 0, so its output is. `channels`
@@ -103,15 +126,15 @@ def ablate(model: Model, photo, *, channels: Units | None = None, heads: Units |
     if unknown := [layer for layer in heads if layer not in model.attention_layers]:
         there = did_you_mean(unknown[0], model.attention_layers) if model.attention_layers else "it has none"
         raise ModelError(f"{model.name} computes no attention in {unknown[0]!r}; {there}")
-    module, image = model.evaluated(), model.tensor(open_image(photo))
+    module, image = model.eval_module(), model.tensor(open_image(photo))
     with contextlib.ExitStack() as undo:
-        undo.enter_context(model.plain_errors())
+        undo.enter_context(model.translate_errors())
         for layer, numbers in channels.items():
             undo.enter_context(alter_output(module, layer, _silencer(model, layer, numbers)))
         if heads:
             undo.enter_context(record_pass(module, attention=True, silent=heads))
         logits = model.logits(image)
-    return model.ranking(logits, logits.shape[1])
+    return model.rank_classes(logits, logits.shape[1])
 
 
 def _added(value: Tensor, gradient: Tensor, axis: int) -> Tensor:

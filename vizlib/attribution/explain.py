@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, overload
 
@@ -19,7 +19,7 @@ from vizlib.attribution.request import Asked, Class, Question, asked_of, kind, o
 from vizlib.attribution.result import Answers, Attribution, Step
 from vizlib.core.errors import MethodError
 from vizlib.core.images import open_image
-from vizlib.models.inference.batched_inference import Passes
+from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 
@@ -88,10 +88,36 @@ def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run
     return _by_method(_answers(model, seen, asked, target, against))
 
 
-def run_for_all(model: Model, photo) -> Run:
-    """One forward pass that holds all that `explain_all` reads."""
+def run_for_all(model: Model, photo, layers: Sequence[str] = ()) -> Run:
+    """Run one forward pass that records all that `explain_all` reads, and the outputs of further `layers`."""
     needs = union(model, one_pass(model))
-    return model.run(photo, needs.layers, needs.attention)  # with rules: whoever keeps it may ask for any method
+    every = dict.fromkeys((*needs.layers, *layers))
+    return model.run(photo, tuple(every), needs.attention)  # with backward rules, as guided backpropagation needs them
+
+
+@dataclass(frozen=True, eq=False)
+class GatheredEvidence:
+    """All that the one-pass methods read for one class: evidence, the methods and the class."""
+
+    evidence: Evidence
+    calls: Sequence[Asked]
+    spec: Question
+
+
+def gather_for_all(model: Model, run: Run, target: Class = None, against: Class = None) -> GatheredEvidence:
+    """Gather the evidence of every one-pass method from one backward pass of a run made by `run_for_all`.
+
+    `attributions_from` turns it into maps, `vizlib.analysis.units.contributions_from_evidence` into contributions.
+
+    Raises: TargetError, MethodError.
+    """
+    calls, spec = one_pass(model), Question.of(model, run.logits, target, against)
+    return GatheredEvidence(evidence_of(model, run, spec, calls), calls, spec)
+
+
+def attributions_from(gathered: GatheredEvidence) -> Answers:
+    """Return the attribution of every one-pass method, by name, as `explain_all` does."""
+    return _by_method(_answered(gathered.evidence, gathered.calls, gathered.spec))
 
 
 def explain_stream(
@@ -160,11 +186,11 @@ def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, aga
     opened = [open_image(photo) for photo in photos]  # a wrong photo is told before any work is done
     targets, rivals = one_each(target, len(opened), "target"), one_each(against, len(opened), "against")
     needs = union(model, asked)
-    size = Passes(model, use_folded_copy=False).batch_size(gradient=True)  # these run on the network itself
+    size = BatchedInference(model, use_folded_copy=False).batch_size(gradient=True)  # these run on the network itself
     for at in range(0, len(opened), size):
         part = opened[at : at + size]
         tensors = torch.cat([model.tensor(photo) for photo in part])
-        image, logits, seen = model.see(tensors, needs.layers, needs.attention, **how(needs))
+        image, logits, seen = model.forward(tensors, needs.layers, needs.attention, **how(needs))
         wanted = zip(targets[at : at + size], rivals[at : at + size], strict=True)
         questions = [Question.of(model, logits[i : i + 1], *each) for i, each in enumerate(wanted)]
         scores = [question.score(kind(asked)) for question in questions]
