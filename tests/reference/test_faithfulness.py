@@ -12,7 +12,7 @@ from torch import nn
 
 import vizlib
 from vizlib import VizlibError
-from vizlib.metrics.faithfulness import centred_gaussian, deletion, kept
+from vizlib.metrics.faithfulness import centred_gaussian, deletion, keep_top_fraction
 
 
 class Corner(nn.Module):
@@ -58,7 +58,7 @@ def test_deletion_is_the_papers_loop(corner, why, steps, batch):
     chance = torch.rand(32, 32, generator=torch.Generator().manual_seed(1))
     for heat in (why.heat, chance):
         asked = replace(why, heat=heat)
-        found = deletion(corner, asked, steps=steps, batch=batch)
+        found = deletion(corner, asked, steps=steps, batch_size=batch)
         curve, area = slow(corner, asked, steps)
         assert found.probability.tolist() == pytest.approx(curve, abs=1e-6)
         assert found.removed.tolist() == pytest.approx([step / steps for step in range(steps + 1)])
@@ -75,12 +75,12 @@ def test_keeping_the_warmest_pixels_is_a_loop_over_them(corner, why, share):
         blank[0, :, row, column] = image[0, :, row, column]
     with torch.no_grad():
         expected = [corner.module(each).softmax(-1)[0, why.target].item() for each in (image, blank)]
-    assert kept(corner, why, share=share) == pytest.approx(expected, rel=1e-5)
+    assert keep_top_fraction(corner, why, fraction=share) == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_the_answer_rests_on_is_kept_by_a_true_map_and_lost_by_its_opposite(corner, why):
-    before, true = kept(corner, why, share=0.25)  # the quarter of the photo the network looks at
-    _, false = kept(corner, replace(why, heat=-why.heat), share=0.25)
+    before, true = keep_top_fraction(corner, why, fraction=0.25)  # the quarter of the photo the network looks at
+    _, false = keep_top_fraction(corner, replace(why, heat=-why.heat), fraction=0.25)
     assert true == pytest.approx(before, rel=1e-5)
     assert false == pytest.approx(0.5, abs=1e-5)
 
@@ -88,7 +88,7 @@ def test_what_the_answer_rests_on_is_kept_by_a_true_map_and_lost_by_its_opposite
 @pytest.mark.parametrize("share", [-0.1, 1.1, 20.0, float("nan")])
 def test_a_share_that_is_none_is_refused(corner, why, share):
     with pytest.raises(VizlibError, match="a number from 0 to 1"):
-        kept(corner, why, share=share)
+        keep_top_fraction(corner, why, fraction=share)
 
 
 def test_the_map_that_knows_the_reason_beats_the_middle_and_the_wrong_corner(corner, why):

@@ -13,7 +13,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError, receptive_field
-from vizlib.analysis.effective_receptive_field import EffectiveField, effective_field
+from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -164,7 +164,7 @@ def test_a_real_resnets_field_holds_all_that_a_place_depends_on_and_no_less(chee
     model = vizlib.load(RESNET)
     run = model.run(cheetah, layers=["layer1"])
     found, cell = receptive_field(model, "layer1"), (20, 31)
-    heat = effective_field(model, cheetah, "layer1", cell, run=run).heat
+    heat = effective_receptive_field(model, cheetah, "layer1", cell, run=run).heat
     top, left, bottom, right = map(int, found.box(*cell))
     outside = heat.clone()
     outside[top:bottom, left:right] = 0
@@ -226,37 +226,37 @@ def test_an_effective_field_is_the_gradient_of_one_place_by_finite_differences()
             moved[0, colour, row, column] += sign
             ends.append(place(moved))
         slow[row, column] += abs(ends[0] - ends[1]) / (2 * h)
-    assert torch.allclose(effective_field(model, photo, "wide", (4, 3)).heat, slow, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(effective_receptive_field(model, photo, "wide", (4, 3)).heat, slow, rtol=1e-4, atol=1e-7)
 
 
 def test_the_size_of_a_gaussian_is_that_of_its_disc_of_about_two_and_a_half_deviations():
     """A Gaussian is above 4.55 % within a radius of sqrt(-2 ln 0.0455) = 2.486 deviations."""
     y, x = torch.meshgrid(torch.arange(200.0), torch.arange(200.0), indexing="ij")
-    field = EffectiveField(torch.exp(-((y - 100) ** 2 + (x - 100) ** 2) / (2 * 15**2)))
+    field = EffectiveReceptiveField(torch.exp(-((y - 100) ** 2 + (x - 100) ** 2) / (2 * 15**2)))
     assert field.size == pytest.approx(math.sqrt(math.pi) * 2.486 * 15, rel=0.01)
-    assert field.within((0, 0, 200, 200)) == pytest.approx(1)
-    assert field.within((-math.inf, -math.inf, 100, math.inf)) == pytest.approx(0.5, abs=0.02)
+    assert field.fraction_inside((0, 0, 200, 200)) == pytest.approx(1)
+    assert field.fraction_inside((-math.inf, -math.inf, 100, math.inf)) == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_trained_resnet_goes_by_far_less_than_it_can_see(cheetah):
     model = vizlib.load(RESNET)
     for layer in ("layer2", "layer3"):
-        whole, used = receptive_field(model, layer), effective_field(model, cheetah, layer, (7, 7))
+        whole, used = receptive_field(model, layer), effective_receptive_field(model, cheetah, layer, (7, 7))
         assert used.size < whole.size[0] / 2
-        assert used.within(whole.box(7, 7)) == pytest.approx(1)
+        assert used.fraction_inside(whole.box(7, 7)) == pytest.approx(1)
 
 
 def test_a_place_that_is_not_there_is_one_sentence(cheetah):
     model = vizlib.load(RESNET)
     with pytest.raises(ModelError, match=r"layer4 has 6 × 6 places, so there is none at row 7, column 0"):
-        effective_field(model, cheetah, "layer4", (7, 0))
+        effective_receptive_field(model, cheetah, "layer4", (7, 0))
     with pytest.raises(ModelError, match="no places in it; use one of layer1"):
-        effective_field(model, cheetah, "fc", (0, 0))
+        effective_receptive_field(model, cheetah, "fc", (0, 0))
 
 
 def test_a_field_leaves_no_trace(cheetah):
     model = vizlib.load(RESNET)
     receptive_field(model, "layer2")
-    effective_field(model, cheetah, "layer2", (0, 0))
+    effective_receptive_field(model, cheetah, "layer2", (0, 0))
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
     assert all(parameter.grad is None for parameter in model.module.parameters())

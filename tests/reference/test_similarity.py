@@ -12,11 +12,11 @@ from PIL import Image
 import vizlib
 from vizlib import Agreement, Attribution, VizlibError, agreement
 from vizlib.core.geometry import Geometry
-from vizlib.metrics.similarity import SIDE, seen_by_both
+from vizlib.metrics.similarity import MAX_SIDE_PIXELS, lift_to_common_region
 
 
 def attribution(heat, photo: Image.Image, crop: float = 1.0, mode: str = "center", *, patches: bool = False):
-    geometry = Geometry.fit((photo.height, photo.width), (32, 32), crop_pct=crop, crop_mode=mode)
+    geometry = Geometry.from_timm_transform((photo.height, photo.width), (32, 32), crop_pct=crop, crop_mode=mode)
     heat = torch.as_tensor(heat, dtype=torch.float32)
     return Attribution(heat, 0, "thing", "saliency", {}, False, geometry, photo, "model", 1.0, patches=patches)
 
@@ -86,7 +86,7 @@ def test_a_flat_map_has_no_order_and_shares_what_chance_gives(photo, value):
 
 def test_only_what_both_models_saw_counts_and_lies_where_both_looked(photo):
     wide, narrow = attribution(torch.rand(8, 8), photo, mode="squash"), attribution(torch.rand(8, 8), photo, 0.8)
-    left, right, (top, first, below, beyond) = seen_by_both(wide, narrow)
+    left, right, (top, first, below, beyond) = lift_to_common_region(wide, narrow)
     whole = [one.on_photo() for one in (wide, narrow)]
     rows, columns = slice(round(top * 24), round(below * 24)), slice(round(first * 36), round(beyond * 36))
     assert np.array_equal(left, whole[0][rows, columns])
@@ -95,11 +95,11 @@ def test_only_what_both_models_saw_counts_and_lies_where_both_looked(photo):
 
 
 def test_a_large_photo_is_compared_at_a_smaller_size_with_about_the_same_answer():
-    photo = Image.new("RGB", (3 * SIDE, 2 * SIDE))
+    photo = Image.new("RGB", (3 * MAX_SIDE_PIXELS, 2 * MAX_SIDE_PIXELS))
     chance = torch.Generator().manual_seed(0)
     a, b = (attribution(torch.rand(7, 7, generator=chance), photo, crop) for crop in (1.0, 0.9))
-    assert seen_by_both(a, b)[0].size < SIDE * SIDE
-    small = photo.resize((SIDE, SIDE * 2 // 3))
+    assert lift_to_common_region(a, b)[0].size < MAX_SIDE_PIXELS * MAX_SIDE_PIXELS
+    small = photo.resize((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS * 2 // 3))
     again = [attribution(one.heat, small, crop) for one, crop in ((a, 1.0), (b, 0.9))]
     assert agreement(a, b).correlation == pytest.approx(agreement(*again).correlation, abs=0.01)
     assert agreement(a, b).overlap == pytest.approx(agreement(*again).overlap, abs=0.02)

@@ -12,9 +12,7 @@ from vizlib.core.errors import VizlibError
 from vizlib.models.model import Model
 
 
-def nudged(
-    model: Model, photo: Image.Image, target: int, against: int, *, levels: int = 2, steps: int = 8
-) -> Image.Image:
+def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: int = 2, steps: int = 8) -> Image.Image:
     """What the model sees of a photo, each pixel moved by at most `levels` of 255 so that `target` beats `against`.
 
     Every step follows the sign of the gradient of the two logits' difference. The picture has the size of the model's
@@ -29,13 +27,13 @@ def nudged(
     level = (1 / 255 / torch.tensor(model.preprocessing.std).view(1, 3, 1, 1)).to(image)
     now = image
     for _ in range(steps):
-        seen, logits, _ = model.see(now)
+        seen, logits, _ = model.forward(now)
         (gradient,) = compute_gradients((logits[:, target] - logits[:, against]).sum(), [seen])
         moved = now + 1.5 * levels / steps * level * gradient.sign()
         now = torch.maximum(torch.minimum(moved, image + levels * level), image - levels * level)
-    return model.preprocessing.unnormalised(now)
+    return model.preprocessing.denormalise(now)
 
 
-def unprepared(model: Model) -> Model:
+def bypass_resizing(model: Model) -> Model:
     """The same model for pictures that already have the size of its input: nothing is resized or cropped."""
     return replace(model, preprocessing=replace(model.preprocessing, crop_pct=1.0, crop_mode="center"))

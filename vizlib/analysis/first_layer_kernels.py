@@ -27,8 +27,8 @@ class Kernels:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of them: all kernels on one scale, where grey is 0."""
-        sheet = render.kernel_sheet(self.weights.numpy(), cell=notebook.TILE, columns=16)
-        return notebook.board(sheet, self._title)
+        sheet = render.draw_kernel_grid(self.weights.numpy(), cell=notebook.KERNEL_SIDE_PIXELS, columns=16)
+        return notebook.render_image(sheet, self._title)
 
     @property
     def _title(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vizlib.attribution.methods.base import Evidence
 from vizlib.capture import alter_output, record_pass
-from vizlib.core.errors import ModelError, did_you_mean
+from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.images import open_image
 from vizlib.core.text import number
 from vizlib.models.model import Model
@@ -108,11 +108,15 @@ def contributions_from_evidence(evidence: Evidence, target: int, against: int | 
             name: _added(run.activations[name], gradient, model.channel_axis(gradient))
             for name, gradient in evidence.layer_gradients.items()
         },
-        heads={name: _added(run.attention[name], gradient, 1) for name, gradient in evidence.attention_gradients.items()},
+        heads={
+            name: _added(run.attention[name], gradient, 1) for name, gradient in evidence.attention_gradients.items()
+        },
     )
 
 
-def ablate(model: Model, photo, *, channels: UnitIndices | None = None, heads: UnitIndices | None = None) -> list[Prediction]:
+def ablate(
+    model: Model, photo, *, channels: UnitIndices | None = None, heads: UnitIndices | None = None
+) -> list[Prediction]:
     """What the model would answer with some of its units silent: every class, likeliest first.
 
     A silent channel hands on 0 in every place; a silent head's attention weights are 0, so its output is. `channels`
@@ -124,7 +128,7 @@ def ablate(model: Model, photo, *, channels: UnitIndices | None = None, heads: U
     """
     channels, heads = channels or {}, heads or {}
     if unknown := [layer for layer in heads if layer not in model.attention_layers]:
-        there = did_you_mean(unknown[0], model.attention_layers) if model.attention_layers else "it has none"
+        there = suggest_names(unknown[0], model.attention_layers) if model.attention_layers else "it has none"
         raise ModelError(f"{model.name} computes no attention in {unknown[0]!r}; {there}")
     module, image = model.eval_module(), model.tensor(open_image(photo))
     with contextlib.ExitStack() as undo:
@@ -132,7 +136,7 @@ def ablate(model: Model, photo, *, channels: UnitIndices | None = None, heads: U
         for layer, numbers in channels.items():
             undo.enter_context(alter_output(module, layer, _silencer(model, layer, numbers)))
         if heads:
-            undo.enter_context(record_pass(module, attention=True, silent=heads))
+            undo.enter_context(record_pass(module, attention=True, ablated_heads=heads))
         logits = model.logits(image)
     return model.rank_classes(logits, logits.shape[1])
 

@@ -8,4 +8,4 @@ from vizlib.capture.intervene import alter_output, substitute_output
 from vizlib.capture.recorder import record_pass
 from vizlib.capture.recording import Recording, compute_gradients
 
-__all__ = ["Recording", "alter_output", "count_flops", "compute_gradients", "substitute_output", "record_pass"]
+__all__ = ["Recording", "alter_output", "compute_gradients", "count_flops", "record_pass", "substitute_output"]

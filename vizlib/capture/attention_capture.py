@@ -57,7 +57,11 @@ class FunctionInterceptor(TorchFunctionMode):
         """Keep the weights, and give those to go on with: the same, but 0 for silent heads."""
         key = self._key()
         self.recording.attention[key] = weights
-        return weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0) if key in self.ablated_heads else weights
+        return (
+            weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0)
+            if key in self.ablated_heads
+            else weights
+        )
 
     def _key(self) -> str:
         """The name under which the attention that comes next is recorded."""
@@ -98,7 +102,9 @@ class FunctionInterceptor(TorchFunctionMode):
     def _multi_head(self, func, args, kwargs):
         wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
         key = self._key()
-        if key in self.ablated_heads:  # its weights cannot be reached, but the projection need not read what it made of them
+        if (
+            key in self.ablated_heads
+        ):  # its weights cannot be reached, but the projection need not read what it made of them
             args, kwargs = self._unread(key, inspect.signature(func).bind(*args, **kwargs).arguments)
         output, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
         if weights.ndim == 3:  # one photo without a batch axis

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from vizlib.capture.module_output import unpack_first_tensor, unknown_layer_error
+from vizlib.capture.module_output import unknown_layer_error, unpack_first_tensor
 from vizlib.core.errors import ModelError
 
 
-def substitute_output(module: nn.Module, layer: str, make_output: Callable[[], Tensor]) -> contextlib.AbstractContextManager[None]:
+def substitute_output(
+    module: nn.Module, layer: str, make_output: Callable[[], Tensor]
+) -> contextlib.AbstractContextManager[None]:
     """Let a layer hand on what `output` gives instead of its own output, in this thread while the block runs.
 
     The other may have another batch size: what follows then computes as many answers, and what came before ran once.

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vizlib.core.errors import ModelError, did_you_mean
+from vizlib.core.errors import ModelError, suggest_names
 
 
 def unknown_layer_error(name: str, modules: Mapping[str, nn.Module]) -> ModelError:
     """The error for a layer that does not exist, naming what was meant perhaps."""
-    return ModelError(f"this model has no layer {name!r}; {did_you_mean(name, [known for known in modules if known])}")
+    return ModelError(f"this model has no layer {name!r}; {suggest_names(name, [known for known in modules if known])}")
 
 
 def unpack_first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:

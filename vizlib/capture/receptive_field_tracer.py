@@ -72,7 +72,16 @@ POINTWISE_OPS = (
 )  # untagged
 BATCH_NORM_OPS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
 POOLING_OPS = ("max_pool2d_with_indices", "avg_pool2d", "mkldnn_max_pool2d", "max_pool2d")
-REDUCTION_OPS = ("mean", "sum", "amax", "_softmax", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "var")
+REDUCTION_OPS = (
+    "mean",
+    "sum",
+    "amax",
+    "_softmax",
+    "adaptive_avg_pool2d",
+    "_adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "var",
+)
 
 
 class ReceptiveFieldTracer(TorchDispatchMode):
@@ -97,10 +106,10 @@ class ReceptiveFieldTracer(TorchDispatchMode):
 
     def _after(self, func, args, tensors, known, output: Tensor) -> TensorTrace:
         name, told = func._overloadpacket.__name__, [one for one in known if one is not None]
-        lost = next((one for one in told if one.lost), None)
+        lost = next((one for one in told if one.unsupported_operation), None)
         if lost is not None:
             return lost
-        if any(one.everything for one in told):
+        if any(one.covers_input for one in told):
             return WHOLE_INPUT
         first = told[0]
         found: TensorTrace | None = None
@@ -129,7 +138,7 @@ class ReceptiveFieldTracer(TorchDispatchMode):
             found = _turned(name, args, first, tensors[0])
         elif name in ("unbind", "select", "slice", "split", "split_with_sizes"):
             found = _taken(name, args, first, tensors[0])
-        return found or replace(first, lost=name)
+        return found or replace(first, unsupported_operation=name)
 
 
 def _slid(known: TensorTrace, kernel, stride, padding, dilation) -> TensorTrace:

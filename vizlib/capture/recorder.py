@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from torch import nn
 
 from vizlib.capture.attention_capture import FunctionInterceptor
-from vizlib.capture.module_output import unpack_first_tensor, unknown_layer_error
+from vizlib.capture.module_output import unknown_layer_error, unpack_first_tensor
 from vizlib.capture.recording import Recording
 from vizlib.core.errors import ModelError
 
@@ -90,7 +90,9 @@ def record_pass(
         for name in layers:
             undo.callback(modules[name].register_forward_hook(keep(name)).remove)
         if attention or rules:
-            undo.enter_context(FunctionInterceptor(recording, modules, path if attention else None, ablated_heads or {}))
+            undo.enter_context(
+                FunctionInterceptor(recording, modules, path if attention else None, ablated_heads or {})
+            )
         yield recording
     for name in layers:
         if name not in recording.activations:

@@ -37,7 +37,9 @@ class Recording:
     activations: dict[str, Tensor] = field(default_factory=dict)  # layer name -> output; the last call's, if reused
     attention: dict[str, Tensor] = field(default_factory=dict)  # layer name -> softmax weights "batch heads query key"
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # layer name -> output shape without batch axis
-    active_rule: BackwardRule = field(default_factory=BackwardRule, repr=False)  # read by tensor hooks during the backward pass
+    active_rule: BackwardRule = field(
+        default_factory=BackwardRule, repr=False
+    )  # read by tensor hooks during the backward pass
     rules: bool = True  # whether such hooks were set
 
     @contextlib.contextmanager

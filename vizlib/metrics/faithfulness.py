@@ -27,7 +27,7 @@ class Deletion:
         return torch.trapezoid(self.probability, self.removed).item()
 
 
-def deletion(model: Model, why: Attribution, *, steps: int = 20, batch: int = 32) -> Deletion:
+def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_size: int = 32) -> Deletion:
     """Take the pixels of the model's input away, those with the greatest heat first, and watch the class vanish.
 
     A pixel that is taken away becomes the mean colour of the training data, which is 0 after normalisation. A map
@@ -39,18 +39,20 @@ def deletion(model: Model, why: Attribution, *, steps: int = 20, batch: int = 32
     """
     if steps < 1:
         raise VizlibError(f"deletion takes the pixels away in at least 1 step, not {steps}")
-    image = model.tensor(why.photo)
-    order = _warmest_first(why, image)
+    image = model.tensor(attribution.photo)
+    order = _warmest_first(attribution, image)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))  # pixel -> how many go before it
     removed = torch.linspace(0, 1, steps + 1)
     kept = place >= (removed * len(order)).round().unsqueeze(1)  # points × pixels
     masks = kept.view(-1, 1, *image.shape[-2:]).to(image)
-    chances = [model.logits(image * some).float().softmax(-1)[:, why.target].cpu() for some in masks.split(batch)]
+    chances = [
+        model.logits(image * some).float().softmax(-1)[:, attribution.target].cpu() for some in masks.split(batch_size)
+    ]
     return Deletion(removed, torch.cat(chances))
 
 
-def kept(model: Model, why: Attribution, *, share: float = 0.2) -> tuple[float, float]:
+def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float = 0.2) -> tuple[float, float]:
     """The probability of the class on the whole photo, and where only the warmest `share` of its pixels is left.
 
     All other pixels become the mean colour of the training data. The nearer the second number is to the first, the more
@@ -58,14 +60,14 @@ def kept(model: Model, why: Attribution, *, share: float = 0.2) -> tuple[float, 
 
     Raises: VizlibError for a share outside 0 to 1, ModelError.
     """
-    if not 0 <= share <= 1:
-        raise VizlibError(f"the share of the pixels to keep is a number from 0 to 1, not {share:g}")
-    image = model.tensor(why.photo)
-    order = _warmest_first(why, image)
+    if not 0 <= fraction <= 1:
+        raise VizlibError(f"the share of the pixels to keep is a number from 0 to 1, not {fraction:g}")
+    image = model.tensor(attribution.photo)
+    order = _warmest_first(attribution, image)
     mask = torch.zeros(len(order))
-    mask[order[: round(share * len(order))]] = 1
+    mask[order[: round(fraction * len(order))]] = 1
     pair = torch.cat([image, image * mask.view(1, 1, *image.shape[-2:]).to(image)])
-    before, after = model.logits(pair).float().softmax(-1)[:, why.target].tolist()
+    before, after = model.logits(pair).float().softmax(-1)[:, attribution.target].tolist()
     return before, after
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
 
-SIDE = 448  # longest side of the photo that two maps are compared on, in pixels; no map is much finer
+MAX_SIDE_PIXELS = 448  # longest side of the photo that two maps are compared on, in pixels; no map is much finer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Agreement:
     overlap: float  # how much of their strongest places they share, 0..1; by chance it is the share itself
 
 
-def agreement(a: Attribution, b: Attribution, share: float = 0.2) -> Agreement:
+def agreement(a: Attribution, b: Attribution, fraction: float = 0.2) -> Agreement:
     """How far two maps of one photo agree, over the photo pixels that both models saw.
 
     `overlap` is of the `share` of pixels with each map's greatest values. Pixels with the same value have the same
@@ -32,21 +32,21 @@ def agreement(a: Attribution, b: Attribution, share: float = 0.2) -> Agreement:
 
     >>> agreement(of_one_model, of_another).correlation  # doctest: +SKIP
     """
-    if not 0 < share <= 1:
-        raise VizlibError(f"the share of strongest places is more than 0 and at most 1, not {share:g}")
-    left, right = (_without_rounding(one) for one in seen_by_both(a, b)[:2])
+    if not 0 < fraction <= 1:
+        raise VizlibError(f"the share of strongest places is more than 0 and at most 1, not {fraction:g}")
+    left, right = (_without_rounding(one) for one in lift_to_common_region(a, b)[:2])
     ranks = [_ranks(left), _ranks(right)]
     spread = [float(one.std()) for one in ranks]
     together = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())))
-    strongest = [_strongest(left, share), _strongest(right, share)]
+    strongest = [_strongest(left, fraction), _strongest(right, fraction)]
     return Agreement(
         correlation=together / (spread[0] * spread[1]) if all(spread) else float("nan"),
         overlap=float(np.minimum(*strongest).sum() / strongest[0].sum()),
     )
 
 
-def seen_by_both(
-    a: Attribution, b: Attribution, side: int = SIDE
+def lift_to_common_region(
+    a: Attribution, b: Attribution, max_side: int = MAX_SIDE_PIXELS
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], tuple[float, float, float, float]]:
     """Both maps' raw values at the photo pixels that both models saw, and where those lie.
 
@@ -58,9 +58,9 @@ def seen_by_both(
     if a.photo is not b.photo and (a.photo.size != b.photo.size or a.photo.tobytes() != b.photo.tobytes()):
         raise VizlibError("two maps agree or not on one photo, but these are of different photos")
     height, width = a.geometry.photo_size
-    factor = min(1.0, side / max(height, width))
+    factor = min(1.0, max_side / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
-    left, right = (one.geometry.lift(one.heat, size, smooth=not one.patches) for one in (a, b))
+    left, right = (one.geometry.project_to_photo(one.heat, size, smooth=not one.patches) for one in (a, b))
     both = np.isfinite(left) & np.isfinite(right)
     rows, columns = np.flatnonzero(both.any(1)), np.flatnonzero(both.any(0))
     if not len(rows):

@@ -15,24 +15,26 @@ from torch import Tensor, nn
 from vizlib.capture import compute_gradients
 from vizlib.models.model import Model
 
-ALIKE = 1e-4  # of the largest value: how far two ways to the same gradient may lie apart in single precision
+MAX_RELATIVE_DIFFERENCE = (
+    1e-4  # of the largest value: how far two ways to the same gradient may lie apart in single precision
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Stem:
+class FirstConvolution:
     """A model's first convolution, when nothing else reads the pixels; `layer` is `None` where there is none such."""
 
     model: Model
     layer: str | None
 
-    def enter(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
         """The layer's output for prepared inputs; without a layer they themselves."""
         if self.layer is None:
             return images
         with torch.inference_mode(False), torch.no_grad():
             return self._part()(images)
 
-    def leave(self, gradient: Tensor) -> Float[Tensor, "n 3 h w"]:
+    def backward(self, gradient: Tensor) -> Float[Tensor, "n 3 h w"]:
         """A gradient at the layer's output, carried back to the pixels."""
         if self.layer is None:
             return gradient
@@ -43,26 +45,26 @@ class Stem:
 
     def _part(self) -> nn.Module:
         assert self.layer is not None
-        return self.model.evaluated().get_submodule(self.layer)
+        return self.model.eval_module().get_submodule(self.layer)
 
 
-def stem_of(model: Model) -> Stem:
+def find_first_convolution(model: Model) -> FirstConvolution:
     """A model's stem, found out by one pass, and kept with the model."""
-    if "stem" not in model.costs:
+    if "stem" not in model._plan_cache:
         layer = model.first_convolution
-        model.costs["stem"] = layer if layer and _alone(Stem(model, layer)) else None
-    return Stem(model, model.costs["stem"])
+        model._plan_cache["stem"] = layer if layer and _alone(FirstConvolution(model, layer)) else None
+    return FirstConvolution(model, model._plan_cache["stem"])
 
 
-def _alone(stem: Stem) -> bool:
+def _alone(stem: FirstConvolution) -> bool:
     """Whether all that the score owes the pixels goes through this layer, which sees them as they are."""
     model, layer = stem.model, stem.layer
     assert layer is not None
     random = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, *model.preprocessing.input_size, generator=random).to(model.like())
-    image, logits, seen = model.see(image, [layer])
+    image = torch.rand(1, 3, *model.preprocessing.input_size, generator=random).to(model.reference_tensor())
+    image, logits, seen = model.forward(image, [layer])
     output = seen.activations[layer]
     with torch.inference_mode(False), torch.enable_grad():
         at_pixels, at_output = compute_gradients(logits.square().sum(), [image, output], retain_graph=False)
-    same = ((output, stem.enter(image.detach())), (at_pixels, stem.leave(at_output)))
-    return all(a.any() and (a - b).abs().max() <= ALIKE * a.abs().max() for a, b in same)
+    same = ((output, stem.forward(image.detach())), (at_pixels, stem.backward(at_output)))
+    return all(a.any() and (a - b).abs().max() <= MAX_RELATIVE_DIFFERENCE * a.abs().max() for a, b in same)

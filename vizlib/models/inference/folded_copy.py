@@ -12,13 +12,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from vizlib.models.evaluation_copy import evaluation_twin
+from vizlib.models.evaluation_copy import make_evaluation_copy
 
-Pairs = Mapping[str, str]  # a convolution -> the batch normalisation that alone reads it
+ConvNormPairs = Mapping[str, str]  # a convolution -> the batch normalisation that alone reads it
 
 
-def quick_twin(
-    module: nn.Module, pairs: Pairs, *, kept: Collection[str] = (), dtype: torch.dtype | None = None
+def make_folded_copy(
+    module: nn.Module, pairs: ConvNormPairs, *, exact_layers: Collection[str] = (), dtype: torch.dtype | None = None
 ) -> nn.Module:
     """A twin that answers the same to rounding and costs less: for many passes with the parameters as they are now.
 
@@ -26,9 +26,9 @@ def quick_twin(
     no parameter asks for a gradient. The layers `kept` give what they give in the network. With `dtype` the weights of
     convolutions and linear layers are cast to it once, as autocasting does in each pass.
     """
-    twin = evaluation_twin(module)
+    twin = make_evaluation_copy(module)
     parts: dict[str, Any] = dict(twin.named_modules())
-    pairs = {one: other for one, other in pairs.items() if one not in kept and other not in kept}
+    pairs = {one: other for one, other in pairs.items() if one not in exact_layers and other not in exact_layers}
     pairs = {one: other for one, other in pairs.items() if not _hooked(parts[one]) and not _hooked(parts[other])}
     for name, part in parts.items():
         own = {key: value.detach() for key, value in part._parameters.items() if value is not None}
@@ -46,7 +46,7 @@ def quick_twin(
     return twin
 
 
-def pairs_in(module: nn.Module, run: Callable[[], object]) -> Pairs:
+def find_conv_norm_pairs(module: nn.Module, run: Callable[[], object]) -> ConvNormPairs:
     """The convolutions whose output a batch normalisation reads, and nothing else does, found while `run` runs it.
 
     Only PyTorch's own two classes count: others may do more than their name says.
@@ -68,7 +68,7 @@ class _Readers(TorchFunctionMode):
         self.reads: list[tuple[str, str | None]] = []  # convolution, the normalisation that read it
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> ConvNormPairs:
         """Each convolution that ran once and was read once, by a normalisation that ran once."""
         once = [name for name, _ in self.reads], [name for _, name in self.reads]
         ran = [name for _, name in self.outputs.values()]

@@ -21,39 +21,39 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.capture.receptive_field_tracer import ReceptiveField
-from vizlib.models.inference.batched_inference import Passes
+from vizlib.models.inference.batched_inference import BatchedInference
 
 Span = tuple[int, int]  # first and last-but-one, of pixels or of places
 
 
 @dataclass(frozen=True)
-class Axis:
+class CropAxis:
     """One axis of a crop: what it shows of the map before, and which places of the layer's output a window reaches."""
 
-    shown: Span
-    reached: Span  # places of the whole map
-    within: Span  # the same places, of what the layer makes of the crop
+    input_span: Span
+    output_span: Span  # places of the whole map
+    local_span: Span  # the same places, of what the layer makes of the crop
 
     @property
     def length(self) -> int:
         """How many places it shows."""
-        return self.shown[1] - self.shown[0]
+        return self.input_span[1] - self.input_span[0]
 
 
 @dataclass(frozen=True)
-class Step:
+class IncrementalStage:
     """The layers from one map to the next, which are shown a crop of the first around each window."""
 
     layer: str  # the last of them
-    rows: Sequence[Axis]  # one for each row of windows; all crops are of one size
-    columns: Sequence[Axis]
+    rows: Sequence[CropAxis]  # one for each row of windows; all crops are of one size
+    columns: Sequence[CropAxis]
 
-    def at(self, window: int) -> tuple[Axis, Axis]:
+    def crop_at(self, window: int) -> tuple[CropAxis, CropAxis]:
         """The crop for a window, by its number."""
         return self.rows[window // len(self.columns)], self.columns[window % len(self.columns)]
 
 
-def beyond(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
+def relative_field(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
     """How far the places of a layer see, counted in the places of an earlier one."""
     size, jump, centre = [], [], []
     for axis, unit in enumerate(before.jump):
@@ -63,7 +63,7 @@ def beyond(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
     return ReceptiveField((size[0], size[1]), (jump[0], jump[1]), (centre[0], centre[1]))
 
 
-def crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[Axis] | None:
+def plan_crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[CropAxis] | None:
     """One crop for each span along an axis of so many places, all of a length; `None` where they do not align.
 
     `field` is how far a place of the output sees, in places of the input.
@@ -83,31 +83,35 @@ def crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) ->
     axes = []
     for low, high, begin, _ in found:
         start = min(begin, side - length)
-        axes.append(Axis((start, start + length), (low, high), (low - start // step, high - start // step)))
+        axes.append(CropAxis((start, start + length), (low, high), (low - start // step, high - start // step)))
     return axes
 
 
-class Windows:
+class IncrementalWindows:
     """One photo with a window of it changed, again and again, of which only what the window reaches is computed."""
 
-    def __init__(self, image: Float[Tensor, "1 3 h w"], steps: Sequence[Step]) -> None:
+    def __init__(self, image: Float[Tensor, "1 3 h w"], steps: Sequence[IncrementalStage]) -> None:
         self._image, self._steps = image, steps
-        self._wholes: WeakKeyDictionary[Passes, dict[str, Tensor]] = WeakKeyDictionary()  # of the photo itself
+        self._wholes: WeakKeyDictionary[BatchedInference, dict[str, Tensor]] = (
+            WeakKeyDictionary()
+        )  # of the photo itself
 
-    def logits(self, passes: Passes, images: Float[Tensor, "n 3 h w"], places: Sequence[int]) -> Tensor:
+    def logits(
+        self, inference: BatchedInference, images: Float[Tensor, "n 3 h w"], window_indices: Sequence[int]
+    ) -> Tensor:
         """The logits of some changed photos, of which the window of each is known by its number."""
-        wholes = self._wholes_of(passes)
+        wholes = self._wholes_of(inference)
         first, *others = self._steps
         changes: dict[str, Callable[[Tensor], Tensor]] = {}
         for step, after in zip(self._steps, (*others, None), strict=True):
-            changes[step.layer] = _put_into(wholes[step.layer], step, after, places)
+            changes[step.layer] = _put_into(wholes[step.layer], step, after, window_indices)
         shown = [
-            image[:, slice(*row.shown), slice(*column.shown)]
-            for image, (row, column) in zip(images, map(first.at, places), strict=True)
+            image[:, slice(*row.input_span), slice(*column.input_span)]
+            for image, (row, column) in zip(images, map(first.crop_at, window_indices), strict=True)
         ]
-        return passes.logits_with_altered_layers(torch.stack(shown), changes)
+        return inference.logits_with_altered_layers(torch.stack(shown), changes)
 
-    def _wholes_of(self, passes: Passes) -> dict[str, Tensor]:
+    def _wholes_of(self, passes: BatchedInference) -> dict[str, Tensor]:
         if passes not in self._wholes:  # each has a precision of its own
             found: dict[str, Tensor] = {}
 
@@ -120,27 +124,30 @@ class Windows:
 
 
 def _put_into(
-    whole: Float[Tensor, "1 channels rows columns"], step: Step, after: Step | None, places: Sequence[int]
+    whole: Float[Tensor, "1 channels rows columns"],
+    step: IncrementalStage,
+    after: IncrementalStage | None,
+    places: Sequence[int],
 ) -> Callable[[Tensor], Tensor]:
     """What makes of a step's outputs the inputs of the next: crops of the whole map with the reached places put in."""
-    everything = tuple(Axis((0, side), (0, side), (0, side)) for side in whole.shape[2:])
+    everything = tuple(CropAxis((0, side), (0, side), (0, side)) for side in whole.shape[2:])
 
     def put_in(own: Float[Tensor, "n channels rows columns"]) -> Tensor:
-        boxes = [after.at(place) if after else everything for place in places]
+        boxes = [after.crop_at(place) if after else everything for place in places]
         size = len(places), whole.shape[1], *(axis.length for axis in boxes[0])
         outputs = torch.empty(size, dtype=own.dtype, device=own.device, memory_format=torch.channels_last)
         for output, part, place, box in zip(outputs, own, places, boxes, strict=True):
-            output.copy_(whole[0, :, slice(*box[0].shown), slice(*box[1].shown)])
-            into, out_of = zip(*map(_overlap, step.at(place), box), strict=True)
+            output.copy_(whole[0, :, slice(*box[0].input_span), slice(*box[1].input_span)])
+            into, out_of = zip(*map(_overlap, step.crop_at(place), box), strict=True)
             output[(slice(None), *into)] = part[(slice(None), *out_of)]
         return outputs
 
     return put_in
 
 
-def _overlap(axis: Axis, box: Axis) -> tuple[slice, slice]:
+def _overlap(axis: CropAxis, box: CropAxis) -> tuple[slice, slice]:
     """Where the reached places lie in a box, and where in what was computed."""
-    low, high = max(axis.reached[0], box.shown[0]), min(axis.reached[1], box.shown[1])
+    low, high = max(axis.output_span[0], box.input_span[0]), min(axis.output_span[1], box.input_span[1])
     high = max(low, high)
-    shift = axis.within[0] - axis.reached[0]
-    return slice(low - box.shown[0], high - box.shown[0]), slice(low + shift, high + shift)
+    shift = axis.local_span[0] - axis.output_span[0]
+    return slice(low - box.input_span[0], high - box.input_span[0]), slice(low + shift, high + shift)

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vizlib
 from vizlib.attribution.methods import registry
-from vizlib.capture import count_flops, compute_gradients, record_pass
-from vizlib.models.evaluation_copy import evaluation_twin
+from vizlib.capture import compute_gradients, count_flops, record_pass
+from vizlib.models.evaluation_copy import make_evaluation_copy
 
 HOOKS = (
     "_forward_hooks",
@@ -266,7 +266,10 @@ def test_a_layer_whose_output_is_no_tensor_is_refused_by_name():
 def test_an_unknown_layer_is_refused_with_the_nearest_names_before_anything_is_hooked():
     module = timm.create_model("resnet18", num_classes=5).eval()
     before = state(module)
-    with pytest.raises(vizlib.ModelError, match=r"no layer 'layer9'; did you mean .*layer4"), record_pass(module, ["layer9"]):
+    with (
+        pytest.raises(vizlib.ModelError, match=r"no layer 'layer9'; did you mean .*layer4"),
+        record_pass(module, ["layer9"]),
+    ):
         pass
     with pytest.raises(vizlib.ModelError, match=r"did you mean layer4\.1\.conv2"):
         wrapped(module, 64, 64).run(photo(64, 64), layers=["layer4", "layer4.1.cnov2"])
@@ -550,15 +553,15 @@ def test_tokens_of_special_transformers_are_counted_right(variant):
     module = build()
     model = wrapped(module, height, width)
     tokens = model.tokens
-    assert (tokens.names, tokens.grid, tokens.read) == NAMES[variant]
+    assert (tokens.names, tokens.grid, tokens.classifier_tokens) == NAMES[variant]
     run = model.run(photo(50, 70), attention=True)
-    assert {weights.shape[-1] for weights in run.attention.values()} == {tokens.count}
+    assert {weights.shape[-1] for weights in run.attention.values()} == {tokens.num_tokens}
     # The tokens the classifier reads are exactly those whose last output the logits depend on.
     with record_pass(module, ["norm"]) as seen:
         logits = module(noise(height, width).requires_grad_())
     (gradient,) = compute_gradients(logits.square().sum(), [seen.activations["norm"]])
     reading = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
-    assert reading == (list(tokens.read) or list(range(tokens.prefix, tokens.count)))
+    assert reading == (list(tokens.classifier_tokens) or list(range(tokens.num_prefix_tokens, tokens.num_tokens)))
 
 
 @pytest.mark.parametrize("settings", [{"img_size": (160, 320)}, {"dynamic_img_size": True}], ids=["fixed", "dynamic"])
@@ -736,7 +739,7 @@ def test_a_network_with_one_part_in_training_mode_keeps_exactly_that_mode():
 
 def test_the_twin_shares_every_parameter_and_buffer():
     module = timm.create_model("resnet18", num_classes=5).train()
-    twin = evaluation_twin(module)
+    twin = make_evaluation_copy(module)
     own, other = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
     assert list(own) == list(other)
     assert all(own[name] is other[name] for name in own)

@@ -20,13 +20,13 @@ import vizlib
 from vizlib.attribution.methods import scoring as engine
 from vizlib.capture import substitute_output
 from vizlib.models.inference.batched_inference import (
-    LARGEST,
-    WORK,
-    Cost,
-    Passes,
-    _Meter,
-    computes_bfloat16,
-    has_bfloat16,
+    MAX_BATCH_FLOPS,
+    MAX_BATCH_SIZE,
+    BatchedInference,
+    InputCost,
+    _CostMeter,
+    benefits_from_bfloat16,
+    supports_bfloat16,
 )
 
 VIT = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 4}
@@ -111,7 +111,7 @@ def others(model, layer, count=3):
 
 
 def test_onward_is_the_rest_of_the_network_from_every_stage(model):
-    image, passes = image_of(model), Passes(model)
+    image, passes = image_of(model), BatchedInference(model)
     plain = model.logits(image)
     for layer in model.stages:
         outputs = others(model, layer)
@@ -132,7 +132,7 @@ def test_a_substitution_is_not_seen_by_another_thread(model):
 
     def other():
         seen["logits"] = model.logits(image)
-        seen["onward"] = Passes(model).logits_from_layer(image, layer, 2 * outputs)
+        seen["onward"] = BatchedInference(model).logits_from_layer(image, layer, 2 * outputs)
 
     with substitute_output(model.module, layer, lambda: outputs):
         thread = threading.Thread(target=other)
@@ -141,16 +141,18 @@ def test_a_substitution_is_not_seen_by_another_thread(model):
         own = model.logits(image)
     assert torch.equal(seen["logits"], plain)
     assert not torch.allclose(own, plain, rtol=1e-3)
-    assert torch.allclose(seen["onward"], Passes(model).logits_from_layer(image, layer, 2 * outputs), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        seen["onward"], BatchedInference(model).logits_from_layer(image, layer, 2 * outputs), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_no_hook_outlives_an_exception(model):
     image, layer = image_of(model), model.stages[0]
     with pytest.raises(vizlib.ModelError, match="cannot be run on"):
-        Passes(model).logits_from_layer(image, layer, torch.zeros(2, 5, 7, dtype=image.dtype))
+        BatchedInference(model).logits_from_layer(image, layer, torch.zeros(2, 5, 7, dtype=image.dtype))
     assert hooks_on(model.module) == 0
     with pytest.raises(vizlib.ModelError, match="has no layer 'nowhere'"):
-        Passes(model).logits_from_layer(image, "nowhere", torch.zeros(2, 5, 7, dtype=image.dtype))
+        BatchedInference(model).logits_from_layer(image, "nowhere", torch.zeros(2, 5, 7, dtype=image.dtype))
     assert hooks_on(model.module) == 0
     with pytest.raises(KeyboardInterrupt), substitute_output(model.module, layer, lambda: image):
         raise KeyboardInterrupt
@@ -159,7 +161,7 @@ def test_no_hook_outlives_an_exception(model):
 
 def test_passes_leave_the_network_as_it_was(model):
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    passes, image = Passes(model), image_of(model)
+    passes, image = BatchedInference(model), image_of(model)
     passes.batch_size(gradient=True)
     passes.gradients(image.repeat(2, 1, 1, 1), lambda logits: logits[:, 1])
     passes.logits_from_layer(image, model.stages[0], others(model, model.stages[0]))
@@ -171,7 +173,7 @@ def test_passes_leave_the_network_as_it_was(model):
 
 def test_the_gradients_of_a_batch_are_those_of_each_input_alone(model):
     images = torch.cat([image_of(model, seed) for seed in range(3)])
-    found = Passes(model).gradients(images, lambda logits: logits[:, 1] - logits[:, 3])
+    found = BatchedInference(model).gradients(images, lambda logits: logits[:, 1] - logits[:, 3])
     for i in range(3):
         one = images[i : i + 1].clone().requires_grad_()
         logits = model.module(one)[0]
@@ -200,15 +202,15 @@ def wide():
 
 
 def metered(run):
-    with _Meter() as meter:
+    with _CostMeter() as meter:
         run()
-    return meter.most, meter.flops
+    return meter.peak_bytes, meter.flops
 
 
 def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
     blank, sizes = torch.zeros(1, 3, 128, 128), []
     for budget in (64, 100, 150):
-        passes = Passes(wide, budget_mb=budget)
+        passes = BatchedInference(wide, budget_mb=budget)
         for gradient in (False, True):
             size = passes.batch_size(gradient=gradient)
             sizes.append((gradient, budget, size))
@@ -228,51 +230,51 @@ def test_a_larger_budget_makes_larger_batches_and_each_fits_its_budget(wide):
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [
-        (Cost(10**12, 1), 1),  # one input is more than the budget
-        (Cost(1, int(WORK["cpu"]) * 9), 1),  # one input is more work than a person wants to wait for
-        (Cost(1, int(WORK["cpu"]) // 9), 9),
-        (Cost(1, 1), LARGEST),
-        (Cost(10**7, 1), 76),  # three quarters of the budget, as memory has holes
+        (InputCost(10**12, 1), 1),  # one input is more than the budget
+        (InputCost(1, int(MAX_BATCH_FLOPS["cpu"]) * 9), 1),  # one input is more work than a person wants to wait for
+        (InputCost(1, int(MAX_BATCH_FLOPS["cpu"]) // 9), 9),
+        (InputCost(1, 1), MAX_BATCH_SIZE),
+        (InputCost(10**7, 1), 76),  # three quarters of the budget, as memory has holes
     ],
 )
 def test_a_batch_is_bounded_by_memory_and_work_and_holds_one_at_least(monkeypatch, cost, expected):
-    monkeypatch.setattr(Passes, "_cost", lambda *_: cost)
-    assert Passes(wrapped(vit)).batch_size() == expected
+    monkeypatch.setattr(BatchedInference, "_cost", lambda *_: cost)
+    assert BatchedInference(wrapped(vit)).batch_size() == expected
 
 
 @pytest.mark.parametrize("total", [1, 6, 7, 25, 40])
 def test_batches_hold_all_and_are_about_as_large(total):
-    batches = Passes.batches(torch.arange(total), 6)
+    batches = BatchedInference.split_batches(torch.arange(total), 6)
     assert torch.equal(torch.cat(batches), torch.arange(total))
     sizes = {len(batch) for batch in batches}
     assert max(sizes) <= 6
     assert max(sizes) - min(sizes) <= 1
-    assert Passes.batches(torch.arange(0), 6) == ()
+    assert BatchedInference.split_batches(torch.arange(0), 6) == ()
 
 
 def test_from_a_layer_onward_only_what_follows_it_counts():
     model = vizlib.wrap(Wide().eval(), preprocessing={"input_size": (3, 128, 128), "crop_pct": 1.0})
     image, last = torch.zeros(1, 3, 128, 128), model.stages[-1]
-    cost = Passes(model)._cost(False, image, last)
-    whole = Passes(model)._cost(False, None, None)
-    assert cost.memory < whole.memory
+    cost = BatchedInference(model)._cost(False, image, last)
+    whole = BatchedInference(model)._cost(False, None, None)
+    assert cost.memory_bytes < whole.memory_bytes
     assert 0 < cost.flops < whole.flops / 2
-    output = model.see(image, [last])[2].activations[last].detach()
-    with _Meter() as meter:
+    output = model.forward(image, [last])[2].activations[last].detach()
+    with _CostMeter() as meter:
         outputs = output.repeat(8, 1, 1, 1)  # eight inputs are what each of them costs, at most
-        Passes(model)._onward(image, last, lambda: (meter.restart(), outputs.clone())[1], 8)
+        BatchedInference(model)._onward(image, last, lambda: (meter.restart(), outputs.clone())[1], 8)
     assert meter.flops == 8 * cost.flops
-    assert meter.most <= 8 * cost.memory
+    assert meter.peak_bytes <= 8 * cost.memory_bytes
 
 
 def test_what_a_pass_costs_is_measured_once(wide):
     model, calls = vizlib.wrap(wide.module, preprocessing=wide.preprocessing), []
     handle = model.module.register_forward_hook(lambda *_: calls.append(1))
     try:
-        first = Passes(model).batch_size(gradient=True)
+        first = BatchedInference(model).batch_size(gradient=True)
         assert calls
         calls.clear()
-        assert Passes(model).batch_size(gradient=True) == first
+        assert BatchedInference(model).batch_size(gradient=True) == first
         assert not calls
     finally:
         handle.remove()
@@ -281,7 +283,7 @@ def test_what_a_pass_costs_is_measured_once(wide):
 @pytest.mark.parametrize("budget", [63, 65537, 0, -5])
 def test_a_budget_out_of_range_is_one_sentence_that_names_the_range(wide, budget):
     with pytest.raises(vizlib.MethodError, match="from 64 to 65536"):
-        Passes(wide, budget_mb=budget)
+        BatchedInference(wide, budget_mb=budget)
     with pytest.raises(vizlib.MethodError, match="takes a whole number from 64 to 65536 for budget_mb"):
         vizlib.explain(wide, np.zeros((9, 9, 3), dtype=np.uint8), "occlusion", budget_mb=budget)
 
@@ -323,7 +325,7 @@ def test_the_meter_counts_the_floating_point_operations_of_products():
 @pytest.fixture
 def quick(monkeypatch):
     """Every processor has bfloat16; some are only slow at it."""
-    monkeypatch.setattr(engine, "has_bfloat16", lambda model: True)
+    monkeypatch.setattr(engine, "benefits_from_bfloat16", lambda model: True)
 
 
 def said(notes):
@@ -394,7 +396,7 @@ def test_auto_falls_back_where_bfloat16_has_no_digits_left_to_tell_the_scores_ap
 def test_the_check_works_however_few_inputs_a_batch_holds(quick, size, monkeypatch):
     model = wrapped(resnet, torch.float32)
     whole = vizlib.explain(model, picture(model), "occlusion", 0, **KNOBS)
-    monkeypatch.setattr(Passes, "batch", lambda *_, **__: size)
+    monkeypatch.setattr(BatchedInference, "batch_size", lambda *_, **__: size)
     steps = list(vizlib.explain_stream(model, picture(model), "occlusion", 0, **KNOBS))
     expected = {1: [*range(5, 25)], 3: [5, 8, 11, 14, 17, 20, 22, 24]}  # the first step holds what the check needs
     assert [step.done for step in steps] == expected[size]
@@ -416,7 +418,7 @@ def test_every_method_of_trials_can_be_computed_in_bfloat16(quick, method):
 
 def test_a_network_of_double_precision_is_never_computed_in_less():
     model = wrapped(vit)
-    assert not has_bfloat16(model)
+    assert not benefits_from_bfloat16(model)
     assert not said(vizlib.explain(model, picture(model), "occlusion", 0, **KNOBS).notes)
 
 
@@ -446,4 +448,4 @@ def test_the_squares_of_a_real_photo_keep_their_order_in_bfloat16(quick, tower):
 )
 def test_bfloat16_is_computed_in_only_where_the_processor_has_it(monkeypatch, can, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
-    assert computes_bfloat16(torch.device("cpu")) is expected
+    assert supports_bfloat16(torch.device("cpu")) is expected

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import vizlib
-from vizlib.models.inference.first_convolution import stem_of
+from vizlib.models.inference.first_convolution import find_first_convolution
 
 PREPROCESSING = {"input_size": (3, 32, 32), "crop_pct": 1.0, "crop_mode": "squash"}
 
@@ -48,24 +48,24 @@ def wrapped(module):
 def test_a_gradient_carried_from_the_stem_is_the_gradient_at_the_pixels(name, options, layer):
     torch.manual_seed(0)
     model = wrapped(timm.create_model(name, num_classes=5, **options))
-    stem = stem_of(model)
+    stem = find_first_convolution(model)
     assert stem.layer == layer
-    image, logits, seen = model.see(torch.rand(2, 3, 32, 32, dtype=torch.float64), [layer])
+    image, logits, seen = model.forward(torch.rand(2, 3, 32, 32, dtype=torch.float64), [layer])
     at_pixels, at_stem = torch.autograd.grad(logits[:, 1].sum(), [image, seen.activations[layer]])
-    assert torch.allclose(stem.enter(image.detach()), seen.activations[layer], rtol=1e-9)
+    assert torch.allclose(stem.forward(image.detach()), seen.activations[layer], rtol=1e-9)
     assert at_pixels.any()
-    assert torch.allclose(stem.leave(at_stem), at_pixels, rtol=1e-9, atol=1e-12)
-    assert stem.leave(at_stem.sum(0, keepdim=True)).sub(at_pixels.sum(0)).abs().max() < 1e-9
+    assert torch.allclose(stem.backward(at_stem), at_pixels, rtol=1e-9, atol=1e-12)
+    assert stem.backward(at_stem.sum(0, keepdim=True)).sub(at_pixels.sum(0)).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("network", [Twice, Prepared])
 def test_a_network_that_reads_its_pixels_otherwise_has_no_stem(network):
     torch.manual_seed(0)
     model = wrapped(network())
-    stem, anything = stem_of(model), torch.rand(1, 3, 32, 32)
+    stem, anything = find_first_convolution(model), torch.rand(1, 3, 32, 32)
     assert stem.layer is None
-    assert stem.enter(anything) is anything
-    assert stem.leave(anything) is anything
+    assert stem.forward(anything) is anything
+    assert stem.backward(anything) is anything
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "smoothgrad"])

@@ -10,8 +10,8 @@ from torch import nn
 
 import vizlib
 from vizlib.capture import record_pass
-from vizlib.models.inference.batched_inference import Passes
-from vizlib.models.inference.folded_copy import pairs_in, quick_twin
+from vizlib.models.inference.batched_inference import BatchedInference
+from vizlib.models.inference.folded_copy import find_conv_norm_pairs, make_folded_copy
 
 SHOWN = {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash"}
 
@@ -55,10 +55,10 @@ def resnet():
 def test_a_quick_twin_answers_as_the_network_does(make, count):
     torch.manual_seed(0)
     module, pixels = lively(make()), images()
-    pairs = pairs_in(module, lambda: module(pixels))
+    pairs = find_conv_norm_pairs(module, lambda: module(pixels))
     assert count is None or len(pairs) == count
     with torch.no_grad():
-        expected, found = module(pixels), quick_twin(module, pairs)(pixels)
+        expected, found = module(pixels), make_folded_copy(module, pairs)(pixels)
     assert expected.std() > 0
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
 
@@ -66,7 +66,7 @@ def test_a_quick_twin_answers_as_the_network_does(make, count):
 def test_a_folded_normalisation_is_gone_and_the_network_keeps_its_own():
     module = resnet()
     before = {name: (id(value), value.clone()) for name, value in module.state_dict(keep_vars=True).items()}
-    twin = quick_twin(module, pairs_in(module, lambda: module(images())))
+    twin = make_folded_copy(module, find_conv_norm_pairs(module, lambda: module(images())))
     assert not [part for part in twin.modules() if isinstance(part, nn.BatchNorm2d)]
     assert all(not parameter.requires_grad for parameter in twin.parameters())
     assert not any(part.training for part in twin.modules()), "each pass would make another twin of it"
@@ -78,15 +78,15 @@ def test_a_folded_normalisation_is_gone_and_the_network_keeps_its_own():
 
 def test_a_kept_layer_gives_what_it_gives_in_the_network():
     module, pixels = resnet(), images()
-    pairs = pairs_in(module, lambda: module(pixels))
+    pairs = find_conv_norm_pairs(module, lambda: module(pixels))
     for kept in ("layer1.0.conv1", "layer2.0.bn2", "conv1"):
         seen = []
-        for network in (module, quick_twin(module, pairs, kept=[kept])):
+        for network in (module, make_folded_copy(module, pairs, exact_layers=[kept])):
             with record_pass(network, [kept]) as recording:
                 network(pixels)
             seen.append(recording.activations[kept])
         assert torch.allclose(*seen, rtol=1e-9, atol=1e-9)
-    twin = quick_twin(module, pairs)
+    twin = make_folded_copy(module, pairs)
     assert not torch.allclose(twin.conv1(pixels), module.conv1(pixels)), "this test could not fail"
 
 
@@ -110,11 +110,11 @@ class Odd(nn.Module):
 def test_what_is_used_twice_read_twice_or_listened_to_is_not_folded():
     torch.manual_seed(0)
     module, pixels = lively(Odd()), images()
-    pairs = pairs_in(module, lambda: module(pixels))
+    pairs = find_conv_norm_pairs(module, lambda: module(pixels))
     assert pairs == {"heard": "norms.3", "plain": "norms.4"}
     heard = []
     handle = module.heard.register_forward_hook(lambda _module, _inputs, output: heard.append(output.detach()))
-    twin = quick_twin(module, pairs)
+    twin = make_folded_copy(module, pairs)
     assert isinstance(twin.norms[3], nn.BatchNorm2d)
     assert isinstance(twin.norms[4], nn.Identity)
     assert torch.allclose(twin(pixels), module(pixels), rtol=1e-9)
@@ -124,10 +124,10 @@ def test_what_is_used_twice_read_twice_or_listened_to_is_not_folded():
 
 def test_a_network_in_training_mode_is_asked_as_in_evaluation():
     module = resnet()
-    expected = Passes(vizlib.wrap(module, preprocessing=SHOWN)).logits(images())
+    expected = BatchedInference(vizlib.wrap(module, preprocessing=SHOWN)).logits(images())
     module.train()
     before = module.bn1.running_mean.clone()
-    found = Passes(vizlib.wrap(module, preprocessing=SHOWN)).logits(images())
+    found = BatchedInference(vizlib.wrap(module, preprocessing=SHOWN)).logits(images())
     assert torch.equal(found, expected)
     assert torch.equal(module.bn1.running_mean, before)
     assert module.training
@@ -136,12 +136,12 @@ def test_a_network_in_training_mode_is_asked_as_in_evaluation():
 def test_weights_that_change_between_two_calls_count_as_they_are():
     module = resnet()
     model = vizlib.wrap(module, preprocessing=SHOWN)
-    first = Passes(model).logits(images())
+    first = BatchedInference(model).logits(images())
     with torch.no_grad():
         module.layer1[0].conv1.weight.mul_(2)
         module.bn1.running_mean.add_(0.3)
         expected = module(images())
-    found = Passes(model).logits(images())
+    found = BatchedInference(model).logits(images())
     assert not torch.allclose(found, first)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
 
@@ -149,7 +149,7 @@ def test_weights_that_change_between_two_calls_count_as_they_are():
 def test_a_twin_too_heavy_for_the_budget_is_not_made():
     model = vizlib.wrap(timm.create_model("resnet18").eval(), preprocessing=SHOWN)
     weight = sum(part.weight.nbytes for part in model.module.modules() if isinstance(part, nn.Conv2d))
-    small, large = Passes(model, budget_mb=64), Passes(model, budget_mb=1 + weight * 4 // 10**6)
+    small, large = BatchedInference(model, budget_mb=64), BatchedInference(model, budget_mb=1 + weight * 4 // 10**6)
     pixels = images().float()
     assert torch.allclose(small.logits(pixels), large.logits(pixels), atol=1e-4)
     assert small._quick().module is model.module
@@ -162,5 +162,5 @@ def test_linear_weights_are_cast_once_and_the_answer_is_autocasts():
     pixels = images().float()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         expected = module(pixels)
-        found = quick_twin(module, {}, dtype=torch.bfloat16)(pixels)
+        found = make_folded_copy(module, {}, dtype=torch.bfloat16)(pixels)
     assert torch.equal(found, expected)

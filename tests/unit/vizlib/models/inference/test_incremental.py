@@ -16,7 +16,7 @@ from vizlib.attribution.methods.perturbation import compute_window_spans
 from vizlib.capture.receptive_field_tracer import INPUT_FIELD, ReceptiveField
 from vizlib.models.inference import incremental_plan as cascade
 from vizlib.models.inference.batched_inference import BatchedInference
-from vizlib.models.inference.incremental import relative_field, plan_crops
+from vizlib.models.inference.incremental import plan_crops, relative_field
 from vizlib.models.inference.incremental_plan import plan_windows
 
 
@@ -146,7 +146,9 @@ def test_a_crop_of_a_crops_output_shows_as_much_as_one_of_the_photo():
         (one,) = plan_crops(middle, 0, spans, 64) or []
         between = relative_field(middle, last)
         (two,) = plan_crops(between, 0, [one.output_span], 64 // int(middle.jump[0])) or []
-        if one.output_span[0] < one.output_span[1]:  # a small window may lie between what the places of a large step see
+        if (
+            one.output_span[0] < one.output_span[1]
+        ):  # a small window may lie between what the places of a large step see
             low, high = two.output_span
             assert low <= direct.output_span[0]
             assert high >= direct.output_span[1]
@@ -199,7 +201,7 @@ def test_a_part_that_is_bypassed_is_found_out_and_the_stages_are_left(monkeypatc
         tried.append(([step.layer for step in steps], alike(model, steps, *others)))
         return tried[-1][1]
 
-    monkeypatch.setattr(cascade, "_alike", told)
+    monkeypatch.setattr(cascade, "_matches_plain_inference", told)
     found = cascade.plan_windows(model, image, rows, rows)
     (first, refused), (second, taken) = tried
     assert "parts.1" in first
@@ -216,7 +218,7 @@ def test_occlusion_is_the_same_map_with_and_without_crops(monkeypatch):
     model = NETWORKS["resnet18"]()
     shown = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     quick = vizlib.explain(model, shown, "occlusion", stride=96)
-    monkeypatch.setattr(perturbation, "windows_of", lambda *_: None)
+    monkeypatch.setattr(perturbation, "plan_windows", lambda *_: None)
     plain = vizlib.explain(model, shown, "occlusion", stride=96)
     assert (quick.heat - plain.heat).abs().max() <= 1e-6 * plain.heat.abs().max()
     assert quick.notes == plain.notes
