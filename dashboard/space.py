@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from vizlib import VizlibError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading.model_index import CURATED
+from vizlib.models.loading.model_index import CURATED_MODELS_MB
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.12"
@@ -96,7 +96,7 @@ def stage(folder: Path) -> Path:
         for package in ("vizlib", "dashboard"):
             skipped = shutil.ignore_patterns(*NOT_STAGED, "_checkpoints")
             shutil.copytree(ROOT / package, folder / package, ignore=skipped)
-        shutil.copytree(checkpoints.FOLDER, folder / "checkpoints", ignore=shutil.ignore_patterns(*NOT_STAGED, "*.py"))
+        shutil.copytree(checkpoints.BUNDLED_FOLDER, folder / "checkpoints", ignore=shutil.ignore_patterns(*NOT_STAGED, "*.py"))
     except OSError as error:
         raise VizlibError(f"{folder} cannot be written: {error.strerror or 'no access'}") from error
     return folder
@@ -181,7 +181,7 @@ def _yaml(about: Mapping[str, Any]) -> str:
 
 def _repository(name: str) -> str:
     """Where on the hub the weights of a curated model lie."""
-    assert name in CURATED, name
+    assert name in CURATED_MODELS_MB, name
     config = timm.get_pretrained_cfg(name)
     assert config is not None
     return str(config.hf_hub_id)

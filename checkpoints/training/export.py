@@ -13,40 +13,40 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from checkpoints.training.evaluate import measured
+from checkpoints.training.evaluate import evaluate_checkpoint
 from checkpoints.training.imagenette import LABELS, MEAN, STD
-from checkpoints.training.train_configs import CLASSIC, STARTS, Recipe, augmentation, fitted
-from vizlib.models.loading.checkpoint_files import sha256
+from checkpoints.training.train_configs import COMPARISON_TEXTS, START_LABELS, TrainConfig, describe_augmentation, resample_position_embedding
+from vizlib.models.loading.checkpoint_files import hash_file
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent  # the folder of the bundled networks
 COMPARISON = CHECKPOINTS / "comparison"
 
 
-def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
+def export_checkpoint(recipe: TrainConfig, run: Path, options: argparse.Namespace) -> None:
     """Write the averaged weights in half precision, the history, and the sidecar with what that very file does.
 
     Of a recipe whose weights do not ship, only the history is written.
     """
     state = torch.load(run / "last.pt", weights_only=True, map_location="cpu")
-    command, history = shareable(state["command"]), state["history"]
-    if not recipe.ships:
-        compare(run.name.replace("-classic", ""), history, command)
+    command, history = strip_local_paths(state["command"]), state["history"]
+    if not recipe.bundled:
+        export_comparison_run(run.name.replace("-classic", ""), history, command)
         return
     finished = ("size", "arguments")  # what the table says of the network to ship; it may have learned at another size
     ran = {key: value for key, value in state["settings"].items() if hasattr(recipe, key) and key not in finished}
     recipe = replace(recipe, **ran)  # as it was when it ran, whatever the options or the table say by now
     missed = recipe.epochs - len(history)  # of a run that was stopped: its last epochs are those without mixing
-    recipe = replace(recipe, clean=max(recipe.clean - missed, 0))
+    recipe = replace(recipe, clean=max(recipe.clean_epochs - missed, 0))
     weights = CHECKPOINTS / f"{options.name}.safetensors"
     ships = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments)
-    average = fitted(state["average"], ships)
+    average = resample_position_embedding(state["average"], ships)
     average = {key: value.half() if value.is_floating_point() else value for key, value in average.items()}
     path = CHECKPOINTS / f"{options.name}.json"
     # A network that went on from the file that was here keeps the story of its first stages.
     stages = json.loads(path.read_text())["origin"]["stages"] if options.finetune else []
     stages = [stage for stage in stages if stage["command"] != command]
     earlier = (
-        [row for row in _rows(CHECKPOINTS / f"{options.name}.csv") if int(row["stage"]) <= len(stages)]
+        [row for row in _read_history(CHECKPOINTS / f"{options.name}.csv") if int(row["stage"]) <= len(stages)]
         if stages
         else []
     )
@@ -54,8 +54,8 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     stage = {
         "command": command,
         "start": "the weights of the stage before" if stages else "random initialisation",
-        "teacher": teacher(options),
-        "augmentation": augmentation(recipe),
+        "teacher": describe_teacher(options),
+        "augmentation": describe_augmentation(recipe),
         "epochs": len(history),
         "minutes": round(sum(row["seconds"] for row in history) / 60),
         "note": options.note,
@@ -76,7 +76,7 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
             "mean": MEAN,
             "std": STD,
         },
-        "sha256": sha256(weights),
+        "sha256": hash_file(weights),
         "origin": {
             "data": "Imagenette, 160 px (fastai), ten classes of ImageNet",
             "data_licence": "ImageNet's terms: research and education",
@@ -87,13 +87,13 @@ def export(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
         "weaknesses": list(recipe.weaknesses),
     }
     path.write_text(json.dumps(sidecar, indent=1) + "\n")
-    found = measured(options.name, options.data, options.elsewhere, recipe.explained_by)
+    found = evaluate_checkpoint(options.name, options.data, options.elsewhere, recipe.evaluation_method)
     sidecar["weaknesses"] += found.pop("confusions")
     sidecar |= found
     path.write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
-def shareable(command: str) -> str:
+def strip_local_paths(command: str) -> str:
     """The command without this machine's folders: files keep their names, and where runs are kept is left out."""
     words = shlex.split(command)
     if "--runs" in words:
@@ -102,7 +102,7 @@ def shareable(command: str) -> str:
     return shlex.join(word if word.startswith("checkpoints/") else Path(word).name for word in words)
 
 
-def teacher(options: argparse.Namespace) -> str | None:
+def describe_teacher(options: argparse.Namespace) -> str | None:
     """Who taught, what, and under which licence its weights are."""
     if not options.distill:
         return None
@@ -111,19 +111,19 @@ def teacher(options: argparse.Namespace) -> str | None:
     return f"{' and '.join(options.distill_on)} of {options.distill} ({licence})"
 
 
-def compare(name: str, history: list[dict], command: str) -> None:
+def export_comparison_run(name: str, history: list[dict], command: str) -> None:
     """Add one start to the classic comparison: its history, and in `comparison.json` how it was made."""
     COMPARISON.mkdir(exist_ok=True)
     write_history(COMPARISON / f"{name}.csv", history)
     path = COMPARISON / "comparison.json"
     before = json.loads(path.read_text())["starts"] if path.exists() else {}
     how = name.partition("-")[2]
-    starts = {**before, name: {"label": STARTS[how], "command": command}}
-    told = {"starts": dict(sorted(starts.items(), key=lambda start: [*STARTS].index(start[0].partition("-")[2])))}
-    path.write_text(json.dumps({**CLASSIC, **told}, indent=1) + "\n")
+    starts = {**before, name: {"label": START_LABELS[how], "command": command}}
+    told = {"starts": dict(sorted(starts.items(), key=lambda start: [*START_LABELS].index(start[0].partition("-")[2])))}
+    path.write_text(json.dumps({**COMPARISON_TEXTS, **told}, indent=1) + "\n")
 
 
-def _rows(path: Path) -> list[dict]:
+def _read_history(path: Path) -> list[dict]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

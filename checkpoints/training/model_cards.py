@@ -43,7 +43,7 @@ Augmentation: {augmentation}.
 """
 FAMILIARITY = """
 **Photos of other things.** A photo whose {score} is under {threshold:.2f} gets a note that it is unlike those the
-network knows; {kept:.0f} % of {data} reach it.{elsewhere}
+network knows; {coverage:.0f} % of {data} reach it.{elsewhere}
 """
 FAITHFULNESS = """
 **Do its maps point at what it uses?** {metric}, mean over {photos} validation photos, lower is better: `{method}`
@@ -63,15 +63,15 @@ COMPARISON = """
 """
 
 
-def cards() -> str:
+def render_cards() -> str:
     """The page, from what the sidecars say now."""
     sidecars = {path.stem: json.loads(path.read_text()) for path in sorted(CHECKPOINTS.glob("*.json"))}
     first = next(iter(sidecars.values()))
     text = HEAD.format(labels=", ".join(first["labels"]))
-    return text + "".join(card(name, sidecar) for name, sidecar in sidecars.items()) + comparison()
+    return text + "".join(render_card(name, sidecar) for name, sidecar in sidecars.items()) + render_comparison()
 
 
-def card(name: str, sidecar: dict) -> str:
+def render_card(name: str, sidecar: dict) -> str:
     """One network's part of the page."""
     origin, shown, found = sidecar["origin"], sidecar["preprocessing"], sidecar["accuracy"]
     low, high = found["interval95"]
@@ -97,10 +97,10 @@ def card(name: str, sidecar: dict) -> str:
             "note": f" ({stage['note']})" if stage["note"] else "",
         }
         text += STAGE.format(**{**stage, **told})
-    if known := sidecar.get("familiarity"):
+    if known := sidecar.get("ood"):
         other = known.get("elsewhere")
         said = f" Of {other['photos']} {other['data']}, {100 * other['flagged']:.0f} % get the note." if other else ""
-        text += FAMILIARITY.format(**{**known, "kept": 100 * known["kept"], "elsewhere": said})
+        text += FAMILIARITY.format(**{**known, "coverage": 100 * known["coverage"], "elsewhere": said})
     if tested := sidecar.get("faithfulness"):
         metric = tested["metric"][0].upper() + tested["metric"][1:]
         text += FAITHFULNESS.format(**{**tested, "metric": metric, "better_on": 100 * tested["better_on"]})
@@ -109,7 +109,7 @@ def card(name: str, sidecar: dict) -> str:
     return text
 
 
-def comparison() -> str:
+def render_comparison() -> str:
     """The three starts of the classic comparison; nothing before they were run."""
     file = CHECKPOINTS / "comparison" / "comparison.json"
     if not file.exists():
@@ -124,4 +124,4 @@ def comparison() -> str:
 
 
 if __name__ == "__main__":
-    (CHECKPOINTS / "README.md").write_text(cards())
+    (CHECKPOINTS / "README.md").write_text(render_cards())

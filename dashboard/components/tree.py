@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.i18n.translate import LANGUAGES, translate, page_texts
+from dashboard.i18n.translate import LANGUAGES, page_texts, translate
 from vizlib import Model
 from vizlib.models.layer_summary import Layer
 
@@ -42,7 +42,7 @@ def tree(model: Model, chosen: str) -> dict[str, Any]:
 
 def shown(model: Model) -> list[Layer]:
     """The parts worth showing."""
-    return [layer for layer in model.layers if not layer.kind.startswith(PASSIVE)]
+    return [layer for layer in model.layers if not layer.class_name.startswith(PASSIVE)]
 
 
 def choosable(model: Model) -> list[str]:
@@ -56,10 +56,10 @@ def row(model: Model, layer: Layer) -> dict[str, Any]:
         "name": layer.name,
         "role": role(model, layer),
         "shape": " × ".join(map(str, layer.shape)),
-        "parameters": short_count(layer.parameters),
+        "parameters": short_count(layer.num_parameters),
         "flops": short_count(layer.flops),
         "told": translate(
-            "tree.told", kind=layer.kind, parameters=f"{layer.parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
+            "tree.told", kind=layer.class_name, parameters=f"{layer.num_parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
         ),
     }
 
@@ -67,14 +67,14 @@ def row(model: Model, layer: Layer) -> dict[str, Any]:
 def role(model: Model, layer: Layer) -> str:
     """What a part is, in a person's words: its place in the hierarchy before its class."""
     children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
-    blocks = [other for other in children if _key(other.kind) in BLOCKS]
+    blocks = [other for other in children if _key(other.class_name) in BLOCKS]
     if blocks and layer.name in model.stages:
         return translate("tree.stage")
     if blocks:
         return translate("tree.one-block") if len(blocks) == 1 else translate("tree.blocks", count=len(blocks))
     if layer.name.endswith("downsample"):
         return translate("tree.shortcut")
-    known = _key(layer.kind)
+    known = _key(layer.class_name)
     return translate(known) if known in page_texts(LANGUAGES[0]) else known
 
 

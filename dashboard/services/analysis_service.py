@@ -16,7 +16,7 @@ from dashboard.services.executor import Asker
 from dashboard.services.forward_cache import Runs
 from dashboard.services.metrics import Meter
 from dashboard.services.model_catalog import Catalog
-from vizlib.analysis.effective_receptive_field import EffectiveField
+from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField
 from vizlib.analysis.first_layer_kernels import Kernels
 from vizlib.analysis.units import Contributions
 from vizlib.attribution.methods.base import MANY_PASSES
@@ -74,20 +74,20 @@ class Study:
     def doubt(self, photo: Image.Image, name: str) -> str | None:
         """A sentence where the answer says that the photo is unlike those the model knows, else `None`."""
         found = sorted(self.predictions(photo, name, top=10**6))  # by index, so the logits stand in class order
-        return self.catalog.get(name).doubt(torch.tensor([[one.logit for one in found]]))
+        return self.catalog.get(name).ood_note(torch.tensor([[one.logit for one in found]]))
 
     def eye(self, photo: Image.Image, name: str) -> Image.Image:
         """What the model really sees: its input with the normalisation taken back."""
         model = self.catalog.get(name)
         preprocessing = model.preprocessing
         return self._cache.get(
-            ("eye", key_of(photo), name), lambda: preprocessing.unnormalised(preprocessing.tensor(photo))
+            ("eye", key_of(photo), name), lambda: preprocessing.denormalise(preprocessing.tensor(photo))
         )
 
     def target(self, photo: Image.Image, name: str, target: int | str | None) -> int:
         """The class meant by an index, a label or nothing, which means the likeliest."""
         best = self.predictions(photo, name, 1)[0].index
-        return best if target in (None, "") else self.catalog.get(name).target(target, torch.empty(1, 0))
+        return best if target in (None, "") else self.catalog.get(name).resolve_target(target, torch.empty(1, 0))
 
     def against(self, photo: Image.Image, name: str, target: int, against: int | str | None) -> int | None:
         """The class to set a target against, by an index, a label or as the runner-up; nothing where there is none."""
@@ -230,7 +230,7 @@ class Study:
 
         return self._cache.get(("fields", name), look)
 
-    def effective_field(self, photo: Image.Image, name: str, layer: str, cell: tuple[int, int]) -> EffectiveField:
+    def effective_field(self, photo: Image.Image, name: str, layer: str, cell: tuple[int, int]) -> EffectiveReceptiveField:
         """How strongly a place of a layer depends on each pixel of this photo."""
         key = ("effective field", key_of(photo), name, layer, cell)
         return self._cache.get(key, lambda: self._ask("field", name, photo, layer, cell))

@@ -20,7 +20,7 @@ from dashboard.services.forward_cache import Runs
 from dashboard.services.metrics import Meter
 from dashboard.services.model_catalog import Catalog
 from vizlib import VizlibError
-from vizlib.analysis.effective_receptive_field import EffectiveField, effective_field
+from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
 from vizlib.analysis.units import Contributions
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
@@ -71,14 +71,14 @@ def seconds(model: vizlib.Model, photo: Image.Image, method: str, knobs: Mapping
 
 def kept(model: vizlib.Model, answer: vizlib.Attribution, share: float) -> tuple[float, float]:
     """How sure the model is of the class, and how sure of what is left where the map is warmest."""
-    return metrics.kept(model, answer, share=share)
+    return metrics.keep_top_fraction(model, answer, fraction=share)
 
 
 def attention(model: vizlib.Model, photo: Image.Image) -> dict[str, Tensor]:
     """The attention among all tokens by layer: (heads, token, token) each; empty for a network without any."""
     if model.tokens is None:
         return {}
-    count, run = model.tokens.count, model.run(photo, attention=True, **NO_GRADIENTS)
+    count, run = model.tokens.num_tokens, model.run(photo, attention=True, **NO_GRADIENTS)
     found = {layer: weights[0].detach().float().cpu() for layer, weights in run.attention.items()}
     return {layer: weights for layer, weights in found.items() if weights.shape[-2:] == (count, count)}
 
@@ -86,14 +86,14 @@ def attention(model: vizlib.Model, photo: Image.Image) -> dict[str, Tensor]:
 def activations(model: vizlib.Model, photo: Image.Image, layer: str) -> tuple[Tensor, bool]:
     """A layer's output as maps (channels, h, w), and whether they lie on the photo."""
     output = model.run(photo, layers=[layer], **NO_GRADIENTS).activations[layer].detach().float().cpu()
-    maps = model.picture(output)
+    maps = model.spatial_map(output)
     return (output.reshape(-1, 1, 1), False) if maps is None else (maps, min(maps.shape[1:]) > 1)
 
 
 def stages(model: vizlib.Model, photo: Image.Image, layers: Sequence[str]) -> dict[str, Tensor]:
     """The output of several layers as maps (channels, h, w), from one pass; those without places are left out."""
     run = model.run(photo, layers=layers, **NO_GRADIENTS)
-    pictures = {layer: model.picture(run.activations[layer].detach().float().cpu()) for layer in layers}
+    pictures = {layer: model.spatial_map(run.activations[layer].detach().float().cpu()) for layer in layers}
     return {layer: maps for layer, maps in pictures.items() if maps is not None}
 
 
@@ -109,9 +109,9 @@ def without(model: vizlib.Model, photo: Image.Image, channels: Units, heads: Uni
     return vizlib.ablate(model, photo, channels=channels, heads=heads)
 
 
-def field(model: vizlib.Model, photo: Image.Image, layer: str, cell: tuple[int, int]) -> EffectiveField:
+def field(model: vizlib.Model, photo: Image.Image, layer: str, cell: tuple[int, int]) -> EffectiveReceptiveField:
     """How strongly a place of a layer depends on each pixel."""
-    return effective_field(model, photo, layer, cell)
+    return effective_receptive_field(model, photo, layer, cell)
 
 
 ONE_PASS = (predictions, explanations, attention, activations, stages, contributions, without, field)

@@ -11,8 +11,8 @@ from concurrent.futures import Future, wait
 from weakref import WeakValueDictionary
 
 import vizlib
-from vizlib.core.errors import ModelError, did_you_mean
-from vizlib.models.loading.model_index import Entry, list_models, of_timm
+from vizlib.core.errors import ModelError, suggest_names
+from vizlib.models.loading.model_index import ModelEntry, list_models, find_timm_model
 
 Loader = Callable[[], vizlib.Model]
 LOOK = 0.2  # seconds between two looks at how far a download is
@@ -31,7 +31,7 @@ class Catalog:
 
     def __init__(
         self,
-        entries: Sequence[Entry] | None = None,
+        entries: Sequence[ModelEntry] | None = None,
         *,
         extra: Mapping[str, Loader] | None = None,
         folder: str | os.PathLike[str] | None = None,
@@ -42,7 +42,7 @@ class Catalog:
         resident: int = 2,
     ) -> None:
         self._extra, self._folder = dict(extra or {}), folder
-        own = [Entry(name, "given", 0.0) for name in self._extra]
+        own = [ModelEntry(name, "given", 0.0) for name in self._extra]
         self.entries = _offered(own + list(list_models(folder) if entries is None else entries), only, offline)
         self.resident, self.any_timm, self.any_model = resident, any_timm, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
@@ -113,12 +113,12 @@ class Catalog:
             for name, model in list(self._loaded.items())
         }
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ModelEntry:
         """What is known of a model without loading it. Raises: ModelError for one that may not be asked for."""
         listed = next((entry for entry in self.entries if entry.name == name), None)
         if listed or self.any_model:
-            return listed or Entry(name, "given", 0.0)
-        return of_timm(self._checked(name))
+            return listed or ModelEntry(name, "given", 0.0)
+        return find_timm_model(self._checked(name))
 
     @property
     def typed(self) -> bool:
@@ -128,7 +128,7 @@ class Catalog:
     def linked(self, name: str) -> bool:
         """Whether a link may ask for a model: nobody's link makes a server download what is on no list."""
         try:
-            return name in self.names or (self.any_timm and not of_timm(name).needs_download)
+            return name in self.names or (self.any_timm and not find_timm_model(name).needs_download)
         except ModelError:
             return False
 
@@ -141,8 +141,8 @@ class Catalog:
         if isinstance(name, str) and (name in self.names or name in self._loaded or (self.any_model and name)):
             return name
         if isinstance(name, str) and self.any_timm:
-            return of_timm(name, self.names).name
-        raise ModelError(f"there is no model {name!r} here; {did_you_mean(str(name), self.names)}")
+            return find_timm_model(name, self.names).name
+        raise ModelError(f"there is no model {name!r} here; {suggest_names(str(name), self.names)}")
 
     def _resident(self, name: str) -> vizlib.Model | None:
         with self._lock:
@@ -178,23 +178,23 @@ class Catalog:
             self._coming.pop(name, None)
 
 
-def _offered(entries: Sequence[Entry], only: Sequence[str], offline: bool) -> tuple[Entry, ...]:
+def _offered(entries: Sequence[ModelEntry], only: Sequence[str], offline: bool) -> tuple[ModelEntry, ...]:
     """Those of the entries that are to be offered, in the order they are asked for."""
     there = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
     for name in only:
         if name not in there:
-            raise ModelError(f"there is no model {name!r} to offer; {did_you_mean(name, list(there))}")
+            raise ModelError(f"there is no model {name!r} to offer; {suggest_names(name, list(there))}")
     if entries and not there:
         raise ModelError("no model is on this machine, and nothing may be downloaded")
     return tuple(there[name] for name in only or there)
 
 
-def _described(entry: Entry) -> str:
+def _described(entry: ModelEntry) -> str:
     words = [entry.name]
     if entry.accuracy is not None:
         words.append(f"{entry.accuracy:.1f} %")
-    if entry.megabytes:
-        size = f"{entry.megabytes:.0f} MB"
+    if entry.size_mb:
+        size = f"{entry.size_mb:.0f} MB"
         here = f"{size}, downloaded" if entry.source == "downloaded" else size
         words.append(f"downloads {size}" if entry.needs_download else here)
     return " · ".join(words)

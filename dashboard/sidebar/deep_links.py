@@ -12,7 +12,7 @@ from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study
 from dashboard.services.examples import addressed
 from dashboard.sidebar.prediction_panel import look
-from dashboard.state.selection import KEYS, Link, class_of, named, parse
+from dashboard.state.selection import KEYS, Link, find_class, named, parse
 from dashboard.tabs.inspector_state import linked
 from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
@@ -49,7 +49,7 @@ def visit(study: Study, address: Mapping[str, str], tabs: Sequence[str]) -> Visi
 
     classes: list[int | None] = []
     for key, asked_for in (("c", link.target), ("vs", link.against)):
-        classes.append(None if asked_for is None else class_of(asked_for, model.labels))
+        classes.append(None if asked_for is None else find_class(asked_for, model.labels))
         if asked_for is not None and classes[-1] is None:
             refused(key, asked_for)
     if link.method and METHODS[link.method].fits(model) is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dashboard.i18n.translate import translate
-from vizlib.core.text import short
+from vizlib.core.text import shorten_label
 
 LONGEST = 100  # characters of one value; nothing on offer has a longer name
 SHOWN = 40  # of an unknown value are repeated to whoever followed the link
@@ -107,15 +107,15 @@ def named(key: str, value: str) -> str:
 
 def name_of(index: int, labels: Sequence[str]) -> str:
     """What a class is called in an address: the first name of its label, or its number where two share that name."""
-    name = short(labels[index])
-    return name if class_of(name, labels) == index else str(index)
+    name = shorten_label(labels[index])
+    return name if find_class(name, labels) == index else str(index)
 
 
-def class_of(name: str, labels: Sequence[str]) -> int | None:
+def find_class(name: str, labels: Sequence[str]) -> int | None:
     """The class that an address calls so: the first of that name, else the one of that number; `None` for nobody."""
     wanted = name.strip().lower()
     for index, label in enumerate(labels):
-        if short(label).lower() == wanted:
+        if shorten_label(label).lower() == wanted:
             return index
     number = wanted.isascii() and wanted.isdigit() and len(wanted) < 8
     return int(wanted) if number and int(wanted) < len(labels) else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from dashboard.components.bars import short
+from dashboard.components.bars import shorten_label
 from dashboard.components.event_queue import Choice
-from dashboard.state.selection import class_of
+from dashboard.state.selection import find_class
 
 
 class Wanted(NamedTuple):
@@ -54,5 +54,5 @@ def same_class(choice: Choice, key: str, model: str, labels: Callable[[str], Seq
     if isinstance(other, str) and other != model:
         names = labels(other)
         known = isinstance(index, int) and 0 <= index < len(names)
-        return class_of(short(names[index]), labels(model)) if known else None
+        return find_class(shorten_label(names[index]), labels(model)) if known else None
     return index

@@ -10,8 +10,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dashboard.components.ablation_list import silence
-from dashboard.components.base import choosing, part
+from dashboard.components.ablation_list import build_ablation_list
+from dashboard.components.base import emit_choice_js, custom_component
 from dashboard.components.captions import caption, no_photo
 from dashboard.components.event_queue import answered, refused, told
 from dashboard.components.heatmap import heat
@@ -39,7 +39,7 @@ def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
     """The units as buttons on one scale, each with what it adds to the class."""
     numbers = shown(seen)
     signed = bool(seen.maps.min() < 0)
-    limits = render.limits_of(seen.maps[numbers], signed=signed)
+    limits = render.compute_limits(seen.maps[numbers], signed=signed)
     off = {one.number for one in at.off if one.layer == at.layer and one.head == seen.heads}
     notes = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
     items = []
@@ -93,8 +93,8 @@ def about(study: Study, selection: Selection, seen: View, unit: Unit) -> str:
     ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
     low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
     tokens = study.catalog.get(selection.model).tokens
-    if unit.head and tokens and tokens.read:
-        said = translate("inside.token-looks", token=tokens.names[tokens.read[0]])
+    if unit.head and tokens and tokens.classifier_tokens:
+        said = translate("inside.token-looks", token=tokens.names[tokens.classifier_tokens[0]])
     elif unit.head:
         said = translate("inside.patches-look")
     elif seen.maps.min() < 0:
@@ -117,7 +117,7 @@ def switch(study: Study, photo: Image.Image, selection: Selection, at: At, unit:
         label = translate(f"inside.switch-head-{turn}", number=unit.number + 1)
     else:
         label = translate(f"inside.switch-channel-{turn}", number=unit.number)
-    return silence(label, [named(one) for one in at.off], before, after, selection.target)
+    return build_ablation_list(label, [named(one) for one in at.off], before, after, selection.target)
 
 
 def draw(study: Study, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
@@ -148,12 +148,12 @@ def build(shared: Shared) -> None:
     with gr.Row(equal_height=False, elem_id="inside-bench"):
         with gr.Column(scale=5, min_width=300):
             made = gr.HTML(apply_default_css=False)
-            parts = part("tree", elem_id="inside-tree")
-            units = part("thumbnails", elem_id="inside-channels", chooses="unit", desk="inside-desk")
+            parts = custom_component("tree", elem_id="inside-tree")
+            units = custom_component("thumbnails", elem_id="inside-channels", chooses="unit", desk="inside-desk")
         with gr.Column(scale=6, min_width=320, elem_classes="viz-beside"):
-            shows = part("heatmap", elem_id="inside-heat")
+            shows = custom_component("heatmap", elem_id="inside-heat")
             words = gr.HTML(elem_id="inside-words", apply_default_css=False)
-            silent = part("ablation_list", elem_id="inside-silence")
+            silent = custom_component("ablation_list", elem_id="inside-silence")
 
     def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
         if photo is not None and selection is not None:
@@ -162,7 +162,7 @@ def build(shared: Shared) -> None:
         return at, *drawn, {**answered(value), "keys": keys(study, selection, at)}
 
     alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
-    shared.selection.change(None, None, None, js=choosing("", "{}", "inside-desk"), **alone)
+    shared.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-desk"), **alone)
     choice = shared.on(desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone)
     choice.failure(None, None, None, js=refused("inside-desk"), **PLUMBING)
     kernels.build(shared)

@@ -14,7 +14,7 @@ from dashboard.components.tree import choosable
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import Study, Unit
 from dashboard.state.selection import LONGEST, Selection, parse
-from vizlib.core.text import short
+from vizlib.core.text import shorten_label
 
 
 class At(NamedTuple):
@@ -52,18 +52,18 @@ def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> 
     attention = study.attention(photo, selection.model).get(layer)
     tokens = study.catalog.get(selection.model).tokens
     if attention is not None and tokens is not None:
-        rows = attention[:, tokens.read[0]] if tokens.read else attention.mean(1)
-        maps, placed = rows[:, tokens.prefix :].reshape(-1, *tokens.grid).numpy(), True
+        rows = attention[:, tokens.classifier_tokens[0]] if tokens.classifier_tokens else attention.mean(1)
+        maps, placed = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
         added = found.heads.get(layer)
     else:
         activations, placed = study.activations(photo, selection.model, layer)
         maps, added = activations.numpy(), found.channels[layer]
     fits = added is not None and len(added) == len(maps)
     values = added.numpy() if added is not None and fits else None
-    label = short(found.label)
+    label = shorten_label(found.label)
     if found.against is not None:
         label = translate(
-            "inside.over", **{"class": label}, other=short(study.catalog.get(selection.model).labels[found.against])
+            "inside.over", **{"class": label}, other=shorten_label(study.catalog.get(selection.model).labels[found.against])
         )
     return View(maps, placed, attention is not None, values, label, found.logit)
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import on_opening, part
+from dashboard.components.base import on_page_load, custom_component
 from dashboard.components.captions import caption, no_photo
 from dashboard.components.card import about
 from dashboard.components.curves import curve, curves
@@ -17,15 +17,15 @@ from dashboard.services.analysis_service import Study
 from dashboard.state.context import Shared
 from dashboard.state.selection import Selection
 from vizlib.models.loading.checkpoint_files import Sidecar
-from vizlib.models.loading.model_index import Entry
-from vizlib.models.loading.training_history import histories, training_history
+from vizlib.models.loading.model_index import ModelEntry
+from vizlib.models.loading.training_history import list_training_histories, training_history
 
 TITLE = "Model"
 
 
-def learned(entry: Entry) -> dict[str, Any]:
+def learned(entry: ModelEntry) -> dict[str, Any]:
     """How a bundled network learned, epoch by epoch; nothing where that was not kept."""
-    if not entry.bundled or entry.name not in histories():
+    if not entry.bundled or entry.name not in list_training_histories():
         return {}
     history = training_history(entry.name)
     epochs, stages = history["epoch"], history.get("stage", ())
@@ -43,7 +43,7 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None) -
     if photo is None or selection is None:
         return {"empty": no_photo()}, "", {}
     entry = study.catalog.entry(selection.model)
-    sidecar = Sidecar.beside(entry.path) if entry.path else Sidecar()
+    sidecar = Sidecar.read_for(entry.path) if entry.path else Sidecar()
     history = learned(entry)
     words = caption(translate("model.heading"), translate("model.learned")) if history else ""
     return about(entry, sidecar, study.catalog.get(selection.model)), words, history
@@ -51,19 +51,19 @@ def draw(study: Study, photo: Image.Image | None, selection: Selection | None) -
 
 def build(shared: Shared) -> None:
     """The card, then how the model learned beside what every such model teaches."""
-    whole = part("card", elem_id="model-card")
+    whole = custom_component("card", elem_id="model-card")
     with gr.Row(equal_height=False, elem_classes="viz-section"):
         with gr.Column(scale=4, min_width=280):
             heading = gr.HTML(elem_id="model-words", apply_default_css=False)
         with gr.Column(scale=6, min_width=320):
-            history = part("curves", elem_id="model-history")
+            history = custom_component("curves", elem_id="model-history")
     if compared()[0]:
         with gr.Row(equal_height=False, elem_classes="viz-section"):
             with gr.Column(scale=4, min_width=280):
                 words = gr.HTML(apply_default_css=False)
             with gr.Column(scale=6, min_width=320):
-                value = part("curves", elem_id="model-comparison")
-        on_opening(compared, [value, words, part("card")])
+                value = custom_component("curves", elem_id="model-comparison")
+        on_page_load(compared, [value, words, custom_component("card")])
 
     def again(photo: Image.Image | None, selection: Selection | None) -> tuple:
         return draw(shared.study, photo, selection)

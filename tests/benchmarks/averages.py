@@ -43,7 +43,7 @@ def _integrated_gradients(model, shown, given) -> list[tuple]:
     steps, exact = (4, 8) if given.quick else (50, 500)
     peer = IntegratedGradients(model.module)
     mean_colour, std = (torch.tensor(values).view(1, 3, 1, 1) for values in _colours(model))
-    black = ((0 - mean_colour) / std).to(model.like()).expand(1, 3, 224, 224)
+    black = ((0 - mean_colour) / std).to(model.reference_tensor()).expand(1, 3, 224, 224)
 
     def theirs(photo, count: int, batch: int | None) -> Tensor:
         how = {"target": _top(model, photo), "n_steps": count, "internal_batch_size": batch}

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.attribution import explain as explaining
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.preprocessing import TimmPreprocessing
 
 PIXELS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
 CAMS = {
@@ -93,7 +93,7 @@ def _prepared(model: vizlib.Model) -> Iterator[tuple]:
     """A photo, and the input it becomes, which nothing prepares again inside this block."""
     photo = photos()[0]
     image = model.tensor(photo)
-    with patch.object(Preprocessing, "tensor", lambda self, photo: image):
+    with patch.object(TimmPreprocessing, "tensor", lambda self, photo: image):
         yield photo, image
 
 

@@ -9,7 +9,7 @@ import pytest
 import vizlib
 from dashboard.app import build_app, launch
 from dashboard.services.model_catalog import Catalog
-from vizlib.models.loading.model_index import Entry
+from vizlib.models.loading.model_index import ModelEntry
 
 pytestmark = pytest.mark.slow
 RESNET, SMALL = "resnet18-imagenette", "test_resnet.r160_in1k"
@@ -20,7 +20,7 @@ HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerT
 def served(hub) -> Iterator[str]:
     """A dashboard of its own, with one model on this machine and one on the hub."""
     bundled = next(entry for entry in vizlib.list_models() if entry.name == RESNET)
-    page = build_app(Catalog([bundled, Entry(SMALL, "download", 1.9)]))
+    page = build_app(Catalog([bundled, ModelEntry(SMALL, "download", 1.9)]))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

@@ -16,7 +16,7 @@ import vizlib
 from dashboard.i18n.translate import page_texts
 from dashboard.tabs import learn
 from dashboard.tabs.lessons.base import correlation, number
-from vizlib.core.text import percent
+from vizlib.core.text import format_percent
 from vizlib.metrics.faithfulness import deletion
 from vizlib.render import overlay as render
 
@@ -66,7 +66,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
     assert f"For {first.label}, p is {first.probability:.3f}" in said
     assert f"Gradient of the logit: up to {number(logit)}" in said
     assert f"up to {number(chance)}" in said
-    assert percent(chance / logit) in said
+    assert format_percent(chance / logit) in said
 
     said = forward(visit, 2)
     found = vizlib.kernels(model)
@@ -79,7 +79,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
 
     said = forward(visit, 3)
     for layer in (model.stages[0], model.stages[-1]):
-        maps = model.picture(model.run(image, layers=[layer]).activations[layer])
+        maps = model.spatial_map(model.run(image, layers=[layer]).activations[layer])
         assert f"{layer}, {maps.shape[1]} × {maps.shape[2]}: channel" in said
 
     said = forward(visit, 4)
@@ -99,7 +99,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
     said = forward(visit, 6)
     why = vizlib.explain(model, image, method="grad-cam" if name == RESNET else "attention-relevance", target=target)
     left = deletion(model, why, steps=5).probability[1].item()
-    assert f"{percent(first.probability)} → {percent(left)}" in said
+    assert f"{format_percent(first.probability)} → {format_percent(left)}" in said
 
     said = forward(visit, 7)
     sentence = r"more than (\d+) of 255 steps. The model said ([^,]+), .*? Now it says ([^,]+),"
@@ -117,11 +117,11 @@ def test_a_step_draws_the_map_as_the_library_colours_it(fresh, tower):
     shown(visit, 6)
     model = vizlib.load(VIT)
     why = vizlib.explain(model, tower, method="attention-relevance")
-    eye = model.preprocessing.unnormalised(model.tensor(tower))
+    eye = model.preprocessing.denormalise(model.tensor(tower))
     large = eye.resize((448, 448), Image.Resampling.BILINEAR)
     heat = why.heat.numpy().repeat(32, 0).repeat(32, 1)
-    limits = render.limits_of(why.heat.numpy(), signed=False)
-    theirs = np.asarray(render.overlay(large, heat, opacity=0.8, limits=limits), dtype=float)
+    limits = render.compute_limits(why.heat.numpy(), signed=False)
+    theirs = np.asarray(render.overlay_heat(large, heat, opacity=0.8, limits=limits), dtype=float)
     ours = pixels(visit, 1)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).mean() < 4

@@ -177,7 +177,7 @@ def _gone(folder: Path) -> list[Row]:
     own = folder / "own"
     own.mkdir()
     for ending in (".safetensors", ".json"):
-        shutil.copy((checkpoints.FOLDER / RESNET).with_suffix(ending), own / f"mine{ending}")
+        shutil.copy((checkpoints.BUNDLED_FOLDER / RESNET).with_suffix(ending), own / f"mine{ending}")
     with Server(folder / "server", f"--checkpoints={own}") as server:
         (own / "mine.safetensors").unlink()
         return [_told("a checkpoint is removed after the start", server.ask(Question(0, "mine")), server, own)]

@@ -394,7 +394,7 @@ def pair_of(model, photo, layer, target):
     """A layer's activation and gradient, in double precision."""
     run = model.run(photo, layers=[layer])
     (gradient,) = run.gradients(target, of=[run.activations[layer]])
-    return model.picture(run.activations[layer].detach()).double(), model.picture(gradient).double()
+    return model.spatial_map(run.activations[layer].detach()).double(), model.spatial_map(gradient).double()
 
 
 @pytest.mark.parametrize("layer", STAGES)

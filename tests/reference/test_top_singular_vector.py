@@ -121,7 +121,7 @@ def test_a_real_networks_layers_never_need_the_whole_spectrum(name, real_network
     run = model.run(cheetah, layers=stages)
     gradients = run.gradients(int(run.logits.argmax()), of=[run.activations[stage] for stage in stages])
     for stage, gradient in zip(stages, gradients, strict=True):
-        activation = model.picture(run.activations[stage].detach()).flatten(1)
-        for matrix in (activation, activation * model.picture(gradient).flatten(1)):
+        activation = model.spatial_map(run.activations[stage].detach()).flatten(1)
+        for matrix in (activation, activation * model.spatial_map(gradient).flatten(1)):
             assert gap(project_on_top_singular_vector(matrix), by_numpy(matrix)) < 1e-4
     assert not whole

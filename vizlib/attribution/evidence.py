@@ -56,12 +56,12 @@ def gradients_of(model: Model, run: Run, score: Score, needs: Needs) -> dict[str
 def _local_gradients(model: Model, run: Run, score: Score) -> dict[str, Tensor]:
     """How each block's attention moves the score of that block's mean token (LeGrad); no other block is passed."""
     assert model.family is not None
-    assert model.family.classify is not None
+    assert model.family.classify_tokens is not None
     found = {}
     for layer in model.stages:
         weights = {name: one for name, one in run.attention.items() if name.startswith(f"{layer}.")}
         with torch.inference_mode(False), torch.enable_grad():
-            logits = model.family.classify(model.evaluated(), run.activations[layer].mean(1))
+            logits = model.family.classify_tokens(model.eval_module(), run.activations[layer].mean(1))
             found |= zip(weights, compute_gradients(score(logits).sum(), list(weights.values())), strict=True)
     return found
 
@@ -85,7 +85,7 @@ def one_of(model: Model, whole: Run, found: dict[str, Any], i: int, photo: Image
         attention=parts(whole.attention),
         geometry=model.preprocessing.geometry(photo),
         photo=photo,
-        notes=model.notes_on(photo, logits),
+        notes=model.collect_notes(photo, logits),
     )
     of: dict[str, Any] = {name: parts(one) if isinstance(one, dict) else part(one) for name, one in found.items()}
     return Evidence(model, run, score, **of)

@@ -48,13 +48,13 @@ class Question:
     @classmethod
     def of(cls, model: Model, logits: Tensor, target: Class, against: Class) -> Question:
         """The classes meant. Raises: TargetError."""
-        index = model.target(target, logits)
+        index = model.resolve_target(target, logits)
         if against is None:
             return cls(index, None)
         if isinstance(against, str) and against == RUNNER_UP and RUNNER_UP not in model.labels:
             order = logits[0].argsort(descending=True).tolist()
             return cls(index, next(other for other in order if other != index))
-        return cls(index, model.target(against, logits))
+        return cls(index, model.resolve_target(against, logits))
 
     def score(self, kind: object) -> Score:
         """The number that is explained: of the logits, or of the probabilities; a difference in a contrast."""

@@ -18,7 +18,7 @@ from vizlib import report as report_on
 from vizlib.attribution.result import SUFFIXES, Attribution, Step
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, Knobs, ModelName, Photos
 from vizlib.core.errors import MethodError
-from vizlib.reporting.code_snippets import Recipe
+from vizlib.reporting.code_snippets import CodeSnippet
 
 
 def explain(
@@ -66,9 +66,9 @@ def explain(
             for result in results:
                 file = result.save(out / f"{path.stem}.{result.method}.{save_as}")
                 answers.append({"photo": str(path), "file": str(file), **result.to_dict()})
-                told.append((result, Recipe.of(result, network, photo=path.name, **named)))
+                told.append((result, CodeSnippet.from_attribution(result, network, photo=path.name, **named)))
     if report is not None:
-        report_on([result for result, _ in told], report, model=network, recipes=[recipe for _, recipe in told])
+        report_on([result for result, _ in told], report, model=network, snippets=[recipe for _, recipe in told])
     if as_json:
         typer.echo(json.dumps(answers, indent=1))
         return
@@ -98,7 +98,7 @@ def compare(
         for network in networks:  # the second is asked by the class's name, as its classes may be others
             asked = answers[0].label if answers else target
             answers.append(_watched(progress, explain_stream(network, opened, method, asked)))
-    found = agreement_of(*answers, share=share)
+    found = agreement_of(*answers, fraction=share)
     if as_json:
         correlation = found.correlation if math.isfinite(found.correlation) else None  # JSON has no NaN
         about = {"correlation": correlation, "overlap": found.overlap, "share": share}
@@ -133,15 +133,15 @@ def predict(
     network = load(model, architecture=architecture, checkpoints=checkpoints)
     answers = {str(path): network.logits(network.tensor(open_image(path))) for path in photos}
     if as_json:
-        ranked = {path: network.ranking(logits, top) for path, logits in answers.items()}
+        ranked = {path: network.rank_classes(logits, top) for path, logits in answers.items()}
         typer.echo(json.dumps({path: [p._asdict() for p in found] for path, found in ranked.items()}, indent=1))
         return
     for path, logits in answers.items():
         if len(answers) > 1:
             typer.echo(path)
-        for prediction in network.ranking(logits, top):
+        for prediction in network.rank_classes(logits, top):
             typer.echo(f"{prediction.probability:7.2%}  {prediction.label}")
-        if doubt := network.doubt(logits):
+        if doubt := network.ood_note(logits):
             typer.echo(doubt)
     for note in network.notes:
         typer.echo(note)

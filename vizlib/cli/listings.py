@@ -14,7 +14,7 @@ from vizlib import list_models as known_models
 from vizlib import load
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints
-from vizlib.render.overlay import kernel_sheet
+from vizlib.render.overlay import draw_kernel_grid
 
 
 def models(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
@@ -29,7 +29,7 @@ def models(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
     for entry in entries:
         where = "your folder" if entry.source == "folder" else entry.source
         accuracy = "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
-        size = f"{entry.megabytes:.0f} MB"
+        size = f"{entry.size_mb:.0f} MB"
         typer.echo(f"{entry.name:<{wide}}  {size:>7}  {where:<11}  {accuracy:>7}  {entry.classes}".rstrip())
     typer.echo("Besides these, any timm name, torchvision/NAME, hf-hub:REPOSITORY, or a weight file.")
 
@@ -83,5 +83,5 @@ def kernels(
     found = kernels_of(network)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{network.name.replace('/', '-')}.kernels.png"
-    kernel_sheet(found.weights.numpy()).save(file)
+    draw_kernel_grid(found.weights.numpy()).save(file)
     typer.echo(f"{file}: {len(found.weights)} kernels of {found.layer}")

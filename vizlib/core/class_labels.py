@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from vizlib.core.errors import TargetError, did_you_mean
+from vizlib.core.errors import TargetError, suggest_names
 
 
-def class_of(target: SupportsIndex | str, labels: Sequence[str]) -> int:
+def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
     """The index of the class that is meant, as `Model.target` takes it.
 
     Raises: TargetError, naming what was meant perhaps.
@@ -44,4 +44,4 @@ def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
     if re.fullmatch(r"[+-]?\d+", text):
         return None
     known = [name.strip() for label in labels for name in label.lower().split(",")]
-    raise TargetError(f"this model knows no class {wanted!r}; {did_you_mean(text, known)}")
+    raise TargetError(f"this model knows no class {wanted!r}; {suggest_names(text, known)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def evaluation_twin(module: nn.Module) -> nn.Module:
+def make_evaluation_copy(module: nn.Module) -> nn.Module:
     """A second tree of the same modules in evaluation mode, sharing every parameter and buffer.
 
     A network in training mode answers with this photo's batch statistics and random dropout, and running it would move

@@ -24,22 +24,22 @@ Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenLayout:
     """What a transformer's tokens are: a few with a name, then the photo's patches row by row."""
 
     names: tuple[str, ...]  # the prefix tokens: "class", "distillation", "register 1", ...
     grid: Size  # rows, columns of patches
-    read: tuple[int, ...]  # tokens the classifier reads; empty when it reads all patches
+    classifier_tokens: tuple[int, ...]  # tokens the classifier reads; empty when it reads all patches
 
     @property
-    def prefix(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """How many tokens come before the first patch."""
         return len(self.names)
 
     @property
-    def count(self) -> int:
+    def num_tokens(self) -> int:
         """How many tokens there are in all."""
-        return self.prefix + self.grid[0] * self.grid[1]
+        return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,19 @@ class Family:
     """How to find one's way in the networks of one kind."""
 
     name: str
-    recognises: Callable[[nn.Module], bool]
+    matches: Callable[[nn.Module], bool]
     stages: Callable[[nn.Module], tuple[str, ...]]  # layers whose output is a picture, shallow to deep
     cam_layer: Callable[[nn.Module], str]  # the deepest layer whose places still carry gradient
-    first_kernels: Callable[[nn.Module], str]  # the convolution that reads the pixels
+    first_convolution: Callable[[nn.Module], str]  # the convolution that reads the pixels
     # Where a layer normalisation follows `cam_layer`, its output: it takes the length out of each place, so before it
     # activation times gradient adds up to 0 over the channels, and rounding is all that is left.
-    normed_layer: Callable[[nn.Module], str] | None = None
-    tokens: Callable[[nn.Module, Size], Tokens] | None = None
+    normalised_cam_layer: Callable[[nn.Module], str] | None = None
+    tokens: Callable[[nn.Module, Size], TokenLayout] | None = None
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
-    classify: Callable[[nn.Module, Tensor], Tensor] | None = None  # tokens "n width" -> the logits it gives each
-    grids: Callable[[nn.Module, Size], Collection[Size]] | None = None  # sizes of its stages, if channels come last
+    classify_tokens: Callable[[nn.Module, Tensor], Tensor] | None = None  # tokens "n width" -> the logits it gives each
+    stage_grids: Callable[[nn.Module, Size], Collection[Size]] | None = (
+        None  # sizes of its stages, if channels come last
+    )
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
@@ -74,14 +76,14 @@ def _timm_vit_stages(module) -> tuple[str, ...]:
     return tuple(f"blocks.{i}" for i in range(len(module.blocks)))
 
 
-def _timm_vit_tokens(module, size: Size) -> Tokens:
+def _timm_vit_tokens(module, size: Size) -> TokenLayout:
     names = ("class",) if module.cls_token is not None else ()
     if hasattr(module, "dist_token"):
         names += ("distillation",)
     names += tuple(f"register {i + 1}" for i in range(module.num_prefix_tokens - len(names)))
     rows, columns = module.patch_embed.dynamic_feat_size(size)
     read = [i for i, name in enumerate(names) if name in ("class", "distillation")]
-    return Tokens(names, (rows, columns), tuple(read) if module.global_pool in ("token", "") else ())
+    return TokenLayout(names, (rows, columns), tuple(read) if module.global_pool in ("token", "") else ())
 
 
 def _timm_vit_cam_layer(module) -> str:
@@ -116,8 +118,8 @@ def _torchvision_vit_stages(module) -> tuple[str, ...]:
     return tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children())
 
 
-def _torchvision_vit_tokens(module, size: Size) -> Tokens:
-    return Tokens(("class",), (size[0] // module.patch_size, size[1] // module.patch_size), (0,))
+def _torchvision_vit_tokens(module, size: Size) -> TokenLayout:
+    return TokenLayout(("class",), (size[0] // module.patch_size, size[1] // module.patch_size), (0,))
 
 
 def _torchvision_vit_classify(module, tokens: Tensor) -> Tensor:
@@ -158,63 +160,63 @@ def _merged(grid: Size, stages: int) -> list[Size]:
 FAMILIES = (
     Family(
         name="ResNet",
-        recognises=lambda module: isinstance(module, (timm.models.resnet.ResNet, torchvision.models.resnet.ResNet)),
+        matches=lambda module: isinstance(module, (timm.models.resnet.ResNet, torchvision.models.resnet.ResNet)),
         stages=_resnet_stages,
         cam_layer=lambda module: "layer4",
-        first_kernels=lambda module: _first_convolution(module, "conv1"),
+        first_convolution=lambda module: _first_convolution(module, "conv1"),
     ),
     Family(
         name="ViT",
-        recognises=lambda module: isinstance(module, timm.models.vision_transformer.VisionTransformer),
+        matches=lambda module: isinstance(module, timm.models.vision_transformer.VisionTransformer),
         stages=_timm_vit_stages,
         cam_layer=_timm_vit_cam_layer,
-        normed_layer=_timm_vit_normed_layer,
-        first_kernels=lambda module: _first_convolution(module, "patch_embed"),
+        normalised_cam_layer=_timm_vit_normed_layer,
+        first_convolution=lambda module: _first_convolution(module, "patch_embed"),
         tokens=_timm_vit_tokens,
         position_embedding=_timm_vit_position,
-        classify=_timm_vit_classify,
+        classify_tokens=_timm_vit_classify,
     ),
     Family(
         name="ViT (torchvision)",
-        recognises=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
+        matches=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
         stages=_torchvision_vit_stages,
         cam_layer=lambda module: _torchvision_vit_stages(module)[-2:][0],  # its classifier reads the class token only
-        normed_layer=lambda module: f"{_torchvision_vit_stages(module)[-1]}.ln_1",
-        first_kernels=lambda module: "conv_proj",
+        normalised_cam_layer=lambda module: f"{_torchvision_vit_stages(module)[-1]}.ln_1",
+        first_convolution=lambda module: "conv_proj",
         tokens=_torchvision_vit_tokens,
         position_embedding=_torchvision_vit_position,
-        classify=_torchvision_vit_classify,
+        classify_tokens=_torchvision_vit_classify,
     ),
     Family(
         name="Swin",
-        recognises=lambda module: isinstance(
+        matches=lambda module: isinstance(
             module, (timm.models.swin_transformer.SwinTransformer, timm.models.swin_transformer_v2.SwinTransformerV2)
         ),
         stages=_timm_swin_stages,
         cam_layer=lambda module: _timm_swin_stages(module)[-1],
-        normed_layer=lambda module: "norm",
-        first_kernels=lambda module: _first_convolution(module, "patch_embed"),
-        grids=_timm_swin_grids,
+        normalised_cam_layer=lambda module: "norm",
+        first_convolution=lambda module: _first_convolution(module, "patch_embed"),
+        stage_grids=_timm_swin_grids,
     ),
     Family(
         name="Swin (torchvision)",
-        recognises=lambda module: isinstance(module, torchvision.models.swin_transformer.SwinTransformer),
+        matches=lambda module: isinstance(module, torchvision.models.swin_transformer.SwinTransformer),
         stages=_torchvision_swin_stages,
         cam_layer=lambda module: _torchvision_swin_stages(module)[-1],
-        normed_layer=lambda module: "norm",
-        first_kernels=lambda module: _first_convolution(module, "features"),
-        grids=_torchvision_swin_grids,
+        normalised_cam_layer=lambda module: "norm",
+        first_convolution=lambda module: _first_convolution(module, "features"),
+        stage_grids=_torchvision_swin_grids,
     ),
 )
 
 
-def family_of(module: nn.Module) -> Family | None:
+def find_family(module: nn.Module) -> Family | None:
     """The row of `FAMILIES` that knows this network, if any."""
-    return next((family for family in FAMILIES if family.recognises(module)), None)
+    return next((family for family in FAMILIES if family.matches(module)), None)
 
 
-def as_picture(
-    activation: Tensor, tokens: Tokens | None, grids: Collection[Size] = ()
+def to_spatial_map(
+    activation: Tensor, tokens: TokenLayout | None, grids: Collection[Size] = ()
 ) -> Float[Tensor, "channels rows columns"] | None:
     """A layer's output laid out as pictures, one a channel; patch tokens go back to their places in the photo.
 
@@ -223,7 +225,7 @@ def as_picture(
     """
     if activation.ndim == 4 and len(activation) == 1:
         if grids:  # other sizes are attention scores, or windows, of which a small stage has a single one
-            if channel_axis(activation, grids) == -1:
+            if find_channel_axis(activation, grids) == -1:
                 return activation[0].movedim(-1, 0)
             return activation[0] if tuple(activation.shape[2:]) in grids else None
         # A transformer's queries and keys have four axes too; a picture of it has a whole number of places a patch.
@@ -232,12 +234,12 @@ def as_picture(
     if activation.ndim == 3 and tokens is not None:
         rows, columns = tokens.grid
         extra = activation.shape[1] - rows * columns
-        if extra in (0, tokens.prefix):  # the patch embedding's output has no prefix tokens yet
+        if extra in (0, tokens.num_prefix_tokens):  # the patch embedding's output has no prefix tokens yet
             return activation[0, extra:].T.unflatten(1, (rows, columns))  # (tokens, c) -> (c, rows, columns)
     return None
 
 
-def channel_axis(activation: Tensor, grids: Collection[Size] = ()) -> int:
+def find_channel_axis(activation: Tensor, grids: Collection[Size] = ()) -> int:
     """Along which axis of a layer's output its channels lie.
 
     Where a shape can be read both ways, as 8 × 8 × 8 can, a family with `grids` has them last.

@@ -17,9 +17,9 @@ class Layer:
     """One module of the network."""
 
     name: str  # PyTorch's dotted name
-    kind: str  # its class
+    class_name: str  # its class
     shape: tuple[int, ...]  # of its output, without the batch axis; empty if it is no tensor or did not run
-    parameters: int  # its own and its parts'
+    num_parameters: int  # its own and its parts'
     flops: int  # of one photo, its own and its parts'; a multiplication and an addition are two
 
     @property
@@ -28,7 +28,7 @@ class Layer:
         return self.name.count(".") + 1
 
 
-def survey(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
+def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
     """The layers in the order they stand, the names of those that compute attention, and the number of outputs."""
     parameter = next(module.parameters(), torch.zeros(()))
     modules = [(name, part) for name, part in module.named_modules() if name]
@@ -49,11 +49,13 @@ def survey(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str,
     return layers, tuple(seen.attention), getattr(output, "logits", output).shape[-1]
 
 
-def table(layers: Iterable[Layer]) -> str:
+def format_layer_table(layers: Iterable[Layer]) -> str:
     """The layers as text, one a line, indented as they nest."""
     lines = [f"{'layer':<44}{'kind':<28}{'output':<18}{'parameters':>12}{'MFLOPs':>10}"]
     for layer in layers:
         name = "  " * (layer.depth - 1) + layer.name
         shape = " × ".join(map(str, layer.shape))
-        lines.append(f"{name:<44}{layer.kind:<28}{shape:<18}{layer.parameters:>12,}{layer.flops / 1e6:>10,.1f}")
+        lines.append(
+            f"{name:<44}{layer.class_name:<28}{shape:<18}{layer.num_parameters:>12,}{layer.flops / 1e6:>10,.1f}"
+        )
     return "\n".join(lines)

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vizlib.capture import Recording, record_pass
-from vizlib.core.class_labels import class_of
+from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import open_image
-from vizlib.models.evaluation_copy import evaluation_twin
-from vizlib.models.families import Family, Size, Tokens, as_picture, channel_axis
-from vizlib.models.layer_summary import Layer, survey, table
-from vizlib.models.ood import Familiarity
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.evaluation_copy import make_evaluation_copy
+from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
+from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers
+from vizlib.models.ood import OodScore
+from vizlib.models.preprocessing import TimmPreprocessing
 from vizlib.models.run import Prediction, Run
 
 
@@ -32,10 +32,10 @@ class Model:
     module: nn.Module
     name: str
     labels: Sequence[str]
-    preprocessing: Preprocessing
+    preprocessing: TimmPreprocessing
     family: Family | None = None
     notes: tuple[str, ...] = ()  # what had to be assumed about it, in plain words
-    familiarity: Familiarity | None = None  # how to tell a photo unlike those it knows, where that was calibrated
+    ood_score: OodScore | None = None  # how to tell a photo unlike those it knows, where that was calibrated
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
@@ -44,8 +44,8 @@ class Model:
 
     @cached_property
     def _survey(self) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
-        with self.plain_errors():
-            return survey(self.evaluated(), self.preprocessing.input_size)
+        with self.translate_errors():
+            return summarise_layers(self.eval_module(), self.preprocessing.input_size)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -58,31 +58,31 @@ class Model:
         return self._survey[1]
 
     @cached_property
-    def outputs(self) -> int:
+    def num_outputs(self) -> int:
         """How many logits the network answers an empty photo with."""
-        return self.logits(self.like().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
+        return self.logits(self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
 
     @cached_property
-    def costs(self) -> dict:
+    def _plan_cache(self) -> dict:
         """What its passes were found to cost; `vizlib.models.inference.batched_inference` writes and reads it."""
         return {}
 
-    def picture(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
+    def spatial_map(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
         """A layer's output laid out as pictures, one a channel; `None` for one that has no places."""
-        return as_picture(activation, self.tokens, self._grids)
+        return to_spatial_map(activation, self.tokens, self._grids)
 
     def channel_axis(self, activation: Tensor) -> int:
         """Along which axis of a layer's output its channels lie."""
-        return channel_axis(activation, self._grids)
+        return find_channel_axis(activation, self._grids)
 
     @cached_property
     def _grids(self) -> Collection[Size]:
         """The places of the stages of a family whose channels come last; empty for all others."""
-        grids = self.family and self.family.grids
+        grids = self.family and self.family.stage_grids
         return grids(self.module, self.preprocessing.input_size) if grids else ()
 
     @cached_property
-    def tokens(self) -> Tokens | None:
+    def tokens(self) -> TokenLayout | None:
         """What the tokens are, for a transformer of a known family."""
         tokens = self.family and self.family.tokens
         return tokens(self.module, self.preprocessing.input_size) if tokens else None
@@ -111,17 +111,17 @@ class Model:
     def first_convolution(self) -> str | None:
         """The convolution that reads the colours; `None` for a network that has none."""
         if self.family is not None:
-            return self.family.first_kernels(self.module)
+            return self.family.first_convolution(self.module)
         every = self.module.named_modules()
         return next((name for name, part in every if isinstance(part, nn.Conv2d) and part.in_channels == 3), None)
 
     def summary(self) -> str:
         """The layers as a table: names, classes, output shapes, parameters, MFLOPs."""
-        return table(self.layers)
+        return format_layer_table(self.layers)
 
     def tensor(self, photo: Image.Image) -> Tensor:
         """The photo as the network is shown it: "1 3 h w", normalised, on its device and in its type."""
-        like = self.like()
+        like = self.reference_tensor()
         return self.preprocessing.tensor(photo).to(like.device, like.dtype)
 
     def predict(self, photo, top: int = 5) -> list[Prediction]:
@@ -129,28 +129,30 @@ class Model:
 
         Raises: ImageError, ModelError.
         """
-        return self.ranking(self.logits(self.tensor(open_image(photo))), top)
+        return self.rank_classes(self.logits(self.tensor(open_image(photo))), top)
 
-    def logits(self, images: Float[Tensor, "n 3 h w"], answers: int | None = None) -> Float[Tensor, "m classes"]:
+    def logits(
+        self, images: Float[Tensor, "n 3 h w"], output_batch_size: int | None = None
+    ) -> Float[Tensor, "m classes"]:
         """The logits of prepared inputs (`tensor`'s, stacked), without gradients.
 
         `answers` is how many are expected where a layer's output is substituted; one an input if left out.
 
         Raises: ModelError.
         """
-        with self.plain_errors(), torch.no_grad():
-            return self._logits(self.evaluated(), images, answers)
+        with self.translate_errors(), torch.no_grad():
+            return self._logits(self.eval_module(), images, output_batch_size)
 
-    def ranking(self, logits: Tensor, top: int = 5) -> list[Prediction]:
+    def rank_classes(self, logits: Tensor, top: int = 5) -> list[Prediction]:
         """Logits "1 classes" as predictions, likeliest first."""
         logits = logits[0].detach().float().cpu()
         chances = logits.softmax(-1)
         best = chances.topk(min(max(top, 1), len(chances))).indices
         return [Prediction(i, self.labels[i], chances[i].item(), logits[i].item()) for i in map(int, best)]
 
-    def doubt(self, logits: Float[Tensor, "1 classes"]) -> str | None:
+    def ood_note(self, logits: Float[Tensor, "1 classes"]) -> str | None:
         """A sentence where the logits say that the photo is unlike those this network was measured on, else `None`."""
-        return self.familiarity.doubt(logits[0]) if self.familiarity else None
+        return self.ood_score.ood_note(logits[0]) if self.ood_score else None
 
     def run(
         self, photo, layers: Sequence[str] = (), attention: bool = False, *, rules: bool = True, graph: bool = True
@@ -164,18 +166,18 @@ class Model:
         Raises: ImageError, ModelError (an unknown layer, an input the network refuses).
         """
         photo = open_image(photo)
-        image, logits, seen = self.see(self.tensor(photo), layers, attention, rules=rules, graph=graph)
-        notes = self.notes_on(photo, logits)
+        image, logits, seen = self.forward(self.tensor(photo), layers, attention, rules=rules, graph=graph)
+        notes = self.collect_notes(photo, logits)
         return Run(
             image, logits, seen.activations, seen.attention, self.preprocessing.geometry(photo), photo, notes, seen
         )
 
-    def see(
+    def forward(
         self,
         images: Float[Tensor, "n 3 h w"],
         layers: Sequence[str] = (),
         attention: bool = False,
-        answers: int | None = None,
+        output_batch_size: int | None = None,
         rules: bool = False,
         graph: bool = True,
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m classes"], Recording]:
@@ -185,41 +187,41 @@ class Model:
 
         Raises: ModelError.
         """
-        module = self.evaluated()
-        with self.plain_errors(), torch.inference_mode(False), torch.set_grad_enabled(graph):
+        module = self.eval_module()
+        with self.translate_errors(), torch.inference_mode(False), torch.set_grad_enabled(graph):
             images = (images.clone() if images.is_inference() else images.detach()).requires_grad_(graph)
             with record_pass(module, layers, attention=attention, rules=rules) as seen:
-                logits = self._logits(module, images, answers)
+                logits = self._logits(module, images, output_batch_size)
         return images, logits, seen
 
-    def notes_on(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:
+    def collect_notes(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:
         """What is worth knowing about a photo, this model, and what it answered, in plain words."""
         notes = (*photo.info.get("notes", ()), *self.notes)
-        if self.evaluated() is not self.module:
+        if self.eval_module() is not self.module:
             notes += ("The model was in training mode; it was run as in evaluation, and left in training mode.",)
         if not logits.isfinite().all():
             notes += ("The model's answer holds values that are not finite, so no picture of it can be trusted.",)
-        elif doubt := self.doubt(logits):
+        elif doubt := self.ood_note(logits):
             notes += (doubt,)
         return notes
 
-    def target(self, target: SupportsIndex | str | None, logits: Tensor) -> int:
+    def resolve_target(self, target: SupportsIndex | str | None, logits: Tensor) -> int:
         """The class meant by an index, a label, one of a label's comma-separated names, or `None` for the top class.
 
         Text is a label first, so among the labels "3" and "7" the text "7" is the second class; then it is a number.
 
         Raises: TargetError, naming what was meant perhaps.
         """
-        return int(logits[0].argmax()) if target is None else class_of(target, self.labels)
+        return int(logits[0].argmax()) if target is None else resolve_class(target, self.labels)
 
-    def like(self) -> Tensor:
+    def reference_tensor(self) -> Tensor:
         """A tensor whose device and type the network's input must have."""
         return next(self.module.parameters(), torch.zeros(()))
 
-    def evaluated(self) -> nn.Module:
+    def eval_module(self) -> nn.Module:
         """The network itself, or its twin in evaluation mode if any part of it is in training mode."""
         if any(part.training for part in self.module.modules()):
-            return evaluation_twin(self.module)
+            return make_evaluation_copy(self.module)
         return self.module
 
     def _logits(self, module: nn.Module, images: Tensor, answers: int | None = None) -> Tensor:
@@ -238,7 +240,7 @@ class Model:
         return logits
 
     @contextlib.contextmanager
-    def plain_errors(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Say in one sentence what a network complains about in many lines."""
         try:
             yield

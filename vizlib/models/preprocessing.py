@@ -21,7 +21,7 @@ INTERPOLATIONS = tuple(mode.name.lower() for mode in Image.Resampling)  # timm's
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class TimmPreprocessing:
     """A model's own way from a photo to its input tensor: timm's evaluation transform, and its geometry."""
 
     input_size: tuple[int, int]  # (height, width)
@@ -32,7 +32,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+    def from_config(cls, config: Mapping[str, Any]) -> TimmPreprocessing:
         """Read a timm data config, a timm `pretrained_cfg` or a checkpoint's sidecar; missing keys are timm's defaults.
 
         `input_size` is (channels, height, width) or (height, width). Raises: ModelError for values no photo survives.
@@ -90,11 +90,11 @@ class Preprocessing:
             raise ImageError(f"expected an upright RGB photo as open_image returns it, not one in mode {photo.mode}")
         size = (photo.height, photo.width)
         try:
-            return Geometry.fit(size, self.input_size, crop_pct=self.crop_pct, crop_mode=self.crop_mode)
+            return Geometry.from_timm_transform(size, self.input_size, crop_pct=self.crop_pct, crop_mode=self.crop_mode)
         except ValueError as error:
             raise ImageError(f"the photo is too long and thin for this model: {error}") from None
 
-    def unnormalised(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
+    def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
         """What the model really saw, as a picture: a model input with its normalisation taken back."""
         pixels = tensor.detach().cpu().float().reshape(3, *tensor.shape[-2:])
         pixels = pixels * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(3, 1, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vizlib.capture import record_pass
-from vizlib.capture.receptive_field_tracer import ReceptiveFieldTracer, ReceptiveField
+from vizlib.capture.receptive_field_tracer import ReceptiveField, ReceptiveFieldTracer
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
 
@@ -45,9 +45,9 @@ def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, Receptive
 
 
 def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
-    module, image = model.evaluated(), model.like().new_zeros(1, 3, *model.preprocessing.input_size)
+    module, image = model.eval_module(), model.reference_tensor().new_zeros(1, 3, *model.preprocessing.input_size)
     with (
-        model.plain_errors(),
+        model.translate_errors(),
         torch.inference_mode(False),
         torch.no_grad(),
         ReceptiveFieldTracer(image) as follower,
@@ -58,11 +58,13 @@ def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField |
 
 
 def _field_of(model: Model, layer: str, output: Tensor, follower: ReceptiveFieldTracer) -> ReceptiveField | ModelError:
-    if model.picture(output) is None:
+    if model.spatial_map(output) is None:
         return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
     found = follower.traces.get(output)
     if found is None:
         return ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
-    if found.lost:
-        return ModelError(f"the receptive field of {layer} is not known: {found.lost} cannot be followed")
+    if found.unsupported_operation:
+        return ModelError(
+            f"the receptive field of {layer} is not known: {found.unsupported_operation} cannot be followed"
+        )
     return found.field

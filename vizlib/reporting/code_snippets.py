@@ -20,20 +20,20 @@ from vizlib.models.model import Model
 WIDE = 72  # characters; a call that is longer gets a line for each of its arguments
 
 
-class Recipe(NamedTuple):
+class CodeSnippet(NamedTuple):
     """What one map is made of. Any of its texts may be a stranger's: each is quoted for the language it stands in."""
 
     model: str  # as `load` takes it
     method: str
     target: int | str
     against: int | str | None = None
-    knobs: Mapping[str, Any] = MappingProxyType({})  # those that are turned
+    parameters: Mapping[str, Any] = MappingProxyType({})  # those that are turned
     photo: str = "photo.jpg"
     architecture: str | None = None
     checkpoints: str | None = None
 
     @classmethod
-    def of(cls, answer: Attribution, model: Model | None = None, /, **places: str | None) -> Recipe:
+    def from_attribution(cls, answer: Attribution, model: Model | None = None, /, **places: str | None) -> CodeSnippet:
         """The recipe of an attribution; given its model, with classes by name.
 
         `places` are the fields that an attribution does not know: `photo`, `model` as it was loaded, `architecture`,
@@ -48,16 +48,16 @@ class Recipe(NamedTuple):
         recipe = cls(
             answer.model,
             answer.method,
-            class_name(answer.target, model),
-            rival if rival is None else class_name(int(str(rival)), model),
+            find_class_name(answer.target, model),
+            rival if rival is None else find_class_name(int(str(rival)), model),
             turned,
         )
         return recipe._replace(**{name: value for name, value in places.items() if value is not None})
 
-    def python(self) -> str:
+    def to_python(self) -> str:
         """The lines for Python: a picture, and the raw values, which are in `why.heat` too."""
         load = _call("model = vizlib.load", [_text(self.model), *_named(self._where())])
-        asked = {"method": self.method, "target": self.target, **self._against(), **self.knobs}
+        asked = {"method": self.method, "target": self.target, **self._against(), **self.parameters}
         explain = _call("why = vizlib.explain", ["model", "photo", *_named(asked)])
         return (
             f"import vizlib\n\n{load}\nphoto = vizlib.open_image({_text(self.photo)})\n{explain}\n"
@@ -65,19 +65,19 @@ class Recipe(NamedTuple):
             'why.save("why.npz")  # the raw values\n'
         )
 
-    def shell(self, report: str = "why.html") -> str:
+    def to_shell(self, report: str = "why.html") -> str:
         """The line for a shell: a picture, and a report that holds the raw values too."""
         photo = os.path.join(".", self.photo) if self.photo.startswith("-") else self.photo
         asked = {"model": self.model, **self._where(), "method": self.method, "target": self.target, **self._against()}
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in asked.items()]
-        words += [f"--knob {shlex.quote(f'{name}={_json(value)}')}" for name, value in self.knobs.items()]
+        words += [f"--knob {shlex.quote(f'{name}={_json(value)}')}" for name, value in self.parameters.items()]
         words = [f"vizlib explain {shlex.quote(photo)}", *words, f"--report {shlex.quote(report)}"]
         whole = " ".join(words)
         return (whole if len(whole) <= WIDE else " \\\n    ".join(words)) + "\n"
 
-    def client(self, address: str) -> str:
+    def to_client(self, address: str) -> str:
         """The lines for `gradio_client`, which asks a running page."""
-        knobs = {name: list(value) if isinstance(value, tuple) else value for name, value in self.knobs.items()}
+        knobs = {name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()}
         knobs |= self._against()
         asked = {"model": self.model, "method": self.method, "target": str(self.target), "knobs": knobs}
         asked = {name: value for name, value in asked.items() if value != {}}
@@ -96,7 +96,7 @@ class Recipe(NamedTuple):
         return {} if self.against is None else {"against": self.against}
 
 
-def class_name(index: int, model: Model | None) -> int | str:
+def find_class_name(index: int, model: Model | None) -> int | str:
     """The first name of a class, or all of them, where that finds it again and can be typed, else its number."""
     if model is None:
         return index
@@ -108,7 +108,7 @@ def class_name(index: int, model: Model | None) -> int | str:
 
 def _finds(model: Model, name: str) -> int | None:
     try:
-        return model.target(name, torch.empty(1, 0))
+        return model.resolve_target(name, torch.empty(1, 0))
     except TargetError:
         return None
 

@@ -19,12 +19,12 @@ import torch
 
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import Attribution
-from vizlib.core.atomic_files import written
+from vizlib.core.atomic_files import open_atomic
 from vizlib.core.version import __version__
-from vizlib.models.loading.checkpoint_files import fingerprint
+from vizlib.models.loading.checkpoint_files import hash_weights
 from vizlib.models.model import Model
 from vizlib.render.html import code, rows
-from vizlib.reporting.code_snippets import Recipe
+from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.sections import alone, asked, one_of_many, shared_photo
 
 STYLE = Path(__file__).with_suffix(".css")
@@ -45,11 +45,11 @@ CAUTION = (
 
 
 def report(
-    answers: Attribution | Iterable[Attribution] | Mapping[str, Attribution],
+    attributions: Attribution | Iterable[Attribution] | Mapping[str, Attribution],
     path: str | Path,
     *,
     model: Model | None = None,
-    recipes: Sequence[Recipe] = (),
+    snippets: Sequence[CodeSnippet] = (),
 ) -> Path:
     """Write one or many attributions as a single HTML file that can be sent to someone.
 
@@ -65,16 +65,16 @@ def report(
     Raises: VizlibError where the file cannot be written.
     """
     path = Path(path)
-    answers = [answers] if isinstance(answers, Attribution) else answers
-    answers = list(answers.values() if isinstance(answers, Mapping) else answers)
-    made = list(recipes) or [Recipe.of(answer, model) for answer in answers]
-    text = _page(list(zip(answers, made, strict=True)), path.name, model)
-    with written(path) as file:
+    attributions = [attributions] if isinstance(attributions, Attribution) else attributions
+    attributions = list(attributions.values() if isinstance(attributions, Mapping) else attributions)
+    made = list(snippets) or [CodeSnippet.from_attribution(answer, model) for answer in attributions]
+    text = _page(list(zip(attributions, made, strict=True)), path.name, model)
+    with open_atomic(path) as file:
         file.write(text.encode("utf-8", "replace"))  # a file's name may hold what no text can
     return path
 
 
-def _page(pairs: Sequence[tuple[Attribution, Recipe]], file: str, model: Model | None) -> str:
+def _page(pairs: Sequence[tuple[Attribution, CodeSnippet]], file: str, model: Model | None) -> str:
     about = [answer for answer, _ in pairs if METHODS[answer.method].of_class] or [answer for answer, _ in pairs]
     questions = {asked(answer, model) for answer in about}
     title = questions.pop() if len(questions) == 1 else f"{len(pairs)} maps"
@@ -122,12 +122,12 @@ def _page(pairs: Sequence[tuple[Attribution, Recipe]], file: str, model: Model |
 def _surroundings(answer: Attribution, model: Model | None, today: str) -> dict[str, str]:
     facts = {"Model": answer.model}
     if model is not None:
-        weights = model.like()
+        weights = model.reference_tensor()
         height, width = model.preprocessing.input_size
         family = model.family.name if model.family else type(model.module).__name__
         facts |= {
             "Model": f"{model.name}: {family}, {len(model.labels):,} classes, input {height} × {width}",
-            "SHA-256 of its weights": fingerprint(model.module),
+            "SHA-256 of its weights": hash_weights(model.module),
             "Computed on": f"{weights.device.type}, {str(weights.dtype).removeprefix('torch.')}",
         }
     versions = {"vizlib": __version__, "torch": torch.__version__, "timm": timm.__version__}

@@ -26,7 +26,7 @@ def hook(asked: Asked) -> Lesson:
     maps = asked.study.activations(asked.photo, asked.name, layer.name)[0].numpy()
     shown = liveliest(maps)[:CHANNELS]
     signed = bool(maps[shown].min() < 0)
-    limits = render.limits_of(maps[shown], signed=signed)
+    limits = render.compute_limits(maps[shown], signed=signed)
     shape = by(1, *layer.shape)
     return Lesson(
         [
@@ -49,17 +49,17 @@ def kernels(asked: Asked) -> Lesson:
     weights = found.weights.numpy()
     count, _, height, width = weights.shape
     columns = math.ceil(math.sqrt(count))
-    sheet = render.kernel_sheet(weights, cell=24, columns=columns)
-    across = (sheet.width + render.GAP) // columns
+    sheet = render.draw_kernel_grid(weights, cell=24, columns=columns)
+    across = (sheet.width + render.GRID_GAP_PIXELS) // columns
     rows = math.ceil(count / columns)
-    down = (sheet.height + render.GAP) // rows
+    down = (sheet.height + render.GRID_GAP_PIXELS) // rows
     top, left = chosen // columns * down, chosen % columns * across
-    box = (float(top), float(left), float(top + down - render.GAP), float(left + across - render.GAP))
+    box = (float(top), float(left), float(top + down - render.GRID_GAP_PIXELS), float(left + across - render.GRID_GAP_PIXELS))
     facts = {"kernel": str(chosen), "kernels": str(count)}
     return Lesson(
         [
-            still(render.outlined(sheet, box), "kernels.all", facts),
-            still(render.kernel_sheet(weights[[chosen]], cell=240), "kernels.one", facts),
+            still(render.draw_box(sheet, box), "kernels.all", facts),
+            still(render.draw_kernel_grid(weights[[chosen]], cell=240), "kernels.one", facts),
             heat(maps[chosen], "kernels.answer", facts, bare=True, signed=bool(maps[chosen].min() < 0)),
         ],
         ["kernels.what", "kernels.learned", "kernels.here"],
@@ -115,14 +115,14 @@ def _patches(asked: Asked) -> Lesson:
         for column in range(columns)
     ]
     facts = {"model": asked.name, "grid": by(rows, columns), "size": by(height, width)}
-    pictures = [still(render.tiles(cut, cell=2 * max(height, width), columns=columns), "patches.cut", facts)]
+    pictures = [still(render.draw_image_grid(cut, cell=2 * max(height, width), columns=columns), "patches.cut", facts)]
     similar = asked.study.kernels(asked.name).position_similarity
     if similar is None:
         return Lesson(pictures, ["patches.what"], facts, "attention", columns=1)
     row, column = rows // 3, columns // 3
     map_ = similar[row, column].numpy()
     others = np.delete(map_.ravel(), row * columns + column)
-    limits = render.limits_of(others, signed=True)  # it is most like itself, which says nothing
+    limits = render.compute_limits(others, signed=True)  # it is most like itself, which says nothing
     frame = [row / rows, column / columns, (row + 1) / rows, (column + 1) / columns]
     pictures.append(heat(map_, "patches.places", facts, signed=True, smooth=False, limits=limits, frame=frame))
     beside = [map_[row - 1, column], map_[row + 1, column], map_[row, column - 1], map_[row, column + 1]]
@@ -135,7 +135,7 @@ def _fields(asked: Asked) -> Lesson:
     run = asked.model.run(asked.photo, names)
     pictures, widths = [], []
     for layer in names:
-        maps = asked.model.picture(run.activations[layer])
+        maps = asked.model.spatial_map(run.activations[layer])
         assert maps is not None
         with torch.inference_mode(False), torch.enable_grad():
             middle = maps[:, maps.shape[1] // 2, maps.shape[2] // 2].sum()

@@ -22,10 +22,10 @@ def weights(tmp_path_factory) -> str:
 
 def pair(weights: str, *kinds: str):
     """A student, the teacher it learns from, and two photos."""
-    from checkpoints.training.distill import Teacher, explicit_attention
+    from checkpoints.training.distill import Teacher, use_explicit_attention
 
     torch.manual_seed(0)
-    student = explicit_attention(timm.create_model("test_vit", num_classes=10, dynamic_img_size=True))
+    student = use_explicit_attention(timm.create_model("test_vit", num_classes=10, dynamic_img_size=True))
     teacher = Teacher("test_vit", weights, kinds, student, SIZE)
     return student, teacher, torch.rand(2, 3, SIZE, SIZE) * 2 - 1
 
@@ -82,7 +82,7 @@ def test_attention_is_the_divergence_of_every_row_of_weights(weights):
 def test_logits_are_all_of_the_teachers_through_a_spare_classifier(weights, kinds):
     student, teacher, images = pair(weights, *kinds)
     pooled = student.forward_head(student.forward_features(images), pre_logits=True)
-    slow = divergence(teacher.spares["logits"](pooled), teacher.model(images))
+    slow = divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(images))
     if "features" in kinds:
         slow = slow + pair(weights, "features")[1](student, images, 0.0)[1]
     logits, apart = teacher(student, images, 0.0)
@@ -101,7 +101,7 @@ def test_a_teacher_of_logits_is_shown_small_photos_enlarged(weights):
     pooled = student.global_pool(student.forward_features(images))
     logits, apart = teacher(student, images, 0.0)
     assert apart.item() == pytest.approx(
-        divergence(teacher.spares["logits"](pooled), teacher.model(shown)).item(), rel=1e-4
+        divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(shown)).item(), rel=1e-4
     )
     assert torch.allclose(logits, student(images), atol=1e-6)
 
@@ -111,16 +111,16 @@ def test_classes_are_how_the_teacher_decides_among_the_students_own(weights, nam
     from timm.data import ImageNetInfo
 
     from checkpoints.training.distill import Teacher
-    from checkpoints.training.imagenette import IMAGENET, LABELS
+    from checkpoints.training.imagenette import IMAGENET_INDICES, LABELS
 
     names = ImageNetInfo()
-    assert [names.index_to_label_name(place) for place in IMAGENET] == list(LABELS)
+    assert [names.index_to_label_name(place) for place in IMAGENET_INDICES] == list(LABELS)
     sized = {"dynamic_img_size": True} if "vit" in name else {}
     student = timm.create_model(name, num_classes=10, **sized).eval()
-    teacher = Teacher("test_vit", weights, ("classes",), student, SIZE, IMAGENET)
+    teacher = Teacher("test_vit", weights, ("classes",), student, SIZE, IMAGENET_INDICES)
     images = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
     logits, apart = teacher(student, images, 0.0)
-    among = torch.stack([teacher.model(images)[:, place] for place in IMAGENET], 1)
+    among = torch.stack([teacher.model(images)[:, place] for place in IMAGENET_INDICES], 1)
     assert apart.item() == pytest.approx(divergence(student(images), among).item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
@@ -143,7 +143,7 @@ def test_patches_are_what_the_teachers_last_block_reads_place_by_place(weights):
     images = torch.rand(2, 3, SIZE, SIZE)
     tokens, _ = seen(teacher.model, images)
     features, last = student.forward_features(images), tokens[-2]  # 5 x 5 places, 10 x 10 patches and a class token
-    projection = teacher.spares["patches"]
+    projection = teacher.auxiliary_heads["patches"]
     slow = 0
     for photo in range(2):
         for row in range(5):
@@ -192,16 +192,16 @@ def test_a_perfect_student_is_not_apart(weights):
     _, teacher, images = pair(weights, "features", "attention")
     twin = timm.create_model("test_vit", num_classes=1000, dynamic_img_size=True)
     twin.load_state_dict(load_file(weights))
-    from checkpoints.training.distill import explicit_attention
+    from checkpoints.training.distill import use_explicit_attention
 
-    assert teacher(explicit_attention(twin), images, 0.0)[1].item() == pytest.approx(0, abs=1e-6)
+    assert teacher(use_explicit_attention(twin), images, 0.0)[1].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_explicit_attention_answers_as_the_fused_kernel_does():
-    from checkpoints.training.distill import explicit_attention
+    from checkpoints.training.distill import use_explicit_attention
 
     model, images = timm.create_model("test_vit", num_classes=10).eval(), torch.rand(2, 3, SIZE, SIZE)
     fused = model(images)
     assert model.blocks[0].attn.fused_attn
-    assert torch.allclose(explicit_attention(model)(images), fused, atol=1e-5)
+    assert torch.allclose(use_explicit_attention(model)(images), fused, atol=1e-5)
     assert not model.blocks[0].attn.fused_attn

@@ -26,62 +26,62 @@ def answers():
 
 
 def test_accuracy_is_the_share_of_right_answers(answers):
-    from checkpoints.training.evaluate import _accuracy
+    from checkpoints.training.evaluate import _summarize_accuracy
 
     logits, labels = answers
     right = sum(row.index(max(row)) == label for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
-    found = _accuracy("any", logits, labels)
+    found = _summarize_accuracy("any", logits, labels)
     assert found["top1"] == round(100 * right / 400, 2)
     assert found["interval95"][0] < found["top1"] < found["interval95"][1]
     assert found["photos"] == 400
 
 
 def test_a_confusion_is_the_share_of_a_class_that_is_taken_for_another(answers):
-    from checkpoints.training.evaluate import _confusions
+    from checkpoints.training.evaluate import _describe_confusions
     from checkpoints.training.imagenette import LABELS
 
     logits, labels = answers
     logits[labels == 3, 7] += 3  # many photos of class 3 are taken for class 7
     names = list(LABELS.values())
     taken = sum(int(row.argmax()) == 7 for row in logits[labels == 3])
-    said = _confusions(logits, labels)
+    said = _describe_confusions(logits, labels)
     assert said[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are taken for a {names[7]}."
     assert len(said) == 3
     assert not [line for line in said for name in names if line.count(f"a {name}") > 1]  # being right is no confusion
 
 
 def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers):
-    from checkpoints.training.evaluate import _familiarity
-    from vizlib.models.ood import Familiarity
+    from checkpoints.training.evaluate import _calibrate_ood_score
+    from vizlib.models.ood import OodScore
 
     logits, _ = answers
     others = torch.randn(300, 10, generator=torch.Generator().manual_seed(6)) / 2
-    content = _familiarity(logits, others)
-    familiarity = Familiarity.from_sidecar(content)
-    scores = familiarity.of(logits)
-    assert (scores >= familiarity.threshold).float().mean().item() == pytest.approx(0.95, abs=0.006)
-    flagged = sum(familiarity.doubt(row) is not None for row in others) / 300
+    content = _calibrate_ood_score(logits, others)
+    ood_score = OodScore.from_sidecar(content)
+    scores = ood_score.compute(logits)
+    assert (scores >= ood_score.threshold).float().mean().item() == pytest.approx(0.95, abs=0.006)
+    flagged = sum(ood_score.ood_note(row) is not None for row in others) / 300
     assert content["elsewhere"]["flagged"] == pytest.approx(flagged, abs=1e-3)
     assert content["elsewhere"]["photos"] == 300
     assert flagged > 0.3
-    assert "elsewhere" not in _familiarity(logits, None)
+    assert "elsewhere" not in _calibrate_ood_score(logits, None)
 
 
 @pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
 def test_the_interval_is_wilsons(right, total, wanted):
-    from checkpoints.training.evaluate import wilson
+    from checkpoints.training.evaluate import wilson_interval
 
-    assert wilson(right, total) == pytest.approx(wanted, abs=1e-4)
+    assert wilson_interval(right, total) == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
 def fifth(data, tmp_path_factory) -> Path:
     """A folder with every fifth of Imagenette's validation photos: of all of them a network takes minutes."""
-    from checkpoints.training.imagenette import LABELS, imagenette
+    from checkpoints.training.imagenette import LABELS, open_imagenette
 
     folder = tmp_path_factory.mktemp("fifth")
     (folder / "train").mkdir()
-    with imagenette(str(data / "imagenette2-160.tar")) as whole:
+    with open_imagenette(str(data / "imagenette2-160.tar")) as whole:
         for label in LABELS:
             (folder / "val" / label).mkdir(parents=True)
             for photo in sorted((whole / "val" / label).iterdir())[::5]:
@@ -92,7 +92,7 @@ def fifth(data, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_accuracy_is_measured_again_by_the_stored_command(fifth, name):
-    from checkpoints.training.evaluate import wilson
+    from checkpoints.training.evaluate import wilson_interval
 
     stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["accuracy"]
     command = [sys.executable, "-m", "checkpoints.training.train", "--evaluate", name, "--data", str(fifth)]
@@ -101,18 +101,18 @@ def test_the_stored_accuracy_is_measured_again_by_the_stored_command(fifth, name
     print(name, "stored", stored["top1"], "found", found["top1"], "on", found["photos"], "photos")
     assert stored["photos"] == 3925
     assert found["photos"] == pytest.approx(3925 / 5, abs=10)  # a fifth of each class
-    low, high = (100 * share for share in wilson(round(stored["top1"] / 100 * found["photos"]), found["photos"]))
+    low, high = (100 * share for share in wilson_interval(round(stored["top1"] / 100 * found["photos"]), found["photos"]))
     assert low < found["top1"] < high
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_maps_take_away_what_it_uses_sooner_than_a_gaussian_in_the_middle(fifth, name):
-    from checkpoints.training.imagenette import photos
+    from checkpoints.training.imagenette import load_photos
     from vizlib.metrics.faithfulness import centred_gaussian, deletion
 
     model, areas = vizlib.load(name), []
-    val = photos(fifth, "val").photos
+    val = load_photos(fifth, "val").photos
     middle = centred_gaussian(model.preprocessing.input_size)
     for photo, _ in val[:: len(val) // 20]:  # a tenth of how many the model card is about
         why = vizlib.explain(model, photo, NAMES[name])

@@ -23,7 +23,7 @@ ROW = {
 }
 MEASURED = {
     "accuracy": {"data": "photos", "photos": 30, "top1": 60.0, "interval95": [42.0, 75.0]},
-    "familiarity": {"score": "energy", "threshold": 1.5, "kept": 0.95, "data": "photos"},
+    "ood": {"score": "energy", "threshold": 1.5, "coverage": 0.95, "data": "photos"},
     "faithfulness": {"method": "grad-cam", "auc": 0.3, "centred_gaussian": 0.4, "photos": 30},
 }
 
@@ -58,22 +58,22 @@ def options(**given) -> argparse.Namespace:
 
 @pytest.mark.parametrize(("done", "clean"), [(24, 3), (23, 2), (21, 0), (12, 0)])
 def test_a_run_that_was_stopped_tells_only_of_the_epochs_it_had(here, done, clean):
-    from checkpoints.training.export import export
-    from checkpoints.training.train_configs import RECIPES
+    from checkpoints.training.export import export_checkpoint
+    from checkpoints.training.train_configs import TRAIN_CONFIGS
 
     trained(here, "run", "python -m checkpoints.training.train resnet18-imagenette", done, mixup=0.2)
-    export(RECIPES["resnet18-imagenette"], here / "run", options())
+    export_checkpoint(TRAIN_CONFIGS["resnet18-imagenette"], here / "run", options())
     (stage,) = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     told = [words for words in stage["augmentation"] if words.startswith("none of erasing and mixing")]
     assert told == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
 
 
 def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
-    from checkpoints.training.export import export
-    from checkpoints.training.train_configs import RECIPES
+    from checkpoints.training.export import export_checkpoint
+    from checkpoints.training.train_configs import TRAIN_CONFIGS
 
     network = trained(here, "run", "python -m checkpoints.training.train resnet18-imagenette --data /home/me/photos", 2)
-    export(RECIPES["resnet18-imagenette"], here / "run", options())
+    export_checkpoint(TRAIN_CONFIGS["resnet18-imagenette"], here / "run", options())
     model = vizlib.load(here / "resnet18-imagenette.safetensors")
     images = torch.rand(2, 3, 192, 192)
     with torch.no_grad():
@@ -81,15 +81,15 @@ def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
         assert not torch.equal(model.logits(images), network(images))  # half precision leaves its mark
     assert model.labels[0] == "tench"
     assert model.preprocessing.input_size == (192, 192)
-    assert model.familiarity is not None
-    assert model.familiarity.threshold == 1.5
+    assert model.ood_score is not None
+    assert model.ood_score.threshold == 1.5
 
 
 def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
-    from checkpoints.training.export import export
-    from checkpoints.training.train_configs import RECIPES
+    from checkpoints.training.export import export_checkpoint
+    from checkpoints.training.train_configs import TRAIN_CONFIGS
 
-    recipe = RECIPES["resnet18-imagenette"]
+    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
     trained(
         here,
         "run",
@@ -98,7 +98,7 @@ def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
         mixup=0.7,
         clean=0,
     )
-    export(recipe, here / "run", options(distill="deit_tiny_patch16_224.fb_in1k", note="stopped once"))
+    export_checkpoint(recipe, here / "run", options(distill="deit_tiny_patch16_224.fb_in1k", note="stopped once"))
     sidecar = json.loads((here / "resnet18-imagenette.json").read_text())
     (stage,) = sidecar["origin"]["stages"]
     assert stage["command"] == "python -m checkpoints.training.train resnet18-imagenette --data photos"
@@ -112,15 +112,15 @@ def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
 
 
 def test_a_second_stage_keeps_the_story_of_the_first_and_a_repeated_export_tells_it_once(here):
-    from checkpoints.training.export import export
-    from checkpoints.training.train_configs import RECIPES
+    from checkpoints.training.export import export_checkpoint
+    from checkpoints.training.train_configs import TRAIN_CONFIGS
 
-    recipe = RECIPES["resnet18-imagenette"]
+    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
     trained(here, "one", "python -m checkpoints.training.train a", 2)
     trained(here, "two", "python -m checkpoints.training.train b", 3)
-    export(recipe, here / "one", options())
+    export_checkpoint(recipe, here / "one", options())
     for _ in range(2):
-        export(recipe, here / "two", options(finetune="resnet18-imagenette.safetensors"))
+        export_checkpoint(recipe, here / "two", options(finetune="resnet18-imagenette.safetensors"))
     stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     assert [stage["command"][-1] for stage in stages] == ["a", "b"]
     assert stages[1]["start"] == "the weights of the stage before"
@@ -128,24 +128,24 @@ def test_a_second_stage_keeps_the_story_of_the_first_and_a_repeated_export_tells
         rows = [(int(row["stage"]), int(row["epoch"])) for row in csv.DictReader(file)]
     assert rows == [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
     trained(here, "new", "python -m checkpoints.training.train c", 1)
-    export(recipe, here / "new", options())  # from random weights: another story
+    export_checkpoint(recipe, here / "new", options())  # from random weights: another story
     stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     assert [stage["command"][-1] for stage in stages] == ["c"]
 
 
 def test_of_the_classic_comparison_only_histories_are_kept(here, monkeypatch):
-    from checkpoints.training.export import export
-    from checkpoints.training.train_configs import RECIPES
+    from checkpoints.training.export import export_checkpoint
+    from checkpoints.training.train_configs import TRAIN_CONFIGS
 
     names = ("resnet18-fine-tuned", "resnet18-from-scratch", "resnet18-frozen-backbone")
     for name in names:
         run = name.replace("resnet18", "resnet18-classic")
         trained(here, run, f"python -m checkpoints.training.train {name}", 2)
-        export(RECIPES["resnet18-classic"], here / run, options())
+        export_checkpoint(TRAIN_CONFIGS["resnet18-classic"], here / run, options())
     assert not list(here.glob("**/*.safetensors"))
-    monkeypatch.setattr("vizlib.models.loading.training_history.FOLDER", here)
-    assert set(vizlib.models.loading.training_history.histories()) == set(names)
-    told = vizlib.models.loading.training_history.comparison()
+    monkeypatch.setattr("vizlib.models.loading.training_history.BUNDLED_FOLDER", here)
+    assert set(vizlib.models.loading.training_history.list_training_histories()) == set(names)
+    told = vizlib.models.loading.training_history.read_training_comparison()
     assert [row["label"] for row in told["starts"].values()] == [
         "from scratch",
         "frozen backbone",

@@ -25,7 +25,7 @@ def folded() -> nn.Module:
 
 
 def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
-    from checkpoints.training.restore_batchnorm import unfold
+    from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = [torch.randn(8, 3, 64, 64) for _ in range(3)]
     seen = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
@@ -34,7 +34,7 @@ def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
     with torch.no_grad():
         before = torch.cat([folded(images) for images in photos])
         whole = {name: torch.cat(kept) for name, kept in seen.items()}
-        unfold(folded, photos)
+        restore_batch_statistics(folded, photos)
         after = torch.cat([folded(images) for images in photos])
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-3 * before.abs().max().item())
     assert seen
@@ -45,21 +45,21 @@ def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
 
 
 def test_in_training_mode_only_an_unfolded_network_answers_as_it_does_in_evaluation(folded):
-    from checkpoints.training.restore_batchnorm import unfold
+    from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = torch.randn(64, 3, 64, 64)
     with torch.no_grad():
         wanted = folded(photos)
         other = copy.deepcopy(folded).train()(photos)
-        found = unfold(folded, [photos]).train()(photos)
+        found = restore_batch_statistics(folded, [photos]).train()(photos)
     assert torch.allclose(found, wanted, rtol=1e-2, atol=1e-2 * wanted.abs().max().item())
     assert (other - wanted).abs().max() > 0.3 * wanted.abs().max()
 
 
 def test_unfolding_leaves_no_hook_and_the_mode_as_it_was(folded):
-    from checkpoints.training.restore_batchnorm import unfold
+    from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     folded.train()
-    unfold(folded, [torch.randn(4, 3, 64, 64)])
+    restore_batch_statistics(folded, [torch.randn(4, 3, 64, 64)])
     assert all(module.training for module in folded.modules())
     assert not any(module._forward_pre_hooks for module in folded.modules())

@@ -165,51 +165,51 @@ def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monke
 
 
 def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
-    from checkpoints.training.train_configs import RECIPES, augmentation, transform_at
+    from checkpoints.training.train_configs import TRAIN_CONFIGS, describe_augmentation, create_train_transform
 
-    for recipe in RECIPES.values():
-        listed, names = augmentation(recipe), repr(transform_at(recipe, 64, clean=False))
+    for recipe in TRAIN_CONFIGS.values():
+        listed, names = describe_augmentation(recipe), repr(create_train_transform(recipe, 64, clean=False))
         assert "RandomResizedCropAndInterpolation" in names
         assert f"scale=({recipe.scale[0]}, {recipe.scale[1]})" in names
         assert "RandomHorizontalFlip" in names
         assert "ColorJitter" not in names
         assert ("RandomErasing" in names) == bool(recipe.erasing) == any("erasing" in line for line in listed)
-        assert "RandomErasing" not in repr(transform_at(recipe, 64, clean=True))
+        assert "RandomErasing" not in repr(create_train_transform(recipe, 64, clean=True))
         assert any("mixup" in line for line in listed) == bool(recipe.mixup)
         assert set(asdict(recipe)) >= {"ships", "explained_by", "weaknesses"}
 
 
 def test_weights_of_another_size_of_photos_get_the_position_embedding_timm_would_use():
-    from checkpoints.training.train_configs import fitted
+    from checkpoints.training.train_configs import resample_position_embedding
 
     small = timm.create_model("test_vit", num_classes=10, img_size=96, dynamic_img_size=True).eval()
     large = timm.create_model("test_vit", num_classes=10, img_size=160).eval()
-    weights = fitted(small.state_dict(), large)
+    weights = resample_position_embedding(small.state_dict(), large)
     large.load_state_dict(weights)
     images = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         assert torch.allclose(large(images), small(images), atol=1e-5)
     assert weights["pos_embed"].shape != small.pos_embed.shape
-    assert fitted(large.state_dict(), large)["pos_embed"].equal(large.pos_embed)
+    assert resample_position_embedding(large.state_dict(), large)["pos_embed"].equal(large.pos_embed)
     resnet = timm.create_model("resnet18", num_classes=10)
-    assert fitted(resnet.state_dict(), resnet).keys() == resnet.state_dict().keys()
+    assert resample_position_embedding(resnet.state_dict(), resnet).keys() == resnet.state_dict().keys()
 
 
 def test_photos_grow_in_steps_of_32_pixels_and_end_clean():
-    from checkpoints.training.train_configs import RECIPES, size_at
+    from checkpoints.training.train_configs import TRAIN_CONFIGS, compute_train_size
 
-    recipe = RECIPES["resnet18-imagenette"]
-    sizes = [size_at(recipe, epoch, 24) for epoch in range(24)]
+    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
+    sizes = [compute_train_size(recipe, epoch, 24) for epoch in range(24)]
     assert sizes[0] == recipe.sizes[0]
-    assert sizes[-recipe.clean :] == [recipe.clean_size] * recipe.clean
-    assert sizes[: -recipe.clean] == sorted(sizes[: -recipe.clean])
+    assert sizes[-recipe.clean_epochs :] == [recipe.clean_size] * recipe.clean_epochs
+    assert sizes[: -recipe.clean_epochs] == sorted(sizes[: -recipe.clean_epochs])
     assert not [size for size in sizes if size % 32]
 
 
 def test_a_shared_command_names_no_folder_of_the_machine_it_ran_on():
-    from checkpoints.training.export import shareable
+    from checkpoints.training.export import strip_local_paths
 
     start = "python -m checkpoints.training.train vit"
     command = f"{start} --data /home/me/data --runs /tmp/r --finetune checkpoints/vit.safetensors"
     wanted = "python -m checkpoints.training.train vit --data data --finetune checkpoints/vit.safetensors"
-    assert shareable(command) == wanted
+    assert strip_local_paths(command) == wanted

@@ -7,30 +7,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs
-from vizlib.core.errors import MethodError, did_you_mean
-from vizlib.models.families import Tokens
+from vizlib.core.errors import MethodError, suggest_names
+from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
 
 Query = str | tuple[int, int] | None
 
 
-def resolve_query(tokens: Tokens, query: Query) -> list[int]:
+def resolve_query(tokens: TokenLayout, query: Query) -> list[int]:
     """The tokens meant by a name ("class"), a patch (row, column), or `None` for those the classifier reads.
 
     Raises: MethodError for a token this model does not have.
     """
     rows, columns = tokens.grid
     if query is None:
-        return list(tokens.read) or list(range(tokens.prefix, tokens.count))
+        return list(tokens.classifier_tokens) or list(range(tokens.num_prefix_tokens, tokens.num_tokens))
     if isinstance(query, str):
         if query not in tokens.names:
-            hint = did_you_mean(query, tokens.names) if tokens.names else "it has only patches, named (row, column)"
+            hint = suggest_names(query, tokens.names) if tokens.names else "it has only patches, named (row, column)"
             raise MethodError(f"this model has no token {query!r}; {hint}")
         return [tokens.names.index(query)]
     row, column = (int(value) for value in query)
     if not (0 <= row < rows and 0 <= column < columns):
         raise MethodError(f"there is no patch {(row, column)}; the grid has {rows} rows and {columns} columns")
-    return [tokens.prefix + row * columns + column]
+    return [tokens.num_prefix_tokens + row * columns + column]
 
 
 def make_averaging_row(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
@@ -38,9 +38,9 @@ def make_averaging_row(indices: list[int], like: Float[Tensor, "... token"]) -> 
     return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
 
 
-def reshape_to_grid(row: Float[Tensor, " token"], tokens: Tokens) -> Float[Tensor, "rows columns"]:
+def reshape_to_grid(row: Float[Tensor, " token"], tokens: TokenLayout) -> Float[Tensor, "rows columns"]:
     """What a row says of the patches, laid out as they lie."""
-    return row[tokens.prefix :].unflatten(0, tokens.grid)
+    return row[tokens.num_prefix_tokens :].unflatten(0, tokens.grid)
 
 
 def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
@@ -52,7 +52,7 @@ def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 hea
     found = {
         name: weights.detach()
         for name, weights in evidence.run.attention.items()
-        if tokens is not None and weights.shape[-2:] == (tokens.count, tokens.count)
+        if tokens is not None and weights.shape[-2:] == (tokens.num_tokens, tokens.num_tokens)
     }
     if not found:
         raise MethodError(f"{evidence.model.name} showed no attention among all of its tokens, so none can be followed")
@@ -63,7 +63,7 @@ def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, qu
     found = collect_attention_maps(evidence)
     name = layer or list(found)[-1]
     if name not in found:
-        raise MethodError(f"{name!r} computes no attention here; {did_you_mean(str(name), found)}")
+        raise MethodError(f"{name!r} computes no attention here; {suggest_names(str(name), found)}")
     weights = found[name][0]  # (heads, query, key)
     if head == "mean":
         chosen = weights.mean(0)
@@ -125,7 +125,7 @@ def _legrad(evidence: Evidence, **_) -> Tensor:
 
 
 def _check_block_classifier(model: Model) -> str | None:
-    if model.tokens is None or model.family is None or model.family.classify is None:
+    if model.tokens is None or model.family is None or model.family.classify_tokens is None:
         return "it asks the classifier about each block's tokens, and this model is no transformer vizlib knows"
     return None
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.methods.spatial_features import SpatialFeatures, extract_spatial_features
-from vizlib.core.errors import MethodError, did_you_mean
-from vizlib.models.families import Tokens
+from vizlib.core.errors import MethodError, suggest_names
+from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 
@@ -121,7 +121,7 @@ class Evidence:
         return int((self.logits > self.logits[index]).sum()) + 1
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenLayout:
         """What the tokens are; only methods that fit no model without any ask."""
         assert self.model.tokens is not None
         return self.model.tokens
@@ -187,7 +187,7 @@ class Method:
         """
         for name, value in knobs.items():
             if name not in self.knobs:
-                hint = did_you_mean(name, self.knobs) if self.knobs else "it has none"
+                hint = suggest_names(name, self.knobs) if self.knobs else "it has none"
                 raise MethodError(f"{self.name} has no knob {name!r}; {hint}")
             takes = self.knobs[name].refusal(value, model)
             if takes is not None:

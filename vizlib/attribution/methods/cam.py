@@ -32,7 +32,7 @@ def choose_cam_layer(model: Model, knobs: Settings) -> str:
 
 def choose_normed_layer(model: Model, knobs: Settings) -> str:
     """The same for methods that multiply each activation by its own gradient, which cancels before a normalisation."""
-    behind = model.family and model.family.normed_layer
+    behind = model.family and model.family.normalised_cam_layer
     return behind(model.module) if behind and not knobs.get("layer") else choose_cam_layer(model, knobs)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from vizlib.attribution.methods.base import Evidence, Method, Settings
-from vizlib.core.text import percent
+from vizlib.core.text import format_percent
 
 MOSTLY_SEEN = 0.8  # below this share of the photo a person should be told what is missing
 UNSURE = 0.5  # a top class below this probability is a guess
@@ -26,7 +26,7 @@ def notes_on(
         read = {
             n: evidence.layer_gradients.get(n) for n in method.needs(evidence.model, knobs).layers
         }  # others may lie by
-        pictures = {n: evidence.model.picture(g) for n, g in read.items() if g is not None}
+        pictures = {n: evidence.model.spatial_map(g) for n, g in read.items() if g is not None}
         zero = [name for name, gradient in pictures.items() if gradient is not None and not gradient.any()]
         if zero:
             notes.append(
@@ -40,11 +40,11 @@ def notes_on(
         pass  # the run says so already, and nothing can be said of chances
     elif method.of_class and target != top:
         notes.append(
-            f"The model's answer is {evidence.model.labels[top]} ({percent(chances[top])}); "
-            f"{label} is only number {evidence.rank(target)} ({percent(chances[target])})."
+            f"The model's answer is {evidence.model.labels[top]} ({format_percent(chances[top])}); "
+            f"{label} is only number {evidence.rank(target)} ({format_percent(chances[target])})."
         )
     elif target == top and chances[top] < UNSURE:
-        notes.append(f"The model is unsure: it gives its best guess {percent(chances[top])}.")
+        notes.append(f"The model is unsure: it gives its best guess {format_percent(chances[top])}.")
     if against is not None:
         if not method.of_class:
             notes.append(f"{method.name} knows no class, so there is nothing to set against another.")
@@ -52,7 +52,7 @@ def notes_on(
             notes.append("A class against itself leaves nothing.")
     if knobs.get("score") == "probability" and chances[target] > 0.99:
         notes.append("The softmax is saturated here, so this gradient is nearly zero everywhere; the logit's is not.")
-    seen = evidence.run.geometry.seen_fraction
+    seen = evidence.run.geometry.visible_fraction
     if seen < MOSTLY_SEEN:
-        notes.append(f"The model saw {percent(seen)} of the photo; the rest was cropped away and is dimmed.")
+        notes.append(f"The model saw {format_percent(seen)} of the photo; the rest was cropped away and is dimmed.")
     return tuple(notes)

@@ -14,12 +14,23 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vizlib.core.errors import ModelError, did_you_mean
+from vizlib.core.errors import ModelError, suggest_names
 
-TORCHVISION = "torchvision/"
-RECOGNISED = ("resnet", "vision_transformer", "deit")  # timm's files whose networks are found by their weights
-WIDTHS = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}  # of a token, by name
-ROUNDED = 2  # so far a ResNet's name may be from its depth
+TORCHVISION_PREFIX = "torchvision/"
+DETECTABLE_TIMM_MODULES = (
+    "resnet",
+    "vision_transformer",
+    "deit",
+)  # timm's files whose networks are found by their weights
+WIDTH_NAMES = {
+    192: "tiny",
+    384: "small",
+    512: "medium",
+    768: "base",
+    1024: "large",
+    1280: "huge",
+}  # of a token, by name
+DEPTH_TOLERANCE = 2  # so far a ResNet's name may be from its depth
 _BODIES = ("backbone.", "model.")  # what a network with a head of its own calls the rest
 _ELSEWHERE = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
 _AXES = {"patch_embed.proj.weight": 4, "pos_embed": 3, "cls_token": 3, "dist_token": 3, "reg_token": 3}
@@ -27,14 +38,14 @@ _COUNTERS = "num_batches_tracked"  # older files have none, and no prediction re
 
 
 @dataclass(frozen=True)
-class Guess:
+class DetectedArchitecture:
     """The architecture that a state dict's names and shapes fit."""
 
     architecture: str
     arguments: Mapping[str, object] = field(default_factory=dict)  # for `timm.create_model`
 
 
-def build(architecture: str, classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
+def build_network(architecture: str, classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
     """An untrained network in evaluation mode: a timm name, or `torchvision/` and a torchvision name.
 
     Raises: ModelError for an unknown name, or arguments the architecture does not take, or that fetch other weights.
@@ -42,12 +53,14 @@ def build(architecture: str, classes: int, arguments: Mapping[str, object] | Non
     if elsewhere := [key for key in arguments or {} if key in _ELSEWHERE]:  # a sidecar must not make timm read a pickle
         raise ModelError(f"the argument {elsewhere[0]} would fetch weights from elsewhere; take it out of the sidecar")
     arguments = {**(arguments or {}), "num_classes": classes}
-    if architecture.startswith(TORCHVISION):
-        make = partial(torchvision.models.get_model, in_torchvision(architecture), weights=None)
+    if architecture.startswith(TORCHVISION_PREFIX):
+        make = partial(torchvision.models.get_model, resolve_torchvision_name(architecture), weights=None)
     elif timm.is_model(architecture):
         make = partial(timm.create_model, architecture)
     else:
-        raise ModelError(f"there is no architecture {architecture!r}; {did_you_mean(architecture, timm.list_models())}")
+        raise ModelError(
+            f"there is no architecture {architecture!r}; {suggest_names(architecture, timm.list_models())}"
+        )
     try:
         return make(**arguments).eval()
     except Exception as error:  # an architecture trips over a wrong argument wherever it first uses it
@@ -55,15 +68,15 @@ def build(architecture: str, classes: int, arguments: Mapping[str, object] | Non
         raise ModelError(f"the architecture {architecture} cannot be built with {arguments}: {reason}") from error
 
 
-def in_torchvision(name: str) -> str:
+def resolve_torchvision_name(name: str) -> str:
     """The plain name of one of torchvision's classifiers. Raises: ModelError for another one."""
-    plain, known = name.removeprefix(TORCHVISION), torchvision.models.list_models(torchvision.models)
+    plain, known = name.removeprefix(TORCHVISION_PREFIX), torchvision.models.list_models(torchvision.models)
     if plain not in known:
-        raise ModelError(f"torchvision has no classifier {plain!r}; {did_you_mean(plain, known)}")
+        raise ModelError(f"torchvision has no classifier {plain!r}; {suggest_names(plain, known)}")
     return plain
 
 
-def recognise(weights: Mapping[str, Tensor]) -> Guess | None:
+def detect_architecture(weights: Mapping[str, Tensor]) -> DetectedArchitecture | None:
     """The first of timm's ResNets and vision transformers whose every weight has the same name and shape.
 
     Its classifier and its position embedding may be of another size: they follow the classes and the photos. Where
@@ -79,11 +92,11 @@ def recognise(weights: Mapping[str, Tensor]) -> Guess | None:
     for name in _candidates(own):
         wanted, sized = _fingerprint(name)
         if own.keys() == wanted.keys() and all(own[key] == wanted[key] for key in own.keys() - sized):
-            return Guess(name, arguments)
+            return DetectedArchitecture(name, arguments)
     return None
 
 
-def with_own_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unwrap_backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict as the architecture itself would name it, from a class that holds a backbone and one linear layer.
 
     `backbone.` is taken off; the one layer beside it takes the place of the classifier. Other state dicts are left.
@@ -106,7 +119,7 @@ def _candidates(own: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     nets = [name for name in _known() if re.search("nex?t", name)]
     if {"patch_embed.proj.weight", "head.weight"} <= own.keys():
         width, *_, side = own["patch_embed.proj.weight"]
-        hint = WIDTHS.get(width, "")
+        hint = WIDTH_NAMES.get(width, "")
         sided = re.compile(rf".*patch{side}(_|$)|(?!.*patch)").match  # of these patches, or silent about them
         names = [name for name in _known() if name not in nets and sided(name)]
         names = [name for name in names if hint in name or not _widths(name)]
@@ -115,7 +128,9 @@ def _candidates(own: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
         depth = 2 + blocks * (3 if "layer1.0.conv3.weight" in own else 2)  # the 50 of ResNet-50
         hint = str(depth)
         numbers = {name: re.search(r"\d+", name) for name in nets}
-        names = [name for name, number in numbers.items() if not number or abs(int(number[0]) - depth) <= ROUNDED]
+        names = [
+            name for name, number in numbers.items() if not number or abs(int(number[0]) - depth) <= DEPTH_TOLERANCE
+        ]
     else:
         return
     yield from sorted(names, key=lambda name: (hint not in name, not hint and _widths(name), len(name), name))
@@ -123,12 +138,12 @@ def _candidates(own: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
 
 def _widths(name: str) -> bool:
     """Whether a name says how wide its tokens are."""
-    return not set(WIDTHS.values()).isdisjoint(name.split("_"))
+    return not set(WIDTH_NAMES.values()).isdisjoint(name.split("_"))
 
 
 @cache
 def _known() -> tuple[str, ...]:
-    return tuple(name for module in RECOGNISED for name in timm.list_models(module=module))
+    return tuple(name for module in DETECTABLE_TIMM_MODULES for name in timm.list_models(module=module))
 
 
 @cache

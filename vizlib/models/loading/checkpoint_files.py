@@ -14,14 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vizlib.core.errors import ModelError, did_you_mean
+from vizlib.core.errors import ModelError, suggest_names
 
-ENDINGS = (".safetensors", ".pth", ".pt")
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts put a state dict under
-PREFIXES = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every name
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # what training scripts put a state dict under
+KEY_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+)  # what DataParallel, torch.compile and Lightning put before every name
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-FOLDER = next((p for p in (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints") if p.is_dir()), _PACKAGE)
+BUNDLED_FOLDER = next((p for p in (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints") if p.is_dir()), _PACKAGE)
 _SAVE_AGAIN = "save a plain state dict with torch.save(model.state_dict(), path), or better a .safetensors file"
 
 
@@ -36,12 +40,12 @@ class Sidecar:
     sha256: str | None = None
     origin: Mapping[str, object] = field(default_factory=dict)  # data, licence, command, duration, machine
     accuracy: Mapping[str, object] = field(default_factory=dict)  # top1, interval95, photos, data
-    familiarity: Mapping[str, object] = field(default_factory=dict)  # score, threshold, kept, data; see familiarity.py
+    ood: Mapping[str, object] = field(default_factory=dict)  # score, threshold, kept, data; see familiarity.py
     faithfulness: Mapping[str, object] = field(default_factory=dict)  # method, auc, centred_gaussian, photos, ...
     weaknesses: Sequence[str] = ()  # what it is known to do wrong, a sentence each
 
     @classmethod
-    def beside(cls, weights: Path) -> Sidecar:
+    def read_for(cls, weights: Path) -> Sidecar:
         """Read the sidecar of a weight file; an empty one where there is none.
 
         Fields it does not know are left alone, so a sidecar may say more.
@@ -78,30 +82,34 @@ _KINDS = {  # what each field of a sidecar is in JSON
     "sha256": str,
     "origin": dict,
     "accuracy": dict,
-    "familiarity": dict,
+    "ood": dict,
     "faithfulness": dict,
     "weaknesses": list,
 }
 
 
-def bundled() -> dict[str, Path]:
+def list_bundled() -> dict[str, Path]:
     """The checkpoints that travel with vizlib: name to weight file."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()}
+    return {
+        path.stem: path for path in sorted(BUNDLED_FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()
+    }
 
 
-def files_in(folder: str | os.PathLike[str]) -> list[Path]:
+def list_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     """The weight files of a folder, by name. Raises: ModelError where there is no such folder."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise ModelError(f"there is no folder {folder}; --checkpoints names one that holds {', '.join(ENDINGS)} files")
+        raise ModelError(
+            f"there is no folder {folder}; --checkpoints names one that holds {', '.join(WEIGHT_SUFFIXES)} files"
+        )
     try:
-        inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+        inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
     except OSError as error:
         raise ModelError(f"the folder {folder} of --checkpoints cannot be read: {error.strerror}") from error
     return [path for path in inside if not path.name.startswith(".")]  # macOS puts a ._ file beside each
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -110,7 +118,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(module: nn.Module) -> str:
+def hash_weights(module: nn.Module) -> str:
     """SHA-256 of a network's weights: of the name, type, shape and bytes of all in its state dict, by name.
 
     The same for the same weights, whatever file they came from; 64 hexadecimal digits.
@@ -126,7 +134,7 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path, *, expect: str | None = None) -> dict[str, Tensor]:
+def read_weights(path: Path, *, expected_sha256: str | None = None) -> dict[str, Tensor]:
     """Read a state dict, taking off the wrappers and prefixes of training scripts.
 
     `.pth` and `.pt` are read with `weights_only=True`: a pickle that wants to run code is refused before it can.
@@ -135,16 +143,16 @@ def read_weights(path: Path, *, expect: str | None = None) -> dict[str, Tensor]:
     something else than named tensors.
     """
     ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise ModelError(f"{path.name} is no weight file; expected one that ends in {', '.join(ENDINGS)}")
+    if ending not in WEIGHT_SUFFIXES:
+        raise ModelError(f"{path.name} is no weight file; expected one that ends in {', '.join(WEIGHT_SUFFIXES)}")
     if not path.is_file():
-        there = [other.name for other in path.parent.glob("*") if other.suffix.lower() in ENDINGS]
-        raise ModelError(f"there is no file {path}; {did_you_mean(path.name, there) if there else 'check its folder'}")
+        there = [other.name for other in path.parent.glob("*") if other.suffix.lower() in WEIGHT_SUFFIXES]
+        raise ModelError(f"there is no file {path}; {suggest_names(path.name, there) if there else 'check its folder'}")
     try:
-        found = sha256(path) if expect is not None else None
+        found = hash_file(path) if expected_sha256 is not None else None
     except OSError as error:
         raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
-    if expect is not None and found != expect.lower():
+    if expected_sha256 is not None and found != expected_sha256.lower():
         raise ModelError(
             f"{path.name} is not the file that {path.with_suffix('.json').name} describes, because its sha256 differs: "
             "it was cut short or changed, so fetch it again"
@@ -156,7 +164,7 @@ def read_weights(path: Path, *, expect: str | None = None) -> dict[str, Tensor]:
     return _state_dict(content, path.name)
 
 
-def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
+def assign_weights(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
     """Put weights into a network of ours; half precision becomes the network's own.
 
     Raises: ModelError for weights that are missing, unknown or of another shape, naming the first of each.
@@ -181,7 +189,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, architectu
         raise ModelError(f"{file} holds tensors that {architecture} cannot take over; {_SAVE_AGAIN}") from error
 
 
-def classes_in(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -> int:
+def count_classes(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -> int:
     """How many classes the weights tell apart, given a network built for `classes`: what its classifier's rows say.
 
     The classifier is where only the first axis differs, and is `classes` long in the network. Unchanged if in doubt.
@@ -196,13 +204,13 @@ def classes_in(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -
 
 
 def _state_dict(content: object, name: str) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
+    for wrapper in STATE_DICT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelError(f"{name} holds {_describe(content)}, not a state dict of named tensors; {_SAVE_AGAIN}")
     weights = {str(key): value for key, value in content.items()}
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), None):
+    while prefix := next((p for p in KEY_PREFIXES if all(key.startswith(p) for key in weights)), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 

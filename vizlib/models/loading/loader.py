@@ -15,26 +15,35 @@ from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vizlib.core.errors import ModelError, did_you_mean
-from vizlib.models.families import Family, family_of
-from vizlib.models.loading.architecture_detection import TORCHVISION, Guess, build, recognise, with_own_head
-from vizlib.models.loading.checkpoint_files import ENDINGS, Sidecar, classes_in, fill, read_weights
-from vizlib.models.loading.downloads import (
-    Progress,
-    expect,
-    from_hub,
-    from_torch,
-    in_hub_cache,
-    in_torch_cache,
-    torchvision_weights,
+from vizlib.core.errors import ModelError, suggest_names
+from vizlib.models.families import Family, find_family
+from vizlib.models.loading.architecture_detection import (
+    TORCHVISION_PREFIX,
+    DetectedArchitecture,
+    build_network,
+    detect_architecture,
+    unwrap_backbone,
 )
-from vizlib.models.loading.model_index import files, list_models
+from vizlib.models.loading.checkpoint_files import WEIGHT_SUFFIXES, Sidecar, assign_weights, count_classes, read_weights
+from vizlib.models.loading.downloads import (
+    ProgressCallback,
+    download_from_hub,
+    download_to_torch_cache,
+    get_torchvision_weights,
+    is_in_hub_cache,
+    is_in_torch_cache,
+    require_weights,
+)
+from vizlib.models.loading.model_index import index_weight_files, list_models
 from vizlib.models.model import Model
-from vizlib.models.ood import Familiarity
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.ood import OodScore
+from vizlib.models.preprocessing import TimmPreprocessing
 
-HUB = "hf-hub:"
-REWEIGHTED = ("googlenet", "inception_v3")  # torchvision's copies of TensorFlow networks, which turn the colours back
+HUB_PREFIX = "hf-hub:"
+TRANSFORM_INPUT_MODELS = (
+    "googlenet",
+    "inception_v3",
+)  # torchvision's copies of TensorFlow networks, which turn the colours back
 
 
 def load(
@@ -44,7 +53,7 @@ def load(
     labels: Sequence[str] | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Model:
     """Load a pretrained model by name, or a checkpoint of yours from a file.
 
@@ -60,16 +69,16 @@ def load(
     Raises: ModelError for an unknown name or device, a failed download, labels of another number than the classes, or a
     file that is missing, damaged, dangerous or of another architecture.
     """
-    own = files(checkpoints)
+    own = index_weight_files(checkpoints)
     if isinstance(name, str) and name in own:
         model = _from_file(own[name], name, architecture, labels)
-    elif isinstance(name, os.PathLike) or name.lower().endswith(ENDINGS):
+    elif isinstance(name, os.PathLike) or name.lower().endswith(WEIGHT_SUFFIXES):
         path = Path(name).expanduser()
         if checkpoints is not None and not path.is_file():
             path = Path(checkpoints).expanduser() / path  # its whole name is a name too
         model = _from_file(path, path.stem, architecture, labels)
     elif architecture is not None:
-        raise ModelError(f"architecture= goes with a weight file ({', '.join(ENDINGS)}), and {name!r} is none")
+        raise ModelError(f"architecture= goes with a weight file ({', '.join(WEIGHT_SUFFIXES)}), and {name!r} is none")
     else:
         model = _download(name, labels, list(own), progress)
     try:
@@ -82,7 +91,7 @@ def load(
 def wrap(
     module: nn.Module,
     *,
-    preprocessing: Preprocessing | Mapping[str, object] | None = None,
+    preprocessing: TimmPreprocessing | Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Model:
@@ -111,10 +120,10 @@ def _is_compiled(part: nn.Module) -> bool:
     return isinstance(part, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)) or bool(part._compiled_call_impl)
 
 
-def torchvision_preprocessing(transforms) -> Preprocessing:
+def convert_torchvision_transforms(transforms) -> TimmPreprocessing:
     """What torchvision's own transforms do, in timm's terms."""
     crop, resize = transforms.crop_size[0], transforms.resize_size[0]
-    return Preprocessing.from_config(
+    return TimmPreprocessing.from_config(
         {
             "input_size": (3, crop, crop),
             "crop_pct": crop / (resize + 0.5),  # timm divides and rounds down, which must give `resize` again
@@ -131,14 +140,14 @@ def torchvision_preprocessing(transforms) -> Preprocessing:
 def _describe(
     module: nn.Module,
     name: str,
-    preprocessing: Preprocessing | Mapping[str, object] | None,
+    preprocessing: TimmPreprocessing | Mapping[str, object] | None,
     labels: Sequence[str] | None,
 ) -> Model:
-    if not isinstance(preprocessing, Preprocessing):
-        preprocessing = Preprocessing.from_config(preprocessing or resolve_model_data_config(module))
-    family = family_of(module)
+    if not isinstance(preprocessing, TimmPreprocessing):
+        preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
+    family = find_family(module)
     # Asked, not read off: the `num_classes` of timm and torchvision stays what it was when the head is replaced.
-    count = Model(module, name, (), preprocessing, family).outputs
+    count = Model(module, name, (), preprocessing, family).num_outputs
     labels = _known_labels(module, family, count) if labels is None else list(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
@@ -160,11 +169,11 @@ def _known_labels(module: nn.Module, family: Family | None, count: int) -> list[
 
 
 def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
-    sidecar = Sidecar.beside(path)
-    weights = with_own_head(read_weights(path, expect=sidecar.sha256))
+    sidecar = Sidecar.read_for(path)
+    weights = unwrap_backbone(read_weights(path, expected_sha256=sidecar.sha256))
     described = path.with_suffix(".json").name
     known = architecture or sidecar.architecture
-    guess = Guess(known) if known else recognise(weights)
+    guess = DetectedArchitecture(known) if known else detect_architecture(weights)
     if guess is None:
         raise ModelError(
             f"{path.name} does not say which network it belongs to, and its weights are those of no ResNet or vision "
@@ -175,43 +184,43 @@ def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence
     given = "labels=" if labels is not None else described
     labels = sidecar.labels if labels is None else list(labels)
     classes = len(labels) if labels else 1000
-    module = build(guess.architecture, classes, arguments)
-    if (found := classes_in(weights, module, classes)) != classes:
+    module = build_network(guess.architecture, classes, arguments)
+    if (found := count_classes(weights, module, classes)) != classes:
         if labels is not None:
             raise ModelError(f"{path.name} tells {found} classes apart, but {given} names {len(labels)}; name them all")
-        module = build(guess.architecture, found, arguments)
-    fill(module, weights, path.name, guess.architecture)
-    familiarity = Familiarity.from_sidecar(sidecar.familiarity)
+        module = build_network(guess.architecture, found, arguments)
+    assign_weights(module, weights, path.name, guess.architecture)
+    ood_score = OodScore.from_sidecar(sidecar.ood)
     if sidecar.preprocessing is not None:
-        return replace(_describe(module, name, sidecar.preprocessing, labels), familiarity=familiarity)
+        return replace(_describe(module, name, sidecar.preprocessing, labels), ood_score=ood_score)
     assumed = _usual_preprocessing(module, guess.architecture)
     note = (
         f"{path.name} does not say how photos are prepared for it; the usual way for {guess.architecture} is taken "
         f"({assumed.input_size[0]} × {assumed.input_size[1]} pixels, mean {assumed.mean[0]:.3g}...). "
         f"Put preprocessing into {described} if it was trained another way."
     )
-    return replace(_describe(module, name, assumed, labels), notes=(note,), familiarity=familiarity)
+    return replace(_describe(module, name, assumed, labels), notes=(note,), ood_score=ood_score)
 
 
-def _usual_preprocessing(module: nn.Module, architecture: str) -> Preprocessing:
+def _usual_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
     """How timm or torchvision prepare photos for an architecture, at the size that this network was built for."""
-    if architecture.startswith(TORCHVISION):
-        return torchvision_preprocessing(torchvision_weights(architecture).transforms())
+    if architecture.startswith(TORCHVISION_PREFIX):
+        return convert_torchvision_transforms(get_torchvision_weights(architecture).transforms())
     config = resolve_model_data_config(module)
     if size := getattr(getattr(module, "patch_embed", None), "img_size", None):
         config["input_size"] = (3, *size)  # a transformer may have been built for other photos than timm's
-    return Preprocessing.from_config(config)
+    return TimmPreprocessing.from_config(config)
 
 
 # ---------------------------------------------------------------------------------- from the network
 
 
-def _download(name: str, labels: Sequence[str] | None, own: Sequence[str], progress: Progress | None) -> Model:
-    if name.startswith(TORCHVISION):
+def _download(name: str, labels: Sequence[str] | None, own: Sequence[str], progress: ProgressCallback | None) -> Model:
+    if name.startswith(TORCHVISION_PREFIX):
         return _from_torchvision(name, labels, progress)
-    if name.startswith(HUB):
-        repository, _, revision = name.removeprefix(HUB).partition("@")
-        expect(name, hub.ENDPOINT, in_hub_cache(repository, ["config.json"], revision or None))
+    if name.startswith(HUB_PREFIX):
+        repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        require_weights(name, hub.ENDPOINT, is_in_hub_cache(repository, ["config.json"], revision or None))
     else:
         _expect_timm(name, own, progress)
     with _plain_errors(name):
@@ -219,43 +228,43 @@ def _download(name: str, labels: Sequence[str] | None, own: Sequence[str], progr
     return _describe(module, name, None, labels)
 
 
-def _from_torchvision(name: str, labels: Sequence[str] | None, progress: Progress | None) -> Model:
-    weights = torchvision_weights(name)
-    here = in_torch_cache(weights.url)
-    expect(name, weights.url, here)
-    turned = name.removeprefix(TORCHVISION) in REWEIGHTED
+def _from_torchvision(name: str, labels: Sequence[str] | None, progress: ProgressCallback | None) -> Model:
+    weights = get_torchvision_weights(name)
+    here = is_in_torch_cache(weights.url)
+    require_weights(name, weights.url, here)
+    turned = name.removeprefix(TORCHVISION_PREFIX) in TRANSFORM_INPUT_MODELS
     arguments = {"transform_input": True, "init_weights": False} if turned else {}
-    module = build(name, len(weights.meta["categories"]), arguments)
+    module = build_network(name, len(weights.meta["categories"]), arguments)
     with _plain_errors(name):
         if progress and not here:
-            from_torch(weights.url, progress)
+            download_to_torch_cache(weights.url, progress)
         module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     labels = weights.meta["categories"] if labels is None else labels
-    return _describe(module, name, torchvision_preprocessing(weights.transforms()), labels)
+    return _describe(module, name, convert_torchvision_transforms(weights.transforms()), labels)
 
 
-def _expect_timm(name: str, own: Sequence[str], progress: Progress | None) -> None:
+def _expect_timm(name: str, own: Sequence[str], progress: ProgressCallback | None) -> None:
     """Raises: ModelError where timm knows no such weights, or they are neither here nor to be had."""
     plain = name.split(".")[0]
     if not timm.is_model(plain):
         if os.path.isfile(name):
             read_weights(Path(name))  # which says what a weight file ends in
         known = list(dict.fromkeys([*own, *(entry.name for entry in list_models()), *timm.list_models()]))
-        raise ModelError(f"there is no model {name!r}; {did_you_mean(name, known)}")
+        raise ModelError(f"there is no model {name!r}; {suggest_names(name, known)}")
     if not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{plain}.*")
-        hint = did_you_mean(name, tagged) if tagged else f"load a file of yours with architecture={plain!r}"
+        hint = suggest_names(name, tagged) if tagged else f"load a file of yours with architecture={plain!r}"
         raise ModelError(f"timm has no weights called {name!r}; {hint}")
     config = timm.get_pretrained_cfg(name)
     if config and config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        here = in_hub_cache(config.hf_hub_id, files)
-        expect(name, hub.ENDPOINT, here)
+        here = is_in_hub_cache(config.hf_hub_id, files)
+        require_weights(name, hub.ENDPOINT, here)
         if progress and not here:
             with _plain_errors(name):
-                from_hub(config.hf_hub_id, files, progress)
+                download_from_hub(config.hf_hub_id, files, progress)
     elif config and isinstance(config.url, str):
-        expect(name, config.url, in_torch_cache(config.url))
+        require_weights(name, config.url, is_in_torch_cache(config.url))
 
 
 @contextlib.contextmanager

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vizlib.core.errors import VizlibError, did_you_mean
-from vizlib.models.loading.checkpoint_files import FOLDER
+from vizlib.core.errors import VizlibError, suggest_names
+from vizlib.models.loading.checkpoint_files import BUNDLED_FOLDER
 
 COMPARISON = "comparison"  # the folder of the classic comparison: one history a start, and what they have in common
 
 
-def histories() -> tuple[str, ...]:
+def list_training_histories() -> tuple[str, ...]:
     """The names `training_history` knows: the bundled networks, then the three starts of the classic comparison."""
     return tuple(_files())
 
@@ -33,21 +33,21 @@ def training_history(name: str) -> dict[str, tuple[float, ...]]:
     """
     files = _files()
     if name not in files:
-        raise VizlibError(f"there is no training history {name!r}; {did_you_mean(name, list(files))}")
+        raise VizlibError(f"there is no training history {name!r}; {suggest_names(name, list(files))}")
     with files[name].open(newline="", encoding="utf-8") as file:
         columns, *rows = csv.reader(file)
     return {column: tuple(float(row[index]) for row in rows) for index, column in enumerate(columns)}
 
 
-def comparison() -> dict[str, Any]:
+def read_training_comparison() -> dict[str, Any]:
     """What the three starts of the classic comparison share and where they differ: `title`, `data`, `starts`, ...
 
     `starts` gives each history's name its label and its command. Empty where the comparison did not travel along.
     """
-    path = FOLDER / COMPARISON / f"{COMPARISON}.json"
+    path = BUNDLED_FOLDER / COMPARISON / f"{COMPARISON}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _files() -> dict[str, Path]:
-    own = sorted(FOLDER.glob("*.csv"))
-    return {path.stem: path for path in (*own, *sorted((FOLDER / COMPARISON).glob("*.csv")))}
+    own = sorted(BUNDLED_FOLDER.glob("*.csv"))
+    return {path.stem: path for path in (*own, *sorted((BUNDLED_FOLDER / COMPARISON).glob("*.csv")))}

@@ -27,7 +27,7 @@ from dashboard.services.analysis_service import Study
 from dashboard.services.metrics import LOG, Meter, exposition
 from dashboard.services.model_catalog import Catalog
 from vizlib.cli import app as shell
-from vizlib.models.loading.model_index import Entry
+from vizlib.models.loading.model_index import ModelEntry
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -234,7 +234,7 @@ def test_only_idle_models_are_let_go(monkeypatch):
 
 
 def test_only_the_chosen_models_are_offered_in_their_order():
-    entries = [Entry("a", "bundled", 1.0), Entry("b", "download", 2.0), Entry("c", "downloaded", 3.0)]
+    entries = [ModelEntry("a", "bundled", 1.0), ModelEntry("b", "download", 2.0), ModelEntry("c", "downloaded", 3.0)]
     assert Catalog(entries, only=["c", "a"]).names == ["c", "a"]
     assert Catalog(entries, offline=True).names == ["a", "c"]
     with pytest.raises(vizlib.ModelError, match="there is no model 'b' to offer"):

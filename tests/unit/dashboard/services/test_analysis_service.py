@@ -12,8 +12,8 @@ import vizlib
 from dashboard.services.analysis_service import Study
 from dashboard.services.model_catalog import Catalog
 from dashboard.sidebar.prediction_panel import look
-from vizlib.models.families import as_picture
-from vizlib.models.ood import Familiarity
+from vizlib.models.families import to_spatial_map
+from vizlib.models.ood import OodScore
 
 
 def test_predictions_are_the_librarys(study, cheetah, name):
@@ -22,8 +22,8 @@ def test_predictions_are_the_librarys(study, cheetah, name):
 
 def of_threshold(name: str, threshold: float) -> Study:
     """A study of one model that calls a photo unfamiliar whose energy is under a threshold."""
-    familiarity = Familiarity("energy", threshold, 0.95, "the photos it knows")
-    return Study(Catalog([], extra={name: lambda: replace(vizlib.load(name), familiarity=familiarity)}))
+    ood_score = OodScore("energy", threshold, 0.95, "the photos it knows")
+    return Study(Catalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
 
 
 def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
@@ -31,7 +31,7 @@ def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
     logits = model.logits(model.tensor(cheetah))
     energy = float(logits.logsumexp(-1))
     doubting = of_threshold(name, energy + 0.5)
-    assert doubting.doubt(cheetah, name) == doubting.catalog.get(name).doubt(logits)
+    assert doubting.doubt(cheetah, name) == doubting.catalog.get(name).ood_note(logits)
     assert doubting.doubt(cheetah, name).startswith("This photo is unlike")
     assert of_threshold(name, energy - 0.5).doubt(cheetah, name) is None
     assert look(doubting, cheetah, name)[2]["doubt"] == doubting.doubt(cheetah, name)
@@ -88,7 +88,7 @@ def test_activations_are_the_runs(study, cheetah, name):
     layer = model.stages[1]
     maps, placed = study.activations(cheetah, name, layer)
     assert placed
-    assert torch.allclose(maps, as_picture(model.run(cheetah, layers=[layer]).activations[layer], model.tokens))
+    assert torch.allclose(maps, to_spatial_map(model.run(cheetah, layers=[layer]).activations[layer], model.tokens))
 
 
 def test_an_output_without_places_is_one_number_a_channel(study, cheetah, name):

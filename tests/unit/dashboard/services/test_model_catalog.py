@@ -7,7 +7,7 @@ import pytest
 
 import vizlib
 from dashboard.services.model_catalog import Catalog
-from vizlib.models.loading.model_index import Entry
+from vizlib.models.loading.model_index import ModelEntry
 
 SMALL = "test_resnet.r160_in1k"
 
@@ -28,7 +28,7 @@ def test_only_names_on_the_list_reach_a_loader(monkeypatch):
 
 
 def test_a_near_miss_is_told_what_was_meant():
-    catalog = Catalog([Entry("resnet18-imagenette", "bundled", 22.0)])
+    catalog = Catalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)])
     with pytest.raises(vizlib.ModelError, match=r"did you mean resnet18-imagenette\?"):
         catalog.get("resnet18-imagenete")
 
@@ -130,7 +130,7 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
 
 
 def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
-    catalog = Catalog([Entry(SMALL, "download", 1.9)])
+    catalog = Catalog([ModelEntry(SMALL, "download", 1.9)])
     hub.go_on.clear()
     fetching = catalog.fetch(SMALL)
     here, total = next(fetching)
@@ -147,7 +147,7 @@ def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
 
 def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    catalog = Catalog([Entry(SMALL, "download", 1.9)])
+    catalog = Catalog([ModelEntry(SMALL, "download", 1.9)])
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         list(catalog.fetch("hf-hub:someone/model"))
     hub.cut.set()
@@ -166,7 +166,7 @@ NEVER = ["hf-hub:someone/model", "local-dir:/etc", "/tmp/evil.pth", "../evil.pt"
 @pytest.mark.parametrize("any_timm", [False, True])
 def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_timm):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
-    catalog = Catalog([Entry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
+    catalog = Catalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         catalog.get(name)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
@@ -179,7 +179,7 @@ def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_t
 @pytest.mark.parametrize("name", ["resnet34", "resnet10t", "resnet50.tv_in1k", "deit3_small_patch16_224"])
 def test_a_name_that_timm_knows_is_taken_where_that_is_allowed(monkeypatch, name):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
-    entries = [Entry("resnet18-imagenette", "bundled", 22.0)]
+    entries = [ModelEntry("resnet18-imagenette", "bundled", 22.0)]
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         Catalog(entries).get(name)
     assert not Catalog(entries).typed
@@ -199,7 +199,7 @@ def test_a_typed_name_with_weights_on_this_machine_may_be_linked_to(hub):
 
 
 def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
-    catalog = Catalog([Entry("mine", "folder", 22.0)], any_timm=True)
+    catalog = Catalog([ModelEntry("mine", "folder", 22.0)], any_timm=True)
     with pytest.raises(vizlib.ModelError, match=r"there is no model 'resnet34d_' here; did you mean resnet34d or"):
         catalog.get("resnet34d_")
     with pytest.raises(
@@ -212,9 +212,9 @@ def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
 
 def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
     rows = [
-        Entry("mine", "bundled", 22.4, accuracy=87.25),
-        Entry("here", "downloaded", 46.8),
-        Entry("theirs", "download", 101.6),
+        ModelEntry("mine", "bundled", 22.4, accuracy=87.25),
+        ModelEntry("here", "downloaded", 46.8),
+        ModelEntry("theirs", "download", 101.6),
     ]
     assert Catalog(rows).choices() == [
         ("mine · 87.2 % · 22 MB", "mine"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vizlib
-from dashboard.components.address import address
+from dashboard.components.address import build_address
 from dashboard.components.knobs import asked, chosen, turned
 from dashboard.i18n.translate import page_texts
 from dashboard.services.analysis_service import Study
@@ -18,7 +18,7 @@ from dashboard.services.examples import addressed
 from dashboard.services.model_catalog import Catalog
 from dashboard.sidebar.deep_links import visit
 from dashboard.sidebar.prediction_panel import keys, look
-from dashboard.state.selection import KEYS, LONGEST, Link, Selection, class_of, name_of, parse, query
+from dashboard.state.selection import KEYS, LONGEST, Link, Selection, find_class, name_of, parse, query
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.errors import ModelError
 
@@ -74,15 +74,15 @@ def test_keys_of_others_are_left_alone():
 def test_a_class_is_called_by_its_first_name_or_by_its_number_where_two_share_it():
     labels = ["tench, Tinca tinca", "crane, a bird", "golf ball", "crane, a machine", "7"]
     assert [name_of(i, labels) for i in range(5)] == ["tench", "crane", "golf ball", "3", "7"]
-    assert [class_of(name_of(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
-    assert [class_of(name, labels) for name in ("Tench", "2", "5", "-1", "²", "", "tinca tinca")] == [0, 2, *[None] * 5]
+    assert [find_class(name_of(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [find_class(name, labels) for name in ("Tench", "2", "5", "-1", "²", "", "tinca tinca")] == [0, 2, *[None] * 5]
 
 
 @pytest.mark.slow
 def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
     labels = real_network("resnet18").labels
     assert len(labels) == 1000
-    assert [class_of(name_of(i, labels), labels) for i in range(1000)] == list(range(1000))
+    assert [find_class(name_of(i, labels), labels) for i in range(1000)] == list(range(1000))
 
 
 def test_the_example_photos_have_names_and_no_other_has(study, name, tower):
@@ -196,9 +196,9 @@ def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(study, cheetah,
 
 
 def test_a_space_is_shared_by_the_address_people_see(monkeypatch):
-    assert address({"img": "ex:tower"})["base"] == ""
+    assert build_address({"img": "ex:tower"})["base"] == ""
     monkeypatch.setenv("SPACE_ID", "someone/vizlib")
-    assert address({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
+    assert build_address({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
 
 
 def test_settings_of_an_address_change_only_knobs_that_exist(study, name):

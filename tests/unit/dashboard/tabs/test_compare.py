@@ -90,7 +90,7 @@ def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, 
             assert shown["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
             assert shown["scale"] == 0
             assert shown["box"] == pytest.approx(
-                [edge / side for edge, side in zip(answer.geometry.seen, tower.size[::-1] * 2, strict=True)], abs=1e-6
+                [edge / side for edge, side in zip(answer.geometry.visible_box, tower.size[::-1] * 2, strict=True)], abs=1e-6
             )
             shares += (answer.heat.flatten() * factors[i]).tolist()
             raw += answer.heat.flatten().tolist()
@@ -121,7 +121,7 @@ def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreem
         share, raw = floats(shown["maps"])
         drawn.append(share)
         height, width = 168, round(168 * tower.width / tower.height)
-        whole = [answers[i][j].geometry.lift(answers[i][j].heat, (height, width)) for i, j in (a, b)]
+        whole = [answers[i][j].geometry.project_to_photo(answers[i][j].heat, (height, width)) for i, j in (a, b)]
         top, left, below, beyond = (
             round(edge * side) for edge, side in zip(shown["box"], (height, width) * 2, strict=True)
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vizlib
-from dashboard.components.ablation_list import said
+from dashboard.components.ablation_list import describe_effect
 from dashboard.components.tree import choosable, short_count, tree
 from dashboard.services.analysis_service import Unit
 from dashboard.services.byte_cache import key_of
@@ -18,7 +18,7 @@ from dashboard.tabs import inspect as inside
 from dashboard.tabs import inspector_state as whereabouts
 from dashboard.tabs import kernels
 from dashboard.tabs import receptive_field as receptive
-from vizlib.analysis.effective_receptive_field import effective_field
+from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.analysis.units import ablate
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -196,8 +196,8 @@ def test_what_is_off_comes_back_one_by_one_or_all_at_once():
 def test_a_changed_first_place_is_said():
     old = [vizlib.Prediction(0, "tench", 0.6, 2.0), vizlib.Prediction(1, "church", 0.4, 1.5)]
     new = [vizlib.Prediction(1, "church", 0.7, 1.5), vizlib.Prediction(0, "tench", 0.3, 0.7)]
-    assert said(old, new, 0) == "tench goes from 60 % to 30 %, its score by \u22121.30; now church comes first."
-    assert said(old, old, 1) == "church goes from 40 % to 40 %, its score by +0.00."
+    assert describe_effect(old, new, 0) == "tench goes from 60 % to 30 %, its score by \u22121.30; now church comes first."
+    assert describe_effect(old, old, 1) == "church goes from 40 % to 40 %, its score by +0.00."
 
 
 # Kernels
@@ -242,7 +242,7 @@ def test_the_cells_tell_the_librarys_fields_and_strongest_channels(study, cheeta
         assert np.allclose(floats(one["values"]), best.values.numpy(), atol=1e-4)
         chosen = floats(one["channels"]).astype(int)
         assert np.allclose(np.take_along_axis(maps.numpy(), chosen, 0), best.values.numpy(), atol=1e-4)
-    used = effective_field(model, cheetah, "layer2", (3, 4))
+    used = effective_receptive_field(model, cheetah, "layer2", (3, 4))
     assert value["cell"] == ["layer2", 3, 4]
     assert value["effective"]["size"] == pytest.approx(used.size, rel=0.05)
     assert not any(math.isinf(side) for one in value["layers"] for side in one["size"])

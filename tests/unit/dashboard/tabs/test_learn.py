@@ -21,7 +21,7 @@ from dashboard.services.byte_cache import key_of
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
 from dashboard.tabs.lessons.base import alike, correlation, number
-from vizlib.core.text import percent
+from vizlib.core.text import format_percent
 from vizlib.render import overlay as render
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -95,11 +95,11 @@ def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, che
     logit = of_each[best].abs().amax(0).numpy()
     for picture, expected in zip(lesson.pictures, (logit, real, sure[1]), strict=True):
         assert np.allclose(floats(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
-        assert picture.value["limits"] == list(render.limits_of(floats(lesson.pictures[0]), signed=False))
+        assert picture.value["limits"] == list(render.compute_limits(floats(lesson.pictures[0]), signed=False))
     facts = lesson.facts
     assert (facts["p"], facts["factor"]) == (f"{p:.3f}", number(p * (1 - p)))
-    assert facts["left"] == percent(float(real.max() / logit.max()))
-    assert facts["sure_left"] == percent(float(sure[1].max() / logit.max()))
+    assert facts["left"] == format_percent(float(real.max() / logit.max()))
+    assert facts["sure_left"] == format_percent(float(sure[1].max() / logit.max()))
     assert sure[1].max() < 0.01 * logit.max() < real.max()
 
 
@@ -123,9 +123,9 @@ def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheet
     assert np.array_equal(enlarged[factor // 2 :: factor, factor // 2 :: factor], expected)
     framed = opened(sheet.value["picture"])[..., :3]
     across = math.isqrt(len(found.weights) - 1) + 1
-    plain = np.asarray(render.kernel_sheet(found.weights.numpy(), cell=24, columns=across))
+    plain = np.asarray(render.draw_kernel_grid(found.weights.numpy(), cell=24, columns=across))
     rows, columns = np.nonzero((framed != plain[..., :3]).any(-1))
-    inside = max(1, round(24 / side)) * side + render.GAP
+    inside = max(1, round(24 / side)) * side + render.GRID_GAP_PIXELS
     place = divmod(chosen, across)
     assert rows.min() == pytest.approx(place[0] * inside, abs=2)
     assert columns.max() == pytest.approx((place[1] + 1) * inside, abs=4)
@@ -139,12 +139,12 @@ def test_the_depths_are_outputs_of_the_stages_from_the_first_to_the_last(taught,
     assert layers == sorted(layers, key=model.stages.index)
     run = model.run(cheetah, layers=layers)
     for picture, layer in zip(lesson.pictures, layers, strict=True):
-        maps = model.picture(run.activations[layer].detach())
+        maps = model.spatial_map(run.activations[layer].detach())
         channel = int(picture.facts["channel"])
         assert maps.flatten(1).std(1)[channel] == pytest.approx(maps.flatten(1).std(1).max().item())
         assert np.allclose(floats(picture), maps[channel], atol=1e-3)
         assert picture.facts["grid"] == "{} × {}".format(*maps.shape[1:])
-    shrinks = maps.shape[1:] != model.picture(run.activations[layers[0]]).shape[1:]
+    shrinks = maps.shape[1:] != model.spatial_map(run.activations[layers[0]]).shape[1:]
     assert lesson.texts[1] == ("activations.smaller" if shrinks else "activations.same")
     assert lesson.facts["last_count"] == f"{len(maps):,}"
 
@@ -193,7 +193,7 @@ def test_the_patches_are_the_photos_and_their_places_as_alike_as_their_embedding
     lesson = taught("patches")
     cut, places = lesson.pictures
     tiles = opened(cut.value["picture"])[..., :3]
-    seen = np.asarray(model.preprocessing.unnormalised(model.tensor(cheetah)))
+    seen = np.asarray(model.preprocessing.denormalise(model.tensor(cheetah)))
     for row, column in ((0, 0), (5, 9), (13, 13)):
         tile = tiles[row * 34 : row * 34 + 32 : 2, column * 34 : column * 34 + 32 : 2]
         assert np.array_equal(tile, seen[16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
@@ -228,7 +228,7 @@ def test_what_is_taken_away_is_the_warmest_fifth_of_either_map(taught, model, ch
         with torch.no_grad():
             after.append(model.module(image * kept.view(spread.shape)).softmax(-1)[0, chosen.target].item())
     facts = lesson.facts
-    assert facts["before"] == percent(before)
+    assert facts["before"] == format_percent(before)
     shares = [float(facts[key].strip("< %")) for key in ("attended", "relevant")]
     assert shares == pytest.approx([100 * one for one in after], abs=0.51)
     assert float(facts["alike"].replace("−", "-")) == pytest.approx(
@@ -251,7 +251,7 @@ def test_the_nudged_photo_is_what_is_shown_and_the_network_answers_it_as_told(ta
         with torch.no_grad():
             chances = model.module(image[None].float()).softmax(-1)[0]
         assert model.labels[int(chances.argmax())] == lesson.facts[label]
-        assert percent(chances.max().item()) == lesson.facts[share]
+        assert format_percent(chances.max().item()) == lesson.facts[share]
     assert lesson.texts[0] == "limits.turned"
     assert lesson.facts["a"] != lesson.facts["b"]
 
@@ -305,7 +305,7 @@ def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
 def test_a_photo_that_holds_its_answer_says_so_in_words(study, cheetah, name, monkeypatch):
     from dashboard.tabs.lessons import explanation_lessons as reasons
 
-    monkeypatch.setattr(reasons, "nudged", lambda model, photo, *_, **__: study.eye(photo, model.name))
+    monkeypatch.setattr(reasons, "pgd", lambda model, photo, *_, **__: study.eye(photo, model.name))
     asked = reasons.Asked(study, cheetah, Selection("cheetah", name, 0))
     lesson = reasons.limits(asked)
     assert lesson.texts[0] == "limits.held"

@@ -14,8 +14,8 @@ from dashboard.components.curves import curve, curves, ticks
 from dashboard.sidebar.prediction_panel import look
 from dashboard.tabs import model as tab
 from vizlib.models.loading.checkpoint_files import Sidecar
-from vizlib.models.loading.model_index import Entry
-from vizlib.models.ood import Familiarity
+from vizlib.models.loading.model_index import ModelEntry
+from vizlib.models.ood import OodScore
 
 STARTS = {
     "resnet18-from-scratch": "from scratch",
@@ -45,12 +45,12 @@ def compared(tmp_path, monkeypatch):
     about = {"title": "Three <starts>", "text": "What a backbone is worth.", "data": "Imagenette", "schedule": "SGD"}
     about["starts"] = {name: {"label": label, "command": f"train {name}"} for name, label in STARTS.items()}
     (folder / "comparison.json").write_text(json.dumps(about))
-    monkeypatch.setattr(vizlib.models.loading.training_history, "FOLDER", tmp_path)
+    monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
 
 
 def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
     card, model, entry = drawn[0], vizlib.load(name), study.catalog.entry(name)
-    sidecar = Sidecar.beside(entry.path)
+    sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
     assert figures[f"right at the first guess; 95 % interval {low:.1f} to {high:.1f} %"] == f"{top1:.1f} %"
@@ -71,8 +71,8 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
 
 
 def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
-    model = replace(study.catalog.get("resnet18-imagenette"), familiarity=None)
-    card = about(Entry("mine", "given", 0.0), Sidecar(), model)
+    model = replace(study.catalog.get("resnet18-imagenette"), ood_score=None)
+    card = about(ModelEntry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
     assert {group["heading"] for group in card["groups"]} == {"What it is", "What it is shown"}
     assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
@@ -84,7 +84,7 @@ def test_a_download_and_many_classes_are_said(study):
     many = replace(
         study.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
     )
-    card = about(Entry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
+    card = about(ModelEntry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
     assert {"value": "102 MB", "label": "must be downloaded first"} in card["figures"]
     assert rows(card)["Knows"] == "ImageNet's 1,000 classes"
     assert rows(card)["Notes"] == "Odd."
@@ -117,15 +117,15 @@ def test_every_stage_of_a_training_is_told_with_its_command():
 
 def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(study):
     model = replace(
-        study.catalog.get("resnet18-imagenette"), familiarity=Familiarity("max-logit", 3.14, 0.95, "photos")
+        study.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos")
     )
     first = "A photo whose max logit is under 3.14 is called unlike those it knows; 95 % of photos reach that."
     assert familiar(Sidecar(), model) == [first]
     elsewhere = {"elsewhere": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
     second = "Of 1,200 photos of other things (ImageNet), 62 % are flagged."
-    assert familiar(Sidecar(familiarity=elsewhere), model) == [first, second]
-    assert familiar(Sidecar(familiarity=elsewhere), replace(model, familiarity=None)) == []
-    assert familiar(Sidecar(familiarity={"elsewhere": {"photos": "many"}}), model) == [first]
+    assert familiar(Sidecar(ood=elsewhere), model) == [first, second]
+    assert familiar(Sidecar(ood=elsewhere), replace(model, ood_score=None)) == []
+    assert familiar(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
 
 
 def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
@@ -140,7 +140,7 @@ def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
 
 def test_weaknesses_stand_on_the_card(study):
     card = about(
-        Entry("mine", "given", 0.0), Sidecar(weaknesses=["Dogs.", "Cats."]), study.catalog.get("vit_tiny-imagenette")
+        ModelEntry("mine", "given", 0.0), Sidecar(weaknesses=["Dogs.", "Cats."]), study.catalog.get("vit_tiny-imagenette")
     )
     assert rows(card)["Weaknesses"] == "Dogs.\nCats."
 
@@ -166,8 +166,8 @@ def test_the_curves_are_the_training_history(name, drawn):
 
 
 def test_a_file_of_yours_gets_no_bundled_networks_curves(name):
-    assert tab.learned(Entry(name, "folder", 1.0)) == {}
-    assert tab.learned(Entry("no-history", "bundled", 1.0)) == {}
+    assert tab.learned(ModelEntry(name, "folder", 1.0)) == {}
+    assert tab.learned(ModelEntry("no-history", "bundled", 1.0)) == {}
 
 
 def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
@@ -179,7 +179,7 @@ def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
     }
     monkeypatch.setattr(tab, "histories", lambda: ("x",))
     monkeypatch.setattr(tab, "training_history", lambda name: history)
-    assert tab.learned(Entry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
+    assert tab.learned(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
 
 
 def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared):
@@ -199,7 +199,7 @@ def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared
 
 @pytest.mark.parametrize("content", [None, "no JSON", "{}", '{"starts": {"unknown": {}}}'])
 def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(vizlib.models.loading.training_history, "FOLDER", tmp_path)
+    monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
     if content is not None:
         (tmp_path / "comparison").mkdir()
         (tmp_path / "comparison" / "comparison.json").write_text(content)

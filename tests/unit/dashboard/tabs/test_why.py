@@ -17,7 +17,7 @@ from dashboard.state.context import plainly
 from dashboard.tabs import why
 from vizlib.attribution.methods.base import MANY_PASSES, Method, Needs, Partial, fits_all
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.metrics.faithfulness import kept
+from vizlib.metrics.faithfulness import keep_top_fraction
 
 PASSES = 40
 
@@ -158,7 +158,7 @@ def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah,
     assert first.kept == ""
     said = why.keep(study, cheetah, selection, "grad-cam", None)
     model = vizlib.load(selection.model)
-    numbers = kept(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
+    numbers = keep_top_fraction(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
     assert re.findall(r"<strong>([\d.]+)</strong>", said) == [f"{number:.2f}" for number in numbers]
     second = why.draw(study, cheetah, selection, "grad-cam", None)
     assert second.kept == said

@@ -64,7 +64,7 @@ def test_the_stages_lie_on_the_photo_with_their_channels_first(swin):
     run = model.run(photo, layers=model.stages)
     for stage, (rows, columns) in stages.items():
         output = run.activations[stage]
-        picture = model.picture(output)
+        picture = model.spatial_map(output)
         assert picture.shape == (output.shape[-1], rows, columns)
         assert torch.equal(picture[2, rows - 1, 1], output[0, rows - 1, 1, 2])
         assert output.shape[model.channel_axis(output)] == len(picture)
@@ -72,7 +72,7 @@ def test_the_stages_lie_on_the_photo_with_their_channels_first(swin):
 
 def test_convolutions_keep_their_channels_first_and_windows_are_no_picture(swin):
     model, photo, stages = swin
-    first = model.family.first_kernels(model.module)
+    first = model.family.first_convolution(model.module)
     assert isinstance(model.module.get_submodule(first), nn.Conv2d)
     assert vizlib.kernels(model).layer == first
     layers = [layer.name for layer in model.layers if len(layer.shape) == 3]
@@ -80,15 +80,15 @@ def test_convolutions_keep_their_channels_first_and_windows_are_no_picture(swin)
     shape = next(iter(stages.values()))
     for name in (first, *(name for name in ("permute",) if name in run.activations)):
         output = run.activations[name]
-        assert torch.equal(model.picture(output), output[0])
+        assert torch.equal(model.spatial_map(output), output[0])
         assert model.channel_axis(output) == 1
-    assert model.picture(run.activations[first]).shape[1:] == shape
+    assert model.spatial_map(run.activations[first]).shape[1:] == shape
     parts = [name for name in layers if name.endswith(("attn_drop", "softmax", "avgpool")) or "cpb_mlp" in name]
-    assert all(model.picture(run.activations[name]) is None for name in parts)
+    assert all(model.spatial_map(run.activations[name]) is None for name in parts)
     sides = stages.values()
     for rows, columns in sides:
-        assert model.picture(torch.rand(4, rows, columns, 6)) is None  # windows as large as a stage
-        assert model.picture(torch.rand(1, 2, rows * columns, rows * columns)) is None  # the scores of one window
+        assert model.spatial_map(torch.rand(4, rows, columns, 6)) is None  # windows as large as a stage
+        assert model.spatial_map(torch.rand(1, 2, rows * columns, rows * columns)) is None  # the scores of one window
 
 
 def test_class_activation_maps_fit_and_attention_between_patches_does_not(swin):
@@ -107,7 +107,7 @@ def test_every_place_of_the_default_layer_has_a_gradient(swin):
     run = model.run(photo, layers=[model.cam_layer])
     for target in range(5):
         (gradient,) = run.gradients(target, of=[run.activations[model.cam_layer]])
-        assert (model.picture(gradient).abs().amax(0) > 1e-6).all()
+        assert (model.spatial_map(gradient).abs().amax(0) > 1e-6).all()
 
 
 def test_contributions_behind_the_last_normalisation_add_up_to_the_logit(swin):
@@ -174,11 +174,11 @@ def test_score_cam_looks_through_channels(swin):
 def test_a_shape_that_can_be_read_both_ways_has_its_channels_last():
     model = wrapped(timm.models.SwinTransformer(24, **TIMM, depths=(1, 1)), (24, 24))  # 6 channels, 6 × 6 places
     output = torch.rand(1, 6, 6, 6)
-    assert torch.equal(model.picture(output), output[0].permute(2, 0, 1))
+    assert torch.equal(model.spatial_map(output), output[0].permute(2, 0, 1))
     assert model.channel_axis(output) == -1
 
 
 def test_stacked_photos_are_no_picture_of_one():
     model = vizlib.wrap(timm.create_model("test_resnet", num_classes=5).eval())
-    assert model.picture(torch.rand(1, 4, 5, 5)).shape == (4, 5, 5)
-    assert model.picture(torch.rand(2, 4, 5, 5)) is None
+    assert model.spatial_map(torch.rand(1, 4, 5, 5)).shape == (4, 5, 5)
+    assert model.spatial_map(torch.rand(2, 4, 5, 5)) is None

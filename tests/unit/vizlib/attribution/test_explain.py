@@ -16,7 +16,7 @@ from timm.models.resnet import BasicBlock, ResNet
 import vizlib
 from vizlib.attribution.methods.base import MANY_PASSES, ONE_PASS, TWO_PASSES
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.models.inference.batched_inference import Passes
+from vizlib.models.inference.batched_inference import BatchedInference
 
 FEW = {
     "occlusion": {"window": 8, "stride": 6},
@@ -79,7 +79,7 @@ def inputs_to(model):
 
 @pytest.fixture
 def batches_of_two(monkeypatch):
-    monkeypatch.setattr("vizlib.models.inference.batched_inference.Passes.batch", lambda *_, **__: 2)
+    monkeypatch.setattr("vizlib.models.inference.batched_inference.BatchedInference.batch_size", lambda *_, **__: 2)
 
 
 def quick(model):
@@ -428,8 +428,8 @@ def test_a_pass_keeps_its_graph_only_for_methods_that_ask_it(model, monkeypatch)
 
 def test_a_list_of_photos_is_split_by_what_the_network_itself_needs(model, monkeypatch):
     """Not by what a quicker twin of it would: the shared passes run on the network."""
-    sizes, see = [], vizlib.Model.see
-    monkeypatch.setattr(vizlib.Model, "see", lambda *args, **how: sizes.append(len(args[1])) or see(*args, **how))
-    monkeypatch.setattr(Passes, "batch", lambda passes, **_: 1 if passes._weight else 2)
+    sizes, see = [], vizlib.Model.forward
+    monkeypatch.setattr(vizlib.Model, "forward", lambda *args, **how: sizes.append(len(args[1])) or see(*args, **how))
+    monkeypatch.setattr(BatchedInference, "batch", lambda passes, **_: 1 if passes._weight else 2)
     vizlib.explain(model, [photo(), photo(seed=1)], "saliency")
     assert sizes == [2]

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import vizlib
-from vizlib.analysis.effective_receptive_field import effective_field
+from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli import app
 
 COMMANDS = (
@@ -101,7 +101,7 @@ def test_serve_is_given_the_folder(folder, monkeypatch):
 def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, photo):
     say = ("predict", photo, "--model", "mine", "--checkpoints", folder)
     (folder / "mine.json").write_text(
-        json.dumps({"familiarity": {"score": "energy", "threshold": 1000, "kept": 0.9, "data": "photos"}})
+        json.dumps({"ood": {"score": "energy", "threshold": 1000, "coverage": 0.9, "data": "photos"}})
     )
     lines = shell(*say).splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["class"] * 3
@@ -203,7 +203,7 @@ def test_a_field_is_told_and_what_a_place_really_goes_by(photo):
     model = vizlib.load("resnet18-imagenette")
     found = vizlib.receptive_field(model, "layer2")
     assert (answer["size"], answer["jump"], answer["box"]) == (list(found.size), list(found.jump), [*found.box(5, 9)])
-    used = effective_field(model, photo, "layer2", (5, 9))
+    used = effective_receptive_field(model, photo, "layer2", (5, 9))
     assert answer["effective"] == pytest.approx(used.size, rel=0.02)
     lines = shell("field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
     assert lines[0] == "layer2: 99 × 99 pixels, neighbours 8 × 8 pixels apart"
@@ -226,7 +226,7 @@ def test_two_models_are_compared_on_one_class_as_python_compares_them(folder, ph
         for name, target in (("mine", 2), ("other", 0))
     )
     assert [one["label"] for one in told["maps"]] == ["c", "c, sea"]
-    expected = vizlib.agreement(a, b, share=0.1)
+    expected = vizlib.agreement(a, b, fraction=0.1)
     assert (told["correlation"], told["overlap"]) == pytest.approx((expected.correlation, expected.overlap), abs=1e-3)
     assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; of the strongest 20%, " in shell(
         "compare", photo, *there

@@ -15,7 +15,7 @@ from timm.data import create_transform
 
 from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.preprocessing import TimmPreprocessing
 
 PHOTOS = {
     "portrait": (500, 375),
@@ -44,7 +44,7 @@ STORED = {
 
 
 def preprocessing(input_size, crop_mode="center", crop_pct=0.875, interpolation="bilinear"):
-    return Preprocessing.from_config(
+    return TimmPreprocessing.from_config(
         {"input_size": input_size, "crop_mode": crop_mode, "crop_pct": crop_pct, "interpolation": interpolation}
     )
 
@@ -106,7 +106,7 @@ def test_a_dot_on_the_photo_lies_in_the_tensor_where_the_geometry_says(name, cro
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
     for input_size, crop_pct in SETTINGS:
-        geometry = Geometry.fit(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
+        geometry = Geometry.from_timm_transform(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
         for at in [(0.02, 0.03), (0.5, 0.5), (0.31, 0.77), (0.97, 0.98)]:
             pixel, _ = dot_for(geometry, at)
             place = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
@@ -114,18 +114,18 @@ def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
                 continue  # a pixel cut by the crop, with its centre outside
             heat = torch.zeros(input_size)
             heat[int(place[0]), int(place[1])] = 1
-            assert_brightest_at(geometry, geometry.lift(heat), pixel)
+            assert_brightest_at(geometry, geometry.project_to_photo(heat), pixel)
 
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_any_heat_point_comes_back_within_an_input_pixel_even_between_the_pixels_of_a_tiny_photo(name):
     rng = random.Random(0)
-    geometry = Geometry.fit(PHOTOS[name], (224, 224), crop_pct=0.9, crop_mode="center")
+    geometry = Geometry.from_timm_transform(PHOTOS[name], (224, 224), crop_pct=0.9, crop_mode="center")
     for _ in range(20):
         row, col = rng.randrange(2, 222), rng.randrange(2, 222)
         heat = np.zeros((224, 224), dtype=np.float32)
         heat[row, col] = 1
-        y, x = np.unravel_index(np.nanargmax(geometry.lift(heat)), geometry.photo_size)
+        y, x = np.unravel_index(np.nanargmax(geometry.project_to_photo(heat)), geometry.photo_size)
         found = geometry.to_input(y + 0.5, x + 0.5)
         # within one input pixel, or within the photo pixel that covers this input pixel if photo pixels are larger
         assert abs(found[0] - row - 0.5) <= max(1, geometry.scale[0])
@@ -137,7 +137,7 @@ def test_any_heat_point_comes_back_within_an_input_pixel_even_between_the_pixels
 def test_a_dot_on_an_exif_rotated_photo_comes_back_at_its_upright_pixel(size, orientation):
     for input_size, crop_mode in [((224, 224), "center"), ((192, 256), "border")]:
         way = preprocessing(input_size, crop_mode)
-        geometry = Geometry.fit(size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+        geometry = Geometry.from_timm_transform(size, input_size, crop_pct=0.875, crop_mode=crop_mode)
         pixel, reach = dot_for(geometry, (0.3, 0.65))
 
         def stored(pixels):
@@ -155,7 +155,7 @@ def test_a_dot_on_an_exif_rotated_photo_comes_back_at_its_upright_pixel(size, or
         heat = torch.zeros(input_size)
         row, col = centroid(lit)
         heat[int(row), int(col)] = 1
-        assert_brightest_at(geometry, geometry.lift(heat), pixel)
+        assert_brightest_at(geometry, geometry.project_to_photo(heat), pixel)
 
 
 def assert_brightest_at(geometry, lifted, pixel):
@@ -173,7 +173,7 @@ def test_every_rounding_equals_that_of_timms_own_transform():
         side = rng.randint(20, 260)
         input_size = (side, side) if rng.random() < 0.5 else (side, rng.randint(20, 260))
         crop_pct, crop_mode = rng.choice([0.8, 0.875, 0.9, 0.95, 0.965, 1.0, 1.1]), rng.choice(MODES)
-        geometry = Geometry.fit(photo_size, input_size, crop_pct=crop_pct, crop_mode=crop_mode)
+        geometry = Geometry.from_timm_transform(photo_size, input_size, crop_pct=crop_pct, crop_mode=crop_mode)
         transform = create_transform(input_size=(3, *input_size), crop_pct=crop_pct, crop_mode=crop_mode)
         resize, crop = transform.transforms[:2]
 
@@ -190,7 +190,7 @@ def test_every_rounding_equals_that_of_timms_own_transform():
 
 
 def test_to_photo_is_the_inverse_of_to_input_for_numbers_and_arrays():
-    geometry = Geometry.fit((333, 500), (192, 256), crop_pct=0.9, crop_mode="center")
+    geometry = Geometry.from_timm_transform((333, 500), (192, 256), crop_pct=0.9, crop_mode="center")
     y, x = np.linspace(-5, 340, 50), np.linspace(-5, 505, 50)
     back = geometry.to_photo(*geometry.to_input(y, x))
     np.testing.assert_allclose(back, (y, x), atol=1e-9)
@@ -234,92 +234,92 @@ def test_lift_equals_bilinear_sampling_pixel_by_pixel(crop_mode, smooth):
         ((64, 64), (64, 64), (56, 48), None),
     ]:
         heat = rng.normal(size=grid)
-        geometry = Geometry.fit(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+        geometry = Geometry.from_timm_transform(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
         expected = slow_lift(geometry, heat, size or photo_size, smooth)
-        lifted = geometry.lift(heat, size, smooth=smooth)
+        lifted = geometry.project_to_photo(heat, size, smooth=smooth)
         assert lifted.dtype == np.float32
         np.testing.assert_allclose(lifted, expected, atol=2e-6)
-        np.testing.assert_array_equal(geometry.lift(torch.tensor(heat), size, smooth=smooth), lifted)
+        np.testing.assert_array_equal(geometry.project_to_photo(torch.tensor(heat), size, smooth=smooth), lifted)
 
 
 def test_lift_averages_over_the_cells_that_a_pixel_of_a_small_version_covers():
-    geometry = Geometry.fit((224, 224), (224, 224), crop_pct=1.0, crop_mode="center")
+    geometry = Geometry.from_timm_transform((224, 224), (224, 224), crop_pct=1.0, crop_mode="center")
     heat = np.random.default_rng(0).normal(size=(224, 224))
     # Pillow's own resize of float images with BILINEAR is the same tent, made independently.
     expected = np.asarray(Image.fromarray(heat.astype(np.float32)).resize((30, 50), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(geometry.lift(heat, (50, 30)), expected, atol=1e-5)
+    np.testing.assert_allclose(geometry.project_to_photo(heat, (50, 30)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("crop_mode", MODES)
 def test_nan_marks_exactly_the_pixels_with_their_centre_outside_what_the_model_saw(crop_mode):
     for photo_size in PHOTOS.values():
         for input_size in INPUTS:
-            geometry = Geometry.fit(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
-            y0, x0, y1, x1 = geometry.seen
+            geometry = Geometry.from_timm_transform(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
+            y0, x0, y1, x1 = geometry.visible_box
             ys, xs = np.arange(photo_size[0]) + 0.5, np.arange(photo_size[1]) + 0.5
             inside = ((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))
             for smooth in (True, False):
-                lifted = geometry.lift(np.ones((7, 7)), smooth=smooth)
+                lifted = geometry.project_to_photo(np.ones((7, 7)), smooth=smooth)
                 np.testing.assert_array_equal(np.isfinite(lifted), inside)
                 np.testing.assert_allclose(lifted[inside], 1, rtol=1e-6)
 
 
 def test_the_seen_box_and_fraction_of_known_crops():
-    center = Geometry.fit((256, 512), (224, 224), crop_pct=0.875, crop_mode="center")
-    assert center.seen == (16, 144, 240, 368)
-    assert center.seen_fraction == pytest.approx(224 * 224 / (256 * 512))
-    squash = Geometry.fit((512, 256), (224, 224), crop_pct=1.0, crop_mode="squash")
-    assert squash.seen == pytest.approx((0, 0, 512, 256))
-    border = Geometry.fit((448, 112), (224, 224), crop_pct=1.0, crop_mode="border")
-    assert border.seen == pytest.approx((0, 0, 448, 112))
-    assert (border.seen_fraction, border.offset) == (pytest.approx(1), (0, 84))
+    center = Geometry.from_timm_transform((256, 512), (224, 224), crop_pct=0.875, crop_mode="center")
+    assert center.visible_box == (16, 144, 240, 368)
+    assert center.visible_fraction == pytest.approx(224 * 224 / (256 * 512))
+    squash = Geometry.from_timm_transform((512, 256), (224, 224), crop_pct=1.0, crop_mode="squash")
+    assert squash.visible_box == pytest.approx((0, 0, 512, 256))
+    border = Geometry.from_timm_transform((448, 112), (224, 224), crop_pct=1.0, crop_mode="border")
+    assert border.visible_box == pytest.approx((0, 0, 448, 112))
+    assert (border.visible_fraction, border.offset) == (pytest.approx(1), (0, 84))
 
 
 def test_the_cell_of_a_photo_pixel_is_the_one_that_lift_draws_there():
     grid = (5, 7)
     numbered = np.arange(35).reshape(grid)
     for crop_mode in MODES:
-        geometry = Geometry.fit((40, 61), (32, 48), crop_pct=0.9, crop_mode=crop_mode)
-        lifted = geometry.lift(numbered, smooth=False)
+        geometry = Geometry.from_timm_transform((40, 61), (32, 48), crop_pct=0.9, crop_mode=crop_mode)
+        lifted = geometry.project_to_photo(numbered, smooth=False)
         for y in range(40):
             for x in range(61):
-                cell = geometry.cell(y, x, grid)
-                assert cell == geometry.cell(y + 0.9, x + 0.1, grid)
+                cell = geometry.find_cell(y, x, grid)
+                assert cell == geometry.find_cell(y + 0.9, x + 0.1, grid)
                 assert np.isnan(lifted[y, x]) if cell is None else numbered[cell] == lifted[y, x]
 
 
 @pytest.mark.parametrize("place", [(-1, 5), (5, -0.5), (40, 5), (5, 61)])
 def test_there_is_no_cell_off_the_photo_even_where_the_input_is_padded(place):
-    geometry = Geometry.fit((40, 61), (64, 64), crop_pct=1.0, crop_mode="border")
-    assert geometry.cell(*place, (4, 4)) is None
+    geometry = Geometry.from_timm_transform((40, 61), (64, 64), crop_pct=1.0, crop_mode="border")
+    assert geometry.find_cell(*place, (4, 4)) is None
 
 
 def test_the_middle_of_a_cells_box_lies_in_that_cell():
     grid = (14, 14)
     for crop_mode in MODES:
-        geometry = Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode=crop_mode)
+        geometry = Geometry.from_timm_transform((300, 400), (224, 224), crop_pct=0.875, crop_mode=crop_mode)
         for row in range(3, 11):
             for col in range(14):
                 y0, x0, y1, x1 = geometry.cell_box(row, col, grid)
-                assert geometry.cell((y0 + y1) / 2, (x0 + x1) / 2, grid) == (row, col)
+                assert geometry.find_cell((y0 + y1) / 2, (x0 + x1) / 2, grid) == (row, col)
 
 
 def test_the_boxes_of_all_cells_tile_what_the_model_saw():
-    geometry = Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode="border")
+    geometry = Geometry.from_timm_transform((300, 400), (224, 224), crop_pct=0.875, crop_mode="border")
     boxes = [geometry.cell_box(row, col, (4, 6)) for row in range(4) for col in range(6)]
     area = sum((y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in boxes)
-    assert area == pytest.approx(geometry.seen_fraction * 300 * 400)
+    assert area == pytest.approx(geometry.visible_fraction * 300 * 400)
 
 
 def test_an_unknown_crop_mode_and_a_vanishing_photo_are_refused():
     with pytest.raises(ValueError, match="no crop mode 'centre'; there are center, squash, border"):
-        Geometry.fit((300, 400), (224, 224), crop_pct=0.875, crop_mode="centre")
+        Geometry.from_timm_transform((300, 400), (224, 224), crop_pct=0.875, crop_mode="centre")
     with pytest.raises(ValueError, match="shrinks"):
-        Geometry.fit((8, 4000), (16, 16), crop_pct=1.0, crop_mode="border")
+        Geometry.from_timm_transform((8, 4000), (16, 16), crop_pct=1.0, crop_mode="border")
 
 
 def test_a_heat_map_that_is_not_a_plane_is_refused():
-    geometry = Geometry.fit((8, 8), (16, 16), crop_pct=1.0, crop_mode="border")
-    unchecked = inspect.unwrap(Geometry.lift)  # without the shape checks that tests switch on
+    geometry = Geometry.from_timm_transform((8, 8), (16, 16), crop_pct=1.0, crop_mode="border")
+    unchecked = inspect.unwrap(Geometry.project_to_photo)  # without the shape checks that tests switch on
     with pytest.raises(ValueError, match=r"a heat map is \(height, width\), not \(3, 4, 4\)"):
         unchecked(geometry, np.zeros((3, 4, 4)))

@@ -16,7 +16,7 @@ from timm.data import create_transform
 
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.core.images import MAX_PIXELS, open_image
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.preprocessing import TimmPreprocessing
 
 RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)  # no two neighbours alike
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:200:20j, 50:250:30j], 120), axis=-1).astype(np.uint8)
@@ -442,20 +442,20 @@ def test_the_tensor_is_bit_for_bit_that_of_timms_evaluation(crop_mode):
     config = {**CONFIG, "crop_mode": crop_mode}
     photo = open_image(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
     expected = create_transform(**{**config, "input_size": (3, 32, 48)})(photo)
-    tensor = Preprocessing.from_config(config).tensor(photo)
+    tensor = TimmPreprocessing.from_config(config).tensor(photo)
     assert tensor.shape == (1, 3, 32, 48)
     assert torch.equal(tensor[0], expected)
 
 
 def test_a_config_survives_the_way_to_the_sidecar_and_back():
-    way = Preprocessing.from_config(CONFIG)
+    way = TimmPreprocessing.from_config(CONFIG)
     assert way.to_config() == CONFIG
-    assert Preprocessing.from_config(way.to_config()) == way
-    assert hash(way) == hash(Preprocessing.from_config({**CONFIG, "input_size": (32, 48)}))
+    assert TimmPreprocessing.from_config(way.to_config()) == way
+    assert hash(way) == hash(TimmPreprocessing.from_config({**CONFIG, "input_size": (32, 48)}))
 
 
 def test_missing_keys_take_timms_defaults():
-    assert Preprocessing.from_config({}).to_config() == {
+    assert TimmPreprocessing.from_config({}).to_config() == {
         "input_size": [3, 224, 224],
         "interpolation": "bicubic",
         "crop_pct": 0.875,
@@ -463,7 +463,7 @@ def test_missing_keys_take_timms_defaults():
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     }
-    assert Preprocessing.from_config({"crop_pct": None, "mean": [0.5], "std": (0.5,)}).mean == (0.5, 0.5, 0.5)
+    assert TimmPreprocessing.from_config({"crop_pct": None, "mean": [0.5], "std": (0.5,)}).mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -482,19 +482,19 @@ def test_missing_keys_take_timms_defaults():
 )
 def test_a_config_no_photo_survives_is_refused(change, message):
     with pytest.raises(ModelError, match=message):
-        Preprocessing.from_config({**CONFIG, **change})
+        TimmPreprocessing.from_config({**CONFIG, **change})
 
 
 def test_what_the_model_saw_can_be_looked_at():
-    way = Preprocessing.from_config({**CONFIG, "input_size": [3, 20, 30], "crop_pct": 1.0})
+    way = TimmPreprocessing.from_config({**CONFIG, "input_size": [3, 20, 30], "crop_pct": 1.0})
     photo = open_image(RAMP)
     tensor = way.tensor(photo)
-    np.testing.assert_array_equal(np.asarray(way.unnormalised(tensor)), RAMP)
-    np.testing.assert_array_equal(np.asarray(way.unnormalised(tensor[0].requires_grad_())), RAMP)
+    np.testing.assert_array_equal(np.asarray(way.denormalise(tensor)), RAMP)
+    np.testing.assert_array_equal(np.asarray(way.denormalise(tensor[0].requires_grad_())), RAMP)
 
 
 def test_a_photo_too_thin_for_the_model_and_one_not_opened_are_refused():
-    way = Preprocessing.from_config({**CONFIG, "input_size": [3, 16, 16], "crop_pct": 1.0})
+    way = TimmPreprocessing.from_config({**CONFIG, "input_size": [3, 16, 16], "crop_pct": 1.0})
     with pytest.raises(ImageError, match="too long and thin"):
         way.tensor(open_image(np.zeros((10, 500), dtype=np.uint8)))
     with pytest.raises(ImageError, match="mode L"):
@@ -502,7 +502,7 @@ def test_a_photo_too_thin_for_the_model_and_one_not_opened_are_refused():
 
 
 def test_the_transform_is_built_once():
-    way = Preprocessing.from_config(CONFIG)
+    way = TimmPreprocessing.from_config(CONFIG)
     photo = open_image(RAMP)
     way.tensor(photo)
     built = way._transform

@@ -146,8 +146,8 @@ def test_shapes_and_parameters_of_the_table_are_those_of_the_network(name):
         for one in part.modules():
             own.update({id(p): math.prod(p.shape) for p in one._parameters.values() if p is not None})
         assert layer.shape == real.get(layer.name, ()), layer.name
-        assert layer.parameters == sum(own.values()), layer.name
-        assert layer.kind == type(part).__name__
+        assert layer.num_parameters == sum(own.values()), layer.name
+        assert layer.class_name == type(part).__name__
     assert sum(bool(layer.shape) for layer in model.layers) >= 0.8 * len(model.layers)
 
 
@@ -157,26 +157,26 @@ def test_the_well_known_numbers_of_resnet18_come_out():
     )
     layers = {layer.name: layer for layer in model.layers}
     direct = [layer for layer in model.layers if layer.depth == 1]
-    assert sum(layer.parameters for layer in direct) == 11_689_512  # torchvision's model card
+    assert sum(layer.num_parameters for layer in direct) == 11_689_512  # torchvision's model card
     assert sum(layer.flops for layer in direct) == 2 * 1_814_073_344  # its 1.81 billion multiply-adds
     assert layers["layer3"].shape == (256, 14, 14)
-    assert layers["conv1"].parameters == 64 * 3 * 7 * 7
+    assert layers["conv1"].num_parameters == 64 * 3 * 7 * 7
     assert layers["layer2.0.downsample.0"].flops == 2 * 64 * 128 * 28 * 28
     row = next(line for line in model.summary().splitlines() if line.lstrip().startswith("layer2.0.downsample.0 "))
     assert row.split() == ["layer2.0.downsample.0", "Conv2d", "128", "×", "28", "×", "28", "8,192", "12.8"]
 
 
 def test_only_what_has_places_is_a_picture():
-    from vizlib.models.families import as_picture
+    from vizlib.models.families import to_spatial_map
 
     vit = timm.models.VisionTransformer(img_size=40, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
     model = vizlib.wrap(vit.eval(), preprocessing={"input_size": (3, 40, 40)})  # 10 x 10 patches and a class token
     names = ["patch_embed.proj", "patch_embed", "blocks.0", "blocks.0.attn.q_norm", "head"]
     run = model.run(np.zeros((50, 50, 3), np.uint8), layers=names)
-    pictures = {name: as_picture(output, model.tokens) for name, output in run.activations.items()}
+    pictures = {name: to_spatial_map(output, model.tokens) for name, output in run.activations.items()}
     assert [name for name, picture in pictures.items() if picture is not None] == names[:3]
     assert all(pictures[name].shape[1:] == (10, 10) for name in names[:3])
     block = run.activations["blocks.0"][0, 1:]  # without the class token, row by row
     assert torch.equal(pictures["blocks.0"][:, 3, 7], block[3 * 10 + 7])
     convolution = torch.rand(1, 8, 5, 7)
-    assert torch.equal(as_picture(convolution, None), convolution[0])
+    assert torch.equal(to_spatial_map(convolution, None), convolution[0])

@@ -12,9 +12,9 @@ import torch
 import vizlib
 from vizlib import ModelError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.ood import SCORES, Familiarity
+from vizlib.models.ood import OOD_SCORES, OodScore
 
-KNOWN = {"score": "energy", "threshold": 7.5, "kept": 0.95, "data": "Imagenette's validation photos"}
+KNOWN = {"score": "energy", "threshold": 7.5, "coverage": 0.95, "data": "Imagenette's validation photos"}
 
 
 @pytest.fixture(scope="module")
@@ -34,44 +34,44 @@ def slowly(score: str, row: list[float]) -> float:
     return math.log(total) if score == "energy" else math.exp(sorted(row)[-1]) / total
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", OOD_SCORES)
 def test_a_score_is_its_papers_formula(score):
-    found = Familiarity(score, 0.0, 0.95, "photos").of(rows())
+    found = OodScore(score, 0.0, 0.95, "photos").compute(rows())
     assert found.shape == (5,)
     assert found.tolist() == pytest.approx([slowly(score, row) for row in rows().double().tolist()], rel=1e-6)
 
 
 def test_an_energy_of_huge_logits_does_not_overflow():
-    assert Familiarity("energy", 0.0, 0.95, "photos").of(torch.tensor([1e4, 1e4])).item() == pytest.approx(
+    assert OodScore("energy", 0.0, 0.95, "photos").compute(torch.tensor([1e4, 1e4])).item() == pytest.approx(
         1e4 + math.log(2)
     )
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", OOD_SCORES)
 def test_the_sentence_appears_exactly_below_the_threshold(score):
     logits = rows(1)[0]
-    found = float(Familiarity(score, 0.0, 0.95, "photos").of(logits))
+    found = float(OodScore(score, 0.0, 0.95, "photos").compute(logits))
     for threshold, said in ((found, False), (math.nextafter(found, -9), False), (math.nextafter(found, 99), True)):
-        assert (Familiarity(score, threshold, 0.95, "photos").doubt(logits) is not None) == said
+        assert (OodScore(score, threshold, 0.95, "photos").ood_note(logits) is not None) == said
 
 
 def test_the_sentence_says_what_was_found_and_what_is_usual():
     logits = torch.tensor([2.0, 2.0])
-    assert Familiarity("max-logit", 7.5, 0.95, "Imagenette's validation photos").doubt(logits) == (
+    assert OodScore("max-logit", 7.5, 0.95, "Imagenette's validation photos").ood_note(logits) == (
         "This photo is unlike those the model knows: its max logit is 2, and 95 % of Imagenette's validation photos "
         "reach 7.5. Perhaps it shows none of the 2 classes."
     )
 
 
 def test_logits_that_are_no_numbers_are_no_reason_for_doubt():
-    assert Familiarity(**KNOWN).doubt(torch.full((3,), torch.nan)) is None
+    assert OodScore(**KNOWN).ood_note(torch.full((3,), torch.nan)) is None
 
 
 def test_a_sidecar_is_read_back_as_it_was_written():
-    known = Familiarity.from_sidecar(json.loads(json.dumps({**KNOWN, "auroc": 0.98})))
-    assert known == Familiarity(**KNOWN)
+    known = OodScore.from_sidecar(json.loads(json.dumps({**KNOWN, "auroc": 0.98})))
+    assert known == OodScore(**KNOWN)
     assert dataclasses.asdict(known) == KNOWN
-    assert Familiarity.from_sidecar({}) is None
+    assert OodScore.from_sidecar({}) is None
 
 
 @pytest.mark.parametrize(
@@ -84,38 +84,38 @@ def test_a_sidecar_is_read_back_as_it_was_written():
         ("threshold", None, "a number as threshold"),
         ("threshold", True, "a number as threshold"),
         ("threshold", math.nan, "a number as threshold"),
-        ("kept", [0.95], "from 0 to 1 as share kept"),
-        ("kept", 95, "from 0 to 1 as share kept"),
-        ("kept", -math.inf, "from 0 to 1 as share kept"),
+        ("coverage", [0.95], "from 0 to 1 as share kept"),
+        ("coverage", 95, "from 0 to 1 as share kept"),
+        ("coverage", -math.inf, "from 0 to 1 as share kept"),
         ("data", None, "needs data, the name of the photos"),
         ("data", 3925, "needs data, the name of the photos"),
     ],
 )
 def test_a_malformed_field_is_one_sentence_with_what_was_expected(field, value, expected):
-    with pytest.raises(ModelError, match=f"the sidecar's familiarity .*{expected}"):
-        Familiarity.from_sidecar({**KNOWN, field: value})
+    with pytest.raises(ModelError, match=f"the sidecar's ood entry .*{expected}"):
+        OodScore.from_sidecar({**KNOWN, field: value})
 
 
-def test_a_file_brings_its_familiarity_along(tmp_path):
-    path = checkpoints.bundled()["resnet18-imagenette"]
+def test_a_file_brings_its_ood_score_along(tmp_path):
+    path = checkpoints.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
-    sidecar = {**json.loads(path.with_suffix(".json").read_text()), "familiarity": KNOWN}
+    sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": KNOWN}
     (tmp_path / "my.json").write_text(json.dumps(sidecar))
-    assert vizlib.load(tmp_path / "my.safetensors").familiarity == Familiarity(**KNOWN)
-    (tmp_path / "my.json").write_text(json.dumps({**sidecar, "familiarity": {"score": "energy"}}))
-    with pytest.raises(ModelError, match="the sidecar's familiarity needs a number as threshold"):
+    assert vizlib.load(tmp_path / "my.safetensors").ood_score == OodScore(**KNOWN)
+    (tmp_path / "my.json").write_text(json.dumps({**sidecar, "ood": {"score": "energy"}}))
+    with pytest.raises(ModelError, match="the sidecar's ood entry needs a number as threshold"):
         vizlib.load(tmp_path / "my.safetensors")
 
 
 def test_a_run_and_what_explains_it_say_the_doubt_once(model, cheetah):
     logits = model.logits(model.tensor(cheetah))
     energy = logits.logsumexp(-1).item()
-    sure = dataclasses.replace(model, familiarity=Familiarity("energy", energy - 0.01, 0.95, "photos"))
-    unsure = dataclasses.replace(model, familiarity=Familiarity("energy", energy + 0.01, 0.95, "photos"))
-    sentence = unsure.doubt(logits)
+    sure = dataclasses.replace(model, ood_score=OodScore("energy", energy - 0.01, 0.95, "photos"))
+    unsure = dataclasses.replace(model, ood_score=OodScore("energy", energy + 0.01, 0.95, "photos"))
+    sentence = unsure.ood_note(logits)
     assert sentence.startswith("This photo is unlike those the model knows: its energy is ")
     assert unsure.run(cheetah).notes.count(sentence) == 1
     assert vizlib.explain(unsure, cheetah, "grad-cam").notes.count(sentence) == 1
-    assert sure.doubt(logits) is None
+    assert sure.ood_note(logits) is None
     assert not any(note.startswith("This photo is unlike") for note in sure.run(cheetah).notes)
-    assert dataclasses.replace(model, familiarity=None).doubt(logits) is None
+    assert dataclasses.replace(model, ood_score=None).ood_note(logits) is None

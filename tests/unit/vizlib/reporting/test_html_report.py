@@ -22,9 +22,9 @@ import vizlib
 from vizlib import report as write
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli import app
-from vizlib.models.loading.checkpoint_files import fingerprint
+from vizlib.models.loading.checkpoint_files import hash_weights
 from vizlib.render import overlay as render
-from vizlib.reporting.code_snippets import Recipe
+from vizlib.reporting.code_snippets import CodeSnippet
 
 RESNET = "resnet18-imagenette"
 HOSTILE = "</style><script>alert(1)</script>\"'&<img src=//evil.example onerror=alert(1)>"
@@ -72,7 +72,7 @@ def test_the_pictures_in_a_report_are_the_photo_and_its_overlay(answer, model, t
     overlay, bar, photo = (picture(one["src"]) for one in page_of(write(answer, tmp_path / "why.html")).every("img"))
     assert np.array_equal(photo, np.asarray(tower))
     assert np.array_equal(overlay, np.asarray(answer.overlay()))
-    assert np.array_equal(bar, np.asarray(render.scale_bar(signed=True)))
+    assert np.array_equal(bar, np.asarray(render.draw_color_bar(signed=True)))
 
 
 def test_a_large_photo_is_made_smaller_and_its_map_drawn_at_that_size(model, tower, tmp_path):
@@ -86,7 +86,7 @@ def test_a_large_photo_is_made_smaller_and_its_map_drawn_at_that_size(model, tow
     assert (tmp_path / "why.html").stat().st_size < 4_000_000
     smaller, heat = answer.within(1600)
     assert np.abs(photo.astype(float) - np.asarray(smaller)).mean() < 3
-    assert np.abs(overlay.astype(float) - np.asarray(render.overlay(smaller, heat))).mean() < 3
+    assert np.abs(overlay.astype(float) - np.asarray(render.overlay_heat(smaller, heat))).mean() < 3
     assert np.array_equal(page.maps()[0]["heat"], answer.heat.numpy())
 
 
@@ -101,14 +101,14 @@ def test_a_report_says_all_that_is_needed_to_trust_it_or_not(answer, model, towe
     assert said["Knobs"] == "layer = automatic, relu = False, score = logit"
     assert said["Read from"] == "layer4"
     assert said["SHA-256 of its RGB pixels"] == hashlib.sha256(np.asarray(tower).tobytes()).hexdigest()
-    assert said["SHA-256 of its weights"] == fingerprint(model.module)
+    assert said["SHA-256 of its weights"] == hash_weights(model.module)
     for name, version in (("vizlib", vizlib.__version__), ("torch", torch.__version__), ("NumPy", np.__version__)):
         assert f"{name} {version}" in said["Versions"]
     for sentence in (row.means, row.means_not, *answer.notes):
         assert sentence in page.text()
     assert answer.notes
     assert page.text().count("Why parachute and not church?") == 2  # its title and its heading
-    low, high = render.limits_of(answer.on_photo(), signed=True)
+    low, high = render.compute_limits(answer.on_photo(), signed=True)
     assert f"{low:.3g} church 0 {high:.3g} parachute".replace("-", "−") in page.text()
     for one in model.predict(tower):
         assert one.label in page.text()
@@ -134,8 +134,8 @@ def test_nothing_that_someone_named_becomes_html(model, answer, tmp_path):
     labels = [f"{HOSTILE} {i}" for i in range(10)]
     hostile = vizlib.wrap(model.module, preprocessing=model.preprocessing, labels=labels, name=HOSTILE)
     spoilt = replace(answer, label=HOSTILE, model=HOSTILE, notes=(HOSTILE,), knobs={**answer.knobs, "layer": HOSTILE})
-    recipe = Recipe.of(spoilt, hostile, photo=f"{HOSTILE}.jpg")
-    page = page_of(write([spoilt, spoilt], tmp_path / "why.html", model=None, recipes=[recipe, recipe]))
+    recipe = CodeSnippet.from_attribution(spoilt, hostile, photo=f"{HOSTILE}.jpg")
+    page = page_of(write([spoilt, spoilt], tmp_path / "why.html", model=None, snippets=[recipe, recipe]))
     plain = page_of(write([answer, answer], tmp_path / "plain.html"))
     assert {tag for tag, _ in page.found} == {tag for tag, _ in plain.found} | {"ul", "li"}
     assert page.text().count("<script>alert(1)</script>") >= 6
@@ -191,16 +191,16 @@ def test_the_hash_of_weights_changes_with_each_of_them_and_with_nothing_else():
         return digest.hexdigest()
 
     one = network()
-    assert fingerprint(one) == fingerprint(network()) == slowly(one)
-    assert fingerprint(one.eval().requires_grad_(False)) == slowly(one)
-    assert fingerprint(network().to(memory_format=torch.channels_last)) == slowly(one)
-    seen = {fingerprint(one)}
+    assert hash_weights(one) == hash_weights(network()) == slowly(one)
+    assert hash_weights(one.eval().requires_grad_(False)) == slowly(one)
+    assert hash_weights(network().to(memory_format=torch.channels_last)) == slowly(one)
+    seen = {hash_weights(one)}
     for name in one.state_dict():
         other = network()
         with torch.no_grad():
             other.state_dict()[name].view(-1)[-1].add_(1)
-        seen.add(fingerprint(other))
-    seen |= {fingerprint(network().half()), fingerprint(network().bfloat16()), fingerprint(nn.Sequential(one))}
+        seen.add(hash_weights(other))
+    seen |= {hash_weights(network().half()), hash_weights(network().bfloat16()), hash_weights(nn.Sequential(one))}
     assert len(seen) == 1 + len(one.state_dict()) + 3
 
 

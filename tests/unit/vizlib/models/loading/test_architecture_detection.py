@@ -13,7 +13,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading.architecture_detection import Guess, build, recognise, with_own_head
+from vizlib.models.loading.architecture_detection import DetectedArchitecture, build_network, detect_architecture, unwrap_backbone
 
 SQUARE = {"img_size": 224}
 
@@ -64,7 +64,7 @@ def same(model: vizlib.Model, module: nn.Module) -> None:
 )
 @pytest.mark.parametrize("classes", [1, 1000])
 def test_a_resnet_is_recognised_whatever_its_classes(name, classes):
-    assert recognise(state(name, num_classes=classes)) == Guess(name)
+    assert detect_architecture(state(name, num_classes=classes)) == DetectedArchitecture(name)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def test_a_resnet_is_recognised_whatever_its_classes(name, classes):
     ],
 )
 def test_a_vision_transformer_is_recognised_whatever_its_classes_and_the_size_of_its_photos(name, size):
-    assert recognise(state(name, img_size=size)) == Guess(name, {"img_size": size})
+    assert detect_architecture(state(name, img_size=size)) == DetectedArchitecture(name, {"img_size": size})
 
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
 def test_one_weight_of_another_shape_or_name_is_another_network(name):
     weights = state(name)
     key = next(key for key, value in weights.items() if value.ndim == 1 and ".1." in key)
-    assert recognise({**weights, key: torch.ones(3)}) is None
-    assert recognise({**weights, "more": torch.ones(3)}) is None
-    assert recognise({other: value for other, value in weights.items() if other != key}) is None
+    assert detect_architecture({**weights, key: torch.ones(3)}) is None
+    assert detect_architecture({**weights, "more": torch.ones(3)}) is None
+    assert detect_architecture({other: value for other, value in weights.items() if other != key}) is None
 
 
 @pytest.mark.parametrize("sidecar", [None, {"labels": [f"thing {i}" for i in range(10)]}, {"remark": "no labels"}])
@@ -189,7 +189,7 @@ def test_several_layers_beside_the_backbone_ask_for_the_architecture(tmp_path):
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "densenet121"])
 def test_a_network_of_another_family_asks_for_the_architecture(tmp_path, name):
-    assert recognise(state(name)) is None
+    assert detect_architecture(state(name)) is None
     asked(tmp_path / "my.pth", {key: torch.zeros(()) for key in state(name)})
 
 
@@ -210,7 +210,7 @@ def test_weights_with_axes_that_make_no_sense_are_one_sentence(tmp_path, key, sh
 
 def test_other_state_dicts_keep_their_names():
     plain = {"conv1.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
-    assert with_own_head(plain) == plain
+    assert unwrap_backbone(plain) == plain
 
 
 def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_runs(tmp_path, cheetah):
@@ -229,7 +229,7 @@ def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_
 
 
 def test_torchvisions_preprocessing_is_assumed_in_a_note_too(tmp_path):
-    weights = build("torchvision/resnet18", 3).state_dict()
+    weights = build_network("torchvision/resnet18", 3).state_dict()
     (note,) = loaded(tmp_path / "my.pth", weights, architecture="torchvision/resnet18").notes
     assert "the usual way for torchvision/resnet18 is taken (224 × 224 pixels" in note
 
@@ -246,9 +246,9 @@ def test_arguments_of_a_sidecar_count_for_a_recognised_network_too(tmp_path):
 def test_a_sidecar_cannot_make_timm_read_another_file(tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(timm, "create_model", lambda *a, **b: pytest.fail("the network was built"))
     with pytest.raises(ModelError, match=f"the argument {next(iter(arguments))} would fetch weights from elsewhere"):
-        build("test_resnet", 10, arguments)
+        build_network("test_resnet", 10, arguments)
 
 
 def test_a_sidecar_cannot_make_torchvision_download():
     with pytest.raises(ModelError, match="the argument weights would fetch weights from elsewhere"):
-        build("torchvision/resnet18", 1000, {"weights": "DEFAULT"})
+        build_network("torchvision/resnet18", 1000, {"weights": "DEFAULT"})

@@ -92,7 +92,7 @@ def test_the_number_of_classes_is_found_in_the_classifier(tmp_path, weights):
     assert len(vizlib.load(saved(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
 
 
-@pytest.mark.parametrize("wrapper", [None, *checkpoints.WRAPPERS])
+@pytest.mark.parametrize("wrapper", [None, *checkpoints.STATE_DICT_KEYS])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "_orig_mod.module."])
 def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path, weights, wrapper, prefix):
     content = OrderedDict((prefix + key, value) for key, value in weights.items())
@@ -252,7 +252,7 @@ def test_a_folder_or_another_ending_is_no_weight_file(tmp_path):
 def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
     sentence(path, "its sha256 differs", "mine.json", "fetch it again")
-    for digest in (checkpoints.sha256(path), checkpoints.sha256(path).upper()):
+    for digest in (checkpoints.hash_file(path), checkpoints.hash_file(path).upper()):
         path.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE, "sha256": digest}))
         assert len(vizlib.load(path).labels) == 7
 
@@ -338,7 +338,7 @@ def test_something_else_than_a_state_dict_is_described(tmp_path, content):
         ('{"preprocessing": "imagenet"}', "must give preprocessing as an object"),
         ('{"sha256": 12}', "must give sha256 as a string"),
         ('{"accuracy": 93.1}', "must give accuracy as an object"),
-        ('{"familiarity": "energy"}', "must give familiarity as an object"),
+        ('{"ood": "energy"}', "must give ood as an object"),
         ('{"weaknesses": [1]}', "must give weaknesses as a list of strings"),
         pytest.param("[" * 100_000, "is not JSON", id="too deep"),
     ],
@@ -359,8 +359,8 @@ def test_a_sidecar_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(t
 
 
 def test_every_bundled_checkpoint_is_the_file_its_sidecar_describes():
-    assert list(checkpoints.bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
-    for name, path in checkpoints.bundled().items():
-        sidecar = checkpoints.Sidecar.beside(path)
-        assert sidecar.sha256 == checkpoints.sha256(path)
+    assert list(checkpoints.list_bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
+    for name, path in checkpoints.list_bundled().items():
+        sidecar = checkpoints.Sidecar.read_for(path)
+        assert sidecar.sha256 == checkpoints.hash_file(path)
         assert vizlib.load(name).labels == tuple(sidecar.labels or ())

@@ -74,9 +74,9 @@ def test_a_library_that_takes_no_bar_downloads_without_a_word(hub, monkeypatch):
 
 
 def test_a_repository_may_have_its_weights_in_the_second_file_only(hub, tmp_path):
-    downloads.from_hub("timm/test_resnet.r160_in1k", ["none.bin", "model.safetensors"], lambda *_: None)
-    downloads.from_hub("timm/test_resnet.r160_in1k", ["none.bin"], lambda *_: None)
-    assert downloads.in_hub_cache("timm/test_resnet.r160_in1k", ["model.safetensors"])
+    downloads.download_from_hub("timm/test_resnet.r160_in1k", ["none.bin", "model.safetensors"], lambda *_: None)
+    downloads.download_from_hub("timm/test_resnet.r160_in1k", ["none.bin"], lambda *_: None)
+    assert downloads.is_in_hub_cache("timm/test_resnet.r160_in1k", ["model.safetensors"])
 
 
 # ---------------------------------------------------------------------------------- torchvision's server
@@ -116,11 +116,11 @@ def torch_server(tmp_path, monkeypatch):
 def test_torchvisions_weights_are_told_about_too(torch_server, tmp_path, monkeypatch):
     url, (whole,) = torch_server
     told: list[tuple[int, int]] = []
-    downloads.from_torch(url, lambda *here: told.append(here))
+    downloads.download_to_torch_cache(url, lambda *here: told.append(here))
     assert (tmp_path / "checkpoints" / url.rsplit("/", 1)[-1]).read_bytes() == whole
     assert told[-1] == (len(whole), len(whole))
-    assert [here for here, _ in told] == [min(n * downloads.BLOCK, len(whole)) for n in range(1, len(told) + 1)]
-    assert downloads.in_torch_cache(url)
+    assert [here for here, _ in told] == [min(n * downloads.BLOCK_BYTES, len(whole)) for n in range(1, len(told) + 1)]
+    assert downloads.is_in_torch_cache(url)
 
 
 @pytest.mark.parametrize("sent", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" + whole[1:]])

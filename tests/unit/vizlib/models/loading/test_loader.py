@@ -26,7 +26,7 @@ from vizlib import ModelError, TargetError
 from vizlib.models.loading import checkpoint_files as checkpoints
 from vizlib.models.loading import downloads
 from vizlib.models.loading import loader as models
-from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.preprocessing import TimmPreprocessing
 
 SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
 
@@ -86,9 +86,9 @@ def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
     entries = vizlib.list_models()
     own = [entry for entry in entries if entry.bundled]
     assert entries[: len(own)] == own
-    assert {entry.name for entry in own} == set(checkpoints.bundled())
+    assert {entry.name for entry in own} == set(checkpoints.list_bundled())
     assert [entry.accuracy for entry in own] == sorted((entry.accuracy for entry in own), reverse=True)
-    assert all(entry.megabytes > 0 and entry.classes.startswith("tench, ") for entry in own)
+    assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in own)
     for entry in entries[len(own) :]:
         plain = entry.name.removeprefix("torchvision/")
         known = torchvision.models.list_models(torchvision.models) if plain != entry.name else timm.list_pretrained()
@@ -137,7 +137,7 @@ def offline(tmp_path, monkeypatch):
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "ENDPOINT", address)
         monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+        monkeypatch.setattr(downloads, "CONNECT_TIMEOUT_S", 0.3)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(variable, raising=False)
@@ -155,7 +155,7 @@ def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_i
 
 def test_the_hubs_offline_switch_asks_nobody(offline, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(downloads, "answers", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(downloads, "is_reachable", lambda url: pytest.fail("the network was asked"))
     assert "cannot be reached" in refused(ModelError, vizlib.load, "resnet50")
 
 
@@ -163,7 +163,7 @@ def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
     def fails(*arguments, **options):
         raise OSError("404 Client Error\n\nfor url: ...")
 
-    monkeypatch.setattr(downloads, "answers", lambda url: True)
+    monkeypatch.setattr(downloads, "is_reachable", lambda url: True)
     monkeypatch.setattr(timm, "create_model", fails)
     said = refused(ModelError, vizlib.load, "resnet50")
     assert said == "resnet50 could not be downloaded: 404 Client Error"
@@ -171,7 +171,7 @@ def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
 
 def test_torchvisions_server_is_asked_for_torchvisions_weights(offline, monkeypatch):
     asked = []
-    monkeypatch.setattr(downloads, "answers", asked.append)
+    monkeypatch.setattr(downloads, "is_reachable", asked.append)
     assert "download.pytorch.org cannot be reached" in refused(ModelError, vizlib.load, "torchvision/resnet18")
     assert asked == [torchvision.models.ResNet18_Weights.DEFAULT.url]
 
@@ -192,9 +192,9 @@ def test_a_server_is_there_when_it_gives_any_answer_at_all(monkeypatch):
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}"
-        assert downloads.answers(address)
+        assert downloads.is_reachable(address)
         thread.join()
-    assert not downloads.answers(address), "nobody listens there any more"
+    assert not downloads.is_reachable(address), "nobody listens there any more"
 
 
 def test_downloaded_weights_are_used_without_a_network(data, offline, monkeypatch, cheetah):
@@ -239,7 +239,7 @@ def test_torchvisions_weights_come_with_torchvisions_labels_and_preprocessing(da
 )
 def test_torchvisions_preprocessing_is_the_same_to_the_pixel(weights, cheetah, tower):
     transforms = weights.transforms()
-    ours = models.torchvision_preprocessing(transforms)
+    ours = models.convert_torchvision_transforms(transforms)
     for photo in (cheetah, tower, cheetah.rotate(90, expand=True), cheetah.resize((301, 97))):
         assert torch.equal(ours.tensor(photo), transforms(photo).unsqueeze(0))
 
@@ -270,13 +270,13 @@ def test_a_network_of_ones_own_has_numbered_classes_and_imagenets_preprocessing(
     model = vizlib.wrap(network())
     assert model.labels == tuple(f"class {i}" for i in range(6))
     assert model.name == "Sequential"
-    assert model.preprocessing == Preprocessing.from_config({})
+    assert model.preprocessing == TimmPreprocessing.from_config({})
     assert vizlib.wrap(network(classes=1000), preprocessing=SMALL).labels[7] == "class 7"
 
 
 def test_what_is_given_is_used():
     labels = list("uvwxyz")
-    preprocessing = Preprocessing.from_config(SMALL)
+    preprocessing = TimmPreprocessing.from_config(SMALL)
     model = vizlib.wrap(network(), preprocessing=preprocessing, labels=labels, name="mine")
     assert (model.name, model.labels, model.preprocessing) == ("mine", tuple(labels), preprocessing)
     assert vizlib.wrap(network(), preprocessing=SMALL).preprocessing == preprocessing
@@ -467,10 +467,10 @@ def test_more_classes_than_there_are_gives_all_and_none_gives_one(plain, cheetah
 def test_a_class_is_meant_by_index_label_or_one_of_its_names(resnet):
     logits = torch.zeros(1, 1000)
     logits[0, 5] = 1
-    assert resnet.target(None, logits) == 5
+    assert resnet.resolve_target(None, logits) == 5
     for given in (293, "293", " 293 ", np.int64(293), "cheetah", "CHEETAH", " chetah ", "Acinonyx jubatus", "+293"):
-        assert resnet.target(given, logits) == 293
-    assert resnet.target("cheetah, chetah, Acinonyx jubatus", logits) == 293
+        assert resnet.resolve_target(given, logits) == 293
+    assert resnet.resolve_target("cheetah, chetah, Acinonyx jubatus", logits) == 293
 
 
 def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
@@ -480,15 +480,15 @@ def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
 
 def test_a_class_is_meant_by_another_networks_label_for_it(resnet):
     logits = torch.zeros(1, 1000)
-    assert resnet.target("tench, some fish, Tinca tinca", logits) == 0
+    assert resnet.resolve_target("tench, some fish, Tinca tinca", logits) == 0
     with pytest.raises(vizlib.TargetError, match="names 2 classes"):
-        resnet.target("goldfish, tench", logits)
+        resnet.resolve_target("goldfish, tench", logits)
 
 
 def test_a_whole_label_comes_before_a_name_within_another(resnet):
     assert resnet.labels[638:640] == ("maillot", "maillot, tank suit")
-    assert resnet.target("maillot", torch.zeros(1, 1000)) == 638
-    assert resnet.target("tank suit", torch.zeros(1, 1000)) == 639
+    assert resnet.resolve_target("maillot", torch.zeros(1, 1000)) == 638
+    assert resnet.resolve_target("tank suit", torch.zeros(1, 1000)) == 639
 
 
 @pytest.mark.parametrize("target", [1000, -1, "1000", "-1"])
@@ -513,7 +513,7 @@ def test_an_unknown_class_is_answered_with_near_names(resnet, target, said):
 def test_a_label_that_is_a_number_is_a_label_first():
     model = vizlib.wrap(network(classes=2), preprocessing=SMALL, labels=["3", "7"])
     logits = torch.zeros(1, 2)
-    assert [model.target(given, logits) for given in ("3", "7", "1", 0)] == [0, 1, 1, 0]
+    assert [model.resolve_target(given, logits) for given in ("3", "7", "1", 0)] == [0, 1, 1, 0]
 
 
 def test_an_unknown_class_reaches_the_caller_of_explain_as_one_target_error(plain, cheetah):
@@ -523,5 +523,5 @@ def test_an_unknown_class_reaches_the_caller_of_explain_as_one_target_error(plai
 def test_a_path_may_hold_spaces_and_other_letters(tmp_path):
     path = Path(tmp_path, "a b", "ü.safetensors")
     path.parent.mkdir()
-    shutil.copy(checkpoints.bundled()["resnet18-imagenette"], path)
+    shutil.copy(checkpoints.list_bundled()["resnet18-imagenette"], path)
     assert len(vizlib.load(path, architecture="resnet18").labels) == 10

@@ -14,7 +14,7 @@ from huggingface_hub import constants as hub
 import vizlib
 from vizlib import ModelError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading.model_index import CURATED, Entry, describe, list_models
+from vizlib.models.loading.model_index import CURATED_MODELS_MB, ModelEntry, describe_classes, list_models
 
 LABELS = [f"thing {i}" for i in range(3)]
 
@@ -29,7 +29,7 @@ def folder(tmp_path, weights):
     """What a person keeps: two of one name, one called as a bundled network, one as a curated one, one plain."""
     for name in ("my.pth", "resnet18-imagenette.pth", "b.pt", "resnet50.a1_in1k.pth", "A.PTH"):
         torch.save(weights, tmp_path / name)
-    path = checkpoints.bundled()["resnet18-imagenette"]
+    path = checkpoints.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
     for other in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
         (tmp_path / other).write_text("no weights")
@@ -37,18 +37,18 @@ def folder(tmp_path, weights):
     return tmp_path
 
 
-def own(folder: Path) -> dict[str, Entry]:
+def own(folder: Path) -> dict[str, ModelEntry]:
     return {entry.name: entry for entry in list_models(folder) if entry.source == "folder"}
 
 
 def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder):
     names = [entry.name for entry in list_models(folder)]
     bundled = [entry.name for entry in list_models() if entry.bundled]
-    assert set(bundled) == set(checkpoints.bundled())
+    assert set(bundled) == set(checkpoints.list_bundled())
     assert names[: len(bundled)] == bundled
-    assert names[len(bundled) : -len(CURATED)] == list(own(folder))
-    assert names[-len(CURATED) :] == list(CURATED)
-    assert [entry.name for entry in list_models()] == bundled + list(CURATED)
+    assert names[len(bundled) : -len(CURATED_MODELS_MB)] == list(own(folder))
+    assert names[-len(CURATED_MODELS_MB) :] == list(CURATED_MODELS_MB)
+    assert [entry.name for entry in list_models()] == bundled + list(CURATED_MODELS_MB)
     assert vizlib.list_models(folder) == list_models(folder)
 
 
@@ -93,10 +93,10 @@ def test_accuracy_and_classes_are_the_sidecars(folder):
     (folder / "b.json").write_text(json.dumps(sidecar))
     entry = own(folder)["b"]
     assert (entry.accuracy, entry.classes) == (91.25, "thing 0, thing 1, thing 2")
-    assert entry.megabytes == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
+    assert entry.size_mb == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
     assert (own(folder)["A"].accuracy, own(folder)["A"].classes) == (None, "")
     for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
-        found = checkpoints.Sidecar.beside(checkpoints.bundled()[name])
+        found = checkpoints.Sidecar.read_for(checkpoints.list_bundled()[name])
         assert (entry.accuracy, entry.classes) == (found.accuracy["top1"], ", ".join(found.labels))
 
 
@@ -130,7 +130,7 @@ def test_an_empty_folder_adds_nothing(tmp_path):
 def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert [entry.name for entry in list_models() if entry.needs_download] == list(CURATED)
+    assert [entry.name for entry in list_models() if entry.needs_download] == list(CURATED_MODELS_MB)
     snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"weights")
@@ -144,6 +144,6 @@ def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
 
 
 def test_few_classes_are_named_and_many_are_counted():
-    assert describe(LABELS) == "thing 0, thing 1, thing 2"
-    assert describe([]) == ""
-    assert describe([str(i) for i in range(1000)]) == "1,000 classes"
+    assert describe_classes(LABELS) == "thing 0, thing 1, thing 2"
+    assert describe_classes([]) == ""
+    assert describe_classes([str(i) for i in range(1000)]) == "1,000 classes"

@@ -21,14 +21,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "comparison").mkdir()
     for name in ("scratch", "finetuned"):
         (tmp_path / "comparison" / f"{name}.csv").write_text("epoch,val_top1\n1,50\n")
-    monkeypatch.setattr(histories, "FOLDER", tmp_path)
+    monkeypatch.setattr(histories, "BUNDLED_FOLDER", tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", list(checkpoints.bundled()))
+@pytest.mark.parametrize("name", list(checkpoints.list_bundled()))
 def test_every_bundled_network_has_the_history_that_its_file_says(name):
     history = vizlib.training_history(name)
-    with (checkpoints.FOLDER / f"{name}.csv").open(newline="") as file:
+    with (checkpoints.BUNDLED_FOLDER / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(history) == list(rows[0])
     assert {"epoch", "size", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"} <= history.keys()
@@ -38,7 +38,7 @@ def test_every_bundled_network_has_the_history_that_its_file_says(name):
 
 
 def test_the_values_are_the_files(folder):
-    assert histories.histories() == ("mine", "finetuned", "scratch")
+    assert histories.list_training_histories() == ("mine", "finetuned", "scratch")
     assert vizlib.training_history("mine") == {"epoch": (1, 2), "lr": (0.1, 0.001), "val_top1": (33.5, 45.25)}
     assert vizlib.training_history("scratch") == {"epoch": (1,), "val_top1": (50,)}
 
@@ -57,14 +57,14 @@ def test_an_unknown_name_is_answered_with_near_ones(folder):
 
 
 def test_the_comparison_is_the_file_beside_its_histories(folder):
-    assert histories.comparison() == {}
+    assert histories.read_training_comparison() == {}
     content = {"title": "Three starts", "starts": {"scratch": {"label": "ü", "command": "python"}}}
     text = json.dumps(content, ensure_ascii=False)
     (folder / "comparison" / "comparison.json").write_text(text, encoding="utf-8")
-    assert histories.comparison() == content
+    assert histories.read_training_comparison() == content
 
 
 def test_where_no_comparison_travels_along_there_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(histories, "FOLDER", tmp_path)
-    assert histories.comparison() == {}
-    assert histories.histories() == ()
+    monkeypatch.setattr(histories, "BUNDLED_FOLDER", tmp_path)
+    assert histories.read_training_comparison() == {}
+    assert histories.list_training_histories() == ()
