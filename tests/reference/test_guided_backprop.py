@@ -142,5 +142,5 @@ def test_it_is_told_why_it_does_not_fit_a_network_without_relus():
     )
     model = vizlib.wrap(module.eval(), preprocessing={"input_size": (3, 16, 16)})
     assert "guided-grad-cam" not in vizlib.list_methods(model)
-    with pytest.raises(vizlib.MethodError, match="it changes how gradients pass a ReLU, and this model has none"):
+    with pytest.raises(vizlib.MethodError, match="it modifies the gradient of ReLU layers, and this model has none"):
         vizlib.explain(model, photo((16, 16)), "guided-grad-cam")

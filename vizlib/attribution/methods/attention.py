@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, TWO_PASSES, Evidence, Knob, Method, Needs
+from vizlib.attribution.methods.base import SCORE, TWO_PASSES, Evidence, Method, Needs, Parameter
 from vizlib.core.errors import MethodError, suggest_names
 from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
@@ -136,66 +136,70 @@ def _check_attention(model: Model) -> str | None:
     return None
 
 
-QUERY = Knob(
+QUERY = Parameter(
     None,
-    "whose attention: a token's name, a patch (row, column), or the tokens the classifier reads",
+    "the query: a token name, a patch (row, column), or by default the tokens that the classifier uses",
     lambda m: m.tokens.names if m.tokens else (),
-    open=True,
+    allows_others=True,
 )
-ATTENTION_LAYER = Knob(None, "the attention layer; left out, the last", lambda m: m.attention_layers, open=True)
+ATTENTION_LAYER = Parameter(
+    None, "the attention layer; by default the last", lambda m: m.attention_layers, allows_others=True
+)
 
 METHODS = (
     Method(
         name="raw-attention",
         paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
-        means="Bright patches are those this token reads from in this layer.",
-        means_not="Attention says where a token looks, not what it does with what it finds, and it knows no class.",
+        shows="Bright patches are those to which the selected token attends in this layer.",
+        does_not_show="Attention weights do not show how the information is used, and do not depend on the class.",
         needs=lambda model, knobs: Needs(attention=True),
-        heat=_raw_attention,
-        fits=_check_attention,
-        knobs={
+        compute=_raw_attention,
+        unsupported_reason=_check_attention,
+        parameters={
             "layer": ATTENTION_LAYER,
-            "head": Knob("mean", "one head by number, their mean or their max", ("mean", "max"), open=True),
+            "head": Parameter(
+                "mean", "one head by index, or the mean or maximum over all heads", ("mean", "max"), allows_others=True
+            ),
             "query": QUERY,
         },
-        of_class=False,
+        class_specific=False,
         patches=True,
         everywhere=True,
     ),
     Method(
         name="attention-rollout",
         paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
-        means="Bright patches are those that reach the answer when attention is followed through all layers.",
-        means_not="It takes all heads as equally important and knows no class: it shows what is salient, not why.",
+        shows="Bright patches contribute most to the output when attention is propagated through all layers.",
+        does_not_show="It weights all heads equally and does not depend on the class: it shows salience, not reasons.",
         needs=lambda model, knobs: Needs(attention=True),
-        heat=_rollout,
-        fits=_check_attention,
-        knobs={"query": QUERY},
-        of_class=False,
+        compute=_rollout,
+        unsupported_reason=_check_attention,
+        parameters={"query": QUERY},
+        class_specific=False,
         patches=True,
     ),
     Method(
         name="attention-relevance",
         paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
-        means="Bright patches are those whose attention, followed through all layers, raised this class's score.",
-        means_not="It follows attention only; what the MLP blocks did on the way is not in the picture.",
+        shows="Bright patches are those whose attention, propagated through all layers, raises the class score.",
+        does_not_show="It propagates attention only: what the MLP blocks compute is not included.",
         needs=lambda model, knobs: Needs(attention=True, attention_gradients=True),
-        heat=_relevance,
-        fits=_check_attention,
-        knobs={"query": QUERY, "score": SCORE},
+        compute=_relevance,
+        unsupported_reason=_check_attention,
+        parameters={"query": QUERY, "score": SCORE},
         patches=True,
     ),
     Method(
         name="legrad",
         paper="Bousselham et al.: LeGrad, ICCV 2025",
-        means="Bright patches are those whose being read more, in any block, would make the class clearer there.",
-        means_not="It judges each block by a classifier that was trained to read only the last one.",
+        shows="Bright patches are where more attention, in any block, would raise the class score of that block.",
+        does_not_show="It applies the classifier to every block, though it was trained on the last block only.",
         needs=lambda model, knobs: Needs(
             layers=model.stages, layer_gradients=False, attention=True, local_gradients=True
         ),
-        heat=_legrad,
-        fits=_check_block_classifier,
-        knobs={"score": SCORE},
+        compute=_legrad,
+        unsupported_reason=_check_block_classifier,
+        parameters={"score": SCORE},
         patches=True,
         cost=TWO_PASSES,
     ),

@@ -8,17 +8,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, Evidence, Knob, Method, Needs, Settings
+from vizlib.attribution.methods.base import SCORE, Evidence, Method, Needs, Parameter, Settings
 from vizlib.attribution.methods.spatial_features import SpatialFeatures
 from vizlib.attribution.methods.top_singular_vector import project_on_top_singular_vector
 from vizlib.models.model import Model
 
-CAM_LAYER = Knob(
-    None, "the layer to look at; left out, the deepest that still knows where things are", lambda m: m.stages, open=True
-)
-RELU = Knob(
+CAM_LAYER = Parameter(
     None,
-    "keep only what speaks for the class, as Grad-CAM does; left out, yes, unless two classes are compared",
+    "the layer to explain; by default the deepest one that keeps spatial information",
+    lambda m: m.stages,
+    allows_others=True,
+)
+RELU = Parameter(
+    None,
+    "set negative values to zero, as in Grad-CAM; by default yes, unless two classes are compared",
     (True, False),
 )
 
@@ -117,13 +120,13 @@ def _make_cam_method(
     return Method(
         name=name,
         paper=paper,
-        means=means,
-        means_not=means_not,
+        shows=means,
+        does_not_show=means_not,
         needs=lambda model, knobs: Needs(layers=(at(model, knobs),), layer_gradients=gradient),
-        heat=heat,
-        fits=check_spatial_layer,
-        knobs={"layer": CAM_LAYER, **({"relu": RELU} if clips else {}), **({"score": SCORE} if gradient else {})},
-        of_class=gradient,
+        compute=heat,
+        unsupported_reason=check_spatial_layer,
+        parameters={"layer": CAM_LAYER, **({"relu": RELU} if clips else {}), **({"score": SCORE} if gradient else {})},
+        class_specific=gradient,
         everywhere=True,
     )
 
@@ -133,38 +136,38 @@ METHODS = (
         "grad-cam",
         grad_cam,
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
-        means="Warm places are where the channels that speak for this class fire together.",
-        means_not="It is as coarse as the layer it is read from, and shows evidence for the class, not against it.",
+        means="Warm regions are where channels with positive weight for the class are active.",
+        means_not="It has the resolution of its layer, and shows evidence for the class, not evidence against it.",
     ),
     _make_cam_method(
         "grad-cam++",
         _grad_cam_plus_plus,
         paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++, WACV 2018",
-        means="Warm places are where channels fire that speak for this class somewhere; small objects count in full.",
-        means_not="What channels say against the class is left out, and where values are negative weights can explode.",
+        means="Warm regions are where channels with positive gradients are active, small objects weighted in full.",
+        means_not="It ignores negative gradients, and weights can explode where activations are negative.",
     ),
     _make_cam_method(
         "hires-cam",
         _hires_cam,
         at=choose_normed_layer,
         paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
-        means="Each place's own contribution to the score, to first order: all its channels, each by its own gradient.",
-        means_not="It is exact only where the rest is linear, and right before a layer normalisation it cancels out.",
+        means="First-order contribution of each position to the score: activation times gradient, over all channels.",
+        means_not="It is exact only if later layers are linear, and cancels just before a layer normalisation.",
     ),
     _make_cam_method(
         "layer-cam",
         _layer_cam,
         paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM, IEEE Transactions on Image Processing 2021",
-        means="Warm places are where channels fire whose rise just there would raise the score; it suits early layers.",
-        means_not="A channel that speaks against the class in a place takes nothing away from it there.",
+        means="Warm regions are where active channels have a positive gradient at that position; suits early layers.",
+        means_not="Channels with a negative gradient at a position do not reduce the value there.",
     ),
     _make_cam_method(
         "xgrad-cam",
         _xgrad_cam,
         at=choose_normed_layer,
         paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
-        means="Warm places are where channels fire, weighted so that the map adds up to the score, to first order.",
-        means_not="A channel whose values nearly cancel is weighted wildly, as happens in transformers.",
+        means="Warm regions are where channels are active, weighted so that the map sums to the score to first order.",
+        means_not="Channels whose values nearly cancel get extreme weights, which happens in transformers.",
     ),
     _make_cam_method(
         "eigen-cam",
@@ -172,23 +175,23 @@ METHODS = (
         clips=False,
         gradient=False,
         paper="Muhammad, Yeasin: Eigen-CAM, IJCNN 2020",
-        means="Bright places show the pattern of channels that is strongest in this layer, whatever the class.",
-        means_not="It knows no class, and the strongest pattern can be the background as well as the object.",
+        means="Bright regions show the strongest pattern of channels in this layer, independent of the class.",
+        means_not="It does not depend on the class, and the strongest pattern can be the background.",
     ),
     _make_cam_method(
         "eigen-grad-cam",
         _eigen_grad_cam,
         at=choose_normed_layer,
         paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
-        means="Warm places show the strongest pattern among the contributions to the score: HiResCAM, less noisy.",
-        means_not="It is one pattern of many: evidence that comes about in other channels is left out.",
+        means="Warm regions show the strongest pattern among the contributions to the score: a less noisy HiResCAM.",
+        means_not="It is only one pattern: evidence that appears in other channels is left out.",
     ),
     _make_cam_method(
         "normgrad",
         _normgrad,
         clips=False,
         paper="Rebuffi, Fong, Ji, Vedaldi: There and Back Again, CVPR 2020",
-        means="Bright places are where the layer both fires strongly and has a strong effect on the score.",
-        means_not="It does not say whether a place speaks for the class or against it, only how much it matters.",
+        means="Bright regions are where the layer has both large activations and large gradients of the score.",
+        means_not="It shows how much a position matters, not whether it is evidence for or against the class.",
     ),
 )

@@ -1,28 +1,47 @@
-"""Methods that read the gradient at the pixels."""
+"""Attribution by the gradient of the score with respect to the pixels."""
 
 from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, Evidence, Knob, Method, Needs, fits_all
+from vizlib.attribution.methods.base import SCORE, Evidence, Method, Needs, Parameter, fits_all
 
-CHANNELS = Knob("max", "how the three colour channels become one value", ("max", "mean", "norm"))
+CHANNELS = Parameter(
+    "max", "how the gradients of the three colour channels are reduced to one value per pixel", ("max", "mean", "norm")
+)
 
 
 def reduce_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
-    """How large the gradient is in each place: the largest, the mean or the norm of its three colours."""
-    size = gradient[0].abs()
+    """Return the magnitude of a gradient at each pixel.
+
+    Args:
+        gradient: Gradient with respect to an image.
+        channels: Reduction of the absolute values over the three colours: `"max"`, `"mean"` or `"norm"` (L2).
+    """
+    magnitude = gradient[0].abs()
     if channels == "norm":
-        return size.norm(dim=0)
-    return size.amax(0) if channels == "max" else size.mean(0)
+        return magnitude.norm(dim=0)
+    return magnitude.amax(0) if channels == "max" else magnitude.mean(0)
 
 
 def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
+    """Return the magnitude of the gradient at the pixels.
+
+    References:
+        Simonyan, Vedaldi, Zisserman. Deep Inside Convolutional Networks: Visualising Image Classification Models and
+        Saliency Maps. ICLR Workshop 2014. arXiv:1312.6034
+    """
     return reduce_channels(evidence.at_pixels, channels)
 
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
+    """Return input times gradient, summed over colours: the first-order contribution of each pixel to the score.
+
+    References:
+        Shrikumar, Greenside, Shcherbina, Kundaje. Not Just a Black Box: Learning Important Features Through Propagating
+        Activation Differences. 2016. arXiv:1605.01713
+    """
     return (evidence.run.image.detach() * evidence.at_pixels)[0].sum(0)
 
 
@@ -30,22 +49,22 @@ METHODS = (
     Method(
         name="saliency",
         paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
-        means="Bright pixels are those whose smallest change would move the class's score the most.",
-        means_not="It does not say whether a pixel speaks for the class or against it, only that the score reacts.",
+        shows="Bright pixels are those where a small change would change the class score the most.",
+        does_not_show="It shows how sensitive the score is, not whether a pixel is evidence for or against the class.",
         needs=lambda model, knobs: Needs(image_gradient=True),
-        heat=_saliency,
-        fits=fits_all,
-        knobs={"channels": CHANNELS, "score": SCORE},
+        compute=_saliency,
+        unsupported_reason=fits_all,
+        parameters={"channels": CHANNELS, "score": SCORE},
     ),
     Method(
         name="input-x-gradient",
         paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box, 2016",
-        means="Each pixel's share of the score, to first order: warm pixels raised it, cold pixels lowered it.",
-        means_not="Pixels near the dataset's mean colour count as nothing, however important the object there is.",
+        shows="First-order contribution of each pixel to the score: warm pixels raise it, cold pixels lower it.",
+        does_not_show="Pixels near the mean colour of the training data get values near zero, whatever they show.",
         needs=lambda model, knobs: Needs(image_gradient=True),
-        heat=_input_x_gradient,
-        fits=fits_all,
-        knobs={"score": SCORE},
+        compute=_input_x_gradient,
+        unsupported_reason=fits_all,
+        parameters={"score": SCORE},
         signed=True,
     ),
 )

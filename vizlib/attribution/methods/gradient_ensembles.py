@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
+from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Method, Needs, Parameter, Partial, fits_all
 from vizlib.attribution.methods.baselines import BASELINES, make_baseline
 from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
 from vizlib.attribution.methods.scoring import BUDGET, SEED, make_random_generator
@@ -22,9 +22,9 @@ from vizlib.models.inference.first_convolution import FirstConvolution, find_fir
 # t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
 # wasted on a gradient that jumps at every ReLU.
 STEP_SPACING_EXPONENT = 1.6
-GRADIENT_PRECISION = Knob(
+GRADIENT_PRECISION = Parameter(
     "float32",
-    "single precision, or bfloat16 (fast), which is quicker on processors that have it; a note says how far it is off",
+    "single precision, or bfloat16 (fast), quicker on processors that support it; a note gives its accuracy",
     ("float32", "fast"),
 )
 
@@ -138,15 +138,17 @@ METHODS = (
     Method(
         name="smoothgrad",
         paper="Smilkov et al.: SmoothGrad, ICML Workshop 2017",
-        means="Bright pixels are those the score reacts to, on average over slightly noisy copies of the photo.",
-        means_not="It is smoother than one gradient, not truer: the noise takes it away from this very photo.",
+        shows="Bright pixels are those to which the score is sensitive, on average over noisy copies of the photo.",
+        does_not_show="It is smoother than one gradient, not more accurate: it averages over inputs near the photo.",
         needs=lambda model, knobs: Needs(),
-        stream=_smoothgrad,
-        fits=fits_all,
-        knobs={
-            "samples": Knob(25, "how many noisy copies", range=(1, 1000)),
-            "noise": Knob(0.15, "standard deviation of the noise, as a share of the input's range", range=(0.0, 2.0)),
-            "form": Knob(
+        compute_steps=_smoothgrad,
+        unsupported_reason=fits_all,
+        parameters={
+            "samples": Parameter(25, "number of noisy copies", range=(1, 1000)),
+            "noise": Parameter(
+                0.15, "standard deviation of the noise, as a fraction of the input range", range=(0.0, 2.0)
+            ),
+            "form": Parameter(
                 "mean",
                 "the mean of the gradients, of their squares (SmoothGrad-Squared), or their variance (VarGrad)",
                 ("mean", "squared", "variance"),
@@ -162,14 +164,14 @@ METHODS = (
     Method(
         name="integrated-gradients",
         paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
-        means="Each pixel's share of what the score gained on the way from an empty picture to this photo.",
-        means_not="It depends on what counts as empty: with a black baseline, black pixels get nothing.",
+        shows="Contribution of each pixel to the difference in score between a baseline image and this photo.",
+        does_not_show="It depends on the baseline: with a black baseline, black pixels get zero.",
         needs=lambda model, knobs: Needs(),
-        stream=_integrated_gradients,
-        fits=fits_all,
-        knobs={
-            "steps": Knob(40, "points on the way at which the gradient is taken", range=(2, 1000)),
-            "baseline": Knob("black", "where the way begins", BASELINES),
+        compute_steps=_integrated_gradients,
+        unsupported_reason=fits_all,
+        parameters={
+            "steps": Parameter(40, "number of points on the path at which the gradient is computed", range=(2, 1000)),
+            "baseline": Parameter("black", "the baseline image at which the path starts", BASELINES),
             "seed": SEED,
             "score": SCORE,
             "precision": GRADIENT_PRECISION,

@@ -1,4 +1,4 @@
-"""Guided backpropagation, and its product with Grad-CAM."""
+"""Attribution by guided backpropagation, alone and multiplied by Grad-CAM."""
 
 from __future__ import annotations
 
@@ -12,43 +12,56 @@ from vizlib.models.model import Model
 
 
 def _guided_backprop(evidence: Evidence, *, channels: str, **_) -> Tensor:
+    """Return the magnitude of the gradient at the pixels, with negative gradients set to 0 at every ReLU.
+
+    References:
+        Springenberg, Dosovitskiy, Brox, Riedmiller. Striving for Simplicity: The All Convolutional Net. ICLR Workshop
+        2015. arXiv:1412.6806
+    """
     return reduce_channels(evidence.guided_at_pixels, channels)
 
 
 def _guided_grad_cam(evidence: Evidence, *, channels: str, **knobs) -> Tensor:
-    places = evidence.places(choose_cam_layer(evidence.model, knobs))
-    cam = places.reshape_to_map(grad_cam(places)).clamp(min=0)
+    """Return guided backpropagation times Grad-CAM, clamped at 0 and upsampled bilinearly to the input.
+
+    References:
+        Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. Grad-CAM: Visual Explanations from Deep Networks via
+        Gradient-based Localization. ICCV 2017, section 3.2. arXiv:1610.02391
+    """
+    features = evidence.places(choose_cam_layer(evidence.model, knobs))
+    cam = features.reshape_to_map(grad_cam(features)).clamp(min=0)
     guided = reduce_channels(evidence.guided_at_pixels, channels)
     return guided * F.interpolate(cam[None, None], guided.shape, mode="bilinear")[0, 0]
 
 
 def _check_relu(model: Model) -> str | None:
-    if any(isinstance(part, nn.ReLU) for part in model.module.modules()):
+    """Return why guided backpropagation does not apply to a model, or `None` where it does."""
+    if any(isinstance(module, nn.ReLU) for module in model.module.modules()):
         return None
-    return "it changes how gradients pass a ReLU, and this model has none"
+    return "it modifies the gradient of ReLU layers, and this model has none"
 
 
 METHODS = (
     Method(
         name="guided-backprop",
         paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
-        means="The fine structure that excited the network, followed back along paths that only ever excite.",
-        means_not="It hardly depends on the class or the last layers (Adebayo et al. 2018): edges, not reasons.",
+        shows="Fine structures that raise the score when only positive gradients are propagated back.",
+        does_not_show="It mostly shows edges and depends little on the class or the last layers (Adebayo et al. 2018).",
         needs=lambda model, knobs: Needs(guided_gradient=True),
-        heat=_guided_backprop,
-        fits=_check_relu,
-        knobs={"channels": CHANNELS, "score": SCORE},
+        compute=_guided_backprop,
+        unsupported_reason=_check_relu,
+        parameters={"channels": CHANNELS, "score": SCORE},
         cost=TWO_PASSES,
     ),
     Method(
         name="guided-grad-cam",
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
-        means="The fine structure of guided backpropagation, where Grad-CAM finds evidence for the class.",
-        means_not="Only the place depends on the class: the fine structure is edges, whichever class is asked for.",
+        shows="The fine structures of guided backpropagation where Grad-CAM finds evidence for the class.",
+        does_not_show="Only the regions depend on the class; the fine structures are nearly the same for every class.",
         needs=lambda model, knobs: Needs(guided_gradient=True, layers=(choose_cam_layer(model, knobs),)),
-        heat=_guided_grad_cam,
-        fits=lambda model: _check_relu(model) or check_spatial_layer(model),
-        knobs={"layer": CAM_LAYER, "channels": CHANNELS, "score": SCORE},
+        compute=_guided_grad_cam,
+        unsupported_reason=lambda model: _check_relu(model) or check_spatial_layer(model),
+        parameters={"layer": CAM_LAYER, "channels": CHANNELS, "score": SCORE},
         cost=TWO_PASSES,
     ),
 )

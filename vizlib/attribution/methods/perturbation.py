@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Knob, Method, Needs, Partial, fits_all
+from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Method, Needs, Parameter, Partial, fits_all
 from vizlib.attribution.methods.baselines import BASELINE, make_baseline
 from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer
 from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, make_random_generator, trials
@@ -45,7 +45,7 @@ def _occlusion(
         return torch.where(across[:, None, :, None] & along[:, None, None, :], cover, image)
 
     # A GPU has done a whole pass before it is told about all crops.
-    quickly = windows_of(evidence.model, image, rows, columns) if image.is_cpu else None
+    quickly = plan_windows(evidence.model, image, rows, columns) if image.is_cpu else None
     whole = evidence.score(evidence.run.logits.detach())
     drops, times = torch.zeros(2, *image.shape[-2:], dtype=whole.dtype)  # on the processor: a GPU is slow at windows
     for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb, quickly=quickly):
@@ -175,22 +175,24 @@ def _layer_without_gradient(model, knobs) -> Needs:
     return Needs(layers=(choose_cam_layer(model, knobs),), layer_gradients=False)
 
 
-RISE_SCORE = Knob(
-    "probability", "what is measured: the class's softmax probability, or its logit", ("probability", "logit")
+RISE_SCORE = Parameter(
+    "probability", "what is measured: the softmax probability of the class, or its logit", ("probability", "logit")
 )
 
 METHODS = (
     Method(
         name="occlusion",
         paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
-        means="Warm places are those whose covering lowers the score; covering the cold ones raises it.",
-        means_not="It sees one window at a time: evidence that stands in two places is missed, and its edges count.",
+        shows="Covering a warm region lowers the score; covering a cold region raises it.",
+        does_not_show="It covers one window at a time: evidence present twice is missed, and window edges matter.",
         needs=lambda model, knobs: Needs(),
-        stream=_occlusion,
-        fits=fits_all,
-        knobs={
-            "window": Knob(32, "side of the square that is covered, in pixels of the model's input", range=(1, 1024)),
-            "stride": Knob(16, "pixels from one place of the square to the next", range=(1, 1024)),
+        compute_steps=_occlusion,
+        unsupported_reason=fits_all,
+        parameters={
+            "window": Parameter(32, "side of the covered square, in pixels of the model input", range=(1, 1024)),
+            "stride": Parameter(
+                16, "distance from one square to the next, in pixels of the model input", range=(1, 1024)
+            ),
             "baseline": BASELINE,
             "score": SCORE,
             "precision": PRECISION,
@@ -202,15 +204,15 @@ METHODS = (
     Method(
         name="rise",
         paper="Petsiuk, Das, Saenko: RISE, BMVC 2018",
-        means="Bright places are those that were mostly visible when the model was sure of the class.",
-        means_not="It is a mean over random masks: fine detail is blurred, and with few masks it is noisy.",
+        shows="Bright regions are mostly visible in the masked photos that get a high score for the class.",
+        does_not_show="It is an average over random masks: fine detail is blurred, and few masks give a noisy map.",
         needs=lambda model, knobs: Needs(),
-        stream=_rise,
-        fits=fits_all,
-        knobs={
-            "masks": Knob(1000, "how many random masks", range=(16, 20000)),
-            "cells": Knob(7, "cells of a mask's coarse grid on each side", range=(2, 32)),
-            "share": Knob(0.5, "how likely a cell is left visible", range=(0.05, 0.95)),
+        compute_steps=_rise,
+        unsupported_reason=fits_all,
+        parameters={
+            "masks": Parameter(1000, "number of random masks", range=(16, 20000)),
+            "cells": Parameter(7, "cells on each side of the coarse grid of a mask", range=(2, 32)),
+            "share": Parameter(0.5, "probability that a cell stays visible", range=(0.05, 0.95)),
             "seed": SEED,
             "score": RISE_SCORE,
             "precision": PRECISION,
@@ -221,23 +223,23 @@ METHODS = (
     Method(
         name="score-cam",
         paper="Wang et al.: Score-CAM, CVPR Workshops 2020",
-        means="Warm places are where channels fire that keep the class's score high when one sees through them.",
-        means_not="A channel counts by what it lets through, not by what the network does with it.",
+        shows="Warm regions are where channels are active that give a high class score when used as a mask.",
+        does_not_show="A channel is weighted by the region it reveals, not by how the network uses the channel.",
         needs=_layer_without_gradient,
-        stream=_score_cam,
-        fits=check_spatial_layer,
-        knobs={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        compute_steps=_score_cam,
+        unsupported_reason=check_spatial_layer,
+        parameters={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
         cost=MANY_PASSES,
     ),
     Method(
         name="ablation-cam",
         paper="Desai, Ramaswamy: Ablation-CAM, WACV 2020",
-        means="Warm places are where those channels fire whose silencing lowers the class's score.",
-        means_not="Channels are silenced one by one: two that can stand in for each other both seem unimportant.",
+        shows="Warm regions are where channels are active whose ablation lowers the class score.",
+        does_not_show="Channels are ablated one at a time: two redundant channels both seem unimportant.",
         needs=_layer_without_gradient,
-        stream=_ablation_cam,
-        fits=check_spatial_layer,
-        knobs={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        compute_steps=_ablation_cam,
+        unsupported_reason=check_spatial_layer,
+        parameters={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
         cost=MANY_PASSES,
     ),
 )
