@@ -10,24 +10,31 @@ from typing import Any
 import gradio as gr
 
 from dashboard.api import endpoints as api
-from dashboard.components.base import placing, told
+from dashboard.components.base import to_gradio_error, url_update_js
 from dashboard.components.photo import MEGABYTES
-from dashboard.components.theme import css, theme
+from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (
     LANGUAGES,
-    language_of_request,
     browser_text,
-    use_language,
-    tab_title,
     browser_translations,
+    language_of_request,
     page_texts,
+    tab_title,
+    use_language,
 )
-from dashboard.server.server import HOUR, NO_ROOM, UNWRITABLE, Settings, app_kwargs, prepare
-from dashboard.server.temp_dirs import own_folder
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
+from dashboard.server.server import (
+    DISK_FULL_MESSAGE,
+    HOUR_SECONDS,
+    UNWRITABLE_ERRNOS,
+    ServerOptions,
+    configure_process,
+    make_app_kwargs,
+)
+from dashboard.server.temp_dirs import private_temp_dir
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar import sidebar as left
-from dashboard.state.context import PLUMBING
+from dashboard.state.context import PRIVATE_EVENT
 from dashboard.tabs import attention, code, compare, learn, model, why
 from dashboard.tabs import inspect as inside
 from vizlib import VizlibError
@@ -36,34 +43,34 @@ TABS = (why, attention, inside, compare, learn, model, code)
 TITLE = page_texts(LANGUAGES[0])["page.title"]
 
 
-def build_app(catalog: Catalog | None = None) -> gr.Blocks:
+def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
     """The whole page over a catalog of models, with the settings that suit one person on one machine."""
-    return build(Study(catalog or Catalog()), Settings())
+    return build_page(AnalysisService(catalog or ModelCatalog()), ServerOptions())
 
 
-def build(study: Study, settings: Settings) -> gr.Blocks:
+def build_page(study: AnalysisService, settings: ServerOptions) -> gr.Blocks:
     """The whole page over a study."""
     age = settings.delete_after
-    tidied = (min(age, HOUR), age)  # how often, in seconds, and how old a file may be
+    tidied = (min(age, HOUR_SECONDS), age)  # how often, in seconds, and how old a file may be
     with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
         with gr.Row(elem_id="header", equal_height=False):
             gr.HTML(browser_text("header"), apply_default_css=False)
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
-            with gr.Column(scale=1, min_width=300, elem_id="left"):
+            with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
                 common = left.build(study)
-            with gr.Column(scale=3, min_width=320, elem_id="right"), gr.Tabs() as tabs:
+            with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
                     with gr.Tab(tab_title(_id(tab), tab.TITLE), id=_id(tab)) as opened:
                         views[tab] = tab.build(common)
-                    opened.select(None, None, None, js=placing("v", _id(tab)), **PLUMBING)
+                    opened.select(None, None, None, js=url_update_js("v", _id(tab)), **PRIVATE_EVENT)
         with link:
             common.address.render()
-        taking = {"js": placing("v", _id(code)), **PLUMBING}
+        taking = {"js": url_update_js("v", _id(code)), **PRIVATE_EVENT}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
         left.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
-        api.build(study)
+        api.build_endpoints(study)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page
 
@@ -83,8 +90,8 @@ class Page(gr.Blocks):
             cause: BaseException = error
             while cause.__cause__ is not None:  # gradio puts what goes wrong with a component into an error of its own
                 cause = cause.__cause__
-            if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
-                raise told(VizlibError(NO_ROOM)) from None
+            if isinstance(cause, OSError) and cause.errno in UNWRITABLE_ERRNOS:
+                raise to_gradio_error(VizlibError(DISK_FULL_MESSAGE)) from None
             raise
 
 
@@ -99,8 +106,8 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
         return page.launch(
             server_name=host,
             server_port=port or None,
-            theme=theme(),
-            css=css(),
+            theme=build_theme(),
+            css=read_css(),
             max_file_size=f"{MEGABYTES}mb",
             state_session_capacity=200,
             run_history=False,
@@ -118,23 +125,23 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
         raise VizlibError(_no_port(host, port)) from error
 
 
-def serve(settings: Settings | None = None) -> None:
+def serve(settings: ServerOptions | None = None) -> None:
     """Build the page and serve it until interrupted.
 
     Raises: VizlibError for settings that cannot be followed, or a port that is taken.
     """
-    settings = settings or Settings()
-    prepare(settings)
-    study, users = Study(settings.catalog()), settings.users()
-    with own_folder():
+    settings = settings or ServerOptions()
+    configure_process(settings)
+    study, users = AnalysisService(settings.make_catalog()), settings.parse_users()
+    with private_temp_dir():
         launch(
-            build(study, settings),
+            build_page(study, settings),
             settings.host,
             settings.port,
             inbrowser=settings.browser,
             auth=users,
             mcp_server=settings.mcp,
-            app_kwargs=app_kwargs(study, settings),
+            app_kwargs=make_app_kwargs(study, settings),
         )
 
 

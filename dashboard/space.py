@@ -75,13 +75,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is not there")
     chosen = parser.parse_args()
     try:
-        folder = stage(chosen.folder)
+        folder = stage_space(chosen.folder)
     except VizlibError as error:  # a person's mistake: one sentence, no traceback
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{folder} is ready: hf upload YOUR_NAME/vizlib {folder} . --type space")
 
 
-def stage(folder: Path) -> Path:
+def stage_space(folder: Path) -> Path:
     """Fill a folder with all that a Space is; what was staged there before is replaced.
 
     Raises: VizlibError for a folder that holds something else, or that cannot be written.

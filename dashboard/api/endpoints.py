@@ -14,58 +14,58 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 import vizlib
+from dashboard.components.atomic_image import Picture
 from dashboard.components.photo import PhotoInput
-from dashboard.components.picture import Picture
-from dashboard.services.analysis_service import Study
-from dashboard.state.context import MODEL_QUEUE, plainly
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.state.context import MODEL_QUEUE, show_errors
 from vizlib import MethodError, agreement
 from vizlib.core.errors import ImageError, ModelError
-from vizlib.render import overlay as render
-from vizlib.reporting.code_snippets import Recipe
+from vizlib.render.image_grid import draw_map_grid
+from vizlib.reporting.code_snippets import CodeSnippet
 
 
-def models(study: Study) -> list[dict[str, Any]]:
+def models(study: AnalysisService) -> list[dict[str, Any]]:
     """The models that can be asked: name, where it comes from, megabytes, classes, and top-1 accuracy if known."""
     fields = ("name", "source", "megabytes", "classes", "accuracy", "needs_download")
     return [{field: getattr(entry, field) for field in fields} for entry in study.catalog.entries]
 
 
-def predict(study: Study, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
+def predict(study: AnalysisService, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
     """The likeliest classes of a photo: index, label, probability and logit, likeliest first."""
-    return [one._asdict() for one in study.predictions(needed(photo), model, int(top or 5))]
+    return [one._asdict() for one in study.predict(require_photo(photo), model, int(top or 5))]
 
 
 def explain(
-    study: Study, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+    study: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """How much each place spoke for a class: the raw values with all about them, and the overlay.
 
     `target` is a class by index or label, the likeliest one if empty. `knobs` are the method's, such as
     {"layer": "layer3"}; "against" there names the class to compare with.
     """
-    answer = study.explanation(needed(photo), model, target or None, method, settings(knobs))
+    answer = study.explain(require_photo(photo), model, target or None, method, parse_parameters(knobs))
     return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
 
 
 def attention(
-    study: Study, photo: Image.Image, model: str, layer: str, head: str, query: str
+    study: AnalysisService, photo: Image.Image, model: str, layer: str, head: str, query: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """What one token looks at: raw attention by patch, and the overlay.
 
     `layer` is an attention layer's name, the last if empty; `head` a number, mean or max; `query` a token's name such
     as class, or a patch as "row,column", counted from 0.
     """
-    knobs = {"layer": layer or None, "head": head or "mean", "query": token(query)}
-    answer = study.explanation(needed(photo), model, None, "raw-attention", knobs)
+    knobs = {"layer": layer or None, "head": head or "mean", "query": parse_token(query)}
+    answer = study.explain(require_photo(photo), model, None, "raw-attention", knobs)
     return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
 
 
 def channels(
-    study: Study, photo: Image.Image, model: str, layer: str, channel: float | None
+    study: AnalysisService, photo: Image.Image, model: str, layer: str, channel: float | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """A layer's output: each channel's mean and largest value and a sheet of all; for one `channel` its raw values."""
     layer = layer or study.catalog.get(model).cam_layer or ""
-    maps = study.activations(needed(photo), model, layer)[0].numpy()
+    maps = study.get_activations(require_photo(photo), model, layer)[0].numpy()
     about = {"model": model, "layer": layer, "shape": list(maps.shape)}
     if channel is None:
         means, tops = maps.mean((1, 2)), maps.max((1, 2))
@@ -73,28 +73,28 @@ def channels(
             {"index": i, "mean": float(mean), "max": float(top)}
             for i, (mean, top) in enumerate(zip(means, tops, strict=True))
         ]
-        return about, render.sheet(maps, signed=bool(maps.min() < 0), cell=64)
+        return about, draw_map_grid(maps, signed=bool(maps.min() < 0), cell=64)
     index = int(channel)
     if not 0 <= index < len(maps):
         raise ModelError(f"{layer} has channels 0 to {len(maps) - 1}, but no {index}")
     about |= {"channel": index, "values": maps[index].tolist()}
-    return about, render.sheet(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
+    return about, draw_map_grid(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
 
 
 def compare(
-    study: Study, photo: Image.Image, one: dict[str, Any], other: dict[str, Any], method: str, share: float | None
+    study: AnalysisService, photo: Image.Image, one: dict[str, Any], other: dict[str, Any], method: str, share: float | None
 ) -> dict[str, Any]:
     """How far two maps of one photo agree: their rank correlation, and how much of their strongest places they share.
 
     `one` and `other` are objects such as {"model": "resnet18-imagenette", "target": "church"}; what `other` leaves
     out is as in `one`, a class by its name. `share` is the part of the places that counts as strongest, 0 to 1.
     """
-    needed(photo)
+    require_photo(photo)
     share = 0.2 if share is None else share
-    first, second = settings(one), settings(other)
-    a = study.explanation(photo, first.get("model") or study.catalog.names[0], first.get("target"), method)
-    b = study.explanation(photo, second.get("model") or a.model, second.get("target") or a.label, method)
-    found = agreement(a, b, share=share)
+    first, second = parse_parameters(one), parse_parameters(other)
+    a = study.explain(photo, first.get("model") or study.catalog.names[0], first.get("target"), method)
+    b = study.explain(photo, second.get("model") or a.model, second.get("target") or a.label, method)
+    found = agreement(a, b, fraction=share)
     return {
         "correlation": found.correlation if math.isfinite(found.correlation) else None,  # JSON has no NaN
         "overlap": found.overlap,
@@ -103,20 +103,20 @@ def compare(
     }
 
 
-def report(study: Study, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None) -> str:
+def report(study: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None) -> str:
     """A map as one page that opens anywhere: pictures, raw values, versions, hashes, and the code that makes it again.
 
     The parameters are those of `explain`.
     """
-    answer = study.explanation(needed(photo), model, target or None, method, settings(knobs))
+    answer = study.explain(require_photo(photo), model, target or None, method, parse_parameters(knobs))
     folder = Path(get_upload_folder())  # where gradio serves files from, and deletes them in time
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.stem}.html"
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.file_stem}.html"
     network = study.catalog.get(model)
-    return str(vizlib.report(answer, path, model=network, recipes=[Recipe.of(answer, network)]))
+    return str(vizlib.report(answer, path, model=network, snippets=[CodeSnippet.from_attribution(answer, network)]))
 
 
-def build(study: Study) -> None:
+def build_endpoints(study: AnalysisService) -> None:
     """The endpoints; none of their inputs is drawn on the page."""
     first = study.catalog.names[0]
     with gr.Group(visible=False):
@@ -149,7 +149,7 @@ def build(study: Study) -> None:
             gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)
 
 
-def needed(photo: Image.Image | gr.Error | None) -> Image.Image:
+def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
     """The photo, or a sentence that asks for one or says what is wrong with it."""
     if isinstance(photo, gr.Error):
         raise photo
@@ -158,14 +158,14 @@ def needed(photo: Image.Image | gr.Error | None) -> Image.Image:
     return photo
 
 
-def settings(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
+def parse_parameters(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Knobs as they came in JSON, which has no tuples: a patch is a list there."""
     if not isinstance(knobs or {}, Mapping):
         raise MethodError(f"knobs are an object such as {{'layer': 'layer3'}}, not a {type(knobs).__name__}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in (knobs or {}).items()}
 
 
-def token(query: str | None) -> str | tuple[int, ...] | None:
+def parse_token(query: str | None) -> str | tuple[int, ...] | None:
     """A token's name, or a patch given as "row,column"; nothing for those the classifier reads."""
     query = query or ""
     parts = query.split(",")
@@ -174,11 +174,11 @@ def token(query: str | None) -> str | tuple[int, ...] | None:
     return query.strip() or None
 
 
-def _bound(answer: Callable, study: Study) -> Callable:
+def _bound(answer: Callable, study: AnalysisService) -> Callable:
     """The function over one study, as gradio sees it: same documentation, same parameters but the study."""
 
     def endpoint(*args: Any) -> Any:
-        return plainly(answer)(study, *args)
+        return show_errors(answer)(study, *args)
 
     endpoint.__doc__, endpoint.__name__ = answer.__doc__, answer.__name__
     signature = inspect.signature(answer)

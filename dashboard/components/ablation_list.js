@@ -1,6 +1,6 @@
 // Switch a unit off and see the other answer; what is off can come back one by one, or all at once.
-const tools = make("div", "viz-switch"), press = make("button", "viz-press"), chips = make("div", "viz-chips");
-const says = make("p", "viz-effect"), sides = make("div", "viz-sides");
+const tools = make("div", "viz-ablation-controls"), press = make("button", "viz-ablation-toggle"), chips = make("div", "viz-chips");
+const says = make("p", "viz-effect"), sides = make("div", "viz-comparison");
 press.type = "button";
 says.setAttribute("role", "status");
 chips.setAttribute("role", "group");
@@ -8,21 +8,21 @@ chips.setAttribute("aria-label", say("Units that are off; click one to switch it
 tools.append(press, chips);
 root.append(tools, says, sides);
 root.hidden = true;
-press.addEventListener("click", () => choose({ switch: "toggle" }, "inside-desk"));
+press.addEventListener("click", () => choose({ switch: "toggle" }, "inside-event-queue"));
 
 function chip(text, index, name) {
   const node = make("button", "viz-chip", text);
   node.type = "button";
   node.title = name;
   node.setAttribute("aria-label", name);
-  node.addEventListener("click", () => choose({ switch: index }, "inside-desk"));
+  node.addEventListener("click", () => choose({ switch: index }, "inside-event-queue"));
   return node;
 }
 
 function side({ heading, rows }) {
   const node = make("section"), list = make("ol");
   for (const row of rows) {
-    const item = make("li", "viz-answer"), fill = make("span", "viz-fill");
+    const item = make("li", "viz-bar-row"), fill = make("span", "viz-fill");
     fill.style.width = Math.max(row.probability * 100, 0.6) + "%";
     if (row.target) item.dataset.target = "";
     item.append(make("span", "viz-name", row.name), make("span", "viz-share", row.share), fill);

@@ -11,12 +11,12 @@ from typing import Any
 
 from dashboard.i18n.translate import translate
 from vizlib import Prediction
-from vizlib.core.text import percent, short
+from vizlib.core.text import format_percent, shorten_label
 
-TOP = 5
+NUM_PREDICTIONS = 5
 
 
-def silence(
+def build_ablation_list(
     label: str, off: Sequence[str], before: Sequence[Prediction], after: Sequence[Prediction] | None, target: int
 ) -> dict[str, Any]:
     """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
@@ -27,32 +27,32 @@ def silence(
             {"heading": name, "rows": _rows(found, target)}
             for name, found in zip((translate("silence.before"), less), (before, after), strict=True)
         ]
-        value["says"] = said(before, after, target)
+        value["says"] = describe_effect(before, after, target)
     return value
 
 
-def said(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
+def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
     """What it did to the class the page is about, and to the first place."""
     old, new = (next(one for one in found if one.index == target) for found in (before, after))
     facts = {
-        "class": short(old.label),
-        "before": percent(old.probability),
-        "after": percent(new.probability),
+        "class": shorten_label(old.label),
+        "before": format_percent(old.probability),
+        "after": format_percent(new.probability),
         "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
     }
     if before[0].index == after[0].index:
         return translate("silence.goes", **facts)
-    return translate("silence.first", **facts, other=short(after[0].label))
+    return translate("silence.first", **facts, other=shorten_label(after[0].label))
 
 
 def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
-    shown = list(found[:TOP])
-    shown += [one for one in found[TOP:] if one.index == target]
+    shown = list(found[:NUM_PREDICTIONS])
+    shown += [one for one in found[NUM_PREDICTIONS:] if one.index == target]
     return [
         {
-            "name": short(one.label),
+            "name": shorten_label(one.label),
             "probability": one.probability,
-            "share": percent(one.probability),
+            "share": format_percent(one.probability),
             "target": one.index == target,
         }
         for one in shown

@@ -1,6 +1,6 @@
 // Copy the address of the page as it stands; on a Space the one that people see, which is not this frame's.
-const button = make("button", "viz-copy", say("Copy link")), done = make("span", "viz-copied"), said = make("p", "viz-said");
-const away = make("button", "viz-copy", say("Export"));
+const button = make("button", "viz-outline-button", say("Copy link")), done = make("span", "viz-copy-status"), said = make("p", "viz-link-note");
+const away = make("button", "viz-outline-button", say("Export"));
 button.type = away.type = "button";
 away.title = say("Save what you see as a report, a figure or numbers, or take the code that makes it.");
 done.setAttribute("role", "status");

@@ -11,22 +11,22 @@ from typing import Any
 
 from dashboard.i18n.translate import translate
 
-SPACES = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
+SPACES_URL = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
 
 
-def address(keys: Mapping[str, str | None], said: str = "") -> dict[str, Any]:
+def build_address(keys: Mapping[str, str | None], note: str = "") -> dict[str, Any]:
     """The keys of the address to write, those that are `None` taken out, and a sentence on the address that came.
 
     Keys that are not named stay as they are.
     """
     return {
         "keys": dict(keys),
-        "base": SPACES + space() if space() else "",
+        "base": SPACES_URL + get_space_id() if get_space_id() else "",
         "hint": translate("address.hint" if keys.get("img") else "address.own"),
-        "said": said,
+        "said": note,
     }
 
 
-def space() -> str:
+def get_space_id() -> str:
     """The Space that this page is served by, as owner/name; nothing elsewhere."""
     return os.environ.get("SPACE_ID", "")

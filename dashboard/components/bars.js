@@ -1,7 +1,7 @@
 // The likeliest classes as buttons: a click makes one the class that every picture is about, a click with shift or on
 // its "vs" the one that class is set against. The digits 1 to 9 do the same.
 // The doubt is a place of its own that stays, as screen readers tell only what changes inside one they know.
-const doubt = make("p", "viz-doubt"), list = make("div", "viz-list"), few = make("p", "viz-few");
+const doubt = make("p", "viz-ood-note"), list = make("div", "viz-list"), few = make("p", "viz-class-note");
 doubt.setAttribute("role", "status");
 list.setAttribute("role", "group");
 list.setAttribute("aria-label", say("Likeliest classes; choose the one to explain"));
@@ -27,7 +27,7 @@ function draw(line, item, value) {
   const button = line.firstChild, [name, share, fill] = button.children, { rival, box } = line;
   const chosen = item.index === value.target, target = value.rows.find((one) => one.index === value.target);
   const facts = { class: target?.name, other: item.name };
-  line.classList.toggle("viz-rival", item.index === value.against);
+  line.classList.toggle("viz-contrast", item.index === value.against);
   button.title = item.label;
   button.setAttribute("aria-pressed", chosen);
   name.textContent = item.name;

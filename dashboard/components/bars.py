@@ -10,18 +10,18 @@ from typing import Any
 
 from dashboard.i18n.translate import translate, translate_note
 from vizlib import Prediction
-from vizlib.core.text import percent, short
+from vizlib.core.text import format_percent, shorten_label
 
-FEW = 20  # a model that knows no more classes than this had better say which they are
+MAX_LISTED_CLASSES = 20  # a model that knows no more classes than this had better say which they are
 
 
-def bars(
+def build_bars(
     predictions: Sequence[Prediction],
     target: int,
     top: int = 5,
     *,
     against: int | None = None,
-    doubt: str | None = None,
+    ood_note: str | None = None,
     model: str = "",
 ) -> dict[str, Any]:
     """The first of all predictions, and the target and the class it is set against too if they are not among them.
@@ -30,21 +30,21 @@ def bars(
     """
     rows = list(predictions[:top])
     rows += [one for one in predictions[top:] if one.index in (target, against)]
-    names = sorted((short(one.label) for one in predictions), key=str.lower)
-    note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= FEW else ""
+    names = sorted((shorten_label(one.label) for one in predictions), key=str.lower)
+    note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= MAX_LISTED_CLASSES else ""
     return {
         "model": model,
         "target": target,
         "against": against,
         "note": note,
-        "doubt": translate_note(doubt or ""),
+        "doubt": translate_note(ood_note or ""),
         "rows": [
             {
                 "index": one.index,
                 "label": one.label,
-                "name": short(one.label),
+                "name": shorten_label(one.label),
                 "probability": one.probability,
-                "share": percent(one.probability),
+                "share": format_percent(one.probability),
             }
             for one in rows
         ],

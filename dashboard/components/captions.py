@@ -8,47 +8,47 @@ from html import escape
 from dashboard.i18n.translate import translate, translate_note
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core.text import percent, short
+from vizlib.core.text import format_percent, shorten_label
 
 
-def verdict(answer: Attribution) -> str:
+def format_confidence(answer: Attribution) -> str:
     """How sure the model is of the class a picture is about, in a few words above it."""
-    return gives(answer.model, answer.probability)
+    return format_probability(answer.model, answer.probability)
 
 
-def gives(model: str, probability: float) -> str:
+def format_probability(model: str, probability: float) -> str:
     """How sure a model is, in a few words."""
-    return translate("tell.gives", model=model, share=percent(probability))
+    return translate("tell.gives", model=model, share=format_percent(probability))
 
 
-def lead(answer: Attribution, rival: str = "") -> str:
+def format_attribution_heading(answer: Attribution, against: str = "") -> str:
     """What a picture is about, in a few words that can head it."""
-    return question(answer.method, answer.label, rival)
+    return format_heading(answer.method, answer.label, against)
 
 
-def question(method: str, label: str, rival: str = "") -> str:
+def format_heading(method: str, label: str, against: str = "") -> str:
     """What a method answers about a class, set against the class `rival` if there is one."""
-    if not METHODS[method].of_class:
+    if not METHODS[method].class_specific:
         return translate("question.where")
-    label, rival = short(label), short(rival)
+    label, against = shorten_label(label), shorten_label(against)
     return (
-        translate("question.why-not", **{"class": label, "other": rival})
-        if rival
+        translate("question.why-not", **{"class": label, "other": against})
+        if against
         else translate("question.why", **{"class": label})
     )
 
 
-def alternative(answer: Attribution) -> str:
+def build_alt_text(answer: Attribution) -> str:
     """A text alternative: the method, the class, and where on the photo the map is strongest."""
     rows, columns = answer.heat.shape
     row, column = divmod(int(answer.heat.argmax()), columns)
     vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    facts = {"method": answer.method, "class": short(answer.label), "place": translate(f"tell.{vertical}-{horizontal}")}
+    facts = {"method": answer.method, "class": shorten_label(answer.label), "place": translate(f"tell.{vertical}-{horizontal}")}
     return translate("tell.strongest", **facts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """About how long something takes, as a person says it.
 
     >>> [duration(each) for each in (0.2, 7.4, 44.0, 100.0, 400.0)]
@@ -63,18 +63,18 @@ def duration(seconds: float) -> str:
     return translate("tell.minute-and-half") if seconds < 105 else translate("tell.minutes", count=round(seconds / 60))
 
 
-def no_photo() -> str:
+def get_no_photo_text() -> str:
     """What to do where there is nothing to look at."""
     return translate("tell.no-photo")
 
 
-def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), above: str = "") -> str:
+def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), overline: str = "") -> str:
     """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML.
 
     The notes are translated here; the sentence and the caveat are in the current language already.
     """
-    parts = [f'<p class="viz-above">{escape(above)}</p>'] if above else []
-    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-means">{escape(sentence)}</p>']
+    parts = [f'<p class="viz-overline">{escape(overline)}</p>'] if overline else []
+    parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-meaning">{escape(sentence)}</p>']
     if caveat:
         parts.append(f'<p class="viz-caveat">{escape(caveat)}</p>')
     if notes:
@@ -83,6 +83,6 @@ def caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] 
     return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
 
 
-def nothing_yet() -> str:
+def build_no_photo_caption() -> str:
     """The words of a tab that waits for a photo."""
-    return caption(translate("tell.no-photo-yet"), no_photo())
+    return build_caption(translate("tell.no-photo-yet"), get_no_photo_text())

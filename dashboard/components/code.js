@@ -5,7 +5,7 @@ function tinted(text) {
   const code = make("code");
   let done = 0;
   for (const found of text.matchAll(TOKENS)) {
-    code.append(text.slice(done, found.index), make("span", found[1] ? "viz-text" : "viz-remark", found[0]));
+    code.append(text.slice(done, found.index), make("span", found[1] ? "viz-string" : "viz-comment", found[0]));
     done = found.index + found[0].length;
   }
   code.append(text.slice(done));
@@ -13,7 +13,7 @@ function tinted(text) {
 }
 
 function blockOf({ name, hint, text }) {
-  const section = make("section"), head = make("header"), button = make("button", "viz-copy", say("Copy")), lines = make("pre");
+  const section = make("section"), head = make("header"), button = make("button", "viz-outline-button", say("Copy")), lines = make("pre");
   button.type = "button";
   button.setAttribute("aria-label", say("Copy the lines for {name}", { name }));
   button.addEventListener("click", async () => {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Block(NamedTuple):
+class CodeBlock(NamedTuple):
     """Some lines in one language, and a sentence on them."""
 
     name: str
@@ -14,6 +14,6 @@ class Block(NamedTuple):
     text: str
 
 
-def code(blocks: Sequence[Block], *, here: str = "") -> dict[str, Any]:
+def build_code_blocks(blocks: Sequence[CodeBlock], *, address_placeholder: str = "") -> dict[str, Any]:
     """The blocks; where a text says `here`, the browser puts the page's own address, which it alone knows."""
-    return {"blocks": [block._asdict() for block in blocks], "here": here}
+    return {"blocks": [block._asdict() for block in blocks], "here": address_placeholder}

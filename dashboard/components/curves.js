@@ -44,7 +44,7 @@ function drawing(width) {
   svg = shape("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": now.alt, tabindex: 0 });
 
   for (const tick of ys) {
-    svg.append(shape("line", { class: "viz-rule", x1: LEFT, x2: right, y1: y(tick), y2: y(tick) }));
+    svg.append(shape("line", { class: "viz-grid-line", x1: LEFT, x2: right, y1: y(tick), y2: y(tick) }));
     svg.append(shape("text", { class: "viz-tick", x: LEFT - 8, y: y(tick) + 4, "text-anchor": "end" }, tick));
   }
   for (const tick of xs.filter((tick) => tick >= first && tick <= last)) {
@@ -53,7 +53,7 @@ function drawing(width) {
   svg.append(shape("text", { class: "viz-axis", x: 0, y: 12 }, now.axes[1]));
   svg.append(shape("text", { class: "viz-axis", x: right, y: HEIGHT - 3, "text-anchor": "end" }, now.axes[0]));
   for (const { at, name } of now.marks) {
-    svg.append(shape("line", { class: "viz-mark", x1: x(at), x2: x(at), y1: TOP - 6, y2: foot }));
+    svg.append(shape("line", { class: "viz-annotation", x1: x(at), x2: x(at), y1: TOP - 6, y2: foot }));
     svg.append(shape("text", { class: "viz-tick", x: x(at) + 6, y: TOP - 2 }, name));
   }
   for (const line of now.lines) {
@@ -72,13 +72,13 @@ function drawing(width) {
     floor = ends[i].top - LINE - 3;
   }
   for (const { line, rows, top } of ends) {
-    const name = shape("text", { class: `viz-end viz-colour-${line.colour}`, x: right + 12 });
+    const name = shape("text", { class: `viz-curve-name viz-colour-${line.colour}`, x: right + 12 });
     name.append(...rows.map((row, i) => shape("tspan", { x: right + 12, y: top + 4 + i * LINE }, row)));
     const disc = mark(line.colour, x(line.x.at(-1)), y(line.y.at(-1)));
-    disc.setAttribute("class", `viz-disc viz-colour-${line.colour}`);
+    disc.setAttribute("class", `viz-marker viz-colour-${line.colour}`);
     svg.append(disc, name);
   }
-  const rule = shape("line", { class: "viz-here", y1: TOP - 6, y2: foot, visibility: "hidden" });
+  const rule = shape("line", { class: "viz-crosshair", y1: TOP - 6, y2: foot, visibility: "hidden" });
   svg.append(rule);
 
   const epochs = [...new Set(now.lines.flatMap((line) => line.x))].sort((a, b) => a - b);

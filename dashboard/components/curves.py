@@ -9,7 +9,7 @@ from typing import Any
 from dashboard.i18n.translate import translate
 
 
-def curve(
+def build_curve(
     name: str, x: Sequence[float], y: Sequence[float], *, colour: int, dashed: bool = False, faint: bool = False
 ) -> dict[str, Any]:
     """One curve in one of three colours; a `faint` one only accompanies another, and has no name at its end."""
@@ -24,7 +24,7 @@ def curve(
     }
 
 
-def curves(
+def build_curves(
     lines: Sequence[dict[str, Any]], *, label: str, caption: str = "", marks: Mapping[float, str] | None = None
 ) -> dict[str, Any]:
     """Curves in one picture; `marks` name places along the x axis where something changed."""
@@ -36,14 +36,14 @@ def curves(
     return {
         "lines": lines,
         "axes": [translate("curves.epoch"), translate("curves.top1")],
-        "ticks": [ticks([x for line in lines for x in line["x"]]), ticks([y for line in lines for y in line["y"]])],
+        "ticks": [compute_ticks([x for line in lines for x in line["x"]]), compute_ticks([y for line in lines for y in line["y"]])],
         "marks": [{"at": at, "name": name} for at, name in (marks or {}).items()],
         "caption": caption,
         "alt": translate("curves.alt", name=label, lines=told),
     }
 
 
-def ticks(values: Sequence[float], most: int = 7) -> list[float]:
+def compute_ticks(values: Sequence[float], max_ticks: int = 7) -> list[float]:
     """Round numbers that span the values, a 1, 2 or 5 of some power of ten apart; epochs are whole.
 
     >>> ticks([33.6, 84.2])
@@ -53,7 +53,7 @@ def ticks(values: Sequence[float], most: int = 7) -> list[float]:
     """
     low, high = min(values), max(values)
     step = next(
-        step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if (high - low) / step <= most
+        step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if (high - low) / step <= max_ticks
     )
     first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
     return [float(step * i) for i in range(first, last + 1)]

@@ -34,19 +34,19 @@ function done() {
 }
 
 // Of several choices one was refused: each by itself, so that the others are heard.
-root.addEventListener("viz-refused", () => setTimeout(() => {
+root.addEventListener("viz-failure", () => setTimeout(() => {
   if (sent.length > 1) alone = sent;
   done();
 }));
 
 // What was in the box as the page was opened; a choice of a photo brings its own.
-root.addEventListener("viz-keep", (event) => {
+root.addEventListener("viz-current-file", (event) => {
   if (![...sent, ...waiting].some((choice) => choice.photo)) kept = event.detail;
 });
 
 // A file that is no photo gives way to the photo that the page shows; gradio may have told of it more than once. Where it
 // is that photo, whose file is gone from the server, nothing is put: gradio would tell of it again, without end.
-root.addEventListener("viz-back", ({ detail }) => {
+root.addEventListener("viz-restore-file", ({ detail }) => {
   const others = (choice) => !choice.photo;
   [alone, waiting] = [alone.filter(others), waiting.filter(others)];
   for (const choice of sent) if (choice.photo) choice.file = kept;

@@ -8,15 +8,15 @@ from typing import Any
 
 from PIL import ImageOps
 
-from dashboard.components.base import data_url
+from dashboard.components.base import make_data_url
 from vizlib import open_image
 
 
-def examples(photos: Mapping[str, str | Path]) -> dict[str, Any]:
+def build_examples(photos: Mapping[str, str | Path]) -> dict[str, Any]:
     """Small photos as buttons, by what a person is told of each."""
     return {
         "photos": [
-            {"name": name, "picture": data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}
+            {"name": name, "picture": make_data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}
             for name, path in photos.items()
         ]
     }

@@ -1,6 +1,6 @@
 // A still picture with its caption, and what there is to know besides, folded away.
 function more(rows) {
-  const details = make("details", "viz-more"), list = make("dl");
+  const details = make("details", "viz-details"), list = make("dl");
   list.append(...rows.flatMap(({ name, said }) => [make("dt", "", name), make("dd", "", said)]));
   details.append(make("summary", "", say("How it is prepared")), list);
   return details;
@@ -19,10 +19,10 @@ show((value) => {
     save.download = value.file;
     words.append(save);
   }
-  const frame = make("div", "viz-framed");
+  const frame = make("div", "viz-image-frame");
   frame.append(image);
   if (value.grid?.length) {
-    const lines = make("div", "viz-lines"), [rows, columns] = value.grid;
+    const lines = make("div", "viz-image-grid"), [rows, columns] = value.grid;
     lines.style.backgroundSize = `${100 / columns}% ${100 / rows}%`;
     frame.append(lines);
   }

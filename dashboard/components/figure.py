@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from dashboard.components.base import data_url
+from dashboard.components.base import make_data_url
 
 
-def figure(
+def build_figure(
     picture: Image.Image,
     caption: str,
     *,
@@ -25,7 +25,7 @@ def figure(
     A `grid` of rows and columns is drawn upon it, and `rows` are what there is to know besides, folded away.
     """
     return {
-        "picture": data_url(picture),
+        "picture": make_data_url(picture),
         "caption": caption,
         "alt": alt,
         "fit": fit,

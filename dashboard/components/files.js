@@ -1,12 +1,12 @@
 // One click makes a file, and the browser takes it down when it is there.
-const row = make("div", "viz-row"), told = make("p", "viz-told");
+const row = make("div", "viz-row"), told = make("p", "viz-file-status");
 row.setAttribute("role", "group");
 row.setAttribute("aria-label", say("Files to take away"));
 told.setAttribute("role", "status");
 root.append(row, told);
 
 function buttonOf({ key, name, hint }) {
-  const button = make("button", "viz-copy", name);
+  const button = make("button", "viz-outline-button", name);
   button.type = "button";
   button.title = hint;
   button.dataset.key = key;

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def files(offered: Mapping[str, tuple[str, str]], said: str = "", turn: str = "") -> dict[str, Any]:
+def build_files(downloads: Mapping[str, tuple[str, str]], status: str = "", generation: str = "") -> dict[str, Any]:
     """The buttons: by key what each is called and what is in it; and a few words on the last one that was made.
 
     `turn` is another one each time, so that the browser hears of two that are alike.
     """
-    rows = [{"key": key, "name": name, "hint": hint} for key, (name, hint) in offered.items()]
-    return {"files": rows, "said": said, "turn": turn}
+    rows = [{"key": key, "name": name, "hint": hint} for key, (name, hint) in downloads.items()]
+    return {"files": rows, "said": status, "turn": generation}
 
 
-def made(name: str, size: int) -> str:
+def describe_file(name: str, size: int) -> str:
     """What is said of a file that was made.
 
     >>> made("why.html", 880_625), made("why.npz", 713)

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dashboard.components.base import drawn_on, exact, palettes
+from dashboard.components.base import encode_palettes, encode_photo_and_box, pack_floats
 from dashboard.i18n.translate import translate
 from vizlib import Attribution
 from vizlib.core.geometry import Geometry
-from vizlib.core.text import short
-from vizlib.render import overlay as render
+from vizlib.core.text import shorten_label
+from vizlib.render.color_scale import compute_limits
 
 
-def heat(
+def build_heatmap(
     values: np.ndarray,
     photo: Image.Image,
     geometry: Geometry,
@@ -31,36 +31,36 @@ def heat(
     The ends of the colour map are the library's, taken over what the photo shows of the map; `ends` says what they
     stand for.
     """
-    base = drawn_on(photo, geometry)
-    shown = geometry.lift(values, (base["height"], base["width"]), smooth=smooth)
+    base = encode_photo_and_box(photo, geometry)
+    shown = geometry.project_to_photo(values, (base["height"], base["width"]), smooth=smooth)
     return {
         **base,
-        "map": exact(values),
-        "limits": list(render.limits_of(shown, signed=signed)),
+        "map": pack_floats(values),
+        "limits": list(compute_limits(shown, signed=signed)),
         "signed": signed,
         "smooth": smooth,
-        "palettes": palettes(signed),
+        "palettes": encode_palettes(signed),
         "alt": alt,
         "file": file,
         "ends": ends,
     }
 
 
-def bare(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
+def build_photo_only(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
     """The photo as it is drawn upon, while there is no map yet."""
-    return {**drawn_on(photo, geometry), "alt": alt}
+    return {**encode_photo_and_box(photo, geometry), "alt": alt}
 
 
-def of_attribution(answer: Attribution, photo: Image.Image, alt: str, rival: str = "") -> dict[str, Any]:
+def build_attribution_heatmap(attribution: Attribution, photo: Image.Image, alt: str, against: str = "") -> dict[str, Any]:
     """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    ends = (short(rival), short(answer.label)) if rival else (translate("tell.against"), translate("tell.for"))
-    return heat(
-        answer.heat.numpy(),
+    ends = (shorten_label(against), shorten_label(attribution.label)) if against else (translate("tell.against"), translate("tell.for"))
+    return build_heatmap(
+        attribution.heat.numpy(),
         photo,
-        answer.geometry,
-        signed=answer.signed,
-        smooth=not answer.patches,
+        attribution.geometry,
+        signed=attribution.signed,
+        smooth=not attribution.patch_values,
         alt=alt,
-        file=f"{answer.stem}.png",
-        ends=ends if answer.signed else ("", ""),
+        file=f"{attribution.file_stem}.png",
+        ends=ends if attribution.signed else ("", ""),
     )

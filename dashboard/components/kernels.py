@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dashboard.components.base import data_url
-from vizlib.render import overlay as render
+from dashboard.components.base import make_data_url
+from vizlib.render.image_grid import draw_kernel_grid
 
-MOST = 256  # a large transformer has 1,024 of them
+MAX_KERNELS = 256  # a large transformer has 1,024 of them
 
 
-def kernels(weights: Float[np.ndarray, "n c h w"], chosen: int, *, label: str, caption: str) -> dict[str, Any]:
+def build_kernel_grid(weights: Float[np.ndarray, "n c h w"], chosen: int, *, label: str, caption: str) -> dict[str, Any]:
     """The kernels on one scale, as one picture a column wide that the page cuts up."""
-    shown = weights[:MOST]
+    shown = weights[:MAX_KERNELS]
     return {
-        "picture": data_url(render.kernel_sheet(shown, cell=16, columns=1)),
+        "picture": make_data_url(draw_kernel_grid(shown, cell=16, columns=1)),
         "count": len(shown),
         "chosen": chosen,
         "label": label,

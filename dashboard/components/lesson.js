@@ -1,9 +1,9 @@
 // One step of a lesson. It is worked out only while it can be seen: what has changed meanwhile is asked for on return.
-const top_ = make("div", "viz-steps"), where = make("p", "viz-where"), dots = make("div", "viz-dots");
-const title = make("h2"), words = make("div", "viz-told"), pictures = make("div", "viz-pictures");
+const top_ = make("div", "viz-steps"), where = make("p", "viz-step-count"), dots = make("div", "viz-dots");
+const title = make("h2"), words = make("div", "viz-paragraphs"), pictures = make("div", "viz-pictures");
 const code = make("figure", "viz-code"), codeTitle = make("figcaption"), lines = make("code"), block = make("pre");
-const ways = make("div", "viz-ways"), see = make("button", "viz-go"), other = make("button", "viz-go");
-const ends = make("div", "viz-ends"), back = make("button", "viz-back"), next = make("button", "viz-begin");
+const ways = make("div", "viz-lesson-links"), see = make("button", "viz-lesson-link"), other = make("button", "viz-lesson-link");
+const ends = make("div", "viz-lesson-navigation"), back = make("button", "viz-previous"), next = make("button", "viz-primary-button");
 const body = make("div", "viz-lesson-body"), busy = make("p", "viz-busy");
 let now = null, owed = false, seen = false, moved = false;
 

@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def lesson(
+def build_lesson(
     step: int,
     titles: Sequence[str],
     paragraphs: Sequence[str],
     pictures: Sequence[Mapping[str, Any]],
     labels: Mapping[str, str],
-    ground: Mapping[str, Any],
+    base_photo: Mapping[str, Any],
     *,
     columns: int = 2,
     code: str = "",
     tab: str = "",
     method: str = "",
-    other: str = "",
+    other_model: str = "",
 ) -> dict[str, Any]:
     """The step, counted from 0, among the `titles` of all; a picture is a map on a photo or a still, with a caption.
 
@@ -35,15 +35,15 @@ def lesson(
         "paragraphs": list(paragraphs),
         "pictures": [dict(picture) for picture in pictures],
         "labels": dict(labels),
-        "ground": dict(ground),
+        "ground": dict(base_photo),
         "columns": columns,
         "code": code,
         "tab": tab,
         "method": method,
-        "other": other,
+        "other": other_model,
     }
 
 
-def pending() -> str:
+def mark_pending_js() -> str:
     """A browser's answer to an event: the step that is shown is of something else by now; it asks when it is seen."""
     return "(value) => ({ ...value, pending: true })"

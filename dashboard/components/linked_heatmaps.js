@@ -1,7 +1,7 @@
 // Maps of one photo beside each other. Point at a place on one: a ring marks it on all, and each tells its value there.
 //
 // value.rows hold items with one map a step; which step is shown is chosen here, or follows an event of another part.
-const grid = make("div", "viz-linked-grid"), foot = make("div", "viz-linked-foot"), says = make("output", "viz-aloud");
+const grid = make("div", "viz-linked-grid"), foot = make("div", "viz-linked-footer"), says = make("output", "viz-screen-reader-text");
 let now = null, step = null, spot = null;
 
 grid.setAttribute("role", "group");
@@ -39,8 +39,8 @@ function valueAt(item, [y, x]) {
 }
 
 function figureOf(item) {
-  const figure = make("figure"), stage = make("div", "viz-lens"), canvas = make("canvas"), ring = make("div", "viz-ring");
-  const words = make("figcaption"), readout = make("span", "viz-here"), bar = make("div", "viz-legend");
+  const figure = make("figure"), stage = make("div", "viz-linked-stage"), canvas = make("canvas"), ring = make("div", "viz-pointer-mark");
+  const words = make("figcaption"), readout = make("span", "viz-linked-value"), bar = make("div", "viz-legend");
   [canvas.width, canvas.height] = [now.value.width, now.value.height];
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", item.alt);
@@ -147,7 +147,7 @@ new IntersectionObserver((entries) => {
 }).observe(root);
 
 show(async (value, current) => {
-  root.classList.toggle("viz-waiting", Boolean(value.waiting));
+  root.classList.toggle("viz-pending", Boolean(value.waiting));
   if (value.waiting) root.hidden = false;
   if (value.waiting) return ask();
   if (!value.rows) {

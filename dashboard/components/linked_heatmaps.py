@@ -10,23 +10,23 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import PHOTO_SIDE, colours, exact, under
-from vizlib.render import overlay as render
+from dashboard.components.base import PHOTO_SIDE_PX, encode_palette, encode_photo, pack_floats
+from vizlib.render.color_scale import Limits
 
-SIDE = PHOTO_SIDE // 2  # longest side of the photo under each map, in pixels
+LINKED_SIDE_PX = PHOTO_SIDE_PX // 2  # longest side of the photo under each map, in pixels
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """A colour scale and its legend: the ends of the colours for each step, and what they stand for."""
 
     name: str
-    limits: Sequence[render.Limits]  # one, or one a step
+    limits: Sequence[Limits]  # one, or one a step
     signed: bool = False
     ends: tuple[str, str] = ("", "")
 
 
-def item(
+def build_item(
     name: str,
     maps: Float[np.ndarray, "steps h w"],
     box: Sequence[float],
@@ -43,12 +43,12 @@ def item(
     Values are shown times `factors`, one a step.
     """
     told = {"name": name, "alt": alt, "text": text, "smooth": smooth}
-    return {**told, "maps": exact(maps), "box": list(box), "scale": scale, "factors": list(factors)}
+    return {**told, "maps": pack_floats(maps), "box": list(box), "scale": scale, "factors": list(factors)}
 
 
-def linked(
+def build_linked_heatmaps(
     rows: Sequence[tuple[str, Sequence[dict[str, Any] | None]]],
-    scales: Sequence[Scale],
+    scales: Sequence[ColourScale],
     photo: Image.Image,
     *,
     label: str,
@@ -60,14 +60,14 @@ def linked(
     The step of all maps is chosen among `steps`, where they have a name, or follows another part of the page.
     """
     return {
-        **under(photo, SIDE),
+        **encode_photo(photo, LINKED_SIDE_PX),
         "rows": [{"heading": heading, "items": list(items)} for heading, items in rows],
         "scales": [
             {"name": one.name, "limits": [list(ends) for ends in one.limits], "signed": one.signed, "ends": one.ends}
             for one in scales
         ],
-        "palette": colours(False),
-        "signedPalette": colours(True),
+        "palette": encode_palette(False),
+        "signedPalette": encode_palette(True),
         "label": label,
         "steps": list(steps),
         "follows": follows,

@@ -19,7 +19,7 @@ side.append(...multiples.nodes);
 // One picture of the photo, with a frame around the patch it is about and one around the patch under the mouse.
 function panel() {
   const frame = make("div", "viz-panel"), canvas = make("canvas"), own = make("div", "viz-cursor");
-  const over = make("div", "viz-cursor viz-over"), name = make("span", "viz-badge");
+  const over = make("div", "viz-cursor viz-hovered"), name = make("span", "viz-token-name");
   canvas.setAttribute("role", "img");
   frame.append(canvas, own, over, name);
   return { frame, canvas, own, over, name };
@@ -120,7 +120,7 @@ function chips() {
     chip.textContent = placeOf(token) ? nameOf(token) + " ×" : nameOf(token);
     chip.setAttribute("aria-pressed", now.pins.includes(token));
     chip.setAttribute("aria-label", say(now.pins.includes(token) ? "Unpin {name}" : "Pin {name}", { name: nameOf(token) }));
-    chip.classList.toggle("viz-shown", !now.pins.length && now.at === token);
+    chip.classList.toggle("viz-current", !now.pins.length && now.at === token);
   });
 }
 

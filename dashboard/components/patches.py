@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import colours, drawn_on, rough
+from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes
 from vizlib.core.geometry import Geometry
 
-LOOKS, LIKE = "looks", "like"
-BUDGET = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB
+ATTENTION, SIMILARITY = "looks", "like"
+MAX_MAP_BYTES = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB
 
 
-def patches(
+def build_patches(
     maps: Float[np.ndarray, "layers heads tokens rows columns"],
     photo: Image.Image,
     geometry: Geometry,
@@ -24,8 +24,8 @@ def patches(
     names: Sequence[str] = (),
     signed: bool = False,
     label: str,
-    says: str = LOOKS,
-    places: Float[np.ndarray, "patches rows columns"] | None = None,
+    sentence: str = ATTENTION,
+    position_similarity: Float[np.ndarray, "patches rows columns"] | None = None,
     key: str = "",
     layer: int | None = None,
 ) -> dict[str, Any]:
@@ -37,26 +37,26 @@ def patches(
     """
     rows, columns = maps.shape[-2:]
     return {
-        **drawn_on(photo, geometry),
-        **within_budget(maps, layer),
+        **encode_photo_and_box(photo, geometry),
+        **fit_to_budget(maps, layer),
         "names": list(names),
         "patch": [rows // 2, columns // 2],
         "signed": signed,
-        "palette": colours(signed),
+        "palette": encode_palette(signed),
         "label": label,
-        "says": says,
-        "places": None if places is None else rough(places),
-        "placesPalette": colours(True) if places is not None else "",
+        "says": sentence,
+        "places": None if position_similarity is None else pack_bytes(position_similarity),
+        "placesPalette": encode_palette(True) if position_similarity is not None else "",
         "key": key,
     }
 
 
-def within_budget(
+def fit_to_budget(
     maps: Float[np.ndarray, "layers heads tokens rows columns"], layer: int | None = None, budget: int | None = None
 ) -> dict[str, Any]:
     """All maps where they fit into the budget of bytes; else the mean over the heads in every layer, and the heads of
     one layer, the last unless another is asked for."""
-    if maps.size <= (BUDGET if budget is None else budget):
-        return {"maps": rough(maps)}
+    if maps.size <= (MAX_MAP_BYTES if budget is None else budget):
+        return {"maps": pack_bytes(maps)}
     layer = len(maps) - 1 if layer is None or not 0 <= layer < len(maps) else layer
-    return {"maps": rough(maps.mean(1, keepdims=True)), "heads": rough(maps[layer]), "of": layer}
+    return {"maps": pack_bytes(maps.mean(1, keepdims=True)), "heads": pack_bytes(maps[layer]), "of": layer}

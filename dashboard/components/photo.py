@@ -12,17 +12,17 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import told
-from dashboard.components.picture import Picture
+from dashboard.components.atomic_image import Picture
+from dashboard.components.base import to_gradio_error
 from dashboard.services.byte_cache import ByteCache
 from vizlib import ImageError, open_image
 
-MEGABYTES = 20  # of one photo's file
+MAX_UPLOAD_MB = 20  # of one photo's file
 Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's, for whatever gradio may open itself
 
 
 @cache
-def opened() -> ByteCache:
+def get_photo_cache() -> ByteCache:
     """Photos decoded lately: every event sends the photo's address again, and it need not be decoded again.
 
     One for the whole process, and not for each `PhotoInput`: gradio makes a component anew for each visitor.
@@ -44,20 +44,20 @@ class PhotoInput(Picture):
         if payload is None:
             return None
         try:
-            data = _bytes_of(payload)
-            return opened().get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
+            data = _read_bytes(payload)
+            return get_photo_cache().get(hashlib.blake2b(data, digest_size=16).digest(), lambda: open_image(data))
         except ImageError as error:
-            return told(error)
+            return to_gradio_error(error)
 
 
-def _bytes_of(payload: Any) -> bytes:
+def _read_bytes(payload: Any) -> bytes:
     """The file behind an upload (gradio has checked that it is one), or the picture inside a `data:` address."""
     try:
         if payload.url and payload.url.startswith("data:"):
             text = payload.url.partition(",")[2]
-            _check(len(text) * 3 // 4)
+            _check_size(len(text) * 3 // 4)
             return base64.b64decode(text, validate=True)
-        _check(Path(payload.path).stat().st_size)  # gradio weighs what is uploaded, not what it fetches
+        _check_size(Path(payload.path).stat().st_size)  # gradio weighs what is uploaded, not what it fetches
         return Path(payload.path).read_bytes()
     except ImageError:
         raise
@@ -65,6 +65,6 @@ def _bytes_of(payload: Any) -> bytes:
         raise ImageError("the photo did not arrive whole; please choose it again") from None
 
 
-def _check(size: int) -> None:
-    if size > MEGABYTES * 1_000_000:
-        raise ImageError(f"the photo has {size / 1e6:.0f} MB, expected at most {MEGABYTES} MB")
+def _check_size(size: int) -> None:
+    if size > MAX_UPLOAD_MB * 1_000_000:
+        raise ImageError(f"the photo has {size / 1e6:.0f} MB, expected at most {MAX_UPLOAD_MB} MB")

@@ -1,6 +1,6 @@
 // What a long method costs, how far it is, and the button that begins or stops it. A stop is told here at once; the
 // server hears of it and ends the work after the batch it is in.
-const bar = make("progress"), said = make("p", "viz-cost"), button = make("button", "viz-begin");
+const bar = make("progress"), said = make("p", "viz-progress-text"), button = make("button", "viz-primary-button");
 button.type = "button";
 bar.max = 1;
 bar.setAttribute("aria-label", say("How much of the work is done"));
@@ -18,7 +18,7 @@ button.addEventListener("click", () => {
 });
 
 function begin() {
-  const desk = document.querySelector("#desk .viz-event_queue");
+  const desk = document.querySelector("#event-queue .viz-event_queue");
   if (desk.dataset.busy !== undefined) { // something else may have been chosen already: then this is drawn anew before
     begins = true;
     return desk.addEventListener("viz-idle", () => begins && begin(), { once: true });

@@ -10,14 +10,14 @@ from typing import Any
 from dashboard.i18n.translate import translate
 
 
-def waiting(said: str, *, at_once: bool = False) -> dict[str, Any]:
+def build_waiting(text: str, *, start_now: bool = False) -> dict[str, Any]:
     """Nothing runs yet: what it will cost, and a button to begin; with `at_once` it begins by itself."""
-    return {"state": "waiting", "said": said, "begin": at_once}
+    return {"state": "waiting", "said": text, "begin": start_now}
 
 
-def running(done: int, total: int, left: str) -> dict[str, Any]:
+def build_running(done: int, total: int, time_left: str) -> dict[str, Any]:
     """So much is done, and about so long it still takes; with a button to stop."""
     share = done / total if total else 0.0
     passes = {"done": f"{done:,}", "total": f"{total:,}"}
-    said = translate("progress.left", **passes, left=left) if left else translate("progress.passes", **passes)
+    said = translate("progress.left", **passes, left=time_left) if time_left else translate("progress.passes", **passes)
     return {"state": "running", "share": share, "said": said, "stopped": translate("progress.stopped", **passes)}

@@ -3,8 +3,8 @@ const { main, side, stage, says } = gridOf(
   say("grid of cells"),
   say("The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by"),
 );
-const canvas = make("canvas"), reach = make("div", "viz-reach"), cursor = make("div", "viz-cursor");
-const chips = make("div", "viz-chips"), best = make("ol", "viz-best");
+const canvas = make("canvas"), reach = make("div", "viz-theoretical-field"), cursor = make("div", "viz-cursor");
+const chips = make("div", "viz-chips"), best = make("ol", "viz-strongest-channels");
 let now = null;
 
 canvas.setAttribute("role", "img");
@@ -61,7 +61,7 @@ function redraw() {
   [...chips.children].forEach((node, i) => node.setAttribute("aria-pressed", i === layer));
   const most = Math.max(...found.map(([, amount]) => Math.abs(amount)), 1e-9);
   best.replaceChildren(...found.map(([channel, amount]) => {
-    const item = make("li", "viz-answer"), fill = make("span", "viz-fill");
+    const item = make("li", "viz-bar-row"), fill = make("span", "viz-fill");
     fill.style.width = (Math.max(amount, 0) / most) * 100 + "%";
     item.append(make("span", "viz-name", say("channel {number}", { number: channel })), make("span", "viz-share", number(amount)), fill);
     return item;

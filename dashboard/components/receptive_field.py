@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import colours, drawn_on, exact, rough
+from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes, pack_floats
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.geometry import Geometry
 
-STRONGEST = 5  # channels told of each cell
+NUM_STRONGEST_CHANNELS = 5  # channels told of each cell
 
 
 class Cell(NamedTuple):
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     column: int
 
 
-def fields(
+def build_receptive_field(
     photo: Image.Image,
     geometry: Geometry,
     maps: Mapping[str, Float[np.ndarray, "channels rows columns"]],
@@ -44,19 +44,19 @@ def fields(
         field = theory[name]
         sides = [side if math.isfinite(side) else None for side in field.size]  # JSON knows no infinity
         where = {"size": sides, "jump": list(field.jump), "centre": list(field.centre)}
-        layers.append({"name": name, **where, **strongest(activation)})
+        layers.append({"name": name, **where, **pack_strongest_channels(activation)})
     return {
-        **drawn_on(photo, geometry),
+        **encode_photo_and_box(photo, geometry),
         "input": [height, width],
         "layers": layers,
         "cell": list(cell),
-        "effective": {"map": rough(heat), "size": size},
-        "palette": colours(False),
+        "effective": {"map": pack_bytes(heat), "size": size},
+        "palette": encode_palette(False),
     }
 
 
-def strongest(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
+def pack_strongest_channels(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
     """The channels that respond most in each cell, and how much: "best rows columns" each."""
-    count = min(STRONGEST, len(maps))
+    count = min(NUM_STRONGEST_CHANNELS, len(maps))
     order = np.argsort(-maps, axis=0, kind="stable")[:count]
-    return {"channels": exact(order.astype(np.float32)), "values": exact(np.take_along_axis(maps, order, 0))}
+    return {"channels": pack_floats(order.astype(np.float32)), "values": pack_floats(np.take_along_axis(maps, order, 0))}

@@ -7,12 +7,12 @@ from pathlib import Path
 from gradio import themes
 from gradio.themes.utils.fonts import LocalFont
 
-from dashboard.components.base import styles
+from dashboard.components.base import read_styles
 
 STYLE = Path(__file__).with_suffix(".css")
 
 
-def theme() -> themes.Base:
+def build_theme() -> themes.Base:
     """Stone greys and one warm accent, the colour of heat."""
     return themes.Base(
         primary_hue=themes.colors.orange,
@@ -59,6 +59,6 @@ def theme() -> themes.Base:
     )
 
 
-def css() -> str:
+def read_css() -> str:
     """The page's own style sheet and those of its parts."""
-    return STYLE.read_text(encoding="utf-8") + styles()
+    return STYLE.read_text(encoding="utf-8") + read_styles()

@@ -15,7 +15,7 @@ function tile(item, of) {
 function draw(button, item, value, photo) {
   button.title = item.hint || item.name;
   button.setAttribute("aria-pressed", item.key === value.chosen);
-  const picture = item.map ? make("canvas") : make("span", "viz-later", say("runs when chosen"));
+  const picture = item.map ? make("canvas") : make("span", "viz-not-computed", say("runs when chosen"));
   if (item.map) {
     const { rows, columns, at } = unpack(item.map), { limits, signed, smooth } = item;
     const palette = signed ? value.signedPalette : value.palette;

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dashboard.components.base import colours, drawn_on, rough
+from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes
 from vizlib.core.geometry import Geometry
 
-CELLS = 56  # a small map needs no more along a side
+MAX_CELLS = 56  # a small map needs no more along a side
 
 
-def thumb(
+def build_thumbnail(
     key: str, name: str, values: np.ndarray | None, limits: tuple[float, float], *, signed=False, smooth=True, hint=""
 ) -> dict[str, Any]:
     """One button; without `values` it has no picture yet."""
@@ -24,14 +24,14 @@ def thumb(
         "key": key,
         "name": name,
         "hint": hint,
-        "map": None if values is None else rough(reduced(values)),
+        "map": None if values is None else pack_bytes(downsample_map(values)),
         "limits": list(limits),
         "signed": signed,
         "smooth": smooth,
     }
 
 
-def thumbs(
+def build_thumbnails(
     items: Sequence[dict[str, Any]],
     chosen: str | None,
     *,
@@ -44,7 +44,7 @@ def thumbs(
 ) -> dict[str, Any]:
     """Buttons in a grid, drawn on a small copy of the photo where one is given; `label` names the group
     to those who cannot see it, and the `heading` stands above it. A click tells what they are `of`, too."""
-    base = drawn_on(photo, geometry, side=200) if photo is not None and geometry is not None else {}
+    base = encode_photo_and_box(photo, geometry, side=200) if photo is not None and geometry is not None else {}
     return {
         **base,
         "items": list(items),
@@ -53,12 +53,12 @@ def thumbs(
         "of": of,
         "heading": heading,
         "size": "small" if small else "large",
-        "palette": colours(False),
-        "signedPalette": colours(True),
+        "palette": encode_palette(False),
+        "signedPalette": encode_palette(True),
     }
 
 
-def reduced(values: np.ndarray, cells: int = CELLS) -> np.ndarray:
+def downsample_map(values: np.ndarray, cells: int = MAX_CELLS) -> np.ndarray:
     """A map of at most `cells` a side: averages over what falls together."""
     height, width = values.shape
     if max(height, width) <= cells:

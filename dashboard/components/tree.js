@@ -1,5 +1,5 @@
 // A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it as the layer.
-const list = make("div", "viz-branch"), head = make("div", "viz-node viz-head");
+const list = make("div", "viz-tree-children"), head = make("div", "viz-tree-row viz-tree-header");
 const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
 let model = null, drawn = "";
 
@@ -16,13 +16,13 @@ function above(name, known) {
 }
 
 function line(node, item, under) {
-  node.classList.add("viz-node");
+  node.classList.add("viz-tree-row");
   node.dataset.layer = item.name;
   node.title = item.told;
-  const name = make("span", "viz-part"), own = under ? item.name.slice(under.length + 1) : item.name;
+  const name = make("span", "viz-layer-name"), own = under ? item.name.slice(under.length + 1) : item.name;
   name.append(make("b", "", own), make("i", "", item.role));
   node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-count", item[key])));
-  if (item.shape) node.addEventListener("click", () => choose({ layer: item.name }, "inside-desk"));
+  if (item.shape) node.addEventListener("click", () => choose({ layer: item.name }, "inside-event-queue"));
 }
 
 function draw(rows) {
@@ -38,7 +38,7 @@ function draw(rows) {
       inside[under].append(leaf);
       continue;
     }
-    const branch = make("details"), summary = make("summary"), within = make("div", "viz-branch");
+    const branch = make("details"), summary = make("summary"), within = make("div", "viz-tree-children");
     line(summary, item, under);
     branch.open = unfolded.has(item.name);
     branch.addEventListener("toggle", () => unfolded[branch.open ? "add" : "delete"](item.name));
@@ -58,7 +58,7 @@ show((value) => {
   for (const node of list.querySelectorAll("[aria-current]")) node.removeAttribute("aria-current");
   const chosen = value.chosen && list.querySelector(`[data-layer="${CSS.escape(value.chosen)}"]`), reach = list.clientHeight;
   chosen?.setAttribute("aria-current", "true");
-  for (let branch = chosen?.closest(".viz-branch"); branch && branch !== list; branch = branch.parentNode.parentNode) branch.parentNode.open = true;
+  for (let branch = chosen?.closest(".viz-tree-children"); branch && branch !== list; branch = branch.parentNode.parentNode) branch.parentNode.open = true;
   if (!chosen || !reach) return;
   const at = chosen.getBoundingClientRect().top - list.getBoundingClientRect().top;
   if (at < 0 || at > reach - 30) list.scrollTop += at - reach / 2;

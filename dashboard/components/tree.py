@@ -35,36 +35,36 @@ ROLES = (  # the beginning of a class's name, and the key of what a person calls
 BLOCKS = ("tree.block", "tree.residual")
 
 
-def tree(model: Model, chosen: str) -> dict[str, Any]:
+def build_tree(model: Model, chosen: str) -> dict[str, Any]:
     """The parts in the order they stand; those that hand on what they are given are left out."""
-    return {"model": model.name, "chosen": chosen, "rows": [row(model, layer) for layer in shown(model)]}
+    return {"model": model.name, "chosen": chosen, "rows": [build_row(model, layer) for layer in list_shown_layers(model)]}
 
 
-def shown(model: Model) -> list[Layer]:
+def list_shown_layers(model: Model) -> list[Layer]:
     """The parts worth showing."""
     return [layer for layer in model.layers if not layer.class_name.startswith(PASSIVE)]
 
 
-def choosable(model: Model) -> list[str]:
+def list_selectable_layers(model: Model) -> list[str]:
     """The names of the layers whose output can be looked at."""
-    return [layer.name for layer in shown(model) if layer.shape]
+    return [layer.name for layer in list_shown_layers(model) if layer.shape]
 
 
-def row(model: Model, layer: Layer) -> dict[str, Any]:
+def build_row(model: Model, layer: Layer) -> dict[str, Any]:
     """One part as a line of the tree."""
     return {
         "name": layer.name,
-        "role": role(model, layer),
+        "role": describe_role(model, layer),
         "shape": " × ".join(map(str, layer.shape)),
-        "parameters": short_count(layer.num_parameters),
-        "flops": short_count(layer.flops),
+        "parameters": format_count(layer.num_parameters),
+        "flops": format_count(layer.flops),
         "told": translate(
             "tree.told", kind=layer.class_name, parameters=f"{layer.num_parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
         ),
     }
 
 
-def role(model: Model, layer: Layer) -> str:
+def describe_role(model: Model, layer: Layer) -> str:
     """What a part is, in a person's words: its place in the hierarchy before its class."""
     children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
     blocks = [other for other in children if _key(other.class_name) in BLOCKS]
@@ -78,7 +78,7 @@ def role(model: Model, layer: Layer) -> str:
     return translate(known) if known in page_texts(LANGUAGES[0]) else known
 
 
-def short_count(count: int) -> str:
+def format_count(count: int) -> str:
     """A large number in three digits.
 
     >>> short_count(0), short_count(950), short_count(11_177_538), short_count(1_820_000_000)

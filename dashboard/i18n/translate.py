@@ -92,7 +92,7 @@ def translate_error(error: Exception) -> str:
 def describe_method(method: Method) -> tuple[str, str]:
     """Return what the map of a method shows and what it does not show, in the current language."""
     texts = library_texts(_LANGUAGE.get())["methods"].get(method.name, {})
-    return texts.get("shows", method.means), texts.get("does_not_show", method.means_not)
+    return texts.get("shows", method.shows), texts.get("does_not_show", method.does_not_show)
 
 
 def describe_parameter(method: Method, parameter: str) -> str:

@@ -26,21 +26,21 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import vizlib
 from dashboard.components.photo import MEGABYTES, opened
-from dashboard.server.temp_dirs import delete_unfinished
-from dashboard.services.analysis_service import Study
-from dashboard.services.metrics import LOG, Meter, exposition, log
-from dashboard.services.model_catalog import Catalog
+from dashboard.server.temp_dirs import delete_stale_uploads
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.metrics import LOG, RunMetrics, exposition, log_event
+from dashboard.services.model_catalog import ModelCatalog
 from vizlib import VizlibError
 
-LARGEST_BODY = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
-HOUR = 3600
+MAX_BODY_BYTES = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
+HOUR_SECONDS = 3600
 M_ARENA_MAX = -8  # of malloc.h
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-NO_ROOM = "The server cannot write files now, because its disk is full or closed to it; please try again later."
+UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FULL_MESSAGE = "The server cannot write files now, because its disk is full or closed to it; please try again later."
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerOptions:
     """How to serve; the defaults suit one person on one machine."""
 
     host: str | None = "127.0.0.1"  # without one, GRADIO_SERVER_NAME is asked
@@ -56,7 +56,7 @@ class Settings:
     idle_minutes: float = 30.0  # until a model that nobody asks leaves the memory
     max_queue: int = 64  # who may wait before others are turned away
     workers: int = 2  # questions to models answered at once
-    delete_after: int = HOUR  # seconds until uploads and pictures are deleted
+    delete_after: int = HOUR_SECONDS  # seconds until uploads and pictures are deleted
     mcp: bool = False  # offer the endpoints as tools to language models
     log: bool = False  # a line of JSON for each run of a model
 
@@ -75,7 +75,7 @@ class Settings:
             raise VizlibError("--mcp needs an extra that is not installed: pip install 'vizlib[mcp]'")
 
     @property
-    def own(self) -> bool:
+    def is_local(self) -> bool:
         """Whether only this machine reaches the server, as far as it can tell; a proxy in front tells nothing."""
         host = self.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
         others = self.auth is not None or "SPACE_ID" in os.environ or os.environ.get("GRADIO_ROOT_PATH")
@@ -83,18 +83,18 @@ class Settings:
             return not others and (host == "localhost" or ip_address(host).is_loopback)
         return False
 
-    def catalog(self) -> Catalog:
+    def make_catalog(self) -> ModelCatalog:
         """The models to offer. Raises: VizlibError for a folder or a model that is not there."""
-        return Catalog(
+        return ModelCatalog(
             folder=self.checkpoints,
             only=self.models,
-            any_timm=self.own and not (self.models or self.offline or self.listed_only),
+            any_timm=self.is_local and not (self.models or self.offline or self.listed_only),
             any_model=self.allow_any_model,
             offline=self.offline,
             resident=self.resident,
         )
 
-    def users(self) -> list[tuple[str, str]] | None:
+    def parse_users(self) -> list[tuple[str, str]] | None:
         """Who may enter, or None for everybody. Raises: VizlibError for what names no user and password."""
         if self.auth is None:
             return None
@@ -110,7 +110,7 @@ class Settings:
         return [(user, password) for user, _, password in users]
 
 
-def prepare(settings: Settings) -> None:
+def configure_process(settings: ServerOptions) -> None:
     """Set what belongs to the whole process: threads, downloads, the log."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores())))
     with _usual_c_library() as library:
@@ -123,19 +123,19 @@ def prepare(settings: Settings) -> None:
         LOG.setLevel(logging.INFO)
 
 
-def app_kwargs(study: Study, settings: Settings) -> dict[str, Any]:
+def make_app_kwargs(study: AnalysisService, settings: ServerOptions) -> dict[str, Any]:
     """What gradio's own server is given besides the page: two routes, the door, and the tidying up."""
     return {
         "routes": [APIRoute("/healthz", _health), APIRoute("/metrics", partial(_metrics, study))],
-        "middleware": [Middleware(Door, meter=study.meter)],
+        "middleware": [Middleware(BodyLimitMiddleware, meter=study.metrics)],
         "lifespan": partial(_tidied, study.catalog, settings),
     }
 
 
-class Door:
+class BodyLimitMiddleware:
     """Refuses a request whose body is too large before anything reads it whole, and counts all others."""
 
-    def __init__(self, app: Callable, meter: Meter, largest: int = LARGEST_BODY) -> None:
+    def __init__(self, app: Callable, meter: RunMetrics, largest: int = MAX_BODY_BYTES) -> None:
         self.app, self.meter, self.largest = app, meter, largest
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
@@ -168,17 +168,17 @@ class Door:
         except _TooLargeError:
             pass
         except OSError as error:  # of an upload
-            if begun or error.errno not in UNWRITABLE:
+            if begun or error.errno not in UNWRITABLE_ERRNOS:
                 raise
             status = 507
-            await JSONResponse({"detail": NO_ROOM}, status)(scope, receive, send)
+            await JSONResponse({"detail": DISK_FULL_MESSAGE}, status)(scope, receive, send)
         if got > self.largest:
             status = 413
             words = f"a photo may have at most {MEGABYTES} MB"
             await JSONResponse({"detail": words}, status)(scope, receive, send)
-            log(event="too large")
+            log_event(event="too large")
         route = scope.get("route")  # what matched, never the address itself: that may hold a file's name
-        self.meter.requested(getattr(route, "path", "") or "other", status)
+        self.meter.count_request(getattr(route, "path", "") or "other", status)
 
 
 class _TooLargeError(Exception):
@@ -189,8 +189,8 @@ async def _health() -> Response:
     return JSONResponse({"status": "ok", "version": vizlib.__version__})
 
 
-async def _metrics(study: Study) -> Response:
-    meter, cache, passes, resident = study.meter, study.cache, study.passes, study.catalog.memory()
+async def _metrics(study: AnalysisService) -> Response:
+    meter, cache, passes, resident = study.metrics, study.cache, study.pass_cache, study.catalog.count_bytes()
 
     def one(value: float) -> dict[tuple[str, ...], float]:
         return {(): value}
@@ -202,12 +202,12 @@ async def _metrics(study: Study) -> Response:
         ("vizlib_run_seconds_total", "counter", "Seconds models took.", seconds, ("method",)),
         ("vizlib_cache_hits_total", "counter", "Answers that were remembered.", one(cache.hits), ()),
         ("vizlib_cache_misses_total", "counter", "Answers that were not.", one(cache.misses), ()),
-        ("vizlib_cache_bytes", "gauge", "Bytes of remembered answers.", one(cache.held), ()),
-        ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.budget), ()),
-        ("vizlib_pass_cache_bytes", "gauge", "Bytes of remembered passes through a model.", one(passes.held), ()),
-        ("vizlib_pass_cache_budget_bytes", "gauge", "The most of them it may remember.", one(passes.budget), ()),
-        ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(opened().held), ()),
-        ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(opened().budget), ()),
+        ("vizlib_cache_bytes", "gauge", "Bytes of remembered answers.", one(cache.held_bytes), ()),
+        ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.max_bytes), ()),
+        ("vizlib_pass_cache_bytes", "gauge", "Bytes of remembered passes through a model.", one(passes.held_bytes), ()),
+        ("vizlib_pass_cache_budget_bytes", "gauge", "The most of them it may remember.", one(passes.max_bytes), ()),
+        ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(opened().held_bytes), ()),
+        ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(opened().max_bytes), ()),
         ("vizlib_resident_models", "gauge", "Models in memory.", one(len(resident)), ()),
         ("vizlib_resident_model_bytes", "gauge", "Bytes of their weights.", one(sum(resident.values())), ()),
     )
@@ -215,7 +215,7 @@ async def _metrics(study: Study) -> Response:
 
 
 @asynccontextmanager
-async def _tidied(catalog: Catalog, settings: Settings, _: Any) -> AsyncIterator[None]:
+async def _tidied(catalog: ModelCatalog, settings: ServerOptions, _: Any) -> AsyncIterator[None]:
     """While the server runs, models that nobody asks leave the memory, and uploads that broke off the disk.
 
     What was freed goes back to the machine. Whole files are gradio's to delete.
@@ -225,8 +225,8 @@ async def _tidied(catalog: Catalog, settings: Settings, _: Any) -> AsyncIterator
     async def tidy() -> None:
         while True:
             await asyncio.sleep(min(idle / 2, age, 60))
-            catalog.free_idle(idle)
-            await asyncio.to_thread(delete_unfinished, Path(get_upload_folder()), age)
+            catalog.unload_idle(idle)
+            await asyncio.to_thread(delete_stale_uploads, Path(get_upload_folder()), age)
             await asyncio.to_thread(_return_free_memory)
 
     task = asyncio.create_task(tidy())

@@ -17,34 +17,34 @@ try:
 except ImportError:  # Windows has no such locks: there a killed server's files stay until somebody deletes them
     fcntl = None
 
-VARIABLE = "GRADIO_TEMP_DIR"  # where gradio keeps files; a person who sets it also tidies there
-ALIVE = "alive"  # a file that is locked as long as its server lives: the system opens the lock of who was killed
+TEMP_DIR_VARIABLE = "GRADIO_TEMP_DIR"  # where gradio keeps files; a person who sets it also tidies there
+LOCK_NAME = "alive"  # a file that is locked as long as its server lives: the system opens the lock of who was killed
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
+def private_temp_dir() -> Iterator[Path]:
     """Give gradio a folder of this server's own, deleted at the end; at the start those of dead servers are deleted.
 
     Servers of one user may start, live and die at the same time. A folder that the person chose is left as it is.
     """
-    if os.environ.get(VARIABLE):
-        yield Path(os.environ[VARIABLE])
+    if os.environ.get(TEMP_DIR_VARIABLE):
+        yield Path(os.environ[TEMP_DIR_VARIABLE])
         return
     folder, lock = _made()
     files = folder / "files"
     files.mkdir()
-    os.environ[VARIABLE] = str(files)
+    os.environ[TEMP_DIR_VARIABLE] = str(files)
     if tools := sys.modules.get("gradio.mcp"):  # which has read it by now
         tools.DEFAULT_TEMP_DIR = str(files)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield files
     finally:
-        del os.environ[VARIABLE]
+        del os.environ[TEMP_DIR_VARIABLE]
         lock.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def delete_unfinished(folder: Path, seconds: float) -> None:
+def delete_stale_uploads(folder: Path, seconds: float) -> None:
     """Delete what was begun to be uploaded and never came whole: such files lie in the folder itself, nobody's."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         with suppress(OSError):  # it came whole meanwhile, and lies elsewhere
@@ -66,7 +66,7 @@ def _made() -> tuple[Path, IO[str]]:
             if other.is_dir() and not _lives(other):
                 shutil.rmtree(other, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=place))
-        alive = (folder / ALIVE).open("w")
+        alive = (folder / LOCK_NAME).open("w")
         _lock(alive)
     return folder, alive
 
@@ -74,7 +74,7 @@ def _made() -> tuple[Path, IO[str]]:
 def _lives(folder: Path) -> bool:
     """Whether the server that made a folder is still there."""
     try:
-        with (folder / ALIVE).open("r+") as file:
+        with (folder / LOCK_NAME).open("r+") as file:
             return fcntl is None or not _lock(file)
     except OSError:  # it was killed before it had made its lock
         return fcntl is None

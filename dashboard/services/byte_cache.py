@@ -27,10 +27,10 @@ class ByteCache:
 
     def __init__(self, budget: int, size: Callable[[Any], int] | None = None) -> None:
         """A budget in bytes; `size` tells how many a result takes, else tensors, arrays and pictures are counted."""
-        self.budget = budget
-        self.held = 0  # bytes
+        self.max_bytes = budget
+        self.held_bytes = 0  # bytes
         self.hits = self.misses = 0
-        self._size = size or size_of
+        self._size = size or count_bytes
         self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._making: dict[Hashable, Future] = {}
         self._lock = threading.RLock()  # what is collected while one holds it may have something forgotten
@@ -43,7 +43,7 @@ class ByteCache:
             self._results.move_to_end(key)
             return self._results[key][0]
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The result under this key, made now if it is not there; who asks while another makes it waits for that one.
 
         Should making it fail, the one who made it is told, and the next who waits tries anew.
@@ -63,7 +63,7 @@ class ByteCache:
                 with self._lock:
                     self.hits += 1
                 return other.result()
-        return self._made(key, make, mine)
+        return self._made(key, compute, mine)
 
     def _made(self, key: Hashable, make: Callable[[], T], told: Future[T]) -> T:
         """The result, made outside the lock, so that others go on reading; those who wait for it are told."""
@@ -77,23 +77,23 @@ class ByteCache:
             raise
         with self._lock:
             del self._making[key]
-            if size <= self.budget:
+            if size <= self.max_bytes:
                 self._results[key] = result, size
-                self.held += size
-            while self.held > self.budget:
+                self.held_bytes += size
+            while self.held_bytes > self.max_bytes:
                 _, (_, freed) = self._results.popitem(last=False)
-                self.held -= freed
+                self.held_bytes -= freed
         told.set_result(result)
         return result
 
-    def forget(self, meant: Callable[[Any], bool]) -> None:
+    def evict(self, meant: Callable[[Any], bool]) -> None:
         """Let go of the results whose keys are meant."""
         with self._lock:
             for key in [key for key in self._results if meant(key)]:
-                self.held -= self._results.pop(key)[1]
+                self.held_bytes -= self._results.pop(key)[1]
 
 
-def key_of(photo: Image.Image) -> str:
+def photo_key(photo: Image.Image) -> str:
     """A photo's own name: a hash of its pixels and of what was noted when it was opened, kept with it."""
     if "key" not in photo.info:
         about = repr((photo.mode, photo.size, photo.info.get("notes", ()))).encode()
@@ -101,7 +101,7 @@ def key_of(photo: Image.Image) -> str:
     return photo.info["key"]
 
 
-def size_of(value: Any, counted: set[int] | None = None) -> int:
+def count_bytes(value: Any, counted: set[int] | None = None) -> int:
     """About how many bytes a result holds: its tensors, arrays and pictures, each once, wherever they stand in it."""
     counted = set() if counted is None else counted
     if id(value) in counted:
@@ -121,4 +121,4 @@ def size_of(value: Any, counted: set[int] | None = None) -> int:
         parts = list(value.values())
     else:
         parts = list(value) if isinstance(value, (list, tuple)) else []
-    return sum(size_of(part, counted) for part in parts) if parts else 64
+    return sum(count_bytes(part, counted) for part in parts) if parts else 64

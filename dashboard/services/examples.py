@@ -19,6 +19,6 @@ EXAMPLES = {  # photos that come with gradio and matplotlib
 
 
 @cache
-def addressed() -> dict[str, Image.Image]:
+def load_examples() -> dict[str, Image.Image]:
     """The example photos by their names in an address."""
     return {f"ex:{Path(path).stem}": open_image(path) for path in EXAMPLES.values()}

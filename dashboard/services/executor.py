@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 import vizlib
-from dashboard.services.forward_cache import Runs
-from dashboard.services.metrics import Meter
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.forward_cache import ForwardCache
+from dashboard.services.metrics import RunMetrics
+from dashboard.services.model_catalog import ModelCatalog
 from vizlib import VizlibError
 from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
 from vizlib.analysis.units import Contributions
@@ -32,9 +32,9 @@ except ImportError:
     spaces = None
 
 Units = Mapping[str, Sequence[int]]  # layer -> numbers of its channels, or of its heads
-SECONDS = 10  # of a GPU for one pass, with the way there; a visitor has but a few minutes a day
-PER_PASS = 0.02  # more for each of many passes
-LONGEST = 110
+BASE_GPU_SECONDS = 10  # of a GPU for one pass, with the way there; a visitor has but a few minutes a day
+GPU_SECONDS_PER_PASS = 0.02  # more for each of many passes
+MAX_GPU_SECONDS = 110
 NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is only looked at
 
 
@@ -59,7 +59,7 @@ def explanation(
 
 def steps(
     model: vizlib.Model, photo: Image.Image, target: int, against: int | None, method: str, knobs: Mapping[str, Any]
-) -> Iterator[vizlib.Step]:
+) -> Iterator[vizlib.ExplanationStep]:
     """One method of many passes, getting better and better."""
     return vizlib.explain_stream(model, photo, method, target, against, **knobs)
 
@@ -118,23 +118,23 @@ ONE_PASS = (predictions, explanations, attention, activations, stages, contribut
 QUESTIONS = {answer.__name__: answer for answer in (*ONE_PASS, explanation, seconds, kept)}
 
 
-class Asker:
+class ModelExecutor:
     """Asks the models of a catalog, on a GPU where one is lent: `ask(question, model name, ...)`."""
 
-    def __init__(self, catalog: Catalog, meter: Meter, runs: Runs) -> None:
+    def __init__(self, catalog: ModelCatalog, meter: RunMetrics, runs: ForwardCache) -> None:
         self.catalog, self.meter, self.runs = catalog, meter, runs
-        lend = (lambda task: task) if spaces is None else spaces.GPU(duration=lent_for)
+        lend = (lambda task: task) if spaces is None else spaces.GPU(duration=estimate_gpu_seconds)
         self._answered, self._streamed = lend(self._answer), lend(self._stream)
 
     def __call__(self, question: str, name: str, *about: Any) -> Any:
         """The answer to one of `QUESTIONS`. Raises: VizlibError as the library does."""
-        with self.meter.running(*self._called(question, name, about)):
+        with self.meter.measure_run(*self._called(question, name, about)):
             self.catalog.get(name)  # loaded here, as the other process would forget it
             return _raised(self._answered(question, name, *about))
 
-    def stream(self, name: str, *about: Any) -> Iterator[vizlib.Step]:
+    def stream(self, name: str, *about: Any) -> Iterator[vizlib.ExplanationStep]:
         """The answers of `steps`. Raises: VizlibError as the library does."""
-        with self.meter.running(*self._called("steps", name, about)):
+        with self.meter.measure_run(*self._called("steps", name, about)):
             self.catalog.get(name)
             for step in self._streamed("steps", name, *about):
                 yield _raised(step)
@@ -146,21 +146,21 @@ class Asker:
 
     def _answer(self, question: str, name: str, *about: Any) -> Any:
         try:
-            model = _placed(self.catalog.held(name))
-            if question == "explanations" and not _elsewhere():
-                about = (*about, self.runs.of(model, about[0]))
+            model = _move_to_lent_gpu(self.catalog.get_loaded(name))
+            if question == "explanations" and not _on_zero_gpu():
+                about = (*about, self.runs.get_run(model, about[0]))
             return QUESTIONS[question](model, *about)
         except VizlibError as error:
             return error
 
     def _stream(self, _: str, name: str, *about: Any) -> Iterator[Any]:
         try:
-            yield from steps(_placed(self.catalog.held(name)), *about)
+            yield from steps(_move_to_lent_gpu(self.catalog.get_loaded(name)), *about)
         except VizlibError as error:
             yield error
 
 
-def lent_for(question: str, name: str, *about: Any) -> int:
+def estimate_gpu_seconds(question: str, name: str, *about: Any) -> int:
     """For about how many seconds a question needs the GPU: what asks many times is counted by its knobs."""
     passes = 0
     if question in ("explanation", "steps"):
@@ -169,7 +169,7 @@ def lent_for(question: str, name: str, *about: Any) -> int:
             defaults: dict[str, Any] = {key: knob.default for key, knob in METHODS[method].knobs.items()}
             numbers = [{**defaults, **knobs}.get(key) for key in ("masks", "samples", "steps")]
             passes = max([250, *(number for number in numbers if isinstance(number, int))])
-    return min(round(SECONDS + PER_PASS * passes), LONGEST)
+    return min(round(BASE_GPU_SECONDS + GPU_SECONDS_PER_PASS * passes), MAX_GPU_SECONDS)
 
 
 def _raised(answer: Any) -> Any:
@@ -178,13 +178,13 @@ def _raised(answer: Any) -> Any:
     return answer
 
 
-def _elsewhere() -> bool:
+def _on_zero_gpu() -> bool:
     """Whether questions run in another process, which forgets all it has done."""
     return bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
-def _placed(model: vizlib.Model) -> vizlib.Model:
+def _move_to_lent_gpu(model: vizlib.Model) -> vizlib.Model:
     """The model, on the lent GPU if this is the process that has it."""
-    if _elsewhere() and torch.cuda.is_available():
+    if _on_zero_gpu() and torch.cuda.is_available():
         model.module.to("cuda")
     return model

@@ -18,7 +18,7 @@ from vizlib import VizlibError
 LOG = logging.getLogger("vizlib.dashboard")
 
 
-class Meter:
+class RunMetrics:
     """Counters that many threads may raise."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Meter:
         self._lock = threading.Lock()
 
     @contextmanager
-    def running(self, what: str, model: str) -> Iterator[None]:
+    def measure_run(self, what: str, model: str) -> Iterator[None]:
         """Time what a model is asked, and log it when it is over."""
         started, end = time.perf_counter(), "failed"
         try:
@@ -42,15 +42,15 @@ class Meter:
             with self._lock:
                 self.runs[what, end] += 1
                 self.seconds[what] += seconds  # pyright: ignore[reportArgumentType] - a Counter adds any numbers
-            log(event="run", what=what, model=model, end=end, seconds=round(seconds, 4))
+            log_event(event="run", what=what, model=model, end=end, seconds=round(seconds, 4))
 
-    def requested(self, route: str, status: int) -> None:
+    def count_request(self, route: str, status: int) -> None:
         """Count a request that was answered."""
         with self._lock:
             self.requests[route, str(status)] += 1
 
 
-def log(**about: object) -> None:
+def log_event(**about: object) -> None:
     """One line for machines."""
     LOG.info(json.dumps({"time": round(time.time(), 3), **about}))
 

@@ -12,13 +12,13 @@ from weakref import WeakValueDictionary
 
 import vizlib
 from vizlib.core.errors import ModelError, suggest_names
-from vizlib.models.loading.model_index import ModelEntry, list_models, find_timm_model
+from vizlib.models.loading.model_index import ModelEntry, find_timm_model, list_models
 
 Loader = Callable[[], vizlib.Model]
-LOOK = 0.2  # seconds between two looks at how far a download is
+POLL_SECONDS = 0.2  # seconds between two looks at how far a download is
 
 
-class Catalog:
+class ModelCatalog:
     """Models by name, loaded when first asked for; only names on the list are ever handed to a loader.
 
     `folder` adds the weight files of a folder, `extra` models of your own to the front: name to a function that loads.
@@ -89,31 +89,31 @@ class Catalog:
 
         threading.Thread(target=load, daemon=True).start()
         told = None
-        while not wait([loaded], LOOK).done:
+        while not wait([loaded], POLL_SECONDS).done:
             come = self._coming.get(str(name))
             if come and come != told:
                 yield (told := come)
         loaded.result()
 
-    def held(self, name: str) -> vizlib.Model:
+    def get_loaded(self, name: str) -> vizlib.Model:
         """A model that `get` gave before, without waiting: in a fork of this process nobody would open the lock."""
         return self._loaded.get(name) or self._load(name)
 
-    def free_idle(self, seconds: float) -> None:
+    def unload_idle(self, seconds: float) -> None:
         """Let go of models that nobody asked for in so many seconds."""
         since = time.monotonic() - seconds
         with self._lock:
             for name in [name for name in self._loaded if self._asked[name] < since]:
                 del self._loaded[name]
 
-    def memory(self) -> dict[str, int]:
+    def count_bytes(self) -> dict[str, int]:
         """The models in memory and the bytes of their weights."""
         return {
             name: sum(weight.nbytes for weight in model.module.state_dict().values())
             for name, model in list(self._loaded.items())
         }
 
-    def entry(self, name: str) -> ModelEntry:
+    def get_entry(self, name: str) -> ModelEntry:
         """What is known of a model without loading it. Raises: ModelError for one that may not be asked for."""
         listed = next((entry for entry in self.entries if entry.name == name), None)
         if listed or self.any_model:
@@ -121,18 +121,18 @@ class Catalog:
         return find_timm_model(self._checked(name))
 
     @property
-    def typed(self) -> bool:
+    def accepts_typed_names(self) -> bool:
         """Whether more names may be asked for than the menu has."""
         return self.any_timm or self.any_model
 
-    def linked(self, name: str) -> bool:
+    def is_linkable(self, name: str) -> bool:
         """Whether a link may ask for a model: nobody's link makes a server download what is on no list."""
         try:
             return name in self.names or (self.any_timm and not find_timm_model(name).needs_download)
         except ModelError:
             return False
 
-    def choices(self) -> list[tuple[str, str]]:
+    def menu_rows(self) -> list[tuple[str, str]]:
         """The rows of the model menu: what a person reads, and the name."""
         return [(_described(entry), entry.name) for entry in self.entries]
 

@@ -9,23 +9,39 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import choosing, part
-from dashboard.components.event_queue import answered, keeping, putting_back, refused, told
-from dashboard.components.examples import examples
+from dashboard.components.base import custom_component, emit_choice_js
+from dashboard.components.event_queue import (
+    acknowledge,
+    parse_choices,
+    report_current_file_js,
+    report_failure_js,
+    restore_file_js,
+)
+from dashboard.components.examples import build_examples
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import browser_text as shown_as
-from dashboard.services.analysis_service import Study
-from dashboard.services.byte_cache import key_of
-from dashboard.services.examples import EXAMPLES, addressed
-from dashboard.sidebar.deep_links import visit
-from dashboard.sidebar.prediction_panel import look
-from dashboard.state.context import FETCH_QUEUE, MODEL_QUEUE, PLUMBING, PROGRESS, Shared, Turns, View, fetch, plainly
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.byte_cache import photo_key
+from dashboard.services.examples import EXAMPLES, load_examples
+from dashboard.sidebar.deep_links import open_link
+from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.state.context import (
+    FETCH_QUEUE,
+    MODEL_QUEUE,
+    PRIVATE_EVENT,
+    PROGRESS,
+    GenerationCounter,
+    TabContext,
+    TabView,
+    load_with_progress,
+    show_errors,
+)
 from dashboard.state.selection import Selection
-from dashboard.state.transitions import Wanted, wanted
+from dashboard.state.transitions import PageState, apply_choices
 from vizlib import VizlibError, open_image
 
 
-def build(study: Study) -> Shared:
+def build(study: AnalysisService) -> TabContext:
     """The left column."""
     photo = PhotoInput(
         value=next(iter(EXAMPLES.values())),
@@ -40,22 +56,22 @@ def build(study: Study) -> Shared:
         alt_text=str(shown_as("own")),
         placeholder=str(shown_as("drop")),
     )
-    offered = part("examples", examples(EXAMPLES), says=EXAMPLES, elem_id="examples")
+    offered = custom_component("examples", build_examples(EXAMPLES), texts=EXAMPLES, elem_id="examples")
     first = study.catalog.names[0]
     model = gr.Dropdown(
-        study.catalog.choices(),
+        study.catalog.menu_rows(),
         value=first,
-        label=shown_as("typed" if study.catalog.typed else "model"),
+        label=shown_as("typed" if study.catalog.accepts_typed_names else "model"),
         elem_id="model",
         interactive=True,
-        allow_custom_value=study.catalog.typed,
+        allow_custom_value=study.catalog.accepts_typed_names,
     )
     gr.HTML(f"<h2>{shown_as('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
-    answers = part("bars", elem_id="bars")
+    answers = custom_component("bars", elem_id="bars")
     classes = gr.Dropdown([], label=shown_as("classes"), elem_id="classes", interactive=True)
-    crop = part("figure", elem_id="eye")
-    link = part("address", elem_id="address", render=False)
-    return Shared(
+    crop = custom_component("figure", elem_id="model-input")
+    link = custom_component("address", elem_id="address", render=False)
+    return TabContext(
         study,
         photo,
         model,
@@ -63,36 +79,36 @@ def build(study: Study) -> Shared:
         gr.State(None),
         classes,
         bars=answers,
-        eye=crop,
+        model_input=crop,
         address=link,
         examples=offered,
         method=gr.State(None),
-        knobs=part("knobs", elem_id="why-knobs", render=False),
-        turns=Turns(),
-        desk=part("event_queue", elem_id="desk", opens=True),
-        inside=part("event_queue", elem_id="inside-desk", recalls=["u", "o"]),
+        parameters=custom_component("parameters", elem_id="why-parameters", render=False),
+        generations=GenerationCounter(),
+        event_queue=custom_component("event_queue", elem_id="event-queue", initial_event=True),
+        inspect_queue=custom_component("event_queue", elem_id="inside-event-queue", url_keys=["u", "o"]),
     )
 
 
-def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], view: View) -> None:
+def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], view: TabView) -> None:
     """The events of the left column; each brings the first tab's pictures with it, so a person waits once.
 
     All choices go by way of the desk, so one answer is under way at a time, and the States here are of the last one.
     """
-    study, first, desk = shared.study, shared.study.catalog.names[0], shared.desk
-    left = [shared.selection, shared.view, shared.bars, shared.classes, shared.eye, shared.address]
+    study, first, desk = shared.service, shared.service.catalog.names[0], shared.event_queue
+    left = [shared.selection, shared.photo_and_model, shared.bars, shared.classes, shared.model_input, shared.address]
     outputs = [*left, *view.outputs, shared.model, tabs, desk]
 
     def arrive(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
         asked_for = request.query_params.get("m")
         if asked_for in study.catalog.names:
             with suppress(VizlibError):  # `visit` says it in its own place
-                fetch(study, asked_for, progress)
-        link, photo, looked, menus = visit(study, request.query_params, ids)
+                load_with_progress(study, asked_for, progress)
+        link, photo, looked, menus = open_link(study, request.query_params, ids)
         keys = {
             "v": link.tab or ids[0],
             "w": link.method,
-            "k": link.knobs,
+            "k": link.parameters,
             "l": link.layer,
             "h": link.head,
             "p": link.patch,
@@ -101,15 +117,15 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
             "s": link.step,
         }
         looked[-1]["keys"].update(keys)
-        change = gr.skip() if photo is next(iter(addressed().values())) else photo
+        change = gr.skip() if photo is next(iter(load_examples().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
-        drawn = view.answer(photo, looked[0], link.method, menus)
+        drawn = view.draw(photo, looked[0], link.method, menus)
         return *looked, *drawn, looked[0].model, tab, {"answered": 0}, change
 
     def fetched(value: Any, progress: gr.Progress = PROGRESS) -> None:
-        for choice in told(value):
+        for choice in parse_choices(value):
             if isinstance(choice.get("model"), str):
-                fetch(study, choice["model"], progress)
+                load_with_progress(study, choice["model"], progress)
 
     def choose(
         photo: Image.Image | None,
@@ -119,60 +135,60 @@ def listen(shared: Shared, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], v
         value: Any,
         request: gr.Request,
     ) -> tuple:
-        shared.turns.next(request)
-        choices, done = told(value), answered(value)
-        same = photo is not None and selection is not None and selection.photo == key_of(photo)
+        shared.generations.advance(request)
+        choices, done = parse_choices(value), acknowledge(value)
+        same = photo is not None and selection is not None and selection.photo == photo_key(photo)
         if same:
             choices = [one for one in choices if "photo" not in one]  # the page was opened with this photo
             if not choices:
                 return *(gr.skip(),) * (len(outputs) - 1), done
-        now = Wanted(selection.model if selection else first, None, None, method, menus)
+        now = PageState(selection.model if selection else first, None, None, method, menus)
         if same and selection:
             now = now._replace(target=selection.target, against=selection.against)
-        now = wanted(now, choices, lambda name: study.catalog.get(name).labels)
-        looked = look(study, photo, now.model, now.target, now.against)
+        now = apply_choices(now, choices, lambda name: study.catalog.get(name).labels)
+        looked = draw_panel(study, photo, now.model, now.target, now.against)
         if selection and looked[0] and looked[0][:2] == selection[:2]:
             looked = again(looked)
-        drawn = view.answer(photo, looked[0], now.method, now.menus)
+        drawn = view.draw(photo, looked[0], now.method, now.parameters)
         menu = now.model if any("model" in one for one in choices) else gr.skip()
         tab = gr.Tabs(selected=now.tab) if now.tab in ids else gr.skip()
         return *looked, *drawn, menu, tab, done
 
     def undo(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
-        choices = told(value)
+        choices = parse_choices(value)
         only = choices[0] if len(choices) == 1 else {}
         before = selection.model if selection else first  # where the menu was
         menu = before if only and "photo" not in only else gr.skip()
         return menu, {"wrong": isinstance(photo, gr.Error) or "photo" in only}
 
     def leave(request: gr.Request) -> None:
-        shared.turns.next(request)  # gradio itself ends no work that was begun in the moment before
+        shared.generations.advance(request)  # gradio itself ends no work that was begun in the moment before
 
     page.unload(leave)
-    alone = {**PLUMBING, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
+    alone = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
     waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
-    arrival = page.load(plainly(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})
-    how = {"cancels": list(view.running), **alone, **waiting}
-    there = desk.submit(plainly(fetched), desk, None, **{**how, **FETCH_QUEUE})
+    arrival = page.load(show_errors(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})
+    how = {"cancels": list(view.long_events), **alone, **waiting}
+    there = desk.submit(show_errors(fetched), desk, None, **{**how, **FETCH_QUEUE})
     choices = [
-        shared.on(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
+        shared.on_event(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
         for event in (desk.input, there.success)
     ]
-    reading = {**MODEL_QUEUE, **PLUMBING}
+    reading = {**MODEL_QUEUE, **PRIVATE_EVENT}
     for event in (there, *choices):  # the next choice waits until this one is undone: it would meet the same photo
         undone = event.failure(undo, [shared.photo, shared.selection, desk], [shared.model, desk], **reading)
-        back = undone.then(None, [shared.photo, desk], shared.photo, js=putting_back(), **PLUMBING)
-        back.then(None, None, None, js=refused(), **PLUMBING)
-    arrival.failure(None, None, None, js=refused(), **PLUMBING)
-    arrival.success(None, shared.photo, None, js=keeping(), **PLUMBING)
+        back = undone.then(None, [shared.photo, desk], shared.photo, js=restore_file_js(), **PRIVATE_EVENT)
+        back.then(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
+    arrival.failure(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
+    arrival.success(None, shared.photo, None, js=report_current_file_js(), **PRIVATE_EVENT)
     for event in (arrival, *choices):
-        shared.on(event.success, *view.later)
-    photo = choosing("file, model", "{ photo: true, file, model }")
+        shared.on_event(event.success, *view.follow_up)
+    photo = emit_choice_js("file, model", "{ photo: true, file, model }")
     shared.photo.change(None, [shared.photo, shared.model], None, js=photo, **alone)
-    shared.model.input(None, [shared.model], None, js=choosing("model", "{ model }"), **alone)
-    target = choosing("target, bars", "{ target, of: bars.model }")
+    shared.model.input(None, [shared.model], None, js=emit_choice_js("model", "{ model }"), **alone)
+    target = emit_choice_js("target, bars", "{ target, of: bars.model }")
     shared.classes.input(None, [shared.classes, shared.bars], None, js=target, **alone)
-    shared.examples.select(example, None, shared.photo, **PLUMBING)
+    shared.examples.select(example, None, shared.photo, **PRIVATE_EVENT)
 
 
 def again(looked: tuple) -> tuple:

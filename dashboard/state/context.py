@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from dashboard.components.base import told
+from dashboard.components.base import to_gradio_error
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import translate
-from dashboard.services.analysis_service import Study
+from dashboard.services.analysis_service import AnalysisService
 from vizlib import VizlibError
 
 MODEL_QUEUE: dict[str, Any] = {  # all that runs a model waits in one line
@@ -26,13 +26,13 @@ MODEL_QUEUE: dict[str, Any] = {  # all that runs a model waits in one line
 FETCH_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8}
 # But a stream may take a minute: one after the other, in a line of their own, lest two visitors hold up all others.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
-PLUMBING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 MEGABYTE = 1_000_000
-VISITORS = 10_000  # whose choices are counted; of who comes back after so many others they are counted anew
+MAX_COUNTED_SESSIONS = 10_000  # whose choices are counted; of who comes back after so many others they are counted anew
 PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
 
 
-class Turns:
+class GenerationCounter:
     """How many choices each visitor has made: work that was begun at one may find that it was followed by another.
 
     To leave the page is a choice too.
@@ -42,57 +42,57 @@ class Turns:
         self._made: OrderedDict[str | None, int] = OrderedDict()  # by session, the last to choose at the end
         self._lock = Lock()
 
-    def now(self, visitor: gr.Request) -> int:
+    def current(self, visitor: gr.Request) -> int:
         """How many until now."""
         return self._made.get(visitor.session_hash, 0)
 
-    def next(self, visitor: gr.Request) -> None:
+    def advance(self, visitor: gr.Request) -> None:
         """One more."""
         with self._lock:
             self._made[visitor.session_hash] = self._made.pop(visitor.session_hash, 0) + 1
-            if len(self._made) > VISITORS:
+            if len(self._made) > MAX_COUNTED_SESSIONS:
                 self._made.popitem(last=False)
 
 
-class View(NamedTuple):
+class TabView(NamedTuple):
     """A tab's pictures that come with the selection itself, in the same event: the first thing a person sees."""
 
-    answer: Callable  # (photo, selection, *inputs) -> a value for each output
+    draw: Callable  # (photo, selection, *inputs) -> a value for each output
     inputs: Sequence[Any]  # the method, and the menus of its knobs
     outputs: Sequence[Any]
-    later: tuple[Callable, Sequence[Any], Sequence[Any]]  # such an answer, inputs and outputs, for when those are shown
-    running: Sequence[Any] = ()  # events that go on for long, and end when another thing is selected
+    follow_up: tuple[Callable, Sequence[Any], Sequence[Any]]  # such an answer, inputs and outputs, for when those are shown
+    long_events: Sequence[Any] = ()  # events that go on for long, and end when another thing is selected
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class TabContext:
     """The inputs that every tab reads."""
 
-    study: Study
+    service: AnalysisService
     photo: PhotoInput
     model: gr.Dropdown
     selection: gr.State  # of a Selection, or None while there is no photo
-    view: gr.State  # of a Selection's photo and model alone
+    photo_and_model: gr.State  # of a Selection's photo and model alone
     classes: gr.Dropdown
     bars: gr.HTML
-    eye: gr.HTML
+    model_input: gr.HTML
     address: gr.HTML
     examples: gr.HTML
     method: gr.State  # chosen under Why
-    knobs: gr.HTML  # its menus, drawn there
-    turns: Turns  # that all visitors have made
-    desk: gr.HTML  # where the choices of all these wait for their turn
-    inside: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
+    parameters: gr.HTML  # its menus, drawn there
+    generations: GenerationCounter  # that all visitors have made
+    event_queue: gr.HTML  # where the choices of all these wait for their turn
+    inspect_queue: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
 
-    def on_view(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    def on_photo_or_model(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Draw again whenever photo or model change: for what knows no class."""
-        self.on(self.view.change, answer, inputs, outputs)
+        self.on_event(self.photo_and_model.change, answer, inputs, outputs)
 
     def on_selection(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Draw a tab's pictures again whenever photo, model or class change."""
-        self.on(self.selection.change, answer, inputs, outputs)
+        self.on_event(self.selection.change, answer, inputs, outputs)
 
-    def on(
+    def on_event(
         self,
         event: Callable,
         answer: Callable,
@@ -107,10 +107,10 @@ class Shared:
         What lies in the box and cannot be opened is no photo to it; the one event that `tells` says so.
         """
         asked = [self.photo, self.selection, *inputs]
-        return event(plainly(answer, tells=tells), asked, list(outputs), **{**MODEL_QUEUE, **PLUMBING, **how})
+        return event(show_errors(answer, tells=tells), asked, list(outputs), **{**MODEL_QUEUE, **PRIVATE_EVENT, **how})
 
 
-def plainly(answer: Callable, *, tells: bool = True) -> Callable:
+def show_errors(answer: Callable, *, tells: bool = True) -> Callable:
     """The same function, whose VizlibError becomes the one sentence gradio shows to a person.
 
     So does an error in place of its photo; unless it `tells`, it is then given no photo instead.
@@ -130,7 +130,7 @@ def plainly(answer: Callable, *, tells: bool = True) -> Callable:
             try:
                 yield from answer(*opened(args), **kwargs)
             except VizlibError as error:
-                raise told(error) from None
+                raise to_gradio_error(error) from None
 
         return steps
 
@@ -139,12 +139,12 @@ def plainly(answer: Callable, *, tells: bool = True) -> Callable:
         try:
             return answer(*opened(args), **kwargs)
         except VizlibError as error:
-            raise told(error) from None
+            raise to_gradio_error(error) from None
 
     return plain
 
 
-def fetch(study: Study, model: str | None, progress: gr.Progress) -> None:
+def load_with_progress(study: AnalysisService, model: str | None, progress: gr.Progress) -> None:
     """Load a model, and while it is downloaded show how much of it has come.
 
     Raises: VizlibError for a model that there is not, or a download that fails.

@@ -8,18 +8,20 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dashboard.i18n.translate import translate
+from vizlib.core.class_labels import resolve_class
+from vizlib.core.errors import TargetError
 from vizlib.core.text import shorten_label
 
-LONGEST = 100  # characters of one value; nothing on offer has a longer name
-SHOWN = 40  # of an unknown value are repeated to whoever followed the link
-FORMS = {  # what only the browser can check further, as it holds the maps
+MAX_VALUE_LENGTH = 100  # characters of one value; nothing on offer has a longer name
+MAX_ECHO_LENGTH = 40  # of an unknown value are repeated to whoever followed the link
+VALUE_PATTERNS = {  # what only the browser can check further, as it holds the maps
     "l": re.compile(r"[\w.-]+", re.ASCII),
     "h": re.compile(r"mean|max|\d{1,3}", re.ASCII),
     "p": re.compile(r"\d{1,3},\d{1,3}(;\d{1,3},\d{1,3})?", re.ASCII),
     "u": re.compile(r"[\w.-]+(:\d{1,5})?", re.ASCII),
     "o": re.compile(r"[\w.-]+:\d{1,5}(;[\w.-]+:\d{1,5})*", re.ASCII),
 }
-KNOBS = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
+PARAMETERS_PATTERN = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
 
 
 class Selection(NamedTuple):
@@ -43,17 +45,17 @@ class Link(NamedTuple):
     head: str | None = None
     patch: str | None = None
     method: str | None = None
-    knobs: str | None = None  # name:value,name:value
+    parameters: str | None = None  # name:value,name:value
     unit: str | None = None  # under Inside: layer, or layer:number of a channel or head
     off: str | None = None  # what is switched off there: layer:number;layer:number
     step: str | None = None  # of the lessons, from 1
 
-    def settings(self) -> dict[str, str]:
+    def parameter_texts(self) -> dict[str, str]:
         """The knobs, each with the text of its value."""
-        return dict(pair.split(":") for pair in (self.knobs or "").split(",") if pair)  # pyright: ignore
+        return dict(pair.split(":") for pair in (self.parameters or "").split(",") if pair)  # pyright: ignore
 
 
-KEYS = {  # of an address -> field of a Link, and what a person calls it
+ADDRESS_KEYS = {  # of an address -> field of a Link, and what a person calls it
     "m": ("model", "model"),
     "img": ("example", "photo"),
     "c": ("target", "class"),
@@ -70,7 +72,7 @@ KEYS = {  # of an address -> field of a Link, and what a person calls it
 }
 
 
-def parse(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) -> tuple[Link, list[str]]:
+def parse_address(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) -> tuple[Link, list[str]]:
     """What an address asks for, and in words what it asks for that nobody knows: that is left out of the link.
 
     `offered` names all there is to choose from, by key of the address: for `m` the models, for `v` the tabs. Classes
@@ -82,49 +84,47 @@ def parse(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) ->
     """
     found: dict[str, str] = {}
     unknown = []
-    for key, (field, _) in KEYS.items():
+    for key, (field, _) in ADDRESS_KEYS.items():
         value = address.get(key)
         if not isinstance(value, str) or not value:
             continue
         if _takes(key, value, offered):
             found[field] = value
         else:
-            unknown.append(named(key, value))
+            unknown.append(describe_value(key, value))
     return Link(**found), unknown
 
 
-def query(link: Link) -> str:
+def format_address(link: Link) -> str:
     """The address of a link, from `?` on; `parse` reads it back. Nothing but a question mark asks for nothing."""
-    given = {key: getattr(link, field) for key, (field, _) in KEYS.items()}
+    given = {key: getattr(link, field) for key, (field, _) in ADDRESS_KEYS.items()}
     return "?" + "&".join(f"{key}={quote(value, safe=':,;/')}" for key, value in given.items() if value is not None)
 
 
-def named(key: str, value: str) -> str:
+def describe_value(key: str, value: str) -> str:
     """What an address asks for in one of its keys, as a sentence can name it."""
-    seen = "".join(letter if letter.isprintable() else " " for letter in value[: SHOWN + 1])
-    return f"{translate(f'link.{KEYS[key][1]}')} “{seen if len(seen) <= SHOWN else seen[:SHOWN] + '…'}”"
+    seen = "".join(letter if letter.isprintable() else " " for letter in value[: MAX_ECHO_LENGTH + 1])
+    return f"{translate(f'link.{ADDRESS_KEYS[key][1]}')} “{seen if len(seen) <= MAX_ECHO_LENGTH else seen[:MAX_ECHO_LENGTH] + '…'}”"
 
 
-def name_of(index: int, labels: Sequence[str]) -> str:
-    """What a class is called in an address: the first name of its label, or its number where two share that name."""
+def class_address(index: int, labels: Sequence[str]) -> str:
+    """Return the name of a class in a URL: the first name of its label, or its number if that name is ambiguous."""
     name = shorten_label(labels[index])
     return name if find_class(name, labels) == index else str(index)
 
 
 def find_class(name: str, labels: Sequence[str]) -> int | None:
-    """The class that an address calls so: the first of that name, else the one of that number; `None` for nobody."""
-    wanted = name.strip().lower()
-    for index, label in enumerate(labels):
-        if shorten_label(label).lower() == wanted:
-            return index
-    number = wanted.isascii() and wanted.isdigit() and len(wanted) < 8
-    return int(wanted) if number and int(wanted) < len(labels) else None
+    """Return the index of the class with a label, name or number (see `resolve_class`), `None` if there is none."""
+    try:
+        return resolve_class(name, labels)
+    except TargetError:
+        return None
 
 
 def _takes(key: str, value: str, offered: Mapping[str, Collection[str]]) -> bool:
-    if len(value) > LONGEST * (5 if key == "k" else 1):
+    if len(value) > MAX_VALUE_LENGTH * (5 if key == "k" else 1):
         return False
     if key in offered:
         return value in offered[key]
-    form = KNOBS if key == "k" else FORMS.get(key)
+    form = PARAMETERS_PATTERN if key == "k" else VALUE_PATTERNS.get(key)
     return form is None or form.fullmatch(value) is not None

@@ -10,20 +10,20 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import box_of, on_opening, part
-from dashboard.components.captions import alternative, caption, nothing_yet
-from dashboard.components.linked_heatmaps import Scale, item, linked
-from dashboard.components.training_comparison import compared
+from dashboard.components.base import compute_input_box, custom_component, on_page_load
+from dashboard.components.captions import build_alt_text, build_caption, build_no_photo_caption
+from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
+from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import browser_text, translate
-from dashboard.services.analysis_service import Study
-from dashboard.state.context import Shared
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Chosen, choose, in_common, methods
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core.text import percent, short
-from vizlib.metrics.similarity import seen_by_both
-from vizlib.render import overlay as render
+from vizlib.core.text import format_percent, shorten_label
+from vizlib.metrics.similarity import lift_to_common_region
+from vizlib.render.color_scale import compute_limits
 
 TITLE = "Compare"
 FINE = 168  # longest side of the photo a difference is drawn on, in pixels
@@ -31,10 +31,10 @@ TOP = 0.2  # the share of strongest places whose overlap is told
 ALIKE = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # from this correlation on
 
 
-def maps(study: Study, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
+def maps(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
     """The map of each model (rows) for each class (columns)."""
     return [
-        [study.explanation(photo, name, target, chosen.method) for target in targets]
+        [study.explain(photo, name, target, chosen.method) for target in targets]
         for name, targets in zip(chosen.models, chosen.classes, strict=True)
     ]
 
@@ -46,23 +46,23 @@ def strongest(answers: list[Attribution]) -> float:
 
 def difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
     """The first map less the second where both models looked, in shares and raw ("2 h w"), and where on the photo."""
-    left, right, box = seen_by_both(a, b, FINE)
+    left, right, box = lift_to_common_region(a, b, FINE)
     return np.stack([left * factors[0] - right * factors[1], left - right]), box
 
 
-def picture(study: Study, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
+def picture(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
     """The four maps on one scale, and the differences between models and between classes on another."""
     answers = maps(study, photo, chosen)
     factors = [1 / strongest(row) for row in answers]
     signed = METHODS[chosen.method].signed
-    names = [short(answer.label) for answer in answers[0]]
+    names = [shorten_label(answer.label) for answer in answers[0]]
 
     def one(i: int, j: int) -> dict[str, Any]:
         answer = answers[i][j]
-        alt = f"{answer.model}: {alternative(answer)}"
-        said, smooth = percent(answer.probability), not answer.patches
-        box, units = box_of(answer.geometry), (factors[i], 1.0)
-        return item(names[j], answer.heat.numpy()[None], box, 0, alt=alt, text=said, smooth=smooth, factors=units)
+        alt = f"{answer.model}: {build_alt_text(answer)}"
+        said, smooth = format_percent(answer.probability), not answer.patch_values
+        box, units = compute_input_box(answer.geometry), (factors[i], 1.0)
+        return build_item(names[j], answer.heat.numpy()[None], box, 0, alt=alt, text=said, smooth=smooth, factors=units)
 
     drawn: list[np.ndarray] = []
 
@@ -70,8 +70,8 @@ def picture(study: Study, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
         pair = answers[a[0]][a[1]], answers[b[0]][b[1]]
         values, box = difference(*pair, (factors[a[0]], factors[b[0]]))
         drawn.append(values)
-        said, smooth = told(*pair), not any(answer.patches for answer in pair)
-        return item(
+        said, smooth = told(*pair), not any(answer.patch_values for answer in pair)
+        return build_item(
             name, values, box, 1, alt=translate("compare.difference", name=name, told=said), text=said, smooth=smooth
         )
 
@@ -81,21 +81,21 @@ def picture(study: Study, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
     heats = [np.concatenate([a.heat.numpy().ravel() * f for a in row]) for row, f in zip(answers, factors, strict=True)]
     raw = [answer.heat.numpy().ravel() for row in answers for answer in row]
     scales = [
-        Scale(
+        ColourScale(
             translate("compare.all-maps"),
-            [render.limits_of(np.concatenate(values), signed=signed) for values in (heats, raw)],
+            [compute_limits(np.concatenate(values), signed=signed) for values in (heats, raw)],
             signed,
             (translate("tell.against"), translate("tell.for")) if signed else ("", ""),
         ),
-        Scale(
+        ColourScale(
             translate("compare.all-differences"),
-            [render.limits_of(np.concatenate([v[k].ravel() for v in drawn]), signed=True) for k in (0, 1)],
+            [compute_limits(np.concatenate([v[k].ravel() for v in drawn]), signed=True) for k in (0, 1)],
             True,
             (translate("compare.second"), translate("compare.first")),
         ),
     ]
     label = translate("compare.label", method=chosen.method)
-    return linked(rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw")))
+    return build_linked_heatmaps(rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw")))
 
 
 def told(a: Attribution, b: Attribution) -> str:
@@ -107,11 +107,11 @@ def told(a: Attribution, b: Attribution) -> str:
     return translate("compare.rank", rank=_minus(found.correlation), **shares)
 
 
-def verdict(study: Study, photo: Image.Image, chosen: Chosen) -> str:
+def verdict(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> str:
     """Whether the models look at the same places for the chosen class, in words."""
     first, second = (row[0] for row in maps(study, photo, chosen))
     found = vizlib.agreement(first, second, TOP)
-    label = {"class": short(first.label)}
+    label = {"class": shorten_label(first.label)}
     if np.isnan(found.correlation):
         return translate("compare.flat", **label)
     alike = next(word for least, word in ALIKE.items() if found.correlation >= least)
@@ -120,7 +120,7 @@ def verdict(study: Study, photo: Image.Image, chosen: Chosen) -> str:
 
 
 def draw(
-    study: Study,
+    study: AnalysisService,
     photo: Image.Image | None,
     selection: Selection | None,
     other: str | None = None,
@@ -129,11 +129,11 @@ def draw(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]:
     """The three menus with what fits, the pictures, and what they say."""
     if photo is None or selection is None:
-        return gr.update(), gr.update(), gr.update(), {}, nothing_yet()
+        return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
     chosen = choose(study, photo, selection, other, method, second)
-    others = [row for row in study.catalog.choices() if row[1] != selection.model]
+    others = [row for row in study.catalog.menu_rows() if row[1] != selection.model]
     if chosen is None:
-        known = short(study.catalog.get(selection.model).labels[selection.target])
+        known = shorten_label(study.catalog.get(selection.model).labels[selection.target])
         asked = other if other in [name for _, name in others] else (others[0][1] if others else None)
         facts = {"model": asked, "class": known}
         words = translate("compare.unknown", **facts) if asked else translate("compare.alone")
@@ -142,17 +142,17 @@ def draw(
             gr.update(),
             gr.update(),
             {},
-            caption(translate("compare.nothing"), words),
+            build_caption(translate("compare.nothing"), words),
         )
     first = study.catalog.get(chosen.models[0])
     common = in_common(first, study.catalog.get(chosen.models[1]))
-    classes = sorted((short(first.labels[index]), index) for index in common if index != selection.target)
+    classes = sorted((shorten_label(first.labels[index]), index) for index in common if index != selection.target)
     return (
         gr.update(choices=others, value=chosen.models[1]),
         gr.update(choices=methods(study, chosen.models), value=chosen.method),
         gr.update(choices=classes, value=chosen.classes[0][1]),
         picture(study, photo, chosen),
-        caption(translate("compare.heading"), verdict(study, photo, chosen), translate("compare.agreement")),
+        build_caption(translate("compare.heading"), verdict(study, photo, chosen), translate("compare.agreement")),
     )
 
 
@@ -160,12 +160,12 @@ def starts(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
-    return caption(translate("compare.brings"), translate("compare.starts", ends=ends), translate("compare.ask-first"))
+    return build_caption(translate("compare.brings"), translate("compare.starts", ends=ends), translate("compare.ask-first"))
 
 
-def build(shared: Shared) -> None:
+def build(shared: TabContext) -> None:
     """The menus, the pictures, their words, and the curves of three starts below."""
-    words = gr.HTML(elem_id="compare-words", apply_default_css=False)
+    words = gr.HTML(elem_id="compare-caption", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
         other = gr.Dropdown(
             [], label=browser_text("compare-with"), elem_id="compare-model", interactive=True, min_width=220
@@ -176,20 +176,20 @@ def build(shared: Shared) -> None:
         second = gr.Dropdown(
             [], label=browser_text("other-class"), elem_id="compare-class", interactive=True, min_width=220
         )
-    pictures = part("linked_heatmaps", elem_id="compare-maps")
+    pictures = custom_component("linked_heatmaps", elem_id="compare-maps")
     outputs = [other, method, second, pictures, words]
-    if compared()[0]:
+    if build_training_comparison()[0]:
         with gr.Row(equal_height=False, elem_classes="viz-section"):
             with gr.Column(scale=4, min_width=280):
                 lesson = gr.HTML(apply_default_css=False)
             with gr.Column(scale=6, min_width=320):
-                curves = part("curves", elem_id="compare-starts")
+                curves = custom_component("curves", elem_id="compare-training")
 
         def started() -> tuple[str, dict[str, Any]]:
-            value = compared()[0]
+            value = build_training_comparison()[0]
             return starts(value), value
 
-        on_opening(started, [lesson, curves])
+        on_page_load(started, [lesson, curves])
 
     def waiting(photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], None]:
         return {} if photo is None or selection is None else {"waiting": [*selection]}, None
@@ -201,12 +201,12 @@ def build(shared: Shared) -> None:
         method: str | None,
         second: int | None,
     ) -> tuple:
-        return draw(shared.study, photo, selection, other, method, second)
+        return draw(shared.service, photo, selection, other, method, second)
 
     # Another model is asked only when somebody looks: the pictures say so once they are on the screen.
     shared.on_selection(waiting, [], [pictures, second])
     for event in (pictures.select, other.input, method.input, second.input):
-        shared.on(event, again, [other, method, second], outputs)
+        shared.on_event(event, again, [other, method, second], outputs)
 
 
 def _minus(value: float) -> str:

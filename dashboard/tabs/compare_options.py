@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 
 import vizlib
-from dashboard.services.analysis_service import Study
+from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
@@ -38,7 +38,7 @@ def in_common(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
 
 
 def choose(
-    study: Study,
+    study: AnalysisService,
     photo: Image.Image,
     selection: Selection,
     other: str | None = None,
@@ -59,8 +59,8 @@ def choose(
     if selection.target not in common:
         return None
     back = {theirs: ours for ours, theirs in common.items()}
-    theirs = [back.get(one.index) for one in study.predictions(photo, models[1], 1)]
-    ours = [one.index for one in study.predictions(photo, models[0], 10**6)]
+    theirs = [back.get(one.index) for one in study.predict(photo, models[1], 1)]
+    ours = [one.index for one in study.predict(photo, models[0], 10**6)]
     free = [
         index for index in (second, selection.against, *theirs, *ours) if index in common and index != selection.target
     ]
@@ -72,7 +72,7 @@ def choose(
     return Chosen(models, method, (classes, (common[classes[0]], common[classes[1]])))
 
 
-def methods(study: Study, models: tuple[str, str]) -> list[str]:
+def methods(study: AnalysisService, models: tuple[str, str]) -> list[str]:
     """The methods that fit both models and take no more than a few passes."""
     first, second = (vizlib.list_methods(study.catalog.get(name)) for name in models)
     return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from PIL import Image
 
 from dashboard.components.event_queue import Choice
-from dashboard.components.tree import choosable
+from dashboard.components.tree import list_selectable_layers
 from dashboard.i18n.translate import translate
-from dashboard.services.analysis_service import Study, Unit
-from dashboard.state.selection import LONGEST, Selection, parse
+from dashboard.services.analysis_service import AnalysisService, Unit
+from dashboard.state.selection import MAX_VALUE_LENGTH, Selection, parse_address
 from vizlib.core.text import shorten_label
 
 
@@ -37,26 +37,26 @@ class View(NamedTuple):
     logit: float
 
 
-def settled(study: Study, selection: Selection, at: At | None) -> At:
+def settled(study: AnalysisService, selection: Selection, at: At | None) -> At:
     """Where a visitor is on this model: as before, or at the layer class activation maps are drawn from."""
     model = study.catalog.get(selection.model)
-    names = choosable(model)
+    names = list_selectable_layers(model)
     if at is None or at.model != selection.model:
         return At(selection.model, model.cam_layer or names[-1], None, ())
     return at if at.layer in names else at._replace(layer=model.cam_layer or names[-1], number=None)
 
 
-def view(study: Study, photo: Image.Image, selection: Selection, layer: str) -> View:
+def view(study: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> View:
     """A layer's channels, or an attention layer's heads."""
-    found = study.contributions(photo, selection.model, selection.target, layer, selection.against)
-    attention = study.attention(photo, selection.model).get(layer)
+    found = study.get_contributions(photo, selection.model, selection.target, layer, selection.against)
+    attention = study.get_attention(photo, selection.model).get(layer)
     tokens = study.catalog.get(selection.model).tokens
     if attention is not None and tokens is not None:
         rows = attention[:, tokens.classifier_tokens[0]] if tokens.classifier_tokens else attention.mean(1)
         maps, placed = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
         added = found.heads.get(layer)
     else:
-        activations, placed = study.activations(photo, selection.model, layer)
+        activations, placed = study.get_activations(photo, selection.model, layer)
         maps, added = activations.numpy(), found.channels[layer]
     fits = added is not None and len(added) == len(maps)
     values = added.numpy() if added is not None and fits else None
@@ -95,10 +95,10 @@ def switched(at: At, unit: Unit, asked: object) -> At:
 
 
 def linked(
-    study: Study, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
+    study: AnalysisService, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
 ) -> tuple[At, list[str]]:
     """Where an address sends a visitor by its keys `u` and `o`, and which of the two ask for what is not there."""
-    at, unknown, layers = settled(study, selection, None), [], choosable(study.catalog.get(selection.model))
+    at, unknown, layers = settled(study, selection, None), [], list_selectable_layers(study.catalog.get(selection.model))
 
     def found(text: str) -> Unit | None:
         layer, _, number = text.partition(":")
@@ -120,23 +120,23 @@ def linked(
     return at, unknown
 
 
-def keys(study: Study, selection: Selection | None, at: At | None) -> dict[str, str | None]:
+def keys(study: AnalysisService, selection: Selection | None, at: At | None) -> dict[str, str | None]:
     """What an address calls the place where a visitor is; nothing where everybody begins."""
     if at is None or selection is None:
         return {"u": None, "o": None}
     number = "" if at.number is None else f":{at.number}"
     off = ";".join(f"{one.layer}:{one.number}" for one in at.off)
     first = not number and at.layer == settled(study, selection, None).layer
-    return {"u": None if first else at.layer + number, "o": off if 0 < len(off) <= LONGEST else None}
+    return {"u": None if first else at.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
 
 
-def moved(study: Study, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]) -> At:
+def moved(study: AnalysisService, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]) -> At:
     """Where a visitor is after these choices: a `layer`, a `unit` `of` one, what to `switch`; an address's `u`, `o`."""
     at = settled(study, selection, at)
-    layers = choosable(study.catalog.get(selection.model))
+    layers = list_selectable_layers(study.catalog.get(selection.model))
     for choice in choices:
         if "u" in choice or "o" in choice:
-            link, _ = parse(choice, {})
+            link, _ = parse_address(choice, {})
             at, _ = linked(study, photo, selection, link.unit, link.off)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")

@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import part
-from dashboard.components.lesson import lesson, pending
+from dashboard.components.base import custom_component
+from dashboard.components.lesson import build_lesson, mark_pending_js
 from dashboard.i18n.translate import language_of_request as language_asked
-from dashboard.i18n.translate import translate_to, page_texts
-from dashboard.services.analysis_service import Study
-from dashboard.state.context import PLUMBING, Shared
+from dashboard.i18n.translate import page_texts, translate_to
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.lessons import explanation_lessons as reasons
 from dashboard.tabs.lessons import layer_lessons as layers
@@ -32,15 +32,15 @@ STEPS = {
 INSTEAD = {"patches": "fields", "attention": "energy"}  # what a network without attention is asked
 
 
-def taught(study: Study, photo: Image.Image, selection: Selection, step: int) -> Lesson:
+def taught(study: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
     """What a step finds out on a photo; a step that does not exist is the first."""
     step = step if 0 <= step < len(STEPS) else 0
     asked = Asked(study, photo, selection)
-    return study.lesson(photo, (*selection[1:], step), lambda: list(STEPS.values())[step](asked))
+    return study.get_lesson(photo, (*selection[1:], step), lambda: list(STEPS.values())[step](asked))
 
 
 def draw(
-    study: Study, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
+    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
 ) -> Any:
     """A step as it is shown, in words; without a photo what to do about it."""
     if photo is None:
@@ -59,30 +59,30 @@ def draw(
     labels["step"] = told("step", {"step": str(step + 1), "steps": str(len(STEPS))})
     labels["see"] = told("see", {"tab": page_texts(language)[f"page.tab.{found.tab}"]})
     labels["other"] = told("other", {"model": found.other})
-    return lesson(
+    return build_lesson(
         step,
         [told(f"{topic}.title") for topic in topics],
         [told(text, found.facts) for text in found.texts],
         [{**one.value, "caption": told(one.caption, one.facts)} for one in found.pictures],
         labels,
-        seen(study.eye(photo, selection.model)),
+        seen(study.render_model_input(photo, selection.model)),
         columns=found.columns,
         code=found.code,
         tab=found.tab,
         method=found.method,
-        other=found.other,
+        other_model=found.other,
     )
 
 
-def build(shared: Shared) -> gr.HTML:
+def build(shared: TabContext) -> gr.HTML:
     """One part that is drawn when it is seen, and again when what it is about has changed."""
-    shown = part("lesson", elem_id="learn")
+    shown = custom_component("lesson", elem_id="learn")
 
     def step(
         photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
     ) -> dict[str, Any]:
-        return draw(shared.study, photo, selection, int(event.index), language_asked(request))
+        return draw(shared.service, photo, selection, int(event.index), language_asked(request))
 
-    shared.on(shown.select, step, [], [shown])
-    shared.selection.change(None, [shown], [shown], js=pending(), **PLUMBING)
+    shared.on_event(shown.select, step, [], [shown])
+    shared.selection.change(None, [shown], [shown], js=mark_pending_js(), **PRIVATE_EVENT)
     return shown

@@ -11,19 +11,28 @@ import gradio as gr
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import part
-from dashboard.components.captions import alternative, caption, duration, gives, lead, no_photo, question, verdict
-from dashboard.components.heatmap import bare, of_attribution
-from dashboard.components.knobs import knobs, turned
-from dashboard.components.progress import running, waiting
-from dashboard.components.thumbnails import reduced, thumb, thumbs
+from dashboard.components.base import custom_component
+from dashboard.components.captions import (
+    build_alt_text,
+    build_caption,
+    format_attribution_heading,
+    format_confidence,
+    format_duration,
+    format_heading,
+    format_probability,
+    get_no_photo_text,
+)
+from dashboard.components.heatmap import build_attribution_heatmap, build_photo_only
+from dashboard.components.parameters import build_parameter_menus, parse_parameters
+from dashboard.components.progress import build_running, build_waiting
+from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
 from dashboard.i18n.translate import describe_method, translate
-from dashboard.services.analysis_service import KEPT, Study
-from dashboard.state.context import PLUMBING, STREAM_QUEUE, Shared, View
+from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
+from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TabContext, TabView
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
 FIRST = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
@@ -42,47 +51,47 @@ class Shown(NamedTuple):
     kept: str = ""  # empty where it is still to be worked out
 
 
-def method_of(study: Study, model: str, wanted: str | None) -> str:
+def method_of(study: AnalysisService, model: str, wanted: str | None) -> str:
     """The method to show: the one that was chosen if it fits this model, else the one to begin with."""
     fitting = vizlib.list_methods(study.catalog.get(model))
     return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
 
 
-def draw(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
+def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
     """All the tab shows: the method, its map, its words, its knobs and the strip.
 
     A method of many passes that was not yet worked out has no map, but says how long it will take.
     """
     if photo is None or selection is None:
-        return Shown(method, {"empty": no_photo()}, "", {}, {}, {})
+        return Shown(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
     method = method_of(study, selection.model, method)
     model = study.catalog.get(selection.model)
-    settings = turned(menus, model, method)
-    answer = study.known(photo, *selection[1:3], method, settings, selection.against)
-    offered = knobs(model, method, settings, placed=True)
+    settings = parse_parameters(menus, model, method)
+    answer = study.find_or_explain(photo, *selection[1:3], method, settings, selection.against)
+    offered = build_parameter_menus(model, method, settings, in_url=True)
     others = strip(study, photo, selection, method, answer)
     if answer is None:
         heat, words = unanswered(study, photo, selection, method)
         return Shown(method, heat, words, offered, others, cost(study, photo, selection, method, settings))
     heat, words = picture(answer, photo, rival(study, selection))
-    pair = study.kept_already(photo, answer, selection.model)
+    pair = study.find_top_fraction(photo, answer, selection.model)
     return Shown(method, heat, words, offered, others, {}, kept_words(*pair) if pair else "")
 
 
 def run(
-    study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> Generator[Shown, None, None]:
     """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
     if photo is None or selection is None:
         return
     method = method_of(study, selection.model, method)
-    settings = turned(menus, study.catalog.get(selection.model), method)
+    settings = parse_parameters(menus, study.catalog.get(selection.model), method)
     keep = gr.skip()
     began = time.perf_counter()
-    for step in study.stream(photo, *selection[1:3], method, settings, selection.against):
+    for step in study.stream_explanation(photo, *selection[1:3], method, settings, selection.against):
         if step.done < step.total:
             each = (time.perf_counter() - began) / step.done
-            bar = running(step.done, step.total, duration(each * (step.total - step.done)))
+            bar = build_running(step.done, step.total, format_duration(each * (step.total - step.done)))
             heat, words = picture(step.attribution, photo, rival(study, selection))
             yield Shown(method, heat, words, keep, keep, bar)
     yield draw(study, photo, selection, method, menus)
@@ -92,50 +101,50 @@ def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> 
     """The map on the photo, and what it means and does not mean."""
     row = METHODS[answer.method]
     return (
-        of_attribution(answer, photo, alternative(answer), rival),
-        caption(lead(answer, rival), *describe_method(row), answer.notes, verdict(answer)),
+        build_attribution_heatmap(answer, photo, build_alt_text(answer), rival),
+        build_caption(format_attribution_heading(answer, rival), *describe_method(row), answer.notes, format_confidence(answer)),
     )
 
 
-def unanswered(study: Study, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
+def unanswered(study: AnalysisService, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
     """The photo without a map, and what the map will mean."""
     model, row = study.catalog.get(selection.model), METHODS[method]
-    found = {one.index: one for one in study.predictions(photo, selection.model, 10**6)}[selection.target]
-    heading = question(method, found.label, rival(study, selection))
-    words = caption(heading, *describe_method(row), (), gives(model.name, found.probability))
-    return bare(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
+    found = {one.index: one for one in study.predict(photo, selection.model, 10**6)}[selection.target]
+    heading = format_heading(method, found.label, rival(study, selection))
+    words = build_caption(heading, *describe_method(row), (), format_probability(model.name, found.probability))
+    return build_photo_only(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
 
 
 def cost(
-    study: Study, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any]
+    study: AnalysisService, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
-    seconds = study.seconds(photo, selection.model, method, settings)
-    said = translate("why.cost", method=method, time=duration(seconds))
-    return waiting(said, at_once=seconds <= SOON)
+    seconds = study.estimate_seconds(photo, selection.model, method, settings)
+    said = translate("why.cost", method=method, time=format_duration(seconds))
+    return build_waiting(said, start_now=seconds <= SOON)
 
 
-def rival(study: Study, selection: Selection) -> str:
+def rival(study: AnalysisService, selection: Selection) -> str:
     """The label of the class that the target is set against, or nothing."""
     return "" if selection.against is None else study.catalog.get(selection.model).labels[selection.against]
 
 
 def strip(
-    study: Study, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
+    study: AnalysisService, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
 ) -> dict[str, Any]:
     """Every method that fits as a button, with its map where it is known already."""
     items = []
-    at_hand = study.explanations(photo, *selection[1:])
+    at_hand = study.explain_all(photo, *selection[1:])
     for name in vizlib.list_methods(study.catalog.get(selection.model)):
-        answer = at_hand.get(name) or study.found(photo, *selection[1:3], name, None, selection.against)
+        answer = at_hand.get(name) or study.find_explanation(photo, *selection[1:3], name, None, selection.against)
         answer = shown if name == method else answer
-        values = None if answer is None else reduced(answer.heat.numpy())
+        values = None if answer is None else downsample_map(answer.heat.numpy())
         signed = answer is not None and answer.signed
-        limits = (0.0, 1.0) if values is None else render.limits_of(values, signed=signed)
-        smooth = not METHODS[name].patches
-        items.append(thumb(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
+        limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
+        smooth = not METHODS[name].patch_values
+        items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
     geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
-    return thumbs(
+    return build_thumbnails(
         items,
         method,
         label=translate("why.methods"),
@@ -152,34 +161,34 @@ def hint(name: str) -> str:
     return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 
-def keep(study: Study, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+def keep(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
     """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
     if photo is None or selection is None:
         return ""
     method = method_of(study, selection.model, method)
-    settings = turned(menus, study.catalog.get(selection.model), method)
-    answer = study.known(photo, *selection[1:3], method, settings, selection.against)
-    return "" if answer is None else kept_words(*study.kept(photo, answer, selection.model))
+    settings = parse_parameters(menus, study.catalog.get(selection.model), method)
+    answer = study.find_or_explain(photo, *selection[1:3], method, settings, selection.against)
+    return "" if answer is None else kept_words(*study.keep_top_fraction(photo, answer, selection.model))
 
 
 def kept_words(before: float, after: float) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
-    said = translate("why.kept", share=f"{100 * KEPT:.0f}\u00a0%")
-    return f'<p class="viz-kept">{said} <strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>'
+    said = translate("why.kept", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
+    return f'<p class="viz-metric">{said} <strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>'
 
 
-def build(shared: Shared) -> View:
+def build(shared: TabContext) -> TabView:
     """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
-    study, method, menus = shared.study, shared.method, shared.knobs
+    study, method, menus = shared.service, shared.method, shared.parameters
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
-            heat = part("heatmap", elem_id="why-heat")
+            heat = custom_component("heatmap", elem_id="why-heatmap")
         with gr.Column(scale=5, min_width=280):
-            progress = part("progress", elem_id="why-progress")
-            words = gr.HTML(elem_id="why-words", apply_default_css=False)
-            kept = gr.HTML(elem_id="why-kept", apply_default_css=False)
+            progress = custom_component("progress", elem_id="why-progress")
+            words = gr.HTML(elem_id="why-caption", apply_default_css=False)
+            kept = gr.HTML(elem_id="why-metric", apply_default_css=False)
             menus.render()
-    others = part("thumbnails", elem_id="why-methods", chooses="method")
+    others = custom_component("thumbnails", elem_id="why-methods", choice_key="method")
     outputs = [method, heat, words, menus, others, progress, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
@@ -188,12 +197,12 @@ def build(shared: Shared) -> View:
     def begun(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
-        turn = shared.turns.now(request)
+        turn = shared.generations.current(request)
         with closing(run(study, photo, selection, method, menus)) as steps:
             for shown in steps:
                 # gradio ends this only after the answer to another choice, which one more step would undo; and what was
                 # handed out last it hands out again at the end.
-                if shared.turns.now(request) != turn:
+                if shared.generations.current(request) != turn:
                     yield (gr.skip(),) * len(outputs)
                     return
                 yield shown
@@ -201,8 +210,8 @@ def build(shared: Shared) -> View:
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return keep(study, photo, selection, method, menus)
 
-    stream = shared.on(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
-    progress.stop(None, None, None, cancels=[stream], **PLUMBING)
+    stream = shared.on_event(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
+    progress.stop(None, None, None, cancels=[stream], **PRIVATE_EVENT)
     later = sure, [method, menus], [kept]
-    shared.on(stream.success, *later)
-    return View(again, [method, menus], outputs, later, running=[stream])
+    shared.on_event(stream.success, *later)
+    return TabView(again, [method, menus], outputs, later, long_events=[stream])

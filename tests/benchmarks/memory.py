@@ -21,7 +21,7 @@ from common import at_most, options, photos, resnet, show, vit
 import vizlib
 from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.models.inference.batched_inference import BUDGET_MB
+from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 
 NETWORKS = {"resnet50": resnet, "vit": vit}
 EVERYTHING = "explain_all"
@@ -33,7 +33,7 @@ ROOM_MB = 4096  # for one process on a GPU
 
 def main() -> None:
     """Print the table, or in a child process the megabytes of one method."""
-    child = {"network": ("", "for child processes"), "method": ("", "the same"), "budget": (BUDGET_MB, "the same")}
+    child = {"network": ("", "for child processes"), "method": ("", "the same"), "budget": (DEFAULT_BUDGET_MB, "the same")}
     given = options(__doc__, repeats=1, **child)
     if given.method:
         print(_megabytes(given))
@@ -54,7 +54,7 @@ def _side_by_side(device: str) -> int:
 
 
 def _row(network: str, method: str, given) -> tuple:
-    usual = _measured(network, method, BUDGET_MB, given)
+    usual = _measured(network, method, DEFAULT_BUDGET_MB, given)
     small = ("", "", "")
     if method != EVERYTHING:
         found = _measured(network, method, SMALL_MB, given)

@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.model_catalog import ModelCatalog
 
 MODELS = ("resnet18-imagenette", "vit_tiny-imagenette")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -36,14 +36,14 @@ WATCH = """wanted => {
 }"""
 COMPLETE = """document.querySelectorAll('#bars button').length >= 5
     && document.querySelectorAll('#why-methods canvas').length >= 10
-    && document.querySelector('#why-heat canvas').dataset.drawn.includes('grad-cam')
-    && document.querySelector('#why-words h2')"""
+    && document.querySelector('#why-heatmap canvas').dataset.drawn.includes('grad-cam')
+    && document.querySelector('#why-caption h2')"""
 
 
 def main() -> None:
     """Print the tables."""
     given = options(__doc__, repeats=9)
-    app = build_app(Catalog())
+    app = build_app(ModelCatalog())
     _, address, _ = launch(app, port=None, prevent_thread_lock=True, quiet=True)
     rows = []
     with sync_playwright() as driver:
@@ -117,7 +117,7 @@ def _visit(page: Page, photo: Image.Image) -> tuple[float, float, float]:
         page.wait_for_timeout(1200)  # the other tabs draw the class before, too
         index = page.locator("#bars .viz-class").nth(place).get_attribute("data-index")
         click = f"document.querySelectorAll('#bars .viz-class')[{place}].click()"
-        shown = f"document.querySelector('#why-heat canvas').dataset.drawn.endsWith('_{index}.png')"
+        shown = f"document.querySelector('#why-heatmap canvas').dataset.drawn.endsWith('_{index}.png')"
         rest.append(_timed(page, shown, partial(page.evaluate, click)))
     return upload, rest[0], rest[2]
 
@@ -133,11 +133,11 @@ def _free(page: Page) -> list[tuple[str, int]]:
     """What is promised to ask nothing of the server, and how often it did."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    sliders, found = page.locator("#why-heat input[type=range]"), []
+    sliders, found = page.locator("#why-heatmap input[type=range]"), []
 
     def hover() -> None:
-        page.locator("#why-heat canvas").scroll_into_view_if_needed()
-        box = page.locator("#why-heat canvas").bounding_box() or {}
+        page.locator("#why-heatmap canvas").scroll_into_view_if_needed()
+        box = page.locator("#why-heatmap canvas").bounding_box() or {}
         for step in range(50):
             page.mouse.move(box["x"] + 5 + 4 * step, box["y"] + 100 + 4 * step)
 

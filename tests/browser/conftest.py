@@ -16,7 +16,7 @@ from PIL import Image
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.model_catalog import ModelCatalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
@@ -35,7 +35,7 @@ def address() -> Iterator[str]:
     if not {RESNET, VIT} <= have:
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
     resnet_first = sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)  # what most tests begin with
-    page = build_app(Catalog(resnet_first))
+    page = build_app(ModelCatalog(resnet_first))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)
@@ -54,20 +54,20 @@ def chromium():
         browser.close()
 
 
-class Visit:
+class PageSession:
     """One visitor's page, with all it asked for and complained about."""
 
     def __init__(self, page, address: str) -> None:
         self.page = page
         self.requests: list[str] = []
-        self.asked: list[str] = []  # what was asked of the server: an event, or its end
-        self.complaints: list[str] = []
+        self.calls: list[str] = []  # what was asked of the server: an event, or its end
+        self.errors: list[str] = []
         page.on("request", self._note)
-        page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
-        page.wait_for_selector("#why-heat canvas[data-drawn]", state="attached")
+        page.wait_for_selector("#why-heatmap canvas[data-drawn]", state="attached")
         self.settle()
 
     def settle(self) -> None:
@@ -76,24 +76,24 @@ class Visit:
         while seen != len(self.requests):
             seen = len(self.requests)
             self.page.wait_for_timeout(500)
-            self.until("() => !document.querySelector('.viz-event_queue[data-busy]')")
+            self.wait_until("() => !document.querySelector('.viz-event_queue[data-busy]')")
 
-    def picture(self, selector: str = "#why-heat") -> Image.Image:
+    def read_canvas(self, selector: str = "#why-heatmap") -> Image.Image:
         address = self.page.evaluate(PIXELS, selector)
         return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
 
-    def redraws(self, selector: str, act) -> None:
+    def wait_for_redraw(self, selector: str, act) -> None:
         """Do something, and wait until a picture's bytes are others than before."""
         before = self.page.evaluate(PIXELS, selector)
         act()
         self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before])
 
-    def changes(self, selector: str, act) -> None:
+    def wait_for_change(self, selector: str, act) -> None:
         """Do something, and wait until a picture is another and all that follows is there."""
-        self.redraws(selector, act)
+        self.wait_for_redraw(selector, act)
         self.settle()
 
-    def tab(self, name: str) -> None:
+    def open_tab(self, name: str) -> None:
         shown = self.page.get_by_role("tab", name=name)
         if not shown.is_visible():  # on a phone the last tabs are in a menu
             self.page.get_by_role("button", name="More tabs").click()
@@ -101,32 +101,32 @@ class Visit:
         shown.click()
         self.settle()
 
-    def choose(self, menu: str, option: str) -> None:
+    def choose_option(self, menu: str, option: str) -> None:
         self.page.locator(f"{menu} input").click()
         self.page.get_by_role("option", name=option).first.click()
 
-    def chosen(self, desk: str, **choice) -> None:
+    def emit_choice(self, desk: str, **choice) -> None:
         """A choice that reaches a desk while the mouse is elsewhere, as an answer on its way would."""
         self.page.evaluate(CHOICE, [desk, choice])
 
     def upload(self, path: Path) -> None:
         self.page.locator("#photo input[type=file]").set_input_files(str(path))
 
-    def target(self) -> int:
+    def get_target(self) -> int:
         return int(self.page.locator("#bars [aria-pressed=true]").get_attribute("data-index"))
 
-    def said(self, selector: str) -> str:
+    def get_text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 
-    def reads(self, selector: str, text: str) -> None:
+    def wait_for_text(self, selector: str, text: str) -> None:
         """Wait until a text can be read there."""
         self.page.locator(selector, has_text=text).wait_for()
 
-    def until(self, script: str, *, seconds: float = PATIENCE) -> None:
+    def wait_until(self, script: str, *, seconds: float = PATIENCE) -> None:
         """Wait until something is so on the page."""
         self.page.wait_for_function(script, timeout=1000 * seconds)
 
-    def goes_on(self, wanted: Callable[[], bool]) -> None:
+    def wait_on_server(self, wanted: Callable[[], bool]) -> None:
         """Wait until something is so on the server, while the page lives on."""
         for _ in range(10 * PATIENCE):
             if wanted():
@@ -137,15 +137,17 @@ class Visit:
     def _note(self, request) -> None:
         self.requests.append(request.url)
         if request.method == "POST":
-            self.asked.append(request.url.partition("/gradio_api/")[2].partition("?")[0])
+            self.calls.append(request.url.partition("/gradio_api/")[2].partition("?")[0])
 
 
 @pytest.fixture(scope="session")
-def visiting(chromium, address):
+def open_session(chromium, address):
     """Opens the page for one more visitor, with what follows its address."""
 
-    def opened(query: str = "", width: int = 1440, height: int = 900, locale: str = "en-US") -> Visit:
-        return Visit(chromium.new_page(viewport={"width": width, "height": height}, locale=locale), address + query)
+    def opened(query: str = "", width: int = 1440, height: int = 900, locale: str = "en-US") -> PageSession:
+        return PageSession(
+            chromium.new_page(viewport={"width": width, "height": height}, locale=locale), address + query
+        )
 
     return opened
 
@@ -161,19 +163,19 @@ def photo(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def fresh(visiting):
+def open_checked_session(open_session):
     """Opens the page as often as asked; at the end nothing may have left the machine, and nothing complained."""
-    yield from _watched(visiting)
+    yield from _watched(open_session)
 
 
 @pytest.fixture
-def visitors(chromium, address):
+def open_isolated_session(chromium, address):
     """As `fresh`, but everyone comes with a browser profile of their own."""
     contexts = []
 
-    def opened(query: str = "") -> Visit:
+    def opened(query: str = "") -> PageSession:
         contexts.append(chromium.new_context(viewport={"width": 1280, "height": 900}))
-        return Visit(contexts[-1].new_page(), address + query)
+        return PageSession(contexts[-1].new_page(), address + query)
 
     yield from _watched(opened)
     for context in contexts:
@@ -181,20 +183,22 @@ def visitors(chromium, address):
 
 
 @pytest.fixture
-def elsewhere(chromium):
+def open_session_at(chromium):
     """As `fresh`, for a page at another address on this machine."""
-    yield from _watched(lambda address: Visit(chromium.new_page(viewport={"width": 1280, "height": 900}), address))
+    yield from _watched(
+        lambda address: PageSession(chromium.new_page(viewport={"width": 1280, "height": 900}), address)
+    )
 
 
-def _watched(visiting):
-    visits = []
+def _watched(open_session):
+    sessions = []
 
-    def opened(*what, **how) -> Visit:
-        visits.append(visiting(*what, **how))
-        return visits[-1]
+    def opened(*what, **how) -> PageSession:
+        sessions.append(open_session(*what, **how))
+        return sessions[-1]
 
     yield opened
-    for visit in visits:
-        hosts = {urlsplit(url).hostname for url in visit.requests if url.startswith(("http", "ws"))}
-        assert (hosts, visit.complaints) == ({"127.0.0.1"}, [])
-        visit.page.close()
+    for session in sessions:
+        hosts = {urlsplit(url).hostname for url in session.requests if url.startswith(("http", "ws"))}
+        assert (hosts, session.errors) == ({"127.0.0.1"}, [])
+        session.page.close()

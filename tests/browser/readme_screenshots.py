@@ -10,13 +10,17 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from dashboard.app import build_app, launch
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.model_catalog import ModelCatalog
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 WIDTH, SHOWN = 1200, 800  # pixels of the page, and of the picture
 SHOTS = {  # name -> address, what must be there, and how much of the page's height is shown
     "why": ("?m=vit_tiny-imagenette&img=ex:tower", "#why-methods canvas", 900),
-    "attention": ("?m=vit_tiny-imagenette&img=ex:tower&v=attention&p=8,7", "#attention-patches .viz-many canvas", 900),
+    "attention": (
+        "?m=vit_tiny-imagenette&img=ex:tower&v=attention&p=8,7",
+        "#attention-patches .viz-multiples canvas",
+        900,
+    ),
     "compare": ("?m=vit_tiny-imagenette&img=ex:tower&v=compare", "#compare-maps canvas", 900),
 }
 
@@ -24,7 +28,7 @@ SHOTS = {  # name -> address, what must be there, and how much of the page's hei
 def main() -> None:
     """Write the pictures, each in 256 colours of its own."""
     PICTURES.mkdir(exist_ok=True)
-    app = build_app(Catalog())
+    app = build_app(ModelCatalog())
     _, address, _ = launch(app, port=None, prevent_thread_lock=True, quiet=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

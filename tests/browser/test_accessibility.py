@@ -24,9 +24,9 @@ FOCUSED = """() => [document.activeElement, document.activeElement.nextElementSi
     .some((style) => style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0)"""
 
 
-def faults(visit) -> list[str]:
+def faults(session) -> list[str]:
     """The grave faults axe finds, but for those that gradio makes and we cannot mend."""
-    found = axe.Axe().run(visit.page, options={"resultTypes": ["violations"]}).response["violations"]
+    found = axe.Axe().run(session.page, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{rule['id']}: {selector}"
         for rule in found
@@ -41,77 +41,77 @@ def faults(visit) -> list[str]:
     ("model", "theme", "width"),
     [(RESNET, "light", 1440), (RESNET, "dark", 390), (VIT, "light", 390), (VIT, "dark", 1440)],
 )
-def test_axe_finds_no_serious_fault_and_every_picture_has_words(fresh, model, theme, width):
-    visit = fresh(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
+def test_axe_finds_no_serious_fault_and_every_picture_has_words(open_checked_session, model, theme, width):
+    session = open_checked_session(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
     found = {}
     for tab in TABS:
-        visit.tab(tab)
+        session.open_tab(tab)
         if tab == "Compare":
-            visit.until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
-        found[tab] = faults(visit), visit.page.evaluate(UNNAMED)
+            session.wait_until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
+        found[tab] = faults(session), session.page.evaluate(UNNAMED)
     assert found == dict.fromkeys(TABS, ([], []))
 
 
 @pytest.mark.parametrize("model", [RESNET, VIT])
-def test_headings_begin_with_the_only_h1_and_leave_out_no_level(fresh, model):
-    visit = fresh(f"?m={model}&img=ex:tower")
+def test_headings_begin_with_the_only_h1_and_leave_out_no_level(open_checked_session, model):
+    session = open_checked_session(f"?m={model}&img=ex:tower")
     for tab in TABS:
-        visit.tab(tab)
-        levels = visit.page.evaluate(HEADINGS)
+        session.open_tab(tab)
+        levels = session.page.evaluate(HEADINGS)
         assert (levels[0], levels.count(1)) == (1, 1)
         assert all(after <= before + 1 for before, after in pairwise(levels)), (tab, levels)
 
 
-def reach(visit, selector: str, limit: int = 60) -> None:
+def reach(session, selector: str, limit: int = 60) -> None:
     """Press Tab until what is wanted has the focus, and see that this is shown."""
     for _ in range(limit):
-        visit.page.keyboard.press("Tab")
-        if visit.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            assert visit.page.evaluate(FOCUSED), f"{selector} has the focus, but nothing shows it"
+        session.page.keyboard.press("Tab")
+        if session.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            assert session.page.evaluate(FOCUSED), f"{selector} has the focus, but nothing shows it"
             return
     raise AssertionError(f"{limit} times Tab did not reach {selector}")
 
 
-def test_the_keyboard_alone_chooses_class_rival_method_layer_patch_and_units(fresh):
-    visit = fresh(f"?m={VIT}&img=ex:tower")
-    press = visit.page.keyboard.press
-    visit.page.locator("#model input").focus()  # from here on with the keyboard alone
-    reach(visit, "#bars .viz-class[aria-pressed=false]")
-    visit.changes("#why-heat", lambda: press("Enter"))
-    assert visit.page.locator("#bars [aria-pressed=true]").evaluate("node => node === document.activeElement")
-    reach(visit, "#bars [data-rival]")
-    visit.changes("#why-heat", lambda: press("Space"))
-    assert " and not " in visit.said("#why-words h2")
-    reach(visit, "[role=tab]")
-    reach(visit, "#why-methods [data-key=saliency]")
-    visit.changes("#why-heat", lambda: press("Enter"))
-    assert visit.page.locator("#why-methods [data-key=saliency]").get_attribute("aria-pressed") == "true"
+def test_the_keyboard_alone_chooses_class_rival_method_layer_patch_and_units(open_checked_session):
+    session = open_checked_session(f"?m={VIT}&img=ex:tower")
+    press = session.page.keyboard.press
+    session.page.locator("#model input").focus()  # from here on with the keyboard alone
+    reach(session, "#bars .viz-class[aria-pressed=false]")
+    session.wait_for_change("#why-heatmap", lambda: press("Enter"))
+    assert session.page.locator("#bars [aria-pressed=true]").evaluate("node => node === document.activeElement")
+    reach(session, "#bars [data-against]")
+    session.wait_for_change("#why-heatmap", lambda: press("Space"))
+    assert " and not " in session.get_text("#why-caption h2")
+    reach(session, "[role=tab]")
+    reach(session, "#why-methods [data-key=saliency]")
+    session.wait_for_change("#why-heatmap", lambda: press("Enter"))
+    assert session.page.locator("#why-methods [data-key=saliency]").get_attribute("aria-pressed") == "true"
 
     def open_tab(number: int) -> None:
-        visit.page.locator("#classes input").focus()
-        reach(visit, f"[role=tab]:nth-of-type({number})")
+        session.page.locator("#classes input").focus()
+        reach(session, f"[role=tab]:nth-of-type({number})")
         press("Enter")
-        visit.settle()
+        session.settle()
 
     open_tab(2)
-    reach(visit, "#attention-patches .viz-grid")
-    visit.changes("#attention-patches", lambda: press("ArrowRight"))
+    reach(session, "#attention-patches .viz-grid")
+    session.wait_for_change("#attention-patches", lambda: press("ArrowRight"))
     press("Enter")
-    visit.until(
+    session.wait_until(
         "() => document.querySelector('#attention-patches .viz-chip[data-token]:last-child').textContent.endsWith('×')"
     )
     open_tab(3)
-    reach(visit, "#inside-tree summary")
-    assert visit.page.evaluate("() => document.activeElement.parentElement.open") in (True, False)
-    before = visit.page.evaluate("() => document.activeElement.parentElement.open")
+    reach(session, "#inside-tree summary")
+    assert session.page.evaluate("() => document.activeElement.parentElement.open") in (True, False)
+    before = session.page.evaluate("() => document.activeElement.parentElement.open")
     press("Enter")
-    visit.settle()
-    assert visit.page.evaluate("() => document.activeElement.parentElement.open") != before
+    session.settle()
+    assert session.page.evaluate("() => document.activeElement.parentElement.open") != before
     open_tab(4)
-    visit.until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
-    reach(visit, "#compare-maps .viz-linked-grid")
+    session.wait_until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
+    reach(session, "#compare-maps .viz-linked-grid")
     press("ArrowRight")
-    assert visit.page.locator("#compare-maps .viz-ring:visible").count() == 8
-    reach(visit, "#compare-maps .viz-units button:nth-child(2)")
+    assert session.page.locator("#compare-maps .viz-pointer-mark:visible").count() == 8
+    reach(session, "#compare-maps .viz-units button:nth-child(2)")
     press("Enter")
-    assert visit.page.locator("#compare-maps .viz-units button").nth(1).get_attribute("aria-pressed") == "true"
+    assert session.page.locator("#compare-maps .viz-units button").nth(1).get_attribute("aria-pressed") == "true"

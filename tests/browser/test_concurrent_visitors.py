@@ -11,11 +11,11 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageOps
 
 import vizlib
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-HEAT = "#why-heat"
+HEAT = "#why-heatmap"
 WHO = {  # each visitor's model, method, and how many places below the first the class that is clicked stands
     "tower": (RESNET, "saliency", 1),
     "cheetah": (VIT, "input-x-gradient", 2),
@@ -40,50 +40,50 @@ def photos(tmp_path_factory):
     return {name: folder / f"{name}.png" for name in found}
 
 
-def ends(visit) -> list[float]:
+def ends(session) -> list[float]:
     """The raw values at the ends of the colour bar."""
-    numbers = re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", visit.said(f"{HEAT} .viz-numbers").replace("−", "-"))
+    numbers = re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", session.get_text(f"{HEAT} .viz-numbers").replace("−", "-"))
     return [float(numbers[0]), float(numbers[-1])]
 
 
-def press(visit, selector: str, nth: int = 0) -> None:
+def press(session, selector: str, nth: int = 0) -> None:
     """A click that waits for nothing, so that four come at the same moment."""
-    visit.page.evaluate("([where, nth]) => document.querySelectorAll(where)[nth].click()", [selector, nth])
+    session.page.evaluate("([where, nth]) => document.querySelectorAll(where)[nth].click()", [selector, nth])
 
 
-def test_four_at_once_each_see_their_own_numbers(visitors, photos):
-    visits = {name: visitors(f"?m={WHO[name][0]}&img=ex:cheetah") for name in WHO}
-    for visit in visits.values():
-        visit.page.locator("#photo button[aria-label='Remove Image']").click()
-    for visit in visits.values():
-        visit.page.locator("#photo input[type=file]").wait_for(state="attached")
-    for name, visit in visits.items():
-        visit.upload(photos[name])
+def test_four_at_once_each_see_their_own_numbers(open_isolated_session, photos):
+    sessions = {name: open_isolated_session(f"?m={WHO[name][0]}&img=ex:cheetah") for name in WHO}
+    for session in sessions.values():
+        session.page.locator("#photo button[aria-label='Remove Image']").click()
+    for session in sessions.values():
+        session.page.locator("#photo input[type=file]").wait_for(state="attached")
+    for name, session in sessions.items():
+        session.upload(photos[name])
     answers = {name: vizlib.load(WHO[name][0]).predict(photos[name], top=5) for name in WHO}
-    for name, visit in visits.items():
+    for name, session in sessions.items():
         shown = "[...document.querySelectorAll('#bars .viz-name')].map((one) => one.textContent).join('|')"
-        visit.until(f"() => {shown} === '{'|'.join(one.label for one in answers[name])}'")
-    for name, visit in visits.items():
-        press(visit, "#bars .viz-class", WHO[name][2])
-    for name, visit in visits.items():
-        visit.until(
-            f"() => document.querySelector('#why-words h2').textContent === 'Why {answers[name][WHO[name][2]].label}?'"
+        session.wait_until(f"() => {shown} === '{'|'.join(one.label for one in answers[name])}'")
+    for name, session in sessions.items():
+        press(session, "#bars .viz-class", WHO[name][2])
+    for name, session in sessions.items():
+        session.wait_until(
+            f"() => document.querySelector('#why-caption h2').textContent === 'Why {answers[name][WHO[name][2]].label}?'"
         )
-    for name, visit in visits.items():
-        press(visit, f"#why-methods [data-key={WHO[name][1]}]")
-    for name, visit in visits.items():
+    for name, session in sessions.items():
+        press(session, f"#why-methods [data-key={WHO[name][1]}]")
+    for name, session in sessions.items():
         model, method, place = WHO[name]
         target = answers[name][place]
         expected = vizlib.explain(vizlib.load(model), photos[name], method, target.index)
-        visit.until(
+        session.wait_until(
             f"() => document.querySelector('{HEAT} canvas').dataset.drawn === '{model}_{method}_{target.index}.png'",
         )
-        visit.settle()
-        assert visit.target() == target.index
-        assert visit.said("#why-words h2") == f"Why {target.label}?"
-        low, high = render.limits_of(expected.on_photo(), signed=expected.signed)
-        assert ends(visit) == pytest.approx([low, high], rel=0.02, abs=2e-3 * high)  # the page has 840 pixels
-        assert visit.page.get_by_role("alert").count() == 0
+        session.settle()
+        assert session.get_target() == target.index
+        assert session.get_text("#why-caption h2") == f"Why {target.label}?"
+        low, high = compute_limits(expected.on_photo(), signed=expected.signed)
+        assert ends(session) == pytest.approx([low, high], rel=0.02, abs=2e-3 * high)  # the page has 840 pixels
+        assert session.page.get_by_role("alert").count() == 0
 
 
 @pytest.fixture
@@ -106,40 +106,43 @@ def batches(monkeypatch):
     return given, ended
 
 
-def test_a_stop_ends_only_the_work_of_who_pressed_it(visitors, batches):
+def test_a_stop_ends_only_the_work_of_who_pressed_it(open_isolated_session, batches):
     given, ended = batches
-    one, other = (visitors(f"?m={model}&img=ex:grace_hopper&w=rise") for model in (RESNET, VIT))
-    button, running = "#why-progress .viz-begin", "() => document.querySelector('#why-progress [data-state=running]')"
-    for visit in (one, other):
-        visit.page.locator(button).click()
-        if visit is one:
-            visit.until(running)
+    one, other = (open_isolated_session(f"?m={model}&img=ex:grace_hopper&w=rise") for model in (RESNET, VIT))
+    button, running = (
+        "#why-progress .viz-primary-button",
+        "() => document.querySelector('#why-progress [data-state=running]')",
+    )
+    for session in (one, other):
+        session.page.locator(button).click()
+        if session is one:
+            session.wait_until(running)
     assert (given[RESNET] > 0, given[VIT], ended) == (True, 0, [])  # they wait for each other
     one.page.locator(button).click()
-    other.until(running)
-    other.goes_on(lambda: given[VIT] > 2)
+    other.wait_until(running)
+    other.wait_on_server(lambda: given[VIT] > 2)
     assert ended == [RESNET]
-    assert one.said("#why-progress p").startswith("Stopped after ")
+    assert one.get_text("#why-progress p").startswith("Stopped after ")
     before = given[VIT]
     press(one, "#bars .viz-class", 1)  # another class on the one page ends nothing on the other
     one.settle()
-    other.goes_on(lambda: given[VIT] > before + 1)
+    other.wait_on_server(lambda: given[VIT] > before + 1)
     assert ended == [RESNET]
     other.page.locator(button).click()
-    assert other.said("#why-progress p").startswith("Stopped after ")
-    other.goes_on(lambda: len(ended) == 2)
+    assert other.get_text("#why-progress p").startswith("Stopped after ")
+    other.wait_on_server(lambda: len(ended) == 2)
     assert ended == [RESNET, VIT]
 
 
-def test_who_leaves_before_the_first_batch_is_through_leaves_no_work_behind(visitors, batches):
+def test_who_leaves_before_the_first_batch_is_through_leaves_no_work_behind(open_isolated_session, batches):
     """The page is gone before it began to listen for an answer, which is how gradio itself hears of it."""
     given, ended = batches
-    visit = visitors(f"?m={VIT}&img=ex:grace_hopper&w=rise")
-    visit.page.route("**/queue/data*", lambda route: None)
-    visit.page.locator("#why-progress .viz-begin").click()
-    visit.goes_on(lambda: given[VIT] > 0)
+    session = open_isolated_session(f"?m={VIT}&img=ex:grace_hopper&w=rise")
+    session.page.route("**/queue/data*", lambda route: None)
+    session.page.locator("#why-progress .viz-primary-button").click()
+    session.wait_on_server(lambda: given[VIT] > 0)
     before = given[VIT]
-    visit.page.goto("about:blank")
-    visit.complaints.clear()  # of the answer that was broken off
-    visit.goes_on(lambda: ended == [VIT])
+    session.page.goto("about:blank")
+    session.errors.clear()  # of the answer that was broken off
+    session.wait_on_server(lambda: ended == [VIT])
     assert given[VIT] <= before + 2  # of 28

@@ -51,31 +51,31 @@ def rival(place: int) -> str:
 
 def knob(place: int) -> str:
     """The choice of this place in the menu of the first knob."""
-    menu = "document.querySelector('#why-knobs select')"
+    menu = "document.querySelector('#why-parameters select')"
     return f"{menu}.value = {place}; {menu}.dispatchEvent(new Event('change'))"
 
 
-def answered(visit) -> None:
+def answered(session) -> None:
     """Wait until no choice waits for its answer any more, on any desk."""
-    visit.until("() => !document.querySelector('.viz-event_queue[data-busy]')")
-    visit.settle()
+    session.wait_until("() => !document.querySelector('.viz-event_queue[data-busy]')")
+    session.settle()
 
 
-def ends(visit, model: str, name: str, target: int, against: int | None = None) -> None:
+def ends(session, model: str, name: str, target: int, against: int | None = None) -> None:
     """Wait for the last answer, then see that the heat, the words, the strip, the bars and the address are of it."""
     network = vizlib.load(model)
     labels = network.labels
     versus = f"_vs_{against}" if against is not None else ""
-    answered(visit)
-    drawn = visit.page.locator("#why-heat canvas").get_attribute("data-drawn")
-    keys = {key: values[0] for key, values in parse_qs(urlsplit(visit.page.url).query).items()}
+    answered(session)
+    drawn = session.page.locator("#why-heatmap canvas").get_attribute("data-drawn")
+    keys = {key: values[0] for key, values in parse_qs(urlsplit(session.page.url).query).items()}
     heading = f"Why {labels[target]}" + (f" and not {labels[against]}?" if against is not None else "?")
     assert {
         "drawn": drawn.removesuffix(versus + ".png"),
-        "words": visit.said("#why-words h2"),
-        "strip": visit.page.locator("#why-methods [aria-pressed=true]").get_attribute("data-key"),
-        "bars": visit.target(),
-        "menu": visit.page.locator("#model input").input_value().split(" ")[0],
+        "words": session.get_text("#why-caption h2"),
+        "strip": session.page.locator("#why-methods [aria-pressed=true]").get_attribute("data-key"),
+        "bars": session.get_target(),
+        "menu": session.page.locator("#model input").input_value().split(" ")[0],
         "address": (keys["m"], keys["w"], keys["c"], keys.get("vs")),
     } == {
         "drawn": f"{model}_{name}_{target}",
@@ -100,64 +100,64 @@ def ends(visit, model: str, name: str, target: int, against: int | None = None) 
     ],
     ids=["class, method", "method, class", "two classes", "two methods", "class, method, class", "rival, method"],
 )
-def test_two_clicks_at_once_end_on_both(fresh, late, tower, clicks, name, place, versus, delays):
-    visit = fresh("?img=ex:tower")
+def test_two_clicks_at_once_end_on_both(open_checked_session, late, tower, clicks, name, place, versus, delays):
+    session = open_checked_session("?img=ex:tower")
     best = [one.index for one in vizlib.load(RESNET).predict(tower, top=5)]
     late.extend(delays)
-    visit.page.evaluate("; ".join(clicks))
-    ends(visit, RESNET, name, best[place], None if versus is None else best[versus])
+    session.page.evaluate("; ".join(clicks))
+    ends(session, RESNET, name, best[place], None if versus is None else best[versus])
 
 
 @pytest.mark.parametrize("delays", DELAYS)
-def test_a_class_and_a_method_chosen_while_a_model_opens_are_of_that_model(fresh, late, tower, delays):
-    visit = fresh("?img=ex:tower")
+def test_a_class_and_a_method_chosen_while_a_model_opens_are_of_that_model(open_checked_session, late, tower, delays):
+    session = open_checked_session("?img=ex:tower")
     best = [one.index for one in vizlib.load(RESNET).predict(tower, top=5)]
     late.extend(delays)
-    visit.choose("#model", VIT)
-    visit.page.evaluate(bar(2))
-    visit.page.evaluate(method("saliency"))
-    ends(visit, VIT, "saliency", best[2])
+    session.choose_option("#model", VIT)
+    session.page.evaluate(bar(2))
+    session.page.evaluate(method("saliency"))
+    ends(session, VIT, "saliency", best[2])
 
 
-def test_two_knobs_turned_at_once_are_both_turned(fresh, late):
-    visit = fresh("?img=ex:tower")
+def test_two_knobs_turned_at_once_are_both_turned(open_checked_session, late):
+    session = open_checked_session("?img=ex:tower")
     late.extend((SLOW, 0))
-    visit.page.evaluate(knob(1))
-    visit.page.evaluate(knob(2))
-    answered(visit)
-    chosen = visit.page.locator("#why-knobs select").first
+    session.page.evaluate(knob(1))
+    session.page.evaluate(knob(2))
+    answered(session)
+    chosen = session.page.locator("#why-parameters select").first
     name = chosen.locator("option").nth(2).inner_text()
     assert chosen.evaluate("menu => menu.selectedIndex") == 2
-    assert parse_qs(urlsplit(visit.page.url).query)["k"] == [f"layer:{name}"]
+    assert parse_qs(urlsplit(session.page.url).query)["k"] == [f"layer:{name}"]
 
 
 @pytest.mark.parametrize("late", [learn], indirect=True)
-def test_two_steps_of_a_lesson_chosen_at_once_end_on_the_second(fresh, late):
-    visit = fresh("?img=ex:tower&v=learn")
-    visit.until("() => document.querySelectorAll('#learn .viz-dot').length === 8")
+def test_two_steps_of_a_lesson_chosen_at_once_end_on_the_second(open_checked_session, late):
+    session = open_checked_session("?img=ex:tower&v=learn")
+    session.wait_until("() => document.querySelectorAll('#learn .viz-dot').length === 8")
     late.extend((SLOW, 0))
     for step in (2, 4):
-        visit.page.evaluate(f"document.querySelectorAll('#learn .viz-dot')[{step}].click()")
-    visit.until("() => document.querySelector('#learn .viz-lesson').dataset.step === '4'")
+        session.page.evaluate(f"document.querySelectorAll('#learn .viz-dot')[{step}].click()")
+    session.wait_until("() => document.querySelector('#learn .viz-lesson').dataset.step === '4'")
 
 
 @pytest.mark.parametrize("late", [inside], indirect=True)
 @pytest.mark.parametrize("last", ["unit", "layer"])
-def test_a_class_a_layer_and_a_unit_chosen_at_once_are_all_seen_inside(fresh, late, tower, last):
-    visit = fresh("?img=ex:tower&v=inside")
+def test_a_class_a_layer_and_a_unit_chosen_at_once_are_all_seen_inside(open_checked_session, late, tower, last):
+    session = open_checked_session("?img=ex:tower&v=inside")
     best = vizlib.load(RESNET).predict(tower, top=2)
-    unit = visit.page.locator("#inside-channels .viz-tile").nth(3).get_attribute("data-key")
+    unit = session.page.locator("#inside-channels .viz-tile").nth(3).get_attribute("data-key")
     clicks = {
         "layer": "document.querySelector('#inside-tree [data-layer=layer3]').click()",
         "unit": f"document.querySelector('#inside-channels [data-key=\"{unit}\"]').click()",
     }
     late.extend((SLOW, 0))
     for what in sorted(clicks, key=lambda what: what == last):
-        visit.page.evaluate(clicks[what])
-    visit.page.evaluate(bar(1))
-    answered(visit)
+        session.page.evaluate(clicks[what])
+    session.page.evaluate(bar(1))
+    answered(session)
     layer = {"unit": "layer4", "layer": "layer3"}[last]  # the sheet that was clicked on was layer4's
-    assert visit.said("#inside-channels h2") == f"Channels of {layer}, by what they add to {best[1].label}"
-    words = visit.said("#inside-words h2")
+    assert session.get_text("#inside-channels h2") == f"Channels of {layer}, by what they add to {best[1].label}"
+    words = session.get_text("#inside-caption h2")
     assert words.endswith(f" of {layer}")
     assert (words == f"Channel {unit} of layer4") == (last == "unit")

@@ -41,36 +41,36 @@ def left_in_english(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_no_tab_is_left_in_english(fresh, name):
-    visit = fresh(f"?m={name}&img=ex:tower", locale="ko-KR")
+def test_no_tab_is_left_in_english(open_checked_session, name):
+    session = open_checked_session(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:
-        visit.tab(page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
-        visit.page.wait_for_timeout(1000)
+        session.open_tab(page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
+        session.page.wait_for_timeout(1000)
         if tab.TITLE == "Inside":
-            visit.page.locator("#inside-silence button").first.click()
-            visit.settle()
+            session.page.locator("#inside-ablation button").first.click()
+            session.settle()
         if tab.TITLE == "Attention":
-            visit.page.locator("#attention-patches canvas, #receptive-fields canvas").locator(
+            session.page.locator("#attention-patches canvas, #receptive-fields canvas").locator(
                 "visible=true"
             ).first.click()
-            visit.settle()
-        assert [text for text in visit.page.evaluate(SAID) if left_in_english(text)] == []
+            session.settle()
+        assert [text for text in session.page.evaluate(SAID) if left_in_english(text)] == []
 
 
-def test_a_method_of_many_passes_and_a_wrong_photo_are_spoken_of_in_korean(fresh, tmp_path):
-    visit = fresh(f"?m={VIT}&img=ex:tower&w=rise", locale="ko-KR")
-    assert re.search("[가-힣]", visit.said("#why-progress p"))
+def test_a_method_of_many_passes_and_a_wrong_photo_are_spoken_of_in_korean(open_checked_session, tmp_path):
+    session = open_checked_session(f"?m={VIT}&img=ex:tower&w=rise", locale="ko-KR")
+    assert re.search("[가-힣]", session.get_text("#why-progress p"))
     path = tmp_path / "notes.jpg"
     path.write_text("this is text")
-    visit.page.locator("#photo button[aria-label='Remove Image']").click()
-    visit.settle()
-    visit.upload(path)
-    visit.page.get_by_text("이 파일은 그림이 아니라 글입니다.").first.wait_for()
-    visit.settle()
-    assert [text for text in visit.page.evaluate(SAID) if left_in_english(text)] == []
+    session.page.locator("#photo button[aria-label='Remove Image']").click()
+    session.settle()
+    session.upload(path)
+    session.page.get_by_text("이 파일은 그림이 아니라 글입니다.").first.wait_for()
+    session.settle()
+    assert [text for text in session.page.evaluate(SAID) if left_in_english(text)] == []
 
 
-def test_the_same_page_speaks_english_to_everybody_else(fresh):
-    visit = fresh(f"?m={RESNET}&img=ex:tower", locale="fr-FR")
-    assert re.fullmatch(r"Why [A-Za-z ]+\?", visit.said("#why-words h2"))
-    assert not re.search("[가-힣]", visit.said("#page"))
+def test_the_same_page_speaks_english_to_everybody_else(open_checked_session):
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower", locale="fr-FR")
+    assert re.fullmatch(r"Why [A-Za-z ]+\?", session.get_text("#why-caption h2"))
+    assert not re.search("[가-힣]", session.get_text("#page"))

@@ -18,36 +18,37 @@ from dashboard.tabs import learn
 from dashboard.tabs.lessons.base import correlation, number
 from vizlib.core.text import format_percent
 from vizlib.metrics.faithfulness import deletion
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
+from vizlib.render.overlay import overlay_heat
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HERE = "#learn .viz-lesson"
 
 
-def shown(visit, step: int) -> str:
+def shown(session, step: int) -> str:
     """All a step says, once it is there."""
-    visit.page.wait_for_selector(f"{HERE}[data-step='{step}']:not([aria-busy])")
-    return visit.said(HERE).replace("\xa0", " ")
+    session.page.wait_for_selector(f"{HERE}[data-step='{step}']:not([aria-busy])")
+    return session.get_text(HERE).replace("\xa0", " ")
 
 
-def forward(visit, step: int) -> str:
-    visit.page.locator(f"{HERE} .viz-begin").click()
-    return shown(visit, step)
+def forward(session, step: int) -> str:
+    session.page.locator(f"{HERE} .viz-primary-button").click()
+    return shown(session, step)
 
 
-def pixels(visit, place: int) -> np.ndarray:
-    address = visit.page.locator(f"{HERE} canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
+def pixels(session, place: int) -> np.ndarray:
+    address = session.page.locator(f"{HERE} canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"), dtype=float)
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, photo, name):
-    visit = fresh(f"?m={name}&img=ex:cheetah")
-    visit.page.locator("#photo button[aria-label='Remove Image']").click()
-    visit.settle()
-    visit.changes("#why-heat", lambda: visit.upload(photo))
-    visit.tab("Learn")
+def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_checked_session, photo, name):
+    session = open_checked_session(f"?m={name}&img=ex:cheetah")
+    session.page.locator("#photo button[aria-label='Remove Image']").click()
+    session.settle()
+    session.wait_for_change("#why-heatmap", lambda: session.upload(photo))
+    session.open_tab("Learn")
     model, image = vizlib.load(name), vizlib.open_image(photo)
     first, second = model.predict(image, top=2)
     target, rival = first.index, second.index
@@ -55,20 +56,20 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
     def explained(method: str, target: int = target, **knobs) -> torch.Tensor:
         return vizlib.explain(model, image, method=method, target=target, **knobs).heat
 
-    said = shown(visit, 0)
+    said = shown(session, 0)
     layer = model.stages[0]
     output = model.run(image, layers=[layer]).activations[layer]
     assert f"{output.numel():,} numbers, a tensor of {' × '.join(map(str, output.shape))}" in said
     assert f'network.get_submodule("{layer}")' in said
 
-    said = forward(visit, 1)
+    said = forward(session, 1)
     logit, chance = explained("saliency").max().item(), explained("saliency", score="probability").max().item()
     assert f"For {first.label}, p is {first.probability:.3f}" in said
     assert f"Gradient of the logit: up to {number(logit)}" in said
     assert f"up to {number(chance)}" in said
     assert format_percent(chance / logit) in said
 
-    said = forward(visit, 2)
+    said = forward(session, 2)
     found = vizlib.kernels(model)
     convolution = model.module.get_submodule(found.layer)
     answers = F.conv2d(model.tensor(image), found.weights, convolution.bias, convolution.stride, convolution.padding)[0]
@@ -77,17 +78,17 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
     values = np.abs(np.frombuffer(answer.detach().numpy().tobytes(), "<f4"))
     assert number(float(np.percentile(values, 99.5))) in said  # the end of the colour bar
 
-    said = forward(visit, 3)
+    said = forward(session, 3)
     for layer in (model.stages[0], model.stages[-1]):
         maps = model.spatial_map(model.run(image, layers=[layer]).activations[layer])
         assert f"{layer}, {maps.shape[1]} × {maps.shape[2]}: channel" in said
 
-    said = forward(visit, 4)
+    said = forward(session, 4)
     for method in ("saliency", "grad-cam", *(["guided-backprop"] if name == RESNET else [])):
         pair = [explained(method, one).flatten() for one in (target, rival)]
         assert correlation(np.corrcoef(*pair)[0, 1]) in said
 
-    said = forward(visit, 5)
+    said = forward(session, 5)
     if name == RESNET:
         assert "layer1: a window 43 pixels wide" in said
         assert "layer2: a window 99 pixels wide" in said
@@ -96,153 +97,153 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(fresh, 
         assert f"the far corner {similar[4, 4, 13, 13]:.2f}".replace("-", "−") in said
         assert "14 × 14 patches of 16 × 16 pixels" in said
 
-    said = forward(visit, 6)
+    said = forward(session, 6)
     why = vizlib.explain(model, image, method="grad-cam" if name == RESNET else "attention-relevance", target=target)
     left = deletion(model, why, steps=5).probability[1].item()
     assert f"{format_percent(first.probability)} → {format_percent(left)}" in said
 
-    said = forward(visit, 7)
+    said = forward(session, 7)
     sentence = r"more than (\d+) of 255 steps. The model said ([^,]+), .*? Now it says ([^,]+),"
     levels, before, after = re.search(sentence, said).groups()
     assert (levels, before) == ("2", first.label)
     assert after != first.label
-    assert np.abs(pixels(visit, 0) - pixels(visit, 1)).max() > 20  # their maps differ, as photos they hardly do
-    assert visit.page.locator(f"{HERE} .viz-begin").is_hidden()
+    assert np.abs(pixels(session, 0) - pixels(session, 1)).max() > 20  # their maps differ, as photos they hardly do
+    assert session.page.locator(f"{HERE} .viz-primary-button").is_hidden()
 
 
-def test_a_step_draws_the_map_as_the_library_colours_it(fresh, tower):
-    visit = fresh(f"?m={VIT}&img=ex:tower&v=learn")
-    shown(visit, 0)
-    visit.page.locator(f"{HERE} .viz-dot").nth(6).click()
-    shown(visit, 6)
+def test_a_step_draws_the_map_as_the_library_colours_it(open_checked_session, tower):
+    session = open_checked_session(f"?m={VIT}&img=ex:tower&v=learn")
+    shown(session, 0)
+    session.page.locator(f"{HERE} .viz-dot").nth(6).click()
+    shown(session, 6)
     model = vizlib.load(VIT)
     why = vizlib.explain(model, tower, method="attention-relevance")
     eye = model.preprocessing.denormalise(model.tensor(tower))
     large = eye.resize((448, 448), Image.Resampling.BILINEAR)
     heat = why.heat.numpy().repeat(32, 0).repeat(32, 1)
-    limits = render.compute_limits(why.heat.numpy(), signed=False)
-    theirs = np.asarray(render.overlay_heat(large, heat, opacity=0.8, limits=limits), dtype=float)
-    ours = pixels(visit, 1)
+    limits = compute_limits(why.heat.numpy(), signed=False)
+    theirs = np.asarray(overlay_heat(large, heat, opacity=0.8, limits=limits), dtype=float)
+    ours = pixels(session, 1)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).mean() < 4
 
 
-def test_nothing_is_worked_out_before_a_step_is_seen_nor_again_while_it_is_not(fresh):
-    visit = fresh("?img=ex:tower")
+def test_nothing_is_worked_out_before_a_step_is_seen_nor_again_while_it_is_not(open_checked_session):
+    session = open_checked_session("?img=ex:tower")
     shown_at_all = f"document.querySelector('{HERE}')?.dataset.step"
-    before = len(visit.asked)
-    visit.changes("#why-heat", lambda: visit.page.locator("#bars button").nth(1).click())
-    alone = len(visit.asked) - before
-    assert visit.page.evaluate(shown_at_all) is None
-    visit.tab("Learn")
-    first = shown(visit, 0)
-    forward(visit, 1)
-    visit.tab("Why")
-    before = len(visit.asked)
-    visit.changes("#why-heat", lambda: visit.page.locator("#bars button").nth(0).click())
-    assert len(visit.asked) - before == alone
-    visit.tab("Learn")
-    assert "Why the logit" in shown(visit, 1)
-    visit.page.locator(f"{HERE} .viz-back").click()
-    assert shown(visit, 0) == first
+    before = len(session.calls)
+    session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(1).click())
+    alone = len(session.calls) - before
+    assert session.page.evaluate(shown_at_all) is None
+    session.open_tab("Learn")
+    first = shown(session, 0)
+    forward(session, 1)
+    session.open_tab("Why")
+    before = len(session.calls)
+    session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(0).click())
+    assert len(session.calls) - before == alone
+    session.open_tab("Learn")
+    assert "Why the logit" in shown(session, 1)
+    session.page.locator(f"{HERE} .viz-previous").click()
+    assert shown(session, 0) == first
 
 
-def test_a_step_is_drawn_again_when_the_class_or_the_model_changes(fresh, cheetah):
-    visit = fresh(f"?m={RESNET}&img=ex:cheetah&v=learn")
-    shown(visit, 0)
-    visit.page.locator(f"{HERE} .viz-dot").nth(4).click()
-    shown(visit, 4)
+def test_a_step_is_drawn_again_when_the_class_or_the_model_changes(open_checked_session, cheetah):
+    session = open_checked_session(f"?m={RESNET}&img=ex:cheetah&v=learn")
+    shown(session, 0)
+    session.page.locator(f"{HERE} .viz-dot").nth(4).click()
+    shown(session, 4)
     names = [one.label for one in vizlib.load(RESNET).predict(cheetah, top=3)]
-    assert f"Between {names[0]} and {names[1]}" in visit.said(HERE)
-    visit.page.locator("#bars button").nth(2).click()
-    visit.until(f"document.querySelector('{HERE}').innerText.includes('Between {names[2]} and {names[0]}')")
-    visit.choose("#model", VIT)
-    visit.until(f"document.querySelector('{HERE}').innerText.includes('this model has none')")
-    assert visit.page.locator(f"{HERE} .viz-go").nth(1).inner_text() == f"Show me with {RESNET}"
+    assert f"Between {names[0]} and {names[1]}" in session.get_text(HERE)
+    session.page.locator("#bars button").nth(2).click()
+    session.wait_until(f"document.querySelector('{HERE}').innerText.includes('Between {names[2]} and {names[0]}')")
+    session.choose_option("#model", VIT)
+    session.wait_until(f"document.querySelector('{HERE}').innerText.includes('this model has none')")
+    assert session.page.locator(f"{HERE} .viz-lesson-link").nth(1).inner_text() == f"Show me with {RESNET}"
 
 
-def test_a_button_leads_to_the_tab_with_the_method_chosen_there(fresh):
-    visit = fresh(f"?m={RESNET}&img=ex:tower&v=learn")
-    shown(visit, 0)
-    visit.page.locator(f"{HERE} .viz-dot").nth(4).click()
-    shown(visit, 4)
-    visit.page.get_by_role("button", name="See it in the Why tab").click()
-    visit.until("document.querySelector('#why-methods [aria-pressed=true]')?.dataset.key === 'guided-backprop'")
-    visit.settle()
-    assert visit.page.get_by_role("tab", name="Why").get_attribute("aria-selected") == "true"
-    assert "v=why" in visit.page.url
-    assert visit.page.locator("#why-heat canvas").is_visible()
-    visit.tab("Learn")
-    visit.page.locator(f"{HERE} .viz-dot").nth(0).click()
-    shown(visit, 0)
-    visit.page.get_by_role("button", name="See it in the Inside tab").click()
-    visit.settle()
-    assert visit.page.get_by_role("tab", name="Inside").get_attribute("aria-selected") == "true"
+def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_session):
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower&v=learn")
+    shown(session, 0)
+    session.page.locator(f"{HERE} .viz-dot").nth(4).click()
+    shown(session, 4)
+    session.page.get_by_role("button", name="See it in the Why tab").click()
+    session.wait_until("document.querySelector('#why-methods [aria-pressed=true]')?.dataset.key === 'guided-backprop'")
+    session.settle()
+    assert session.page.get_by_role("tab", name="Why").get_attribute("aria-selected") == "true"
+    assert "v=why" in session.page.url
+    assert session.page.locator("#why-heatmap canvas").is_visible()
+    session.open_tab("Learn")
+    session.page.locator(f"{HERE} .viz-dot").nth(0).click()
+    shown(session, 0)
+    session.page.get_by_role("button", name="See it in the Inside tab").click()
+    session.settle()
+    assert session.page.get_by_role("tab", name="Inside").get_attribute("aria-selected") == "true"
 
 
-def test_a_button_shows_the_step_with_the_other_model_and_all_tabs_follow(fresh):
-    visit = fresh(f"?m={RESNET}&img=ex:tower&v=learn")
-    shown(visit, 0)
-    visit.page.locator(f"{HERE} .viz-dot").nth(5).click()
-    assert "layer1: a window 43 pixels wide" in shown(visit, 5)
-    visit.page.get_by_role("button", name=f"Show me with {VIT}").click()
-    visit.until(f"document.querySelector('{HERE} h2').textContent.includes('sentence of patches')")
-    visit.settle()
-    assert visit.page.locator("#model input").input_value().startswith(VIT)
-    assert f"m={VIT}" in visit.page.url
-    visit.tab("Why")
-    assert VIT in visit.said("#why-words")
+def test_a_button_shows_the_step_with_the_other_model_and_all_tabs_follow(open_checked_session):
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower&v=learn")
+    shown(session, 0)
+    session.page.locator(f"{HERE} .viz-dot").nth(5).click()
+    assert "layer1: a window 43 pixels wide" in shown(session, 5)
+    session.page.get_by_role("button", name=f"Show me with {VIT}").click()
+    session.wait_until(f"document.querySelector('{HERE} h2').textContent.includes('sentence of patches')")
+    session.settle()
+    assert session.page.locator("#model input").input_value().startswith(VIT)
+    assert f"m={VIT}" in session.page.url
+    session.open_tab("Why")
+    assert VIT in session.get_text("#why-caption")
 
 
-def test_the_keyboard_walks_the_steps_and_the_heading_is_read_next(fresh):
-    visit = fresh("?img=ex:tower&v=learn")
-    shown(visit, 0)
-    visit.page.locator(f"{HERE} .viz-begin").focus()
-    visit.page.keyboard.press("Enter")
-    shown(visit, 1)
-    assert visit.page.evaluate("document.activeElement.tagName") == "H2"
-    visit.page.locator(f"{HERE} .viz-dot").nth(1).focus()
-    visit.page.keyboard.press("Tab")
-    visit.page.keyboard.press("Space")
-    shown(visit, 2)
+def test_the_keyboard_walks_the_steps_and_the_heading_is_read_next(open_checked_session):
+    session = open_checked_session("?img=ex:tower&v=learn")
+    shown(session, 0)
+    session.page.locator(f"{HERE} .viz-primary-button").focus()
+    session.page.keyboard.press("Enter")
+    shown(session, 1)
+    assert session.page.evaluate("document.activeElement.tagName") == "H2"
+    session.page.locator(f"{HERE} .viz-dot").nth(1).focus()
+    session.page.keyboard.press("Tab")
+    session.page.keyboard.press("Space")
+    shown(session, 2)
     current = "document.activeElement.getAttribute('aria-current')"
-    assert visit.page.evaluate(current) == "step"
-    assert visit.page.locator(f"{HERE} [aria-current=step]").count() == 1
-    pictures = visit.page.locator(f"{HERE} :is(canvas, img)")
+    assert session.page.evaluate(current) == "step"
+    assert session.page.locator(f"{HERE} [aria-current=step]").count() == 1
+    pictures = session.page.locator(f"{HERE} :is(canvas, img)")
     assert all(pictures.evaluate_all("all => all.map((one) => one.ariaLabel || one.alt)"))
 
 
 @pytest.mark.parametrize(("locale", "language"), [("ko-KR", "ko"), ("en-US", "en"), ("fr-FR", "en")])
-def test_the_page_speaks_the_language_of_the_browser(fresh, locale, language):
-    visit = fresh(f"?m={VIT}&img=ex:tower&v=learn", locale=locale)
+def test_the_page_speaks_the_language_of_the_browser(open_checked_session, locale, language):
+    session = open_checked_session(f"?m={VIT}&img=ex:tower&v=learn", locale=locale)
     table = page_texts(language)
-    said = shown(visit, 0)
+    said = shown(session, 0)
     assert table["learn.hook.title"] in said
     assert table["learn.hook.code"] in said
-    assert visit.said("h1") == table["page.title"]
-    assert visit.page.locator("h1").count() == 1
-    assert visit.said(".viz-heading h2") == table["page.sees"]
-    assert visit.said("#model").startswith(table["page.model"])
-    tabs = [text.strip() for text in visit.page.locator("[role=tab]:visible").all_inner_texts()]
+    assert session.get_text("h1") == table["page.title"]
+    assert session.page.locator("h1").count() == 1
+    assert session.get_text(".viz-heading h2") == table["page.sees"]
+    assert session.get_text("#model").startswith(table["page.model"])
+    tabs = [text.strip() for text in session.page.locator("[role=tab]:visible").all_inner_texts()]
     assert tabs == [
         table[f"page.tab.{name}"] for name in ("why", "attention", "inside", "compare", "learn", "model", "use-in-code")
     ]
-    assert visit.page.locator(".viz-copy").all_inner_texts() == [table["part.export"], table["part.copy"]]
-    visit.page.get_by_role("tab", name=table["page.tab.why"], exact=True).click()
-    visit.settle()
-    controls = visit.said("#why-heat .viz-controls")
+    assert session.page.locator(".viz-outline-button").all_inner_texts() == [table["part.export"], table["part.copy"]]
+    session.page.get_by_role("tab", name=table["page.tab.why"], exact=True).click()
+    session.settle()
+    controls = session.get_text("#why-heatmap .viz-controls")
     assert all(table[f"part.{key}"] in controls for key in ("opacity", "strongest", "colours"))
-    assert visit.said("#why-methods h2") == table["why.other-ways"]
+    assert session.get_text("#why-methods h2") == table["why.other-ways"]
     assert ("않" in said) is (language == "ko")
 
 
-def test_every_step_fits_a_phone(fresh):
-    visit = fresh("?img=ex:tower&v=learn", width=390, height=844)
-    visit.page.locator("#learn").scroll_into_view_if_needed()
+def test_every_step_fits_a_phone(open_checked_session):
+    session = open_checked_session("?img=ex:tower&v=learn", width=390, height=844)
+    session.page.locator("#learn").scroll_into_view_if_needed()
     beyond = """() => [...document.querySelectorAll('#learn *')]
         .filter((node) => node.checkVisibility() && !node.closest('pre') && node.getBoundingClientRect().right > 391)
         .map((node) => node.outerHTML.slice(0, 90))"""
     for step in range(len(learn.STEPS)):
-        shown(visit, 0) if step == 0 else forward(visit, step)
-        assert visit.page.evaluate(beyond) == []
-    assert visit.page.evaluate("document.querySelector('#learn .viz-lesson').getBoundingClientRect().top") >= -1
+        shown(session, 0) if step == 0 else forward(session, step)
+        assert session.page.evaluate(beyond) == []
+    assert session.page.evaluate("document.querySelector('#learn .viz-lesson').getBoundingClientRect().top") >= -1

@@ -13,29 +13,31 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 STATE = """() => ({
     bars: [...document.querySelectorAll('#bars button')].map((one) => [one.textContent, one.ariaPressed]),
     rival: document.querySelector('#bars input:checked')?.dataset.rival,
-    words: document.querySelector('#why-words .viz-caption').textContent,
-    picture: document.querySelector('#why-heat canvas').toDataURL(),
+    words: document.querySelector('#why-caption .viz-caption').textContent,
+    picture: document.querySelector('#why-heatmap canvas').toDataURL(),
     method: document.querySelector('#why-methods [aria-pressed=true]').dataset.key,
-    knobs: [...document.querySelectorAll('#why-knobs select')].map((one) => one.selectedIndex),
+    knobs: [...document.querySelectorAll('#why-parameters select')].map((one) => one.selectedIndex),
     model: document.querySelector('#model input').value,
     tab: document.querySelector('[role=tab][aria-selected=true]').textContent,
 })"""
 
 
-def keys(visit) -> dict[str, str]:
-    return {key: values[0] for key, values in parse_qs(urlsplit(visit.page.url).query).items()}
+def keys(session) -> dict[str, str]:
+    return {key: values[0] for key, values in parse_qs(urlsplit(session.page.url).query).items()}
 
 
-def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
-    first = fresh()
-    first.changes("#why-heat", lambda: first.choose("#model", VIT))
-    first.changes("#why-heat", lambda: first.page.locator("#examples button").nth(1).click())
-    first.changes("#why-heat", lambda: first.page.locator("#bars button").nth(1).click())
-    first.changes("#why-heat", lambda: first.page.locator("#bars input").nth(1).check(force=True))
-    first.changes("#why-heat", lambda: first.page.locator("#why-methods [data-key=saliency]").click())
-    first.changes("#why-heat", lambda: first.page.locator("#why-methods [data-key=grad-cam]").click())
-    first.changes("#why-heat", lambda: first.page.locator("#why-knobs select").first.select_option(label="blocks.3"))
-    first.tab("Model")
+def test_a_link_opened_in_a_fresh_browser_shows_the_same(open_checked_session, cheetah):
+    first = open_checked_session()
+    first.wait_for_change("#why-heatmap", lambda: first.choose_option("#model", VIT))
+    first.wait_for_change("#why-heatmap", lambda: first.page.locator("#examples button").nth(1).click())
+    first.wait_for_change("#why-heatmap", lambda: first.page.locator("#bars button").nth(1).click())
+    first.wait_for_change("#why-heatmap", lambda: first.page.locator("#bars input").nth(1).check(force=True))
+    first.wait_for_change("#why-heatmap", lambda: first.page.locator("#why-methods [data-key=saliency]").click())
+    first.wait_for_change("#why-heatmap", lambda: first.page.locator("#why-methods [data-key=grad-cam]").click())
+    first.wait_for_change(
+        "#why-heatmap", lambda: first.page.locator("#why-parameters select").first.select_option(label="blocks.3")
+    )
+    first.open_tab("Model")
     best = [one.label for one in vizlib.load(VIT).predict(cheetah, top=3)]
     assert keys(first) == {
         "m": VIT,
@@ -46,10 +48,10 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(fresh, cheetah):
         "w": "grad-cam",
         "k": "layer:blocks.3",
     }
-    second = fresh("?" + urlsplit(first.page.url).query)
+    second = open_checked_session("?" + urlsplit(first.page.url).query)
     assert second.page.evaluate(STATE) == first.page.evaluate(STATE)
     assert keys(second) == keys(first)
-    assert second.page.locator("#header .viz-said").inner_text() == ""
+    assert second.page.locator("#header .viz-link-note").inner_text() == ""
     assert second.page.locator("#photo img").first.evaluate("image => image.naturalWidth") == cheetah.width
 
 
@@ -64,7 +66,7 @@ def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, 
     for route in held:
         route.continue_()
     page.unroute("**/queue/join*")
-    page.wait_for_selector("#desk .viz-event_queue[data-opened]", state="attached")
+    page.wait_for_selector("#event-queue .viz-event_queue[data-ready]", state="attached")
     page.wait_for_selector("[role=tab][aria-selected=true] >> text=Model")
     assert "v=model" in page.url
     page.get_by_role("tab", name="Attention").click()
@@ -74,16 +76,16 @@ def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, 
 
 INSIDE = """() => ({
     layer: document.querySelector('#inside-tree [aria-current]').dataset.layer,
-    words: document.querySelector('#inside-words h2').textContent,
-    picture: document.querySelector('#inside-heat canvas').toDataURL(),
-    off: [...document.querySelectorAll('#inside-silence li')].map((one) => one.textContent),
+    words: document.querySelector('#inside-caption h2').textContent,
+    picture: document.querySelector('#inside-heatmap canvas').toDataURL(),
+    off: [...document.querySelectorAll('#inside-ablation li')].map((one) => one.textContent),
     sheet: [...document.querySelectorAll('#inside-channels button')].map((one) => [one.textContent, one.ariaPressed]),
 })"""
 
 
 @pytest.mark.parametrize(("model", "layer"), [(RESNET, "layer3.1.conv2"), (VIT, "blocks.5.attn")])
-def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(fresh, model, layer):
-    first = fresh(f"?m={model}&img=ex:cheetah&v=inside")
+def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(open_checked_session, model, layer):
+    first = open_checked_session(f"?m={model}&img=ex:cheetah&v=inside")
     assert not {"u", "o"} & keys(first).keys()
     tree = first.page.locator("#inside-tree")
     tree.locator(f"[data-layer='{layer}']").evaluate("""node => {
@@ -95,27 +97,27 @@ def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(fresh, m
     first.page.locator("#inside-channels button").nth(1).click()
     first.settle()
     number = first.page.locator("#inside-channels [aria-pressed=true]").get_attribute("data-key")
-    first.page.locator("#inside-silence .viz-press").click()
+    first.page.locator("#inside-ablation .viz-ablation-toggle").click()
     first.settle()
     assert (keys(first)["u"], keys(first)["o"]) == (f"{layer}:{number}",) * 2
-    second = fresh("?" + urlsplit(first.page.url).query)
-    there, here = (visit.page.evaluate(INSIDE) for visit in (second, first))
+    second = open_checked_session("?" + urlsplit(first.page.url).query)
+    there, here = (session.page.evaluate(INSIDE) for session in (second, first))
     assert there.pop("picture") == here.pop("picture"), "another picture"  # too long to be shown letter by letter
     assert there == here
     assert keys(second) == keys(first)
-    assert second.said("#header .viz-said") == ""
-    second.changes("#why-heat", lambda: second.choose("#model", VIT if model == RESNET else RESNET))
+    assert second.get_text("#header .viz-link-note") == ""
+    second.wait_for_change("#why-heatmap", lambda: second.choose_option("#model", VIT if model == RESNET else RESNET))
     assert not {"u", "o"} & keys(second).keys()  # another model has other units
 
 
-def test_a_link_leads_to_a_step_of_the_lessons(fresh):
-    first = fresh("?img=ex:cheetah&v=learn&s=4")
-    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '3'")
-    first.page.locator("#learn .viz-begin").click()
-    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '4'")
+def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
+    first = open_checked_session("?img=ex:cheetah&v=learn&s=4")
+    first.wait_until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '3'")
+    first.page.locator("#learn .viz-primary-button").click()
+    first.wait_until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '4'")
     assert keys(first)["s"] == "5"
     first.page.locator("#learn .viz-dot").first.click()
-    first.until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '0'")
+    first.wait_until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '0'")
     assert "s" not in keys(first)
 
 
@@ -136,69 +138,69 @@ def test_a_link_leads_to_a_step_of_the_lessons(fresh):
         ("?c={first}", "The photo of this link was not sent with it, so here is an example."),
     ],
 )
-def test_a_forged_link_shows_the_first_view_and_one_sentence(fresh, tower, query, sentence):
+def test_a_forged_link_shows_the_first_view_and_one_sentence(open_checked_session, tower, query, sentence):
     first = vizlib.load(RESNET).predict(tower)[0].label
-    visit, plain = fresh(query.replace("{first}", first)), fresh()
-    assert visit.said("#header .viz-said") == sentence
-    box = visit.page.locator("#header .viz-said").bounding_box()
+    session, plain = open_checked_session(query.replace("{first}", first)), open_checked_session()
+    assert session.get_text("#header .viz-link-note") == sentence
+    box = session.page.locator("#header .viz-link-note").bounding_box()
     assert box["width"] > 300  # for those who can see, too
     assert box["height"] > 20
-    assert plain.said("#header .viz-said") == ""
-    assert visit.page.evaluate(STATE) == plain.page.evaluate(STATE)
-    assert keys(visit) == keys(plain)
-    visit.changes("#why-heat", lambda: visit.page.locator("#bars button").nth(1).click())
-    assert visit.said("#header .viz-said") == ""
+    assert plain.get_text("#header .viz-link-note") == ""
+    assert session.page.evaluate(STATE) == plain.page.evaluate(STATE)
+    assert keys(session) == keys(plain)
+    session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(1).click())
+    assert session.get_text("#header .viz-link-note") == ""
 
 
-def test_digits_choose_a_class_and_with_shift_its_rival_unless_something_is_typed(fresh, tower):
-    visit = fresh()
+def test_digits_choose_a_class_and_with_shift_its_rival_unless_something_is_typed(open_checked_session, tower):
+    session = open_checked_session()
     names = [one.label for one in vizlib.load(RESNET).predict(tower, top=5)]
-    visit.changes("#why-heat", lambda: visit.page.keyboard.press("2"))
-    assert keys(visit)["c"] == names[1]
-    visit.changes("#why-heat", lambda: visit.page.keyboard.press("Shift+Digit3"))
-    assert (keys(visit)["c"], keys(visit)["vs"]) == (names[1], names[2])
-    visit.changes("#why-heat", lambda: visit.page.keyboard.press("Shift+Digit3"))
-    assert "vs" not in keys(visit)
-    before = list(visit.asked)
-    visit.page.locator("#classes input").click()
-    visit.page.keyboard.press("1")
-    visit.page.keyboard.press("Escape")
-    visit.settle()
-    assert keys(visit)["c"] == names[1]
-    assert visit.asked == before
+    session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("2"))
+    assert keys(session)["c"] == names[1]
+    session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Shift+Digit3"))
+    assert (keys(session)["c"], keys(session)["vs"]) == (names[1], names[2])
+    session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Shift+Digit3"))
+    assert "vs" not in keys(session)
+    before = list(session.calls)
+    session.page.locator("#classes input").click()
+    session.page.keyboard.press("1")
+    session.page.keyboard.press("Escape")
+    session.settle()
+    assert keys(session)["c"] == names[1]
+    assert session.calls == before
 
 
-def test_a_shift_click_is_the_vs_beside_the_bar_and_both_take_it_away_again(fresh):
-    visit = fresh()
-    bar, box = visit.page.locator("#bars button").nth(2), visit.page.locator("#bars input").nth(1)
-    visit.changes("#why-heat", lambda: bar.click(modifiers=["Shift"]))
+def test_a_shift_click_is_the_vs_beside_the_bar_and_both_take_it_away_again(open_checked_session):
+    session = open_checked_session()
+    bar, box = session.page.locator("#bars button").nth(2), session.page.locator("#bars input").nth(1)
+    session.wait_for_change("#why-heatmap", lambda: bar.click(modifiers=["Shift"]))
     assert box.is_checked()
-    one = visit.picture().tobytes()
+    one = session.read_canvas().tobytes()
     box.focus()
-    visit.changes("#why-heat", lambda: visit.page.keyboard.press("Space"))
+    session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Space"))
     assert not box.is_checked()
-    assert visit.page.evaluate("document.activeElement.dataset.rival") is not None  # the focus stays where it was
-    visit.changes("#why-heat", lambda: visit.page.keyboard.press("Space"))
-    assert visit.picture().tobytes() == one
+    assert session.page.evaluate("document.activeElement.dataset.rival") is not None  # the focus stays where it was
+    session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Space"))
+    assert session.read_canvas().tobytes() == one
 
 
-def test_the_link_is_copied_and_says_when_the_photo_is_not_in_it(fresh, photo):
-    visit = fresh("?__theme=light")
-    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    button = visit.page.get_by_role("button", name="Copy link")
+def test_the_link_is_copied_and_says_when_the_photo_is_not_in_it(open_checked_session, photo):
+    session = open_checked_session("?__theme=light")
+    session.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button = session.page.get_by_role("button", name="Copy link")
     button.click()
-    visit.until("() => document.querySelector('.viz-copied').textContent === 'Copied'")
-    copied = visit.page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith(urlsplit(visit.page.url)._replace(query="").geturl() + "?")
+    session.wait_until("() => document.querySelector('.viz-copy-status').textContent === 'Copied'")
+    copied = session.page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(urlsplit(session.page.url)._replace(query="").geturl() + "?")
     assert {key: one[0] for key, one in parse_qs(urlsplit(copied).query).items()} == {
-        key: one for key, one in keys(visit).items() if key != "__theme"
+        key: one for key, one in keys(session).items() if key != "__theme"
     }
-    visit.page.locator("#photo button[aria-label='Remove Image']").click()
-    visit.settle()
-    visit.upload(photo)
-    visit.until("() => document.querySelectorAll('#bars button').length >= 5")
-    visit.settle()
-    assert "img" not in keys(visit)
+    session.page.locator("#photo button[aria-label='Remove Image']").click()
+    session.settle()
+    session.upload(photo)
+    session.wait_until("() => document.querySelectorAll('#bars button').length >= 5")
+    session.settle()
+    assert "img" not in keys(session)
     assert "has no address" in button.get_attribute("title")
     button.click()
-    visit.until("() => document.querySelector('.viz-copied').textContent.includes('without your photo')")
+    session.wait_until("() => document.querySelector('.viz-copy-status').textContent.includes('without your photo')")

@@ -13,7 +13,7 @@ from http_timeouts import PATIENCE
 
 import vizlib
 from dashboard.app import build_app, launch
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.model_catalog import ModelCatalog
 
 ATTACK = "<img src=x onerror=window.hit=1>"
 
@@ -27,7 +27,7 @@ def hostile() -> str:
     def load() -> vizlib.Model:
         return vizlib.wrap(timm.create_model("test_vit", num_classes=10).eval(), labels=labels, name=ATTACK)
 
-    page = build_app(Catalog([], extra={ATTACK: load}))
+    page = build_app(ModelCatalog([], extra={ATTACK: load}))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

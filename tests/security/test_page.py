@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dashboard
-from dashboard.components.base import part
+from dashboard.components.base import custom_component
 
 FOLDER = Path(dashboard.__file__).parent
 SCRIPTS = sorted(FOLDER.rglob("*.js"))
@@ -23,4 +23,4 @@ def test_no_script_writes_html_or_runs_text(path):
 def test_the_value_of_a_part_is_data_and_stands_nowhere_in_its_html():
     assert len(SCRIPTS) > 20
     for path in FOLDER.glob("components/*.css"):
-        assert "${" not in part(path.stem).html_template
+        assert "${" not in custom_component(path.stem).html_template

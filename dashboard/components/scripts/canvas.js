@@ -33,7 +33,7 @@ function unpack(packed) {
   };
 }
 
-// As vizlib.render.limits_of: symmetric about 0 for signed values, the 99.5th percentile at the top.
+// As vizlib.render.color_scale.compute_limits: symmetric about 0 for signed values, the 99.5th percentile at the top.
 function limitsOf(values, signed) {
   const sorted = Float32Array.from(values, (v) => (signed ? Math.abs(v) : v)).sort();
   const place = 0.995 * (sorted.length - 1), below = Math.floor(place);

@@ -1,7 +1,7 @@
 // A photo on a grid that is pointed at or walked over with the keyboard: a stage beside a column of more.
 function gridOf(role, label) {
   const main = make("div", "viz-main"), side = make("div", "viz-side"), stage = make("div", "viz-stage viz-grid");
-  const says = make("output", "viz-says");
+  const says = make("output", "viz-description");
   stage.tabIndex = 0;
   stage.setAttribute("role", "application");
   stage.setAttribute("aria-roledescription", role);

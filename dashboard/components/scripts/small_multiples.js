@@ -1,9 +1,9 @@
 // Beside a grid of patches: the maps of one token in every layer and head, small, and the places that are like its own.
 // It reads what patches.js holds, which stands behind it.
 const multiples = (() => {
-  const layersTitle = make("h3", "", say("Layers, mean of all heads")), layers = make("div", "viz-many");
-  const headsTitle = make("h3"), heads = make("div", "viz-many");
-  const like = make("figure", "viz-like"), picture = make("canvas"), words = make("figcaption");
+  const layersTitle = make("h3", "", say("Layers, mean of all heads")), layers = make("div", "viz-multiples");
+  const headsTitle = make("h3"), heads = make("div", "viz-multiples");
+  const like = make("figure", "viz-similar-positions"), picture = make("canvas"), words = make("figcaption");
   picture.setAttribute("role", "img");
   like.append(picture, words);
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dashboard.components.base import colours, data_url, exact
-from dashboard.services.analysis_service import Study
+from dashboard.components.base import encode_palette, make_data_url, pack_floats
+from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.selection import Selection
 from vizlib import Attribution, Model, list_methods
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
 
 DEPTHS = 4  # stages shown side by side
 
@@ -21,7 +21,7 @@ DEPTHS = 4  # stages shown side by side
 class Asked(NamedTuple):
     """What a step is about."""
 
-    study: Study
+    study: AnalysisService
     photo: Image.Image
     selection: Selection
 
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     def explained(self, method: str, target: int | None = None, **knobs: Any) -> Attribution:
         """One method's answer, for the selected class unless told otherwise."""
         target = self.selection.target if target is None else target
-        return self.study.explanation(self.photo, self.name, target, method, knobs)
+        return self.study.explain(self.photo, self.name, target, method, knobs)
 
     def depths(self) -> list[str]:
         """A few of the stages, shallow to deep, evenly spaced."""
@@ -77,7 +77,7 @@ class Lesson:
 
 def seen(picture: Image.Image) -> dict[str, Any]:
     """What a model sees, as `lesson.js` draws upon it: without loss, as some differences are smaller than JPEG's."""
-    return {"photo": data_url(picture), "width": 2 * picture.width, "height": 2 * picture.height}
+    return {"photo": make_data_url(picture), "width": 2 * picture.width, "height": 2 * picture.height}
 
 
 def heat(
@@ -98,12 +98,12 @@ def heat(
     """
     value = {
         **({} if photo is None else seen(photo)),
-        "map": exact(values),
-        "limits": list(limits or render.limits_of(values, signed=signed)),
+        "map": pack_floats(values),
+        "limits": list(limits or compute_limits(values, signed=signed)),
         "signed": signed,
         "smooth": smooth,
         "bare": bare,
-        "palette": colours(signed),
+        "palette": encode_palette(signed),
         "frame": list(frame),
     }
     return Picture(value, caption, facts or {})
@@ -111,13 +111,13 @@ def heat(
 
 def attributed(answer: Attribution, caption: str, facts: Mapping[str, str], **how: Any) -> Picture:
     """An attribution as `heat` draws it."""
-    how = {"signed": answer.signed, "smooth": not answer.patches, **how}
+    how = {"signed": answer.signed, "smooth": not answer.patch_values, **how}
     return heat(answer.heat.numpy(), caption, facts, **how)
 
 
 def still(picture: Image.Image, caption: str, facts: Mapping[str, str]) -> Picture:
     """A picture made here, without loss."""
-    return Picture({"picture": data_url(picture)}, caption, facts)
+    return Picture({"picture": make_data_url(picture)}, caption, facts)
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,9 +15,9 @@ from vizlib import Attribution
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.request import RUNNER_UP
-from vizlib.core.text import percent, short
+from vizlib.core.text import format_percent, shorten_label
 from vizlib.metrics.faithfulness import deletion
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
 
 SURE = 0.999  # a probability at which hardly any gradient is left
 FIFTH = 5  # one in so many pixels is taken away
@@ -27,20 +27,20 @@ LEVELS = 2  # of 255 that a pixel may be changed by
 
 def logits(asked: Asked) -> Lesson:
     """Why pictures explain the logit: what the softmax leaves of the gradient as the model grows sure."""
-    best = asked.study.predictions(asked.photo, asked.name)[0]
+    best = asked.study.predict(asked.photo, asked.name)[0]
     logit = asked.explained("saliency", best.index).heat.numpy()
     chance = asked.explained("saliency", best.index, score="probability").heat.numpy()
     sure = stretched(asked, best.index)
-    limits = render.limits_of(logit, signed=False)
+    limits = compute_limits(logit, signed=False)
     facts = {
-        "label": short(best.label),
+        "label": shorten_label(best.label),
         "p": f"{best.probability:.3f}",
         "factor": number(best.probability * (1 - best.probability)),
         "logit": number(float(logit.max())),
         "chance": number(float(chance.max())),
         "sure": number(float(sure.max())),
-        "left": percent(float(chance.max() / (logit.max() or 1))),
-        "sure_left": percent(float(sure.max() / (logit.max() or 1))),
+        "left": format_percent(float(chance.max() / (logit.max() or 1))),
+        "sure_left": format_percent(float(sure.max() / (logit.max() or 1))),
     }
     return Lesson(
         [
@@ -74,9 +74,9 @@ def stretched(asked: Asked, best: int, sure: float = SURE) -> np.ndarray:
 def gradients(asked: Asked) -> Lesson:
     """Gradients and guided backpropagation for two classes, and how alike they are."""
     model, (_, _, target, against) = asked.model, asked.selection
-    other = asked.study.against(asked.photo, asked.name, target, RUNNER_UP if against is None else against)
+    other = asked.study.resolve_against(asked.photo, asked.name, target, RUNNER_UP if against is None else against)
     other = target if other is None else other  # of a model that knows one class
-    names = [short(model.labels[one]) for one in (target, other)]
+    names = [shorten_label(model.labels[one]) for one in (target, other)]
     cam = of_class(asked)
     facts = {"a": names[0], "b": names[1], "method": cam}
     guided = "guided-backprop" in vizlib.list_methods(model)
@@ -104,18 +104,18 @@ def attention(asked: Asked) -> Lesson:
     tokens = asked.relevance
     relevant = asked.explained("attention-relevance" if tokens else of_class(asked))
     attended = asked.explained("raw-attention") if tokens else energy(asked, relevant)
-    before = {one.index: one for one in asked.study.predictions(asked.photo, asked.name, 10**6)}[relevant.target]
+    before = {one.index: one for one in asked.study.predict(asked.photo, asked.name, 10**6)}[relevant.target]
     left = [without_warmest(asked, one) for one in (attended, relevant)]
     kind = "attention" if tokens else "energy"
     better = "neither" if abs(left[0] - left[1]) < 0.02 else "relevance" if left[1] < left[0] else "attention"
     facts = {
-        "label": short(relevant.label),
+        "label": shorten_label(relevant.label),
         "method": relevant.method,
         "layer": asked.model.cam_layer or "",
         "alike": _alike(attended, relevant),
-        "before": percent(before.probability),
-        "attended": percent(left[0]),
-        "relevant": percent(left[1]),
+        "before": format_percent(before.probability),
+        "attended": format_percent(left[0]),
+        "relevant": format_percent(left[1]),
     }
     return Lesson(
         [
@@ -133,7 +133,7 @@ def attention(asked: Asked) -> Lesson:
 def energy(asked: Asked, like: Attribution) -> Attribution:
     """How strongly the layer of class activation maps responds in each place, whatever the class."""
     layer = asked.model.cam_layer or asked.depths()[-1]
-    maps = asked.study.activations(asked.photo, asked.name, layer)[0]
+    maps = asked.study.get_activations(asked.photo, asked.name, layer)[0]
     return replace(like, heat=maps.square().mean(0).sqrt(), method="activation", signed=False, patches=False)
 
 
@@ -144,9 +144,9 @@ def without_warmest(asked: Asked, why: Attribution) -> float:
 
 def limits(asked: Asked) -> Lesson:
     """What no map can tell: the same photo to any eye, with another answer and another map as fine as the first."""
-    first, second = asked.study.predictions(asked.photo, asked.name)[:2]
+    first, second = asked.study.predict(asked.photo, asked.name)[:2]
     plain = bypass_resizing(asked.model)
-    before = asked.study.eye(asked.photo, asked.name)
+    before = asked.study.render_model_input(asked.photo, asked.name)
     after = pgd(asked.model, asked.photo, second.index, first.index, levels=LEVELS)
     answers = [plain.predict(one, top=len(plain.labels)) for one in (before, after)]
     method = of_class(asked)
@@ -160,12 +160,12 @@ def limits(asked: Asked) -> Lesson:
     facts = {
         "levels": str(most),
         "times": str(times),
-        "a": short(answers[0][0].label),
-        "b": short(answers[1][0].label),
+        "a": shorten_label(answers[0][0].label),
+        "b": shorten_label(answers[1][0].label),
         "method": method,
-        "before": percent(answers[0][0].probability),
-        "after": percent(answers[1][0].probability),
-        "kept": percent(next(one.probability for one in answers[1] if one.index == answers[0][0].index)),
+        "before": format_percent(answers[0][0].probability),
+        "after": format_percent(answers[1][0].probability),
+        "kept": format_percent(next(one.probability for one in answers[1] if one.index == answers[0][0].index)),
     }
     pictures = [
         attributed(why, f"limits.{name}", facts, photo=photo)

@@ -9,7 +9,9 @@ import torch
 
 from dashboard.tabs.lessons.base import Asked, Lesson, by, heat, liveliest, number, still
 from vizlib.capture import compute_gradients
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
+from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_image_grid, draw_kernel_grid
+from vizlib.render.overlay import draw_box
 
 CHANNELS = 6
 CODE = """\
@@ -23,10 +25,10 @@ hook.remove()  # kept[0] is a tensor of {shape}"""
 def hook(asked: Asked) -> Lesson:
     """What a hook is: the output of the first stage, and how to get hold of it."""
     layer = next(layer for layer in asked.model.layers if layer.name == asked.depths()[0])
-    maps = asked.study.activations(asked.photo, asked.name, layer.name)[0].numpy()
+    maps = asked.study.get_activations(asked.photo, asked.name, layer.name)[0].numpy()
     shown = liveliest(maps)[:CHANNELS]
     signed = bool(maps[shown].min() < 0)
-    limits = render.compute_limits(maps[shown], signed=signed)
+    limits = compute_limits(maps[shown], signed=signed)
     shape = by(1, *layer.shape)
     return Lesson(
         [
@@ -43,23 +45,23 @@ def hook(asked: Asked) -> Lesson:
 
 def kernels(asked: Asked) -> Lesson:
     """The first kernels, and what the one that answers most makes of the photo."""
-    found = asked.study.kernels(asked.name)
-    maps = asked.study.activations(asked.photo, asked.name, found.layer)[0].numpy()
+    found = asked.study.get_kernels(asked.name)
+    maps = asked.study.get_activations(asked.photo, asked.name, found.layer)[0].numpy()
     chosen = liveliest(maps)[0]
     weights = found.weights.numpy()
     count, _, height, width = weights.shape
     columns = math.ceil(math.sqrt(count))
-    sheet = render.draw_kernel_grid(weights, cell=24, columns=columns)
-    across = (sheet.width + render.GRID_GAP_PIXELS) // columns
+    sheet = draw_kernel_grid(weights, cell=24, columns=columns)
+    across = (sheet.width + GRID_GAP_PIXELS) // columns
     rows = math.ceil(count / columns)
-    down = (sheet.height + render.GRID_GAP_PIXELS) // rows
+    down = (sheet.height + GRID_GAP_PIXELS) // rows
     top, left = chosen // columns * down, chosen % columns * across
-    box = (float(top), float(left), float(top + down - render.GRID_GAP_PIXELS), float(left + across - render.GRID_GAP_PIXELS))
+    box = (float(top), float(left), float(top + down - GRID_GAP_PIXELS), float(left + across - GRID_GAP_PIXELS))
     facts = {"kernel": str(chosen), "kernels": str(count)}
     return Lesson(
         [
-            still(render.draw_box(sheet, box), "kernels.all", facts),
-            still(render.draw_kernel_grid(weights[[chosen]], cell=240), "kernels.one", facts),
+            still(draw_box(sheet, box), "kernels.all", facts),
+            still(draw_kernel_grid(weights[[chosen]], cell=240), "kernels.one", facts),
             heat(maps[chosen], "kernels.answer", facts, bare=True, signed=bool(maps[chosen].min() < 0)),
         ],
         ["kernels.what", "kernels.learned", "kernels.here"],
@@ -78,7 +80,7 @@ def activations(asked: Asked) -> Lesson:
     """The same photo at a few depths, each as the channel that differs most from place to place."""
     pictures, grids, counts = [], [], []
     for layer in asked.depths():
-        maps = asked.study.activations(asked.photo, asked.name, layer)[0].numpy()
+        maps = asked.study.get_activations(asked.photo, asked.name, layer)[0].numpy()
         chosen = liveliest(maps)[0]
         grids.append(by(*maps.shape[1:]))
         counts.append(f"{len(maps):,}")
@@ -107,7 +109,7 @@ def _patches(asked: Asked) -> Lesson:
     tokens = asked.model.tokens
     assert tokens is not None
     rows, columns = tokens.grid
-    eye = np.asarray(asked.study.eye(asked.photo, asked.name))
+    eye = np.asarray(asked.study.render_model_input(asked.photo, asked.name))
     height, width = eye.shape[0] // rows, eye.shape[1] // columns
     cut = [
         eye[row * height : (row + 1) * height, column * width : (column + 1) * width]
@@ -115,14 +117,14 @@ def _patches(asked: Asked) -> Lesson:
         for column in range(columns)
     ]
     facts = {"model": asked.name, "grid": by(rows, columns), "size": by(height, width)}
-    pictures = [still(render.draw_image_grid(cut, cell=2 * max(height, width), columns=columns), "patches.cut", facts)]
-    similar = asked.study.kernels(asked.name).position_similarity
+    pictures = [still(draw_image_grid(cut, cell=2 * max(height, width), columns=columns), "patches.cut", facts)]
+    similar = asked.study.get_kernels(asked.name).position_similarity
     if similar is None:
         return Lesson(pictures, ["patches.what"], facts, "attention", columns=1)
     row, column = rows // 3, columns // 3
     map_ = similar[row, column].numpy()
     others = np.delete(map_.ravel(), row * columns + column)
-    limits = render.compute_limits(others, signed=True)  # it is most like itself, which says nothing
+    limits = compute_limits(others, signed=True)  # it is most like itself, which says nothing
     frame = [row / rows, column / columns, (row + 1) / rows, (column + 1) / columns]
     pictures.append(heat(map_, "patches.places", facts, signed=True, smooth=False, limits=limits, frame=frame))
     beside = [map_[row - 1, column], map_[row + 1, column], map_[row, column - 1], map_[row, column + 1]]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 import vizlib
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
 from dashboard.state.selection import Selection
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 
 @pytest.fixture(scope="session")
-def study() -> Study:
+def study() -> AnalysisService:
     have = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if not {RESNET, VIT} <= set(have):
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    return Study(Catalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
+    return AnalysisService(ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
 
 
 @pytest.fixture(params=[RESNET, VIT])

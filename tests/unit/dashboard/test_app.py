@@ -84,7 +84,7 @@ def test_compare_gives_the_agreement_of_python(study, cheetah, other):
         vizlib.explain(vizlib.load(one["model"]), cheetah, method="grad-cam", target=one["target"])
         for one in (first, {**first, **other})
     ]
-    expected = vizlib.agreement(*maps, share=0.3)
+    expected = vizlib.agreement(*maps, fraction=0.3)
     assert (about["correlation"], about["overlap"]) == pytest.approx((expected.correlation, expected.overlap), rel=1e-3)
     for told, one in zip(about["maps"], maps, strict=True):
         assert np.allclose(told["values"], one.heat.numpy(), atol=1e-3 * one.heat.max().item())
@@ -92,7 +92,7 @@ def test_compare_gives_the_agreement_of_python(study, cheetah, other):
 
 @pytest.mark.parametrize(("query", "meant"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
 def test_a_token_is_a_name_or_a_patch(query, meant):
-    assert api.token(query) == meant
+    assert api.parse_token(query) == meant
 
 
 def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(study, cheetah, name):

@@ -29,7 +29,7 @@ PATIENCE = 240  # seconds for a server to start on a machine that is busy
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory) -> Path:
-    return space.stage(tmp_path_factory.mktemp("space") / "pushed")
+    return space.stage_space(tmp_path_factory.mktemp("space") / "pushed")
 
 
 def outside(staged: Path, **more: str) -> dict[str, str]:
@@ -117,7 +117,7 @@ def test_a_version_outside_the_projects_range_is_not_pinned(monkeypatch):
 
 
 def test_the_sources_checkpoints_and_licence_travel_and_nothing_else_does(tmp_path):
-    staged = space.stage(tmp_path / "pushed")
+    staged = space.stage_space(tmp_path / "pushed")
     files = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
     assert {
         "LICENSE",
@@ -134,10 +134,10 @@ def test_the_sources_checkpoints_and_licence_travel_and_nothing_else_does(tmp_pa
 
 def test_staging_again_replaces_what_was_staged_and_keeps_what_is_ones_own(tmp_path):
     (tmp_path / "pushed").mkdir()
-    folder = space.stage(tmp_path / "pushed")
+    folder = space.stage_space(tmp_path / "pushed")
     (folder / "vizlib" / "stale.py").touch()
     (folder / "mine.txt").touch()
-    space.stage(folder)
+    space.stage_space(folder)
     assert not (folder / "vizlib" / "stale.py").exists()
     assert (folder / "mine.txt").exists()
 
@@ -155,4 +155,4 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, monkeypatch,
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(vizlib.VizlibError, match="is a file; give a folder"):
-        space.stage(tmp_path / "file")
+        space.stage_space(tmp_path / "file")

@@ -13,8 +13,8 @@ import pytest
 import vizlib
 from dashboard import app
 from dashboard.server import server as serving
-from dashboard.server.server import Settings
-from dashboard.services.analysis_service import Study
+from dashboard.server.server import ServerOptions
+from dashboard.services.analysis_service import AnalysisService
 
 mcp = pytest.importorskip("mcp", reason="the extra for language models is not installed: pip install 'vizlib[mcp]'")
 streamable_http = pytest.importorskip("mcp.client.streamable_http")
@@ -25,11 +25,11 @@ TOWER = Path(gradio.media.get_image("tower.jpg"))
 
 @pytest.fixture(scope="module")
 def address():
-    settings = Settings(mcp=True)
-    study = Study(settings.catalog())
-    page = app.build(study, settings)
+    settings = ServerOptions(mcp=True)
+    study = AnalysisService(settings.make_catalog())
+    page = app.build_page(study, settings)
     more = {"prevent_thread_lock": True, "quiet": True, "mcp_server": True}
-    _, local, _ = app.launch(page, port=None, app_kwargs=serving.app_kwargs(study, settings), **more)
+    _, local, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(study, settings), **more)
     yield f"{local}gradio_api/mcp/"
     page.close(verbose=False)
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.components.bars import bars
-from dashboard.components.base import drawn_on, exact, rough, told
-from dashboard.components.knobs import knobs, turned
-from dashboard.components.linked_heatmaps import Scale, item, linked
-from dashboard.components.patches import BUDGET, within_budget
+from dashboard.components.bars import build_bars
+from dashboard.components.base import encode_photo_and_box, pack_bytes, pack_floats, to_gradio_error
+from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
+from dashboard.components.parameters import build_parameter_menus, parse_parameters
+from dashboard.components.patches import MAX_MAP_BYTES, fit_to_budget
 from dashboard.components.photo import PhotoInput
-from dashboard.components.thumbnails import reduced
+from dashboard.components.thumbnails import downsample_map
 from vizlib import ImageError, Prediction
 from vizlib.core.geometry import Geometry
 
@@ -31,23 +31,23 @@ def floats(text: str) -> np.ndarray:
 
 def test_exact_values_arrive_bit_by_bit():
     values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-    packed = exact(values)
+    packed = pack_floats(values)
     assert np.array_equal(floats(packed["floats"]).reshape(packed["shape"]), values)
 
 
 def test_rough_values_arrive_to_half_a_step_of_each_map():
     values = np.random.default_rng(0).normal(size=(2, 3, 7, 5)) * np.array([1, 1000]).reshape(2, 1, 1, 1)
-    packed = rough(values)
+    packed = pack_bytes(values)
     ends = floats(packed["ends"]).reshape(2, 3, 2)
     steps = np.frombuffer(base64.b64decode(packed["bytes"]), np.uint8).reshape(values.shape)
     step = (ends[..., 1] - ends[..., 0])[..., None, None] / 255
     assert (np.abs(ends[..., 0][..., None, None] + steps * step - values) <= step * 0.501).all()
-    assert floats(rough(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [3, 4]  # a flat map divides by nothing
+    assert floats(pack_bytes(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [3, 4]  # a flat map divides by nothing
 
 
 def test_a_photo_to_draw_upon_is_as_large_as_the_page_shows_and_knows_where_the_model_looked():
-    geometry = Geometry.fit((300, 600), (224, 224), crop_pct=1.0, crop_mode="center")
-    base = drawn_on(Image.new("RGB", (600, 300), "teal"), geometry, side=840)
+    geometry = Geometry.from_timm_transform((300, 600), (224, 224), crop_pct=1.0, crop_mode="center")
+    base = encode_photo_and_box(Image.new("RGB", (600, 300), "teal"), geometry, side=840)
     assert (base["width"], base["height"]) == (840, 420)
     assert base["box"] == pytest.approx([0, 0.25, 1, 0.75], abs=0.005)
     assert base["photo"].startswith("data:image/jpeg;base64,")
@@ -55,22 +55,22 @@ def test_a_photo_to_draw_upon_is_as_large_as_the_page_shows_and_knows_where_the_
 
 def test_all_heads_travel_while_they_fit_into_the_budget_else_the_means_and_one_layers_heads():
     maps = np.random.default_rng(0).random((3, 4, 5, 2, 6))
-    assert within_budget(maps, budget=maps.size) == {"maps": rough(maps)}
+    assert fit_to_budget(maps, budget=maps.size) == {"maps": pack_bytes(maps)}
     for asked, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
-        less = within_budget(maps, asked, budget=maps.size - 1)
+        less = fit_to_budget(maps, asked, budget=maps.size - 1)
         assert less["of"] == sent
-        assert less["heads"] == rough(maps[sent])
+        assert less["heads"] == pack_bytes(maps[sent])
         means = np.array([[[sum(head[token] for head in layer) / 4 for token in range(5)]] for layer in maps])
-        assert less["maps"] == rough(means)
+        assert less["maps"] == pack_bytes(means)
     tiny, base = 12 * 3 * 197 * 196, 12 * 12 * 197 * 196
-    assert tiny < BUDGET < base
+    assert tiny < MAX_MAP_BYTES < base
 
 
 def test_linked_maps_keep_their_values_and_say_which_scale_they_share():
     heats = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    one = item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
-    value = linked(
-        [("a model", [one, None])], [Scale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
+    one = build_item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
+    value = build_linked_heatmaps(
+        [("a model", [one, None])], [ColourScale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
     )
     sent = value["rows"][0]["items"][0]["maps"]
     assert np.array_equal(floats(sent["floats"]).reshape(sent["shape"]), heats)
@@ -80,39 +80,39 @@ def test_linked_maps_keep_their_values_and_say_which_scale_they_share():
 
 def test_the_bars_add_the_target_when_it_is_not_among_the_first():
     found = [Prediction(i, f"label {i}, other name", 0.5 / (i + 1), 1.0) for i in range(9)]
-    assert [row["index"] for row in bars(found, 0)["rows"]] == [0, 1, 2, 3, 4]
-    assert [row["index"] for row in bars(found, 7)["rows"]] == [0, 1, 2, 3, 4, 7]
-    assert bars(found, 7)["rows"][0]["name"] == "label 0"
+    assert [row["index"] for row in build_bars(found, 0)["rows"]] == [0, 1, 2, 3, 4]
+    assert [row["index"] for row in build_bars(found, 7)["rows"]] == [0, 1, 2, 3, 4, 7]
+    assert build_bars(found, 7)["rows"][0]["name"] == "label 0"
 
 
 def test_a_model_of_few_classes_says_which_they_are():
     found = [Prediction(i, f"label {i}", 0.5, 1.0) for i in (2, 0, 1)]
-    assert bars(found, 0)["note"].endswith("these 3 and always picks one: label 0, label 1, label 2.")
-    assert bars(found * 400, 0)["note"] == ""
+    assert build_bars(found, 0)["note"].endswith("these 3 and always picks one: label 0, label 1, label 2.")
+    assert build_bars(found * 400, 0)["note"] == ""
 
 
 def test_a_doubt_stands_with_the_bars_and_is_empty_where_there_is_none():
     found = [Prediction(0, "church", 0.9, 1.0)]
-    assert bars(found, 0, doubt="This photo is unlike those.")["doubt"] == "This photo is unlike those."
-    assert bars(found, 0)["doubt"] == ""
+    assert build_bars(found, 0, ood_note="This photo is unlike those.")["doubt"] == "This photo is unlike those."
+    assert build_bars(found, 0)["doubt"] == ""
 
 
 def test_a_small_map_averages_what_falls_together():
     values = np.arange(16.0).reshape(4, 4)
-    assert reduced(values, 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
-    assert reduced(values, 4) is values
+    assert downsample_map(values, 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    assert downsample_map(values, 4) is values
 
 
 def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_default_count(study, name):
     model = study.catalog.get(name)
-    menus = knobs(model, "grad-cam")
+    menus = build_parameter_menus(model, "grad-cam")
     assert [row["name"] for row in menus["knobs"]] == ["layer", "relu", "score"]
-    assert turned(menus, model, "grad-cam") == {}
+    assert parse_parameters(menus, model, "grad-cam") == {}
     menus["knobs"][0]["chosen"] = menus["knobs"][1]["chosen"] = 2
     menus["knobs"][2]["chosen"] = 1
-    assert turned(menus, model, "grad-cam") == {"layer": model.stages[1], "relu": False, "score": "probability"}
-    assert knobs(model, "grad-cam", turned(menus, model, "grad-cam")) == menus
-    assert turned(menus, model, "saliency") == {}  # another method's knobs, though it has a score too
+    assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1], "relu": False, "score": "probability"}
+    assert build_parameter_menus(model, "grad-cam", parse_parameters(menus, model, "grad-cam")) == menus
+    assert parse_parameters(menus, model, "saliency") == {}  # another method's knobs, though it has a score too
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_defau
 )
 def test_forged_knobs_are_ignored(study, name, forged):
     value = {"method": "grad-cam", "knobs": forged} if isinstance(forged, list) else forged
-    assert turned(value, study.catalog.get(name), "grad-cam") == {}
+    assert parse_parameters(value, study.catalog.get(name), "grad-cam") == {}
 
 
 def upload(tmp_path, data: bytes, name: str = "secret-folder-photo.jpg"):
@@ -241,4 +241,4 @@ def test_a_picture_that_is_there_is_as_if_new_and_one_cut_short_is_mended(box, t
 
 
 def test_a_sentence_holds_no_html():
-    assert told(ImageError("the file <img src=x> is no photo")).message == "The file &lt;img src=x&gt; is no photo."
+    assert to_gradio_error(ImageError("the file <img src=x> is no photo")).message == "The file &lt;img src=x&gt; is no photo."

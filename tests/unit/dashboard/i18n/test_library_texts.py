@@ -10,7 +10,7 @@ from string import Formatter
 import pytest
 
 import vizlib
-from dashboard.components.base import told
+from dashboard.components.base import to_gradio_error
 from dashboard.i18n.translate import (
     LANGUAGES,
     describe_method,
@@ -121,7 +121,7 @@ def test_parameters_with_different_english_help_have_different_translations(lang
 
 def test_english_texts_of_methods_and_parameters_are_the_ones_of_the_registry():
     method = METHODS["grad-cam"]
-    assert describe_method(method) == (method.means, method.means_not)
+    assert describe_method(method) == (method.shows, method.does_not_show)
     assert describe_parameter(method, "layer") == method.knobs["layer"].help
 
 
@@ -151,7 +151,7 @@ def test_an_unreadable_upload_is_refused_in_the_language_of_the_visitor(kind):
     with pytest.raises(vizlib.ImageError) as refused:
         vizlib.open_image(NO_PHOTOS[kind])
     with use_language("ko"):
-        message = told(refused.value).message
+        message = to_gradio_error(refused.value).message
     assert re.search(r"(니다|세요)\.$", message)
     assert "photo" not in message
 

@@ -16,20 +16,20 @@ import pytest
 
 import dashboard
 from dashboard import app
-from dashboard.components.base import part
+from dashboard.components.base import custom_component
 from dashboard.i18n.translate import (
     LANGUAGES,
+    browser_translations,
     language_of_request,
-    script_texts,
+    page_texts,
     parse_accept_language,
+    script_texts,
+    tab_title,
+    translate,
     translate_to,
     use_language,
-    translate,
-    tab_title,
-    browser_translations,
-    page_texts,
 )
-from dashboard.sidebar.prediction_panel import eye
+from dashboard.sidebar.prediction_panel import draw_model_input
 
 FOLDER = Path(dashboard.__file__).parent / "i18n"
 OTHERS = LANGUAGES[1:]
@@ -166,7 +166,7 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
     ("name", "own", "others"), [("heatmap", "Opacity", "Copy link"), ("patches", "mean", "Opacity")]
 )
 def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
-    script = part(name).js_on_load
+    script = custom_component(name).js_on_load
     table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))
     for language in OTHERS:
         assert table[language].items() <= script_texts()[language].items()
@@ -187,7 +187,7 @@ def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
 
     def told(language: str) -> str:
         with use_language(language):
-            shown = eye(study, cheetah, "vit_tiny-imagenette")
+            shown = draw_model_input(study, cheetah, "vit_tiny-imagenette")
         return str({key: value for key, value in shown.items() if not str(value).startswith("data:")})
 
     first, other = told("en"), told("ko")

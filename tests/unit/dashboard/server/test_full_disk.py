@@ -9,16 +9,16 @@ import gradio as gr
 import pytest
 
 from dashboard.app import Page
-from dashboard.server.server import NO_ROOM, UNWRITABLE, Door
-from dashboard.services.metrics import Meter
+from dashboard.server.server import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, BodyLimitMiddleware
+from dashboard.services.metrics import RunMetrics
 
-FULL = [OSError(number, "no", "/secret/folder/photo.png") for number in UNWRITABLE]
+FULL = [OSError(number, "no", "/secret/folder/photo.png") for number in UNWRITABLE_ERRNOS]
 UPLOAD = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
 
 
-def through_the_door(finished, fails, *, begun: bool = False) -> tuple[list[dict], Meter]:
+def through_the_door(finished, fails, *, begun: bool = False) -> tuple[list[dict], RunMetrics]:
     """What is sent where the application behind the door fails, perhaps in the middle of its answer."""
-    sent, meter = [], Meter()
+    sent, meter = [], RunMetrics()
 
     async def application(scope, receive, send):
         if begun:
@@ -31,7 +31,7 @@ def through_the_door(finished, fails, *, begun: bool = False) -> tuple[list[dict
     async def send(message):
         sent.append(message)
 
-    finished(Door(application, meter)(dict(UPLOAD), receive, send))
+    finished(BodyLimitMiddleware(application, meter)(dict(UPLOAD), receive, send))
     return sent, meter
 
 
@@ -40,7 +40,7 @@ def test_an_upload_that_cannot_be_written_is_answered_in_one_sentence(finished, 
     sent, meter = through_the_door(finished, error)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == 507
-    assert json.loads(sent[1]["body"]) == {"detail": NO_ROOM}
+    assert json.loads(sent[1]["body"]) == {"detail": DISK_FULL_MESSAGE}
     assert meter.requests == {("other", "507"): 1}
 
 
@@ -80,7 +80,7 @@ def within(cause: Exception) -> Exception:
 def test_a_picture_that_cannot_be_written_is_one_sentence(finished, monkeypatch, error):
     told = event(finished, monkeypatch, error)
     assert isinstance(told, gr.Error)
-    assert told.message == NO_ROOM
+    assert told.message == DISK_FULL_MESSAGE
     assert (told.__cause__, told.__suppress_context__) == (None, True)  # which holds a path
     assert not told.print_exception
 

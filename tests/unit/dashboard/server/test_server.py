@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 import vizlib
 from dashboard import app
 from dashboard.server import server as serving
-from dashboard.server.server import Settings
-from dashboard.services.analysis_service import Study
-from dashboard.services.metrics import LOG, Meter, exposition
-from dashboard.services.model_catalog import Catalog
+from dashboard.server.server import ServerOptions
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.metrics import LOG, RunMetrics, exposition
+from dashboard.services.model_catalog import ModelCatalog
 from vizlib.cli import app as shell
 from vizlib.models.loading.model_index import ModelEntry
 
@@ -37,12 +37,12 @@ def served(study):
     """Starts servers with a study of their own; gives the address and the study."""
     pages = []
 
-    def start(settings: Settings, **more):
-        asked = Study(settings.catalog())
-        page = app.build(asked, settings)
+    def start(settings: ServerOptions, **more):
+        asked = AnalysisService(settings.make_catalog())
+        page = app.build_page(asked, settings)
         pages.append(page)
-        more = {"prevent_thread_lock": True, "quiet": True, "auth": settings.users(), **more}
-        _, address, _ = app.launch(page, port=None, app_kwargs=serving.app_kwargs(asked, settings), **more)
+        more = {"prevent_thread_lock": True, "quiet": True, "auth": settings.parse_users(), **more}
+        _, address, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(asked, settings), **more)
         return address.rstrip("/"), asked
 
     yield start
@@ -52,7 +52,7 @@ def served(study):
 
 @pytest.fixture(scope="module")
 def server(served):
-    return served(Settings())
+    return served(ServerOptions())
 
 
 def metrics(address: str) -> dict[str, float]:
@@ -127,10 +127,10 @@ def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, t
     LOG.setLevel(logging.INFO)
     try:
         path = str(tmp_path / "secret.safetensors")
-        study = Study(Catalog(any_model=True))
-        study.predictions(cheetah, RESNET)
+        study = AnalysisService(ModelCatalog(any_model=True))
+        study.predict(cheetah, RESNET)
         with pytest.raises(vizlib.ModelError):
-            study.predictions(cheetah, path)
+            study.predict(cheetah, path)
     finally:
         LOG.removeHandler(handler)
         LOG.setLevel(logging.NOTSET)
@@ -143,23 +143,23 @@ def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, t
 
 
 def test_a_failure_is_counted_and_goes_on_its_way():
-    meter = Meter()
-    with pytest.raises(ZeroDivisionError), meter.running("rise", "m"):
+    meter = RunMetrics()
+    with pytest.raises(ZeroDivisionError), meter.measure_run("rise", "m"):
         raise ZeroDivisionError
     assert meter.runs["rise", "failed"] == 1
 
 
 def test_a_stream_that_is_left_was_stopped(cheetah):
-    study = Study(Catalog())
-    steps = study.stream(cheetah, RESNET, "church", "occlusion", {"window": 64, "stride": 64})
+    study = AnalysisService(ModelCatalog())
+    steps = study.stream_explanation(cheetah, RESNET, "church", "occlusion", {"window": 64, "stride": 64})
     next(steps)
     steps.close()
-    assert study.meter.runs == {("predictions", "answered"): 1, ("occlusion", "stopped"): 1}
+    assert study.metrics.runs == {("predictions", "answered"): 1, ("occlusion", "stopped"): 1}
 
 
 def test_a_body_over_the_limit_is_refused_whether_or_not_it_tells_its_length(server):
     address, _ = server
-    large = b"x" * (serving.LARGEST_BODY + 1)
+    large = b"x" * (serving.MAX_BODY_BYTES + 1)
     for body in (large, iter([large[: len(large) // 2]] * 3)):  # the second goes in chunks
         answer = post(f"{address}/gradio_api/call/predict", content=body)
         assert answer.status_code == 413
@@ -168,7 +168,7 @@ def test_a_body_over_the_limit_is_refused_whether_or_not_it_tells_its_length(ser
 
 def test_the_page_needs_a_password_and_the_health_check_does_not(served, tmp_path):
     (tmp_path / "users").write_text("ann:one:two\n\nbob:three\n")
-    address, _ = served(Settings(auth=f"@{tmp_path / 'users'}"))
+    address, _ = served(ServerOptions(auth=f"@{tmp_path / 'users'}"))
     assert get(f"{address}/healthz").status_code == 200
     assert get(f"{address}/config").status_code == 401
     how = {"verbose": False, "analytics_enabled": False, "httpx_kwargs": {"timeout": PATIENCE}}
@@ -178,7 +178,7 @@ def test_the_page_needs_a_password_and_the_health_check_does_not(served, tmp_pat
 
 
 def test_uploads_are_deleted(served):
-    address, _ = served(Settings(delete_after=1))
+    address, _ = served(ServerOptions(delete_after=1))
     sent = {"files": ("photo.png", b"not even a photo")}
     until, there = time.monotonic() + 60, False
     while not there:  # on a busy machine its second may be over before it is asked for
@@ -192,7 +192,7 @@ def test_uploads_are_deleted(served):
 
 def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    address, _ = served(Settings(delete_after=1))
+    address, _ = served(ServerOptions(delete_after=1))
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as line:
         line.sendall(
@@ -211,7 +211,7 @@ def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
 def test_a_model_that_nobody_asks_leaves_the_memory(served, cheetah, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dashboard.services.model_catalog.time", SimpleNamespace(monotonic=lambda: now[0]))
-    address, study = served(Settings(idle_minutes=0.02))
+    address, study = served(ServerOptions(idle_minutes=0.02))
     study.predictions(cheetah, RESNET)
     assert metrics(address)["vizlib_resident_models"] == 1
     now[0] = 1.3
@@ -224,32 +224,32 @@ def test_a_model_that_nobody_asks_leaves_the_memory(served, cheetah, monkeypatch
 def test_only_idle_models_are_let_go(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dashboard.services.model_catalog.time.monotonic", lambda: now[0])
-    catalog = Catalog([], extra={name: lambda: vizlib.wrap(torch.nn.Flatten()) for name in "ab"})
+    catalog = ModelCatalog([], extra={name: lambda: vizlib.wrap(torch.nn.Flatten()) for name in "ab"})
     catalog.get("a")
     now[0] = 50.0
     catalog.get("b")
     now[0] = 70.0
-    catalog.free_idle(60)
-    assert list(catalog.memory()) == ["b"]
+    catalog.unload_idle(60)
+    assert list(catalog.count_bytes()) == ["b"]
 
 
 def test_only_the_chosen_models_are_offered_in_their_order():
     entries = [ModelEntry("a", "bundled", 1.0), ModelEntry("b", "download", 2.0), ModelEntry("c", "downloaded", 3.0)]
-    assert Catalog(entries, only=["c", "a"]).names == ["c", "a"]
-    assert Catalog(entries, offline=True).names == ["a", "c"]
+    assert ModelCatalog(entries, only=["c", "a"]).names == ["c", "a"]
+    assert ModelCatalog(entries, offline=True).names == ["a", "c"]
     with pytest.raises(vizlib.ModelError, match="there is no model 'b' to offer"):
-        Catalog(entries, only=["b"], offline=True)
+        ModelCatalog(entries, only=["b"], offline=True)
     with pytest.raises(vizlib.ModelError, match="no model is on this machine"):
-        Catalog(entries[1:2], offline=True)
+        ModelCatalog(entries[1:2], offline=True)
 
 
 def test_any_model_is_loaded_only_where_the_server_says_so(monkeypatch):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
-    assert Catalog(any_model=True).get("resnet10t") == "resnet10t"
+    assert ModelCatalog(any_model=True).get("resnet10t") == "resnet10t"
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        Catalog().get("resnet10t")
+        ModelCatalog().get("resnet10t")
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        Catalog(any_model=True).get("")
+        ModelCatalog(any_model=True).get("")
 
 
 @pytest.mark.parametrize(
@@ -276,19 +276,19 @@ def test_names_may_be_typed_on_a_server_of_ones_own_alone(settings, environment,
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    catalog = Settings(**settings).catalog()
+    catalog = ServerOptions(**settings).make_catalog()
     assert (catalog.any_timm, catalog.any_model) == (typed, False)
 
 
 def test_the_menu_takes_text_only_where_it_may_be_typed(study):
     for any_timm in (False, True):
-        page = app.build(Study(Catalog(any_timm=any_timm)), Settings())
+        page = app.build_page(AnalysisService(ModelCatalog(any_timm=any_timm)), ServerOptions())
         menu = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
         assert menu.allow_custom_value is any_timm
 
 
 def test_workers_and_queue_are_the_settings(study):
-    page = app.build(study, Settings(workers=3, max_queue=7))
+    page = app.build_page(study, ServerOptions(workers=3, max_queue=7))
     assert page._queue.max_size == 7
     limits = {fn.concurrency_id: fn.concurrency_limit for fn in page.fns.values()}
     assert limits["model"] == "default"
@@ -298,7 +298,7 @@ def test_workers_and_queue_are_the_settings(study):
 def test_offline_asks_no_hub(monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    serving.prepare(Settings(offline=True))
+    serving.configure_process(ServerOptions(offline=True))
     assert hub.HF_HUB_OFFLINE
 
 
@@ -307,7 +307,7 @@ def test_a_space_uses_its_own_cores(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    serving.prepare(Settings())
+    serving.configure_process(ServerOptions())
     assert asked == [3]
 
 
@@ -340,10 +340,10 @@ def test_names_of_models_may_stand_in_a_row(monkeypatch):
     monkeypatch.setattr(serving, "find_spec", lambda name: name)
     result = CliRunner().invoke(shell, ["serve", *words])
     assert result.exit_code == 0, result.output
-    assert given == [Settings(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
+    assert given == [ServerOptions(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
 
 
 def test_tools_for_language_models_need_their_extra(monkeypatch):
     monkeypatch.setattr(serving, "find_spec", lambda name: None)
     with pytest.raises(vizlib.VizlibError, match=r"pip install 'vizlib\[mcp\]'"):
-        Settings(mcp=True)
+        ServerOptions(mcp=True)

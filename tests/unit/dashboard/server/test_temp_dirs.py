@@ -36,7 +36,7 @@ class Process:
     """A process that has a folder of its own until it is killed."""
 
     def __init__(self, temporary: Path) -> None:
-        known = {name: value for name, value in os.environ.items() if name != folders.VARIABLE}
+        known = {name: value for name, value in os.environ.items() if name != folders.TEMP_DIR_VARIABLE}
         environment = known | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", LIVES], env=environment, stdout=subprocess.PIPE, text=True
@@ -53,7 +53,7 @@ class Process:
 
 @pytest.fixture
 def start(tmp_path, monkeypatch) -> Iterator:
-    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.delenv(folders.TEMP_DIR_VARIABLE, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     started: list[Process] = []
 
@@ -72,7 +72,7 @@ def test_what_a_killed_server_left_is_deleted_and_what_a_living_one_has_is_not(s
     assert (killed.folder / "upload.jpg").exists()
     killed.kill()
     assert (killed.folder / "upload.jpg").exists()  # kill -9 gives nobody time to tidy up
-    with folders.own_folder() as mine:
+    with folders.private_temp_dir() as mine:
         assert not killed.folder.parent.exists()
         assert (living.folder / "upload.jpg").exists()
         third = start()
@@ -92,23 +92,23 @@ def test_a_server_that_was_killed_before_it_had_a_lock_is_dead_too(start):
     living = start()
     half = living.folder.parent.parent / "half"
     half.mkdir()
-    with folders.own_folder():
+    with folders.private_temp_dir():
         assert not half.exists()
         assert living.folder.exists()
 
 
 def test_gradio_is_told_and_what_the_person_says_counts(start, tmp_path, monkeypatch):
     monkeypatch.setattr(gradio.mcp, "DEFAULT_TEMP_DIR", "")
-    with folders.own_folder() as folder:
-        assert os.environ[folders.VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
+    with folders.private_temp_dir() as folder:
+        assert os.environ[folders.TEMP_DIR_VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
         assert folder.stat().st_uid == os.getuid()
         assert folder.parent.parent.stat().st_mode & 0o077 == 0  # nobody else looks in
-    assert folders.VARIABLE not in os.environ
+    assert folders.TEMP_DIR_VARIABLE not in os.environ
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "old.jpg").touch()
-    monkeypatch.setenv(folders.VARIABLE, str(theirs))
-    with folders.own_folder() as folder:
+    monkeypatch.setenv(folders.TEMP_DIR_VARIABLE, str(theirs))
+    with folders.private_temp_dir() as folder:
         assert folder == theirs
     assert (theirs / "old.jpg").exists()
 
@@ -117,7 +117,7 @@ def test_a_link_in_its_place_is_not_followed(start, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "precious").mkdir(parents=True)
     (tmp_path / f"vizlib-{os.getuid()}").symlink_to(elsewhere)
-    with folders.own_folder() as folder:
+    with folders.private_temp_dir() as folder:
         assert not folder.is_relative_to(elsewhere)
     assert (elsewhere / "precious").exists()
 
@@ -128,6 +128,6 @@ def test_only_old_files_that_never_came_whole_are_deleted(tmp_path):
         (tmp_path / name).touch()
     for name in ("tmpold", "hash/whole.jpg"):
         os.utime(tmp_path / name, (time.time() - 100, time.time() - 100))
-    folders.delete_unfinished(tmp_path, 50)
+    folders.delete_stale_uploads(tmp_path, 50)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["tmpnew", "whole.jpg"]
-    folders.delete_unfinished(tmp_path / "none", 50)
+    folders.delete_stale_uploads(tmp_path / "none", 50)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import vizlib
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
-from dashboard.sidebar.prediction_panel import look
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
+from dashboard.sidebar.prediction_panel import draw_panel
 from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore
 
@@ -20,10 +20,10 @@ def test_predictions_are_the_librarys(study, cheetah, name):
     assert study.predictions(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
 
 
-def of_threshold(name: str, threshold: float) -> Study:
+def of_threshold(name: str, threshold: float) -> AnalysisService:
     """A study of one model that calls a photo unfamiliar whose energy is under a threshold."""
     ood_score = OodScore("energy", threshold, 0.95, "the photos it knows")
-    return Study(Catalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
+    return AnalysisService(ModelCatalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
 
 
 def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
@@ -31,10 +31,10 @@ def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
     logits = model.logits(model.tensor(cheetah))
     energy = float(logits.logsumexp(-1))
     doubting = of_threshold(name, energy + 0.5)
-    assert doubting.doubt(cheetah, name) == doubting.catalog.get(name).ood_note(logits)
-    assert doubting.doubt(cheetah, name).startswith("This photo is unlike")
-    assert of_threshold(name, energy - 0.5).doubt(cheetah, name) is None
-    assert look(doubting, cheetah, name)[2]["doubt"] == doubting.doubt(cheetah, name)
+    assert doubting.get_ood_note(cheetah, name) == doubting.catalog.get(name).ood_note(logits)
+    assert doubting.get_ood_note(cheetah, name).startswith("This photo is unlike")
+    assert of_threshold(name, energy - 0.5).get_ood_note(cheetah, name) is None
+    assert draw_panel(doubting, cheetah, name)[2]["doubt"] == doubting.get_ood_note(cheetah, name)
 
 
 def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkeypatch):

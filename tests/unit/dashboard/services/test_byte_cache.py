@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dashboard.services import byte_cache as cache_module
-from dashboard.services.byte_cache import ByteCache, key_of, size_of
+from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
 
 
 def test_a_result_is_made_once_and_remembered():
@@ -79,7 +79,7 @@ def test_no_more_bytes_are_kept_than_the_budget_and_the_least_used_go_first():
         cache.get(name, lambda: torch.zeros(25))  # 100 bytes each
     cache.get("old", lambda: None)  # now "used" was used longest ago
     cache.get("new", lambda: torch.zeros(25))
-    assert cache.held == 200
+    assert cache.held_bytes == 200
     assert cache.get("old", lambda: "made again") is not None
     assert cache.get("used", lambda: "made again") == "made again"
 
@@ -94,13 +94,13 @@ def test_a_result_larger_than_the_whole_budget_is_handed_out_and_pushes_nothing_
 def test_tensors_are_counted_wherever_they_stand(study, cheetah, name):
     answer = study.explanation(cheetah, name, None, "grad-cam")
     photo = cheetah.width * cheetah.height * 3
-    assert photo < size_of({"x": [answer]}) < photo + 100_000
-    assert size_of(answer) >= photo + answer.heat.numel() * 4
+    assert photo < count_bytes({"x": [answer]}) < photo + 100_000
+    assert count_bytes(answer) >= photo + answer.heat.numel() * 4
 
 
 def test_what_stands_in_a_result_twice_is_counted_once():
     heat = torch.zeros(100)
-    assert size_of({"a": heat, "b": [heat]}) == 400
+    assert count_bytes({"a": heat, "b": [heat]}) == 400
 
 
 def test_a_photo_has_the_same_key_only_with_the_same_pixels_and_notes():
@@ -109,6 +109,6 @@ def test_a_photo_has_the_same_key_only_with_the_same_pixels_and_notes():
         image.info["notes"] = notes
         return image
 
-    assert key_of(photo(1)) == key_of(photo(1))
-    assert len({key_of(photo(1)), key_of(photo(2)), key_of(photo(1, ("was 16-bit",)))}) == 3
-    assert key_of(Image.new("RGB", (10, 12))) != key_of(Image.new("RGB", (12, 10)))
+    assert photo_key(photo(1)) == photo_key(photo(1))
+    assert len({photo_key(photo(1)), photo_key(photo(2)), photo_key(photo(1, ("was 16-bit",)))}) == 3
+    assert photo_key(Image.new("RGB", (10, 12))) != photo_key(Image.new("RGB", (12, 10)))

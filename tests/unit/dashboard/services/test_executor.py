@@ -13,10 +13,10 @@ import torch
 
 import vizlib
 from dashboard.services import executor as gpu
-from dashboard.services.analysis_service import Study
-from dashboard.services.forward_cache import Runs
-from dashboard.services.metrics import Meter
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.forward_cache import ForwardCache
+from dashboard.services.metrics import RunMetrics
+from dashboard.services.model_catalog import ModelCatalog
 
 VIT = "vit_tiny-imagenette"
 
@@ -55,35 +55,35 @@ def lent(monkeypatch) -> Lent:
 
 
 def test_all_that_runs_a_model_runs_there_and_answers_as_here(lent, study, cheetah):
-    there, target = Study(Catalog()), study.predictions(cheetah, VIT)[1].index
-    assert there.predictions(cheetah, VIT) == study.predictions(cheetah, VIT)
+    there, target = AnalysisService(ModelCatalog()), study.predictions(cheetah, VIT)[1].index
+    assert there.predict(cheetah, VIT) == study.predictions(cheetah, VIT)
     for name, answer in study.explanations(cheetah, VIT, target).items():
-        assert torch.equal(there.explanations(cheetah, VIT, target)[name].heat, answer.heat)
+        assert torch.equal(there.explain_all(cheetah, VIT, target)[name].heat, answer.heat)
     few = {"masks": 16, "cells": 4}
-    ours, theirs = (one.explanation(cheetah, VIT, target, "rise", few) for one in (study, there))
+    ours, theirs = (one.explain(cheetah, VIT, target, "rise", few) for one in (study, there))
     assert torch.equal(ours.heat, theirs.heat)
     assert theirs.overlay().tobytes() == ours.overlay().tobytes()  # its photo and geometry came along
     for layer, weights in study.attention(cheetah, VIT).items():
-        assert torch.equal(there.attention(cheetah, VIT)[layer], weights)
-    assert torch.equal(there.activations(cheetah, VIT, "blocks.2")[0], study.activations(cheetah, VIT, "blocks.2")[0])
-    *_, last = there.stream(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
+        assert torch.equal(there.get_attention(cheetah, VIT)[layer], weights)
+    assert torch.equal(there.get_activations(cheetah, VIT, "blocks.2")[0], study.activations(cheetah, VIT, "blocks.2")[0])
+    *_, last = there.stream_explanation(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
     theirs = study.explanation(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
     assert torch.equal(last.attribution.heat, theirs.heat)
-    assert there.kept(cheetah, last.attribution, VIT) == pytest.approx(study.kept(cheetah, theirs, VIT))
-    assert there.seconds(cheetah, VIT, "rise", few) > 0
+    assert there.keep_top_fraction(cheetah, last.attribution, VIT) == pytest.approx(study.kept(cheetah, theirs, VIT))
+    assert there.estimate_seconds(cheetah, VIT, "rise", few) > 0
     assert len(lent.seconds) == 8  # each question once; the rest was remembered here
 
 
 def test_a_mistake_is_still_its_own_sentence(lent, cheetah):
-    there = Study(Catalog())
+    there = AnalysisService(ModelCatalog())
     with pytest.raises(vizlib.MethodError, match="did you mean grad-cam"):
-        there.explanation(cheetah, VIT, None, "gradcam", {})
+        there.explain(cheetah, VIT, None, "gradcam", {})
     with pytest.raises(vizlib.MethodError, match="whole number"):
-        list(there.stream(cheetah, VIT, None, "rise", {"masks": -1}))
+        list(there.stream_explanation(cheetah, VIT, None, "rise", {"masks": -1}))
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        there.predictions(cheetah, "hf-hub:someone/model")
+        there.predict(cheetah, "hf-hub:someone/model")
     with pytest.raises(vizlib.VizlibError, match="blocks"):
-        there.activations(cheetah, VIT, "blocks.99")
+        there.get_activations(cheetah, VIT, "blocks.99")
 
 
 def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_for_a_lock(lent, cheetah):
@@ -93,11 +93,11 @@ def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_fo
         loaded.append(1)
         return vizlib.load(VIT)
 
-    catalog = Catalog([], extra={"mine": load})
-    ask = gpu.Asker(catalog, Meter(), Runs(0))
+    catalog = ModelCatalog([], extra={"mine": load})
+    ask = gpu.ModelExecutor(catalog, RunMetrics(), ForwardCache(0))
     ask("predictions", "mine", cheetah)
     with catalog._lock:  # as a thread may hold it at the moment of the fork
-        assert catalog.held("mine").name == VIT
+        assert catalog.get_loaded("mine").name == VIT
     ask("attention", "mine", cheetah)
     assert loaded == [1]
 
@@ -115,7 +115,7 @@ def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_fo
     ],
 )
 def test_the_seconds_asked_for_follow_what_is_asked(question, least, most):
-    assert least <= gpu.lent_for(*question) <= most
+    assert least <= gpu.estimate_gpu_seconds(*question) <= most
 
 
 def test_the_package_is_used_where_it_is_there(monkeypatch):
@@ -133,8 +133,8 @@ def test_the_model_moves_only_where_zerogpu_says_so(monkeypatch):
     model = vizlib.wrap(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
     monkeypatch.setattr(type(model.module), "to", lambda module, device: moved.append(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    gpu._placed(model)
+    gpu._move_to_lent_gpu(model)
     assert moved == []
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    gpu._placed(model)
+    gpu._move_to_lent_gpu(model)
     assert moved == ["cuda"]

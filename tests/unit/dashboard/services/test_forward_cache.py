@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vizlib
-from dashboard.services.forward_cache import Runs, measured
+from dashboard.services.forward_cache import ForwardCache, record_pass
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def passes(monkeypatch):
 
 
 def test_another_class_of_a_kept_pass_has_the_librarys_numbers(model, cheetah, passes):
-    kept = Runs(10**9)
+    kept = ForwardCache(10**9)
     for target, against in ((0, None), (7, None), (7, 2), (0, None)):
-        ours = vizlib.explain_all(model, cheetah, target=target, against=against, run=kept.of(model, cheetah))
+        ours = vizlib.explain_all(model, cheetah, target=target, against=against, run=kept.get_run(model, cheetah))
         for method, answer in vizlib.explain_all(model, cheetah, target=target, against=against).items():
             assert torch.equal(ours[method].heat, answer.heat), method
             for layer, one in answer.by_layer.items():
@@ -39,7 +39,7 @@ def test_another_class_of_a_kept_pass_has_the_librarys_numbers(model, cheetah, p
 
 def test_a_pass_is_counted_at_about_the_bytes_of_all_its_layers_outputs(model, cheetah):
     """Counted another way: by a hook at every layer without layers of its own."""
-    held = measured(model, cheetah)
+    held = record_pass(model, cheetah)
     outputs = sum(one.nbytes for one in (*held.run.activations.values(), *held.run.attention.values()))
     assert held.size > outputs
     layers = [one for one in model.module.modules() if not list(one.children())]
@@ -60,53 +60,53 @@ def test_a_pass_is_counted_at_about_the_bytes_of_all_its_layers_outputs(model, c
 def test_no_more_bytes_are_kept_than_the_budget_and_the_photo_seen_longest_ago_goes_first(
     model, cheetah, tower, passes
 ):
-    one = measured(model, cheetah).size
+    one = record_pass(model, cheetah).size
     passes.clear()
-    kept = Runs(int(1.5 * one))
+    kept = ForwardCache(int(1.5 * one))
     for photo in (cheetah, tower, tower, cheetah, cheetah):
-        kept.of(model, photo)
-        assert one <= kept.cache.held <= kept.cache.budget
+        kept.get_run(model, photo)
+        assert one <= kept.cache.held_bytes <= kept.cache.max_bytes
     assert passes == [cheetah, tower, cheetah]
-    small = Runs(one // 2)
-    assert small.of(model, cheetah).logits.shape[0] == 1
-    assert small.cache.held == 0
+    small = ForwardCache(one // 2)
+    assert small.get_run(model, cheetah).logits.shape[0] == 1
+    assert small.cache.held_bytes == 0
 
 
 def test_a_model_that_leaves_the_memory_takes_its_passes_along(name, cheetah):
-    kept, model = Runs(10**9), vizlib.load(name)
+    kept, model = ForwardCache(10**9), vizlib.load(name)
     other = vizlib.load(name)
-    gone = weakref.ref(kept.of(model, cheetah))
-    kept.of(other, cheetah)
-    both = kept.cache.held
+    gone = weakref.ref(kept.get_run(model, cheetah))
+    kept.get_run(other, cheetah)
+    both = kept.cache.held_bytes
     del model
     gc.collect()
     assert gone() is None
-    assert kept.cache.held == both // 2
+    assert kept.cache.held_bytes == both // 2
 
 
 def test_four_threads_at_once_get_the_numbers_of_one(model, cheetah):
-    kept = Runs(10**9)
+    kept = ForwardCache(10**9)
     alone = {target: vizlib.explain_all(model, cheetah, target=target) for target in range(4)}
 
     def ask(target: int):
-        return target, vizlib.explain_all(model, cheetah, target=target, run=kept.of(model, cheetah))
+        return target, vizlib.explain_all(model, cheetah, target=target, run=kept.get_run(model, cheetah))
 
     with ThreadPoolExecutor(4) as pool:
         for target, answers in pool.map(ask, [0, 1, 2, 3] * 3):
             for method, answer in answers.items():
                 assert torch.equal(answer.heat, alone[target][method].heat), (target, method)
-    assert kept.cache.held == measured(model, cheetah).size
+    assert kept.cache.held_bytes == record_pass(model, cheetah).size
 
 
 def test_nothing_of_a_pass_that_is_forgotten_stays_in_the_memory(model, cheetah, tower):
     """A pass is a graph, and a graph that holds itself is never collected: it would be one photo's share for ever."""
-    kept = Runs(int(1.5 * measured(model, cheetah).size))
+    kept = ForwardCache(int(1.5 * record_pass(model, cheetah).size))
     gc.collect()
     before = tensor_bytes(model)
     for photo in (cheetah, tower) * 3:
-        vizlib.explain_all(model, photo, run=kept.of(model, photo))
+        vizlib.explain_all(model, photo, run=kept.get_run(model, photo))
     gc.collect()
-    assert tensor_bytes(model) - before <= kept.cache.budget
+    assert tensor_bytes(model) - before <= kept.cache.max_bytes
 
 
 def tensor_bytes(model) -> int:

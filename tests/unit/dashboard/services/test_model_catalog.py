@@ -6,7 +6,7 @@ import time
 import pytest
 
 import vizlib
-from dashboard.services.model_catalog import Catalog
+from dashboard.services.model_catalog import ModelCatalog
 from vizlib.models.loading.model_index import ModelEntry
 
 SMALL = "test_resnet.r160_in1k"
@@ -24,18 +24,18 @@ def test_only_names_on_the_list_reach_a_loader(monkeypatch):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
     for name in ("../../etc/passwd", "hf-hub:someone/model", "resnet19-imagenette", "", None):
         with pytest.raises(vizlib.ModelError, match="there is no model"):
-            Catalog().get(name)
+            ModelCatalog().get(name)
 
 
 def test_a_near_miss_is_told_what_was_meant():
-    catalog = Catalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)])
+    catalog = ModelCatalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)])
     with pytest.raises(vizlib.ModelError, match=r"did you mean resnet18-imagenette\?"):
         catalog.get("resnet18-imagenete")
 
 
 def test_only_a_few_models_stay_in_memory():
     loaded: list[str] = []
-    catalog = Catalog([], extra={name: counting(loaded, name) for name in "abc"}, resident=2)
+    catalog = ModelCatalog([], extra={name: counting(loaded, name) for name in "abc"}, resident=2)
     for name in "abacab":  # c pushes out b, so b is loaded again
         catalog.get(name)
     assert loaded == ["a", "b", "c", "b"]
@@ -49,7 +49,7 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
         loaded.append("a")
         return "a"
 
-    catalog = Catalog([], extra={"a": slowly})
+    catalog = ModelCatalog([], extra={"a": slowly})
     threads = [threading.Thread(target=catalog.get, args=("a",)) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -67,7 +67,7 @@ def test_a_slow_load_holds_up_nobody_who_wants_another_model():
         assert go_on.wait(60)
         return counting(loaded, "slow")()
 
-    catalog = Catalog([], extra={"slow": slowly, "other": counting(loaded, "other")})
+    catalog = ModelCatalog([], extra={"slow": slowly, "other": counting(loaded, "other")})
     got: list[object] = []
     same = [threading.Thread(target=lambda: got.append(catalog.get("slow")), daemon=True) for _ in range(3)]
     other = threading.Thread(target=lambda: got.append(catalog.get("other")), daemon=True)
@@ -77,7 +77,7 @@ def test_a_slow_load_holds_up_nobody_who_wants_another_model():
     other.start()
     other.join(60)
     assert got == ["other"]  # while the slow one is still under way
-    catalog.free_idle(-1)
+    catalog.unload_idle(-1)
     assert list(catalog._loaded) == []  # nor does what tidies up wait
     go_on.set()
     for thread in same:
@@ -95,7 +95,7 @@ def test_a_load_that_fails_is_tried_again_by_who_waited_for_it():
             raise vizlib.ModelError("the line was cut")
         return "a"
 
-    catalog = Catalog([], extra={"a": fails_once})
+    catalog = ModelCatalog([], extra={"a": fails_once})
     got: list[object] = []
 
     def ask():
@@ -120,7 +120,7 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
         together.wait(60)
         return "model"
 
-    catalog = Catalog([], extra=dict.fromkeys("abcd", load), resident=2)
+    catalog = ModelCatalog([], extra=dict.fromkeys("abcd", load), resident=2)
     threads = [threading.Thread(target=catalog.get, args=(name,), daemon=True) for name in "abcd"]
     for thread in threads:
         thread.start()
@@ -130,7 +130,7 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
 
 
 def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
-    catalog = Catalog([ModelEntry(SMALL, "download", 1.9)])
+    catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
     hub.go_on.clear()
     fetching = catalog.fetch(SMALL)
     here, total = next(fetching)
@@ -140,14 +140,14 @@ def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
     fetching.close()  # the first one leaves
     hub.go_on.set()
     assert all(come[1] == hub.size for come in other)
-    assert list(catalog.memory()) == [SMALL]
+    assert list(catalog.count_bytes()) == [SMALL]
     assert list(catalog.fetch(SMALL)) == []
     assert sum(path.endswith("safetensors") for path in hub.asked) == 1
 
 
 def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    catalog = Catalog([ModelEntry(SMALL, "download", 1.9)])
+    catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         list(catalog.fetch("hf-hub:someone/model"))
     hub.cut.set()
@@ -156,7 +156,7 @@ def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
     assert catalog._coming == {}
     hub.cut.clear()
     list(catalog.fetch(SMALL))
-    assert list(catalog.memory()) == [SMALL]
+    assert list(catalog.count_bytes()) == [SMALL]
 
 
 NEVER = ["hf-hub:someone/model", "local-dir:/etc", "/tmp/evil.pth", "../evil.pt", "torchvision/resnet18", "", None]
@@ -166,14 +166,14 @@ NEVER = ["hf-hub:someone/model", "local-dir:/etc", "/tmp/evil.pth", "../evil.pt"
 @pytest.mark.parametrize("any_timm", [False, True])
 def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_timm):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
-    catalog = Catalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
+    catalog = ModelCatalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         catalog.get(name)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         list(catalog.fetch(name))
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        catalog.entry(name)
-    assert not catalog.linked(str(name))
+        catalog.get_entry(name)
+    assert not catalog.is_linkable(str(name))
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet10t", "resnet50.tv_in1k", "deit3_small_patch16_224"])
@@ -181,25 +181,25 @@ def test_a_name_that_timm_knows_is_taken_where_that_is_allowed(monkeypatch, name
     monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
     entries = [ModelEntry("resnet18-imagenette", "bundled", 22.0)]
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        Catalog(entries).get(name)
-    assert not Catalog(entries).typed
-    catalog = Catalog(entries, any_timm=True)
-    assert catalog.typed
+        ModelCatalog(entries).get(name)
+    assert not ModelCatalog(entries).accepts_typed_names
+    catalog = ModelCatalog(entries, any_timm=True)
+    assert catalog.accepts_typed_names
     assert catalog.get(name) == name
-    assert (catalog.entry(name).name, catalog.entry(name).needs_download) == (name, True)
-    assert not catalog.linked(name)  # a link makes nobody download
+    assert (catalog.get_entry(name).name, catalog.get_entry(name).needs_download) == (name, True)
+    assert not catalog.is_linkable(name)  # a link makes nobody download
 
 
 def test_a_typed_name_with_weights_on_this_machine_may_be_linked_to(hub):
-    catalog = Catalog([], any_timm=True)
-    assert not catalog.linked(SMALL)
+    catalog = ModelCatalog([], any_timm=True)
+    assert not catalog.is_linkable(SMALL)
     catalog.get(SMALL)
-    assert catalog.linked(SMALL)
-    assert not Catalog([]).linked(SMALL)
+    assert catalog.is_linkable(SMALL)
+    assert not ModelCatalog([]).is_linkable(SMALL)
 
 
 def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
-    catalog = Catalog([ModelEntry("mine", "folder", 22.0)], any_timm=True)
+    catalog = ModelCatalog([ModelEntry("mine", "folder", 22.0)], any_timm=True)
     with pytest.raises(vizlib.ModelError, match=r"there is no model 'resnet34d_' here; did you mean resnet34d or"):
         catalog.get("resnet34d_")
     with pytest.raises(
@@ -216,7 +216,7 @@ def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is()
         ModelEntry("here", "downloaded", 46.8),
         ModelEntry("theirs", "download", 101.6),
     ]
-    assert Catalog(rows).choices() == [
+    assert ModelCatalog(rows).menu_rows() == [
         ("mine · 87.2 % · 22 MB", "mine"),
         ("here · 47 MB, downloaded", "here"),
         ("theirs · downloads 102 MB", "theirs"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from dashboard.state import context as shared
-from dashboard.state.context import Turns
+from dashboard.state.context import GenerationCounter
 
 
 def visitor(name: str) -> gr.Request:
@@ -13,15 +13,15 @@ def visitor(name: str) -> gr.Request:
 
 
 def test_the_choices_of_each_visitor_are_counted_apart():
-    turns, one, other = Turns(), visitor("one"), visitor("other")
+    turns, one, other = GenerationCounter(), visitor("one"), visitor("other")
     for who in (one, other, one):
-        turns.next(who)
-    assert (turns.now(one), turns.now(other), turns.now(visitor("third"))) == (2, 1, 0)
+        turns.advance(who)
+    assert (turns.current(one), turns.current(other), turns.current(visitor("third"))) == (2, 1, 0)
 
 
 def test_who_chose_least_recently_is_forgotten_first(monkeypatch):
     monkeypatch.setattr(shared, "VISITORS", 2)
-    turns, names = Turns(), ["a", "b", "a", "c"]
+    turns, names = GenerationCounter(), ["a", "b", "a", "c"]
     for name in names:
-        turns.next(visitor(name))
-    assert [turns.now(visitor(name)) for name in "abc"] == [2, 0, 1]
+        turns.advance(visitor(name))
+    assert [turns.current(visitor(name)) for name in "abc"] == [2, 0, 1]

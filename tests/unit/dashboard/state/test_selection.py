@@ -10,15 +10,24 @@ import torch
 
 import vizlib
 from dashboard.components.address import build_address
-from dashboard.components.knobs import asked, chosen, turned
+from dashboard.components.parameters import apply_settings, get_changed_names, parse_parameters
 from dashboard.i18n.translate import page_texts
-from dashboard.services.analysis_service import Study
-from dashboard.services.byte_cache import key_of
-from dashboard.services.examples import addressed
-from dashboard.services.model_catalog import Catalog
-from dashboard.sidebar.deep_links import visit
-from dashboard.sidebar.prediction_panel import keys, look
-from dashboard.state.selection import KEYS, LONGEST, Link, Selection, find_class, name_of, parse, query
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.byte_cache import photo_key
+from dashboard.services.examples import load_examples
+from dashboard.services.model_catalog import ModelCatalog
+from dashboard.sidebar.deep_links import open_link
+from dashboard.sidebar.prediction_panel import address_values, draw_panel
+from dashboard.state.selection import (
+    ADDRESS_KEYS,
+    MAX_VALUE_LENGTH,
+    Link,
+    Selection,
+    class_address,
+    find_class,
+    format_address,
+    parse_address,
+)
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.errors import ModelError
 
@@ -41,25 +50,25 @@ def read(text: str) -> dict[str, str]:
 @pytest.mark.parametrize("left_out", [None, *Link._fields])
 def test_what_is_written_into_an_address_is_read_back(left_out):
     link = FULL if left_out is None else FULL._replace(**{left_out: None})
-    assert parse(read(query(link)), OFFERED) == (link, [])
+    assert parse_address(read(format_address(link)), OFFERED) == (link, [])
 
 
 def test_an_address_reads_well():
-    assert query(FULL._replace(knobs=None)) == (
+    assert format_address(FULL._replace(knobs=None)) == (
         f"?m={VIT}&img=ex:cheetah&c=golf%20ball&vs=church&v=attention&l=9&h=mean&p=6,8;0,13&w=grad-cam%2B%2B"
         "&u=blocks.9.attn:2&o=blocks.4.mlp.fc1:17;blocks.9.attn:0&s=8"
     )
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", ADDRESS_KEYS)
 @pytest.mark.parametrize(
     "value",
-    ["", "x" * (5 * LONGEST + 1), "<script>alert(1)</script>", "\0\x1b[31m", "../../etc/passwd", "９", "٣", "%00"],
+    ["", "x" * (5 * MAX_VALUE_LENGTH + 1), "<script>alert(1)</script>", "\0\x1b[31m", "../../etc/passwd", "９", "٣", "%00"],
 )
 def test_a_forged_value_is_left_out_and_named_in_a_few_plain_words(key, value):
-    link, unknown = parse({key: value, "m": RESNET} if key != "m" else {key: value}, OFFERED)
-    taken = getattr(link, KEYS[key][0])
-    if key in ("c", "vs") and 0 < len(value) <= LONGEST:  # classes are looked up when the model is there
+    link, unknown = parse_address({key: value, "m": RESNET} if key != "m" else {key: value}, OFFERED)
+    taken = getattr(link, ADDRESS_KEYS[key][0])
+    if key in ("c", "vs") and 0 < len(value) <= MAX_VALUE_LENGTH:  # classes are looked up when the model is there
         assert (taken, unknown) == (value, [])
         return
     assert taken is None
@@ -68,62 +77,63 @@ def test_a_forged_value_is_left_out_and_named_in_a_few_plain_words(key, value):
 
 
 def test_keys_of_others_are_left_alone():
-    assert parse({"__theme": "dark", "utm": "x", "M": RESNET}, OFFERED) == (Link(), [])
+    assert parse_address({"__theme": "dark", "utm": "x", "M": RESNET}, OFFERED) == (Link(), [])
 
 
 def test_a_class_is_called_by_its_first_name_or_by_its_number_where_two_share_it():
     labels = ["tench, Tinca tinca", "crane, a bird", "golf ball", "crane, a machine", "7"]
-    assert [name_of(i, labels) for i in range(5)] == ["tench", "crane", "golf ball", "3", "7"]
-    assert [find_class(name_of(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
-    assert [find_class(name, labels) for name in ("Tench", "2", "5", "-1", "²", "", "tinca tinca")] == [0, 2, *[None] * 5]
+    assert [class_address(i, labels) for i in range(5)] == ["tench", "1", "golf ball", "3", "7"]
+    assert [find_class(class_address(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [find_class(name, labels) for name in ("Tench", "2", "tinca tinca", "crane, a machine")] == [0, 2, 0, 3]
+    assert [find_class(name, labels) for name in ("5", "-1", "²", "٣", "9" * 99, "", "crane")] == [None] * 7
 
 
 @pytest.mark.slow
 def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
     labels = real_network("resnet18").labels
     assert len(labels) == 1000
-    assert [find_class(name_of(i, labels), labels) for i in range(1000)] == list(range(1000))
+    assert [find_class(class_address(i, labels), labels) for i in range(1000)] == list(range(1000))
 
 
 def test_the_example_photos_have_names_and_no_other_has(study, name, tower):
-    assert list(addressed()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
+    assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
     target = study.target(tower, name, "church")
-    assert keys(study, Selection(key_of(tower), name, target, 0)) == {
+    assert address_values(study, Selection(photo_key(tower), name, target, 0)) == {
         "m": name,
         "img": "ex:tower",
         "c": "church",
         "vs": study.catalog.get(name).labels[0],
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
-    assert look(study, own, name)[-1]["keys"]["img"] is None
-    assert look(study, own, name)[-1]["hint"] == page_texts("en")["address.own"]
-    assert look(study, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
+    assert draw_panel(study, own, name)[-1]["keys"]["img"] is None
+    assert draw_panel(study, own, name)[-1]["hint"] == page_texts("en")["address.own"]
+    assert draw_panel(study, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
 
 
 def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(study, name):
     model = study.catalog.get(name)
     written = Link(
-        name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", knobs=f"layer:{model.stages[1]}"
+        name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, looked, menus = visit(study, read(query(written)), TABS)
+    link, photo, looked, menus = open_link(study, read(format_address(written)), TABS)
     assert link == written
     assert looked[0] == (
-        key_of(addressed()["ex:cheetah"]),
+        photo_key(load_examples()["ex:cheetah"]),
         name,
         model.labels.index("church"),
         model.labels.index("golf ball"),
     )
-    assert photo is addressed()["ex:cheetah"]
-    assert turned(menus, model, "grad-cam") == {"layer": model.stages[1]}
-    assert chosen(menus) == written.settings()
+    assert photo is load_examples()["ex:cheetah"]
+    assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
+    assert get_changed_names(menus) == written.parameter_texts()
     assert looked[-1]["said"] == ""
     assert looked[-1]["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
 def test_an_empty_address_is_the_first_view_and_says_nothing(study):
-    link, photo, looked, menus = visit(study, {"__theme": "dark"}, TABS)
-    assert (link, photo, menus) == (Link(), addressed()["ex:tower"], None)
-    assert looked[:2] == look(study, photo, study.catalog.names[0])[:2]
+    link, photo, looked, menus = open_link(study, {"__theme": "dark"}, TABS)
+    assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
+    assert looked[:2] == draw_panel(study, photo, study.catalog.names[0])[:2]
     assert looked[-1]["said"] == ""
 
 
@@ -152,35 +162,35 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(study):
     ],
 )
 def test_a_forged_address_is_the_first_view_and_one_sentence(study, wrong, sentence):
-    found = visit(study, {"img": "ex:tower", **wrong}, TABS)
-    first = visit(study, {}, TABS)
-    assert found.looked[-1]["said"] == f"This link asks for what is not known here: {sentence}."
-    assert found.looked[:2] == first.looked[:2]
+    found = open_link(study, {"img": "ex:tower", **wrong}, TABS)
+    first = open_link(study, {}, TABS)
+    assert found.panel[-1]["said"] == f"This link asks for what is not known here: {sentence}."
+    assert found.panel[:2] == first.panel[:2]
     assert found.link._replace(example=None, target=None, against=None, method=None, knobs=None) == Link()
-    assert chosen(found.menus) == {}
+    assert get_changed_names(found.parameters) == {}
 
 
 def test_a_link_without_its_photo_says_so(study):
-    said = visit(study, {"m": VIT, "c": "church"}, TABS).looked[-1]["said"]
+    said = open_link(study, {"m": VIT, "c": "church"}, TABS).panel[-1]["said"]
     assert said == "The photo of this link was not sent with it, so here is an example."
-    assert visit(study, {"m": VIT, "v": "model", "s": "2"}, TABS).looked[-1]["said"] == ""  # it asks for no photo
+    assert open_link(study, {"m": VIT, "v": "model", "s": "2"}, TABS).panel[-1]["said"] == ""  # it asks for no photo
 
 
 def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
     def refuse() -> vizlib.Model:
         raise ModelError("the hub cannot be reached")
 
-    study = Study(Catalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
-    found = visit(study, {"img": "ex:tower", "m": "far"}, TABS)
-    assert found.looked[0].model == "first"
-    assert "model “far” (the hub cannot be reached)" in found.looked[-1]["said"]
+    study = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
+    found = open_link(study, {"img": "ex:tower", "m": "far"}, TABS)
+    assert found.panel[0].model == "first"
+    assert "model “far” (the hub cannot be reached)" in found.panel[-1]["said"]
 
 
 def test_a_new_target_that_was_the_rival_stands_alone(study, cheetah, name):
-    selection, _, bars, *_ = look(study, cheetah, name, 4, 2)
+    selection, _, bars, *_ = draw_panel(study, cheetah, name, 4, 2)
     assert (selection.target, selection.against, bars["against"]) == (4, 2, 2)
     assert {4, 2} <= {row["index"] for row in bars["rows"]}
-    assert look(study, cheetah, name, 2, 2)[0].against is None
+    assert draw_panel(study, cheetah, name, 2, 2)[0].against is None
 
 
 def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(study, cheetah, name):
@@ -203,5 +213,5 @@ def test_a_space_is_shared_by_the_address_people_see(monkeypatch):
 
 def test_settings_of_an_address_change_only_knobs_that_exist(study, name):
     model = study.catalog.get(name)
-    assert chosen(asked(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
-    assert chosen(asked(model, "grad-cam", {"score": "probability"})) == {"score": "probability"}
+    assert get_changed_names(apply_settings(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
+    assert get_changed_names(apply_settings(model, "grad-cam", {"score": "probability"})) == {"score": "probability"}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.components.event_queue import answered, told
-from dashboard.state.transitions import Wanted, wanted
+from dashboard.components.event_queue import acknowledge, parse_choices
+from dashboard.state.transitions import PageState, apply_choices
 
 LABELS = {"small": ["church", "tench, Tinca tinca", "golf ball"], "large": ["tench", "cat", "church, church building"]}
-NOW = Wanted("small", 0, None, "grad-cam", {"knobs": "turned"})
+NOW = PageState("small", 0, None, "grad-cam", {"knobs": "turned"})
 
 
-def after(*choices, now: Wanted = NOW) -> Wanted:
-    return wanted(now, choices, LABELS.__getitem__)
+def after(*choices, now: PageState = NOW) -> PageState:
+    return apply_choices(now, choices, LABELS.__getitem__)
 
 
 def test_no_choice_changes_nothing():
@@ -22,12 +22,12 @@ def test_no_choice_changes_nothing():
 
 def test_choices_of_different_things_all_count_and_of_one_thing_the_last():
     asked = after({"target": 1, "of": "small"}, {"method": "saliency"}, {"target": 2, "of": "small"}, {"tab": "inside"})
-    assert asked == Wanted("small", 2, None, "saliency", None, "inside")
+    assert asked == PageState("small", 2, None, "saliency", None, "inside")
 
 
 def test_another_method_begins_with_its_own_knobs_and_then_takes_those_turned():
-    assert after({"method": "saliency"}).menus is None
-    assert after({"method": "saliency"}, {"knobs": {"method": "saliency"}}).menus == {"method": "saliency"}
+    assert after({"method": "saliency"}).parameters is None
+    assert after({"method": "saliency"}, {"knobs": {"method": "saliency"}}).parameters == {"method": "saliency"}
     assert after({"knobs": {"method": "grad-cam"}}).method == "grad-cam"
 
 
@@ -53,9 +53,21 @@ def test_a_class_chosen_while_another_model_opens_is_the_one_of_that_name_there(
 
 
 def test_a_desk_tells_its_choices_in_order_and_nothing_that_a_program_forged():
-    assert told({"turn": 3, "choices": [{"method": "rise"}, "nonsense", None, {"target": 1}]}) == [
+    assert parse_choices({"turn": 3, "choices": [{"method": "rise"}, "nonsense", None, {"target": 1}]}) == [
         {"method": "rise"},
         {"target": 1},
     ]
-    assert [told(value) for value in (None, [], {"choices": "all"}, {"turn": 1})] == [[]] * 4
-    assert [answered(value) for value in ({"turn": 3, "choices": []}, None)] == [{"answered": 3}, {"answered": None}]
+    assert [parse_choices(value) for value in (None, [], {"choices": "all"}, {"turn": 1})] == [[]] * 4
+    assert [acknowledge(value) for value in ({"turn": 3, "choices": []}, None)] == [{"answered": 3}, {"answered": None}]
+
+
+def test_a_class_of_a_model_with_the_same_labels_keeps_its_index():
+    labels = ["maillot", "maillot, tank suit", "crane", "crane"]
+
+    def select(index: int, own: list[str]) -> int | None:
+        choices = {"model": "large"}, {"target": index, "of": "small"}
+        return apply_choices(NOW, choices, {"small": labels, "large": own}.__getitem__).target
+
+    assert [select(index, labels) for index in range(4)] == [0, 1, 2, 3]
+    assert [select(index, labels[::-1]) for index in range(2)] == [3, 2]
+    assert select(2, ["a", *labels[::-1]]) is None  # two candidates

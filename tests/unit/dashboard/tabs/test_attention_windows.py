@@ -9,9 +9,9 @@ import timm
 import torchvision
 
 import vizlib
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
-from dashboard.sidebar.prediction_panel import look
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
+from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import attention
 from dashboard.tabs import inspect as inside
 from dashboard.tabs import receptive_field as receptive
@@ -30,16 +30,16 @@ NETWORKS = {
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study() -> AnalysisService:
     def load(name: str) -> vizlib.Model:
         config = None if name != "swin of torchvision" else vizlib.load("resnet18-imagenette").preprocessing
         return vizlib.wrap(NETWORKS[name]().eval(), name=name, preprocessing=config)
 
-    return Study(Catalog([], extra={name: partial(load, name) for name in NETWORKS}))
+    return AnalysisService(ModelCatalog([], extra={name: partial(load, name) for name in NETWORKS}))
 
 
-def said(study: Study, photo, name: str) -> str:
-    selection = look(study, photo, name)[0]
+def said(study: AnalysisService, photo, name: str) -> str:
+    selection = draw_panel(study, photo, name)[0]
     value, words = attention.draw(study, photo, selection)
     assert value == {}
     return words
@@ -63,12 +63,12 @@ def test_other_tokens_and_other_attention_are_not_taken_for_convolutions(study, 
 def test_only_convolutions_are_called_so_and_have_their_fields_below(study, cheetah):
     assert "resnet is built of convolutions" in said(study, cheetah, "resnet")
     for name in NETWORKS:
-        selection = look(study, cheetah, name)[0]
+        selection = draw_panel(study, cheetah, name)[0]
         assert bool(receptive.draw(study, cheetah, selection)[0]) == ("built of conv" in said(study, cheetah, name))
 
 
 def test_a_network_of_windows_is_shown_inside(study, cheetah):
-    selection = look(study, cheetah, "swin")[0]
+    selection = draw_panel(study, cheetah, "swin")[0]
     _, tree, *_, sheet = inside.draw(study, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

@@ -15,11 +15,11 @@ from PIL import Image
 
 import vizlib
 from dashboard import app
-from dashboard.components.code import code as blocks_of
-from dashboard.components.files import made
-from dashboard.components.knobs import asked
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
+from dashboard.components.code import build_code_blocks as blocks_of
+from dashboard.components.files import describe_file
+from dashboard.components.parameters import apply_settings
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
 from dashboard.state.selection import Selection
 from dashboard.tabs import code
 from vizlib.reporting.html_report import READ
@@ -55,7 +55,7 @@ def texts(study, photo, selection, method, menus=None) -> dict[str, str]:
 def test_each_block_follows_class_contrast_method_and_knobs(study, cheetah, selection):
     labels = study.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
-    menus = asked(study.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
+    menus = apply_settings(study.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
     words, _ = code.draw(study, cheetah, selection._replace(against=rival), "grad-cam", menus)
     assert f"Why {labels[selection.target]} and not {labels[rival]}?" in words
     assert "cheetah.jpg is the photo you see." in words
@@ -75,7 +75,7 @@ def test_each_block_follows_class_contrast_method_and_knobs(study, cheetah, sele
 
 def test_the_python_lines_give_the_numbers_of_the_page(study, cheetah, selection, here):
     model = study.catalog.get(selection.model)
-    menus = asked(model, "grad-cam", {"layer": model.stages[1]})
+    menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
     names = run(texts(study, cheetah, selection, "grad-cam", menus)["Python"])
     shown = study.explanation(cheetah, selection.model, selection.target, "grad-cam", {"layer": model.stages[1]})
     assert torch.equal(names["why"].heat, shown.heat)
@@ -85,7 +85,7 @@ def test_the_python_lines_give_the_numbers_of_the_page(study, cheetah, selection
 def test_the_client_lines_give_the_numbers_of_the_page(study, cheetah, selection, here, address):
     rival = next(i for i in range(10) if i != selection.target)
     aimed = selection._replace(against=rival)
-    menus = asked(study.catalog.get(selection.model), "saliency", {"channels": "norm"})
+    menus = apply_settings(study.catalog.get(selection.model), "saliency", {"channels": "norm"})
     text = texts(study, cheetah, aimed, "saliency", menus)["API client"]
     assert code.HERE in text
     names = run(text.replace(code.HERE, address))
@@ -113,7 +113,7 @@ def test_a_model_of_the_servers_folder_is_named_without_that_folder(tmp_path, ch
     torch.manual_seed(0)
     (tmp_path / "secret").mkdir()
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "secret" / "mine.pth")
-    study = Study(Catalog(folder=tmp_path / "secret"))
+    study = AnalysisService(ModelCatalog(folder=tmp_path / "secret"))
     text = texts(study, cheetah, Selection("cheetah", "mine", 1), "saliency")
     assert 'vizlib.load("mine", checkpoints=".")' in text["Python"]
     assert "--model mine --checkpoints ." in text["Shell"].replace(" \\\n   ", "")
@@ -124,7 +124,7 @@ def test_a_model_of_the_servers_folder_is_named_without_that_folder(tmp_path, ch
 def exported(study, cheetah, selection, tmp_path):
     rival = next(i for i in range(10) if i != selection.target)
     aimed = selection._replace(against=rival)
-    menus = asked(
+    menus = apply_settings(
         study.catalog.get(selection.model), "grad-cam", {"layer": study.catalog.get(selection.model).stages[1]}
     )
     settings = {"layer": study.catalog.get(selection.model).stages[1]}
@@ -195,8 +195,8 @@ def test_what_cannot_be_saved_is_one_sentence_and_no_file(
 
 @pytest.mark.slow
 def test_a_slow_method_is_saved_once_it_has_run(study, cheetah, selection, tmp_path):
-    fresh = Study(study.catalog)
-    for step in fresh.stream(cheetah, *selection[1:3], "occlusion"):
+    fresh = AnalysisService(study.catalog)
+    for step in fresh.stream_explanation(cheetah, *selection[1:3], "occlusion"):
         answer = step.attribution
     path = code.export(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
     with np.load(path) as found:
@@ -211,4 +211,4 @@ def test_without_a_photo_there_are_no_lines(study):
 
 
 def test_a_size_is_said_in_the_unit_that_suits_it():
-    assert [made("a", size) for size in (10, 1_400, 99_000, 250_000)] == ["a, 1 kB", "a, 1 kB", "a, 99 kB", "a, 0.2 MB"]
+    assert [describe_file("a", size) for size in (10, 1_400, 99_000, 250_000)] == ["a, 1 kB", "a, 1 kB", "a, 99 kB", "a, 0.2 MB"]

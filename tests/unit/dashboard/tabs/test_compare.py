@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import vizlib
-from dashboard.components.training_comparison import compared
-from dashboard.sidebar.prediction_panel import look
+from dashboard.components.training_comparison import build_training_comparison
+from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import compare
 from dashboard.tabs import compare_options as pairing
 from vizlib.attribution.methods.base import MANY_PASSES
@@ -26,7 +26,7 @@ def floats(packed: dict) -> np.ndarray:
 @pytest.fixture
 def tower_selection(study, tower):
     """The tower, which the two models call by different names."""
-    return look(study, tower, RESNET)[0]
+    return draw_panel(study, tower, RESNET)[0]
 
 
 def explained(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
@@ -158,7 +158,7 @@ def test_without_a_photo_nothing_is_compared(study):
 
 
 def test_the_three_starts_are_told_with_their_own_numbers():
-    value = compared()[0]
+    value = build_training_comparison()[0]
     if not value:
         pytest.skip("the recorded comparison is not in checkpoints/")
     for name, label in (("resnet18-from-scratch", "from scratch"), ("resnet18-fine-tuned", "everything fine-tuned")):

@@ -10,9 +10,9 @@ import pytest
 
 import vizlib
 from dashboard.components.ablation_list import describe_effect
-from dashboard.components.tree import choosable, short_count, tree
+from dashboard.components.tree import build_tree, format_count, list_selectable_layers
 from dashboard.services.analysis_service import Unit
-from dashboard.services.byte_cache import key_of
+from dashboard.services.byte_cache import photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import inspect as inside
 from dashboard.tabs import inspector_state as whereabouts
@@ -37,7 +37,7 @@ def at(study, selection, layer, number=None, off=()) -> whereabouts.At:
 
 def test_the_tree_holds_every_part_with_the_librarys_numbers(study, name):
     model = study.catalog.get(name)
-    rows = {row["name"]: row for row in tree(model, model.stages[0])["rows"]}
+    rows = {row["name"]: row for row in build_tree(model, model.stages[0])["rows"]}
     for layer in model.layers:
         if layer.kind.startswith(("Identity", "Drop")):
             assert layer.name not in rows
@@ -49,17 +49,17 @@ def test_the_tree_holds_every_part_with_the_librarys_numbers(study, name):
 
 
 def test_the_trees_hierarchy_is_told_in_words(study):
-    rows = {row["name"]: row["role"] for row in tree(study.catalog.get(RESNET), "layer1")["rows"]}
+    rows = {row["name"]: row["role"] for row in build_tree(study.catalog.get(RESNET), "layer1")["rows"]}
     told = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
     assert told == ["convolution", "stage", "residual block", "convolution", "shortcut"]
-    rows = {row["name"]: row["role"] for row in tree(study.catalog.get(VIT), "blocks.0")["rows"]}
+    rows = {row["name"]: row["role"] for row in build_tree(study.catalog.get(VIT), "blocks.0")["rows"]}
     told = [rows[part] for part in ("patch_embed", "blocks", "blocks.3", "blocks.3.attn", "blocks.3.mlp")]
     assert told == ["patch embedding", "12 blocks", "block", "attention", "MLP"]
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "–"), (999, "999"), (999_600, "1 M"), (87_902_976, "87.9 M")])
 def test_large_numbers_are_short(count, text):
-    assert short_count(count) == text
+    assert format_count(count) == text
 
 
 # A layer's units
@@ -125,7 +125,7 @@ def test_an_attention_layer_shows_its_heads_by_what_they_add(study, cheetah):
 
 
 def test_every_layer_of_the_tree_can_be_shown(study, cheetah, selection):
-    names = choosable(study.catalog.get(selection.model))
+    names = list_selectable_layers(study.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
         where, *_, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer))
         assert where.layer == layer
@@ -263,7 +263,7 @@ def test_a_transformer_has_no_fields_to_show(study, cheetah):
 
 @pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
 def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, name, layer, heads):
-    selection = Selection(key_of(cheetah), name, 0)
+    selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
     there = whereabouts.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
     keys = whereabouts.keys(study, selection, there)
@@ -275,7 +275,7 @@ def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, nam
 
 
 def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
-    selection = Selection(key_of(cheetah), name, 0)
+    selection = Selection(photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
     assert whereabouts.keys(study, selection, whereabouts.settled(study, selection, None)) == nothing
     assert whereabouts.keys(study, None, None) == nothing
@@ -289,6 +289,6 @@ def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
     "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
 )
 def test_a_forged_unit_is_where_everybody_begins(study, cheetah, wrong):
-    selection = Selection(key_of(cheetah), RESNET, 0)
+    selection = Selection(photo_key(cheetah), RESNET, 0)
     start = whereabouts.settled(study, selection, None)
     assert whereabouts.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

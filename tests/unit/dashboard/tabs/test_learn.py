@@ -16,13 +16,14 @@ from PIL import Image
 
 import vizlib
 from dashboard.i18n.translate import LANGUAGES, page_texts
-from dashboard.services.analysis_service import Study
-from dashboard.services.byte_cache import key_of
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.byte_cache import photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
 from dashboard.tabs.lessons.base import alike, correlation, number
 from vizlib.core.text import format_percent
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits
+from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_kernel_grid
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -39,7 +40,7 @@ def opened(address: str) -> np.ndarray:
 @pytest.fixture
 def chosen(study, cheetah, name) -> Selection:
     """The cheetah's second guess, as in the address it would have."""
-    return Selection(key_of(cheetah), name, study.predictions(cheetah, name)[1].index)
+    return Selection(photo_key(cheetah), name, study.predictions(cheetah, name)[1].index)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, che
     logit = of_each[best].abs().amax(0).numpy()
     for picture, expected in zip(lesson.pictures, (logit, real, sure[1]), strict=True):
         assert np.allclose(floats(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
-        assert picture.value["limits"] == list(render.compute_limits(floats(lesson.pictures[0]), signed=False))
+        assert picture.value["limits"] == list(compute_limits(floats(lesson.pictures[0]), signed=False))
     facts = lesson.facts
     assert (facts["p"], facts["factor"]) == (f"{p:.3f}", number(p * (1 - p)))
     assert facts["left"] == format_percent(float(real.max() / logit.max()))
@@ -123,9 +124,9 @@ def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheet
     assert np.array_equal(enlarged[factor // 2 :: factor, factor // 2 :: factor], expected)
     framed = opened(sheet.value["picture"])[..., :3]
     across = math.isqrt(len(found.weights) - 1) + 1
-    plain = np.asarray(render.draw_kernel_grid(found.weights.numpy(), cell=24, columns=across))
+    plain = np.asarray(draw_kernel_grid(found.weights.numpy(), cell=24, columns=across))
     rows, columns = np.nonzero((framed != plain[..., :3]).any(-1))
-    inside = max(1, round(24 / side)) * side + render.GRID_GAP_PIXELS
+    inside = max(1, round(24 / side)) * side + GRID_GAP_PIXELS
     place = divmod(chosen, across)
     assert rows.min() == pytest.approx(place[0] * inside, abs=2)
     assert columns.max() == pytest.approx((place[1] + 1) * inside, abs=4)
@@ -279,7 +280,7 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chose
 def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
     said = {"title", "empty", "step", "steps", "previous", "next", "see", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
-        selection = Selection(key_of(photo), name, study.predictions(photo, name)[0].index)
+        selection = Selection(photo_key(photo), name, study.predictions(photo, name)[0].index)
         for step in range(8):
             lesson = learn.taught(study, photo, selection, step)
             said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
@@ -321,7 +322,7 @@ def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(stud
         return learn.layers.hook(asked)
 
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
-    study, chosen = Study(study.catalog), chosen._replace(target=9, against=7)
+    study, chosen = AnalysisService(study.catalog), chosen._replace(target=9, against=7)
     for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):
         learn.taught(study, cheetah, selection, 0)
     assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]

@@ -9,9 +9,16 @@ from dataclasses import replace
 import pytest
 
 import vizlib
-from dashboard.components.card import about, faithful, familiar, group, plain, training
-from dashboard.components.curves import curve, curves, ticks
-from dashboard.sidebar.prediction_panel import look
+from dashboard.components.card import (
+    build_group,
+    build_model_card,
+    describe_faithfulness,
+    describe_ood_score,
+    describe_training,
+    to_plain_text,
+)
+from dashboard.components.curves import build_curve, build_curves, compute_ticks
+from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import model as tab
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import ModelEntry
@@ -31,7 +38,7 @@ def rows(card: dict) -> dict[str, str]:
 
 @pytest.fixture
 def drawn(study, cheetah, name):
-    return tab.draw(study, cheetah, look(study, cheetah, name)[0])
+    return tab.draw(study, cheetah, draw_panel(study, cheetah, name)[0])
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
 
 def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
     model = replace(study.catalog.get("resnet18-imagenette"), ood_score=None)
-    card = about(ModelEntry("mine", "given", 0.0), Sidecar(), model)
+    card = build_model_card(ModelEntry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
     assert {group["heading"] for group in card["groups"]} == {"What it is", "What it is shown"}
     assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
@@ -84,7 +91,7 @@ def test_a_download_and_many_classes_are_said(study):
     many = replace(
         study.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
     )
-    card = about(ModelEntry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
+    card = build_model_card(ModelEntry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
     assert {"value": "102 MB", "label": "must be downloaded first"} in card["figures"]
     assert rows(card)["Knows"] == "ImageNet's 1,000 classes"
     assert rows(card)["Notes"] == "Odd."
@@ -102,7 +109,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
         },
         {"start": "the stage before", "epochs": 9, "command": "b"},
     ]
-    one = training({"data": "photos", "stages": stages[:1]})
+    one = describe_training({"data": "photos", "stages": stages[:1]})
     assert [group["heading"] for group in one] == ["How it was trained"]
     said = {row["name"]: row for row in one[0]["rows"]}
     assert said["Altered by"]["lines"] == ["crop, flip"]
@@ -110,9 +117,9 @@ def test_every_stage_of_a_training_is_told_with_its_command():
     assert said["Command"]["code"]
     assert not said["Start"]["code"]
     assert "Teacher" not in said
-    two = training({"data": "photos", "stages": stages})
+    two = describe_training({"data": "photos", "stages": stages})
     assert [group["heading"] for group in two] == ["How it was trained", "Stage 1", "Stage 2"]
-    assert training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
+    assert describe_training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
 
 
 def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(study):
@@ -120,26 +127,26 @@ def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_work
         study.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos")
     )
     first = "A photo whose max logit is under 3.14 is called unlike those it knows; 95 % of photos reach that."
-    assert familiar(Sidecar(), model) == [first]
+    assert describe_ood_score(Sidecar(), model) == [first]
     elsewhere = {"elsewhere": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
     second = "Of 1,200 photos of other things (ImageNet), 62 % are flagged."
-    assert familiar(Sidecar(ood=elsewhere), model) == [first, second]
-    assert familiar(Sidecar(ood=elsewhere), replace(model, ood_score=None)) == []
-    assert familiar(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
+    assert describe_ood_score(Sidecar(ood=elsewhere), model) == [first, second]
+    assert describe_ood_score(Sidecar(ood=elsewhere), replace(model, ood_score=None)) == []
+    assert describe_ood_score(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
 
 
 def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
     tested = {"method": "grad-cam", "auc": 0.31, "centred_gaussian": 0.4256, "photos": 200}
-    said = faithful(Sidecar(faithfulness=tested))
+    said = describe_faithfulness(Sidecar(faithfulness=tested))
     assert "lowers the answer sooner than" in said
     assert "0.310 against 0.426, mean of 200 photos" in said
-    assert "lowers the answer no sooner than" in faithful(Sidecar(faithfulness={**tested, "auc": 0.5}))
-    assert faithful(Sidecar()) == ""
-    assert faithful(Sidecar(faithfulness={"auc": "low"})) == ""
+    assert "lowers the answer no sooner than" in describe_faithfulness(Sidecar(faithfulness={**tested, "auc": 0.5}))
+    assert describe_faithfulness(Sidecar()) == ""
+    assert describe_faithfulness(Sidecar(faithfulness={"auc": "low"})) == ""
 
 
 def test_weaknesses_stand_on_the_card(study):
-    card = about(
+    card = build_model_card(
         ModelEntry("mine", "given", 0.0), Sidecar(weaknesses=["Dogs.", "Cats."]), study.catalog.get("vit_tiny-imagenette")
     )
     assert rows(card)["Weaknesses"] == "Dogs.\nCats."
@@ -147,8 +154,8 @@ def test_weaknesses_stand_on_the_card(study):
 
 @pytest.mark.parametrize("odd", [{"a": 1}, None, True, [{}]])
 def test_what_a_sidecar_says_in_another_form_is_left_out(odd):
-    assert plain(odd) == ""
-    assert group("heading", {"row": plain(odd)})["rows"] == []
+    assert to_plain_text(odd) == ""
+    assert build_group("heading", {"row": to_plain_text(odd)})["rows"] == []
 
 
 def test_the_curves_are_the_training_history(name, drawn):
@@ -183,7 +190,7 @@ def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
 
 
 def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared):
-    value, words, card = tab.compared()
+    value, words, card = tab.build_training_comparison()
     named = [line for line in value["lines"] if not line["faint"]]
     assert [line["name"] for line in named] == list(STARTS.values())
     assert [line["y"] for line in named] == [[30, 50], [31, 51], [32, 52]]
@@ -203,17 +210,17 @@ def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch,
     if content is not None:
         (tmp_path / "comparison").mkdir()
         (tmp_path / "comparison" / "comparison.json").write_text(content)
-    assert tab.compared() == ({}, "", {})
+    assert tab.build_training_comparison() == ({}, "", {})
 
 
 def test_without_a_photo_the_page_asks_for_one(study):
-    assert tab.draw(study, None, None) == ({"empty": tab.no_photo()}, "", {})
+    assert tab.draw(study, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
 
 
 def test_a_curve_leaves_out_what_is_no_number_and_ticks_are_round():
-    line = curve("a", (1, 2, 3), (50.0, float("nan"), 60.0), colour=0)
+    line = build_curve("a", (1, 2, 3), (50.0, float("nan"), 60.0), colour=0)
     assert (line["x"], line["y"]) == ([1, 3], [50, 60])
-    assert curves([curve("a", (1,), (float("inf"),), colour=0)], label="x") == {}
-    assert ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
-    assert ticks([5, 5]) == [5, 6]
-    assert ticks([1, 300])[1] - ticks([1, 300])[0] == 50
+    assert build_curves([build_curve("a", (1,), (float("inf"),), colour=0)], label="x") == {}
+    assert compute_ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
+    assert compute_ticks([5, 5]) == [5, 6]
+    assert compute_ticks([1, 300])[1] - compute_ticks([1, 300])[0] == 50

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vizlib
-from dashboard.sidebar.prediction_panel import look
+from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import attention, kernels, why
 from dashboard.tabs import inspect as inside
 from dashboard.tabs import receptive_field as receptive
@@ -21,20 +21,20 @@ def floats(packed: dict) -> np.ndarray:
 
 
 def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(study, cheetah, name):
-    selection, view, bars, classes, eye, _ = look(study, cheetah, name)
+    selection, view, bars, classes, eye, _ = draw_panel(study, cheetah, name)
     best = study.predictions(cheetah, name, 1)[0]
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
     height, width = study.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
-    aimed, same, *_ = look(study, cheetah, name, 3)
+    aimed, same, *_ = draw_panel(study, cheetah, name, 3)
     assert aimed.target == 3
     assert same == view  # what knows no class is not drawn again
 
 
 def test_without_a_photo_everything_is_empty(study, name):
-    assert look(study, None, name)[0] is None
+    assert draw_panel(study, None, name)[0] is None
     assert why.draw(study, None, None, "saliency", None)[1]["empty"]
     assert attention.draw(study, None, None)[0] == {}
     assert inside.draw(study, None, None, None)[3]["empty"]
@@ -55,7 +55,7 @@ def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, sel
         near = 1e-2 * theirs.heat.abs().max().item()
         assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), atol=near)
         assert heat["signed"] == METHODS[method].signed
-        for said in (METHODS[method].means, *theirs.notes):
+        for said in (METHODS[method].shows, *theirs.notes):
             assert said.replace("'", "&#x27;") in words
         assert method in heat["alt"]
 
@@ -93,7 +93,7 @@ def test_each_patch_gets_the_librarys_attention(study, cheetah):
 
 
 def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(study, cheetah):
-    selection = look(study, cheetah, "vit_tiny-imagenette")[0]
+    selection = draw_panel(study, cheetah, "vit_tiny-imagenette")[0]
     grid, _ = attention.draw(study, cheetah, selection)
     assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
     assert "heads" not in grid
@@ -102,13 +102,13 @@ def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(study
     drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
     similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
-    other = look(study, cheetah, "vit_tiny-imagenette", 3)[0]
+    other = draw_panel(study, cheetah, "vit_tiny-imagenette", 3)[0]
     assert attention.draw(study, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
 
 
 def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(study, cheetah, monkeypatch):
     monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
-    selection = look(study, cheetah, "vit_tiny-imagenette")[0]
+    selection = draw_panel(study, cheetah, "vit_tiny-imagenette")[0]
     grid = attention.draw(study, cheetah, selection, 4)[0]
     assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
@@ -116,7 +116,7 @@ def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(study
 
 def test_attention_is_read_in_three_ways_as_the_library_reads_it(study, cheetah):
     name = "vit_tiny-imagenette"
-    selection = look(study, cheetah, name, 3)[0]
+    selection = draw_panel(study, cheetah, name, 3)[0]
     value, words = attention.flow(study, cheetah, selection)
     model = vizlib.load(name)
     raw, rolled, relevant = value["rows"][0]["items"]
@@ -127,13 +127,13 @@ def test_attention_is_read_in_three_ways_as_the_library_reads_it(study, cheetah)
     for shown, method in ((rolled, "attention-rollout"), (relevant, "attention-relevance")):
         theirs = vizlib.explain(model, cheetah, method, target=3)
         assert np.allclose(floats(shown["maps"])[0], theirs.heat.numpy(), atol=1e-6)
-        assert shown["text"] == METHODS[method].means
+        assert shown["text"] == METHODS[method].shows
     assert value["follows"] == "layer"
     assert "only the last one changes with the class" in words
 
 
 def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah):
-    selection = look(study, cheetah, "resnet18-imagenette")[0]
+    selection = draw_panel(study, cheetah, "resnet18-imagenette")[0]
     grid, words = attention.draw(study, cheetah, selection)
     assert grid == {}
     assert attention.flow(study, cheetah, selection) == ({}, "")
@@ -143,4 +143,4 @@ def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah)
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])
 def test_a_forged_class_is_one_sentence(study, cheetah, name, forged):
     with pytest.raises(vizlib.TargetError):
-        look(study, cheetah, name, forged)
+        draw_panel(study, cheetah, name, forged)

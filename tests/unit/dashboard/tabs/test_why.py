@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import vizlib
-from dashboard.components.progress import running, waiting
-from dashboard.services.analysis_service import Study
-from dashboard.services.model_catalog import Catalog
-from dashboard.state.context import plainly
+from dashboard.components.progress import build_running, build_waiting
+from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.model_catalog import ModelCatalog
+from dashboard.state.context import show_errors
 from dashboard.tabs import why
-from vizlib.attribution.methods.base import MANY_PASSES, Method, Needs, Partial, fits_all
+from vizlib.attribution.methods.base import MANY_PASSES, Method, Needs, PartialHeat, supports_every_model
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.metrics.faithfulness import keep_top_fraction
 
@@ -35,13 +35,13 @@ def counted(monkeypatch):
         try:
             for done in range(1, PASSES + 1):
                 made["passes"] += 1
-                yield Partial(torch.full((2, 2), float(done)), done, PASSES)
+                yield PartialHeat(torch.full((2, 2), float(done)), done, PASSES)
         finally:
             made["ended"] += 1
 
     row = Method(
-        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: Needs(), fits_all,
-        stream=stream, cost=MANY_PASSES,
+        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: Needs(), supports_every_model,
+        compute_steps=stream, cost=MANY_PASSES,
     )  # fmt: skip
     monkeypatch.setitem(METHODS, "counted", row)
     return made
@@ -50,7 +50,7 @@ def counted(monkeypatch):
 @pytest.fixture
 def patient(name, monkeypatch):
     """A study of its own, with nothing worked out, where every method takes long."""
-    study = Study(Catalog())
+    study = AnalysisService(ModelCatalog())
     monkeypatch.setattr(study, "seconds", lambda *_: 40.0)
     return study
 
@@ -82,7 +82,7 @@ def test_a_contrast_draws_every_small_map_as_a_contrast(study, cheetah, selectio
 
 def test_a_method_that_takes_long_says_so_and_waits_to_be_started(patient, counted, cheetah, selection):
     shown = why.draw(patient, cheetah, selection, "counted", None)
-    assert shown.progress == waiting("counted asks the network again and again: about 40 seconds on this machine.")
+    assert shown.progress == build_waiting("counted asks the network again and again: about 40 seconds on this machine.")
     assert "map" not in shown.heat
     assert shown.heat["photo"].startswith("data:image/jpeg")
     assert "It counts." in shown.words
@@ -110,7 +110,7 @@ def test_the_map_gets_better_with_each_batch_and_is_kept_when_it_is_complete(pat
 
 
 def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, counted, cheetah, selection):
-    steps = plainly(why.run)(patient, cheetah, selection, "counted", None)
+    steps = show_errors(why.run)(patient, cheetah, selection, "counted", None)
     for _ in range(3):
         next(steps)
     steps.close()
@@ -138,22 +138,22 @@ def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
         yield 1
         raise vizlib.ModelError("the model is gone")
 
-    steps = plainly(fails)()
+    steps = show_errors(fails)()
     assert next(steps) == 1
     with pytest.raises(Exception, match=r"^'The model is gone\.'$"):
         next(steps)
 
 
 def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
-    study, asked = Study(Catalog()), []
+    study, asked = AnalysisService(ModelCatalog()), []
     monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: asked.append((method, knobs)) or 1.5)
-    assert [study.seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
-    study.seconds(cheetah, name, "rise", {"masks": 9})
+    assert [study.estimate_seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
+    study.estimate_seconds(cheetah, name, "rise", {"masks": 9})
     assert asked == [("rise", {}), ("rise", {"masks": 9})]
 
 
 def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah, selection):
-    study = Study(Catalog())
+    study = AnalysisService(ModelCatalog())
     first = why.draw(study, cheetah, selection, "grad-cam", None)
     assert first.kept == ""
     said = why.keep(study, cheetah, selection, "grad-cam", None)
@@ -171,5 +171,5 @@ def test_without_a_photo_or_an_answer_nothing_is_kept(patient, counted, cheetah,
 
 
 def test_a_bar_counts_in_words():
-    assert running(1312, 2000, "a minute")["said"] == "1,312 of 2,000 passes, about a minute left"
-    assert running(0, 0, "")["share"] == 0
+    assert build_running(1312, 2000, "a minute")["said"] == "1,312 of 2,000 passes, about a minute left"
+    assert build_running(0, 0, "")["share"] == 0

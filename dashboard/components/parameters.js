@@ -10,7 +10,7 @@ show((value) => {
   written(value);
   root.hidden = !(value.knobs || []).length;
   root.replaceChildren(...(value.knobs || []).map((knob) => {
-    const field = make("label", "viz-knob"), menu = make("select");
+    const field = make("label", "viz-parameter"), menu = make("select");
     field.title = knob.help;
     knob.choices.forEach((choice, i) => {
       const option = make("option", "", choice.said);

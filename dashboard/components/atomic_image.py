@@ -11,10 +11,10 @@ import gradio as gr
 from gradio.processing_utils import encode_pil_to_bytes, hash_bytes
 from PIL import Image
 
-from vizlib.core.atomic_files import written
+from vizlib.core.atomic_files import open_atomic
 
 
-class Picture(gr.Image):
+class AtomicImage(gr.Image):
     """A `gr.Image` whose file is whole at any moment.
 
     Whoever shows the same picture shares its file, which gradio writes anew each time, over what another is reading.
@@ -31,11 +31,11 @@ class Picture(gr.Image):
     def postprocess(self, value: Any) -> Any:
         """Where the picture lies."""
         if isinstance(value, Image.Image):
-            value = _kept(encode_pil_to_bytes(value, self.format), Path(self.GRADIO_CACHE), self.format)
+            value = _write_cached(encode_pil_to_bytes(value, self.format), Path(self.GRADIO_CACHE), self.format)
         return super().postprocess(value)
 
 
-def _kept(data: bytes, folder: Path, ending: str) -> str:
+def _write_cached(data: bytes, folder: Path, ending: str) -> str:
     """A file with these bytes, where gradio itself would put it; one that is there already is as if new."""
     path = (folder / hash_bytes(data) / f"image.{ending}").resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,6 @@ def _kept(data: bytes, folder: Path, ending: str) -> str:
         with suppress(OSError):
             os.utime(path)  # lest it be deleted for its age
     else:
-        with written(path) as file:
+        with open_atomic(path) as file:
             file.write(data)
     return str(path)

@@ -10,8 +10,8 @@ from vizlib import Model
 from vizlib.attribution.methods.registry import METHODS
 
 
-def knobs(
-    model: Model, method: str, turned: Mapping[str, object] | None = None, *, placed: bool = False
+def build_parameter_menus(
+    model: Model, method: str, changed: Mapping[str, object] | None = None, *, in_url: bool = False
 ) -> dict[str, Any]:
     """What the registry offers for this method on this model, with the turned ones in their place.
 
@@ -19,10 +19,10 @@ def knobs(
     """
     rows = []
     for name, knob in METHODS[method].knobs.items():
-        values = list(dict.fromkeys([knob.default, *knob.offered(model)]))
+        values = list(dict.fromkeys([knob.default, *knob.list_choices(model)]))
         if len(values) < 2:
             continue
-        chosen = (turned or {}).get(name, knob.default)
+        chosen = (changed or {}).get(name, knob.default)
         names = [
             "automatic" if value is None else str(value).replace("True", "yes").replace("False", "no")
             for value in values
@@ -31,21 +31,21 @@ def knobs(
             {
                 "name": name,
                 "help": describe_parameter(METHODS[method], name),
-                "choices": [{"name": text, "said": said(text)} for text in names],
+                "choices": [{"name": text, "said": format_value(text)} for text in names],
                 "chosen": values.index(chosen) if chosen in values else 0,
             }
         )
-    return {"method": method, "knobs": rows, "placed": placed}
+    return {"method": method, "knobs": rows, "placed": in_url}
 
 
-def said(value: str) -> str:
+def format_value(value: str) -> str:
     """A value as the menu shows it; the address calls it by its name in every language."""
     return translate(f"knobs.{value}") if value in ("automatic", "yes", "no") else value
 
 
-def asked(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
+def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
     """The menus as they stand when each knob shows the value of this name; an unknown knob or value changes nothing."""
-    value = knobs(model, method)
+    value = build_parameter_menus(model, method)
     for row in value["knobs"]:
         names = [choice["name"] for choice in row["choices"]]
         if settings.get(row["name"]) in names:
@@ -53,13 +53,13 @@ def asked(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, A
     return value
 
 
-def chosen(menus: Mapping[str, Any] | None) -> dict[str, str]:
+def get_changed_names(menus: Mapping[str, Any] | None) -> dict[str, str]:
     """What the menus show, where that is not the default, by name of the knob."""
     rows = [row for row in (menus or {}).get("knobs", ()) if row["chosen"]]
     return {row["name"]: row["choices"][row["chosen"]]["name"] for row in rows}
 
 
-def turned(value: Any, model: Model, method: str) -> dict[str, object]:
+def parse_parameters(value: Any, model: Model, method: str) -> dict[str, object]:
     """The knobs that a page's menus hold away from their defaults; none of another method's, or of nonsense."""
     if not isinstance(value, Mapping) or value.get("method") != method:
         return {}
@@ -68,7 +68,7 @@ def turned(value: Any, model: Model, method: str) -> dict[str, object]:
         knob = METHODS[method].knobs.get(row.get("name"))
         if knob is None:
             continue
-        values = list(dict.fromkeys([knob.default, *knob.offered(model)]))
+        values = list(dict.fromkeys([knob.default, *knob.list_choices(model)]))
         chosen = row.get("chosen")
         if isinstance(chosen, int) and 0 < chosen < len(values):
             found[row["name"]] = values[chosen]
