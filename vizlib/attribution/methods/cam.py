@@ -1,4 +1,4 @@
-"""Class activation maps: where in a layer the channels that matter fire."""
+"""Class activation maps: weighted sums of the channels of one layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, Evidence, Method, Needs, Parameter, Settings
+from vizlib.attribution.methods.base import SCORE_PARAMETER, Evidence, Method, Needs, Parameter, ParameterValues
 from vizlib.attribution.methods.spatial_features import SpatialFeatures
 from vizlib.attribution.methods.top_singular_vector import project_on_top_singular_vector
 from vizlib.models.model import Model
@@ -26,107 +26,169 @@ RELU = Parameter(
 )
 
 
-def choose_cam_layer(model: Model, knobs: Settings) -> str:
-    """The layer the knobs ask for, or the model's own best."""
+def choose_cam_layer(model: Model, knobs: ParameterValues) -> str:
+    """Return the layer that the parameters select, or the default layer of the model for class activation maps."""
     name = knobs.get("layer") or model.cam_layer
-    assert name is not None  # the method fits no model without such a layer
+    assert name is not None  # models without such a layer are refused before
     return str(name)
 
 
-def choose_normed_layer(model: Model, knobs: Settings) -> str:
-    """The same for methods that multiply each activation by its own gradient, which cancels before a normalisation."""
-    behind = model.family and model.family.normalised_cam_layer
-    return behind(model.module) if behind and not knobs.get("layer") else choose_cam_layer(model, knobs)
+def choose_normed_layer(model: Model, knobs: ParameterValues) -> str:
+    """Return the layer of methods that multiply each activation by its own gradient.
+
+    By default it is the first normalisation after the default layer, if the family has one: before a normalisation,
+    activation times gradient cancels over the channels.
+    """
+    find_layer = model.family and model.family.normalised_cam_layer
+    return find_layer(model.module) if find_layer and not knobs.get("layer") else choose_cam_layer(model, knobs)
 
 
 def check_spatial_layer(model: Model) -> str | None:
-    """Why there is nothing to draw a class activation map from, where there is not."""
-    return None if model.cam_layer else "no layer of this model has an output with places in it"
+    """Return why a model has no class activation maps, or `None` where it has."""
+    return None if model.cam_layer else "no layer of this model has an output with spatial positions"
 
 
-# -------------------------------------------------------------------- one value a place, each from its paper's formula
+# ------------------------------------------------------------ one value per position, by the formula of each paper
 
 
-def grad_cam(places: SpatialFeatures) -> Float[Tensor, " places"]:
-    """Each channel in each place, weighted by its mean gradient."""
-    return places.gradients.mean(1) @ places.activations  # the paper's alpha: how much each channel matters
+def grad_cam(features: SpatialFeatures) -> Float[Tensor, " positions"]:
+    """Return the sum of the channels, each weighted by its mean gradient; without the final ReLU.
+
+    References:
+        Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. Grad-CAM: Visual Explanations from Deep Networks via
+        Gradient-based Localization. ICCV 2017, equations 1 and 2. arXiv:1610.02391
+    """
+    return features.gradients.mean(1) @ features.activations
 
 
-def _grad_cam_plus_plus(places: SpatialFeatures) -> Tensor:
-    # Equation 19's alpha times the gradient is, where that is positive, gradient / (2 + sum of the channel * gradient).
-    # The paper explains exp(score): that factor of all channels is positive, and left out.
-    below = torch.mul(places.positive_gradients, places.activation_sums[:, None]).add_(2)
-    weights = torch.div(places.positive_gradients, below, out=below).sum(1)
-    # A channel whose sum is negative can make the lower side 0: no alpha there. (To ask a GPU is slower.)
+def _grad_cam_plus_plus(features: SpatialFeatures) -> Tensor:
+    """Return the sum of the channels, weighted by their positive gradients times the paper's alpha.
+
+    Where the gradient is positive, alpha times the gradient is `gradient / (2 + sum of the channel * gradient)`. The
+    paper explains exp(score), whose positive factor is common to all channels and is left out here.
+
+    References:
+        Chattopadhay, Sarkar, Howlader, Balasubramanian. Grad-CAM++: Generalized Gradient-based Visual Explanations for
+        Deep Convolutional Networks. WACV 2018, equations 5 and 19. arXiv:1710.11063
+    """
+    denominator = torch.mul(features.positive_gradients, features.activation_sums[:, None]).add_(2)
+    ratios = torch.div(features.positive_gradients, denominator, out=denominator)
+    weights = ratios.sum(1)
+    # The denominator can be 0 for a channel with a negative sum; alpha is undefined there, and 0 is used. On a GPU the
+    # repair is done in any case, because waiting for the answer of the check takes longer.
     if not weights.is_cpu or not weights.isfinite().all():
-        weights = below.masked_fill_(below.isposinf(), 0).sum(1)
-    return weights @ places.activations
+        weights = ratios.masked_fill_(ratios.isposinf(), 0).sum(1)
+    return weights @ features.activations
 
 
-def _hires_cam(places: SpatialFeatures) -> Tensor:
-    return places.contribution_sums
+def _hires_cam(features: SpatialFeatures) -> Tensor:
+    """Return activation times gradient, summed over channels.
+
+    References:
+        Draelos, Carin. Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks.
+        2020. arXiv:2011.08891
+    """
+    return features.contribution_sums
 
 
-def _layer_cam(places: SpatialFeatures) -> Tensor:
-    return (places.positive_gradients * places.activations).sum(0)
+def _layer_cam(features: SpatialFeatures) -> Tensor:
+    """Return activation times positive gradient, summed over channels.
+
+    References:
+        Jiang, Zhang, Hou, Cheng, Wei. LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE
+        Transactions on Image Processing 2021, equations 5 to 7.
+    """
+    return (features.positive_gradients * features.activations).sum(0)
 
 
-def _xgrad_cam(places: SpatialFeatures) -> Tensor:
-    weights = places.contributions.sum(1) / places.activation_sums  # equation 8
-    return weights.masked_fill_(places.activation_sums == 0, 0) @ places.activations
+def _xgrad_cam(features: SpatialFeatures) -> Tensor:
+    """Return the sum of the channels, each weighted by its mean gradient under its normalised activations.
+
+    Channels that sum to 0 get weight 0.
+
+    References:
+        Fu, Hu, Dong, Guo, Gao, Li. Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs. BMVC
+        2020, equation 8. arXiv:2008.02312
+    """
+    weights = features.contributions.sum(1) / features.activation_sums
+    return weights.masked_fill_(features.activation_sums == 0, 0) @ features.activations
 
 
-def _eigen_cam(places: SpatialFeatures) -> Tensor:
-    found = project_on_top_singular_vector(places.activations)
-    return _orient_sign(found, found.sum())
+def _eigen_cam(features: SpatialFeatures) -> Tensor:
+    """Return the projection of the activations on their first right singular vector, with a positive sum.
+
+    References:
+        Muhammad, Yeasin. Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020, equations 5 and 6.
+        arXiv:2008.00299
+    """
+    projection = project_on_top_singular_vector(features.activations)
+    return _orient_sign(projection, projection.sum())
 
 
-def _eigen_grad_cam(places: SpatialFeatures) -> Tensor:
-    found = project_on_top_singular_vector(places.contributions)
-    alike = found @ places.contribution_sums  # in units of its square: the sum of the channels' shares in the component
-    return _orient_sign(found, torch.where(alike.abs() > 1e-2 * (found @ found), alike, found.sum()))
+def _eigen_grad_cam(features: SpatialFeatures) -> Tensor:
+    """Return the projection of activation times gradient on its first right singular vector.
+
+    Its sign is chosen to correlate positively with HiResCAM, or where HiResCAM cancels out, to have a positive sum.
+
+    References:
+        Gildenblat. pytorch-grad-cam, class `EigenGradCAM`. 2021. https://github.com/jacobgil/pytorch-grad-cam
+    """
+    projection = project_on_top_singular_vector(features.contributions)
+    agreement = projection @ features.contribution_sums
+    cancels = agreement.abs() <= 1e-2 * (projection @ projection)
+    return _orient_sign(projection, torch.where(cancels, projection.sum(), agreement))
 
 
-def _normgrad(places: SpatialFeatures) -> Tensor:
-    return (places.activations.square().sum(0) * places.gradients.square().sum(0)).sqrt()
+def _normgrad(features: SpatialFeatures) -> Tensor:
+    """Return, at each position, the norm of the activations over channels times the norm of the gradients.
+
+    References:
+        Rebuffi, Fong, Ji, Vedaldi. There and Back Again: Revisiting Backpropagation Saliency Methods. CVPR 2020,
+        table 1. arXiv:2004.02866
+    """
+    return (features.activations.square().sum(0) * features.gradients.square().sum(0)).sqrt()
 
 
-def _orient_sign(found: Float[Tensor, " places"], value: Float[Tensor, ""]) -> Float[Tensor, " places"]:
-    """A vector whose sign is anybody's, turned so that a value that turns with it is not negative."""
-    return torch.where(value < 0, -found, found)
+def _orient_sign(projection: Float[Tensor, " positions"], value: Float[Tensor, ""]) -> Float[Tensor, " positions"]:
+    """Return the projection, negated where `value`, which changes its sign with it, is negative."""
+    return torch.where(value < 0, -projection, projection)
 
 
-# ------------------------------------------------------------------------------------------------------ their table
+# ------------------------------------------------------------------------------------------------------ method table
 
 
 def _make_cam_method(
     name: str,
-    values: Callable[[SpatialFeatures], Float[Tensor, " places"]],
+    formula: Callable[[SpatialFeatures], Float[Tensor, " positions"]],
     *,
-    clips: bool = True,
-    gradient: bool = True,
-    at: Callable[[Model, Settings], str] = choose_cam_layer,
+    has_relu: bool = True,
+    uses_gradient: bool = True,
+    choose_layer: Callable[[Model, ParameterValues], str] = choose_cam_layer,
     paper: str,
-    means: str,
-    means_not: str,
+    shows: str,
+    does_not_show: str,
 ) -> Method:
-    """One class activation map: all of them have the same needs, and are drawn at any layer."""
+    """Return the method of a formula that gives one value per position of a layer."""
 
-    def heat(evidence: Evidence, *, relu: bool = False, **knobs) -> Tensor:
-        places = evidence.places(at(evidence.model, knobs))
-        found = places.reshape_to_map(values(places))
-        return found.clamp(min=0) if relu else found
+    def compute(evidence: Evidence, *, relu: bool = False, **knobs) -> Tensor:
+        features = evidence.spatial_features(choose_layer(evidence.model, knobs))
+        values = features.reshape_to_map(formula(features))
+        return values.clamp(min=0) if relu else values
 
     return Method(
         name=name,
         paper=paper,
-        shows=means,
-        does_not_show=means_not,
-        needs=lambda model, knobs: Needs(layers=(at(model, knobs),), layer_gradients=gradient),
-        compute=heat,
+        shows=shows,
+        does_not_show=does_not_show,
+        needs=lambda model, knobs: Needs(layers=(choose_layer(model, knobs),), layer_gradients=uses_gradient),
+        compute=compute,
         unsupported_reason=check_spatial_layer,
-        parameters={"layer": CAM_LAYER, **({"relu": RELU} if clips else {}), **({"score": SCORE} if gradient else {})},
-        class_specific=gradient,
+        parameters={
+            "layer": CAM_LAYER,
+            **({"relu": RELU} if has_relu else {}),
+            **({"score": SCORE_PARAMETER} if uses_gradient else {}),
+        },
+        class_specific=uses_gradient,
         everywhere=True,
     )
 
@@ -136,62 +198,62 @@ METHODS = (
         "grad-cam",
         grad_cam,
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
-        means="Warm regions are where channels with positive weight for the class are active.",
-        means_not="It has the resolution of its layer, and shows evidence for the class, not evidence against it.",
+        shows="Warm regions are where channels with positive weight for the class are active.",
+        does_not_show="It has the resolution of its layer, and shows evidence for the class, not evidence against it.",
     ),
     _make_cam_method(
         "grad-cam++",
         _grad_cam_plus_plus,
         paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++, WACV 2018",
-        means="Warm regions are where channels with positive gradients are active, small objects weighted in full.",
-        means_not="It ignores negative gradients, and weights can explode where activations are negative.",
+        shows="Warm regions are where channels with positive gradients are active, small objects weighted in full.",
+        does_not_show="It ignores negative gradients, and weights can explode where activations are negative.",
     ),
     _make_cam_method(
         "hires-cam",
         _hires_cam,
-        at=choose_normed_layer,
+        choose_layer=choose_normed_layer,
         paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
-        means="First-order contribution of each position to the score: activation times gradient, over all channels.",
-        means_not="It is exact only if later layers are linear, and cancels just before a layer normalisation.",
+        shows="First-order contribution of each position to the score: activation times gradient, over all channels.",
+        does_not_show="It is exact only if later layers are linear, and cancels just before a layer normalisation.",
     ),
     _make_cam_method(
         "layer-cam",
         _layer_cam,
         paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM, IEEE Transactions on Image Processing 2021",
-        means="Warm regions are where active channels have a positive gradient at that position; suits early layers.",
-        means_not="Channels with a negative gradient at a position do not reduce the value there.",
+        shows="Warm regions are where active channels have a positive gradient at that position; suits early layers.",
+        does_not_show="Channels with a negative gradient at a position do not reduce the value there.",
     ),
     _make_cam_method(
         "xgrad-cam",
         _xgrad_cam,
-        at=choose_normed_layer,
+        choose_layer=choose_normed_layer,
         paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
-        means="Warm regions are where channels are active, weighted so that the map sums to the score to first order.",
-        means_not="Channels whose values nearly cancel get extreme weights, which happens in transformers.",
+        shows="Warm regions are where channels are active, weighted so that the map sums to the score to first order.",
+        does_not_show="Channels whose values nearly cancel get extreme weights, which happens in transformers.",
     ),
     _make_cam_method(
         "eigen-cam",
         _eigen_cam,
-        clips=False,
-        gradient=False,
+        has_relu=False,
+        uses_gradient=False,
         paper="Muhammad, Yeasin: Eigen-CAM, IJCNN 2020",
-        means="Bright regions show the strongest pattern of channels in this layer, independent of the class.",
-        means_not="It does not depend on the class, and the strongest pattern can be the background.",
+        shows="Bright regions show the strongest pattern of channels in this layer, independent of the class.",
+        does_not_show="It does not depend on the class, and the strongest pattern can be the background.",
     ),
     _make_cam_method(
         "eigen-grad-cam",
         _eigen_grad_cam,
-        at=choose_normed_layer,
+        choose_layer=choose_normed_layer,
         paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
-        means="Warm regions show the strongest pattern among the contributions to the score: a less noisy HiResCAM.",
-        means_not="It is only one pattern: evidence that appears in other channels is left out.",
+        shows="Warm regions show the strongest pattern among the contributions to the score: a less noisy HiResCAM.",
+        does_not_show="It is only one pattern: evidence that appears in other channels is left out.",
     ),
     _make_cam_method(
         "normgrad",
         _normgrad,
-        clips=False,
+        has_relu=False,
         paper="Rebuffi, Fong, Ji, Vedaldi: There and Back Again, CVPR 2020",
-        means="Bright regions are where the layer has both large activations and large gradients of the score.",
-        means_not="It shows how much a position matters, not whether it is evidence for or against the class.",
+        shows="Bright regions are where the layer has both large activations and large gradients of the score.",
+        does_not_show="It shows how much a position matters, not whether it is evidence for or against the class.",
     ),
 )
