@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-KINDS = ("logits", "classes", "patches", "features", "attention", "blocks")
+DISTILLATION_KINDS = ("logits", "classes", "patches", "features", "attention", "blocks")
 
 
 class Teacher(nn.Module):
@@ -51,13 +51,13 @@ class Teacher(nn.Module):
         self.model.requires_grad_(False)
         if "classes" in kinds and max(self.classes, default=0) >= self.model.num_classes:
             raise SystemExit(f"{name} has {self.model.num_classes} classes; the student's are among ImageNet's 1,000")
-        self.spares = nn.ModuleDict()  # what learns with the student and is thrown away afterwards
+        self.auxiliary_heads = nn.ModuleDict()  # what learns with the student and is thrown away afterwards
         if "logits" in kinds:
-            self.spares["logits"] = nn.Linear(student.num_features, self.model.num_classes)
+            self.auxiliary_heads["logits"] = nn.Linear(student.num_features, self.model.num_classes)
         if "patches" in kinds:
-            self.spares["patches"] = nn.Conv2d(student.num_features, self.model.embed_dim, 1)
+            self.auxiliary_heads["patches"] = nn.Conv2d(student.num_features, self.model.embed_dim, 1)
         if "attention" in kinds:
-            explicit_attention(self.model)
+            use_explicit_attention(self.model)
 
     def train(self, mode: bool = True) -> Teacher:
         """A teacher stays in evaluation mode."""
@@ -109,7 +109,7 @@ class Teacher(nn.Module):
             patches = tokens[-2][:, self.model.num_prefix_tokens :].transpose(1, 2)  # (n, width, patches)
             side = math.isqrt(patches.shape[-1])
             map_ = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), features.shape[-2:])
-            got, there = (x.flatten(2).transpose(1, 2) for x in (self.spares["patches"](features).float(), map_))
+            got, there = (x.flatten(2).transpose(1, 2) for x in (self.auxiliary_heads["patches"](features).float(), map_))
             widths = there.shape[-1:]
             apart = apart + 4.0 * F.smooth_l1_loss(F.layer_norm(got, widths), F.layer_norm(there, widths))
         return apart
@@ -118,7 +118,7 @@ class Teacher(nn.Module):
         """How far the student is from the teacher's logits `wanted`, among all classes and among the student's own."""
         apart = pooled.new_zeros(())
         if "logits" in self.kinds:
-            apart = apart + _divergence(self.spares["logits"](pooled), wanted)
+            apart = apart + _divergence(self.auxiliary_heads["logits"](pooled), wanted)
         if "classes" in self.kinds:
             apart = apart + _divergence(logits, wanted[:, self.classes])
         return apart
@@ -129,7 +129,7 @@ def _divergence(got: Tensor, wanted: Tensor) -> Tensor:
     return F.kl_div(got.float().log_softmax(-1), wanted.float().softmax(-1), reduction="batchmean")
 
 
-def explicit_attention(model: nn.Module) -> nn.Module:
+def use_explicit_attention(model: nn.Module) -> nn.Module:
     """Let a vision transformer compute its attention step by step, so that a hook sees the weights.
 
     The answers are the same, and on a CPU the fused kernel's backward pass is the slower one.

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 import vizlib
-from checkpoints.training.imagenette import LABELS, PhotoDataset, open_imagenette, load_photos
+from checkpoints.training.imagenette import LABELS, PhotoDataset, load_photos, open_imagenette
 from vizlib.metrics.faithfulness import centred_gaussian, deletion
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.ood import OOD_SCORES

@@ -15,7 +15,13 @@ from safetensors.torch import save_file
 
 from checkpoints.training.evaluate import evaluate_checkpoint
 from checkpoints.training.imagenette import LABELS, MEAN, STD
-from checkpoints.training.train_configs import COMPARISON_TEXTS, START_LABELS, TrainConfig, describe_augmentation, resample_position_embedding
+from checkpoints.training.train_configs import (
+    COMPARISON_TEXTS,
+    START_LABELS,
+    TrainConfig,
+    describe_augmentation,
+    resample_position_embedding,
+)
 from vizlib.models.loading.checkpoint_files import hash_file
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent  # the folder of the bundled networks

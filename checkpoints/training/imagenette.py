@@ -26,11 +26,11 @@ LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of i
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
-IMAGENET = [ImageNetInfo().label_names().index(wnid) for wnid in LABELS]  # their places among ImageNet's thousand
+IMAGENET_INDICES = [ImageNetInfo().label_names().index(wnid) for wnid in LABELS]  # their places among ImageNet's thousand
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Photos(torch.utils.data.Dataset):
+class PhotoDataset(torch.utils.data.Dataset):
     """Imagenette's photos decoded once and kept in memory (about 1 GB), so an epoch costs no JPEG decoding."""
 
     def __init__(self, files: list[tuple[Path, int]]) -> None:
@@ -46,7 +46,7 @@ class Photos(torch.utils.data.Dataset):
 
 
 @contextlib.contextmanager
-def imagenette(data: str | None) -> Iterator[Path]:
+def open_imagenette(data: str | None) -> Iterator[Path]:
     """Give the folder that holds `train/` and `val/`: a folder, a tar unpacked for the time being, or a download."""
     if data is None:
         from torchvision.datasets import Imagenette
@@ -65,7 +65,7 @@ def imagenette(data: str | None) -> Iterator[Path]:
         yield next(Path(data).glob("**/train")).parent
 
 
-def photos(folder: Path, split: str) -> Photos:
+def load_photos(folder: Path, split: str) -> PhotoDataset:
     """The photos of one split, `train` or `val`, with their labels' places among the ten."""
     files = [(path, label) for label, wnid in enumerate(LABELS) for path in sorted((folder / split / wnid).iterdir())]
-    return Photos(files)
+    return PhotoDataset(files)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def unfold(model: nn.Module, photos: Iterable[Tensor]) -> nn.Module:
+def restore_batch_statistics(model: nn.Module, photos: Iterable[Tensor]) -> nn.Module:
     """Let every BatchNorm know the mean and variance of what it is given on these photos, "n 3 h w" each.
 
     Published weights are sometimes folded: every running mean 0 and variance 1, the scale inside the other weights.

@@ -38,19 +38,26 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
-from checkpoints.training.distill import KINDS, Teacher, explicit_attention
-from checkpoints.training.evaluate import evaluate
-from checkpoints.training.export import export, write_history
-from checkpoints.training.imagenette import IMAGENET, LABELS, MEAN, STD, imagenette, photos
-from checkpoints.training.restore_batchnorm import unfold
-from checkpoints.training.train_configs import RECIPES, TOLD, Recipe, fitted, size_at, transform_at
-from vizlib.models.inference.batched_inference import computes_bfloat16
+from checkpoints.training.distill import DISTILLATION_KINDS, Teacher, use_explicit_attention
+from checkpoints.training.evaluate import evaluate_accuracy
+from checkpoints.training.export import export_checkpoint, write_history
+from checkpoints.training.imagenette import IMAGENET_INDICES, LABELS, MEAN, STD, load_photos, open_imagenette
+from checkpoints.training.restore_batchnorm import restore_batch_statistics
+from checkpoints.training.train_configs import (
+    DESCRIPTIVE_FIELDS,
+    TRAIN_CONFIGS,
+    TrainConfig,
+    compute_train_size,
+    create_train_transform,
+    resample_position_embedding,
+)
+from vizlib.models.inference.batched_inference import supports_bfloat16
 
-UNFOLDING = 16  # batches that a folded network's statistics are measured on
+STATISTICS_BATCHES = 16  # batches that a folded network's statistics are measured on
 CHECKPOINTS = Path(__file__).resolve().parent.parent  # the folder of the bundled networks
 
 
-def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
+def create_initial_model(recipe: TrainConfig, options: argparse.Namespace) -> torch.nn.Module:
     """The network before its first step: random, or with somebody's weights and, where the classes differ, a new head.
 
     With `--freeze-backbone` only the head learns.
@@ -59,7 +66,7 @@ def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
     dynamic = {"dynamic_img_size": True} if "vit" in recipe.architecture else {}
     model = timm.create_model(recipe.architecture, num_classes=len(LABELS), **recipe.arguments, **dynamic)
     if options.finetune:
-        weights, own = fitted(load_file(options.finetune), model), model.state_dict()
+        weights, own = resample_position_embedding(load_file(options.finetune), model), model.state_dict()
         body = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
         head = {key for key in own if model.get_submodule(key.rpartition(".")[0]) is model.get_classifier()}
         if lost := own.keys() - body.keys() - head:
@@ -68,10 +75,10 @@ def start(recipe: Recipe, options: argparse.Namespace) -> torch.nn.Module:
     if options.freeze_backbone:
         model.requires_grad_(False)
         model.get_classifier().requires_grad_(True)
-    return explicit_attention(model)
+    return use_explicit_attention(model)
 
 
-def train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
+def set_train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
     """Training mode, but with the batch statistics of a frozen backbone left as they are."""
     model.train()
     if options.freeze_backbone:
@@ -80,17 +87,17 @@ def train_mode(model: torch.nn.Module, options: argparse.Namespace) -> None:
                 module.eval()
 
 
-def quick(device: torch.device) -> torch.autocast:
+def autocast_bfloat16(device: torch.device) -> torch.autocast:
     """bfloat16 where the device has it: a processor that has not is many times slower with it than without."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=supports_bfloat16(device))
 
 
 @torch.inference_mode()
-def accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[float, float]:
+def compute_accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[float, float]:
     """Top-1 accuracy in percent and mean cross-entropy."""
     right = total = loss = 0.0
     for images, labels in loader:
-        with quick(device):
+        with autocast_bfloat16(device):
             logits = model(images.to(device, memory_format=torch.channels_last))
         logits, labels = logits.float(), labels.to(device)
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -99,27 +106,27 @@ def accuracy(model: torch.nn.Module, loader, device: torch.device) -> tuple[floa
     return 100 * right / total, loss / total
 
 
-def train(recipe: Recipe, options: argparse.Namespace) -> None:
-    run = folder_of(options)
+def train(recipe: TrainConfig, options: argparse.Namespace) -> None:
+    run = get_run_folder(options)
     run.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with imagenette(options.data) as folder:
-        data, val = photos(folder, "train"), photos(folder, "val")
+    with open_imagenette(options.data) as folder:
+        data, val = load_photos(folder, "train"), load_photos(folder, "val")
     val.transform = create_transform(recipe.size, interpolation=recipe.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
     batches = {"batch_size": recipe.batch, "num_workers": options.workers}
     checks = torch.utils.data.DataLoader(val, **batches)
 
     torch.manual_seed(options.seed)
-    model = start(recipe, options).to(device, memory_format=torch.channels_last)
+    model = create_initial_model(recipe, options).to(device, memory_format=torch.channels_last)
     if options.unfold and not (run / "last.pt").exists():
         data.transform = val.transform
         some = torch.utils.data.DataLoader(data, recipe.batch, shuffle=True)
-        unfold(model, (images.to(device) for images, _ in islice(some, UNFOLDING)))
+        restore_batch_statistics(model, (images.to(device) for images, _ in islice(some, STATISTICS_BATCHES)))
     teacher, spares = None, torch.nn.ModuleDict()
     if options.distill:
         weights, kinds, size = options.teacher_weights, options.distill_on, options.teacher_size
-        teacher = Teacher(options.distill, weights, kinds, model, size, IMAGENET)
-        spares = teacher.to(device).spares
+        teacher = Teacher(options.distill, weights, kinds, model, size, IMAGENET_INDICES)
+        spares = teacher.to(device).auxiliary_heads
     learners = torch.nn.ModuleList([model, spares])
     average = ModelEmaV3(model, decay=0.998, use_warmup=True)
     optimizer = create_optimizer_v2(learners, **recipe.optimizer)
@@ -127,7 +134,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
     schedule = CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs * steps,
-        warmup_t=round(recipe.warmup * steps),
+        warmup_t=round(recipe.warmup_epochs * steps),
         warmup_lr_init=1e-4,
         warmup_prefix=True,
         t_in_epochs=False,
@@ -136,7 +143,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
     criterion = SoftTargetCrossEntropy()
 
     history: list[dict] = []
-    settings = settings_of(recipe, options)
+    settings = collect_settings(recipe, options)
     if (run / "last.pt").exists():
         state = torch.load(run / "last.pt", weights_only=True, map_location=device)
         if other := [key for key in settings if settings[key] != state["settings"].get(key)]:
@@ -152,10 +159,10 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
         started = time.monotonic()
         seed = options.seed * 1000 + epoch  # every epoch seeds itself: a resumed run repeats the uninterrupted one
         torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
-        size, clean = size_at(recipe, epoch, recipe.epochs), epoch >= recipe.epochs - recipe.clean
-        data.transform = transform_at(recipe, size, clean)
+        size, clean = compute_train_size(recipe, epoch, recipe.epochs), epoch >= recipe.epochs - recipe.clean_epochs
+        data.transform = create_train_transform(recipe, size, clean)
         loader = torch.utils.data.DataLoader(data, shuffle=True, drop_last=True, **batches)
-        train_mode(model, options)
+        set_train_mode(model, options)
         sums = {"loss": 0.0, "right": 0.0}
         title = f"epoch {epoch + 1}/{recipe.epochs} at {size} px"
         for step, (images, labels) in enumerate(tqdm(loader, title, leave=False)):
@@ -166,7 +173,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
                 images, targets = mixup(images, labels)
             else:
                 targets = F.one_hot(labels, len(LABELS)) * 0.9 + 0.01  # label smoothing 0.1
-            with quick(device):
+            with autocast_bfloat16(device):
                 logits, apart = teacher(model, images, epoch / recipe.epochs) if teacher else (model(images), 0.0)
             loss = criterion(logits.float(), targets) + apart
             optimizer.zero_grad()
@@ -176,7 +183,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
             average.update(model, step=count)
             sums["loss"] += loss.item() / steps
             sums["right"] += (logits.argmax(1) == labels).float().mean().item() / steps
-        top1, val_loss = accuracy(average.module.eval(), checks, device)
+        top1, val_loss = compute_accuracy(average.module.eval(), checks, device)
         history.append(
             {
                 "epoch": epoch + 1,
@@ -195,7 +202,7 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
             "optimizer": optimizer.state_dict(),
             "history": history,
             "settings": settings,
-            "machine": machine(device),
+            "machine": describe_machine(device),
             "command": "python -m checkpoints.training.train " + shlex.join(sys.argv[1:]),
         }
         torch.save(state, run / "last.tmp")
@@ -204,28 +211,28 @@ def train(recipe: Recipe, options: argparse.Namespace) -> None:
         print(history[-1], flush=True)
 
 
-def machine(device: torch.device) -> str:
+def describe_machine(device: torch.device) -> str:
     """What a run is computed on."""
     card = f" and {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return f"{os.cpu_count()} cores of {platform.machine()}{card}, PyTorch {torch.__version__}"
 
 
-def folder_of(options: argparse.Namespace) -> Path:
+def get_run_folder(options: argparse.Namespace) -> Path:
     """Where a run keeps its state: one folder for each start of a recipe."""
     how = "-frozen-backbone" if options.freeze_backbone else "-fine-tuned" if options.finetune else "-from-scratch"
     return options.runs / (options.name + how)
 
 
-def settings_of(recipe: Recipe, options: argparse.Namespace) -> dict:
+def collect_settings(recipe: TrainConfig, options: argparse.Namespace) -> dict:
     """What changes the result, and so must be the same when a run is resumed."""
-    of_recipe = {key: value for key, value in asdict(recipe).items() if key not in TOLD}
+    of_recipe = {key: value for key, value in asdict(recipe).items() if key not in DESCRIPTIVE_FIELDS}
     given = ("seed", "finetune", "freeze_backbone", "unfold", "distill", "distill_on", "teacher_size")
     return {**of_recipe, **{key: str(getattr(options, key)) for key in given}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES, help="which recipe")
+    parser.add_argument("name", choices=TRAIN_CONFIGS, help="which recipe")
     parser.add_argument("--data", help="a folder or tar with train/ and val/; downloaded when left out")
     parser.add_argument("--runs", type=Path, default=CHECKPOINTS / "runs", help="where unfinished training is kept")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
@@ -248,7 +255,7 @@ def main() -> None:
     parser.add_argument(
         "--teacher-size", type=int, default=160, help="for logits: side of the photos it sees, in pixels"
     )
-    parser.add_argument("--distill-on", nargs="+", choices=KINDS, default=["logits"])
+    parser.add_argument("--distill-on", nargs="+", choices=DISTILLATION_KINDS, default=["logits"])
     does = parser.add_mutually_exclusive_group()
     does.add_argument("--export", action="store_true", help="write the trained network to checkpoints/")
     does.add_argument("--evaluate", action="store_true", help="measure the network in checkpoints/")
@@ -257,15 +264,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.freeze_backbone and not options.finetune:
         parser.error("--freeze-backbone trains the head only, so it needs --finetune WEIGHTS to start from")
-    recipe = RECIPES[options.name]
+    recipe = TRAIN_CONFIGS[options.name]
     own = {key: getattr(options, key) for key in ("epochs", "batch", "mixup", "cutmix")}
     own["sizes"] = options.sizes and tuple(options.sizes)
     own["optimizer"] = options.lr and {**recipe.optimizer, "lr": options.lr}
     recipe = replace(recipe, **{key: value for key, value in own.items() if value is not None})
     if options.evaluate:
-        evaluate(options.name, options.data)
+        evaluate_accuracy(options.name, options.data)
     elif options.export:
-        export(recipe, folder_of(options), options)
+        export_checkpoint(recipe, get_run_folder(options), options)
     else:
         train(recipe, options)
 

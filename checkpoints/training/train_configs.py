@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from checkpoints.training.imagenette import MEAN, STD
 
-TOLD = ("ships", "explained_by", "weaknesses")  # what a recipe says besides how to train
+DESCRIPTIVE_FIELDS = ("ships", "explained_by", "weaknesses")  # what a recipe says besides how to train
 
 
 WEAKNESSES = (  # of anything trained on these photos; what is measured is added to it
@@ -22,7 +22,7 @@ WEAKNESSES = (  # of anything trained on these photos; what is measured is added
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How one network is built and trained; what `--help` lets a person change starts here."""
 
     architecture: str
@@ -32,35 +32,35 @@ class Recipe:
     epochs: int
     optimizer: dict
     interpolation: str
-    warmup: float = 1.0  # epochs
-    clean: int = 0  # last epochs without mixup and erasing, at `clean_size`
+    warmup_epochs: float = 1.0  # epochs
+    clean_epochs: int = 0  # last epochs without mixup and erasing, at `clean_size`
     clean_size: int = 160
     batch: int = 64
     mixup: float = 0.0  # alpha; two photos faded into each other
     cutmix: float = 0.0  # alpha; a part of one photo put into another
     erasing: float = 0.0
     scale: tuple[float, float] = (0.3, 1.0)  # of the photo's area that a training crop shows
-    ships: bool = True  # whether its weights are bundled, or only its history is told
-    explained_by: str = "grad-cam"  # the method whose maps are tested on it
+    bundled: bool = True  # whether its weights are bundled, or only its history is told
+    evaluation_method: str = "grad-cam"  # the method whose maps are tested on it
     weaknesses: tuple[str, ...] = WEAKNESSES
 
 
 SGD = {"opt": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
-RECIPES = {
-    "resnet18-imagenette": Recipe(
+TRAIN_CONFIGS = {
+    "resnet18-imagenette": TrainConfig(
         architecture="resnet18",
         arguments={},
         size=192,  # objects look smaller in whole photos than in training crops, so a larger input suits it
         sizes=(96, 128),
         epochs=24,
-        clean=3,
+        clean_epochs=3,
         clean_size=192,
         optimizer=SGD,
         interpolation="bilinear",
         mixup=0.2,
         erasing=0.25,
     ),
-    "vit_tiny-imagenette": Recipe(
+    "vit_tiny-imagenette": TrainConfig(
         architecture="vit_tiny_patch16_224",
         arguments={},
         size=224,  # the position embedding is resampled; like the ResNet it sees whole photos better a little larger
@@ -69,9 +69,9 @@ RECIPES = {
         optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.02},
         batch=32,
         interpolation="bicubic",
-        explained_by="attention-relevance",
+        evaluation_method="attention-relevance",
     ),
-    "resnet18-classic": Recipe(  # one schedule, three starts: what a pretrained backbone is worth
+    "resnet18-classic": TrainConfig(  # one schedule, three starts: what a pretrained backbone is worth
         architecture="resnet18",
         arguments={},
         size=128,
@@ -79,20 +79,20 @@ RECIPES = {
         epochs=6,
         optimizer={**SGD, "lr": 0.02},
         interpolation="bilinear",
-        ships=False,
+        bundled=False,
     ),
 }
 
 
-def size_at(recipe: Recipe, epoch: int, epochs: int) -> int:
+def compute_train_size(recipe: TrainConfig, epoch: int, epochs: int) -> int:
     """Side of the training photos in an epoch, in pixels."""
-    if epoch >= epochs - recipe.clean:
+    if epoch >= epochs - recipe.clean_epochs:
         return recipe.clean_size
     first, last = recipe.sizes
     return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
 
 
-def fitted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def resample_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The weights with a position embedding for the model's own size of photos, resampled as timm does it."""
     own = getattr(model, "pos_embed", None)
     if own is None or "pos_embed" not in weights or weights["pos_embed"].shape == own.shape:
@@ -102,7 +102,7 @@ def fitted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return {**weights, "pos_embed": resampled}
 
 
-def transform_at(recipe: Recipe, size: int, clean: bool):
+def create_train_transform(recipe: TrainConfig, size: int, clean: bool):
     """Timm's training transform: random resized crop, horizontal flip, random erasing; RGB, normalised."""
     return create_transform(
         size,
@@ -116,23 +116,23 @@ def transform_at(recipe: Recipe, size: int, clean: bool):
     )
 
 
-def augmentation(recipe: Recipe) -> list[str]:
+def describe_augmentation(recipe: TrainConfig) -> list[str]:
     """What training did to each photo, in the order it was done."""
     low, high = recipe.scale
     listed = [f"random crop of {100 * low:.0f} to {100 * high:.0f} % of the area, resized", "horizontal flip"]
     listed += [f"random erasing of {100 * recipe.erasing:.0f} % of the photos"] if recipe.erasing else []
     listed += [f"mixup {recipe.mixup}"] if recipe.mixup else []
     listed += [f"cutmix {recipe.cutmix}"] if recipe.cutmix else []
-    listed += [f"none of erasing and mixing in the last {recipe.clean} epochs"] if recipe.clean else []
+    listed += [f"none of erasing and mixing in the last {recipe.clean_epochs} epochs"] if recipe.clean_epochs else []
     return [*listed, "label smoothing 0.1"]
 
 
-STARTS = {  # how a run began, as its folder is called, and in words
+START_LABELS = {  # how a run began, as its folder is called, and in words
     "from-scratch": "from scratch",
     "frozen-backbone": "frozen backbone",
     "fine-tuned": "everything fine-tuned",
 }
-CLASSIC = {  # what the three starts of `resnet18-classic` have in common
+COMPARISON_TEXTS = {  # what the three starts of `resnet18-classic` have in common
     "title": "The classic comparison",
     "text": "One network, the same photos, the same schedule, three starts: random weights; a backbone trained on "
     "ImageNet that stays as it is, so that only the new head learns; the same backbone with everything free to move.",

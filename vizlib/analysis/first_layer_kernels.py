@@ -11,7 +11,7 @@ from torch import Tensor
 from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
 from vizlib.render import notebook
-from vizlib.render import overlay as render
+from vizlib.render.image_grid import draw_kernel_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Kernels:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of them: all kernels on one scale, where grey is 0."""
-        sheet = render.draw_kernel_grid(self.weights.numpy(), cell=notebook.KERNEL_SIDE_PIXELS, columns=16)
+        sheet = draw_kernel_grid(self.weights.numpy(), cell=notebook.KERNEL_SIDE_PIXELS, columns=16)
         return notebook.render_image(sheet, self._title)
 
     @property

@@ -15,7 +15,7 @@ from vizlib import agreement as agreement_of
 from vizlib import estimate as seconds_of
 from vizlib import explain_all, explain_stream, load, open_image
 from vizlib import report as report_on
-from vizlib.attribution.result import SUFFIXES, Attribution, Step
+from vizlib.attribution.result import SAVE_SUFFIXES, Attribution, ExplanationStep
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, Knobs, ModelName, Photos
 from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
@@ -44,8 +44,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Draw on each photo how much each place spoke for a class."""
-    if f".{save_as}" not in SUFFIXES:
-        raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SUFFIXES)}")
+    if f".{save_as}" not in SAVE_SUFFIXES:
+        raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SAVE_SUFFIXES)}")
     network = load(model, architecture=architecture, checkpoints=checkpoints)
     knobs = _knobs(knob or [])
     opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
@@ -147,11 +147,11 @@ def predict(
         typer.echo(note)
 
 
-def _watched(progress: tqdm, steps: Iterator[Step]) -> Attribution:
+def _watched(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
     """The last step's attribution; the bar moves by one photo, in as many parts as there are steps."""
     before, step = progress.n, None
     for step in steps:
-        progress.n = before + step.share
+        progress.n = before + step.fraction
         progress.refresh()
     assert step is not None
     return step.attribution

@@ -14,7 +14,7 @@ from vizlib import list_models as known_models
 from vizlib import load
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints
-from vizlib.render.overlay import draw_kernel_grid
+from vizlib.render.image_grid import draw_kernel_grid
 
 
 def models(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
@@ -60,14 +60,14 @@ def methods(
     if as_json:
         fields = ("name", "paper", "cost", "means", "means_not")
         listed = [
-            {**{key: getattr(row, key) for key in fields}, "knobs": {k: v.default for k, v in row.knobs.items()}}
+            {**{key: getattr(row, key) for key in fields}, "knobs": {k: v.default for k, v in row.parameters.items()}}
             for row in rows
         ]
         typer.echo(json.dumps(listed, indent=1))
         return
     for row in rows:
-        typer.echo(f"{row.name} ({row.cost})\n  {row.means}\n  {row.means_not}\n  {row.paper}")
-        for name, knob in row.knobs.items():
+        typer.echo(f"{row.name} ({row.cost})\n  {row.shows}\n  {row.does_not_show}\n  {row.paper}")
+        for name, knob in row.parameters.items():
             span = "" if knob.range is None else f", {knob.range[0]} to {knob.range[1]}"
             typer.echo(f"    {name}={knob.default}{span}: {knob.help}")
 

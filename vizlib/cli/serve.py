@@ -40,7 +40,7 @@ def serve(
     """Start the dashboard."""
     given = locals()  # every option is a setting of the same name
     from dashboard.app import serve as start  # here, so that every other command starts without gradio
-    from dashboard.server.server import Settings
+    from dashboard.server.server import ServerOptions
 
     given["models"] = tuple(" ".join(models or []).replace(",", " ").split())
-    start(Settings(**given))
+    start(ServerOptions(**given))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vizlib import ablate, contributions, load, receptive_field
-from vizlib.analysis.effective_receptive_field import effective_field
+from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
 from vizlib.core.errors import ModelError
 from vizlib.core.images import open_image
@@ -77,7 +77,7 @@ def field(
     if not whole:
         answer |= {"size": found.size, "jump": found.jump, "centre": found.centre, "box": found.box(*cell)}
     if photo is not None:
-        answer["effective"] = effective_field(network, open_image(photo), layer, cell).size
+        answer["effective"] = effective_receptive_field(network, open_image(photo), layer, cell).size
     if as_json:
         typer.echo(json.dumps(answer, indent=1))
         return

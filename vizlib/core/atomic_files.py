@@ -13,7 +13,7 @@ from vizlib.core.errors import VizlibError
 
 
 @contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which takes its name once it is whole: whatever ends the work, none is ever cut short.
 
     Raises: VizlibError where the folder is not there or may not be written to, or the disk is full.

@@ -1,4 +1,4 @@
-"""Which class a person means by a number, a label, or one of a label's names."""
+"""Resolve a class index, a label or a class name to the index of a class."""
 
 from __future__ import annotations
 
@@ -9,17 +9,40 @@ from typing import SupportsIndex
 
 from vizlib.core.errors import TargetError, suggest_names
 
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
 
 def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
-    """The index of the class that is meant, as `Model.target` takes it.
+    """Return the index of a class given by its index, its label or a name of its label.
 
-    Raises: TargetError, naming what was meant perhaps.
+    Text is compared without regard to case and surrounding spaces, in this order: a whole label, then a comma-separated
+    name of exactly one label, then an integer. So with the labels "3" and "7" the text "7" is class 1. Text with
+    several names, such as another model's label, matches the label that shares any of them.
+
+    Args:
+        target: Class index, or text as described above.
+        labels: Labels of the model's classes, each a list of names separated by commas.
+
+    Raises:
+        TargetError: For an unknown or ambiguous name, an index out of range or another type. The message names the
+            candidates.
+
+    >>> labels = ["tench, Tinca tinca", "goldfish", "crane, a bird", "crane, a machine"]
+    >>> resolve_class("tinca tinca", labels), resolve_class("crane, a machine", labels), resolve_class("1", labels)
+    (0, 3, 1)
     """
     if isinstance(target, str):
-        found = _by_label(target, labels)
-        if found is not None:
-            return found
-        target = int(target)
+        text = target.strip().lower()
+        matches = _find_labels(text, labels)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:  # ImageNet has two classes called "crane"
+            candidates = ", ".join(f"{index} ({labels[index]})" for index in matches)
+            raise TargetError(f"{target!r} names {len(matches)} classes: {candidates}; give the number")
+        if not _INTEGER.fullmatch(text):
+            names = [name for label in labels for name in _split_names(label)]
+            raise TargetError(f"this model knows no class {target!r}; {suggest_names(text, names)}")
+        target = int(text)
     try:
         index = operator.index(target)
     except TypeError:
@@ -29,19 +52,13 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
     return index
 
 
-def _by_label(wanted: str, labels: Sequence[str]) -> int | None:
-    """The one class with this label, or with one of its comma-separated names; `None` for a plain number."""
-    text = wanted.strip().lower()
-    whole = [i for i, label in enumerate(labels) if label.lower() == text]
-    names = {name.strip() for name in text.split(",")}  # another network's label may hold more names than this one's
-    named = [i for i, label in enumerate(labels) if names & {name.strip() for name in label.lower().split(",")}]
-    found = whole or named
-    if len(found) == 1:
-        return found[0]
-    if found:  # two of ImageNet's classes are called "crane"
-        several = ", ".join(f"{i} ({labels[i]})" for i in found)
-        raise TargetError(f"{wanted!r} names {len(found)} classes: {several}; give the number")
-    if re.fullmatch(r"[+-]?\d+", text):
-        return None
-    known = [name.strip() for label in labels for name in label.lower().split(",")]
-    raise TargetError(f"this model knows no class {wanted!r}; {suggest_names(text, known)}")
+def _find_labels(text: str, labels: Sequence[str]) -> list[int]:
+    """Return the indices of all labels equal to a text in lower case, else of all that share a name with it."""
+    names = set(_split_names(text))
+    equal = [index for index, label in enumerate(labels) if label.strip().lower() == text]
+    return equal or [index for index, label in enumerate(labels) if names.intersection(_split_names(label))]
+
+
+def _split_names(label: str) -> list[str]:
+    """Return the comma-separated names of a label in lower case."""
+    return [name for part in label.lower().split(",") if (name := part.strip())]

@@ -35,12 +35,12 @@ class MethodError(VizlibError):
     """There is no such method or knob, or the method does not fit this model."""
 
 
-def did_you_mean(given: str, names: Iterable[str], *, most: int = 8) -> str:
+def suggest_names(given: str, names: Iterable[str], *, max_names: int = 8) -> str:
     """The half sentence that ends a message about an unknown name: near misses if there are any, else what exists.
 
-    >>> did_you_mean("grad-cm", ["saliency", "grad-cam"])
+    >>> suggest_names("grad-cm", ["saliency", "grad-cam"])
     'did you mean grad-cam?'
-    >>> did_you_mean("q", ["saliency", "grad-cam"])
+    >>> suggest_names("q", ["saliency", "grad-cam"])
     'there are saliency, grad-cam'
     """
     names = list(names)
@@ -48,5 +48,5 @@ def did_you_mean(given: str, names: Iterable[str], *, most: int = 8) -> str:
     close += [name for name in names if given and given.lower() in name.lower() and name not in close][: 3 - len(close)]
     if close:
         return f"did you mean {' or '.join(close)}?"
-    shown = ", ".join(names[:most])
-    return f"there are {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = ", ".join(names[:max_names])
+    return f"there are {shown}" + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

@@ -23,10 +23,10 @@ class Geometry:
 
     Coordinates are continuous and in the order (y, x): pixel i covers [i, i + 1), its centre is i + 0.5.
 
-    >>> geometry = Geometry.fit((375, 500), (224, 224), crop_pct=0.875, crop_mode="center")
+    >>> geometry = Geometry.from_timm_transform((375, 500), (224, 224), crop_pct=0.875, crop_mode="center")
     >>> geometry.to_input(187.5, 250.0)  # the middle of the photo is the middle of the input, to half a pixel
     (112.0, 112.5)
-    >>> round(geometry.seen_fraction, 2)
+    >>> round(geometry.visible_fraction, 2)
     0.57
     """
 
@@ -36,7 +36,7 @@ class Geometry:
     offset: tuple[float, float]  # where the photo's top-left corner lies in the input; negative where it is cropped
 
     @classmethod
-    def fit(
+    def from_timm_transform(
         cls, photo_size: tuple[int, int], input_size: tuple[int, int], *, crop_pct: float, crop_mode: str
     ) -> Geometry:
         """The geometry of timm's evaluation transform, to the pixel.
@@ -66,17 +66,17 @@ class Geometry:
         return (y - self.offset[0]) / self.scale[0], (x - self.offset[1]) / self.scale[1]
 
     @property
-    def seen(self) -> tuple[float, float, float, float]:
+    def visible_box(self) -> tuple[float, float, float, float]:
         """The box (y0, x0, y1, x1) on the photo that the model saw."""
         return self._box_on_photo(0.0, 0.0, float(self.input_size[0]), float(self.input_size[1]))
 
     @property
-    def seen_fraction(self) -> float:
+    def visible_fraction(self) -> float:
         """How much of the photo's area the model saw, from 0 to 1."""
-        y0, x0, y1, x1 = self.seen
+        y0, x0, y1, x1 = self.visible_box
         return (y1 - y0) * (x1 - x0) / (self.photo_size[0] * self.photo_size[1])
 
-    def cell(self, y: float | int, x: float | int, grid: tuple[int, int]) -> tuple[int, int] | None:
+    def find_cell(self, y: float | int, x: float | int, grid: tuple[int, int]) -> tuple[int, int] | None:
         """Which (row, column) of a grid over the input holds the centre of the photo pixel at (y, x).
 
         `y` and `x` may be the pixel's index or any place within it. None where the model did not look. What it finds
@@ -97,7 +97,7 @@ class Geometry:
         height, width = self.input_size[0] / grid[0], self.input_size[1] / grid[1]
         return self._box_on_photo(row * height, col * width, (row + 1) * height, (col + 1) * width)
 
-    def lift(
+    def project_to_photo(
         self, heat: Real[np.ndarray | Tensor, "h w"], size: tuple[int, int] | None = None, *, smooth: bool = True
     ) -> Float32[np.ndarray, "H W"]:
         """Draw a map that spans the whole model input on the photo, NaN where the model did not look.
@@ -127,7 +127,7 @@ class Geometry:
             photo[rows, cols] = cells[row_cells[:, None], col_cells]
         return photo
 
-    def _places(self, axis: int, pixels: int, cells: int) -> tuple[slice, Float[np.ndarray, " seen"]]:
+    def _places(self, axis: int, pixels: int, cells: int) -> tuple[slice, Float[np.ndarray, " visible_box"]]:
         """Which of `pixels` along the photo the model saw, and where their centres lie on the map, in cells."""
         centres = (np.arange(pixels) + 0.5) * (self.photo_size[axis] / pixels)
         places = centres * self.scale[axis] + self.offset[axis]

@@ -17,8 +17,8 @@ from torch import Tensor
 from vizlib.core.errors import ImageError
 
 MAX_PIXELS = 40_000_000  # a 40-megapixel photo is 120 MB once decoded
-MIN_SIDE = 8  # pixels
-MAX_ASPECT = 50  # a longer strip would be resized to a giant before the model's crop
+MIN_SIDE_PIXELS = 8  # pixels
+MAX_ASPECT_RATIO = 50  # a longer strip would be resized to a giant before the model's crop
 
 # No EPS or PDF (they start a program), no ICO (its header hides the size): only formats whose header tells the truth.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "AVIF", "HEIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
@@ -183,13 +183,13 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
 
 def _check_size(width: int, height: int, name: str) -> None:
     size = f"{name} is {width} × {height} pixels"
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{size}, expected at least {MIN_SIDE} on each side")
+    if min(width, height) < MIN_SIDE_PIXELS:
+        raise ImageError(f"{size}, expected at least {MIN_SIDE_PIXELS} on each side")
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
         raise ImageError(f"{size}, {width * height / 1e6:.0f} megapixels, expected at most {limit} megapixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{size}, expected a photo at most {MAX_ASPECT} times as long as it is wide")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ImageError(f"{size}, expected a photo at most {MAX_ASPECT_RATIO} times as long as it is wide")
 
 
 def _check_finite(values: np.ndarray, name: str) -> None:

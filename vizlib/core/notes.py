@@ -7,6 +7,19 @@ from types import MappingProxyType
 
 TEXTS: Mapping[str, str] = MappingProxyType(
     {  # code -> English text; names in braces stand for facts
+        "model.assumed-preprocessing": (
+            "{file} does not state how photos are prepared; the default preprocessing of {architecture} is assumed "
+            "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was trained "
+            "with another one."
+        ),
+        "model.not-finite": "The model's output holds values that are not finite, so no map of it can be trusted.",
+        "model.out-of-distribution": (
+            "This photo is unlike the photos that the model was calibrated on: its {score} is {value}, and "
+            "{coverage} % of {data} reach {threshold}. It may show none of the {classes} classes."
+        ),
+        "model.training-mode": (
+            "The model was in training mode; it was run in evaluation mode and left in training mode."
+        ),
     }
 )
 
@@ -28,10 +41,6 @@ class Note(str):
     code: str
     facts: Mapping[str, str]
 
-    def __getnewargs__(self) -> tuple[str]:
-        """Pickle the text; code and facts follow as attributes."""
-        return (str(self),)
-
 
 def make_note(code: str, **facts: object) -> Note:
     """Return the note of a code, its text filled with facts.
@@ -45,5 +54,5 @@ def make_note(code: str, **facts: object) -> Note:
     """
     texts = {name: str(fact) for name, fact in facts.items()}
     note = Note(TEXTS[code].format_map(texts))
-    note.code, note.facts = code, MappingProxyType(texts)
+    note.code, note.facts = code, texts  # a plain dictionary, as notes travel to other processes
     return note

@@ -9,14 +9,14 @@ from html import escape
 
 from PIL import Image
 
-from vizlib.core.text import percent
+from vizlib.core.text import format_percent
 
-LOSSLESS = 1_500_000  # pixels: a larger photo is kept as JPEG, or the page would be too heavy to send
+MAX_LOSSLESS_PIXELS = 1_500_000  # pixels: a larger photo is kept as JPEG, or the page would be too heavy to send
 
 
-def inlined(picture: Image.Image, alt: str, *, lossless: bool | None = None) -> str:
+def inline_image(picture: Image.Image, alt: str, *, lossless: bool | None = None) -> str:
     """A picture that needs no file beside the page; without loss where it is small, or as told."""
-    lossless = picture.width * picture.height <= LOSSLESS if lossless is None else lossless
+    lossless = picture.width * picture.height <= MAX_LOSSLESS_PIXELS if lossless is None else lossless
     file = io.BytesIO()
     if lossless:
         picture.save(file, "PNG", compress_level=9)
@@ -42,4 +42,4 @@ def code(text: str) -> str:
 
 def share(probability: float) -> str:
     """A share of which no line begins with its %."""
-    return percent(probability).replace(" ", "\u00a0")
+    return format_percent(probability).replace(" ", "\u00a0")

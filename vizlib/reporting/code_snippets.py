@@ -39,9 +39,9 @@ class CodeSnippet(NamedTuple):
         `places` are the fields that an attribution does not know: `photo`, `model` as it was loaded, `architecture`,
         `checkpoints`.
         """
-        rival = answer.knobs.get("against")
-        offered = METHODS[answer.method].knobs
-        turned = {name: value for name, value in answer.knobs.items() if name in offered}
+        rival = answer.parameters.get("against")
+        offered = METHODS[answer.method].parameters
+        turned = {name: value for name, value in answer.parameters.items() if name in offered}
         turned = {name: value for name, value in turned.items() if value != offered[name].default}
         if turned.get("relu") is (rival is None):
             turned.pop("relu")  # as it is when left alone

@@ -75,7 +75,7 @@ def report(
 
 
 def _page(pairs: Sequence[tuple[Attribution, CodeSnippet]], file: str, model: Model | None) -> str:
-    about = [answer for answer, _ in pairs if METHODS[answer.method].of_class] or [answer for answer, _ in pairs]
+    about = [answer for answer, _ in pairs if METHODS[answer.method].class_specific] or [answer for answer, _ in pairs]
     questions = {asked(answer, model) for answer in about}
     title = questions.pop() if len(questions) == 1 else f"{len(pairs)} maps"
     body = []

@@ -165,7 +165,7 @@ def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monke
 
 
 def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
-    from checkpoints.training.train_configs import TRAIN_CONFIGS, describe_augmentation, create_train_transform
+    from checkpoints.training.train_configs import TRAIN_CONFIGS, create_train_transform, describe_augmentation
 
     for recipe in TRAIN_CONFIGS.values():
         listed, names = describe_augmentation(recipe), repr(create_train_transform(recipe, 64, clean=False))

@@ -18,8 +18,8 @@ from vizlib import VizlibError
 from vizlib.attribution.methods import diagnostics as notes
 from vizlib.attribution.methods.base import Evidence
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core.atomic_files import written
-from vizlib.render import overlay as render
+from vizlib.core.atomic_files import open_atomic
+from vizlib.render.color_scale import compute_limits
 
 WHOLE = {"input_size": [3, 32, 32], "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
 
@@ -80,14 +80,14 @@ def test_raw_values_survive_json_to_the_bit(answer, tmp_path):
     assert found == json.loads(json.dumps(answer.to_dict()))
     assert (found["label"], found["target"], found["method"]) == ("thing 1", 1, "input-x-gradient")
     assert found["heat"]["min"] == answer.heat.min().item()
-    assert found["seen"]["fraction"] == answer.geometry.seen_fraction < 1
+    assert found["seen"]["fraction"] == answer.geometry.visible_fraction < 1
 
 
 def test_a_saved_picture_is_the_overlay_at_the_photos_own_size(answer, tmp_path, photo):
     with Image.open(answer.save(str(tmp_path / "why.png"))) as found:
         assert found.size == photo.size
         assert np.array_equal(np.asarray(found), np.asarray(answer.overlay()))
-    limits = render.limits_of(answer.on_photo(), signed=True)
+    limits = compute_limits(answer.on_photo(), signed=True)
     assert answer.overlay().tobytes() == answer.overlay(limits=limits).tobytes()
 
 
@@ -104,7 +104,7 @@ def test_a_figure_shows_the_overlay_beside_a_bar_of_the_raw_values(answer, tmp_p
     (beside,) = axes.child_axes
     shown = np.asarray(axes.images[0].get_array())
     assert np.array_equal(shown, np.asarray(answer.overlay(colormap="PuOr_r", opacity=0.5)))
-    low, high = render.limits_of(answer.on_photo(), signed=True)
+    low, high = compute_limits(answer.on_photo(), signed=True)
     assert beside.get_ylim() == pytest.approx((low, high))
     assert beside.get_ylabel() == "raw values (below 0: against)"
     assert axes.get_title("left").startswith("input-x-gradient for thing 1 (")
@@ -149,7 +149,7 @@ def test_a_file_can_be_read_whole_or_not_at_all_while_it_is_written(tmp_path):
     path = tmp_path / "why.bin"
 
     def interrupted() -> None:
-        with written(path) as file:
+        with open_atomic(path) as file:
             file.write(b"half of it")
             assert not path.exists()
             raise KeyboardInterrupt
@@ -157,12 +157,12 @@ def test_a_file_can_be_read_whole_or_not_at_all_while_it_is_written(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not list(tmp_path.iterdir())
-    with written(path) as file:
+    with open_atomic(path) as file:
         file.write(b"all of it")
     assert path.read_bytes() == b"all of it"
     with (
         pytest.raises(VizlibError, match=r"^why\.bin cannot be written: No such file or directory$"),
-        written(tmp_path / "nowhere" / "why.bin"),
+        open_atomic(tmp_path / "nowhere" / "why.bin"),
     ):
         pass
 
@@ -193,7 +193,7 @@ def test_the_rank_is_right_where_the_softmax_has_no_digits_left(photo):
 
 def test_a_method_that_knows_no_class_has_no_word_about_the_target():
     row = METHODS["attention-rollout"]
-    assert not row.of_class
+    assert not row.class_specific
     model = vizlib.load("vit_tiny-imagenette")
     photo = Image.new("RGB", (160, 160), "grey")
     answer = model.predict(photo, top=10)
@@ -257,7 +257,7 @@ def test_a_map_or_an_answer_that_is_not_finite_is_said_and_nothing_is_ranked(pho
     run = model.run(photo)
     evidence = Evidence(model=model, run=run, score=lambda logits: logits[:, 0])
     heat = torch.tensor([[1.0, float("nan")]])
-    (note,) = notes.notes_on(heat, evidence, METHODS["saliency"], {}, 0, None)
+    (note,) = notes.collect_notes(heat, evidence, METHODS["saliency"], {}, 0, None)
     assert note == "The map holds values that are not finite, so it cannot be trusted."
     found = said(wrapped(float("nan"), 1.0, 2.0), photo, target=1)
     assert any("answer holds values that are not finite" in note for note in found)

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import nn
 
 import vizlib
-from vizlib.attribution.result import Answers
+from vizlib.attribution.result import AttributionDict
 from vizlib.render import notebook
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import DIVERGING_COLORMAP, SEQUENTIAL_COLORMAP, compute_limits, load_colormap
+from vizlib.render.overlay import overlay_heat
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_a_card_shows_the_overlay_no_larger_than_a_cell(answer):
     assert found["src"].startswith("data:image/jpeg;")
     assert shown.shape == (160, 480, 3)
     photo, heat = answer.within(480)
-    overlay = render.overlay(photo, heat, signed=answer.signed)
+    overlay = overlay_heat(photo, heat, signed=answer.signed)
     # A JPEG of noise is not the noise, but nearer to it than to the bare photo.
     far = [np.abs(shown - np.asarray(one, float)).mean() for one in (overlay, photo)]
     assert far[0] < 6 < far[1]
@@ -44,10 +45,10 @@ def test_the_bar_runs_through_the_colours_of_the_map_between_its_raw_values(answ
     answer = replace(answer, signed=signed)
     html = answer._repr_html_()
     colours = re.findall("#([0-9a-f]{6})", html)
-    table = render.palette(render.DIVERGING if signed else render.SEQUENTIAL)
+    table = load_colormap(DIVERGING_COLORMAP if signed else SEQUENTIAL_COLORMAP)
     assert [bytes.fromhex(one) for one in (colours[0], colours[-1])] == [bytes(table[0]), bytes(table[-1])]
     assert bytes.fromhex(colours[len(colours) // 2]) in {bytes(table[127]), bytes(table[128])}
-    low, high = render.limits_of(answer.within(480)[1], signed=signed)
+    low, high = compute_limits(answer.within(480)[1], signed=signed)
     ends = [float(one.replace("−", "-")) for one in re.findall(r"<span>(.*?)</span>", html)]
     assert ends == pytest.approx([low, 0, high] if signed else [low, high], rel=0.01)
 
@@ -86,7 +87,7 @@ def test_all_methods_are_shown_side_by_side_each_with_its_name(answers):
     for one, answer in zip(pictures, answers.values(), strict=True):
         shown = picture(one["src"])
         photo, heat = answer.within(180)
-        overlay = render.overlay(photo, heat, signed=answer.signed)
+        overlay = overlay_heat(photo, heat, signed=answer.signed)
         assert shown.shape == np.asarray(overlay).shape == (90, 180, 3)
         assert np.abs(shown - np.asarray(overlay, float)).mean() < 6
     assert all(method in page.text() for method in answers)
@@ -106,7 +107,7 @@ def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
 
 def test_all_maps_are_a_dictionary_and_none_of_them_shows_nothing(answers):
     assert isinstance(answers, dict)
-    assert Answers()._repr_html_() is None
+    assert AttributionDict()._repr_html_() is None
     assert repr(answers).startswith("{'saliency': <Attribution saliency for church (")
 
 
@@ -149,6 +150,6 @@ def test_a_card_brings_no_style_sheet_and_no_colour_of_text(answer):
 
 
 def test_a_card_is_as_wide_as_its_title_needs_and_its_bar_as_wide_as_the_picture():
-    card = notebook.card(Image.new("RGB", (64, 64)), "A long title", (), limits=(0.0, 1.0), signed=False)
+    card = notebook.render_attribution(Image.new("RGB", (64, 64)), "A long title", (), limits=(0.0, 1.0), signed=False)
     widths = [int(one) for one in re.findall(r"max-width:(\d+)px", card)]
     assert widths == [480, 64]

@@ -8,7 +8,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from vizlib import VizlibError
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import apply_colormap, compute_limits, draw_color_bar, load_colormap, normalize_values
+from vizlib.render.image_grid import draw_image_grid, draw_kernel_grid, draw_map_grid
+from vizlib.render.overlay import OUTSIDE_BRIGHTNESS, draw_box, overlay_heat
 
 GREY = (128, 128, 128)
 
@@ -47,7 +49,7 @@ def slow_overlay(photo, heat, low, high, *, signed, opacity, colormap):
 @pytest.mark.parametrize(("opacity", "colormap"), [(0.75, None), (1.0, "viridis"), (0.2, "PiYG")])
 def test_an_overlay_is_its_formula_at_every_pixel(photo, heat, signed, opacity, colormap):
     low, high = (-2.0, 2.0) if signed else (-1.0, 2.5)
-    picture = render.overlay(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=(low, high))
+    picture = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=(low, high))
     used = colormap or ("RdBu_r" if signed else "inferno")
     wanted = slow_overlay(photo, heat, low, high, signed=signed, opacity=opacity, colormap=used)
     assert picture.size == photo.size
@@ -57,64 +59,64 @@ def test_an_overlay_is_its_formula_at_every_pixel(photo, heat, signed, opacity, 
 def test_the_photo_is_untouched_where_the_heat_is_cold(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[5:9, 6:12] = 1
-    picture, pixels = np.asarray(render.overlay(photo, heat)), np.asarray(photo)
+    picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo)
     assert np.array_equal(picture[heat == 0], pixels[heat == 0])
     assert not np.array_equal(picture[heat == 1], pixels[heat == 1])
-    assert np.array_equal(np.asarray(render.overlay(photo, heat, opacity=0.0)), pixels)
+    assert np.array_equal(np.asarray(overlay_heat(photo, heat, opacity=0.0)), pixels)
 
 
 def test_signed_heat_leaves_the_photo_untouched_at_zero(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[0, 0], heat[19, 29] = 1, -1
-    picture, pixels = np.asarray(render.overlay(photo, heat, signed=True)), np.asarray(photo)
+    picture, pixels = np.asarray(overlay_heat(photo, heat, signed=True)), np.asarray(photo)
     assert np.array_equal(picture[heat == 0], pixels[heat == 0])
 
 
 def test_what_was_never_seen_is_dimmed_and_grey(photo, heat):
-    picture, pixels = np.asarray(render.overlay(photo, heat)), np.asarray(photo).astype(float)
+    picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo).astype(float)
     unseen = np.isnan(heat)
     assert unseen.any()
     assert (np.ptp(picture[unseen].astype(int), axis=-1) == 0).all()
-    assert np.allclose(picture[unseen][:, 0], pixels[unseen].mean(-1) * render.UNSEEN, atol=0.51)
+    assert np.allclose(picture[unseen][:, 0], pixels[unseen].mean(-1) * OUTSIDE_BRIGHTNESS, atol=0.51)
 
 
 def test_a_map_of_nothing_seen_is_all_dimmed(photo):
-    picture = np.asarray(render.overlay(photo, np.full((20, 30), np.nan, np.float32)))
+    picture = np.asarray(overlay_heat(photo, np.full((20, 30), np.nan, np.float32)))
     assert (np.ptp(picture.astype(int), axis=-1) == 0).all()
 
 
 def test_signed_limits_are_symmetric_about_zero():
     chance = np.random.default_rng(2)
     for values in (chance.normal(size=99), chance.normal(size=99) - 5, np.array([-3.0, 0.1]), np.array([0.0])):
-        low, high = render.limits_of(values, signed=True)
+        low, high = compute_limits(values, signed=True)
         assert low == -high < 0
 
 
 def test_a_value_and_its_opposite_have_mirrored_colours():
-    table = render.palette("RdBu_r").astype(int)
+    table = load_colormap("RdBu_r").astype(int)
     values = np.linspace(0.01, 1, 40)[None]
-    against = render.coloured(-values, signed=True, limits=(-1.0, 1.0))[0]
+    against = apply_colormap(-values, signed=True, limits=(-1.0, 1.0))[0]
     places = [int(np.flatnonzero((table == colour).all(1))[0]) for colour in against]
     mirrored = table[255 - np.array(places)]
-    assert np.array_equal(render.coloured(values, signed=True, limits=(-1.0, 1.0))[0], mirrored)
+    assert np.array_equal(apply_colormap(values, signed=True, limits=(-1.0, 1.0))[0], mirrored)
 
 
 def test_the_scale_ends_at_the_995th_thousandth_and_leaves_nan_out():
     values = np.arange(1001.0)
-    assert render.limits_of(values, signed=False) == (0, 995)
-    assert render.limits_of(np.append(values, [np.nan, np.inf, -np.inf]), signed=False) == (0, 995)
-    assert render.limits_of(values - 1000, signed=True) == (-995, 995)
+    assert compute_limits(values, signed=False) == (0, 995)
+    assert compute_limits(np.append(values, [np.nan, np.inf, -np.inf]), signed=False) == (0, 995)
+    assert compute_limits(values - 1000, signed=True) == (-995, 995)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 1e20, -1e20])
 def test_a_constant_map_has_a_scale_and_one_colour(photo, value, signed):
     values = np.full((20, 30), value, np.float32)
-    low, high = render.limits_of(values, signed=signed)
+    low, high = compute_limits(values, signed=signed)
     assert low < high
     with np.errstate(all="raise"):
-        colours = render.coloured(values, signed=signed)
-        render.overlay(photo, values, signed=signed)
+        colours = apply_colormap(values, signed=signed)
+        overlay_heat(photo, values, signed=signed)
     assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 1
 
 
@@ -122,63 +124,63 @@ def test_a_constant_map_has_a_scale_and_one_colour(photo, value, signed):
 def test_one_hot_pixel_is_seen_and_all_others_are_cold(photo, signed):
     heat = np.zeros((20, 30), np.float32)
     heat[7, 8] = 1e-6
-    colours = render.coloured(heat, signed=signed)
-    assert np.array_equal(colours[7, 8], render.palette("RdBu_r" if signed else "inferno")[255])
-    changed = (np.asarray(render.overlay(photo, heat, signed=signed)) != np.asarray(photo)).any(-1)
+    colours = apply_colormap(heat, signed=signed)
+    assert np.array_equal(colours[7, 8], load_colormap("RdBu_r" if signed else "inferno")[255])
+    changed = (np.asarray(overlay_heat(photo, heat, signed=signed)) != np.asarray(photo)).any(-1)
     assert changed.sum() == 1
     assert changed[7, 8]
 
 
 def test_one_hot_pixel_does_not_darken_all_others():
     values = np.random.default_rng(3).random((50, 50)).astype(np.float32)
-    before = render.scaled(values, render.limits_of(values, signed=False))
+    before = normalize_values(values, compute_limits(values, signed=False))
     values[3, 3] = 1e6
-    after = render.scaled(values, render.limits_of(values, signed=False))
+    after = normalize_values(values, compute_limits(values, signed=False))
     others = np.arange(2500).reshape(50, 50) != 3 * 50 + 3
     assert np.abs(before - after)[others].max() < 0.02
 
 
 def test_nothing_but_nan_or_infinity_is_grey_or_at_an_end():
     values = np.array([[np.nan, np.inf, -np.inf, 0.0]], np.float32)
-    colours = render.coloured(values, signed=False, limits=(0.0, 1.0))[0]
-    table = render.palette("inferno")
+    colours = apply_colormap(values, signed=False, limits=(0.0, 1.0))[0]
+    table = load_colormap("inferno")
     assert [tuple(colour) for colour in colours] == [GREY, tuple(table[255]), tuple(table[0]), tuple(table[0])]
-    assert (render.coloured(np.full((2, 2), np.nan), signed=True) == 128).all()
+    assert (apply_colormap(np.full((2, 2), np.nan), signed=True) == 128).all()
 
 
 def test_the_same_limits_give_the_same_colours_in_every_picture():
     first, second = np.array([[0.0, 1.0, 2.0]]), np.array([[2.0, 5.0, 1.0]])
-    one, two = (render.coloured(values, signed=False, limits=(0.0, 5.0))[0] for values in (first, second))
+    one, two = (apply_colormap(values, signed=False, limits=(0.0, 5.0))[0] for values in (first, second))
     assert np.array_equal(one[2], two[0])
     assert np.array_equal(one[1], two[2])
-    alone = [render.coloured(values, signed=False)[0] for values in (first, second)]
+    alone = [apply_colormap(values, signed=False)[0] for values in (first, second)]
     assert not np.array_equal(alone[0][2], alone[1][0]), "without limits each has its own scale"
 
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
 def test_limits_that_are_no_range_are_refused(limits):
     with pytest.raises(VizlibError, match="low end, then a higher one"):
-        render.coloured(np.zeros((2, 2)), signed=False, limits=limits)
+        apply_colormap(np.zeros((2, 2)), signed=False, limits=limits)
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, 2, float("nan")])
 def test_an_opacity_outside_its_range_is_refused(photo, heat, opacity):
     with pytest.raises(VizlibError, match="expected 0"):
-        render.overlay(photo, heat, opacity=float(opacity))
+        overlay_heat(photo, heat, opacity=float(opacity))
 
 
 def test_an_unknown_colour_map_is_answered_with_near_names():
     with pytest.raises(VizlibError, match="did you mean inferno"):
-        render.palette("infernal")
+        load_colormap("infernal")
 
 
 def test_a_palette_is_matplotlibs_and_cannot_be_changed():
-    table = render.palette("inferno")
+    table = load_colormap("inferno")
     for i in (0, 1, 128, 254, 255):
         assert tuple(table[i]) == tuple(round(255 * part) for part in colormaps["inferno"](i)[:3])
     with pytest.raises(ValueError, match="read-only"):
         table[0] = 0
-    assert tuple(render.palette("tab10")[0]) != tuple(render.palette("tab10")[255])
+    assert tuple(load_colormap("tab10")[0]) != tuple(load_colormap("tab10")[255])
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, None), (5, None), (9, None), (7, 3), (4, 1), (3, 99)])
@@ -186,7 +188,7 @@ def test_a_palette_is_matplotlibs_and_cannot_be_changed():
 def test_tiles_stand_at_their_places_enlarged_without_smoothing(count, columns, size, cell):
     chance = np.random.default_rng(count)
     pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
-    board = np.asarray(render.tiles(pictures, cell, columns))
+    board = np.asarray(draw_image_grid(pictures, cell, columns))
     factor = max(1, round(cell / max(size)))
     across = min(columns or int(np.ceil(np.sqrt(count))), count)
     shown = np.zeros(board.shape[:2], bool)
@@ -203,35 +205,35 @@ def test_tiles_stand_at_their_places_enlarged_without_smoothing(count, columns, 
 
 def test_no_picture_at_all_is_refused():
     with pytest.raises(VizlibError, match="nothing to show"):
-        render.sheet(np.zeros((0, 3, 3)))
+        draw_map_grid(np.zeros((0, 3, 3)))
 
 
 def test_a_sheet_is_on_one_scale_or_each_map_on_its_own():
     maps = np.stack([np.array([[0.0, 1.0]]), np.array([[0.0, 4.0]])])
-    shared = np.asarray(render.sheet(maps, cell=2, columns=1))
-    apart = np.asarray(render.sheet(maps, cell=2, columns=1, shared=False))
+    shared = np.asarray(draw_map_grid(maps, cell=2, columns=1))
+    apart = np.asarray(draw_map_grid(maps, cell=2, columns=1, shared=False))
     assert not np.array_equal(shared[0], shared[3])
     assert np.array_equal(apart[0], apart[3])
-    top = render.limits_of(maps, signed=False)[1]
-    wanted = render.coloured(maps[0], signed=False, limits=(0.0, top))
+    top = compute_limits(maps, signed=False)[1]
+    wanted = apply_colormap(maps[0], signed=False, limits=(0.0, top))
     assert np.array_equal(shared[0, :, :3], wanted[0])
 
 
 def test_a_kernel_of_zeros_is_grey_and_the_scale_is_shared():
     kernels = np.zeros((3, 3, 2, 2), np.float32)
     kernels[1], kernels[2, 0] = 0.5, -1  # all channels alike; the strongest of all, in red
-    board = np.asarray(render.kernel_sheet(kernels, cell=2, columns=3))[..., :3]
+    board = np.asarray(draw_kernel_grid(kernels, cell=2, columns=3))[..., :3]
     assert (board[:, :2] == GREY).all()
     assert (board[:, 4:6] == round(0.75 * 255)).all()
     assert (board[:, 8:10] == (0, 128, 128)).all()
     with np.errstate(all="raise"):
-        assert (np.asarray(render.kernel_sheet(kernels * 0))[0, 0, :3] == GREY).all()
+        assert (np.asarray(draw_kernel_grid(kernels * 0))[0, 0, :3] == GREY).all()
 
 
 def test_kernels_over_other_channels_are_their_mean_in_false_colours():
     kernels = np.random.default_rng(5).normal(size=(4, 7, 3, 3)).astype(np.float32)
-    board = render.kernel_sheet(kernels, cell=9)
-    assert np.array_equal(np.asarray(board), np.asarray(render.sheet(kernels.mean(1), signed=True, cell=9)))
+    board = draw_kernel_grid(kernels, cell=9)
+    assert np.array_equal(np.asarray(board), np.asarray(draw_map_grid(kernels.mean(1), signed=True, cell=9)))
 
 
 @pytest.mark.parametrize(
@@ -239,14 +241,14 @@ def test_kernels_over_other_channels_are_their_mean_in_false_colours():
 )
 def test_a_box_is_outlined_however_small_and_the_picture_stays_as_it_was(photo, box):
     before = photo.tobytes()
-    outlined = render.outlined(photo, tuple(float(side) for side in box))
+    outlined = draw_box(photo, tuple(float(side) for side in box))
     assert photo.tobytes() == before
     assert outlined.size == photo.size
     assert outlined.getpixel((int(box[1]), int(box[0]))) == (255, 255, 255)
 
 
 def test_a_frame_covers_the_edge_of_its_box_and_nothing_inside(photo):
-    pixels, framed = np.asarray(photo), np.asarray(render.outlined(photo, (5.0, 6.0, 12.0, 18.0)))
+    pixels, framed = np.asarray(photo), np.asarray(draw_box(photo, (5.0, 6.0, 12.0, 18.0)))
     assert (framed[5, 6:18] == 255).all()
     assert (framed[11, 6:18] == 255).all()
     assert (framed[5:12, 6] == 255).all()
@@ -258,7 +260,7 @@ def test_a_frame_covers_the_edge_of_its_box_and_nothing_inside(photo):
 
 
 def test_a_scale_bar_runs_from_the_low_end_to_the_high_end():
-    bar = np.asarray(render.scale_bar(width=256, height=3))
+    bar = np.asarray(draw_color_bar(width=256, height=3))
     assert bar.shape == (3, 256, 3)
-    assert np.array_equal(bar[1], render.palette("inferno"))
-    assert np.array_equal(np.asarray(render.scale_bar(signed=True))[0], render.palette("RdBu_r"))
+    assert np.array_equal(bar[1], load_colormap("inferno"))
+    assert np.array_equal(np.asarray(draw_color_bar(signed=True))[0], load_colormap("RdBu_r"))

@@ -21,7 +21,7 @@ import vizlib
 from vizlib.attribution.request import RUNNER_UP
 from vizlib.cli import app
 from vizlib.cli.explain import _knobs
-from vizlib.reporting.code_snippets import Recipe, class_name
+from vizlib.reporting.code_snippets import CodeSnippet, find_class_name
 from vizlib.reporting.html_report import READ
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -80,9 +80,9 @@ def values_in(page: str) -> list[np.ndarray]:
 def test_python_and_shell_make_the_same_map_again(name, method, knobs, against, folder, tower):
     model = vizlib.load(name)
     answer = vizlib.explain(model, tower, method, target=7, against=against, **knobs)
-    recipe = Recipe.of(answer, model, photo="photo.png")
-    assert torch.equal(run_python(recipe.python()), answer.heat)
-    run_shell(recipe.shell())
+    recipe = CodeSnippet.from_attribution(answer, model, photo="photo.png")
+    assert torch.equal(run_python(recipe.to_python()), answer.heat)
+    run_shell(recipe.to_shell())
     (found,) = values_in("why.html")
     assert np.array_equal(found, answer.heat.numpy())
     assert Path(f"photo.{method}.png").is_file()
@@ -90,13 +90,13 @@ def test_python_and_shell_make_the_same_map_again(name, method, knobs, against, 
 
 def test_only_turned_knobs_are_written_and_classes_by_name(tower):
     model = vizlib.load(RESNET)
-    plain = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4), model)
-    assert (plain.target, plain.against, plain.knobs) == ("church", None, {})
-    versus = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9), model)
-    assert (versus.against, versus.knobs) == ("parachute", {})
-    turned = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9, relu=True, layer="layer2"))
+    plain = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model)
+    assert (plain.target, plain.against, plain.parameters) == ("church", None, {})
+    versus = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9), model)
+    assert (versus.against, versus.parameters) == ("parachute", {})
+    turned = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9, relu=True, layer="layer2"))
     assert (turned.target, turned.against) == (4, 9)  # no model was given, so no names
-    assert turned.knobs == {"layer": "layer2", "relu": True}
+    assert turned.parameters == {"layer": "layer2", "relu": True}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_only_turned_knobs_are_written_and_classes_by_name(tower):
 def test_a_class_is_called_by_the_name_that_finds_it_else_by_its_number(labels, names):
     module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, len(labels)))
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 32, 32)}, labels=labels)
-    assert [class_name(i, model) for i in range(len(labels))] == names
+    assert [find_class_name(i, model) for i in range(len(labels))] == names
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def hostile(folder, tower):
         '{"architecture": "test_resnet", "labels": ["it\'s", "\\"$(touch hacked)", "-x"]}'
     )
     tower.save(folder / f"-{HOSTILE}\n.png")
-    return Recipe(name, "saliency", "-x", '"$(touch hacked)', {}, f"-{HOSTILE}\n.png", checkpoints=".")
+    return CodeSnippet(name, "saliency", "-x", '"$(touch hacked)', {}, f"-{HOSTILE}\n.png", checkpoints=".")
 
 
 def test_hostile_names_stay_names_in_python(hostile, folder, tower):
@@ -147,15 +147,15 @@ def test_hostile_names_stay_names_in_a_shell(hostile, folder, tower):
 
 def test_a_text_that_reads_as_a_number_stays_text_in_a_shell():
     knobs = {"layer": "0", "other": "layer3", "head": 2, "query": (6, 8), "share": 0.1, "relu": False, "empty": None}
-    words = words_of(Recipe("m", "grad-cam", 0, None, knobs).shell())
+    words = words_of(CodeSnippet("m", "grad-cam", 0, None, knobs).to_shell())
     assert _knobs([words[i + 1] for i, word in enumerate(words) if word == "--knob"]) == knobs
 
 
 def test_the_lines_for_a_running_page_are_python_whose_texts_are_what_they_were():
-    recipe = Recipe(HOSTILE, "raw-attention", "it's", "\n", {"query": (6, 8)}, f"{HOSTILE}.png")
+    recipe = CodeSnippet(HOSTILE, "raw-attention", "it's", "\n", {"query": (6, 8)}, f"{HOSTILE}.png")
     (call,) = [
         node
-        for node in ast.walk(ast.parse(recipe.client("http://127.0.0.1:7860/")))
+        for node in ast.walk(ast.parse(recipe.to_client("http://127.0.0.1:7860/")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.predict"
     ]
     given = {word.arg: word.value for word in call.keywords}
@@ -171,8 +171,8 @@ def test_the_lines_for_a_running_page_are_python_whose_texts_are_what_they_were(
 
 def test_a_short_call_is_one_line_and_no_long_one_is_cut(tower):
     model = vizlib.load(RESNET)
-    short = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4), model).python()
+    short = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model).to_python()
     assert 'why = vizlib.explain(model, photo, method="grad-cam", target="church")\n' in short
-    long = Recipe.of(vizlib.explain(model, tower, "grad-cam", target=4, against=9, layer="layer2"), model)
-    assert '    against="parachute",\n    layer="layer2",\n)\n' in long.python()
-    assert max(map(len, (long.python() + long.shell() + long.client("http://a")).splitlines())) <= 72
+    long = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9, layer="layer2"), model)
+    assert '    against="parachute",\n    layer="layer2",\n)\n' in long.to_python()
+    assert max(map(len, (long.to_python() + long.to_shell() + long.to_client("http://a")).splitlines())) <= 72

@@ -23,7 +23,8 @@ from vizlib import report as write
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli import app
 from vizlib.models.loading.checkpoint_files import hash_weights
-from vizlib.render import overlay as render
+from vizlib.render.color_scale import compute_limits, draw_color_bar
+from vizlib.render.overlay import overlay_heat
 from vizlib.reporting.code_snippets import CodeSnippet
 
 RESNET = "resnet18-imagenette"
@@ -72,7 +73,7 @@ def test_the_pictures_in_a_report_are_the_photo_and_its_overlay(answer, model, t
     overlay, bar, photo = (picture(one["src"]) for one in page_of(write(answer, tmp_path / "why.html")).every("img"))
     assert np.array_equal(photo, np.asarray(tower))
     assert np.array_equal(overlay, np.asarray(answer.overlay()))
-    assert np.array_equal(bar, np.asarray(render.draw_color_bar(signed=True)))
+    assert np.array_equal(bar, np.asarray(draw_color_bar(signed=True)))
 
 
 def test_a_large_photo_is_made_smaller_and_its_map_drawn_at_that_size(model, tower, tmp_path):
@@ -86,7 +87,7 @@ def test_a_large_photo_is_made_smaller_and_its_map_drawn_at_that_size(model, tow
     assert (tmp_path / "why.html").stat().st_size < 4_000_000
     smaller, heat = answer.within(1600)
     assert np.abs(photo.astype(float) - np.asarray(smaller)).mean() < 3
-    assert np.abs(overlay.astype(float) - np.asarray(render.overlay_heat(smaller, heat))).mean() < 3
+    assert np.abs(overlay.astype(float) - np.asarray(overlay_heat(smaller, heat))).mean() < 3
     assert np.array_equal(page.maps()[0]["heat"], answer.heat.numpy())
 
 
@@ -104,11 +105,11 @@ def test_a_report_says_all_that_is_needed_to_trust_it_or_not(answer, model, towe
     assert said["SHA-256 of its weights"] == hash_weights(model.module)
     for name, version in (("vizlib", vizlib.__version__), ("torch", torch.__version__), ("NumPy", np.__version__)):
         assert f"{name} {version}" in said["Versions"]
-    for sentence in (row.means, row.means_not, *answer.notes):
+    for sentence in (row.shows, row.does_not_show, *answer.notes):
         assert sentence in page.text()
     assert answer.notes
     assert page.text().count("Why parachute and not church?") == 2  # its title and its heading
-    low, high = render.compute_limits(answer.on_photo(), signed=True)
+    low, high = compute_limits(answer.on_photo(), signed=True)
     assert f"{low:.3g} church 0 {high:.3g} parachute".replace("-", "−") in page.text()
     for one in model.predict(tower):
         assert one.label in page.text()
