@@ -1,6 +1,6 @@
-"""Watch forward passes of a network without touching it: the only room that hooks.
+"""Record, alter and measure forward passes of a network through hooks; no other package registers hooks.
 
-Nothing is written to the network: no `.grad`, no flag, no mode; every hook leaves with the block that set it.
+Nothing is written to the network (no `.grad`, no flag, no mode), and every hook is removed when its `with` block ends.
 """
 
 from vizlib.capture.flop_counter import count_flops

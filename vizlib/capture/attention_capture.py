@@ -1,7 +1,7 @@
-"""Attention made explicit and ReLUs that can follow a backward rule, without a change to the network.
+"""Compute attention explicitly, so that its weights can be recorded, and set backward rules on ReLUs.
 
-Fused attention never shows its weights to a hook, so `scaled_dot_product_attention` and friends are intercepted by a
-`TorchFunctionMode`, which PyTorch keeps per thread.
+Fused attention never exposes its weights to a hook, so `scaled_dot_product_attention` and related functions are
+intercepted with a `TorchFunctionMode`, which PyTorch keeps per thread. The network itself is not changed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ SOFTMAX_FUNCTIONS = {F.softmax, torch.softmax, Tensor.softmax}
 
 
 class FunctionInterceptor(TorchFunctionMode):
-    """Sees each torch function this thread calls; makes attention explicit and lets ReLUs obey a backward rule."""
+    """Intercepts the torch functions that this thread calls: records attention weights, sets rules on ReLUs.
+
+    Args:
+        recording: Receives the attention weights; its backward rule is set on the ReLUs.
+        modules: The network's modules by dotted name.
+        module_path: Names of the running modules, outermost first; `None` if attention is not recorded.
+        ablated_heads: Attention module -> indices of the heads whose weights are set to 0.
+    """
 
     def __init__(
         self,
         recording: Recording,
         modules: Mapping[str, nn.Module],
-        path: list[str] | None,
-        silent: Mapping[str, Sequence[int]],
+        module_path: list[str] | None,
+        ablated_heads: Mapping[str, Sequence[int]],
     ) -> None:
         super().__init__()
-        self.recording, self.modules, self.module_path, self.ablated_heads = recording, modules, path, silent
+        self.recording, self.modules = recording, modules
+        self.module_path, self.ablated_heads = module_path, ablated_heads
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -45,43 +53,43 @@ class FunctionInterceptor(TorchFunctionMode):
             return output
         if self.module_path is not None:
             if func is F.scaled_dot_product_attention:
-                return self._fused(*args, **kwargs)
+                return self._compute_fused(*args, **kwargs)
             if func is F.multi_head_attention_forward:
-                return self._multi_head(func, args, kwargs)
-            if func in SOFTMAX_FUNCTIONS and self._inside_attention():
+                return self._compute_multi_head(func, args, kwargs)
+            if func in SOFTMAX_FUNCTIONS and self._is_inside_attention():
                 weights = func(*args, **kwargs)
                 return self._record(weights) if weights.ndim == 4 else weights  # "batch heads query key"
         return func(*args, **kwargs)
 
     def _record(self, weights: Tensor) -> Tensor:
-        """Keep the weights, and give those to go on with: the same, but 0 for silent heads."""
-        key = self._key()
-        self.recording.attention[key] = weights
-        return (
-            weights.index_fill(1, self._heads(key, weights.shape[1], weights), 0)
-            if key in self.ablated_heads
-            else weights
-        )
+        """Record attention weights and return those to continue with: the same, but 0 for ablated heads."""
+        name = self._next_name()
+        self.recording.attention[name] = weights
+        if name in self.ablated_heads:
+            return weights.index_fill(1, self._ablated_indices(name, weights.shape[1], weights), 0)
+        return weights
 
-    def _key(self) -> str:
-        """The name under which the attention that comes next is recorded."""
-        name = self.module_path[-1] if self.module_path else ""
+    def _next_name(self) -> str:
+        """Return the name under which the next attention is recorded."""
+        module_name = self.module_path[-1] if self.module_path else ""
         count = 1
-        while (key := name if count == 1 else f"{name}#{count}") in self.recording.attention:
+        while (name := module_name if count == 1 else f"{module_name}#{count}") in self.recording.attention:
             count += 1
-        return key
+        return name
 
-    def _heads(self, key: str, count: int, like: Tensor) -> Tensor:
-        if wrong := [head for head in self.ablated_heads[key] if not 0 <= head < count]:
-            raise ModelError(f"{key} has no head {wrong[0]}; its heads are 0 to {count - 1}")
-        return torch.tensor(self.ablated_heads[key], dtype=torch.long, device=like.device)
+    def _ablated_indices(self, name: str, num_heads: int, like: Tensor) -> Tensor:
+        if invalid := [head for head in self.ablated_heads[name] if not 0 <= head < num_heads]:
+            raise ModelError(f"{name} has no head {invalid[0]}; its heads are 0 to {num_heads - 1}")
+        return torch.tensor(self.ablated_heads[name], dtype=torch.long, device=like.device)
 
-    def _inside_attention(self) -> bool:
+    def _is_inside_attention(self) -> bool:
         return bool(self.module_path) and "att" in type(self.modules[self.module_path[-1]]).__name__.lower()
 
-    def _fused(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-        """The definition in PyTorch's documentation of `scaled_dot_product_attention`, step by step."""
-        if query.ndim != 4:  # not "batch heads tokens width": nothing we could name
+    def _compute_fused(
+        self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):
+        """Compute `scaled_dot_product_attention` step by step, as PyTorch's documentation defines it."""
+        if query.ndim != 4:  # not "batch heads tokens width", so the weights' axes are unknown
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
             )
@@ -99,25 +107,25 @@ class FunctionInterceptor(TorchFunctionMode):
             weights = F.dropout(weights, dropout_p)
         return weights @ value
 
-    def _multi_head(self, func, args, kwargs):
-        wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
-        key = self._key()
-        if (
-            key in self.ablated_heads
-        ):  # its weights cannot be reached, but the projection need not read what it made of them
-            args, kwargs = self._unread(key, inspect.signature(func).bind(*args, **kwargs).arguments)
+    def _compute_multi_head(self, func, args, kwargs):
+        """Call `multi_head_attention_forward` with weights per head, and record them."""
+        need_weights, average_weights = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
+        name = self._next_name()
+        if name in self.ablated_heads:  # the weights are out of reach inside, so the projection ignores those heads
+            args, kwargs = self._zero_projection(name, inspect.signature(func).bind(*args, **kwargs).arguments)
         output, weights = func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})
         if weights.ndim == 3:  # one photo without a batch axis
             weights = weights.unsqueeze(0)
-        # The weights handed out are a view that nothing was computed from: the output was computed from its base.
+        # The returned weights are a view that the output does not depend on: it was computed from the view's base.
         setattr(weights, GRAPH_SOURCE, weights._base)
-        self.recording.attention[key] = weights
-        if not wanted:
+        self.recording.attention[name] = weights
+        if not need_weights:
             return output, None
-        return output, weights.mean(1) if averaged else weights
+        return output, weights.mean(1) if average_weights else weights
 
-    def _unread(self, key: str, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """The call's arguments, with a projection that reads nothing from the silent heads."""
-        projection, count = given["out_proj_weight"], given["num_heads"]  # "width, heads x width of a head"
-        parts = projection.unflatten(1, (count, -1)).index_fill(1, self._heads(key, count, projection), 0)
-        return (), {**given, "out_proj_weight": parts.flatten(1)}
+    def _zero_projection(self, name: str, arguments: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Return the call's arguments with an output projection that ignores the ablated heads."""
+        projection, num_heads = arguments["out_proj_weight"], arguments["num_heads"]  # "width, heads x head width"
+        per_head = projection.unflatten(1, (num_heads, -1))
+        per_head = per_head.index_fill(1, self._ablated_indices(name, num_heads, projection), 0)
+        return (), {**arguments, "out_proj_weight": per_head.flatten(1)}

@@ -1,4 +1,4 @@
-"""Floating-point operations, counted by module."""
+"""Count floating-point operations per module."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from torch.utils.flop_counter import flop_registry
 
 @contextlib.contextmanager
 def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
-    """Count this thread's floating-point operations by module while the block runs, by PyTorch's own formulas."""
-    flops: Counter[str] = Counter()
-    owner, path = threading.get_ident(), []
+    """Count this thread's floating-point operations per module while the block runs, with PyTorch's own formulas.
 
-    class Count(TorchDispatchMode):
+    Yields:
+        Dotted module name -> operations of the module and all modules inside it; `""` is the total.
+    """
+    flops: Counter[str] = Counter()
+    owner, module_path = threading.get_ident(), []
+
+    class FlopCountMode(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             output = func(*args, **(kwargs or {}))
             formula = flop_registry.get(func._overloadpacket)
             if formula is not None:
-                flops.update(dict.fromkeys(set(path), formula(*args, **(kwargs or {}), out_val=output)))
+                flops.update(dict.fromkeys(set(module_path), formula(*args, **(kwargs or {}), out_val=output)))
             return output
 
-    def enter(name: str):
-        return lambda _module, _inputs: path.append(name) if threading.get_ident() == owner else None
+    def make_push_hook(name: str):
+        return lambda _module, _inputs: module_path.append(name) if threading.get_ident() == owner else None
 
-    def leave(_module, _inputs, _output):
+    def pop_hook(_module, _inputs, _output):
         if threading.get_ident() == owner:
-            path.pop()
+            module_path.pop()
 
-    with contextlib.ExitStack() as undo:
-        for name, part in module.named_modules():
-            undo.callback(part.register_forward_pre_hook(enter(name), prepend=True).remove)
-            undo.callback(part.register_forward_hook(leave, always_call=True).remove)
-        undo.enter_context(Count())
+    with contextlib.ExitStack() as cleanup:
+        for name, submodule in module.named_modules():
+            cleanup.callback(submodule.register_forward_pre_hook(make_push_hook(name), prepend=True).remove)
+            cleanup.callback(submodule.register_forward_hook(pop_hook, always_call=True).remove)
+        cleanup.enter_context(FlopCountMode())
         yield flops

@@ -1,4 +1,4 @@
-"""Another output in a layer's place, for one thread and one block."""
+"""Replace the output of a layer during a forward pass, for the calling thread and one `with` block."""
 
 from __future__ import annotations
 
@@ -15,31 +15,44 @@ from vizlib.core.errors import ModelError
 def substitute_output(
     module: nn.Module, layer: str, make_output: Callable[[], Tensor]
 ) -> contextlib.AbstractContextManager[None]:
-    """Let a layer hand on what `output` gives instead of its own output, in this thread while the block runs.
+    """Replace a layer's output by a given tensor, in this thread while the block runs.
 
-    The other may have another batch size: what follows then computes as many answers, and what came before ran once.
+    The replacement may have another batch size: the layers before it then run on the original batch only, and the
+    layers after it on the new one.
 
-    Raises: ModelError for a layer that does not exist.
+    Args:
+        module: The module that will be run (not a copy of it: copies have their own hooks).
+        layer: Dotted name of the layer in `module`.
+        make_output: Returns the replacement; called each time the layer runs.
+
+    Raises:
+        ModelError: For an unknown layer, or one whose output is not a tensor.
     """
-    return alter_output(module, layer, lambda _own: make_output())
+    return alter_output(module, layer, lambda _output: make_output())
 
 
 @contextlib.contextmanager
 def alter_output(module: nn.Module, layer: str, transform: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a layer hand on what `change` makes of its output, in this thread while the block runs.
+    """Replace a layer's output by a function of it, in this thread while the block runs.
 
-    Raises: ModelError for a layer that does not exist, or whose output is no tensor.
+    Args:
+        module: The module that will be run (not a copy of it: copies have their own hooks).
+        layer: Dotted name of the layer in `module`.
+        transform: Maps the layer's output to the tensor that the following layers receive.
+
+    Raises:
+        ModelError: For an unknown layer, or one whose output is not a tensor.
     """
     modules, owner = dict(module.named_modules()), threading.get_ident()
     if layer not in modules:
         raise unknown_layer_error(layer, modules)
 
-    def hook(_module, _inputs, own):
+    def hook(_module, _inputs, output):
         if threading.get_ident() != owner:
             return None
-        tensor, rebuild = unpack_first_tensor(own)
+        tensor, rebuild = unpack_first_tensor(output)
         if tensor is None:
-            raise ModelError(f"layer {layer!r} returns {type(own).__name__}, not a tensor, so it cannot be changed")
+            raise ModelError(f"layer {layer!r} returns {type(output).__name__}, not a tensor, so it cannot be changed")
         return rebuild(transform(tensor))
 
     handle = modules[layer].register_forward_hook(hook)

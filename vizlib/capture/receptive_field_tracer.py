@@ -1,7 +1,11 @@
-"""Follow the places of a photo through every operation of a pass, by what the operation is: for receptive fields.
+"""Trace receptive fields through every operation of a forward pass.
 
-What an operation does to the places is written down here for those that networks are made of. After one that is not,
-nothing is claimed.
+A rule is defined for each operation that common networks consist of. After an operation without a rule, the receptive
+field is reported as unknown.
+
+References:
+    Araujo, Norris, Sim: Computing receptive fields of convolutional neural networks, Distill 2019,
+    doi:10.23915/distill.00021.
 """
 
 from __future__ import annotations
@@ -17,75 +21,94 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels of the model's input that a place of a layer depends on; each pair is (rows, columns).
+    """The pixels of the model's input that each position of a layer can depend on.
 
-    The place in row r, column c sees `size` pixels around `centre + r * jump`, `centre + c * jump`; a size of infinity
-    is the whole input.
+    Every attribute is a pair (rows, columns). The position in row `r`, column `c` depends on `size` pixels centred at
+    `centre + (r, c) * jump`, padding included.
+
+    Attributes:
+        size: Number of pixels; infinity means the whole input.
+        jump: Distance in pixels between the fields of two adjacent positions (the layer's cumulative stride).
+        centre: Centre of the first position's field, in pixels from the input's top left corner.
+
+    References:
+        Araujo, Norris, Sim: Computing receptive fields of convolutional neural networks, Distill 2019,
+        doi:10.23915/distill.00021.
+
+    Example:
+        >>> field = ReceptiveField(size=(11.0, 11.0), jump=(4.0, 4.0), centre=(3.5, 3.5))
+        >>> field.box(0, 2)
+        (-2.0, 6.0, 9.0, 17.0)
     """
 
     size: tuple[float, float]
-    jump: tuple[float, float]  # how many pixels lie between two neighbours
-    centre: tuple[float, float]  # of the first place, in pixels from the input's top left corner
+    jump: tuple[float, float]
+    centre: tuple[float, float]
 
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """What a place sees: (top, left, bottom, right) in pixels of the input, beyond its edges where padding is."""
-        ends = [(c + i * j - s / 2, c + i * j + s / 2) for s, j, c, i in self._axes(row, column)]
+        """Return the field of one position.
+
+        Args:
+            row: Row of the position in the layer's output.
+            column: Column of the position in the layer's output.
+
+        Returns:
+            (top, left, bottom, right) in pixels of the input; outside the input where the field includes padding.
+        """
+        ends = [
+            (centre + index * jump - size / 2, centre + index * jump + size / 2)
+            for size, jump, centre, index in zip(self.size, self.jump, self.centre, (row, column), strict=True)
+        ]
         return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
-    def _axes(self, row: int, column: int):
-        return zip(self.size, self.jump, self.centre, (row, column), strict=True)
 
-
-INPUT_FIELD = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # of the input itself
+INPUT_FIELD = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # of the model's input itself
 
 
 @dataclass(frozen=True)
 class TensorTrace:
-    """What is known of a tensor: its places' field, and along which axes the places lie.
+    """What is known of a tensor: the receptive field of its positions, and the axes along which they lie.
 
-    Two axes are rows and columns; a single one holds all places row by row, after some tokens that see nothing.
+    Attributes:
+        field: Receptive field of the positions.
+        axes: The axes of rows and columns; a single axis holds all positions row by row, after any tokens that depend
+            on no pixel.
+        grid: Number of rows and columns, while the positions lie along a single axis.
+        unsupported_operation: Name of the operation after which the field is unknown; empty if it is known.
     """
 
     field: ReceptiveField
     axes: tuple[int, ...]
-    grid: tuple[int, ...] = ()  # rows and columns, while they lie along a single axis
-    unsupported_operation: str = ""  # the operation after which nothing is known
+    grid: tuple[int, ...] = ()
+    unsupported_operation: str = ""
 
     @property
     def covers_input(self) -> bool:
-        """Whether each place depends on the whole input."""
+        """Whether each position depends on the whole input."""
         return math.isinf(self.field.size[0])
 
 
 WHOLE_INPUT = TensorTrace(ReceptiveField((math.inf, math.inf), (0.0, 0.0), (0.0, 0.0)), ())
 IDENTITY_OPS = ("clone", "_to_copy", "detach", "contiguous", "native_dropout", "alias", "expand", "copy_")
-POINTWISE_OPS = (
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "elu",
-    "leaky_relu",
-    "gelu",
-    "silu",
-    "mish",
-    "softplus",
-)  # untagged
+# Element-wise operations that PyTorch does not tag as such.
+POINTWISE_OPS = ("hardswish", "hardsigmoid", "hardtanh", "elu", "leaky_relu", "gelu", "silu", "mish", "softplus")
 BATCH_NORM_OPS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
 POOLING_OPS = ("max_pool2d_with_indices", "avg_pool2d", "mkldnn_max_pool2d", "max_pool2d")
 REDUCTION_OPS = (
-    "mean",
-    "sum",
-    "amax",
-    "_softmax",
-    "adaptive_avg_pool2d",
-    "_adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
-    "var",
+    *("mean", "sum", "amax", "var", "_softmax"),
+    *("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"),
 )
 
 
 class ReceptiveFieldTracer(TorchDispatchMode):
-    """Sees every operation of a pass, and works out the receptive field of what comes out."""
+    """Intercepts every operation of a pass and derives the receptive field of its outputs.
+
+    Args:
+        image: The model's input, "n 3 h w".
+
+    Attributes:
+        traces: Tensor -> what is known of it; tensors that do not depend on the input have no entry.
+    """
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
@@ -94,173 +117,178 @@ class ReceptiveFieldTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        given = [arg for one in args for arg in (one if isinstance(one, (list, tuple)) else (one,))]
-        tensors = [arg for arg in given if isinstance(arg, Tensor)]
-        known = [self.traces.get(tensor) for tensor in tensors]
-        if any(known):
-            outputs = output if isinstance(output, (list, tuple)) else (output,)
-            for one in outputs:
-                if isinstance(one, Tensor):
-                    self.traces[one] = self._after(func, args, tensors, known, one)
+        flat_args = [item for arg in args for item in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+        tensors = [arg for arg in flat_args if isinstance(arg, Tensor)]
+        traces = [self.traces.get(tensor) for tensor in tensors]
+        if any(traces):
+            for result in output if isinstance(output, (list, tuple)) else (output,):
+                if isinstance(result, Tensor):
+                    self.traces[result] = self._trace_operation(func, args, tensors, traces, result)
         return output
 
-    def _after(self, func, args, tensors, known, output: Tensor) -> TensorTrace:
-        name, told = func._overloadpacket.__name__, [one for one in known if one is not None]
-        lost = next((one for one in told if one.unsupported_operation), None)
-        if lost is not None:
-            return lost
-        if any(one.covers_input for one in told):
+    def _trace_operation(self, func, args, tensors, traces, output: Tensor) -> TensorTrace:
+        """Return the trace of an operation's output from those of its input tensors (`None`: no dependence)."""
+        name, known = func._overloadpacket.__name__, [trace for trace in traces if trace is not None]
+        unsupported = next((trace for trace in known if trace.unsupported_operation), None)
+        if unsupported is not None:
+            return unsupported
+        if any(trace.covers_input for trace in known):
             return WHOLE_INPUT
-        first = told[0]
-        found: TensorTrace | None = None
+        first = known[0]
+        result: TensorTrace | None = None
         if torch.Tag.pointwise in func.tags or name.rstrip("_") in POINTWISE_OPS:
-            found = _together(tensors, known, output)
+            result = _trace_combination(tensors, traces, output)
         elif name == "cat":
-            beside = (*args[1:2], 0)[0] % output.ndim in first.axes  # a class token may stand there, no other picture
-            found = None if beside and len(told) > 1 else _together(tensors, known, output)
+            # A class token may be concatenated along the axis of the positions, but no other part of the photo.
+            along_positions = (*args[1:2], 0)[0] % output.ndim in first.axes
+            result = None if along_positions and len(known) > 1 else _trace_combination(tensors, traces, output)
         elif name in IDENTITY_OPS or name in BATCH_NORM_OPS or name in ("native_layer_norm", "native_group_norm"):
-            found = _normed(name, args, first)
+            result = _trace_norm(name, args, first)
         elif name == "convolution":
-            found = _convolved(args, first)
+            result = _trace_convolution(args, first)
         elif name in POOLING_OPS:
             kernel, stride, padding = args[1], (args[2] if len(args) > 2 else ()) or args[1], (*args[3:4], 0)[0]
             dilation = args[4] if "max" in name and len(args) > 4 else 1
-            found = _slid(first, kernel, stride, padding, dilation) if first.axes == (2, 3) else None
+            result = _trace_sliding(first, kernel, stride, padding, dilation) if first.axes == (2, 3) else None
         elif name == "constant_pad_nd":
-            found = _padded(args, first)
+            result = _trace_padding(args, first)
         elif name in REDUCTION_OPS:
-            found = _summed(name, args, first, tensors[0])
+            result = _trace_reduction(name, args, first, tensors[0])
         elif name in ("mm", "addmm", "bmm", "_scaled_dot_product_flash_attention_for_cpu") or "attention" in name:
-            found = _multiplied(name, tensors, known)
+            result = _trace_product(name, tensors, traces)
         elif name in ("view", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze"):
-            found = _viewed(first, tensors[0], output)
+            result = _trace_view(first, tensors[0], output)
         elif name in ("permute", "transpose", "t"):
-            found = _turned(name, args, first, tensors[0])
+            result = _trace_permutation(name, args, first, tensors[0])
         elif name in ("unbind", "select", "slice", "split", "split_with_sizes"):
-            found = _taken(name, args, first, tensors[0])
-        return found or replace(first, unsupported_operation=name)
+            result = _trace_slice(name, args, first, tensors[0])
+        return result or replace(first, unsupported_operation=name)
 
 
-def _slid(known: TensorTrace, kernel, stride, padding, dilation) -> TensorTrace:
-    """After a window slid over the places: the textbook's recursion."""
+def _trace_sliding(trace: TensorTrace, kernel, stride, padding, dilation) -> TensorTrace:
+    """Return the trace after a sliding window (convolution or pooling): the recursion of Araujo et al. 2019."""
     size, jump, centre = [], [], []
     for axis in range(2):
-        reach = _of(dilation, axis) * (_of(kernel, axis) - 1)
-        field = known.field
-        size.append(field.size[axis] + reach * field.jump[axis])
-        centre.append(field.centre[axis] + (reach / 2 - _of(padding, axis)) * field.jump[axis])
-        jump.append(field.jump[axis] * _of(stride, axis))
-    return replace(known, field=ReceptiveField(_pair(size), _pair(jump), _pair(centre)))
+        extent = _axis_value(dilation, axis) * (_axis_value(kernel, axis) - 1)
+        field = trace.field
+        size.append(field.size[axis] + extent * field.jump[axis])
+        centre.append(field.centre[axis] + (extent / 2 - _axis_value(padding, axis)) * field.jump[axis])
+        jump.append(field.jump[axis] * _axis_value(stride, axis))
+    return replace(trace, field=ReceptiveField(_float_pair(size), _float_pair(jump), _float_pair(centre)))
 
 
-def _convolved(args, known: TensorTrace) -> TensorTrace | None:
+def _trace_convolution(args, trace: TensorTrace) -> TensorTrace | None:
     _, weight, _, stride, padding, dilation, transposed = args[:7]
-    if transposed or known.axes != (2, 3):
+    if transposed or trace.axes != (2, 3):
         return None
-    return _slid(known, weight.shape[2:], stride, padding, dilation)
+    return _trace_sliding(trace, weight.shape[2:], stride, padding, dilation)
 
 
-def _padded(args, known: TensorTrace) -> TensorTrace | None:
-    """Rows and columns that were put before the first, as networks from TensorFlow do."""
-    if known.axes != (2, 3):
+def _trace_padding(args, trace: TensorTrace) -> TensorTrace | None:
+    """Shift the centres by the rows and columns padded before the first, as networks ported from TensorFlow do."""
+    if trace.axes != (2, 3):
         return None
-    before = (*args[1][2:3], 0)[0], args[1][0]  # the last axis comes first
-    centre = [c - n * j for c, n, j in zip(known.field.centre, before, known.field.jump, strict=True)]
-    return replace(known, field=replace(known.field, centre=_pair(centre)))
-
-
-def _together(tensors, known, output: Tensor) -> TensorTrace | None:
-    """The field that holds those of all that were added, multiplied, or put side by side."""
-    parts = [
-        replace(one, axes=tuple(axis + output.ndim - tensor.ndim for axis in one.axes))
-        for tensor, one in zip(tensors, known, strict=True)
-        if one is not None
+    before = (*args[1][2:3], 0)[0], args[1][0]  # PyTorch lists the padding of the last axis first
+    centre = [
+        centre - padding * jump
+        for centre, padding, jump in zip(trace.field.centre, before, trace.field.jump, strict=True)
     ]
-    first = parts[0]
-    if any(one.axes != first.axes or one.field.jump != first.field.jump for one in parts):
+    return replace(trace, field=replace(trace.field, centre=_float_pair(centre)))
+
+
+def _trace_combination(tensors, traces, output: Tensor) -> TensorTrace | None:
+    """Return the smallest field that contains those of all tensors that were added, multiplied or concatenated."""
+    aligned = [
+        replace(trace, axes=tuple(axis + output.ndim - tensor.ndim for axis in trace.axes))
+        for tensor, trace in zip(tensors, traces, strict=True)
+        if trace is not None
+    ]
+    first = aligned[0]
+    if any(trace.axes != first.axes or trace.field.jump != first.field.jump for trace in aligned):
         return None
     low, high = [], []
     for axis in range(2):
-        low.append(min(one.field.centre[axis] - one.field.size[axis] / 2 for one in parts))
-        high.append(max(one.field.centre[axis] + one.field.size[axis] / 2 for one in parts))
-    size = _pair([b - a for a, b in zip(low, high, strict=True)])
-    centre = _pair([(a + b) / 2 for a, b in zip(low, high, strict=True)])
+        low.append(min(trace.field.centre[axis] - trace.field.size[axis] / 2 for trace in aligned))
+        high.append(max(trace.field.centre[axis] + trace.field.size[axis] / 2 for trace in aligned))
+    size = _float_pair([b - a for a, b in zip(low, high, strict=True)])
+    centre = _float_pair([(a + b) / 2 for a, b in zip(low, high, strict=True)])
     return replace(first, field=ReceptiveField(size, first.field.jump, centre))
 
 
-def _normed(name: str, args, known: TensorTrace) -> TensorTrace | None:
-    """A layer norm over the channels leaves the places apart; a norm over groups of channels mixes them all."""
+def _trace_norm(name: str, args, trace: TensorTrace) -> TensorTrace | None:
+    """Return the trace after a norm: per position for batch norm and for layer norm over channels, else everything."""
     if name == "native_group_norm":
         return WHOLE_INPUT
-    if name == "native_layer_norm" and max(known.axes) >= args[0].ndim - len(args[1]):
+    if name == "native_layer_norm" and max(trace.axes) >= args[0].ndim - len(args[1]):
         return WHOLE_INPUT
-    return known
+    return trace
 
 
-def _summed(name: str, args, known: TensorTrace, tensor: Tensor) -> TensorTrace | None:
-    """A sum over the places sees all of them; one over the channels none but its own."""
+def _trace_reduction(name: str, args, trace: TensorTrace, tensor: Tensor) -> TensorTrace | None:
+    """Return the trace after a reduction: over positions it depends on everything, over channels on its own field."""
     if "adaptive" in name:
-        return WHOLE_INPUT if all(_of(args[1], axis) == 1 for axis in range(2)) else None
-    given = args[1] if len(args) > 1 and args[1] is not None else range(tensor.ndim)
-    over = {axis % tensor.ndim for axis in ([given] if isinstance(given, int) else given)}
-    if over & set(known.axes):
+        return WHOLE_INPUT if all(_axis_value(args[1], axis) == 1 for axis in range(2)) else None
+    dims = args[1] if len(args) > 1 and args[1] is not None else range(tensor.ndim)
+    reduced = {axis % tensor.ndim for axis in ([dims] if isinstance(dims, int) else dims)}
+    if reduced & set(trace.axes):
         return WHOLE_INPUT
-    if name == "_softmax" or (len(args) > 2 and args[2] is True):
-        return known
-    return replace(known, axes=tuple(axis - sum(one < axis for one in over) for axis in known.axes))
+    if name == "_softmax" or (len(args) > 2 and args[2] is True):  # keepdim
+        return trace
+    return replace(trace, axes=tuple(axis - sum(removed < axis for removed in reduced) for axis in trace.axes))
 
 
-def _multiplied(name: str, tensors, known) -> TensorTrace | None:
-    """A linear layer works on each place by itself; attention, and any product over places, on all of them."""
+def _trace_product(name: str, tensors, traces) -> TensorTrace | None:
+    """Return the trace after a matrix product: a linear layer acts per position, attention mixes all positions."""
     if "attention" in name:
         return WHOLE_INPUT
-    (left, _), (one, other) = tensors[-2:], known[-2:]
-    if one is not None and other is None and left.ndim - 1 not in one.axes:
-        return one
+    (left, _), (left_trace, right_trace) = tensors[-2:], traces[-2:]
+    if left_trace is not None and right_trace is None and left.ndim - 1 not in left_trace.axes:
+        return left_trace
     return WHOLE_INPUT if name == "bmm" else None
 
 
-def _viewed(known: TensorTrace, before: Tensor, after: Tensor) -> TensorTrace | None:
-    """The same places in another shape, if they can be found there: apart, or row by row along one axis."""
-    if len(known.axes) == 2:
-        if known.axes[1] != known.axes[0] + 1:
+def _trace_view(trace: TensorTrace, before: Tensor, after: Tensor) -> TensorTrace | None:
+    """Return the trace after a reshape, if the positions stay on two adjacent axes or on one, row by row."""
+    if len(trace.axes) == 2:
+        if trace.axes[1] != trace.axes[0] + 1:
             return None
-        known = replace(known, grid=tuple(before.shape[axis] for axis in known.axes))
-        count = math.prod(known.grid)
+        trace = replace(trace, grid=tuple(before.shape[axis] for axis in trace.axes))
+        count = math.prod(trace.grid)
     else:
-        count = before.shape[known.axes[0]]  # of tokens, which may be more than the places
-    ahead = math.prod(before.shape[: known.axes[0]])
-    starts = [start for start in range(after.ndim) if math.prod(after.shape[:start]) == ahead]
+        count = before.shape[trace.axes[0]]  # number of tokens, which may exceed the number of positions
+    leading = math.prod(before.shape[: trace.axes[0]])
+    starts = [start for start in range(after.ndim) if math.prod(after.shape[:start]) == leading]
     for start in starts:
-        if after.shape[start : start + 2] == known.grid and count == math.prod(known.grid):
-            return replace(known, axes=(start, start + 1), grid=())
-    return next((replace(known, axes=(start,)) for start in starts if after.shape[start] == count), None)
+        if after.shape[start : start + 2] == trace.grid and count == math.prod(trace.grid):
+            return replace(trace, axes=(start, start + 1), grid=())
+    return next((replace(trace, axes=(start,)) for start in starts if after.shape[start] == count), None)
 
 
-def _turned(name: str, args, known: TensorTrace, tensor: Tensor) -> TensorTrace:
+def _trace_permutation(name: str, args, trace: TensorTrace, tensor: Tensor) -> TensorTrace:
     axes = list(range(tensor.ndim))
     if name == "permute":
         axes = [axis % tensor.ndim for axis in args[1]]
     else:
         a, b = (args[1], args[2]) if name == "transpose" else (0, tensor.ndim - 1)
         axes[a], axes[b] = axes[b], axes[a]
-    return replace(known, axes=tuple(axes.index(axis) for axis in known.axes))
+    return replace(trace, axes=tuple(axes.index(axis) for axis in trace.axes))
 
 
-def _taken(name: str, args, known: TensorTrace, tensor: Tensor) -> TensorTrace | None:
-    """Part of a tensor that was cut along an axis on which no places lie."""
-    given = args[2] if name.startswith("split") and len(args) > 2 else (*args[1:2], 0)[0]
-    axis = (0 if name.startswith("split") and len(args) < 3 else given) % tensor.ndim
-    if axis in known.axes:
+def _trace_slice(name: str, args, trace: TensorTrace, tensor: Tensor) -> TensorTrace | None:
+    """Return the trace of a part of a tensor that was cut along an axis without positions."""
+    dim = args[2] if name.startswith("split") and len(args) > 2 else (*args[1:2], 0)[0]
+    axis = (0 if name.startswith("split") and len(args) < 3 else dim) % tensor.ndim
+    if axis in trace.axes:
         return None
     if name in ("unbind", "select"):
-        return replace(known, axes=tuple(one - (one > axis) for one in known.axes))
-    return known
+        return replace(trace, axes=tuple(position - (position > axis) for position in trace.axes))
+    return trace
 
 
-def _of(value, axis: int) -> int:
+def _axis_value(value, axis: int) -> int:
+    """Return the entry of a row or column setting that may be one number for both."""
     return value if isinstance(value, int) else value[axis if len(value) > 1 else 0]
 
 
-def _pair(values) -> tuple[float, float]:
+def _float_pair(values) -> tuple[float, float]:
     return float(values[0]), float(values[1])

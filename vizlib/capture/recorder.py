@@ -1,7 +1,7 @@
-"""Activations and attention of one forward pass, kept by hooks that live as long as a block.
+"""Record activations, attention weights and output shapes of a forward pass with hooks.
 
-Forward hooks keep each layer's output and hand on a clone, so an in-place follower cannot overwrite what was kept.
-They return at once in every thread but the one that opened the block.
+A forward hook keeps a layer's output and passes on a clone, so that a following in-place operation cannot overwrite the
+recorded values. Hooks return at once in every thread except the one that opened the block.
 """
 
 from __future__ import annotations
@@ -28,15 +28,24 @@ def record_pass(
     rules: bool = True,
     ablated_heads: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[Recording]:
-    """Record what `module` does in this thread while the block runs.
+    """Record the forward pass of `module` that this thread runs inside the block.
 
-    `layers` are PyTorch's dotted names; their outputs stay on the graph. With `attention` every softmax attention is
-    recorded under the name of the module that computed it (`#2` is added to a second one in the same module). With
-    `shapes` the shape of every module's output is noted. Without `rules` no backward rule can be chosen afterwards,
-    which spares a network without attention a detour at each of its functions. The heads in `silent`, by the name of
-    their attention layer, look nowhere: their weights are recorded and then taken for 0; this needs `attention`.
+    Args:
+        module: The module that will be run (not a copy of it: copies have their own hooks).
+        layers: PyTorch's dotted names of the layers whose output is recorded; the outputs stay on the graph.
+        attention: Record the softmax weights of every attention under the name of the module that computed them (`#2`
+            is appended for the second one in the same module).
+        shapes: Record the output shape of every module.
+        rules: Allow a backward rule to be chosen afterwards. Without it, a network without attention skips the
+            interception of every torch function.
+        ablated_heads: Attention module -> indices of the heads whose weights are recorded and then set to 0; requires
+            `attention`.
 
-    Raises: ModelError for a layer that does not exist, or that did not run inside the block.
+    Yields:
+        The recording, complete after the pass.
+
+    Raises:
+        ModelError: For a layer that does not exist, or that did not run inside the block.
     """
     layers = list(layers)
     modules = dict(module.named_modules())
@@ -44,9 +53,9 @@ def record_pass(
         if name not in modules:
             raise unknown_layer_error(name, modules)
     recording, owner = Recording(rules=rules), threading.get_ident()
-    path: list[str] = []  # names of the modules being run, outermost first
+    module_path: list[str] = []  # names of the modules that are running, outermost first
 
-    def keep(name: str):
+    def make_activation_hook(name: str):
         def hook(_module, _inputs, output):
             if threading.get_ident() != owner:
                 return None
@@ -58,7 +67,7 @@ def record_pass(
 
         return hook
 
-    def measure(name: str):
+    def make_shape_hook(name: str):
         def hook(_module, _inputs, output):
             tensor, _ = unpack_first_tensor(output)
             if threading.get_ident() == owner and tensor is not None:
@@ -66,33 +75,32 @@ def record_pass(
 
         return hook
 
-    def enter(name: str):
+    def make_push_hook(name: str):
         def hook(_module, _inputs):
             if threading.get_ident() == owner:
-                path.append(name)
+                module_path.append(name)
 
         return hook
 
-    def leave(_module, _inputs, _output):
+    def pop_hook(_module, _inputs, _output):
         if threading.get_ident() == owner:
-            path.pop()
+            module_path.pop()
 
-    with contextlib.ExitStack() as undo:
-        if attention:  # only a module with parts can compute attention, so leaves need no name on the path
-            for name, part in modules.items():
-                if next(part.children(), None) is not None:
-                    # First of the pre-hooks: should another one raise, `leave` is called and must find a name to take.
-                    undo.callback(part.register_forward_pre_hook(enter(name), prepend=True).remove)
-                    undo.callback(part.register_forward_hook(leave, always_call=True).remove)
+    with contextlib.ExitStack() as cleanup:
+        if attention:  # only a module with submodules can compute attention, so leaves need no entry on the path
+            for name, submodule in modules.items():
+                if next(submodule.children(), None) is not None:
+                    # First among the pre-hooks: if another one raises, `pop_hook` still runs and needs a name to pop.
+                    cleanup.callback(submodule.register_forward_pre_hook(make_push_hook(name), prepend=True).remove)
+                    cleanup.callback(submodule.register_forward_hook(pop_hook, always_call=True).remove)
         if shapes:
-            for name, part in modules.items():
-                undo.callback(part.register_forward_hook(measure(name)).remove)
+            for name, submodule in modules.items():
+                cleanup.callback(submodule.register_forward_hook(make_shape_hook(name)).remove)
         for name in layers:
-            undo.callback(modules[name].register_forward_hook(keep(name)).remove)
+            cleanup.callback(modules[name].register_forward_hook(make_activation_hook(name)).remove)
         if attention or rules:
-            undo.enter_context(
-                FunctionInterceptor(recording, modules, path if attention else None, ablated_heads or {})
-            )
+            path = module_path if attention else None
+            cleanup.enter_context(FunctionInterceptor(recording, modules, path, ablated_heads or {}))
         yield recording
     for name in layers:
         if name not in recording.activations:

@@ -845,10 +845,10 @@ def test_nothing_is_left_behind_by_an_exception_in_a_methods_own_formula(name, e
     model = wrapped(module, 32, 32)
     before = state(module)
 
-    def heat(*_, **__):
+    def compute(*_, **__):
         raise error
 
-    broken = {**registry.METHODS, name: dataclasses.replace(registry.METHODS[name], heat=heat)}
+    broken = {**registry.METHODS, name: dataclasses.replace(registry.METHODS[name], compute=compute)}
     monkeypatch.setattr(registry, "METHODS", broken)
     with pytest.raises(type(error)):
         vizlib.explain(model, photo(32, 32), name)
