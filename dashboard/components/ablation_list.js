@@ -4,7 +4,7 @@ const says = make("p", "viz-effect"), sides = make("div", "viz-comparison");
 press.type = "button";
 says.setAttribute("role", "status");
 chips.setAttribute("role", "group");
-chips.setAttribute("aria-label", say("Units that are off; click one to switch it on again"));
+chips.setAttribute("aria-label", say("Units that are switched off; click one to switch it on again"));
 tools.append(press, chips);
 root.append(tools, says, sides);
 root.hidden = true;

@@ -2,7 +2,7 @@
 const button = make("button", "viz-outline-button", say("Copy link")), done = make("span", "viz-copy-status"), said = make("p", "viz-link-note");
 const away = make("button", "viz-outline-button", say("Export"));
 button.type = away.type = "button";
-away.title = say("Save what you see as a report, a figure or numbers, or take the code that makes it.");
+away.title = say("Save the map as a report, a figure or raw values, or copy the code that computes it.");
 done.setAttribute("role", "status");
 said.setAttribute("role", "status");
 root.append(away, button, done);

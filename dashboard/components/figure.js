@@ -2,7 +2,7 @@
 function more(rows) {
   const details = make("details", "viz-details"), list = make("dl");
   list.append(...rows.flatMap(({ name, said }) => [make("dt", "", name), make("dd", "", said)]));
-  details.append(make("summary", "", say("How it is prepared")), list);
+  details.append(make("summary", "", say("Preprocessing")), list);
   return details;
 }
 

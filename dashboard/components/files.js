@@ -1,7 +1,7 @@
 // One click makes a file, and the browser takes it down when it is there.
 const row = make("div", "viz-row"), told = make("p", "viz-file-status");
 row.setAttribute("role", "group");
-row.setAttribute("aria-label", say("Files to take away"));
+row.setAttribute("aria-label", say("Files to download"));
 told.setAttribute("role", "status");
 root.append(row, told);
 
@@ -11,7 +11,7 @@ function buttonOf({ key, name, hint }) {
   button.title = hint;
   button.dataset.key = key;
   button.addEventListener("click", () => {
-    told.textContent = say("Making it …");
+    told.textContent = say("Creating the file …");
     trigger("select", { index: key, value: name });
   });
   return button;

@@ -1,4 +1,4 @@
-"""Files to take away, each a button; `select` tells the key of the one that was clicked as its `index`."""
+"""Files to download, each a button; `select` tells the key of the one that was clicked as its `index`."""
 
 from __future__ import annotations
 

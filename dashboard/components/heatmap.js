@@ -59,7 +59,7 @@ canvas.addEventListener("pointermove", (event) => {
   const { values, rows, columns } = now.map;
   readout.textContent = inside
     ? say("here {value}", { value: number(values[Math.floor(y * rows) * columns + Math.floor(x * columns)]) })
-    : say("not seen by the model");
+    : say("outside the model input");
 });
 canvas.addEventListener("pointerleave", () => (readout.textContent = ""));
 

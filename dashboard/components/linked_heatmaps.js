@@ -67,7 +67,7 @@ function point(to) {
   for (const item of now.items) {
     item.ring.hidden = !to;
     const value = to && valueAt(item, to);
-    item.readout.textContent = !to ? "" : value === null ? say("not seen") : number(value);
+    item.readout.textContent = !to ? "" : value === null ? say("not in the input") : number(value);
     if (to) Object.assign(item.ring.style, { top: 100 * to[0] + "%", left: 100 * to[1] + "%" });
   }
 }

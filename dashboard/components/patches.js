@@ -10,7 +10,7 @@ const PINS = 2; // more than two pictures side by side nobody compares
 let now = null;
 
 tokens.setAttribute("role", "group");
-tokens.setAttribute("aria-label", say("Tokens without a place on the photo, and what is pinned"));
+tokens.setAttribute("aria-label", say("Tokens without a position on the photo, and pinned patches"));
 stage.append(...panels.map((one) => one.frame));
 tools.append(scale, tokens);
 main.append(stage, tools, says);
@@ -67,12 +67,12 @@ function nameOf(token) {
 
 const SAYS = {
   looks: {
-    patch: "The patch in {from} looks most at {to} ({value}).",
-    token: "The {from} looks most at {to} ({value}).",
-    patchIn: "The patch in {from} looks most at {to} ({value}) in layer {layer}, {head}.",
-    tokenIn: "The {from} looks most at {to} ({value}) in layer {layer}, {head}.",
+    patch: "The patch in {from} attends most to {to} ({value}).",
+    token: "The {from} attends most to {to} ({value}).",
+    patchIn: "The patch in {from} attends most to {to} ({value}) in layer {layer}, {head}.",
+    tokenIn: "The {from} attends most to {to} ({value}) in layer {layer}, {head}.",
   },
-  like: { patch: "The patch in {from} is most like {to} ({value})." },
+  like: { patch: "The position embedding of the patch in {from} is most similar to that of {to} ({value})." },
 };
 
 // What a token's picture shows, and what it says about the patch under the mouse.

@@ -3,7 +3,7 @@
 const bar = make("progress"), said = make("p", "viz-progress-text"), button = make("button", "viz-primary-button");
 button.type = "button";
 bar.max = 1;
-bar.setAttribute("aria-label", say("How much of the work is done"));
+bar.setAttribute("aria-label", say("Progress"));
 said.setAttribute("role", "status");
 root.append(said, bar, button);
 let state = "", begins = false; // as soon as no choice waits for its answer

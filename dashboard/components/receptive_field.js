@@ -1,7 +1,7 @@
 // Point at a cell of a layer: the frame is all it can see, the heat what it goes by. Only a click asks the server.
 const { main, side, stage, says } = gridOf(
   say("grid of cells"),
-  say("The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by"),
+  say("The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter computes the effective receptive field"),
 );
 const canvas = make("canvas"), reach = make("div", "viz-theoretical-field"), cursor = make("div", "viz-cursor");
 const chips = make("div", "viz-chips"), best = make("ol", "viz-strongest-channels");
@@ -49,12 +49,12 @@ function redraw() {
   const [tall, wide] = one.size, size = Math.round(value.effective.size);
   const wider = tall !== null && tall >= height && wide >= width;
   const facts = { row: row + 1, column: column + 1, layer: one.name, wide: `${tall} × ${wide}` };
-  const can = tall === null ? say("Row {row}, column {column} of {layer} can see all that the model is shown.", facts)
-    : wider ? say("Row {row}, column {column} of {layer} can see {wide} pixels, more than the model is shown.", facts)
-      : say("Row {row}, column {column} of {layer} can see {wide} pixels.", facts);
-  const used = !pinned ? say("Click to see what it really goes by.")
-    : tall === null ? say("It really goes by about {wide} pixels.", { wide: `${size} × ${size}` })
-      : say("It really goes by about {wide} of them.", { wide: `${size} × ${size}` });
+  const can = tall === null ? say("The receptive field of row {row}, column {column} of {layer} is the whole model input.", facts)
+    : wider ? say("Row {row}, column {column} of {layer} has a receptive field of {wide} pixels, larger than the model input.", facts)
+      : say("Row {row}, column {column} of {layer} has a receptive field of {wide} pixels.", facts);
+  const used = !pinned ? say("Click to compute its effective receptive field.")
+    : tall === null ? say("Its effective receptive field on this photo is about {wide} pixels.", { wide: `${size} × ${size}` })
+      : say("Its effective receptive field on this photo is about {wide} of them.", { wide: `${size} × ${size}` });
   says.textContent = `${can} ${used}`;
   canvas.setAttribute("aria-label", says.textContent);
   stage.dataset.state = [one.name, row, column, pinned].join();

@@ -135,7 +135,7 @@ def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
             "This link asks for what is not known here: "
             "step “9”, channel or head “layer4:512”, channel or head “layer9:1”.",
         ),
-        ("?c={first}", "The photo of this link was not sent with it, so here is an example."),
+        ("?c={first}", "This link does not contain its photo, so an example is shown."),
     ],
 )
 def test_a_forged_link_shows_the_first_view_and_one_sentence(open_checked_session, tower, query, sentence):

@@ -110,7 +110,7 @@ def test_opacity_threshold_colours_and_hover_ask_nothing_of_the_server(open_chec
     canvas.hover(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
     assert session.get_text(f"{HEAT} output") == f"here {shown(answer.heat[3, 1].item())}"
     canvas.hover(position={"x": box["width"] / 2, "y": 3})
-    assert session.get_text(f"{HEAT} output") == "not seen by the model"
+    assert session.get_text(f"{HEAT} output") == "outside the model input"
     session.settle()
     assert session.requests == asked
 

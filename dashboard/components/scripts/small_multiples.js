@@ -35,10 +35,10 @@ const multiples = (() => {
     const patch = placeOf(token), name = nameOf(token);
     picture.hidden = !patch;
     if (patch) draw(picture, null, now.places.at(token - prefix()), [-1, 1], 1, true, now.value.placesPalette);
-    words.replaceChildren(make("strong", "", say("Places like it")), document.createTextNode(patch
-      ? say("Red patches have a position embedding like this one’s, blue ones an opposite one. Nobody told the network which patches are neighbours.")
-      : say("The {name} has no place on the photo.", { name })));
-    picture.setAttribute("aria-label", say("How alike the position embedding of {name} is to that of each patch", { name }));
+    words.replaceChildren(make("strong", "", say("Similar positions")), document.createTextNode(patch
+      ? say("Red: patches with a similar position embedding; blue: patches with an opposite one. The embeddings were learned; the network is not given which patches are adjacent.")
+      : say("The {name} has no position on the photo.", { name })));
+    picture.setAttribute("aria-label", say("Similarity between the position embedding of {name} and that of each patch", { name }));
   }
 
   return {

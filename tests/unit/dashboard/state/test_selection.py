@@ -172,7 +172,7 @@ def test_a_forged_address_is_the_first_view_and_one_sentence(study, wrong, sente
 
 def test_a_link_without_its_photo_says_so(study):
     said = open_link(study, {"m": VIT, "c": "church"}, TABS).panel[-1]["said"]
-    assert said == "The photo of this link was not sent with it, so here is an example."
+    assert said == "This link does not contain its photo, so an example is shown."
     assert open_link(study, {"m": VIT, "v": "model", "s": "2"}, TABS).panel[-1]["said"] == ""  # it asks for no photo
 
 

@@ -232,7 +232,7 @@ def test_the_cells_tell_the_librarys_fields_and_strongest_channels(study, cheeta
     selection = inside.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
     value, words = receptive.draw(study, cheetah, selection, ["layer2", 3, 4])
-    assert "How far does a place see?" in words
+    assert "How large is the receptive field?" in words
     assert [one["name"] for one in value["layers"]] == list(model.stages)
     for one in value["layers"]:
         theory = vizlib.receptive_field(model, one["name"])

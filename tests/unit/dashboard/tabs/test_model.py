@@ -60,11 +60,11 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
     sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
-    assert figures[f"right at the first guess; 95 % interval {low:.1f} to {high:.1f} %"] == f"{top1:.1f} %"
+    assert figures[f"top-1 accuracy; 95 % interval {low:.1f} to {high:.1f} %"] == f"{top1:.1f} %"
     parameters = sum(weights.numel() for weights in model.module.parameters())
     assert figures["parameters"] == f"{parameters / 1e6:.1f} M"
     assert figures["classes"] == "10"
-    assert figures["comes with vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
+    assert figures["included in vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
     said = rows(card)
     assert said["Architecture"].startswith(sidecar.architecture + ", of the ")
     assert said["Knows"] == ", ".join(model.labels)
@@ -81,7 +81,7 @@ def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
     model = replace(study.catalog.get("resnet18-imagenette"), ood_score=None)
     card = build_model_card(ModelEntry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
-    assert {group["heading"] for group in card["groups"]} == {"What it is", "What it is shown"}
+    assert {group["heading"] for group in card["groups"]} == {"What it is", "Input"}
     assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
     assert rows(card)["Measured on"] == "Not measured here"
     assert "was not measured here" in card["lead"]
@@ -110,7 +110,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
         {"start": "the stage before", "epochs": 9, "command": "b"},
     ]
     one = describe_training({"data": "photos", "stages": stages[:1]})
-    assert [group["heading"] for group in one] == ["How it was trained"]
+    assert [group["heading"] for group in one] == ["Training"]
     said = {row["name"]: row for row in one[0]["rows"]}
     assert said["Altered by"]["lines"] == ["crop, flip"]
     assert said["Took"]["lines"] == ["28 epochs, 132 minutes"]
@@ -118,7 +118,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
     assert not said["Start"]["code"]
     assert "Teacher" not in said
     two = describe_training({"data": "photos", "stages": stages})
-    assert [group["heading"] for group in two] == ["How it was trained", "Stage 1", "Stage 2"]
+    assert [group["heading"] for group in two] == ["Training", "Stage 1", "Stage 2"]
     assert describe_training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
 
 
