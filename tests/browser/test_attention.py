@@ -99,7 +99,7 @@ def quiet_session(session):
 
 def test_the_class_token_comes_first(quiet_session):
     (said,) = told(quiet_session)
-    assert said.startswith("The class token looks most at " + strongest(heat("class"), None))
+    assert said.startswith("The class token attends most to " + strongest(heat("class"), None))
     assert said.endswith("in layer 12, mean of all heads.")
 
 
@@ -110,7 +110,7 @@ def test_pointing_at_a_patch_shows_its_attention_at_once(quiet_session):
         (said,) = told(quiet_session)
         map_ = heat((row, column))
         name = strongest(map_, (row, column))
-        assert said.startswith(f"The patch in row {row + 1}, column {column + 1} looks most at {name}")
+        assert said.startswith(f"The patch in row {row + 1}, column {column + 1} attends most to {name}")
         map_[row, column] = -1
         assert value_in(said, name) == pytest.approx(map_.max().item(), rel=0.02)
         assert quiet_session.page.locator(GRID + " canvas").first.get_attribute("aria-label") == said
@@ -119,11 +119,11 @@ def test_pointing_at_a_patch_shows_its_attention_at_once(quiet_session):
 def test_a_token_without_a_place_is_a_chip_to_point_at(quiet_session):
     quiet_session.page.locator(GRID + " .viz-chip").first.hover()
     state(quiet_session, "11,-1,0")
-    assert told(quiet_session)[0].startswith("The class token looks most at " + strongest(heat("class"), None))
+    assert told(quiet_session)[0].startswith("The class token attends most to " + strongest(heat("class"), None))
     assert (
         quiet_session.page.locator(GRID + " .viz-similar-positions")
         .inner_text()
-        .endswith("The class token has no place on the photo.")
+        .endswith("The class token has no position on the photo.")
     )
 
 
@@ -192,7 +192,7 @@ def test_layers_and_heads_are_small_multiples_to_choose_from_and_raw_attention_f
     heads.locator("button").nth(2).click()
     state(quiet_session, "4,1,91")
     map_ = heat((6, 6), layer=4, head=1)
-    assert f"looks most at {strongest(map_, (6, 6))}" in told(quiet_session)[0]
+    assert f"attends most to {strongest(map_, (6, 6))}" in told(quiet_session)[0]
     assert told(quiet_session)[0].endswith("in layer 5, head 2.")
     assert layers.locator("[aria-pressed=true]").inner_text() == "5"
     figure = quiet_session.page.locator(FLOW + " figure").first

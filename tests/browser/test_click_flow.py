@@ -133,7 +133,7 @@ def test_a_click_on_a_patch_shows_its_attention_without_asking_the_server(sessio
     others[3 * columns + 6] = -1  # the sentence names the other patch it looks at most
     row, column = divmod(int(others.argmax()), columns)
     said = session.page.locator(GRID + " .viz-description").inner_text()
-    assert said.startswith("The patch in row 4, column 7 looks most at ")
+    assert said.startswith("The patch in row 4, column 7 attends most to ")
     assert f"row {row + 1}, column {column + 1} (" in said
     assert float(said.split("(")[1].split(")")[0]) == pytest.approx(others.max().item(), rel=0.02)
     assert len(session.requests) == asked

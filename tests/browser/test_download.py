@@ -36,7 +36,7 @@ def typed(hub) -> Iterator[str]:
 
 
 def gives(name: str) -> str:
-    return f"document.querySelector('#why-caption')?.innerText.includes('{name} gives it')"
+    return f"document.querySelector('#why-caption')?.innerText.includes('{name} predicts it')"
 
 
 def test_a_visitor_sees_how_much_has_come_while_another_is_answered(open_session_at, served, hub):

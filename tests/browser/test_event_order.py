@@ -157,7 +157,7 @@ def test_a_class_a_layer_and_a_unit_chosen_at_once_are_all_seen_inside(open_chec
     session.page.evaluate(bar(1))
     answered(session)
     layer = {"unit": "layer4", "layer": "layer3"}[last]  # the sheet that was clicked on was layer4's
-    assert session.get_text("#inside-channels h2") == f"Channels of {layer}, by what they add to {best[1].label}"
+    assert session.get_text("#inside-channels h2") == f"Channels of {layer}, by contribution to {best[1].label}"
     words = session.get_text("#inside-caption h2")
     assert words.endswith(f" of {layer}")
     assert (words == f"Channel {unit} of layer4") == (last == "unit")

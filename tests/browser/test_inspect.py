@@ -148,14 +148,16 @@ def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(sessi
     assert len(session.requests) == asked
     field = vizlib.receptive_field(model, "layer2")
     says = session.page.locator(f"{FIELDS} .viz-description")
-    assert says.inner_text().startswith(f"Row 6, column 10 of layer2 can see {field.size[0]:.0f} × {field.size[1]:.0f}")
+    assert says.inner_text().startswith(
+        f"Row 6, column 10 of layer2 has a receptive field of {field.size[0]:.0f} × {field.size[1]:.0f}"
+    )
     maps = model.run(image, layers=["layer2"]).activations["layer2"][0, :, 5, 9].detach()
     strongest = session.page.locator(f"{FIELDS} .viz-strongest-channels li").all()
     assert [numbers(one.inner_text())[0] for one in strongest] == maps.topk(5).indices.tolist()
     assert [numbers(one.inner_text())[1] for one in strongest] == pytest.approx(maps.topk(5).values.tolist(), rel=0.01)
     session.wait_for_change(FIELDS, lambda: canvas.click(position=place))
     used = effective_receptive_field(model, image, "layer2", (5, 9))
-    assert f"really goes by about {used.size:.0f} × {used.size:.0f}" in says.inner_text()
+    assert f"effective receptive field on this photo is about {used.size:.0f} × {used.size:.0f}" in says.inner_text()
     left = session.page.evaluate(
         f"() => document.querySelector('{FIELDS} .viz-theoretical-field').getBoundingClientRect().width"
     )
@@ -175,11 +177,11 @@ def test_the_keyboard_moves_the_cell_and_the_layer(session):
     session.wait_for_text(f"{FIELDS} .viz-description", "Row 6, column 11 of layer2")
     asked = len(session.requests)
     stage.press("[")
-    session.wait_for_text(f"{FIELDS} .viz-description", "of layer1 can see 43 × 43")
-    assert "Click to see what it really goes by" in says.inner_text()
+    session.wait_for_text(f"{FIELDS} .viz-description", "of layer1 has a receptive field of 43 × 43")
+    assert "Click to compute its effective receptive field" in says.inner_text()
     assert len(session.requests) == asked
     session.wait_for_change(FIELDS, lambda: stage.press("Enter"))
-    assert "It really goes by about" in says.inner_text()
+    assert "Its effective receptive field on this photo is about" in says.inner_text()
 
 
 def test_a_transformers_heads_are_sorted_and_switched_off(session, image):

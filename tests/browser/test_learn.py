@@ -59,7 +59,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     said = shown(session, 0)
     layer = model.stages[0]
     output = model.run(image, layers=[layer]).activations[layer]
-    assert f"{output.numel():,} numbers, a tensor of {' × '.join(map(str, output.shape))}" in said
+    assert f"{output.numel():,} numbers, a tensor of shape {' × '.join(map(str, output.shape))}" in said
     assert f'network.get_submodule("{layer}")' in said
 
     said = forward(session, 1)
@@ -103,7 +103,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     assert f"{format_percent(first.probability)} → {format_percent(left)}" in said
 
     said = forward(session, 7)
-    sentence = r"more than (\d+) of 255 steps. The model said ([^,]+), .*? Now it says ([^,]+),"
+    sentence = r"more than (\d+) of 255 steps. But the prediction changed from ([^,]+), .*?, to ([^,]+),"
     levels, before, after = re.search(sentence, said).groups()
     assert (levels, before) == ("2", first.label)
     assert after != first.label
@@ -159,7 +159,7 @@ def test_a_step_is_drawn_again_when_the_class_or_the_model_changes(open_checked_
     session.wait_until(f"document.querySelector('{HERE}').innerText.includes('Between {names[2]} and {names[0]}')")
     session.choose_option("#model", VIT)
     session.wait_until(f"document.querySelector('{HERE}').innerText.includes('this model has none')")
-    assert session.page.locator(f"{HERE} .viz-lesson-link").nth(1).inner_text() == f"Show me with {RESNET}"
+    assert session.page.locator(f"{HERE} .viz-lesson-link").nth(1).inner_text() == f"Show with {RESNET}"
 
 
 def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_session):
@@ -167,7 +167,7 @@ def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_ses
     shown(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(4).click()
     shown(session, 4)
-    session.page.get_by_role("button", name="See it in the Why tab").click()
+    session.page.get_by_role("button", name="Open the Why tab").click()
     session.wait_until("document.querySelector('#why-methods [aria-pressed=true]')?.dataset.key === 'guided-backprop'")
     session.settle()
     assert session.page.get_by_role("tab", name="Why").get_attribute("aria-selected") == "true"
@@ -176,7 +176,7 @@ def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_ses
     session.open_tab("Learn")
     session.page.locator(f"{HERE} .viz-dot").nth(0).click()
     shown(session, 0)
-    session.page.get_by_role("button", name="See it in the Inside tab").click()
+    session.page.get_by_role("button", name="Open the Inside tab").click()
     session.settle()
     assert session.page.get_by_role("tab", name="Inside").get_attribute("aria-selected") == "true"
 
@@ -186,7 +186,7 @@ def test_a_button_shows_the_step_with_the_other_model_and_all_tabs_follow(open_c
     shown(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(5).click()
     assert "layer1: a window 43 pixels wide" in shown(session, 5)
-    session.page.get_by_role("button", name=f"Show me with {VIT}").click()
+    session.page.get_by_role("button", name=f"Show with {VIT}").click()
     session.wait_until(f"document.querySelector('{HERE} h2').textContent.includes('sentence of patches')")
     session.settle()
     assert session.page.locator("#model input").input_value().startswith(VIT)

@@ -124,15 +124,18 @@ def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("?img=ex:tower&m=resnet1001", "This link asks for what is not known here: model “resnet1001”."),
+        ("?img=ex:tower&m=resnet1001", "This link contains values that are not available here: model “resnet1001”."),
         (
             "?img=ex:tower&c=<img src=x onerror=alert(1)>&v=x&l=99",
-            "This link asks for what is not known here: tab “x”, class “<img src=x onerror=alert(1)>”, layer “99”.",
+            "This link contains values that are not available here: tab “x”, class “<img src=x onerror=alert(1)>”, layer “99”.",
         ),
-        (f"?img=ex:tower&w={'x' * 3000}", f"This link asks for what is not known here: method “{'x' * 40}…”."),
+        (
+            f"?img=ex:tower&w={'x' * 3000}",
+            f"This link contains values that are not available here: method “{'x' * 40}…”.",
+        ),
         (
             "?img=ex:tower&u=layer4:512&o=layer9:1&s=9",
-            "This link asks for what is not known here: "
+            "This link contains values that are not available here: "
             "step “9”, channel or head “layer4:512”, channel or head “layer9:1”.",
         ),
         ("?c={first}", "This link does not contain its photo, so an example is shown."),

@@ -155,7 +155,7 @@ def test_a_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(open_chec
     session.page.locator("#why-progress .viz-primary-button").click()
     said = session.get_text("#why-progress p")
     done = int(said.split()[2].replace(",", ""))
-    assert said == f"Stopped after {done} of 1,000 passes; the map is what they gave."
+    assert said == f"Stopped after {done} of 1,000 passes; the map shows the result so far."
     session.wait_on_server(lambda: steps["ended"] == 1)
     assert steps["steps"] <= before + 2  # the batch it was in, and one more that was under way
     session.page.wait_for_timeout(1500)
@@ -249,7 +249,7 @@ def test_what_is_chosen_far_below_comes_into_sight_on_a_phone(open_checked_sessi
     session.wait_until("() => document.querySelector('#why-progress .viz-primary-button')?.checkVisibility()")
     session.settle()
     assert session.get_text("#why-progress p") == (
-        "ablation-cam asks the network again and again: about 40 seconds on this machine."
+        "ablation-cam needs many forward passes: about 40 seconds on this machine."
     )
     assert 0 < session.page.locator("#why-progress .viz-primary-button").bounding_box()["y"] < 800
     session.page.locator("#why-methods [data-key=saliency]").scroll_into_view_if_needed()

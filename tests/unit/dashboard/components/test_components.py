@@ -87,7 +87,9 @@ def test_the_bars_add_the_target_when_it_is_not_among_the_first():
 
 def test_a_model_of_few_classes_says_which_they_are():
     found = [Prediction(i, f"label {i}", 0.5, 1.0) for i in (2, 0, 1)]
-    assert build_bars(found, 0)["note"].endswith("these 3 and always picks one: label 0, label 1, label 2.")
+    assert build_bars(found, 0)["note"].endswith(
+        "these 3 classes and always predicts one of them: label 0, label 1, label 2."
+    )
     assert build_bars(found * 400, 0)["note"] == ""
 
 
@@ -103,14 +105,18 @@ def test_a_small_map_averages_what_falls_together():
     assert downsample_map(values, 4) is values
 
 
-def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_default_count(study, name):
-    model = study.catalog.get(name)
+def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_default_count(service, name):
+    model = service.catalog.get(name)
     menus = build_parameter_menus(model, "grad-cam")
     assert [row["name"] for row in menus["knobs"]] == ["layer", "relu", "score"]
     assert parse_parameters(menus, model, "grad-cam") == {}
     menus["knobs"][0]["chosen"] = menus["knobs"][1]["chosen"] = 2
     menus["knobs"][2]["chosen"] = 1
-    assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1], "relu": False, "score": "probability"}
+    assert parse_parameters(menus, model, "grad-cam") == {
+        "layer": model.stages[1],
+        "relu": False,
+        "score": "probability",
+    }
     assert build_parameter_menus(model, "grad-cam", parse_parameters(menus, model, "grad-cam")) == menus
     assert parse_parameters(menus, model, "saliency") == {}  # another method's knobs, though it has a score too
 
@@ -118,9 +124,9 @@ def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_defau
 @pytest.mark.parametrize(
     "forged", [None, 3, {"method": "grad-cam", "knobs": [{"name": "x"}, {"name": "layer", "chosen": 99}]}]
 )
-def test_forged_knobs_are_ignored(study, name, forged):
+def test_forged_knobs_are_ignored(service, name, forged):
     value = {"method": "grad-cam", "knobs": forged} if isinstance(forged, list) else forged
-    assert parse_parameters(value, study.catalog.get(name), "grad-cam") == {}
+    assert parse_parameters(value, service.catalog.get(name), "grad-cam") == {}
 
 
 def upload(tmp_path, data: bytes, name: str = "secret-folder-photo.jpg"):
@@ -241,4 +247,7 @@ def test_a_picture_that_is_there_is_as_if_new_and_one_cut_short_is_mended(box, t
 
 
 def test_a_sentence_holds_no_html():
-    assert to_gradio_error(ImageError("the file <img src=x> is no photo")).message == "The file &lt;img src=x&gt; is no photo."
+    assert (
+        to_gradio_error(ImageError("the file <img src=x> is no photo")).message
+        == "The file &lt;img src=x&gt; is no photo."
+    )

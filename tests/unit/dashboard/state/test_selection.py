@@ -63,7 +63,16 @@ def test_an_address_reads_well():
 @pytest.mark.parametrize("key", ADDRESS_KEYS)
 @pytest.mark.parametrize(
     "value",
-    ["", "x" * (5 * MAX_VALUE_LENGTH + 1), "<script>alert(1)</script>", "\0\x1b[31m", "../../etc/passwd", "９", "٣", "%00"],
+    [
+        "",
+        "x" * (5 * MAX_VALUE_LENGTH + 1),
+        "<script>alert(1)</script>",
+        "\0\x1b[31m",
+        "../../etc/passwd",
+        "９",
+        "٣",
+        "%00",
+    ],
 )
 def test_a_forged_value_is_left_out_and_named_in_a_few_plain_words(key, value):
     link, unknown = parse_address({key: value, "m": RESNET} if key != "m" else {key: value}, OFFERED)
@@ -95,27 +104,27 @@ def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
     assert [find_class(class_address(i, labels), labels) for i in range(1000)] == list(range(1000))
 
 
-def test_the_example_photos_have_names_and_no_other_has(study, name, tower):
+def test_the_example_photos_have_names_and_no_other_has(service, name, tower):
     assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
-    target = study.target(tower, name, "church")
-    assert address_values(study, Selection(photo_key(tower), name, target, 0)) == {
+    target = service.target(tower, name, "church")
+    assert address_values(service, Selection(photo_key(tower), name, target, 0)) == {
         "m": name,
         "img": "ex:tower",
         "c": "church",
-        "vs": study.catalog.get(name).labels[0],
+        "vs": service.catalog.get(name).labels[0],
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
-    assert draw_panel(study, own, name)[-1]["keys"]["img"] is None
-    assert draw_panel(study, own, name)[-1]["hint"] == page_texts("en")["address.own"]
-    assert draw_panel(study, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
+    assert draw_panel(service, own, name)[-1]["keys"]["img"] is None
+    assert draw_panel(service, own, name)[-1]["hint"] == page_texts("en")["address.own"]
+    assert draw_panel(service, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
 
 
-def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(study, name):
-    model = study.catalog.get(name)
+def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(service, name):
+    model = service.catalog.get(name)
     written = Link(
         name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, looked, menus = open_link(study, read(format_address(written)), TABS)
+    link, photo, looked, menus = open_link(service, read(format_address(written)), TABS)
     assert link == written
     assert looked[0] == (
         photo_key(load_examples()["ex:cheetah"]),
@@ -130,10 +139,10 @@ def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(
     assert looked[-1]["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
-def test_an_empty_address_is_the_first_view_and_says_nothing(study):
-    link, photo, looked, menus = open_link(study, {"__theme": "dark"}, TABS)
+def test_an_empty_address_is_the_first_view_and_says_nothing(service):
+    link, photo, looked, menus = open_link(service, {"__theme": "dark"}, TABS)
     assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
-    assert looked[:2] == draw_panel(study, photo, study.catalog.names[0])[:2]
+    assert looked[:2] == draw_panel(service, photo, service.catalog.names[0])[:2]
     assert looked[-1]["said"] == ""
 
 
@@ -161,46 +170,46 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(study):
         ({"m": "x" * 999, "v": "y"}, "model “" + "x" * 40 + "…”, tab “y”"),
     ],
 )
-def test_a_forged_address_is_the_first_view_and_one_sentence(study, wrong, sentence):
-    found = open_link(study, {"img": "ex:tower", **wrong}, TABS)
-    first = open_link(study, {}, TABS)
-    assert found.panel[-1]["said"] == f"This link asks for what is not known here: {sentence}."
+def test_a_forged_address_is_the_first_view_and_one_sentence(service, wrong, sentence):
+    found = open_link(service, {"img": "ex:tower", **wrong}, TABS)
+    first = open_link(service, {}, TABS)
+    assert found.panel[-1]["said"] == f"This link contains values that are not available here: {sentence}."
     assert found.panel[:2] == first.panel[:2]
     assert found.link._replace(example=None, target=None, against=None, method=None, knobs=None) == Link()
     assert get_changed_names(found.parameters) == {}
 
 
-def test_a_link_without_its_photo_says_so(study):
-    said = open_link(study, {"m": VIT, "c": "church"}, TABS).panel[-1]["said"]
+def test_a_link_without_its_photo_says_so(service):
+    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel[-1]["said"]
     assert said == "This link does not contain its photo, so an example is shown."
-    assert open_link(study, {"m": VIT, "v": "model", "s": "2"}, TABS).panel[-1]["said"] == ""  # it asks for no photo
+    assert open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel[-1]["said"] == ""  # it asks for no photo
 
 
 def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
     def refuse() -> vizlib.Model:
         raise ModelError("the hub cannot be reached")
 
-    study = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
-    found = open_link(study, {"img": "ex:tower", "m": "far"}, TABS)
+    service = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
+    found = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
     assert found.panel[0].model == "first"
     assert "model “far” (the hub cannot be reached)" in found.panel[-1]["said"]
 
 
-def test_a_new_target_that_was_the_rival_stands_alone(study, cheetah, name):
-    selection, _, bars, *_ = draw_panel(study, cheetah, name, 4, 2)
+def test_a_new_target_that_was_the_rival_stands_alone(service, cheetah, name):
+    selection, _, bars, *_ = draw_panel(service, cheetah, name, 4, 2)
     assert (selection.target, selection.against, bars["against"]) == (4, 2, 2)
     assert {4, 2} <= {row["index"] for row in bars["rows"]}
-    assert draw_panel(study, cheetah, name, 2, 2)[0].against is None
+    assert draw_panel(service, cheetah, name, 2, 2)[0].against is None
 
 
-def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(study, cheetah, name):
+def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(service, cheetah, name):
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target=4, against=2)
-    ours = study.explanation(cheetah, name, 4, "saliency", against=2)
-    assert ours is study.explanation(cheetah, name, 4, "saliency", {"against": 2})
+    ours = service.explanation(cheetah, name, 4, "saliency", against=2)
+    assert ours is service.explanation(cheetah, name, 4, "saliency", {"against": 2})
     assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
-    assert not np.allclose(ours.heat, study.explanation(cheetah, name, 4, "saliency").heat)
-    runner_up = next(one.index for one in study.predictions(cheetah, name, 2) if one.index != 4)
-    assert study.explanation(cheetah, name, 4, "saliency", {"against": "runner-up"}) is study.explanation(
+    assert not np.allclose(ours.heat, service.explanation(cheetah, name, 4, "saliency").heat)
+    runner_up = next(one.index for one in service.predictions(cheetah, name, 2) if one.index != 4)
+    assert service.explanation(cheetah, name, 4, "saliency", {"against": "runner-up"}) is service.explanation(
         cheetah, name, 4, "saliency", against=runner_up
     )
 
@@ -211,7 +220,7 @@ def test_a_space_is_shared_by_the_address_people_see(monkeypatch):
     assert build_address({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
 
 
-def test_settings_of_an_address_change_only_knobs_that_exist(study, name):
-    model = study.catalog.get(name)
+def test_settings_of_an_address_change_only_knobs_that_exist(service, name):
+    model = service.catalog.get(name)
     assert get_changed_names(apply_settings(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
     assert get_changed_names(apply_settings(model, "grad-cam", {"score": "probability"})) == {"score": "probability"}

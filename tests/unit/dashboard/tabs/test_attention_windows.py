@@ -30,7 +30,7 @@ NETWORKS = {
 
 
 @pytest.fixture(scope="module")
-def study() -> AnalysisService:
+def service() -> AnalysisService:
     def load(name: str) -> vizlib.Model:
         config = None if name != "swin of torchvision" else vizlib.load("resnet18-imagenette").preprocessing
         return vizlib.wrap(NETWORKS[name]().eval(), name=name, preprocessing=config)
@@ -38,37 +38,37 @@ def study() -> AnalysisService:
     return AnalysisService(ModelCatalog([], extra={name: partial(load, name) for name in NETWORKS}))
 
 
-def said(study: AnalysisService, photo, name: str) -> str:
-    selection = draw_panel(study, photo, name)[0]
-    value, words = attention.draw(study, photo, selection)
+def said(service: AnalysisService, photo, name: str) -> str:
+    selection = draw_panel(service, photo, name)[0]
+    value, words = attention.draw(service, photo, selection)
     assert value == {}
     return words
 
 
 @pytest.mark.parametrize(("name", "window"), [("swin", 7), ("swin 2", 8), ("swin of torchvision", 7)])
-def test_a_network_of_windows_says_what_a_place_can_see(study, cheetah, name, window):
-    words = said(study, cheetah, name)
+def test_a_network_of_windows_says_what_a_place_can_see(service, cheetah, name, window):
+    words = said(service, cheetah, name)
     assert f"{name} looks within small windows" in words
-    assert f"the {window * window} places of its own window of {window} × {window}" in words
+    assert f"the {window * window} positions of its own window of {window} × {window}" in words
     assert "convolutions" not in words
-    seen = study.catalog.get(name).run(cheetah, attention=True).attention
+    seen = service.catalog.get(name).run(cheetah, attention=True).attention
     assert {tuple(weights.shape[-2:]) for weights in seen.values()} == {(window * window,) * 2}
 
 
-def test_other_tokens_and_other_attention_are_not_taken_for_convolutions(study, cheetah):
-    assert "its tokens are not one grid of patches" in said(study, cheetah, "pyramid")
-    assert "No layer of linear attention computes softmax attention" in said(study, cheetah, "linear attention")
+def test_other_tokens_and_other_attention_are_not_taken_for_convolutions(service, cheetah):
+    assert "its tokens are not one grid of patches" in said(service, cheetah, "pyramid")
+    assert "No layer of linear attention computes softmax attention" in said(service, cheetah, "linear attention")
 
 
-def test_only_convolutions_are_called_so_and_have_their_fields_below(study, cheetah):
-    assert "resnet is built of convolutions" in said(study, cheetah, "resnet")
+def test_only_convolutions_are_called_so_and_have_their_fields_below(service, cheetah):
+    assert "resnet is built of convolutions" in said(service, cheetah, "resnet")
     for name in NETWORKS:
-        selection = draw_panel(study, cheetah, name)[0]
-        assert bool(receptive.draw(study, cheetah, selection)[0]) == ("built of conv" in said(study, cheetah, name))
+        selection = draw_panel(service, cheetah, name)[0]
+        assert bool(receptive.draw(service, cheetah, selection)[0]) == ("built of conv" in said(service, cheetah, name))
 
 
-def test_a_network_of_windows_is_shown_inside(study, cheetah):
-    selection = draw_panel(study, cheetah, "swin")[0]
-    _, tree, *_, sheet = inside.draw(study, cheetah, selection, None)
+def test_a_network_of_windows_is_shown_inside(service, cheetah):
+    selection = draw_panel(service, cheetah, "swin")[0]
+    _, tree, *_, sheet = inside.draw(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

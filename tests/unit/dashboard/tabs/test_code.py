@@ -26,8 +26,8 @@ from vizlib.reporting.html_report import READ
 
 
 @pytest.fixture(scope="module")
-def address(study):
-    page = app.build_app(study.catalog)
+def address(service):
+    page = app.build_app(service.catalog)
     _, local, _ = app.launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)
@@ -47,19 +47,19 @@ def run(text: str) -> dict:
     return names
 
 
-def texts(study, photo, selection, method, menus=None) -> dict[str, str]:
-    _, value = code.draw(study, photo, selection, method, menus)
+def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
+    _, value = code.draw(service, photo, selection, method, menus)
     return {block["name"]: block["text"] for block in value["blocks"]}
 
 
-def test_each_block_follows_class_contrast_method_and_knobs(study, cheetah, selection):
-    labels = study.catalog.get(selection.model).labels
+def test_each_block_follows_class_contrast_method_and_knobs(service, cheetah, selection):
+    labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
-    menus = apply_settings(study.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
-    words, _ = code.draw(study, cheetah, selection._replace(against=rival), "grad-cam", menus)
+    menus = apply_settings(service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
+    words, _ = code.draw(service, cheetah, selection._replace(against=rival), "grad-cam", menus)
     assert f"Why {labels[selection.target]} and not {labels[rival]}?" in words
-    assert "cheetah.jpg is the photo you see." in words
-    for text in texts(study, cheetah, selection._replace(against=rival), "grad-cam", menus).values():
+    assert "cheetah.jpg is the photo shown here." in words
+    for text in texts(service, cheetah, selection._replace(against=rival), "grad-cam", menus).values():
         for part in (
             "cheetah.jpg",
             selection.model,
@@ -69,24 +69,24 @@ def test_each_block_follows_class_contrast_method_and_knobs(study, cheetah, sele
             "probability",
         ):
             assert part in text, (part, text)
-    plain = texts(study, cheetah, selection, "saliency", menus)  # another method's knobs say nothing
+    plain = texts(service, cheetah, selection, "saliency", menus)  # another method's knobs say nothing
     assert "probability" not in "".join(plain.values())
 
 
-def test_the_python_lines_give_the_numbers_of_the_page(study, cheetah, selection, here):
-    model = study.catalog.get(selection.model)
+def test_the_python_lines_give_the_numbers_of_the_page(service, cheetah, selection, here):
+    model = service.catalog.get(selection.model)
     menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
-    names = run(texts(study, cheetah, selection, "grad-cam", menus)["Python"])
-    shown = study.explanation(cheetah, selection.model, selection.target, "grad-cam", {"layer": model.stages[1]})
+    names = run(texts(service, cheetah, selection, "grad-cam", menus)["Python"])
+    shown = service.explanation(cheetah, selection.model, selection.target, "grad-cam", {"layer": model.stages[1]})
     assert torch.equal(names["why"].heat, shown.heat)
     assert (names["why"].label, names["why"].notes) == (shown.label, shown.notes)
 
 
-def test_the_client_lines_give_the_numbers_of_the_page(study, cheetah, selection, here, address):
+def test_the_client_lines_give_the_numbers_of_the_page(service, cheetah, selection, here, address):
     rival = next(i for i in range(10) if i != selection.target)
     aimed = selection._replace(against=rival)
-    menus = apply_settings(study.catalog.get(selection.model), "saliency", {"channels": "norm"})
-    text = texts(study, cheetah, aimed, "saliency", menus)["API client"]
+    menus = apply_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
+    text = texts(service, cheetah, aimed, "saliency", menus)["API client"]
     assert code.HERE in text
     names = run(text.replace(code.HERE, address))
     expected = vizlib.explain(
@@ -95,16 +95,16 @@ def test_the_client_lines_give_the_numbers_of_the_page(study, cheetah, selection
     assert names["heat"] == expected.heat.tolist()
 
 
-def test_where_the_page_is_a_space_the_client_is_told_its_name(study, cheetah, selection, monkeypatch):
+def test_where_the_page_is_a_space_the_client_is_told_its_name(service, cheetah, selection, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/see-why")
-    _, value = code.draw(study, cheetah, selection, "grad-cam", None)
+    _, value = code.draw(service, cheetah, selection, "grad-cam", None)
     assert 'Client("someone/see-why")' in value["blocks"][2]["text"]
     assert value["here"] == ""
 
 
-def test_a_photo_of_yours_has_no_name_on_the_page(study, tower, selection):
+def test_a_photo_of_yours_has_no_name_on_the_page(service, tower, selection):
     own = vizlib.open_image(np.asarray(tower)[:300])
-    words, value = code.draw(study, own, selection, "grad-cam", None)
+    words, value = code.draw(service, own, selection, "grad-cam", None)
     assert "photo.jpg stands for your own photo." in words
     assert all("photo.jpg" in block["text"] for block in value["blocks"])
 
@@ -113,23 +113,23 @@ def test_a_model_of_the_servers_folder_is_named_without_that_folder(tmp_path, ch
     torch.manual_seed(0)
     (tmp_path / "secret").mkdir()
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "secret" / "mine.pth")
-    study = AnalysisService(ModelCatalog(folder=tmp_path / "secret"))
-    text = texts(study, cheetah, Selection("cheetah", "mine", 1), "saliency")
+    service = AnalysisService(ModelCatalog(folder=tmp_path / "secret"))
+    text = texts(service, cheetah, Selection("cheetah", "mine", 1), "saliency")
     assert 'vizlib.load("mine", checkpoints=".")' in text["Python"]
     assert "--model mine --checkpoints ." in text["Shell"].replace(" \\\n   ", "")
     assert "secret" not in "".join(text.values())
 
 
 @pytest.fixture
-def exported(study, cheetah, selection, tmp_path):
+def exported(service, cheetah, selection, tmp_path):
     rival = next(i for i in range(10) if i != selection.target)
     aimed = selection._replace(against=rival)
     menus = apply_settings(
-        study.catalog.get(selection.model), "grad-cam", {"layer": study.catalog.get(selection.model).stages[1]}
+        service.catalog.get(selection.model), "grad-cam", {"layer": service.catalog.get(selection.model).stages[1]}
     )
-    settings = {"layer": study.catalog.get(selection.model).stages[1]}
-    answer = study.explanation(cheetah, selection.model, selection.target, "grad-cam", settings, rival)
-    return answer, lambda form: code.export(study, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
+    settings = {"layer": service.catalog.get(selection.model).stages[1]}
+    answer = service.explanation(cheetah, selection.model, selection.target, "grad-cam", settings, rival)
+    return answer, lambda form: code.export(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
 
 
 def test_the_raw_values_are_the_maps(exported):
@@ -138,7 +138,7 @@ def test_the_raw_values_are_the_maps(exported):
         assert np.array_equal(found["heat"], answer.heat.numpy())
 
 
-def test_the_report_holds_the_map_and_the_lines_that_make_it(study, exported, selection):
+def test_the_report_holds_the_map_and_the_lines_that_make_it(service, exported, selection):
     answer, export = exported
     path = export("html")
     names = run(READ.format(file=repr(str(path))))
@@ -150,9 +150,9 @@ def test_the_report_holds_the_map_and_the_lines_that_make_it(study, exported, se
     assert str(path.parent) not in text
 
 
-def test_the_figures_are_of_the_kind_they_are_called(exported, study, selection):
+def test_the_figures_are_of_the_kind_they_are_called(exported, service, selection):
     answer, export = exported
-    labels = study.catalog.get(selection.model).labels
+    labels = service.catalog.get(selection.model).labels
     rival = labels[answer.knobs["against"]]
     assert ElementTree.fromstring(export("svg").read_text()).tag.endswith("svg")
     with Image.open(export("png")) as picture:
@@ -185,17 +185,17 @@ def test_a_file_has_a_plain_name_in_a_folder_nobody_can_guess(exported, selectio
     ],
 )
 def test_what_cannot_be_saved_is_one_sentence_and_no_file(
-    study, cheetah, selection, tmp_path, photo, method, form, sentence
+    service, cheetah, selection, tmp_path, photo, method, form, sentence
 ):
     asked_for = (cheetah, selection) if photo else (None, None)
     with pytest.raises(vizlib.VizlibError, match=f"^{sentence}"):
-        code.export(study, *asked_for, method, None, form, tmp_path)
+        code.export(service, *asked_for, method, None, form, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_a_slow_method_is_saved_once_it_has_run(study, cheetah, selection, tmp_path):
-    fresh = AnalysisService(study.catalog)
+def test_a_slow_method_is_saved_once_it_has_run(service, cheetah, selection, tmp_path):
+    fresh = AnalysisService(service.catalog)
     for step in fresh.stream_explanation(cheetah, *selection[1:3], "occlusion"):
         answer = step.attribution
     path = code.export(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
@@ -204,11 +204,16 @@ def test_a_slow_method_is_saved_once_it_has_run(study, cheetah, selection, tmp_p
         assert json.loads(str(found["about"]))["method"] == "occlusion"
 
 
-def test_without_a_photo_there_are_no_lines(study):
-    words, value = code.draw(study, None, None, None, None)
+def test_without_a_photo_there_are_no_lines(service):
+    words, value = code.draw(service, None, None, None, None)
     assert "No photo yet" in words
     assert value == blocks_of(())
 
 
 def test_a_size_is_said_in_the_unit_that_suits_it():
-    assert [describe_file("a", size) for size in (10, 1_400, 99_000, 250_000)] == ["a, 1 kB", "a, 1 kB", "a, 99 kB", "a, 0.2 MB"]
+    assert [describe_file("a", size) for size in (10, 1_400, 99_000, 250_000)] == [
+        "a, 1 kB",
+        "a, 1 kB",
+        "a, 99 kB",
+        "a, 0.2 MB",
+    ]

@@ -24,9 +24,9 @@ def floats(packed: dict) -> np.ndarray:
 
 
 @pytest.fixture
-def tower_selection(study, tower):
+def tower_selection(service, tower):
     """The tower, which the two models call by different names."""
-    return draw_panel(study, tower, RESNET)[0]
+    return draw_panel(service, tower, RESNET)[0]
 
 
 def explained(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
@@ -36,34 +36,34 @@ def explained(photo, method: str, selection, second: int) -> list[list[vizlib.At
     ]
 
 
-def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(study, tower, tower_selection):
-    theirs = study.predictions(tower, VIT, 1)[0].index
+def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(service, tower, tower_selection):
+    theirs = service.predictions(tower, VIT, 1)[0].index
     assert theirs != tower_selection.target
-    chosen = compare.choose(study, tower, tower_selection)
+    chosen = compare.choose(service, tower, tower_selection)
     assert chosen.models == (RESNET, VIT)
     assert chosen.classes == ((tower_selection.target, theirs),) * 2
     agreed = tower_selection._replace(target=theirs)  # where both say the same, the runner-up is the second class
-    runner_up = next(one.index for one in study.predictions(tower, RESNET, 2) if one.index != theirs)
-    assert compare.choose(study, tower, agreed).classes[0] == (theirs, runner_up)
+    runner_up = next(one.index for one in service.predictions(tower, RESNET, 2) if one.index != theirs)
+    assert compare.choose(service, tower, agreed).classes[0] == (theirs, runner_up)
 
 
-def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(study, tower, tower_selection):
-    offered = compare.methods(study, (RESNET, VIT))
+def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(service, tower, tower_selection):
+    offered = compare.methods(service, (RESNET, VIT))
     slow = [name for name in METHODS if METHODS[name].cost == MANY_PASSES]
     for name in METHODS:
-        fits = all(name in vizlib.list_methods(study.catalog.get(model)) for model in (RESNET, VIT))
+        fits = all(name in vizlib.list_methods(service.catalog.get(model)) for model in (RESNET, VIT))
         assert (name in offered) == (fits and name not in slow), name
     for forged in ("raw-attention", "rise", "nonsense", None):
-        assert compare.choose(study, tower, tower_selection, method=forged).method == "grad-cam"
-    assert compare.choose(study, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
-    assert compare.choose(study, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
-    assert compare.choose(study, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
+        assert compare.choose(service, tower, tower_selection, method=forged).method == "grad-cam"
+    assert compare.choose(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
+    assert compare.choose(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
+    assert compare.choose(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
         tower_selection.target
     )
 
 
-def test_classes_are_matched_by_name_where_the_models_number_them_differently(study):
-    one = study.catalog.get(RESNET)
+def test_classes_are_matched_by_name_where_the_models_number_them_differently(service):
+    one = service.catalog.get(RESNET)
     imagenet = ("goldfish", "chain saw, chainsaw", "tench, Tinca tinca", "church")
     other = replace(one, labels=imagenet)
     common = compare.in_common(one, other)
@@ -76,8 +76,8 @@ def test_classes_are_matched_by_name_where_the_models_number_them_differently(st
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
-def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, method):
-    value = compare.draw(study, tower, tower_selection, VIT, method, 5)[3]
+def test_four_maps_are_the_librarys_on_one_scale(service, tower, tower_selection, method):
+    value = compare.draw(service, tower, tower_selection, VIT, method, 5)[3]
     answers = explained(tower, method, tower_selection, 5)
     factors = [1 / max(abs(v) for answer in row for v in answer.heat.flatten().tolist()) for row in answers]
     shares, raw = [], []
@@ -90,7 +90,8 @@ def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, 
             assert shown["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
             assert shown["scale"] == 0
             assert shown["box"] == pytest.approx(
-                [edge / side for edge, side in zip(answer.geometry.visible_box, tower.size[::-1] * 2, strict=True)], abs=1e-6
+                [edge / side for edge, side in zip(answer.geometry.visible_box, tower.size[::-1] * 2, strict=True)],
+                abs=1e-6,
             )
             shares += (answer.heat.flatten() * factors[i]).tolist()
             raw += answer.heat.flatten().tolist()
@@ -103,15 +104,15 @@ def test_four_maps_are_the_librarys_on_one_scale(study, tower, tower_selection, 
     assert value["scales"][0]["signed"] == METHODS[method].signed
 
 
-def test_a_models_strongest_value_is_that_of_both_its_classes(study, tower, tower_selection):
+def test_a_models_strongest_value_is_that_of_both_its_classes(service, tower, tower_selection):
     (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
     largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
     assert compare.strongest(row) == compare.strongest(row[::-1]) == pytest.approx(largest)
     assert compare.strongest([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
 
 
-def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreement(study, tower, tower_selection):
-    value = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[3]
+def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreement(service, tower, tower_selection):
+    value = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[3]
     answers = explained(tower, "grad-cam", tower_selection, 5)
     factors = [1 / max(answer.heat.abs().max().item() for answer in row) for row in answers]
     pairs = {(0, 2): ((0, 0), (0, 1)), (1, 2): ((1, 0), (1, 1)), (2, 0): ((0, 0), (1, 0)), (2, 1): ((0, 1), (1, 1))}
@@ -136,25 +137,25 @@ def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreem
     assert value["scales"][1]["limits"][0] == pytest.approx([-edge, edge], rel=1e-3)
 
 
-def test_the_words_say_how_far_the_models_agree(study, tower, tower_selection):
-    words = compare.draw(study, tower, tower_selection, VIT, "grad-cam", 5)[4]
+def test_the_words_say_how_far_the_models_agree(service, tower, tower_selection):
+    words = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
     (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
     assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
     assert f"{found.overlap * 100:.0f} % is the same" in words
-    assert (found.correlation >= 0.7) == ("much alike" in words)
+    assert (found.correlation >= 0.7) == ("high agreement" in words)
 
 
-def test_a_class_the_other_model_does_not_know_is_one_sentence(study, tower, tower_selection, monkeypatch):
+def test_a_class_the_other_model_does_not_know_is_one_sentence(service, tower, tower_selection, monkeypatch):
     monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
-    *_, value, words = compare.draw(study, tower, tower_selection)
+    *_, value, words = compare.draw(service, tower, tower_selection)
     assert value == {}
-    label = study.catalog.get(RESNET).labels[tower_selection.target]
-    assert f"{VIT} knows no class called {label}." in words
+    label = service.catalog.get(RESNET).labels[tower_selection.target]
+    assert f"{VIT} has no class {label}." in words
 
 
-def test_without_a_photo_nothing_is_compared(study):
-    assert compare.draw(study, None, None)[3] == {}
+def test_without_a_photo_nothing_is_compared(service):
+    assert compare.draw(service, None, None)[3] == {}
 
 
 def test_the_three_starts_are_told_with_their_own_numbers():

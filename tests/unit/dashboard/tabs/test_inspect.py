@@ -28,15 +28,15 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def at(study, selection, layer, number=None, off=()) -> whereabouts.At:
-    return whereabouts.settled(study, selection, None)._replace(layer=layer, number=number, off=off)
+def at(service, selection, layer, number=None, off=()) -> whereabouts.At:
+    return whereabouts.settled(service, selection, None)._replace(layer=layer, number=number, off=off)
 
 
 # The tree
 
 
-def test_the_tree_holds_every_part_with_the_librarys_numbers(study, name):
-    model = study.catalog.get(name)
+def test_the_tree_holds_every_part_with_the_librarys_numbers(service, name):
+    model = service.catalog.get(name)
     rows = {row["name"]: row for row in build_tree(model, model.stages[0])["rows"]}
     for layer in model.layers:
         if layer.kind.startswith(("Identity", "Drop")):
@@ -48,11 +48,11 @@ def test_the_tree_holds_every_part_with_the_librarys_numbers(study, name):
         assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["told"]
 
 
-def test_the_trees_hierarchy_is_told_in_words(study):
-    rows = {row["name"]: row["role"] for row in build_tree(study.catalog.get(RESNET), "layer1")["rows"]}
+def test_the_trees_hierarchy_is_told_in_words(service):
+    rows = {row["name"]: row["role"] for row in build_tree(service.catalog.get(RESNET), "layer1")["rows"]}
     told = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
     assert told == ["convolution", "stage", "residual block", "convolution", "shortcut"]
-    rows = {row["name"]: row["role"] for row in build_tree(study.catalog.get(VIT), "blocks.0")["rows"]}
+    rows = {row["name"]: row["role"] for row in build_tree(service.catalog.get(VIT), "blocks.0")["rows"]}
     told = [rows[part] for part in ("patch_embed", "blocks", "blocks.3", "blocks.3.attn", "blocks.3.mlp")]
     assert told == ["patch embedding", "12 blocks", "block", "attention", "MLP"]
 
@@ -65,10 +65,12 @@ def test_large_numbers_are_short(count, text):
 # A layer's units
 
 
-def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(study, cheetah, selection):
+def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(service, cheetah, selection):
     model = vizlib.load(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
-        where, parts, _, heat, words, _, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer, 7))
+        where, parts, _, heat, words, _, sheet = inside.draw(
+            service, cheetah, selection, at(service, selection, layer, 7)
+        )
         added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
         assert (where.layer, parts["chosen"], sheet["chosen"]) == (layer, layer, "7")
         keys = [int(item["key"]) for item in sheet["items"]]
@@ -79,40 +81,42 @@ def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(study, c
         assert added.min().item() == pytest.approx(values[-1], abs=1e-4)
         told = [float(item["note"].replace("\u2212", "-")) for item in sheet["items"]]
         assert told == pytest.approx(values, abs=0.006 * max(map(abs, values)) + 0.05)
-        assert np.array_equal(floats(heat["map"]), study.activations(cheetah, selection.model, layer)[0][7].numpy())
+        assert np.array_equal(floats(heat["map"]), service.activations(cheetah, selection.model, layer)[0][7].numpy())
         assert f"Channel 7 of {layer}" in words
         label = model.labels[selection.target]
         assert f"to the score of {label}, which is " in words
 
 
-def test_another_class_sorts_the_sheet_anew(study, cheetah, selection):
-    layer = study.catalog.get(selection.model).stages[-1]
+def test_another_class_sorts_the_sheet_anew(service, cheetah, selection):
+    layer = service.catalog.get(selection.model).stages[-1]
     first, second = (
         [
             item["key"]
-            for item in inside.draw(study, cheetah, selection._replace(target=target), at(study, selection, layer))[6][
-                "items"
-            ]
+            for item in inside.draw(service, cheetah, selection._replace(target=target), at(service, selection, layer))[
+                6
+            ]["items"]
         ]
         for target in (0, 1)
     )
     assert first != second
 
 
-def test_against_another_class_the_sheet_is_about_the_lead(study, cheetah, selection):
-    model, layer = study.catalog.get(selection.model), study.catalog.get(selection.model).stages[-2]
+def test_against_another_class_the_sheet_is_about_the_lead(service, cheetah, selection):
+    model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
     rival = (selection.target + 1) % 10
-    *_, words, _, sheet = inside.draw(study, cheetah, selection._replace(against=rival), at(study, selection, layer))
+    *_, words, _, sheet = inside.draw(
+        service, cheetah, selection._replace(against=rival), at(service, selection, layer)
+    )
     added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
     assert sheet["items"][0]["key"] == str(added.argmax().item())
     assert f"to the score of {model.labels[selection.target]} over {model.labels[rival]}, which is" in words
 
 
-def test_an_attention_layer_shows_its_heads_by_what_they_add(study, cheetah):
+def test_an_attention_layer_shows_its_heads_by_what_they_add(service, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
-    selection = inside.Selection("cheetah", VIT, study.predictions(cheetah, VIT)[1].index)
-    *_, heat, words, switch, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer))
+    selection = inside.Selection("cheetah", VIT, service.predictions(cheetah, VIT)[1].index)
+    *_, heat, words, switch, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()
     assert [int(item["key"]) for item in sheet["items"]] == order
@@ -124,22 +128,22 @@ def test_an_attention_layer_shows_its_heads_by_what_they_add(study, cheetah):
     assert switch["label"] == f"Switch head {order[0] + 1} off"
 
 
-def test_every_layer_of_the_tree_can_be_shown(study, cheetah, selection):
-    names = list_selectable_layers(study.catalog.get(selection.model))
+def test_every_layer_of_the_tree_can_be_shown(service, cheetah, selection):
+    names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        where, *_, sheet = inside.draw(study, cheetah, selection, at(study, selection, layer))
+        where, *_, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
         assert where.layer == layer
         assert sheet["items"]
 
 
-def test_a_forged_layer_or_unit_gives_the_first_view(study, cheetah, selection):
-    first = inside.draw(study, cheetah, selection, None)
-    assert first[0].layer == study.catalog.get(selection.model).cam_layer
-    assert inside.draw(study, cheetah, selection, at(study, selection, "no.such.layer"))[0] == first[0]
-    forged = inside.draw(study, cheetah, selection, first[0]._replace(number=10**9))
+def test_a_forged_layer_or_unit_gives_the_first_view(service, cheetah, selection):
+    first = inside.draw(service, cheetah, selection, None)
+    assert first[0].layer == service.catalog.get(selection.model).cam_layer
+    assert inside.draw(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
+    forged = inside.draw(service, cheetah, selection, first[0]._replace(number=10**9))
     assert forged[6]["chosen"] == first[6]["items"][0]["key"]
     elsewhere = first[0]._replace(model="another", off=(Unit("x", 1, False),))
-    assert inside.draw(study, cheetah, selection, elsewhere)[0] == first[0]
+    assert inside.draw(service, cheetah, selection, elsewhere)[0] == first[0]
 
 
 @pytest.mark.parametrize(
@@ -158,15 +162,15 @@ def test_amounts_are_signed_and_have_the_decimals_the_largest_needs(values, text
 # Switching off
 
 
-def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(study, cheetah, selection):
+def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(service, cheetah, selection):
     model = vizlib.load(selection.model)
     layer = model.stages[-2]
     number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
-    here = at(study, selection, layer, number)
+    here = at(service, selection, layer, number)
     unit = Unit(layer, number, head=False)
     here = whereabouts.switched(here, unit, "toggle")
     assert here.off == (unit,)
-    *_, switch, sheet = inside.draw(study, cheetah, selection, here)
+    *_, switch, sheet = inside.draw(service, cheetah, selection, here)
     theirs = ablate(model, cheetah, channels={layer: [number]})
     before, after = switch["sides"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
@@ -196,15 +200,20 @@ def test_what_is_off_comes_back_one_by_one_or_all_at_once():
 def test_a_changed_first_place_is_said():
     old = [vizlib.Prediction(0, "tench", 0.6, 2.0), vizlib.Prediction(1, "church", 0.4, 1.5)]
     new = [vizlib.Prediction(1, "church", 0.7, 1.5), vizlib.Prediction(0, "tench", 0.3, 0.7)]
-    assert describe_effect(old, new, 0) == "tench goes from 60 % to 30 %, its score by \u22121.30; now church comes first."
-    assert describe_effect(old, old, 1) == "church goes from 40 % to 40 %, its score by +0.00."
+    assert (
+        describe_effect(old, new, 0)
+        == "The probability of tench goes from 60 % to 30 %, its score changes by \u22121.30; the top class is now church."
+    )
+    assert (
+        describe_effect(old, old, 1) == "The probability of church goes from 40 % to 40 %, its score changes by +0.00."
+    )
 
 
 # Kernels
 
 
-def test_a_kernel_answers_with_its_channel_of_the_first_layer(study, cheetah, selection):
-    words, grid, heat = kernels.draw(study, cheetah, selection, 5)
+def test_a_kernel_answers_with_its_channel_of_the_first_layer(service, cheetah, selection):
+    words, grid, heat = kernels.draw(service, cheetah, selection, 5)
     found = vizlib.kernels(vizlib.load(selection.model))
     assert found.layer in words
     assert (grid["count"], grid["chosen"]) == (len(found.weights), 5)
@@ -212,13 +221,13 @@ def test_a_kernel_answers_with_its_channel_of_the_first_layer(study, cheetah, se
     theirs = run.activations[found.layer][0, 5].detach().numpy()
     assert np.allclose(floats(heat["map"]), theirs, atol=1e-4)
     assert (
-        kernels.draw(study, cheetah, selection, 10**6)[1]["chosen"]
-        == kernels.draw(study, cheetah, selection)[1]["chosen"]
+        kernels.draw(service, cheetah, selection, 10**6)[1]["chosen"]
+        == kernels.draw(service, cheetah, selection)[1]["chosen"]
     )
 
 
-def test_places_are_told_apart_by_a_transformer_alone(study, cheetah, selection):
-    similar, words = kernels.places(study, cheetah, selection)
+def test_places_are_told_apart_by_a_transformer_alone(service, cheetah, selection):
+    similar, words = kernels.places(service, cheetah, selection)
     has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
     assert bool(similar) == bool(words) == has
     if has:
@@ -228,10 +237,10 @@ def test_places_are_told_apart_by_a_transformer_alone(study, cheetah, selection)
 # Receptive fields
 
 
-def test_the_cells_tell_the_librarys_fields_and_strongest_channels(study, cheetah):
+def test_the_cells_tell_the_librarys_fields_and_strongest_channels(service, cheetah):
     selection = inside.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
-    value, words = receptive.draw(study, cheetah, selection, ["layer2", 3, 4])
+    value, words = receptive.draw(service, cheetah, selection, ["layer2", 3, 4])
     assert "How large is the receptive field?" in words
     assert [one["name"] for one in value["layers"]] == list(model.stages)
     for one in value["layers"]:
@@ -249,46 +258,46 @@ def test_the_cells_tell_the_librarys_fields_and_strongest_channels(study, cheeta
 
 
 @pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
-def test_a_forged_cell_gives_the_middle_of_the_last_stage_that_sees_a_part(study, cheetah, forged):
-    value, _ = receptive.draw(study, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
+def test_a_forged_cell_gives_the_middle_of_the_last_stage_that_sees_a_part(service, cheetah, forged):
+    value, _ = receptive.draw(service, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
     assert value["cell"] == ["layer2", 12, 12]
 
 
-def test_a_transformer_has_no_fields_to_show(study, cheetah):
-    assert receptive.draw(study, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
+def test_a_transformer_has_no_fields_to_show(service, cheetah):
+    assert receptive.draw(service, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
 
 
 # The address
 
 
 @pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
-def test_an_address_leads_back_to_a_unit_and_to_what_was_off(study, cheetah, name, layer, heads):
+def test_an_address_leads_back_to_a_unit_and_to_what_was_off(service, cheetah, name, layer, heads):
     selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    there = whereabouts.settled(study, selection, None)._replace(layer=layer, number=2, off=off)
-    keys = whereabouts.keys(study, selection, there)
+    there = whereabouts.settled(service, selection, None)._replace(layer=layer, number=2, off=off)
+    keys = whereabouts.keys(service, selection, there)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert whereabouts.linked(study, cheetah, selection, keys["u"], keys["o"]) == (there, [])
-    assert whereabouts.moved(study, cheetah, selection, None, [keys]) == there
-    assert whereabouts.moved(study, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
-    assert whereabouts.keys(study, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
+    assert whereabouts.linked(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert whereabouts.moved(service, cheetah, selection, None, [keys]) == there
+    assert whereabouts.moved(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
+    assert whereabouts.keys(service, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
 
 
-def test_where_everybody_begins_the_address_says_nothing(study, cheetah, name):
+def test_where_everybody_begins_the_address_says_nothing(service, cheetah, name):
     selection = Selection(photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
-    assert whereabouts.keys(study, selection, whereabouts.settled(study, selection, None)) == nothing
-    assert whereabouts.keys(study, None, None) == nothing
-    many = tuple(Unit(study.catalog.get(name).cam_layer, number, False) for number in range(60))
+    assert whereabouts.keys(service, selection, whereabouts.settled(service, selection, None)) == nothing
+    assert whereabouts.keys(service, None, None) == nothing
+    many = tuple(Unit(service.catalog.get(name).cam_layer, number, False) for number in range(60))
     assert (
-        whereabouts.keys(study, selection, at(study, selection, many[0].layer, off=many))["o"] is None
+        whereabouts.keys(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
     )  # no link so long
 
 
 @pytest.mark.parametrize(
     "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
 )
-def test_a_forged_unit_is_where_everybody_begins(study, cheetah, wrong):
+def test_a_forged_unit_is_where_everybody_begins(service, cheetah, wrong):
     selection = Selection(photo_key(cheetah), RESNET, 0)
-    start = whereabouts.settled(study, selection, None)
-    assert whereabouts.moved(study, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    start = whereabouts.settled(service, selection, None)
+    assert whereabouts.moved(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

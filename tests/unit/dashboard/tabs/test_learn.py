@@ -38,15 +38,15 @@ def opened(address: str) -> np.ndarray:
 
 
 @pytest.fixture
-def chosen(study, cheetah, name) -> Selection:
+def chosen(service, cheetah, name) -> Selection:
     """The cheetah's second guess, as in the address it would have."""
-    return Selection(photo_key(cheetah), name, study.predictions(cheetah, name)[1].index)
+    return Selection(photo_key(cheetah), name, service.predictions(cheetah, name)[1].index)
 
 
 @pytest.fixture
-def taught(study, cheetah, chosen):
+def taught(service, cheetah, chosen):
     """What a step finds out about the chosen class."""
-    return lambda step: learn.taught(study, cheetah, chosen, list(learn.STEPS).index(step))
+    return lambda step: learn.taught(service, cheetah, chosen, list(learn.STEPS).index(step))
 
 
 @pytest.fixture
@@ -170,10 +170,10 @@ def test_two_classes_have_the_gradients_and_the_correlations_of_the_library(taug
         assert float(lesson.facts[kind].replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.0051)
 
 
-def test_against_a_chosen_rival_it_is_that_class(study, cheetah, chosen):
-    other = next(i for i in range(10) if i not in (chosen.target, study.predictions(cheetah, chosen.model)[0].index))
-    lesson = learn.taught(study, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients"))
-    assert lesson.facts["b"] == study.catalog.get(chosen.model).labels[other]
+def test_against_a_chosen_rival_it_is_that_class(service, cheetah, chosen):
+    other = next(i for i in range(10) if i not in (chosen.target, service.predictions(cheetah, chosen.model)[0].index))
+    lesson = learn.taught(service, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients"))
+    assert lesson.facts["b"] == service.catalog.get(chosen.model).labels[other]
 
 
 @pytest.mark.parametrize("name", [RESNET])
@@ -259,9 +259,9 @@ def test_the_nudged_photo_is_what_is_shown_and_the_network_answers_it_as_told(ta
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
-def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chosen, step, language):
+def test_a_step_is_told_in_whole_sentences_of_its_language(service, cheetah, chosen, step, language):
     index = list(learn.STEPS).index(step)
-    told = learn.draw(study, cheetah, chosen, index, language)
+    told = learn.draw(service, cheetah, chosen, index, language)
     texts = [
         *told["titles"],
         *told["paragraphs"],
@@ -277,12 +277,12 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(study, cheetah, chose
 
 
 @pytest.mark.slow
-def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
+def test_every_word_of_the_lessons_is_said_by_some_step(service, cheetah, tower):
     said = {"title", "empty", "step", "steps", "previous", "next", "see", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
-        selection = Selection(photo_key(photo), name, study.predictions(photo, name)[0].index)
+        selection = Selection(photo_key(photo), name, service.predictions(photo, name)[0].index)
         for step in range(8):
-            lesson = learn.taught(study, photo, selection, step)
+            lesson = learn.taught(service, photo, selection, step)
             said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.INSTEAD.values())}
     rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
@@ -294,27 +294,27 @@ def test_every_word_of_the_lessons_is_said_by_some_step(study, cheetah, tower):
     ("left", "better"), [((0.2, 0.7), "attention"), ((0.7, 0.2), "relevance"), ((0.50, 0.51), "neither")]
 )
 def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
-    study, cheetah, chosen, monkeypatch, left, better
+    service, cheetah, chosen, monkeypatch, left, better
 ):
     from dashboard.tabs.lessons import explanation_lessons as reasons
 
     answers = iter(left)
     monkeypatch.setattr(reasons, "without_warmest", lambda asked, why: next(answers))
-    assert reasons.attention(reasons.Asked(study, cheetah, chosen)).texts[-1] == f"attention.{better}"
+    assert reasons.attention(reasons.Asked(service, cheetah, chosen)).texts[-1] == f"attention.{better}"
 
 
-def test_a_photo_that_holds_its_answer_says_so_in_words(study, cheetah, name, monkeypatch):
+def test_a_photo_that_holds_its_answer_says_so_in_words(service, cheetah, name, monkeypatch):
     from dashboard.tabs.lessons import explanation_lessons as reasons
 
-    monkeypatch.setattr(reasons, "pgd", lambda model, photo, *_, **__: study.eye(photo, model.name))
-    asked = reasons.Asked(study, cheetah, Selection("cheetah", name, 0))
+    monkeypatch.setattr(reasons, "pgd", lambda model, photo, *_, **__: service.eye(photo, model.name))
+    asked = reasons.Asked(service, cheetah, Selection("cheetah", name, 0))
     lesson = reasons.limits(asked)
     assert lesson.texts[0] == "limits.held"
     assert lesson.facts["kept"] == lesson.facts["before"] == lesson.facts["after"]
     assert lesson.facts["levels"] == "0"
 
 
-def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(study, cheetah, chosen, monkeypatch):
+def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(service, cheetah, chosen, monkeypatch):
     counted = []
 
     def step(asked):
@@ -322,21 +322,21 @@ def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(stud
         return learn.layers.hook(asked)
 
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
-    study, chosen = AnalysisService(study.catalog), chosen._replace(target=9, against=7)
+    service, chosen = AnalysisService(service.catalog), chosen._replace(target=9, against=7)
     for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):
-        learn.taught(study, cheetah, selection, 0)
+        learn.taught(service, cheetah, selection, 0)
     assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]
 
 
-def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(study, cheetah):
-    assert learn.draw(study, None, None, 3, "ko") == {"empty": page_texts("ko")["learn.empty"]}
-    assert learn.draw(study, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["learn.empty"]}
-    assert learn.draw(study, cheetah, None) == gr.skip()
+def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(service, cheetah):
+    assert learn.draw(service, None, None, 3, "ko") == {"empty": page_texts("ko")["learn.empty"]}
+    assert learn.draw(service, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["learn.empty"]}
+    assert learn.draw(service, cheetah, None) == gr.skip()
 
 
 @pytest.mark.parametrize("step", [-1, 8, 10**9])
-def test_a_step_that_does_not_exist_is_the_first(study, cheetah, chosen, step):
-    assert learn.draw(study, cheetah, chosen, step)["step"] == 0
+def test_a_step_that_does_not_exist_is_the_first(service, cheetah, chosen, step):
+    assert learn.draw(service, cheetah, chosen, step)["step"] == 0
 
 
 def test_maps_are_alike_as_their_correlation_and_a_flat_one_like_nothing():

@@ -37,8 +37,8 @@ def rows(card: dict) -> dict[str, str]:
 
 
 @pytest.fixture
-def drawn(study, cheetah, name):
-    return tab.draw(study, cheetah, draw_panel(study, cheetah, name)[0])
+def drawn(service, cheetah, name):
+    return tab.draw(service, cheetah, draw_panel(service, cheetah, name)[0])
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def compared(tmp_path, monkeypatch):
     monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
 
 
-def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
-    card, model, entry = drawn[0], vizlib.load(name), study.catalog.entry(name)
+def test_the_card_says_what_the_sidecar_and_the_network_say(service, name, drawn):
+    card, model, entry = drawn[0], vizlib.load(name), service.catalog.entry(name)
     sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
@@ -67,7 +67,7 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
     assert figures["included in vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
     said = rows(card)
     assert said["Architecture"].startswith(sidecar.architecture + ", of the ")
-    assert said["Knows"] == ", ".join(model.labels)
+    assert said["Classes"] == ", ".join(model.labels)
     assert said["Measured on"] == f"{sidecar.accuracy['photos']:,} {sidecar.accuracy['data']}"
     height, width = model.preprocessing.input_size
     assert said["Size"] == f"{height} × {width} pixels, {model.preprocessing.interpolation}"
@@ -77,23 +77,23 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(study, name, drawn):
     assert said["Licence"] == sidecar.origin["data_licence"]
 
 
-def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(study):
-    model = replace(study.catalog.get("resnet18-imagenette"), ood_score=None)
+def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(service):
+    model = replace(service.catalog.get("resnet18-imagenette"), ood_score=None)
     card = build_model_card(ModelEntry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
-    assert {group["heading"] for group in card["groups"]} == {"What it is", "Input"}
+    assert {group["heading"] for group in card["groups"]} == {"Model", "Input"}
     assert all(all(row["lines"]) for group in card["groups"] for row in group["rows"])
     assert rows(card)["Measured on"] == "Not measured here"
     assert "was not measured here" in card["lead"]
 
 
-def test_a_download_and_many_classes_are_said(study):
+def test_a_download_and_many_classes_are_said(service):
     many = replace(
-        study.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
+        service.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
     )
     card = build_model_card(ModelEntry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
     assert {"value": "102 MB", "label": "must be downloaded first"} in card["figures"]
-    assert rows(card)["Knows"] == "ImageNet's 1,000 classes"
+    assert rows(card)["Classes"] == "ImageNet's 1,000 classes"
     assert rows(card)["Notes"] == "Odd."
 
 
@@ -112,24 +112,22 @@ def test_every_stage_of_a_training_is_told_with_its_command():
     one = describe_training({"data": "photos", "stages": stages[:1]})
     assert [group["heading"] for group in one] == ["Training"]
     said = {row["name"]: row for row in one[0]["rows"]}
-    assert said["Altered by"]["lines"] == ["crop, flip"]
-    assert said["Took"]["lines"] == ["28 epochs, 132 minutes"]
+    assert said["Augmentation"]["lines"] == ["crop, flip"]
+    assert said["Duration"]["lines"] == ["28 epochs, 132 minutes"]
     assert said["Command"]["code"]
-    assert not said["Start"]["code"]
+    assert not said["Initial weights"]["code"]
     assert "Teacher" not in said
     two = describe_training({"data": "photos", "stages": stages})
     assert [group["heading"] for group in two] == ["Training", "Stage 1", "Stage 2"]
     assert describe_training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
 
 
-def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(study):
-    model = replace(
-        study.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos")
-    )
-    first = "A photo whose max logit is under 3.14 is called unlike those it knows; 95 % of photos reach that."
+def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(service):
+    model = replace(service.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos"))
+    first = "A photo with a max logit below 3.14 gets a note that it is unlike the training photos; 95 % of photos reach this value."
     assert describe_ood_score(Sidecar(), model) == [first]
     elsewhere = {"elsewhere": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
-    second = "Of 1,200 photos of other things (ImageNet), 62 % are flagged."
+    second = "Of 1,200 photos of other things (ImageNet), 62 % get the note."
     assert describe_ood_score(Sidecar(ood=elsewhere), model) == [first, second]
     assert describe_ood_score(Sidecar(ood=elsewhere), replace(model, ood_score=None)) == []
     assert describe_ood_score(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
@@ -145,9 +143,11 @@ def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
     assert describe_faithfulness(Sidecar(faithfulness={"auc": "low"})) == ""
 
 
-def test_weaknesses_stand_on_the_card(study):
+def test_weaknesses_stand_on_the_card(service):
     card = build_model_card(
-        ModelEntry("mine", "given", 0.0), Sidecar(weaknesses=["Dogs.", "Cats."]), study.catalog.get("vit_tiny-imagenette")
+        ModelEntry("mine", "given", 0.0),
+        Sidecar(weaknesses=["Dogs.", "Cats."]),
+        service.catalog.get("vit_tiny-imagenette"),
     )
     assert rows(card)["Weaknesses"] == "Dogs.\nCats."
 
@@ -169,7 +169,7 @@ def test_the_curves_are_the_training_history(name, drawn):
     assert (validation["dashed"], trained["dashed"]) == (False, True)
     assert validation["colour"] != trained["colour"]
     assert f"validation from {history['val_top1'][0]:.1f} to {history['val_top1'][-1]:.1f}" in value["alt"]
-    assert "How it learned" in words
+    assert "Training history" in words
 
 
 def test_a_file_of_yours_gets_no_bundled_networks_curves(name):
@@ -213,8 +213,8 @@ def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch,
     assert tab.build_training_comparison() == ({}, "", {})
 
 
-def test_without_a_photo_the_page_asks_for_one(study):
-    assert tab.draw(study, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
+def test_without_a_photo_the_page_asks_for_one(service):
+    assert tab.draw(service, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
 
 
 def test_a_curve_leaves_out_what_is_no_number_and_ticks_are_round():

@@ -20,34 +20,34 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(study, cheetah, name):
-    selection, view, bars, classes, eye, _ = draw_panel(study, cheetah, name)
-    best = study.predictions(cheetah, name, 1)[0]
+def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(service, cheetah, name):
+    selection, view, bars, classes, eye, _ = draw_panel(service, cheetah, name)
+    best = service.predictions(cheetah, name, 1)[0]
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
-    height, width = study.catalog.get(name).preprocessing.input_size
+    height, width = service.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
-    aimed, same, *_ = draw_panel(study, cheetah, name, 3)
+    aimed, same, *_ = draw_panel(service, cheetah, name, 3)
     assert aimed.target == 3
     assert same == view  # what knows no class is not drawn again
 
 
-def test_without_a_photo_everything_is_empty(study, name):
-    assert draw_panel(study, None, name)[0] is None
-    assert why.draw(study, None, None, "saliency", None)[1]["empty"]
-    assert attention.draw(study, None, None)[0] == {}
-    assert inside.draw(study, None, None, None)[3]["empty"]
-    assert kernels.draw(study, None, None) == ("", {}, {})
-    assert kernels.places(study, None, None) == ({}, "")
-    assert receptive.draw(study, None, None) == ({}, "")
-    assert attention.flow(study, None, None) == ({}, "")
+def test_without_a_photo_everything_is_empty(service, name):
+    assert draw_panel(service, None, name)[0] is None
+    assert why.draw(service, None, None, "saliency", None)[1]["empty"]
+    assert attention.draw(service, None, None)[0] == {}
+    assert inside.draw(service, None, None, None)[3]["empty"]
+    assert kernels.draw(service, None, None) == ("", {}, {})
+    assert kernels.places(service, None, None) == ({}, "")
+    assert receptive.draw(service, None, None) == ({}, "")
+    assert attention.flow(service, None, None) == ({}, "")
 
 
-def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, selection):
-    model = study.catalog.get(selection.model)
+def test_why_shows_the_librarys_map_with_its_words_and_notes(service, cheetah, selection):
+    model = service.catalog.get(selection.model)
     for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
-        shown, heat, words, menus, strip, *_ = why.draw(study, cheetah, selection, method, None)
+        shown, heat, words, menus, strip, *_ = why.draw(service, cheetah, selection, method, None)
         model = vizlib.load(selection.model)
         theirs = vizlib.explain(model, cheetah, method=method, target=selection.target)
         assert shown == menus["method"] == strip["chosen"] == method
@@ -60,30 +60,30 @@ def test_why_shows_the_librarys_map_with_its_words_and_notes(study, cheetah, sel
         assert method in heat["alt"]
 
 
-def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(study, cheetah, selection):
-    model = study.catalog.get(selection.model)
-    menus = why.draw(study, cheetah, selection, "grad-cam", None)[3]
+def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(service, cheetah, selection):
+    model = service.catalog.get(selection.model)
+    menus = why.draw(service, cheetah, selection, "grad-cam", None)[3]
     menus["knobs"][0]["chosen"] = 1
-    heat = why.draw(study, cheetah, selection, "grad-cam", menus)[1]
+    heat = why.draw(service, cheetah, selection, "grad-cam", menus)[1]
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target=selection.target, layer=model.stages[0])
     assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), rtol=1e-4, atol=1e-7)
-    assert why.draw(study, cheetah, selection, "no such method", None)[0] == "grad-cam"
+    assert why.draw(service, cheetah, selection, "no such method", None)[0] == "grad-cam"
 
 
-def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_there(study, cheetah, selection):
-    strip = why.draw(study, cheetah, selection, "saliency", None)[4]
-    model = study.catalog.get(selection.model)
+def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_there(service, cheetah, selection):
+    strip = why.draw(service, cheetah, selection, "saliency", None)[4]
+    model = service.catalog.get(selection.model)
     assert [item["key"] for item in strip["items"]] == vizlib.list_methods(model)
     drawn = {item["key"] for item in strip["items"] if item["map"]}
     one_pass = set(vizlib.explain_all(model, cheetah))
     assert drawn >= one_pass
-    assert all(study.found(cheetah, selection.model, selection.target, name) for name in drawn - one_pass)
+    assert all(service.found(cheetah, selection.model, selection.target, name) for name in drawn - one_pass)
 
 
-def test_each_patch_gets_the_librarys_attention(study, cheetah):
+def test_each_patch_gets_the_librarys_attention(service, cheetah):
     name = "vit_tiny-imagenette"
-    model = study.catalog.get(name)
-    maps = attention.maps(study, cheetah, name)
+    model = service.catalog.get(name)
+    maps = attention.maps(service, cheetah, name)
     assert maps.shape == (12, 3, 197, 14, 14)
     for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (13, 13), 196), (5, 1, "class", 0)):
         theirs = vizlib.explain(
@@ -92,9 +92,9 @@ def test_each_patch_gets_the_librarys_attention(study, cheetah):
         assert np.allclose(maps[layer, head, token], theirs.heat.numpy())
 
 
-def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(study, cheetah):
-    selection = draw_panel(study, cheetah, "vit_tiny-imagenette")[0]
-    grid, _ = attention.draw(study, cheetah, selection)
+def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(service, cheetah):
+    selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
+    grid, _ = attention.draw(service, cheetah, selection)
     assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
     assert "heads" not in grid
     places = np.frombuffer(base64.b64decode(grid["places"]["bytes"]), np.uint8).reshape(196, 14, 14)
@@ -102,22 +102,22 @@ def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(study
     drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
     similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
-    other = draw_panel(study, cheetah, "vit_tiny-imagenette", 3)[0]
-    assert attention.draw(study, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
+    other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
+    assert attention.draw(service, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
 
 
-def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(study, cheetah, monkeypatch):
+def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(service, cheetah, monkeypatch):
     monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
-    selection = draw_panel(study, cheetah, "vit_tiny-imagenette")[0]
-    grid = attention.draw(study, cheetah, selection, 4)[0]
+    selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
+    grid = attention.draw(service, cheetah, selection, 4)[0]
     assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
 
 
-def test_attention_is_read_in_three_ways_as_the_library_reads_it(study, cheetah):
+def test_attention_is_read_in_three_ways_as_the_library_reads_it(service, cheetah):
     name = "vit_tiny-imagenette"
-    selection = draw_panel(study, cheetah, name, 3)[0]
-    value, words = attention.flow(study, cheetah, selection)
+    selection = draw_panel(service, cheetah, name, 3)[0]
+    value, words = attention.flow(service, cheetah, selection)
     model = vizlib.load(name)
     raw, rolled, relevant = value["rows"][0]["items"]
     for layer, heat in enumerate(floats(raw["maps"])):
@@ -132,15 +132,15 @@ def test_attention_is_read_in_three_ways_as_the_library_reads_it(study, cheetah)
     assert "only the last one changes with the class" in words
 
 
-def test_a_convolutional_network_is_told_why_it_has_no_attention(study, cheetah):
-    selection = draw_panel(study, cheetah, "resnet18-imagenette")[0]
-    grid, words = attention.draw(study, cheetah, selection)
+def test_a_convolutional_network_is_told_why_it_has_no_attention(service, cheetah):
+    selection = draw_panel(service, cheetah, "resnet18-imagenette")[0]
+    grid, words = attention.draw(service, cheetah, selection)
     assert grid == {}
-    assert attention.flow(study, cheetah, selection) == ({}, "")
+    assert attention.flow(service, cheetah, selection) == ({}, "")
     assert "built of convolutions" in words
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])
-def test_a_forged_class_is_one_sentence(study, cheetah, name, forged):
+def test_a_forged_class_is_one_sentence(service, cheetah, name, forged):
     with pytest.raises(vizlib.TargetError):
-        draw_panel(study, cheetah, name, forged)
+        draw_panel(service, cheetah, name, forged)

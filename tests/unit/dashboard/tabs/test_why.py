@@ -49,16 +49,16 @@ def counted(monkeypatch):
 
 @pytest.fixture
 def patient(name, monkeypatch):
-    """A study of its own, with nothing worked out, where every method takes long."""
-    study = AnalysisService(ModelCatalog())
-    monkeypatch.setattr(study, "seconds", lambda *_: 40.0)
-    return study
+    """A service of its own, with nothing worked out, where every method takes long."""
+    service = AnalysisService(ModelCatalog())
+    monkeypatch.setattr(service, "seconds", lambda *_: 40.0)
+    return service
 
 
-def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_named(study, cheetah, selection):
-    labels = study.catalog.get(selection.model).labels
+def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_named(service, cheetah, selection):
+    labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
-    shown = why.draw(study, cheetah, selection._replace(against=rival), "grad-cam", None)
+    shown = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None)
     theirs = vizlib.explain(vizlib.load(selection.model), cheetah, "grad-cam", selection.target, rival)
     near = 1e-2 * theirs.heat.abs().max().item()
     assert np.allclose(floats(shown.heat["map"]), theirs.heat.numpy(), atol=near)
@@ -68,12 +68,12 @@ def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_n
     assert next(one["name"] for one in shown.heat["palettes"]) == "RdBu_r"
     assert f"Why {labels[selection.target]} and not {labels[rival]}?" in shown.words
     assert shown.heat["file"] == f"{selection.model}_grad-cam_{selection.target}_vs_{rival}.png"
-    assert why.draw(study, cheetah, selection, "grad-cam", None).heat["file"] != shown.heat["file"]
+    assert why.draw(service, cheetah, selection, "grad-cam", None).heat["file"] != shown.heat["file"]
 
 
-def test_a_contrast_draws_every_small_map_as_a_contrast(study, cheetah, selection):
+def test_a_contrast_draws_every_small_map_as_a_contrast(service, cheetah, selection):
     rival = next(i for i in range(10) if i != selection.target)
-    strip = why.draw(study, cheetah, selection._replace(against=rival), "grad-cam", None).strip
+    strip = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None).strip
     theirs = vizlib.explain_all(vizlib.load(selection.model), cheetah, selection.target, rival)
     for item in strip["items"]:
         if item["key"] in theirs:
@@ -82,11 +82,11 @@ def test_a_contrast_draws_every_small_map_as_a_contrast(study, cheetah, selectio
 
 def test_a_method_that_takes_long_says_so_and_waits_to_be_started(patient, counted, cheetah, selection):
     shown = why.draw(patient, cheetah, selection, "counted", None)
-    assert shown.progress == build_waiting("counted asks the network again and again: about 40 seconds on this machine.")
+    assert shown.progress == build_waiting("counted needs many forward passes: about 40 seconds on this machine.")
     assert "map" not in shown.heat
     assert shown.heat["photo"].startswith("data:image/jpeg")
     assert "It counts." in shown.words
-    assert "gives it" in shown.words
+    assert "predicts it" in shown.words
     assert counted["passes"] == 0
 
 
@@ -100,7 +100,7 @@ def test_the_map_gets_better_with_each_batch_and_is_kept_when_it_is_complete(pat
     assert [floats(step.heat["map"])[0, 0] for step in steps] == list(range(1, PASSES + 1))
     assert [step.progress.get("share") for step in steps] == [done / PASSES for done in range(1, PASSES)] + [None]
     assert steps[3].progress["said"].startswith("4 of 40 passes, about ")
-    assert steps[3].progress["stopped"] == "Stopped after 4 of 40 passes; the map is what they gave."
+    assert steps[3].progress["stopped"] == "Stopped after 4 of 40 passes; the map shows the result so far."
     assert counted == {"passes": PASSES, "ended": 1}
     again = why.draw(patient, cheetah, selection, "counted", None)
     assert again.progress == {}
@@ -145,22 +145,22 @@ def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
 
 
 def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
-    study, asked = AnalysisService(ModelCatalog()), []
+    service, asked = AnalysisService(ModelCatalog()), []
     monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: asked.append((method, knobs)) or 1.5)
-    assert [study.estimate_seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
-    study.estimate_seconds(cheetah, name, "rise", {"masks": 9})
+    assert [service.estimate_seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
+    service.estimate_seconds(cheetah, name, "rise", {"masks": 9})
     assert asked == [("rise", {}), ("rise", {"masks": 9})]
 
 
 def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah, selection):
-    study = AnalysisService(ModelCatalog())
-    first = why.draw(study, cheetah, selection, "grad-cam", None)
+    service = AnalysisService(ModelCatalog())
+    first = why.draw(service, cheetah, selection, "grad-cam", None)
     assert first.kept == ""
-    said = why.keep(study, cheetah, selection, "grad-cam", None)
+    said = why.keep(service, cheetah, selection, "grad-cam", None)
     model = vizlib.load(selection.model)
     numbers = keep_top_fraction(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
     assert re.findall(r"<strong>([\d.]+)</strong>", said) == [f"{number:.2f}" for number in numbers]
-    second = why.draw(study, cheetah, selection, "grad-cam", None)
+    second = why.draw(service, cheetah, selection, "grad-cam", None)
     assert second.kept == said
 
 
