@@ -1,9 +1,10 @@
-"""Methods that change the photo, or one channel of a layer, and look what becomes of the score."""
+"""Attribution by perturbation: the change of the score when parts of the image, or channels of a layer, change."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -12,55 +13,89 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Method, Needs, Parameter, Partial, fits_all
+from vizlib.attribution.methods.base import (
+    MANY_PASSES,
+    SCORE_PARAMETER,
+    Evidence,
+    Method,
+    Needs,
+    Parameter,
+    PartialHeat,
+    supports_every_model,
+)
 from vizlib.attribution.methods.baselines import BASELINE, make_baseline
 from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer
-from vizlib.attribution.methods.scoring import BUDGET, PRECISION, SEED, make_random_generator, trials
+from vizlib.attribution.methods.scoring import (
+    BUDGET_PARAMETER,
+    PRECISION_PARAMETER,
+    SEED_PARAMETER,
+    make_random_generator,
+    trials,
+)
+from vizlib.core.notes import make_note
 from vizlib.models.inference.incremental_plan import plan_windows
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # first pixel, and the one after the last
 
 
 def compute_window_spans(size: int, window: int, stride: int) -> list[Span]:
-    """First and last-but-one pixel of each place of a sliding window; the last is cut off at the edge."""
+    """Return the pixels that a sliding window covers along one axis, one span for each of its positions.
+
+    Args:
+        size: Length of the axis, in pixels.
+        window: Length of the window, in pixels.
+        stride: Distance between neighbouring positions, in pixels.
+
+    Returns:
+        Half-open spans from the first pixel to the last; the last window is cut off at the edge.
+    """
     window = min(window, size)
-    return [(at, min(at + window, size)) for at in range(0, stride * (math.ceil((size - window) / stride) + 1), stride)]
+    last_start = stride * math.ceil((size - window) / stride)
+    return [(start, min(start + window, size)) for start in range(0, last_start + 1, stride)]
 
 
 def _occlusion(
     evidence: Evidence, *, window: int, stride: int, baseline: str, precision: str, budget_mb: int, **_
-) -> Iterator[Partial]:
+) -> Iterator[PartialHeat]:
+    """Yield the mean drop of the score over the windows that cover each pixel.
+
+    References:
+        Zeiler, Fergus. Visualizing and Understanding Convolutional Networks. ECCV 2014, section 4.2. arXiv:1311.2901
+    """
     image = evidence.run.image.detach()
     cover = make_baseline(baseline, evidence)
     rows, columns = (compute_window_spans(size, int(window), int(stride)) for size in image.shape[-2:])
     spans = list(product(rows, columns))
-    hides_rows, hides_columns = (
+    row_masks, column_masks = (
         _make_coverage_masks(axis, size).to(image.device)
         for axis, size in zip((rows, columns), image.shape[-2:], strict=True)
     )
 
-    def make(places: Int[Tensor, " n"]) -> Tensor:
-        at = places.to(image.device)
-        across, along = hides_rows[at // len(columns)], hides_columns[at % len(columns)]
-        return torch.where(across[:, None, :, None] & along[:, None, None, :], cover, image)
+    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        indices = indices.to(image.device)
+        covered_rows, covered_columns = row_masks[indices // len(columns)], column_masks[indices % len(columns)]
+        return torch.where(covered_rows[:, None, :, None] & covered_columns[:, None, None, :], cover, image)
 
-    # A GPU has done a whole pass before it is told about all crops.
-    quickly = plan_windows(evidence.model, image, rows, columns) if image.is_cpu else None
-    whole = evidence.score(evidence.run.logits.detach())
-    drops, times = torch.zeros(2, *image.shape[-2:], dtype=whole.dtype)  # on the processor: a GPU is slow at windows
-    for found in trials(evidence, make, len(spans), precision=precision, budget_mb=budget_mb, quickly=quickly):
-        for place, drop in zip(found.places.tolist(), (whole - found.scores).cpu(), strict=True):
-            (top, bottom), (left, right) = spans[place]
-            drops[top:bottom, left:right] += drop
-            times[top:bottom, left:right] += 1
-        yield Partial(drops / times.clamp(min=1), found.done, len(spans), found.notes)
+    # On a GPU a full forward pass takes less time than launching the kernels of incremental inference.
+    incremental = plan_windows(evidence.model, image, rows, columns) if image.is_cpu else None
+    full_score = evidence.score(evidence.run.logits.detach())
+    # On the processor, because many small slices are slow on a GPU.
+    drop_sums, counts = torch.zeros(2, *image.shape[-2:], dtype=full_score.dtype)
+    for batch in trials(
+        evidence, make_inputs, len(spans), precision=precision, budget_mb=budget_mb, quickly=incremental
+    ):
+        for index, drop in zip(batch.places.tolist(), (full_score - batch.scores).cpu(), strict=True):
+            (top, bottom), (left, right) = spans[index]
+            drop_sums[top:bottom, left:right] += drop
+            counts[top:bottom, left:right] += 1
+        yield PartialHeat(drop_sums / counts.clamp(min=1), batch.done, len(spans), batch.notes)
 
 
 def _make_coverage_masks(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
-    """Which pixels of one axis each window covers."""
-    first, last = torch.tensor(spans).T.unsqueeze(2)
-    at = torch.arange(size)
-    return (first <= at) & (at < last)
+    """Return which pixels of one axis each window covers."""
+    start, end = torch.tensor(spans).T.unsqueeze(2)
+    pixels = torch.arange(size)
+    return (start <= pixels) & (pixels < end)
 
 
 def make_rise_masks(
@@ -71,104 +106,153 @@ def make_rise_masks(
     seed: int,
     device: torch.device | None = None,
 ) -> Float[Tensor, "n h w"]:
-    """Masks by their numbers: coarse random grids, enlarged bilinearly and shifted by less than a cell (RISE, 3.2)."""
-    height, width = steps = [math.ceil(side / cells) for side in size]
-    random = [make_random_generator(seed, place) for place in indices.tolist()]
-    grids = torch.from_numpy(np.stack([one.random((cells, cells)) < share for one in random])).float().to(device)
-    shifts = torch.tensor([(one.integers(0, height), one.integers(0, width)) for one in random], device=device)
-    # What enlarges one axis is a matrix; a shifted mask takes some of its rows.
-    above, beside = (
-        _make_upsampling_matrix(cells, step).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
-        for step, shift, side in zip(steps, shifts.T, size, strict=True)
+    """Return the random masks of RISE with the given indices: coarse grids, upsampled bilinearly and shifted.
+
+    A mask depends on its index, the seed and the other arguments only, not on the batch that it is made in.
+
+    Args:
+        indices: Indices of the masks.
+        size: Height and width of a mask, in pixels.
+        cells: Cells on each side of the coarse grid.
+        share: Probability that a cell is visible.
+        seed: Seed of the random numbers.
+        device: Where the masks are made; the processor by default.
+
+    Returns:
+        Masks with values from 0 (covered) to 1 (visible).
+
+    References:
+        Petsiuk, Das, Saenko. RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018, section
+        3.2. arXiv:1806.07421
+    """
+    cell_height, cell_width = cell_sizes = [math.ceil(side / cells) for side in size]
+    generators = [make_random_generator(seed, index) for index in indices.tolist()]
+    visible = [generator.random((cells, cells)) < share for generator in generators]
+    grids = torch.from_numpy(np.stack(visible)).float().to(device)
+    shifts = torch.tensor(
+        [(generator.integers(0, cell_height), generator.integers(0, cell_width)) for generator in generators],
+        device=device,
     )
-    return above @ grids @ beside.mT
+    # Upsampling one axis is a product with a matrix; a shifted mask needs only some rows of that matrix.
+    vertical, horizontal = (
+        _make_upsampling_matrix(cells, cell_size).to(device)[shift.unsqueeze(1) + torch.arange(side, device=device)]
+        for cell_size, shift, side in zip(cell_sizes, shifts.T, size, strict=True)
+    )
+    return vertical @ grids @ horizontal.mT
 
 
-def _make_upsampling_matrix(cells: int, step: int) -> Float[Tensor, "pixels cells"]:
-    """Bilinear enlargement of one axis to a cell more than it has, as a matrix."""
-    return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * step, mode="linear")[0].T
+def _make_upsampling_matrix(cells: int, cell_size: int) -> Float[Tensor, "pixels cells"]:
+    """Return bilinear upsampling of one axis, to the pixels of one cell more than it has, as a matrix."""
+    return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * cell_size, mode="linear")[0].T
 
 
 def _rise(
     evidence: Evidence, *, masks: int, cells: int, share: float, seed: int, precision: str, budget_mb: int, **_
-) -> Iterator[Partial]:
+) -> Iterator[PartialHeat]:
+    """Yield the mean of random masks, weighted by the scores of the masked images.
+
+    References:
+        Petsiuk, Das, Saenko. RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018, equation
+        6. arXiv:1806.07421
+    """
     image = evidence.run.image.detach()
     size, total = evidence.model.preprocessing.input_size, int(masks)
 
-    drawn = image.new_zeros(0)  # the masks of the batch at hand
+    @lru_cache(maxsize=1)  # the masks of a batch are read twice: to make its inputs and to weight them
+    def make_masks(indices: tuple[int, ...]) -> Float[Tensor, "n h w"]:
+        return make_rise_masks(torch.tensor(indices), size, int(cells), share, int(seed), image.device).to(image)
 
-    def make(places: Int[Tensor, " n"]) -> Tensor:
-        nonlocal drawn
-        drawn = make_rise_masks(places, size, int(cells), share, int(seed), image.device).to(image)
-        return image * drawn.unsqueeze(1)
+    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        return image * make_masks(tuple(indices.tolist())).unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)
-    for found in trials(evidence, make, total, precision=precision, budget_mb=budget_mb):
-        heat += torch.tensordot(found.scores.to(heat), drawn, 1)
-        yield Partial(heat / (share * found.done), found.done, total, found.notes)
+    for batch in trials(evidence, make_inputs, total, precision=precision, budget_mb=budget_mb):
+        heat += torch.tensordot(batch.scores.to(heat), make_masks(tuple(batch.places.tolist())), 1)
+        yield PartialHeat(heat / (share * batch.done), batch.done, total, batch.notes)
 
 
 def make_channel_masks(
-    activation: Float[Tensor, "channels rows columns"], size: tuple[int, int]
+    activation_maps: Float[Tensor, "channels rows columns"], size: tuple[int, int]
 ) -> Float[Tensor, "channels h w"]:
-    """Each channel enlarged to the input and scaled to 0 to 1 (Score-CAM, equations 6 and 7)."""
-    large = F.interpolate(activation.unsqueeze(0), size, mode="bilinear")[0]
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return (large - low) / (high - low)
+    """Return each channel, upsampled bilinearly to the input and scaled to 0 to 1 (Score-CAM, equations 6 and 7)."""
+    upsampled = F.interpolate(activation_maps.unsqueeze(0), size, mode="bilinear")[0]
+    low, high = upsampled.amin((1, 2), keepdim=True), upsampled.amax((1, 2), keepdim=True)
+    return (upsampled - low) / (high - low)
 
 
-def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
-    image = evidence.run.image.detach()
-    activation = evidence.places(choose_cam_layer(evidence.model, knobs)).activation_maps
-    heard = _find_varying_channels(activation)
-    if not len(heard):
-        yield _make_empty_map(activation)
+def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[PartialHeat]:
+    """Yield the sum of the channels, weighted by the softmax over the scores of the image masked by each channel.
 
-    def make(places: Int[Tensor, " n"]) -> Tensor:
-        return image * make_channel_masks(activation[heard[places]], evidence.model.preprocessing.input_size).unsqueeze(
-            1
-        )
+    Channels that are constant make no mask and get weight 0.
 
-    scores = image.new_full((len(activation),), -math.inf)
-    for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb):
-        scores[heard[found.places]] = found.scores.to(scores)
-        heat = evidence.places(choose_cam_layer(evidence.model, knobs)).weighted_sum(scores.softmax(0))
-        yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
+    References:
+        Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu. Score-CAM: Score-Weighted Visual Explanations for Convolutional
+        Neural Networks. CVPR Workshops 2020, equations 4 to 8. arXiv:1910.01279
+    """
+    image, size = evidence.run.image.detach(), evidence.model.preprocessing.input_size
+    features = evidence.spatial_features(choose_cam_layer(evidence.model, knobs))
+    activation_maps = features.activation_maps
+    channels = _find_varying_channels(activation_maps)
+    if not len(channels):
+        yield _make_empty_map(activation_maps)
+
+    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        return image * make_channel_masks(activation_maps[channels[indices]], size).unsqueeze(1)
+
+    scores = image.new_full((len(activation_maps),), -math.inf)
+    for batch in trials(evidence, make_inputs, len(channels), precision=precision, budget_mb=budget_mb):
+        scores[channels[batch.places]] = batch.scores.to(scores)
+        heat = features.weighted_sum(scores.softmax(0))
+        yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
 
 
-def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[Partial]:
+def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[PartialHeat]:
+    """Yield the sum of the channels, weighted by the relative drop of the score when each channel is set to 0.
+
+    The drop is divided by the absolute value of the score, where the paper divides by the score, so that a negative
+    score does not reverse the sign of the map.
+
+    References:
+        Desai, Ramaswamy. Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
+        Localization. WACV 2020, equations 3 and 4.
+    """
     layer = choose_cam_layer(evidence.model, knobs)
-    places, output = evidence.places(layer), evidence.run.activations[layer].detach()
-    heard = _find_varying_channels(places.activation_maps, silent=0.0)
-    if not len(heard):
-        yield _make_empty_map(places.activation_maps)
+    features, output = evidence.spatial_features(layer), evidence.run.activations[layer].detach()
+    channels = _find_varying_channels(features.activation_maps, constant=0.0)
+    if not len(channels):
+        yield _make_empty_map(features.activation_maps)
     axis = evidence.model.channel_axis(output)
 
-    def make(numbers: Int[Tensor, " n"]) -> Tensor:
-        outputs = output.repeat(len(numbers), *(1,) * (output.ndim - 1))
-        outputs.movedim(axis, 1)[torch.arange(len(numbers)), heard[numbers]] = 0
+    def make_outputs(indices: Int[Tensor, " n"]) -> Tensor:
+        outputs = output.repeat(len(indices), *(1,) * (output.ndim - 1))
+        outputs.movedim(axis, 1)[torch.arange(len(indices)), channels[indices]] = 0
         return outputs
 
-    whole = evidence.score(evidence.run.logits.detach())
-    size = whole.abs().clamp(min=torch.finfo(whole.dtype).tiny)  # of a class against itself the score is 0
-    weights = places.activation_maps.new_zeros(len(places.activation_maps))
-    for found in trials(evidence, make, len(heard), precision=precision, budget_mb=budget_mb, layer=layer):
-        weights[heard[found.places]] = ((whole - found.scores) / size).to(weights)
-        heat = places.weighted_sum(weights)
-        yield Partial(heat.clamp(min=0) if relu else heat, found.done, len(heard), found.notes)
+    full_score = evidence.score(evidence.run.logits.detach())
+    scale = full_score.abs().clamp(min=torch.finfo(full_score.dtype).tiny)  # a class against itself has score 0
+    weights = features.activation_maps.new_zeros(len(features.activation_maps))
+    for batch in trials(evidence, make_outputs, len(channels), precision=precision, budget_mb=budget_mb, layer=layer):
+        weights[channels[batch.places]] = ((full_score - batch.scores) / scale).to(weights)
+        heat = features.weighted_sum(weights)
+        yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
 
 
 def _find_varying_channels(
-    activation: Float[Tensor, "channels rows columns"], silent: float | None = None
-) -> Int[Tensor, " heard"]:
-    """The channels that can matter: not those that are `silent` everywhere, or the same everywhere if left out."""
-    first = activation[:, :1, :1] if silent is None else silent
-    return (activation != first).flatten(1).any(1).nonzero().flatten()
+    activation_maps: Float[Tensor, "channels rows columns"], constant: float | None = None
+) -> Int[Tensor, " varying"]:
+    """Return the indices of the channels that are not constant.
+
+    Args:
+        activation_maps: Output of a layer.
+        constant: Leave out only channels that have this value everywhere; by default those with any constant value.
+    """
+    reference = activation_maps[:, :1, :1] if constant is None else constant
+    return (activation_maps != reference).flatten(1).any(1).nonzero().flatten()
 
 
-def _make_empty_map(activation: Float[Tensor, "channels rows columns"]) -> Partial:
-    note = "No channel of this layer tells one place from another; choose an earlier layer."
-    return Partial(torch.zeros_like(activation[0]), 1, 1, (note,))
+def _make_empty_map(activation_maps: Float[Tensor, "channels rows columns"]) -> PartialHeat:
+    """Return a map of zeros, with the note that no channel of the layer varies."""
+    return PartialHeat(torch.zeros_like(activation_maps[0]), 1, 1, (make_note("map.constant-channels"),))
 
 
 def _layer_without_gradient(model, knobs) -> Needs:
@@ -187,16 +271,16 @@ METHODS = (
         does_not_show="It covers one window at a time: evidence present twice is missed, and window edges matter.",
         needs=lambda model, knobs: Needs(),
         compute_steps=_occlusion,
-        unsupported_reason=fits_all,
+        unsupported_reason=supports_every_model,
         parameters={
             "window": Parameter(32, "side of the covered square, in pixels of the model input", range=(1, 1024)),
             "stride": Parameter(
                 16, "distance from one square to the next, in pixels of the model input", range=(1, 1024)
             ),
             "baseline": BASELINE,
-            "score": SCORE,
-            "precision": PRECISION,
-            "budget_mb": BUDGET,
+            "score": SCORE_PARAMETER,
+            "precision": PRECISION_PARAMETER,
+            "budget_mb": BUDGET_PARAMETER,
         },
         signed=True,
         cost=MANY_PASSES,
@@ -208,15 +292,15 @@ METHODS = (
         does_not_show="It is an average over random masks: fine detail is blurred, and few masks give a noisy map.",
         needs=lambda model, knobs: Needs(),
         compute_steps=_rise,
-        unsupported_reason=fits_all,
+        unsupported_reason=supports_every_model,
         parameters={
             "masks": Parameter(1000, "number of random masks", range=(16, 20000)),
             "cells": Parameter(7, "cells on each side of the coarse grid of a mask", range=(2, 32)),
             "share": Parameter(0.5, "probability that a cell stays visible", range=(0.05, 0.95)),
-            "seed": SEED,
+            "seed": SEED_PARAMETER,
             "score": RISE_SCORE,
-            "precision": PRECISION,
-            "budget_mb": BUDGET,
+            "precision": PRECISION_PARAMETER,
+            "budget_mb": BUDGET_PARAMETER,
         },
         cost=MANY_PASSES,
     ),
@@ -228,7 +312,13 @@ METHODS = (
         needs=_layer_without_gradient,
         compute_steps=_score_cam,
         unsupported_reason=check_spatial_layer,
-        parameters={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        parameters={
+            "layer": CAM_LAYER,
+            "relu": RELU,
+            "score": SCORE_PARAMETER,
+            "precision": PRECISION_PARAMETER,
+            "budget_mb": BUDGET_PARAMETER,
+        },
         cost=MANY_PASSES,
     ),
     Method(
@@ -239,7 +329,13 @@ METHODS = (
         needs=_layer_without_gradient,
         compute_steps=_ablation_cam,
         unsupported_reason=check_spatial_layer,
-        parameters={"layer": CAM_LAYER, "relu": RELU, "score": SCORE, "precision": PRECISION, "budget_mb": BUDGET},
+        parameters={
+            "layer": CAM_LAYER,
+            "relu": RELU,
+            "score": SCORE_PARAMETER,
+            "precision": PRECISION_PARAMETER,
+            "budget_mb": BUDGET_PARAMETER,
+        },
         cost=MANY_PASSES,
     ),
 )
