@@ -22,10 +22,10 @@ def build_ablation_list(
     """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
     value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
     if after is not None:
-        less = translate("silence.one-off") if len(off) == 1 else translate("silence.off", count=len(off))
+        less = translate("ablation.one-off") if len(off) == 1 else translate("ablation.off", count=len(off))
         value["sides"] = [
             {"heading": name, "rows": _rows(found, target)}
-            for name, found in zip((translate("silence.before"), less), (before, after), strict=True)
+            for name, found in zip((translate("ablation.before"), less), (before, after), strict=True)
         ]
         value["says"] = describe_effect(before, after, target)
     return value
@@ -41,8 +41,8 @@ def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], t
         "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
     }
     if before[0].index == after[0].index:
-        return translate("silence.goes", **facts)
-    return translate("silence.first", **facts, other=shorten_label(after[0].label))
+        return translate("ablation.goes", **facts)
+    return translate("ablation.first", **facts, other=shorten_label(after[0].label))
 
 
 def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:

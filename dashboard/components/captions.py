@@ -18,7 +18,7 @@ def format_confidence(answer: Attribution) -> str:
 
 def format_probability(model: str, probability: float) -> str:
     """How sure a model is, in a few words."""
-    return translate("tell.gives", model=model, share=format_percent(probability))
+    return translate("common.gives", model=model, share=format_percent(probability))
 
 
 def format_attribution_heading(answer: Attribution, against: str = "") -> str:
@@ -44,8 +44,8 @@ def build_alt_text(answer: Attribution) -> str:
     row, column = divmod(int(answer.heat.argmax()), columns)
     vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    facts = {"method": answer.method, "class": shorten_label(answer.label), "place": translate(f"tell.{vertical}-{horizontal}")}
-    return translate("tell.strongest", **facts)
+    facts = {"method": answer.method, "class": shorten_label(answer.label), "place": translate(f"common.{vertical}-{horizontal}")}
+    return translate("common.strongest", **facts)
 
 
 def format_duration(seconds: float) -> str:
@@ -55,17 +55,17 @@ def format_duration(seconds: float) -> str:
     ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
     """
     if seconds < 1.5:
-        return translate("tell.a-second")
+        return translate("common.a-second")
     if seconds < 55:
-        return translate("tell.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
+        return translate("common.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
     if seconds < 80:
-        return translate("tell.a-minute")
-    return translate("tell.minute-and-half") if seconds < 105 else translate("tell.minutes", count=round(seconds / 60))
+        return translate("common.a-minute")
+    return translate("common.minute-and-half") if seconds < 105 else translate("common.minutes", count=round(seconds / 60))
 
 
 def get_no_photo_text() -> str:
     """What to do where there is nothing to look at."""
-    return translate("tell.no-photo")
+    return translate("common.no-photo")
 
 
 def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), overline: str = "") -> str:
@@ -79,10 +79,10 @@ def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence
         parts.append(f'<p class="viz-caveat">{escape(caveat)}</p>')
     if notes:
         items = "".join(f"<li>{escape(translate_note(note))}</li>" for note in notes)
-        parts.append(f'<ul class="viz-notes" aria-label="{escape(translate("tell.notes"))}">{items}</ul>')
+        parts.append(f'<ul class="viz-notes" aria-label="{escape(translate("common.notes"))}">{items}</ul>')
     return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
 
 
 def build_no_photo_caption() -> str:
     """The words of a tab that waits for a photo."""
-    return build_caption(translate("tell.no-photo-yet"), get_no_photo_text())
+    return build_caption(translate("common.no-photo-yet"), get_no_photo_text())

@@ -28,7 +28,7 @@ def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[
     }
     what = {
         translate("card.architecture"): describe_architecture(sidecar, model),
-        translate("card.knows"): describe_classes(entry, model),
+        translate("card.class-names"): describe_classes(entry, model),
         translate("card.measured"): describe_test_set(entry, sidecar),
     }
     trust = {
@@ -39,7 +39,7 @@ def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[
     }
     groups = [
         build_group(translate("card.what"), what),
-        build_group(translate("card.is-shown"), describe_preprocessing(model)),
+        build_group(translate("card.input"), describe_preprocessing(model)),
         build_group(translate("card.trust"), trust),
     ]
     return build_card(entry.name, format_lead(entry, model), figures, [*groups, *describe_training(sidecar.origin)])
@@ -161,7 +161,7 @@ def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
     if known is None:
         return []
     facts = {"score": known.score.replace("-", " "), "threshold": f"{known.threshold:.3g}"}
-    said = [translate("card.familiar", **facts, kept=f"{100 * known.coverage:.0f}", data=translate_stored(known.data))]
+    said = [translate("card.out-of-distribution", **facts, kept=f"{100 * known.coverage:.0f}", data=translate_stored(known.data))]
     other = sidecar.ood.get("elsewhere")
     if isinstance(other, Mapping):
         photos, flagged = other.get("photos"), other.get("flagged")
@@ -179,7 +179,7 @@ def describe_faithfulness(sidecar: Sidecar) -> str:
     if not isinstance(found, float) or not isinstance(blind, float):
         return ""
     return translate(
-        "card.sooner" if found < blind else "card.no-sooner",
+        "card.faithful" if found < blind else "card.not-faithful",
         method=to_plain_text(tested.get("method")),
         found=f"{found:.3f}",
         blind=f"{blind:.3f}",

@@ -53,7 +53,7 @@ def build_photo_only(photo: Image.Image, geometry: Geometry, *, alt: str) -> dic
 
 def build_attribution_heatmap(attribution: Attribution, photo: Image.Image, alt: str, against: str = "") -> dict[str, Any]:
     """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    ends = (shorten_label(against), shorten_label(attribution.label)) if against else (translate("tell.against"), translate("tell.for"))
+    ends = (shorten_label(against), shorten_label(attribution.label)) if against else (translate("common.against"), translate("common.for"))
     return build_heatmap(
         attribution.heat.numpy(),
         photo,

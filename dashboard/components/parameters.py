@@ -40,7 +40,7 @@ def build_parameter_menus(
 
 def format_value(value: str) -> str:
     """A value as the menu shows it; the address calls it by its name in every language."""
-    return translate(f"knobs.{value}") if value in ("automatic", "yes", "no") else value
+    return translate(f"parameter.{value}") if value in ("automatic", "yes", "no") else value
 
 
 def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:

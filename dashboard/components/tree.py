@@ -59,7 +59,7 @@ def build_row(model: Model, layer: Layer) -> dict[str, Any]:
         "parameters": format_count(layer.num_parameters),
         "flops": format_count(layer.flops),
         "told": translate(
-            "tree.told", kind=layer.class_name, parameters=f"{layer.num_parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
+            "tree.summary", kind=layer.class_name, parameters=f"{layer.num_parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
         ),
     }
 

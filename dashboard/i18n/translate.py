@@ -169,7 +169,7 @@ def browser_translations() -> gr.I18n:
 
 
 def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
-    """Return the translations of the `part.` texts, which the JavaScript of the components displays.
+    """Return the translations of the `script.` texts, which the JavaScript of the components displays.
 
     Args:
         script: JavaScript source; only the texts that stand in it in double quotes are returned. `None` for all.
@@ -177,7 +177,7 @@ def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
     Returns:
         For each language but English: English text -> translation.
     """
-    english = {key: text for key, text in page_texts(LANGUAGES[0]).items() if key.startswith("part.")}
+    english = {key: text for key, text in page_texts(LANGUAGES[0]).items() if key.startswith("script.")}
     used = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
     return {language: {text: page_texts(language)[key] for key, text in used.items()} for language in LANGUAGES[1:]}
 

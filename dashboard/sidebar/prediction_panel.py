@@ -1,8 +1,8 @@
-"""What the left column shows of a photo: the likeliest classes, the crop that the model sees, and the address of it."""
+"""The sidebar's view of a photo: predictions, the cropped model input, and the address of the page."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
@@ -15,42 +15,63 @@ from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import load_examples
-from dashboard.state.selection import Selection, class_address
+from dashboard.state.selection import PhotoAndModel, Selection, class_address
 from vizlib.core.text import format_percent, shorten_label
 
 
+class PredictionPanel(NamedTuple):
+    """The selection and what the sidebar shows of it, in the order of the components that receive it."""
+
+    selection: Selection | None  # `None` without a photo
+    photo_and_model: PhotoAndModel | None
+    bars: dict[str, Any]
+    classes: Any  # an update of the menu of classes
+    model_input: Any
+    address: dict[str, Any]
+
+    def without_unchanged(self) -> PredictionPanel:
+        """Return the panel for another class of the same photo and model: what does not change is not sent again."""
+        assert self.selection is not None
+        return self._replace(classes=gr.update(value=self.selection.target), model_input=gr.skip())
+
+
 def draw_panel(
-    study: AnalysisService,
+    service: AnalysisService,
     photo: Image.Image | None,
     model: str,
     target: int | None = None,
     against: int | None = None,
-) -> tuple:
-    """The selection for a photo, and all that the left column shows of it: bars, classes to choose from, the crop.
+) -> PredictionPanel:
+    """Return the selection for a photo and all that the sidebar shows of it.
 
-    The class is the likeliest one unless it is given.
+    Args:
+        service: Source of the predictions.
+        photo: The photo; `None` while there is none.
+        model: Name of the model.
+        target: Class index; the most probable class if `None`.
+        against: Index of the contrast class.
     """
     if photo is None:
         empty = build_address(dict.fromkeys(("m", "img", "c", "vs")))
-        return None, None, {}, gr.update(choices=[], value=None), {}, empty
-    found = study.predict(photo, model, top=10**6)
-    target = study.resolve_target(photo, model, target)
-    against = study.resolve_against(photo, model, target, None if against == target else against)
-    names = [(shorten_label(one.label), one.index) for one in found]
+        return PredictionPanel(None, None, {}, gr.update(choices=[], value=None), {}, empty)
+    predictions = service.predict(photo, model, top=10**6)
+    target = service.resolve_target(photo, model, target)
+    against = service.resolve_against(photo, model, target, None if against == target else against)
+    names = [(shorten_label(prediction.label), prediction.index) for prediction in predictions]
     selection = Selection(photo_key(photo), model, target, against)
-    return (
+    return PredictionPanel(
         selection,
-        selection[:2],
-        build_bars(found, target, against=against, ood_note=study.get_ood_note(photo, model), model=model),
+        selection.photo_and_model,
+        build_bars(predictions, target, against=against, ood_note=service.get_ood_note(photo, model), model=model),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
-        draw_model_input(study, photo, model),
-        build_address(address_values(study, selection)),
+        draw_model_input(service, photo, model),
+        build_address(address_values(service, selection)),
     )
 
 
-def address_values(study: AnalysisService, selection: Selection) -> dict[str, str | None]:
-    """What the selection is called in the page's address; a photo that is no example has no name there."""
-    labels = study.catalog.get(selection.model).labels
+def address_values(service: AnalysisService, selection: Selection) -> dict[str, str | None]:
+    """Return the selection as values of the page's address; a photo that is no example has none."""
+    labels = service.catalog.get(selection.model).labels
     return {
         "m": selection.model,
         "img": {photo_key(photo): name for name, photo in load_examples().items()}.get(selection.photo),
@@ -59,21 +80,21 @@ def address_values(study: AnalysisService, selection: Selection) -> dict[str, st
     }
 
 
-def draw_model_input(study: AnalysisService, photo: Image.Image, model: str) -> dict[str, Any]:
-    """The exact crop the model was shown, how much of the photo it is, and what was done to it on the way."""
-    picture, network = study.render_model_input(photo, model), study.catalog.get(model)
-    seen = network.preprocessing.geometry(photo).visible_fraction
-    facts = {"size": format_size(picture.width, picture.height), "share": format_percent(seen)}
+def draw_model_input(service: AnalysisService, photo: Image.Image, model: str) -> dict[str, Any]:
+    """Return the cropped model input, its share of the photo, and the preprocessing steps."""
+    picture, network = service.render_model_input(photo, model), service.catalog.get(model)
+    visible = network.preprocessing.geometry(photo).visible_fraction
+    facts = {"size": format_size(picture.width, picture.height), "share": format_percent(visible)}
     grid, rows = network.tokens.grid if network.tokens else (), describe_preprocessing(network)
     if not grid:
-        caption = translate("left.crop", **facts)
+        caption = translate("sidebar.crop", **facts)
     else:
-        caption = translate("left.crop-patches", **facts, grid=format_size(*grid))
-        each = format_size(picture.height // grid[0], picture.width // grid[1])
-        rows = {**rows, translate("left.patches"): translate("left.each", grid=format_size(*grid), size=each)}
-    return build_figure(picture, caption, alt=translate("left.alt"), fit="small", grid=grid, rows=rows)
+        caption = translate("sidebar.crop-patches", **facts, grid=format_size(*grid))
+        patch = format_size(picture.height // grid[0], picture.width // grid[1])
+        rows = {**rows, translate("sidebar.patches"): translate("sidebar.each", grid=format_size(*grid), size=patch)}
+    return build_figure(picture, caption, alt=translate("sidebar.alt"), fit="small", grid=grid, rows=rows)
 
 
 def format_size(*sizes: int) -> str:
-    """Sizes as a person writes them: 14 × 14."""
+    """Return sizes in the form 14 × 14."""
     return " × ".join(map(str, sizes))

@@ -41,7 +41,7 @@ from dashboard.state.transitions import PageState, apply_choices
 from vizlib import VizlibError, open_image
 
 
-def build(study: AnalysisService) -> TabContext:
+def build(service: AnalysisService) -> TabContext:
     """The left column."""
     photo = PhotoInput(
         value=next(iter(EXAMPLES.values())),
@@ -53,26 +53,26 @@ def build(study: AnalysisService) -> TabContext:
         buttons=["fullscreen"],
         height=264,
         elem_id="photo",
-        alt_text=str(shown_as("own")),
+        alt_text=str(shown_as("own-photo")),
         placeholder=str(shown_as("drop")),
     )
     offered = custom_component("examples", build_examples(EXAMPLES), texts=EXAMPLES, elem_id="examples")
-    first = study.catalog.names[0]
+    first = service.catalog.names[0]
     model = gr.Dropdown(
-        study.catalog.menu_rows(),
+        service.catalog.menu_rows(),
         value=first,
-        label=shown_as("typed" if study.catalog.accepts_typed_names else "model"),
+        label=shown_as("typed" if service.catalog.accepts_typed_names else "model"),
         elem_id="model",
         interactive=True,
-        allow_custom_value=study.catalog.accepts_typed_names,
+        allow_custom_value=service.catalog.accepts_typed_names,
     )
     gr.HTML(f"<h2>{shown_as('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     answers = custom_component("bars", elem_id="bars")
-    classes = gr.Dropdown([], label=shown_as("classes"), elem_id="classes", interactive=True)
+    classes = gr.Dropdown([], label=shown_as("other-classes"), elem_id="classes", interactive=True)
     crop = custom_component("figure", elem_id="model-input")
     link = custom_component("address", elem_id="address", render=False)
     return TabContext(
-        study,
+        service,
         photo,
         model,
         gr.State(None),
@@ -95,16 +95,17 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
 
     All choices go by way of the desk, so one answer is under way at a time, and the States here are of the last one.
     """
-    study, first, desk = shared.service, shared.service.catalog.names[0], shared.event_queue
+    service, first, desk = shared.service, shared.service.catalog.names[0], shared.event_queue
     left = [shared.selection, shared.photo_and_model, shared.bars, shared.classes, shared.model_input, shared.address]
     outputs = [*left, *view.outputs, shared.model, tabs, desk]
 
     def arrive(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
         asked_for = request.query_params.get("m")
-        if asked_for in study.catalog.names:
+        if asked_for in service.catalog.names:
             with suppress(VizlibError):  # `visit` says it in its own place
-                load_with_progress(study, asked_for, progress)
-        link, photo, looked, menus = open_link(study, request.query_params, ids)
+                load_with_progress(service, asked_for, progress)
+        linked = open_link(service, request.query_params, ids)
+        link, photo, panel = linked.link, linked.photo, linked.panel
         keys = {
             "v": link.tab or ids[0],
             "w": link.method,
@@ -116,16 +117,16 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
             "o": link.off,
             "s": link.step,
         }
-        looked[-1]["keys"].update(keys)
+        panel.address["keys"].update(keys)
         change = gr.skip() if photo is next(iter(load_examples().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
-        drawn = view.draw(photo, looked[0], link.method, menus)
-        return *looked, *drawn, looked[0].model, tab, {"answered": 0}, change
+        drawn = view.draw(photo, panel.selection, link.method, linked.parameters)
+        return *panel, *drawn, panel.selection.model, tab, {"answered": 0}, change
 
     def fetched(value: Any, progress: gr.Progress = PROGRESS) -> None:
         for choice in parse_choices(value):
             if isinstance(choice.get("model"), str):
-                load_with_progress(study, choice["model"], progress)
+                load_with_progress(service, choice["model"], progress)
 
     def choose(
         photo: Image.Image | None,
@@ -145,14 +146,14 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
         now = PageState(selection.model if selection else first, None, None, method, menus)
         if same and selection:
             now = now._replace(target=selection.target, against=selection.against)
-        now = apply_choices(now, choices, lambda name: study.catalog.get(name).labels)
-        looked = draw_panel(study, photo, now.model, now.target, now.against)
-        if selection and looked[0] and looked[0][:2] == selection[:2]:
-            looked = again(looked)
-        drawn = view.draw(photo, looked[0], now.method, now.parameters)
+        now = apply_choices(now, choices, lambda name: service.catalog.get(name).labels)
+        panel = draw_panel(service, photo, now.model, now.target, now.against)
+        if selection and panel.photo_and_model == selection.photo_and_model:
+            panel = panel.without_unchanged()
+        drawn = view.draw(photo, panel.selection, now.method, now.parameters)
         menu = now.model if any("model" in one for one in choices) else gr.skip()
         tab = gr.Tabs(selected=now.tab) if now.tab in ids else gr.skip()
-        return *looked, *drawn, menu, tab, done
+        return *panel, *drawn, menu, tab, done
 
     def undo(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
         choices = parse_choices(value)
@@ -189,12 +190,6 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
     target = emit_choice_js("target, bars", "{ target, of: bars.model }")
     shared.classes.input(None, [shared.classes, shared.bars], None, js=target, **alone)
     shared.examples.select(example, None, shared.photo, **PRIVATE_EVENT)
-
-
-def again(looked: tuple) -> tuple:
-    """What is shown of the same photo and model with another class: all that does not change need not travel again."""
-    selection, same, answers, _, _, link = looked
-    return selection, same, answers, gr.update(value=selection.target), gr.skip(), link
 
 
 def example(event: gr.SelectData) -> Image.Image | None:

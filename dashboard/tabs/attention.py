@@ -27,13 +27,13 @@ TITLE = "Attention"
 FLOW = ("raw-attention", "attention-rollout", "attention-relevance")  # from the answer back to the patches
 
 
-def maps(study: AnalysisService, photo: Image.Image, model: str) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
+def maps(service: AnalysisService, photo: Image.Image, model: str) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
     """How much every token takes from each patch, by layer and head; None for a network without attention.
 
     What a token takes from the class token is left out, as it has no place on the photo.
     """
-    tokens = study.catalog.get(model).tokens
-    found = study.get_attention(photo, model)
+    tokens = service.catalog.get(model).tokens
+    found = service.get_attention(photo, model)
     if tokens is None or not found:
         return None
     every = np.stack([weights.numpy()[:, :, tokens.num_prefix_tokens :] for weights in found.values()])
@@ -41,7 +41,7 @@ def maps(study: AnalysisService, photo: Image.Image, model: str) -> Float[np.nda
 
 
 def draw(
-    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, layer: int | None = None
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, layer: int | None = None
 ) -> tuple[dict[str, Any], str]:
     """The patch grid, and what it means; for a network without one grid of patches why there is none.
 
@@ -49,12 +49,12 @@ def draw(
     """
     if photo is None or selection is None:
         return {}, build_no_photo_caption()
-    model = study.catalog.get(selection.model)
-    every = maps(study, photo, selection.model)
+    model = service.catalog.get(selection.model)
+    every = maps(service, photo, selection.model)
     if every is None or model.tokens is None:
-        return {}, none_because(study, selection.model)
+        return {}, none_because(service, selection.model)
     geometry = model.preprocessing.geometry(photo)
-    similar = study.get_kernels(selection.model).position_similarity
+    similar = service.get_kernels(selection.model).position_similarity
     value = build_patches(
         every,
         photo,
@@ -70,15 +70,15 @@ def draw(
     )
 
 
-def none_because(study: AnalysisService, name: str) -> str:
+def none_because(service: AnalysisService, name: str) -> str:
     """Why there is no grid of patches to point at: windows, other tokens, or no attention at all."""
-    model = study.catalog.get(name)
+    model = service.catalog.get(name)
     if side := window(model):
         sentence = translate("attention.windows", model=name, size=" × ".join(map(str, side)), count=side[0] * side[1])
         return build_caption(translate("attention.windows-heading"), sentence, translate("attention.windows-not"))
     if model.attention_layers:
         return build_caption(translate("attention.none-here"), translate("attention.grids", model=name))
-    convolutions = bool(study.get_receptive_fields(name))  # whose receptive fields are drawn below
+    convolutions = bool(service.get_receptive_fields(name))  # whose receptive fields are drawn below
     return build_caption(
         translate("attention.none"),
         translate("attention.convolutions" if convolutions else "attention.no-softmax", model=name),
@@ -93,12 +93,12 @@ def window(model: vizlib.Model) -> tuple[int, int] | None:
     return (int(side[0]), int(side[1])) if isinstance(side, Sequence) and len(side) == 2 else None
 
 
-def flow(study: AnalysisService, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
+def flow(service: AnalysisService, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
     """Raw attention of every layer beside rollout and relevance, and why they differ; nothing without attention."""
-    layers = [] if photo is None or selection is None else list(study.get_attention(photo, selection.model))
+    layers = [] if photo is None or selection is None else list(service.get_attention(photo, selection.model))
     if photo is None or selection is None or not layers:
         return {}, ""
-    known = study.explain_all(photo, selection.model, selection.target, selection.against)
+    known = service.explain_all(selection.request(photo))
     items, scales = [], []
     for method in filter(known.__contains__, FLOW):
         answer, name = known[method], translate(f"attention.{method}")
@@ -117,7 +117,7 @@ def flow(study: AnalysisService, photo: Image.Image | None, selection: Selection
             )
         )
     value = build_linked_heatmaps([("", items)], scales, photo, label=translate("attention.three"), follows="layer")
-    return value, build_caption(translate("attention.three-heading"), translate("attention.differ"))
+    return value, build_caption(translate("attention.three-heading"), translate("attention.three-text"))
 
 
 def build(shared: TabContext) -> None:

@@ -35,9 +35,9 @@ DOWNLOAD = "() => document.querySelector('#download').click()"
 NOTHING = "() => { document.querySelector('#code-files .viz-file-status').textContent = ''; }"
 
 
-def recipe(study: AnalysisService, photo: Image.Image, selection: Selection, method: str, menus: Any) -> CodeSnippet:
+def recipe(service: AnalysisService, photo: Image.Image, selection: Selection, method: str, menus: Any) -> CodeSnippet:
     """What the map under Why is made of."""
-    model, entry = study.catalog.get(selection.model), study.catalog.get_entry(selection.model)
+    model, entry = service.catalog.get(selection.model), service.catalog.get_entry(selection.model)
     against = selection.against
     return CodeSnippet(
         selection.model,
@@ -57,13 +57,13 @@ def photo_name(photo: Image.Image) -> str:
 
 
 def draw(
-    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> tuple[str, dict[str, Any]]:
     """What the lines are for, and the lines."""
     if photo is None or selection is None or method is None:
         return build_no_photo_caption(), build_code_blocks(())
-    made_of = recipe(study, photo, selection, method, menus)
-    labels = study.catalog.get(selection.model).labels
+    made_of = recipe(service, photo, selection, method, menus)
+    labels = service.catalog.get(selection.model).labels
     rival = "" if selection.against is None else labels[selection.against]
     heading = format_heading(method, labels[selection.target], rival)
     name = made_of.photo
@@ -83,7 +83,7 @@ def offered() -> dict[str, tuple[str, str]]:
 
 
 def export(
-    study: AnalysisService,
+    service: AnalysisService,
     photo: Image.Image | None,
     selection: Selection | None,
     method: str | None,
@@ -99,15 +99,15 @@ def export(
         raise VizlibError(translate("code.no-photo"))
     if form not in FORMS:
         raise VizlibError(f"cannot save as {form!r}; use one of {', '.join(FORMS)}")
-    model = study.catalog.get(selection.model)
+    model = service.catalog.get(selection.model)
     settings = parse_parameters(menus, model, method)
-    answer = study.find_or_explain(photo, *selection[1:3], method, settings, selection.against)
+    answer = service.find_or_explain(selection.request(photo, method, settings))
     if answer is None:
         raise VizlibError(translate("code.not-run", method=method))
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.file_stem}.{form}"  # its address cannot be guessed
     if form == "html":
-        return vizlib.report(answer, path, model=model, snippets=[recipe(study, photo, selection, method, menus)])
+        return vizlib.report(answer, path, model=model, snippets=[recipe(service, photo, selection, method, menus)])
     if form == "npz":
         return answer.save(path)
     rival = "" if selection.against is None else model.labels[selection.against]
@@ -120,23 +120,23 @@ def export(
 
 def build(shared: TabContext) -> None:
     """The words and the files to take away, then the lines."""
-    study = shared.service
+    service = shared.service
     words = gr.HTML(elem_id="code-caption", apply_default_css=False)
-    gr.HTML(f"<h2>{browser_text('send')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{browser_text('share')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     forms = custom_component("files", elem_id="code-files")
     taken = gr.DownloadButton(visible="hidden", elem_id="download")
-    gr.HTML(f"<h2>{browser_text('again')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{browser_text('reproduce')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     lines = custom_component("code", elem_id="code-lines")
     asked = [shared.method, shared.parameters]
     on_page_load(lambda: build_files(offered()), [forms])
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-        return draw(study, photo, selection, method, menus)
+        return draw(service, photo, selection, method, menus)
 
     def save(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
     ) -> tuple:
-        path = export(study, photo, selection, method, menus, str(event.index), Path(taken.GRADIO_CACHE))
+        path = export(service, photo, selection, method, menus, str(event.index), Path(taken.GRADIO_CACHE))
         return path, build_files(offered(), describe_file(path.name, path.stat().st_size), path.parent.name)
 
     def changing(answer: Any, inputs: list, outputs: list, **how: Any) -> None:

@@ -16,6 +16,7 @@ from dashboard.components.linked_heatmaps import ColourScale, build_item, build_
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import browser_text, translate
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Chosen, choose, in_common, methods
@@ -31,10 +32,10 @@ TOP = 0.2  # the share of strongest places whose overlap is told
 ALIKE = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # from this correlation on
 
 
-def maps(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
+def maps(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
     """The map of each model (rows) for each class (columns)."""
     return [
-        [study.explain(photo, name, target, chosen.method) for target in targets]
+        [service.explain(ExplanationRequest(photo, name, target, method=chosen.method)) for target in targets]
         for name, targets in zip(chosen.models, chosen.classes, strict=True)
     ]
 
@@ -50,9 +51,9 @@ def difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> 
     return np.stack([left * factors[0] - right * factors[1], left - right]), box
 
 
-def picture(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
+def picture(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
     """The four maps on one scale, and the differences between models and between classes on another."""
-    answers = maps(study, photo, chosen)
+    answers = maps(service, photo, chosen)
     factors = [1 / strongest(row) for row in answers]
     signed = METHODS[chosen.method].signed
     names = [shorten_label(answer.label) for answer in answers[0]]
@@ -85,7 +86,7 @@ def picture(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> dict[
             translate("compare.all-maps"),
             [compute_limits(np.concatenate(values), signed=signed) for values in (heats, raw)],
             signed,
-            (translate("tell.against"), translate("tell.for")) if signed else ("", ""),
+            (translate("common.against"), translate("common.for")) if signed else ("", ""),
         ),
         ColourScale(
             translate("compare.all-differences"),
@@ -107,9 +108,9 @@ def told(a: Attribution, b: Attribution) -> str:
     return translate("compare.rank", rank=_minus(found.correlation), **shares)
 
 
-def verdict(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> str:
+def verdict(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> str:
     """Whether the models look at the same places for the chosen class, in words."""
-    first, second = (row[0] for row in maps(study, photo, chosen))
+    first, second = (row[0] for row in maps(service, photo, chosen))
     found = vizlib.agreement(first, second, TOP)
     label = {"class": shorten_label(first.label)}
     if np.isnan(found.correlation):
@@ -120,7 +121,7 @@ def verdict(study: AnalysisService, photo: Image.Image, chosen: Chosen) -> str:
 
 
 def draw(
-    study: AnalysisService,
+    service: AnalysisService,
     photo: Image.Image | None,
     selection: Selection | None,
     other: str | None = None,
@@ -130,10 +131,10 @@ def draw(
     """The three menus with what fits, the pictures, and what they say."""
     if photo is None or selection is None:
         return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
-    chosen = choose(study, photo, selection, other, method, second)
-    others = [row for row in study.catalog.menu_rows() if row[1] != selection.model]
+    chosen = choose(service, photo, selection, other, method, second)
+    others = [row for row in service.catalog.menu_rows() if row[1] != selection.model]
     if chosen is None:
-        known = shorten_label(study.catalog.get(selection.model).labels[selection.target])
+        known = shorten_label(service.catalog.get(selection.model).labels[selection.target])
         asked = other if other in [name for _, name in others] else (others[0][1] if others else None)
         facts = {"model": asked, "class": known}
         words = translate("compare.unknown", **facts) if asked else translate("compare.alone")
@@ -144,15 +145,15 @@ def draw(
             {},
             build_caption(translate("compare.nothing"), words),
         )
-    first = study.catalog.get(chosen.models[0])
-    common = in_common(first, study.catalog.get(chosen.models[1]))
+    first = service.catalog.get(chosen.models[0])
+    common = in_common(first, service.catalog.get(chosen.models[1]))
     classes = sorted((shorten_label(first.labels[index]), index) for index in common if index != selection.target)
     return (
         gr.update(choices=others, value=chosen.models[1]),
-        gr.update(choices=methods(study, chosen.models), value=chosen.method),
+        gr.update(choices=methods(service, chosen.models), value=chosen.method),
         gr.update(choices=classes, value=chosen.classes[0][1]),
-        picture(study, photo, chosen),
-        build_caption(translate("compare.heading"), verdict(study, photo, chosen), translate("compare.agreement")),
+        picture(service, photo, chosen),
+        build_caption(translate("compare.heading"), verdict(service, photo, chosen), translate("compare.agreement")),
     )
 
 
@@ -160,7 +161,7 @@ def starts(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
-    return build_caption(translate("compare.brings"), translate("compare.starts", ends=ends), translate("compare.ask-first"))
+    return build_caption(translate("compare.pretraining"), translate("compare.pretraining-accuracies", ends=ends), translate("compare.pretraining-advice"))
 
 
 def build(shared: TabContext) -> None:

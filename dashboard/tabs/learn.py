@@ -32,15 +32,15 @@ STEPS = {
 INSTEAD = {"patches": "fields", "attention": "energy"}  # what a network without attention is asked
 
 
-def taught(study: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
+def taught(service: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
     """What a step finds out on a photo; a step that does not exist is the first."""
     step = step if 0 <= step < len(STEPS) else 0
-    asked = Asked(study, photo, selection)
-    return study.get_lesson(photo, (*selection[1:], step), lambda: list(STEPS.values())[step](asked))
+    asked = Asked(service, photo, selection)
+    return service.get_lesson(photo, (selection.model, selection.target, selection.against, step), lambda: list(STEPS.values())[step](asked))
 
 
 def draw(
-    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
 ) -> Any:
     """A step as it is shown, in words; without a photo what to do about it."""
     if photo is None:
@@ -48,16 +48,16 @@ def draw(
     if selection is None:  # the page is still being opened
         return gr.skip()
     step = step if 0 <= step < len(STEPS) else 0
-    found = taught(study, photo, selection, step)
+    found = taught(service, photo, selection, step)
 
     def told(key: str, facts: Any = None) -> str:
         return translate_to(language, f"learn.{key}", facts).replace(" %", "\u00a0%")
 
-    with_attention = Asked(study, photo, selection).relevance
+    with_attention = Asked(service, photo, selection).relevance
     topics = [name if with_attention else INSTEAD.get(name, name) for name in STEPS]
     labels = {key: told(key) for key in ("steps", "previous", "next", "code", "busy")}
     labels["step"] = told("step", {"step": str(step + 1), "steps": str(len(STEPS))})
-    labels["see"] = told("see", {"tab": page_texts(language)[f"page.tab.{found.tab}"]})
+    labels["see"] = told("open-tab", {"tab": page_texts(language)[f"page.tab.{found.tab}"]})
     labels["other"] = told("other", {"model": found.other})
     return build_lesson(
         step,
@@ -65,7 +65,7 @@ def draw(
         [told(text, found.facts) for text in found.texts],
         [{**one.value, "caption": told(one.caption, one.facts)} for one in found.pictures],
         labels,
-        seen(study.render_model_input(photo, selection.model)),
+        seen(service.render_model_input(photo, selection.model)),
         columns=found.columns,
         code=found.code,
         tab=found.tab,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ from dashboard.components.progress import build_running, build_waiting
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
 from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
+from dashboard.services.executor import TopFractionProbabilities
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TabContext, TabView
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.base import MANY_PASSES
@@ -51,50 +53,51 @@ class Shown(NamedTuple):
     kept: str = ""  # empty where it is still to be worked out
 
 
-def method_of(study: AnalysisService, model: str, wanted: str | None) -> str:
+def method_of(service: AnalysisService, model: str, wanted: str | None) -> str:
     """The method to show: the one that was chosen if it fits this model, else the one to begin with."""
-    fitting = vizlib.list_methods(study.catalog.get(model))
+    fitting = vizlib.list_methods(service.catalog.get(model))
     return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
 
 
-def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
+def draw(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
     """All the tab shows: the method, its map, its words, its knobs and the strip.
 
     A method of many passes that was not yet worked out has no map, but says how long it will take.
     """
     if photo is None or selection is None:
         return Shown(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
-    method = method_of(study, selection.model, method)
-    model = study.catalog.get(selection.model)
+    method = method_of(service, selection.model, method)
+    model = service.catalog.get(selection.model)
     settings = parse_parameters(menus, model, method)
-    answer = study.find_or_explain(photo, *selection[1:3], method, settings, selection.against)
+    request = selection.request(photo, method, settings)
+    answer = service.find_or_explain(request)
     offered = build_parameter_menus(model, method, settings, in_url=True)
-    others = strip(study, photo, selection, method, answer)
+    others = strip(service, photo, selection, method, answer)
     if answer is None:
-        heat, words = unanswered(study, photo, selection, method)
-        return Shown(method, heat, words, offered, others, cost(study, photo, selection, method, settings))
-    heat, words = picture(answer, photo, rival(study, selection))
-    pair = study.find_top_fraction(photo, answer, selection.model)
-    return Shown(method, heat, words, offered, others, {}, kept_words(*pair) if pair else "")
+        heat, words = unanswered(service, photo, selection, method)
+        return Shown(method, heat, words, offered, others, cost(service, request))
+    heat, words = picture(answer, photo, rival(service, selection))
+    pair = service.find_top_fraction(selection.model, answer)
+    return Shown(method, heat, words, offered, others, {}, kept_words(pair) if pair else "")
 
 
 def run(
-    study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> Generator[Shown, None, None]:
     """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
     if photo is None or selection is None:
         return
-    method = method_of(study, selection.model, method)
-    settings = parse_parameters(menus, study.catalog.get(selection.model), method)
+    method = method_of(service, selection.model, method)
+    settings = parse_parameters(menus, service.catalog.get(selection.model), method)
     keep = gr.skip()
     began = time.perf_counter()
-    for step in study.stream_explanation(photo, *selection[1:3], method, settings, selection.against):
+    for step in service.stream_explanation(selection.request(photo, method, settings)):
         if step.done < step.total:
             each = (time.perf_counter() - began) / step.done
             bar = build_running(step.done, step.total, format_duration(each * (step.total - step.done)))
-            heat, words = picture(step.attribution, photo, rival(study, selection))
+            heat, words = picture(step.attribution, photo, rival(service, selection))
             yield Shown(method, heat, words, keep, keep, bar)
-    yield draw(study, photo, selection, method, menus)
+    yield draw(service, photo, selection, method, menus)
 
 
 def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
@@ -106,44 +109,42 @@ def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> 
     )
 
 
-def unanswered(study: AnalysisService, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
+def unanswered(service: AnalysisService, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
     """The photo without a map, and what the map will mean."""
-    model, row = study.catalog.get(selection.model), METHODS[method]
-    found = {one.index: one for one in study.predict(photo, selection.model, 10**6)}[selection.target]
-    heading = format_heading(method, found.label, rival(study, selection))
+    model, row = service.catalog.get(selection.model), METHODS[method]
+    found = {one.index: one for one in service.predict(photo, selection.model, 10**6)}[selection.target]
+    heading = format_heading(method, found.label, rival(service, selection))
     words = build_caption(heading, *describe_method(row), (), format_probability(model.name, found.probability))
     return build_photo_only(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
 
 
-def cost(
-    study: AnalysisService, photo: Image.Image, selection: Selection, method: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def cost(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
     """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
-    seconds = study.estimate_seconds(photo, selection.model, method, settings)
-    said = translate("why.cost", method=method, time=format_duration(seconds))
+    seconds = service.estimate_seconds(request)
+    said = translate("why.cost", method=request.method, time=format_duration(seconds))
     return build_waiting(said, start_now=seconds <= SOON)
 
 
-def rival(study: AnalysisService, selection: Selection) -> str:
+def rival(service: AnalysisService, selection: Selection) -> str:
     """The label of the class that the target is set against, or nothing."""
-    return "" if selection.against is None else study.catalog.get(selection.model).labels[selection.against]
+    return "" if selection.against is None else service.catalog.get(selection.model).labels[selection.against]
 
 
 def strip(
-    study: AnalysisService, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
+    service: AnalysisService, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
 ) -> dict[str, Any]:
     """Every method that fits as a button, with its map where it is known already."""
     items = []
-    at_hand = study.explain_all(photo, *selection[1:])
-    for name in vizlib.list_methods(study.catalog.get(selection.model)):
-        answer = at_hand.get(name) or study.find_explanation(photo, *selection[1:3], name, None, selection.against)
+    at_hand = service.explain_all(selection.request(photo))
+    for name in vizlib.list_methods(service.catalog.get(selection.model)):
+        answer = at_hand.get(name) or service.find_explanation(selection.request(photo, name))
         answer = shown if name == method else answer
         values = None if answer is None else downsample_map(answer.heat.numpy())
         signed = answer is not None and answer.signed
         limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
         smooth = not METHODS[name].patch_values
         items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
-    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     return build_thumbnails(
         items,
         method,
@@ -161,25 +162,25 @@ def hint(name: str) -> str:
     return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 
-def keep(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+def keep(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
     """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
     if photo is None or selection is None:
         return ""
-    method = method_of(study, selection.model, method)
-    settings = parse_parameters(menus, study.catalog.get(selection.model), method)
-    answer = study.find_or_explain(photo, *selection[1:3], method, settings, selection.against)
-    return "" if answer is None else kept_words(*study.keep_top_fraction(photo, answer, selection.model))
+    method = method_of(service, selection.model, method)
+    settings = parse_parameters(menus, service.catalog.get(selection.model), method)
+    answer = service.find_or_explain(selection.request(photo, method, settings))
+    return "" if answer is None else kept_words(service.keep_top_fraction(selection.model, answer))
 
 
-def kept_words(before: float, after: float) -> str:
+def kept_words(probabilities: TopFractionProbabilities) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
-    said = translate("why.kept", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
-    return f'<p class="viz-metric">{said} <strong>{before:.2f}</strong> → <strong>{after:.2f}</strong></p>'
+    said = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
+    return f'<p class="viz-metric">{said} <strong>{probabilities.before:.2f}</strong> → <strong>{probabilities.after:.2f}</strong></p>'
 
 
 def build(shared: TabContext) -> TabView:
     """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
-    study, method, menus = shared.service, shared.method, shared.parameters
+    service, method, menus = shared.service, shared.method, shared.parameters
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
             heat = custom_component("heatmap", elem_id="why-heatmap")
@@ -192,13 +193,13 @@ def build(shared: TabContext) -> TabView:
     outputs = [method, heat, words, menus, others, progress, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-        return draw(study, photo, selection, method, menus)
+        return draw(service, photo, selection, method, menus)
 
     def begun(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
         turn = shared.generations.current(request)
-        with closing(run(study, photo, selection, method, menus)) as steps:
+        with closing(run(service, photo, selection, method, menus)) as steps:
             for shown in steps:
                 # gradio ends this only after the answer to another choice, which one more step would undo; and what was
                 # handed out last it hands out again at the end.
@@ -208,7 +209,7 @@ def build(shared: TabContext) -> TabView:
                 yield shown
 
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
-        return keep(study, photo, selection, method, menus)
+        return keep(service, photo, selection, method, menus)
 
     stream = shared.on_event(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PRIVATE_EVENT)

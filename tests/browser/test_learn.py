@@ -222,17 +222,17 @@ def test_the_page_speaks_the_language_of_the_browser(open_checked_session, local
     assert table["learn.hook.code"] in said
     assert session.get_text("h1") == table["page.title"]
     assert session.page.locator("h1").count() == 1
-    assert session.get_text(".viz-heading h2") == table["page.sees"]
+    assert session.get_text(".viz-heading h2") == table["page.model-input"]
     assert session.get_text("#model").startswith(table["page.model"])
     tabs = [text.strip() for text in session.page.locator("[role=tab]:visible").all_inner_texts()]
     assert tabs == [
         table[f"page.tab.{name}"] for name in ("why", "attention", "inside", "compare", "learn", "model", "use-in-code")
     ]
-    assert session.page.locator(".viz-outline-button").all_inner_texts() == [table["part.export"], table["part.copy"]]
+    assert session.page.locator(".viz-outline-button").all_inner_texts() == [table["script.export"], table["script.copy"]]
     session.page.get_by_role("tab", name=table["page.tab.why"], exact=True).click()
     session.settle()
     controls = session.get_text("#why-heatmap .viz-controls")
-    assert all(table[f"part.{key}"] in controls for key in ("opacity", "strongest", "colours"))
+    assert all(table[f"script.{key}"] in controls for key in ("opacity", "strongest", "colours"))
     assert session.get_text("#why-methods h2") == table["why.other-ways"]
     assert ("않" in said) is (language == "ko")
 

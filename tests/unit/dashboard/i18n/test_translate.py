@@ -158,7 +158,7 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
         assert all(
             table[page_texts("en")[key]] == page_texts(language)[key]
             for key in page_texts("en")
-            if key.startswith("part.")
+            if key.startswith("script.")
         )
 
 
@@ -176,18 +176,18 @@ def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
 
 def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
     with use_language("ko"):
-        assert translate("tell.seconds", count=5) == "5초"
+        assert translate("common.seconds", count=5) == "5초"
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(copy_context().run, translate, "tell.a-minute").result() == "1분"
-    assert translate("tell.seconds", count=5) == "5 seconds"
+            assert pool.submit(copy_context().run, translate, "common.a-minute").result() == "1분"
+    assert translate("common.seconds", count=5) == "5 seconds"
 
 
-def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
+def test_what_the_model_sees_is_told_to_each_in_their_language(service, cheetah):
     """Results are kept for all visitors together; words are not."""
 
     def told(language: str) -> str:
         with use_language(language):
-            shown = draw_model_input(study, cheetah, "vit_tiny-imagenette")
+            shown = draw_model_input(service, cheetah, "vit_tiny-imagenette")
         return str({key: value for key, value in shown.items() if not str(value).startswith("data:")})
 
     first, other = told("en"), told("ko")
@@ -198,13 +198,13 @@ def test_what_the_model_sees_is_told_to_each_in_their_language(study, cheetah):
 
 def test_an_event_is_answered_in_the_language_of_its_request(finished, monkeypatch):
     async def answer(self, *args, **kwargs):
-        return translate("tell.no-photo-yet")
+        return translate("common.no-photo-yet")
 
     monkeypatch.setattr(gr.Blocks, "process_api", answer)
     page = object.__new__(app.Page)
     asks = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
     for request, language in ((asks, "ko"), (None, "en")):
-        assert finished(page.process_api(request=request)) == page_texts(language)["tell.no-photo-yet"]
+        assert finished(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
 
 
 def test_the_page_is_launched_with_its_translations(monkeypatch):
