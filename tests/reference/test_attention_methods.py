@@ -247,11 +247,11 @@ def test_attention_to_one_patch_lights_up_that_row_and_column_and_that_place_in_
         ]:
             found = vizlib.explain(model, picture, method, **options)
             assert found.heat.shape == (rows, columns)
-            assert found.patches
+            assert found.patch_values
             rest = found.heat.clone()
             rest[row, column] = 0
             assert found.heat[row, column] > 3 * rest.max(), (method, row, column)
-            hot = found.on_photo() == found.heat[row, column].item()
+            hot = found.project_to_photo() == found.heat[row, column].item()
             assert hot.sum() == 64
             assert hot[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].all()
 
@@ -275,7 +275,7 @@ def test_methods_of_transformers_are_refused_for_other_networks():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing={"input_size": (3, 64, 64)})
     for name in ("raw-attention", "attention-rollout", "attention-relevance"):
         assert name not in vizlib.list_methods(model)
-        with pytest.raises(vizlib.MethodError, match="no transformer vizlib knows"):
+        with pytest.raises(vizlib.MethodError, match="not a transformer vizlib knows"):
             vizlib.explain(model, np.zeros((64, 64, 3), dtype=np.uint8), name)
 
 

@@ -159,13 +159,15 @@ def slow_integral(model, image, start, edges, score):
     return ((image - start)[0] * total).sum(0)
 
 
-def told(notes):
-    """The sum, the rise and the gap that the note tells."""
+def parse_sum_note(notes):
+    """Return the sum of the map, the score difference and the gap in percent from the note on completeness."""
     (note,) = [note for note in notes if "sums to" in note]
     number = r"(-?\d+\.\d+)"
-    found = re.fullmatch(rf"The map sums to {number}; the score rose by {number}: a gap of {number}%\.", note)
-    assert found, note
-    return [float(value) for value in found.groups()]
+    match = re.fullmatch(
+        rf"The map sums to {number}; the score difference to the baseline is {number}: a gap of {number}%\.", note
+    )
+    assert match, note
+    return [float(value) for value in match.groups()]
 
 
 @pytest.mark.parametrize(("score", "baseline"), [("logit", "black"), ("probability", "mean"), ("against", "white")])
@@ -180,7 +182,9 @@ def test_integrated_gradients_is_the_sum_over_pieces_that_grow_along_the_way(mod
     with torch.no_grad():
         rise = (number(model.module(image)[0]) - number(model.module(start)[0])).item()
     total = expected.sum().item()
-    assert np.abs(np.subtract(told(found.notes), [total, rise, 100 * (total - rise) / abs(rise)])).max() < 0.051
+    assert (
+        np.abs(np.subtract(parse_sum_note(found.notes), [total, rise, 100 * (total - rise) / abs(rise)])).max() < 0.051
+    )
 
 
 def test_with_many_steps_it_is_the_integral_and_its_sum_the_rise_of_the_score(model, image):
@@ -188,11 +192,11 @@ def test_with_many_steps_it_is_the_integral_and_its_sum_the_rise_of_the_score(mo
     expected = slow_integral(model, image, start, [i / 2000 for i in range(2001)], lambda logits: logits[2])
     many = vizlib.explain(model, photo(), "integrated-gradients", 2, steps=400)
     assert_close(many.heat, expected, 5e-3)
-    assert abs(told(many.notes)[2]) < 0.5
+    assert abs(parse_sum_note(many.notes)[2]) < 0.5
     usual = vizlib.explain(model, photo(), "integrated-gradients", 2)
-    assert usual.knobs["steps"] == 40
+    assert usual.parameters["steps"] == 40
     assert_close(usual.heat, expected, 0.05)
-    assert abs(told(usual.notes)[2]) < 5
+    assert abs(parse_sum_note(usual.notes)[2]) < 5
 
 
 def test_integrated_gradients_agrees_with_captums_finer_integral(real, cheetah):
@@ -204,10 +208,10 @@ def test_integrated_gradients_agrees_with_captums_finer_integral(real, cheetah):
     assert alike(found.heat, expected.sum(1)[0].detach().float()) > 0.99
 
 
-def test_where_the_score_did_not_rise_no_share_of_nothing_is_told(model):
+def test_where_the_score_did_not_rise_no_share_of_nothing_is_parse_sum_note(model):
     found = vizlib.explain(model, photo(), "integrated-gradients", 2, against=2, steps=3)
     assert not found.heat.any()
-    assert "The map sums to 0.000; the score rose by 0.000." in found.notes
+    assert "The map sums to 0.000; the score difference to the baseline is 0.000." in found.notes
 
 
 # ------------------------------------------------------------------------------------------------ both
@@ -218,7 +222,9 @@ def test_how_many_inputs_a_batch_holds_changes_nothing(model, method, monkeypatc
     knob = {"smoothgrad": "samples", "integrated-gradients": "steps"}[method]
     whole = vizlib.explain(model, photo(), method, 2, **{knob: 7})
     for size, expected in ((1, [*range(1, 8)]), (3, [3, 5, 7])):
-        monkeypatch.setattr("vizlib.models.inference.batched_inference.Passes.batch", lambda *_, size=size, **__: size)
+        monkeypatch.setattr(
+            "vizlib.models.inference.batched_inference.BatchedInference.batch_size", lambda *_, size=size, **__: size
+        )
         steps = list(vizlib.explain_stream(model, photo(), method, 2, **{knob: 7}))
         assert [step.done for step in steps] == expected
         assert_close(steps[-1].attribution.heat, whole.heat)
@@ -233,7 +239,7 @@ def test_fast_says_how_near_its_first_gradient_is_to_single_precision(method):
     assert not any("bfloat16" in note for note in exact.notes)
     fast = vizlib.explain(model, photo(), method, 2, precision="fast")
     (note,) = [note for note in fast.notes if "bfloat16" in note]
-    found = re.search(r"a single gradient correlates (\d\.\d{3}) with that of single precision", note)
+    found = re.search(r"the correlation of one gradient with single precision is (\d\.\d{3})", note)
     assert found
     assert 0.9 < float(found[1]) <= 1
     assert not torch.equal(fast.heat, exact.heat)

@@ -149,7 +149,7 @@ def test_legrad_equals_torchcams_over_all_blocks_of_a_torchvision_transformer():
 def test_networks_that_read_no_tokens_are_told_why():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing={"input_size": (3, 64, 64)})
     assert "legrad" not in vizlib.list_methods(model)
-    with pytest.raises(vizlib.MethodError, match="no transformer vizlib knows"):
+    with pytest.raises(vizlib.MethodError, match="not a transformer vizlib knows"):
         vizlib.explain(model, photo((64, 64)), "legrad")
 
 

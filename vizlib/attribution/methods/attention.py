@@ -1,4 +1,4 @@
-"""Methods that read a transformer's attention weights."""
+"""Attribution by the attention weights of a transformer."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, TWO_PASSES, Evidence, Method, Needs, Parameter
+from vizlib.attribution.methods.base import SCORE_PARAMETER, TWO_PASSES, Evidence, Method, Needs, Parameter
 from vizlib.core.errors import MethodError, suggest_names
 from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
 
-Query = str | tuple[int, int] | None
+Query = str | tuple[int, int] | None  # a token name, row and column of a patch, or the tokens the classifier uses
 
 
 def resolve_query(tokens: TokenLayout, query: Query) -> list[int]:
-    """The tokens meant by a name ("class"), a patch (row, column), or `None` for those the classifier reads.
+    """Return the indices of the tokens of a query.
 
-    Raises: MethodError for a token this model does not have.
+    Args:
+        tokens: Layout of the tokens of the model.
+        query: Name of a token such as `"class"`, row and column of a patch, or `None` for the tokens that the
+            classifier uses.
+
+    Raises:
+        MethodError: If the model has no such token.
     """
     rows, columns = tokens.grid
     if query is None:
@@ -34,60 +40,78 @@ def resolve_query(tokens: TokenLayout, query: Query) -> list[int]:
 
 
 def make_averaging_row(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
-    """The row that stands for some tokens: their mean."""
+    """Return the row vector whose product with a matrix is the mean of the given rows of the matrix."""
     return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
 
 
 def reshape_to_grid(row: Float[Tensor, " token"], tokens: TokenLayout) -> Float[Tensor, "rows columns"]:
-    """What a row says of the patches, laid out as they lie."""
+    """Return the values of the patch tokens as a map, without those of the prefix tokens."""
     return row[tokens.num_prefix_tokens :].unflatten(0, tokens.grid)
 
 
 def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 heads token token"]]:
-    """The attention among all tokens, by layer; attention of other shape, such as a pooling head's, is left out.
+    """Return the attention weights among all tokens, by layer.
 
-    Raises: MethodError where there is none.
+    Attention of another shape, such as that of a pooling head, is left out.
+
+    Raises:
+        MethodError: If the run holds no attention among all tokens.
     """
     tokens = evidence.model.tokens
-    found = {
-        name: weights.detach()
-        for name, weights in evidence.run.attention.items()
+    attention_maps = {
+        layer: weights.detach()
+        for layer, weights in evidence.run.attention.items()
         if tokens is not None and weights.shape[-2:] == (tokens.num_tokens, tokens.num_tokens)
     }
-    if not found:
-        raise MethodError(f"{evidence.model.name} showed no attention among all of its tokens, so none can be followed")
-    return found
+    if not attention_maps:
+        raise MethodError(
+            f"{evidence.model.name} computed no attention among all of its tokens, expected at least one layer"
+        )
+    return attention_maps
 
 
 def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:
-    found = collect_attention_maps(evidence)
-    name = layer or list(found)[-1]
-    if name not in found:
-        raise MethodError(f"{name!r} computes no attention here; {suggest_names(str(name), found)}")
-    weights = found[name][0]  # (heads, query, key)
+    """Return the attention weights from the query to each patch, in one layer.
+
+    References:
+        Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, et al. An Image is Worth 16x16 Words: Transformers for Image
+        Recognition at Scale. ICLR 2021. arXiv:2010.11929
+    """
+    attention_maps = collect_attention_maps(evidence)
+    layer = layer or list(attention_maps)[-1]
+    if layer not in attention_maps:
+        raise MethodError(f"{layer!r} computes no attention here; {suggest_names(str(layer), attention_maps)}")
+    weights = attention_maps[layer][0]  # (heads, query, key)
     if head == "mean":
-        chosen = weights.mean(0)
+        selected = weights.mean(0)
     elif head == "max":
-        chosen = weights.amax(0)
+        selected = weights.amax(0)
     elif str(head).isdigit() and int(head) < len(weights):
-        chosen = weights[int(head)]
+        selected = weights[int(head)]
     else:
-        raise MethodError(f"{name} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
-    return reshape_to_grid(chosen[resolve_query(evidence.tokens, query)].mean(0), evidence.tokens)
+        raise MethodError(f"{layer} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
+    return reshape_to_grid(selected[resolve_query(evidence.tokens, query)].mean(0), evidence.tokens)
 
 
 def propagate_rollout(
     layers: list[Float[Tensor, "heads token token"]], rows: Float[Tensor, "... token"]
 ) -> Float[Tensor, "... token"]:
-    """How much of each input token is in output tokens, if attention and the residual share evenly.
+    """Return how much each input token contributes to output tokens by attention rollout.
 
-    `rows` say which output tokens: a row is followed back through the layers, and a one among zeros is one token. So
-    each layer costs a product of a row and a matrix, where the paper multiplies matrices to the same end.
+    Attention, averaged over heads, and the residual connection are assumed to contribute equally. Rows are propagated
+    from the last layer to the first: a product of vector and matrix per layer, where the paper multiplies matrices.
+
+    Args:
+        layers: Attention weights, from the first layer to the last.
+        rows: Weights of the output tokens, for example a one-hot row for one token.
+
+    References:
+        Abnar, Zuidema. Quantifying Attention Flow in Transformers. ACL 2020, equation 1. arXiv:2005.00928
     """
     for weights in reversed(layers):
-        mixed = weights.mean(0)
-        rows = rows / (mixed.sum(-1) + 1)  # each row of (A + I) / 2 is made to sum to 1
-        rows = rows + rows @ mixed
+        mean = weights.mean(0)
+        rows = rows / (mean.sum(-1) + 1)  # normalises each row of (A + I) / 2 to the sum 1
+        rows = rows + rows @ mean
     return rows
 
 
@@ -96,9 +120,19 @@ def propagate_relevance(
     gradients: list[Float[Tensor, "heads token token"]],
     rows: Float[Tensor, "... token"],
 ) -> Float[Tensor, "... token"]:
-    """Equations 5 and 6 of Chefer et al. 2021b for self-attention: R = R + mean_heads((gradient * A)+) R.
+    """Return the relevance of each input token to output tokens.
 
-    Only the `rows` of R that are asked for are worked out, from the last layer to the first, as in `rollout`.
+    For self-attention the relevance matrix is R = R + mean over heads((gradient * A)+) R, starting from the identity.
+    Only the given combination of its rows is computed, from the last layer to the first, as in `propagate_rollout`.
+
+    Args:
+        layers: Attention weights, from the first layer to the last.
+        gradients: Gradients of the score at these weights.
+        rows: Weights of the output tokens, for example a one-hot row for one token.
+
+    References:
+        Chefer, Gur, Wolf. Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
+        Transformers. ICCV 2021, equations 5 and 6. arXiv:2103.15679
     """
     for weights, gradient in zip(reversed(layers), reversed(gradients), strict=True):
         rows = rows + rows @ (gradient * weights).clamp_(min=0).mean(0)
@@ -106,33 +140,45 @@ def propagate_relevance(
 
 
 def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
+    """Return the attention rollout from the query to each patch."""
     layers = [weights[0] for weights in collect_attention_maps(evidence).values()]
-    start = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
-    return reshape_to_grid(propagate_rollout(layers, start), evidence.tokens)
+    rows = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
+    return reshape_to_grid(propagate_rollout(layers, rows), evidence.tokens)
 
 
 def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
-    found = collect_attention_maps(evidence)
-    layers, gradients = ([of[name][0] for name in found] for of in (found, evidence.attention_gradients))
-    start = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
-    return reshape_to_grid(propagate_relevance(layers, gradients, start), evidence.tokens)
+    """Return the relevance of each patch to the query."""
+    attention_maps = collect_attention_maps(evidence)
+    layers = [weights[0] for weights in attention_maps.values()]
+    gradients = [evidence.attention_gradients[name][0] for name in attention_maps]
+    rows = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
+    return reshape_to_grid(propagate_relevance(layers, gradients, rows), evidence.tokens)
 
 
 def _legrad(evidence: Evidence, **_) -> Tensor:
-    # Equations 6 to 8: what is positive, averaged over heads and queries, and over the blocks.
-    kept = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.local_gradients.values()]
-    return reshape_to_grid(torch.stack(kept).mean(0), evidence.tokens)
+    """Return the mean over blocks, heads and queries of the positive gradients at the attention weights.
+
+    The score of a block is that of the classifier for the mean of the output tokens of the block.
+
+    References:
+        Bousselham, Boggust, Chaybouti, Strobelt, Kuehne. LeGrad: An Explainability Method for Vision Transformers via
+        Feature Formation Sensitivity. ICCV 2025, equations 5 to 8. arXiv:2404.03214
+    """
+    block_rows = [gradient.clamp(min=0).mean((0, 1, 2)) for gradient in evidence.block_attention_gradients.values()]
+    return reshape_to_grid(torch.stack(block_rows).mean(0), evidence.tokens)
 
 
 def _check_block_classifier(model: Model) -> str | None:
+    """Return why LeGrad does not apply to a model, or `None` where it does."""
     if model.tokens is None or model.family is None or model.family.classify_tokens is None:
-        return "it asks the classifier about each block's tokens, and this model is no transformer vizlib knows"
+        return "it applies the classifier to the tokens of each block, and this model is not a transformer vizlib knows"
     return None
 
 
 def _check_attention(model: Model) -> str | None:
+    """Return why methods that read attention weights do not apply to a model, or `None` where they do."""
     if model.tokens is None:
-        return "it follows attention between patches, and this model is no transformer vizlib knows"
+        return "it reads attention between patches, and this model is not a transformer vizlib knows"
     return None
 
 
@@ -152,7 +198,7 @@ METHODS = (
         paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
         shows="Bright patches are those to which the selected token attends in this layer.",
         does_not_show="Attention weights do not show how the information is used, and do not depend on the class.",
-        needs=lambda model, knobs: Needs(attention=True),
+        signals=lambda model, values: SignalRequest(frozenset({ATTENTION})),
         compute=_raw_attention,
         unsupported_reason=_check_attention,
         parameters={
@@ -163,7 +209,7 @@ METHODS = (
             "query": QUERY,
         },
         class_specific=False,
-        patches=True,
+        patch_values=True,
         everywhere=True,
     ),
     Method(
@@ -171,36 +217,34 @@ METHODS = (
         paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
         shows="Bright patches contribute most to the output when attention is propagated through all layers.",
         does_not_show="It weights all heads equally and does not depend on the class: it shows salience, not reasons.",
-        needs=lambda model, knobs: Needs(attention=True),
+        signals=lambda model, values: SignalRequest(frozenset({ATTENTION})),
         compute=_rollout,
         unsupported_reason=_check_attention,
         parameters={"query": QUERY},
         class_specific=False,
-        patches=True,
+        patch_values=True,
     ),
     Method(
         name="attention-relevance",
         paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
         shows="Bright patches are those whose attention, propagated through all layers, raises the class score.",
         does_not_show="It propagates attention only: what the MLP blocks compute is not included.",
-        needs=lambda model, knobs: Needs(attention=True, attention_gradients=True),
+        signals=lambda model, values: SignalRequest(frozenset({ATTENTION_GRADIENTS})),
         compute=_relevance,
         unsupported_reason=_check_attention,
-        parameters={"query": QUERY, "score": SCORE},
-        patches=True,
+        parameters={"query": QUERY, "score": SCORE_PARAMETER},
+        patch_values=True,
     ),
     Method(
         name="legrad",
         paper="Bousselham et al.: LeGrad, ICCV 2025",
         shows="Bright patches are where more attention, in any block, would raise the class score of that block.",
         does_not_show="It applies the classifier to every block, though it was trained on the last block only.",
-        needs=lambda model, knobs: Needs(
-            layers=model.stages, layer_gradients=False, attention=True, local_gradients=True
-        ),
+        signals=lambda model, values: SignalRequest(frozenset({BLOCK_ATTENTION_GRADIENTS}), model.stages),
         compute=_legrad,
         unsupported_reason=_check_block_classifier,
-        parameters={"score": SCORE},
-        patches=True,
+        parameters={"score": SCORE_PARAMETER},
+        patch_values=True,
         cost=TWO_PASSES,
     ),
 )

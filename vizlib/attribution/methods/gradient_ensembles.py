@@ -1,4 +1,4 @@
-"""Methods that average the gradient at the pixels over many inputs: along a path, or under noise."""
+"""Attribution by the mean gradient over many inputs: along a path, or with added noise."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import MANY_PASSES, SCORE, Evidence, Method, Needs, Parameter, Partial, fits_all
+from vizlib.attribution.methods.base import (
+    MANY_PASSES,
+    SCORE_PARAMETER,
+    Evidence,
+    Method,
+    Needs,
+    Parameter,
+    PartialHeat,
+    supports_every_model,
+)
 from vizlib.attribution.methods.baselines import BASELINES, make_baseline
 from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
-from vizlib.attribution.methods.scoring import BUDGET, SEED, make_random_generator
+from vizlib.attribution.methods.scoring import BUDGET_PARAMETER, SEED_PARAMETER, make_random_generator
+from vizlib.core.notes import Note, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.inference.first_convolution import FirstConvolution, find_first_convolution
 
-# The gradient changes fastest where the way begins, so the points stand closer there: a share t of them lies below
-# t ** 1.6 of the way. 40 such points come as near to the integral as 50 of Gauss and Legendre's, whose high order is
-# wasted on a gradient that jumps at every ReLU.
+# The gradient changes fastest near the baseline, so the steps are shorter there: a fraction t of them lies below
+# t ** 1.6 of the path. 40 such steps are as accurate as 50 of Gauss-Legendre quadrature, whose high order does not help
+# with a gradient that jumps at every ReLU.
 STEP_SPACING_EXPONENT = 1.6
 GRADIENT_PRECISION = Parameter(
     "float32",
@@ -29,41 +39,62 @@ GRADIENT_PRECISION = Parameter(
 )
 
 
-def _stream_gradients(
-    evidence: Evidence, make: Callable[[Int[Tensor, " n"]], Tensor], order: Int[Tensor, " total"], walk: InputGradients
-) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[str, ...]]]:
-    """The gradient at each of many inputs, batch by batch in the given order, with notes on the precision."""
-    passes, notes = BatchedInference(evidence.model, budget_mb=walk.budget_mb, bfloat16=walk.fast), ()
-    for places in passes.split_batches(order, passes.batch_size(gradient=True)):
-        inputs = make(places)
-        found = walk.compute(passes, inputs, evidence).to(evidence.run.image.dtype)
-        if walk.fast and not notes:
-            check = BatchedInference(evidence.model, budget_mb=walk.budget_mb, use_folded_copy=False)
-            exact = walk.compute(check, inputs[:1], evidence)
-            pair = [walk.stem.backward(one).flatten() for one in (exact, found[:1])]
-            alike = torch.corrcoef(torch.stack(pair))[0, 1].item()
-            notes = (f"Computed in bfloat16; a single gradient correlates {alike:.3f} with that of single precision.",)
-        yield places, found, notes
-
-
 @dataclass(frozen=True, eq=False)
 class InputGradients:
-    """How the gradients of one map are taken: where the inputs enter the network, and where their gradients end.
+    """How the gradients of one map are computed: where inputs enter the network, and where gradients end.
 
-    Gradients that are only summed can end at the stem's output, and the sum alone goes back to the pixels; inputs that
-    are sums of others can begin there.
+    The first convolution is linear. Gradients that are only summed can therefore end at its output, and their sum alone
+    is propagated to the pixels; inputs that are linear combinations of others can enter at its output.
+
+    Attributes:
+        first_convolution: Where gradients end; with `layer=None` they end at the pixels.
+        enter_after_convolution: Whether the inputs are outputs of the first convolution.
+        budget_mb: Memory for one batch, in megabytes.
+        bfloat16: Whether to compute in bfloat16.
     """
 
-    stem: FirstConvolution
-    begins: bool  # whether the inputs are outputs of the stem already
+    first_convolution: FirstConvolution
+    enter_after_convolution: bool
     budget_mb: int
-    fast: bool
+    bfloat16: bool
 
-    def compute(self, passes: BatchedInference, inputs: Tensor, evidence: Evidence) -> Tensor:
-        """The gradients of one batch."""
-        if self.begins and self.stem.layer:
-            return passes.gradients_from_layer(evidence.run.image.detach(), self.stem.layer, inputs, evidence.score)
-        return passes.gradients(inputs, evidence.score, self.stem.layer)
+    def compute(self, inference: BatchedInference, inputs: Tensor, evidence: Evidence) -> Tensor:
+        """Return the gradient of the score for each input of one batch."""
+        layer = self.first_convolution.layer
+        if self.enter_after_convolution and layer:
+            return inference.gradients_from_layer(evidence.run.image.detach(), layer, inputs, evidence.score)
+        return inference.gradients(inputs, evidence.score, layer)
+
+
+def _stream_gradients(
+    evidence: Evidence,
+    make_inputs: Callable[[Int[Tensor, " n"]], Tensor],
+    order: Int[Tensor, " total"],
+    settings: InputGradients,
+) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[Note, ...]]]:
+    """Yield the gradients of many inputs in batches, in the given order.
+
+    Args:
+        evidence: Evidence that holds the model, the image and the score.
+        make_inputs: Makes the inputs with the given indices.
+        order: Indices of all inputs.
+        settings: How the gradients are computed.
+
+    Yields:
+        Indices of the inputs of a batch, their gradients, and notes on the precision.
+    """
+    notes: tuple[Note, ...] = ()
+    inference = BatchedInference(evidence.model, budget_mb=settings.budget_mb, bfloat16=settings.bfloat16)
+    for indices in inference.split_batches(order, inference.batch_size(gradient=True)):
+        inputs = make_inputs(indices)
+        gradients = settings.compute(inference, inputs, evidence).to(evidence.run.image.dtype)
+        if settings.bfloat16 and not notes:
+            exact_inference = BatchedInference(evidence.model, budget_mb=settings.budget_mb, use_folded_copy=False)
+            exact = settings.compute(exact_inference, inputs[:1], evidence)
+            pair = [settings.first_convolution.backward(gradient).flatten() for gradient in (exact, gradients[:1])]
+            correlation = torch.corrcoef(torch.stack(pair))[0, 1].item()
+            notes = (make_note("gradient.bfloat16", correlation=f"{correlation:.3f}"),)
+        yield indices, gradients, notes
 
 
 def _smoothgrad(
@@ -77,61 +108,86 @@ def _smoothgrad(
     budget_mb: int,
     precision,
     **_,
-) -> Iterator[Partial]:
+) -> Iterator[PartialHeat]:
+    """Yield the mean gradient over noisy copies of the image, or the mean of its squares, or its variance.
+
+    References:
+        Smilkov, Thorat, Kim, Viégas, Wattenberg. SmoothGrad: removing noise by adding noise. ICML Workshop 2017.
+        arXiv:1706.03825
+        Hooker, Erhan, Kindermans, Kim. A Benchmark for Interpretability Methods in Deep Neural Networks. NeurIPS 2019
+        (SmoothGrad-Squared). arXiv:1806.10758
+        Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. Sanity Checks for Saliency Maps. NeurIPS 2018 (VarGrad).
+        arXiv:1810.03292
+    """
     image, total = evidence.run.image.detach(), int(samples)
-    width = noise * (image.max() - image.min())
-    summed = form == "mean"  # squares are taken at the pixels, one input at a time
-    stem = find_first_convolution(evidence.model) if summed else FirstConvolution(evidence.model, None)
-    walk = InputGradients(stem, False, budget_mb, precision == "fast")
+    sigma = noise * (image.max() - image.min())
+    is_mean = form == "mean"  # squares need the gradient of each input at the pixels
+    first_convolution = find_first_convolution(evidence.model) if is_mean else FirstConvolution(evidence.model, None)
+    settings = InputGradients(first_convolution, False, budget_mb, precision == "fast")
 
-    def make(places: Int[Tensor, " n"]) -> Tensor:
-        drawn = np.empty((len(places), *image.shape[1:]), np.float32)
+    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        drawn = np.empty((len(indices), *image.shape[1:]), np.float32)
 
-        def draw(place: int, into: np.ndarray) -> None:
-            make_random_generator(int(seed), place).standard_normal(dtype=np.float32, out=into)
+        def draw(index: int, out: np.ndarray) -> None:
+            make_random_generator(int(seed), index).standard_normal(dtype=np.float32, out=out)
 
-        with ThreadPoolExecutor() as pool:  # on a GPU these numbers would take longer than the network
-            list(pool.map(draw, places.tolist(), drawn))
-        return image + width * torch.from_numpy(drawn).to(image)
+        with ThreadPoolExecutor() as pool:  # one thread would take longer than the forward passes on a GPU
+            list(pool.map(draw, indices.tolist(), drawn))
+        return image + sigma * torch.from_numpy(drawn).to(image)
 
-    done, sums, squares = 0, 0.0, 0.0
-    for places, found, notes in _stream_gradients(evidence, make, torch.arange(total), walk):
-        done += len(places)
-        sums = sums + found.sum(0, keepdim=True)
-        mean = stem.backward(sums / done)
-        if summed:
-            shown = mean
+    done, gradient_sum, square_sum = 0, 0.0, 0.0
+    for indices, gradients, notes in _stream_gradients(evidence, make_inputs, torch.arange(total), settings):
+        done += len(indices)
+        gradient_sum = gradient_sum + gradients.sum(0, keepdim=True)
+        mean = first_convolution.backward(gradient_sum / done)
+        if is_mean:
+            result = mean
         else:
-            squares = squares + found.square().sum(0, keepdim=True)
-            shown = squares / done if form == "squared" else (squares / done - mean.square()).clamp(min=0)
-        yield Partial(reduce_channels(shown, channels), done, total, notes)
+            square_sum = square_sum + gradients.square().sum(0, keepdim=True)
+            mean_square = square_sum / done
+            result = mean_square if form == "squared" else (mean_square - mean.square()).clamp(min=0)
+        yield PartialHeat(reduce_channels(result, channels), done, total, notes)
 
 
 def _integrated_gradients(
     evidence: Evidence, *, steps: int, baseline: str, seed: int, budget_mb: int, precision, **_
-) -> Iterator[Partial]:
-    image, total, stem = evidence.run.image.detach(), int(steps), find_first_convolution(evidence.model)
+) -> Iterator[PartialHeat]:
+    """Yield the integral of the gradient along the straight path from a baseline to the image, times their difference.
+
+    The integral is a sum with the midpoint rule. The last map carries a note that compares its sum with the difference
+    of the scores, to which it is equal in the limit of many steps (completeness).
+
+    References:
+        Sundararajan, Taly, Yan. Axiomatic Attribution for Deep Networks. ICML 2017, equation 1. arXiv:1703.01365
+    """
+    image, total, first_convolution = evidence.run.image.detach(), int(steps), find_first_convolution(evidence.model)
     start = make_baseline(baseline, evidence, int(seed))
-    first, last = stem.forward(start), stem.forward(image)
+    path_start, path_end = first_convolution.forward(start), first_convolution.forward(image)
     edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** STEP_SPACING_EXPONENT
-    along, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
+    midpoints, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
-    def make(places: Int[Tensor, " n"]) -> Tensor:
-        return torch.lerp(first, last, along[places].view(-1, *(1,) * (first.ndim - 1)))
+    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        return torch.lerp(path_start, path_end, midpoints[indices].view(-1, *(1,) * (path_start.ndim - 1)))
 
-    change = evidence.score(evidence.run.logits.detach()) - evidence.score(evidence.model.logits(start))
-    walk = InputGradients(stem, True, budget_mb, precision == "fast")
-    done, weighed, sums = 0, 0.0, 0.0
-    for places, found, notes in _stream_gradients(
-        evidence, make, torch.from_numpy(make_random_generator(0).permutation(total)), walk
-    ):
-        done, weighed = done + len(places), weighed + weights[places].sum().item()
-        sums = sums + torch.tensordot(weights[places].to(found), found, 1).unsqueeze(0)
-        heat = ((image - start) * stem.backward(sums) / weighed)[0].sum(0)
+    difference = evidence.score(evidence.run.logits.detach()) - evidence.score(evidence.model.logits(start))
+    settings = InputGradients(first_convolution, True, budget_mb, precision == "fast")
+    order = torch.from_numpy(make_random_generator(0).permutation(total))  # early maps cover the whole path
+    done, weight_sum, gradient_sum = 0, 0.0, 0.0
+    for indices, gradients, notes in _stream_gradients(evidence, make_inputs, order, settings):
+        done, weight_sum = done + len(indices), weight_sum + weights[indices].sum().item()
+        gradient_sum = gradient_sum + torch.tensordot(weights[indices].to(gradients), gradients, 1).unsqueeze(0)
+        heat = ((image - start) * first_convolution.backward(gradient_sum) / weight_sum)[0].sum(0)
         if done == total:
-            gap = f": a gap of {((heat.sum() - change) / change.abs()).item():.1%}" if change else ""
-            notes += (f"The map sums to {heat.sum():.3f}; the score rose by {change.item():.3f}{gap}.",)
-        yield Partial(heat, done, total, notes)
+            notes += (_compare_sum(heat.sum().item(), difference.item()),)
+        yield PartialHeat(heat, done, total, notes)
+
+
+def _compare_sum(total: float, difference: float) -> Note:
+    """Return a note with the sum of a map of integrated gradients and the difference of scores that it approximates."""
+    facts = {"sum": f"{total:.3f}", "difference": f"{difference:.3f}"}
+    if not difference:
+        return make_note("integrated-gradients.sum", **facts)
+    return make_note("integrated-gradients.sum-with-gap", **facts, gap=f"{(total - difference) / abs(difference):.1%}")
 
 
 METHODS = (
@@ -140,9 +196,9 @@ METHODS = (
         paper="Smilkov et al.: SmoothGrad, ICML Workshop 2017",
         shows="Bright pixels are those to which the score is sensitive, on average over noisy copies of the photo.",
         does_not_show="It is smoother than one gradient, not more accurate: it averages over inputs near the photo.",
-        needs=lambda model, knobs: Needs(),
+        signals=lambda model, values: SignalRequest(),
         compute_steps=_smoothgrad,
-        unsupported_reason=fits_all,
+        unsupported_reason=supports_every_model,
         parameters={
             "samples": Parameter(25, "number of noisy copies", range=(1, 1000)),
             "noise": Parameter(
@@ -154,10 +210,10 @@ METHODS = (
                 ("mean", "squared", "variance"),
             ),
             "channels": CHANNELS,
-            "seed": SEED,
-            "score": SCORE,
+            "seed": SEED_PARAMETER,
+            "score": SCORE_PARAMETER,
             "precision": GRADIENT_PRECISION,
-            "budget_mb": BUDGET,
+            "budget_mb": BUDGET_PARAMETER,
         },
         cost=MANY_PASSES,
     ),
@@ -166,18 +222,18 @@ METHODS = (
         paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
         shows="Contribution of each pixel to the difference in score between a baseline image and this photo.",
         does_not_show="It depends on the baseline: with a black baseline, black pixels get zero.",
-        needs=lambda model, knobs: Needs(),
+        signals=lambda model, values: SignalRequest(),
         compute_steps=_integrated_gradients,
-        unsupported_reason=fits_all,
+        unsupported_reason=supports_every_model,
         parameters={
             "steps": Parameter(40, "number of points on the path at which the gradient is computed", range=(2, 1000)),
             "baseline": Parameter("black", "the baseline image at which the path starts", BASELINES),
-            "seed": SEED,
-            "score": SCORE,
+            "seed": SEED_PARAMETER,
+            "score": SCORE_PARAMETER,
             "precision": GRADIENT_PRECISION,
-            "budget_mb": BUDGET,
+            "budget_mb": BUDGET_PARAMETER,
         },
-        signed=True,
+        is_signed=lambda values: True,
         cost=MANY_PASSES,
     ),
 )
