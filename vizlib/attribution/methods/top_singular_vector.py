@@ -1,4 +1,4 @@
-"""The first singular vector of a layer, by Lanczos' method: a dozen passes over it where an SVD takes hundreds."""
+"""Top singular vector of a matrix by Lanczos' method, which is faster than a full singular value decomposition."""
 
 from __future__ import annotations
 
@@ -11,93 +11,97 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-MAX_STEPS = (
-    48  # the most Lanczos takes before the whole spectrum is computed; a layer of ImageNet networks takes 4 to 14
-)
-MIN_STEPS = 4  # steps before the residual is looked at
+MAX_STEPS = 48  # steps of Lanczos' method before all singular values are computed; ImageNet networks need 4 to 14
+MIN_STEPS = 4  # steps before the residual is checked
 
 Vector = NDArray[np.float64]
 MatrixProduct = Callable[[Vector], Vector]
-SingularPair = tuple[Vector, float]  # the first left singular vector and its singular value
+SingularPair = tuple[Vector, float]  # top left singular vector and its singular value
 
 
-def project_on_top_singular_vector(matrix: Float[Tensor, "channels places"]) -> Float[Tensor, " places"]:
-    """Each place's projection on the first right singular vector of places × channels, which is not centred.
+def project_on_top_singular_vector(matrix: Float[Tensor, "channels positions"]) -> Float[Tensor, " positions"]:
+    """Return the projection of each position on the top right singular vector of positions by channels.
 
-    The sign is anybody's. Zeros for a matrix of zeros, NaN for one that holds a value that is not finite. Where the two
-    largest singular values are equal to rounding, it is some vector of the space they share.
+    The matrix is not centred. The sign of the result is arbitrary. If the two largest singular values are equal to
+    rounding, the vector is any one of the space they share.
+
+    Returns:
+        One value per position; zeros for a matrix of zeros, NaN for a matrix that holds a value that is not finite.
     """
-    wide = len(matrix) <= matrix.shape[1]
-    rows = matrix if wide else matrix.T  # the shorter side first: there the vectors are sought
-    found, length = (_run_lanczos(rows) if len(rows) > MAX_STEPS else None) or _decompose_fully(rows)
-    if 1e-9 < length < 1e9:
-        vector = torch.from_numpy(found).to(rows.dtype).to(rows.device)
-        return vector @ rows if wide else vector * length
-    size = rows.abs().max()
-    if not 0 < size < torch.inf:
-        return torch.full_like(matrix[0], 0 if size == 0 else torch.nan)
-    return (
-        project_on_top_singular_vector(matrix / size) * size
-    )  # squares of such values vanish in single precision, or overflow
+    is_wide = len(matrix) <= matrix.shape[1]
+    rows = matrix if is_wide else matrix.T  # singular vectors are computed on the shorter side
+    singular_pair = _run_lanczos(rows) if len(rows) > MAX_STEPS else None
+    vector, singular_value = singular_pair or _decompose_fully(rows)
+    if 1e-9 < singular_value < 1e9:
+        left = torch.from_numpy(vector).to(rows.dtype).to(rows.device)
+        return left @ rows if is_wide else left * singular_value
+    largest = rows.abs().max()
+    if not 0 < largest < torch.inf:
+        return torch.full_like(matrix[0], 0 if largest == 0 else torch.nan)
+    # Squares of such small or large values underflow or overflow in single precision.
+    return project_on_top_singular_vector(matrix / largest) * largest
 
 
-@np.errstate(all="ignore")  # what is not finite is seen where it comes out
+@np.errstate(all="ignore")  # values that are not finite are returned as such
 def _run_lanczos(rows: Float[Tensor, "n m"]) -> SingularPair | None:
-    """Lanczos' method on rows @ rows.T, each new vector made orthogonal to all before; `None` if it is not through.
+    """Return the top singular pair by Lanczos' method with full reorthogonalisation; `None` if it did not converge.
 
-    Its vectors are numpy's, to whom such small operations cost less than to PyTorch.
-    Golub, Van Loan: Matrix Computations, chapter 10.
+    The method takes a dozen products with `rows @ rows.T`. The vectors are NumPy arrays, because such small operations
+    take less time in NumPy than in PyTorch.
+
+    References:
+        Golub, Van Loan. Matrix Computations, chapter 10.
     """
-    square, sums = _prepare_on_cpu(rows) if rows.is_cpu else _prepare_from_gpu(rows)
+    multiply, row_sums = _prepare_on_cpu(rows) if rows.is_cpu else _prepare_from_gpu(rows)
     basis = np.empty((MAX_STEPS, len(rows)))
-    basis[0] = _make_start_vector(sums)
-    diagonal, below = np.zeros(MAX_STEPS), np.zeros(MAX_STEPS)  # of rows @ rows.T in this basis, which is tridiagonal
+    basis[0] = _make_start_vector(row_sums)
+    diagonal, subdiagonal = np.zeros(MAX_STEPS), np.zeros(MAX_STEPS)  # of rows @ rows.T in this basis: tridiagonal
     tolerance = torch.finfo(rows.dtype).eps ** 0.7  # 1e-5 in single precision, 1e-11 in double
     for step in range(MAX_STEPS):
-        known = basis[: step + 1]
-        new = square(known[step])
-        overlap = known @ new
-        new = new - overlap @ known
-        diagonal[step], below[step] = overlap[step], math.sqrt(new @ new)
-        if not math.isfinite(diagonal[step] + below[step]):
+        previous = basis[: step + 1]
+        residual = multiply(previous[step])
+        overlaps = previous @ residual
+        residual = residual - overlaps @ previous
+        diagonal[step], subdiagonal[step] = overlaps[step], math.sqrt(residual @ residual)
+        if not math.isfinite(diagonal[step] + subdiagonal[step]):
             return basis[0], math.nan
-        # Where nothing is left, all of a space was found, and what came after would be noise.
-        if step + 1 >= MIN_STEPS or below[step] <= tolerance * diagonal[0]:
-            small = np.diag(diagonal[: step + 1]) + np.diag(below[:step], -1)
-            values, vectors = np.linalg.eigh(small)  # reads what is on and below the diagonal
-            if below[step] * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # how far from being an eigenvector
-                return vectors[:, -1] @ known, math.sqrt(max(values[-1], 0))
+        # A residual of zero means an invariant subspace: further vectors would be rounding errors.
+        if step + 1 >= MIN_STEPS or subdiagonal[step] <= tolerance * diagonal[0]:
+            tridiagonal = np.diag(diagonal[: step + 1]) + np.diag(subdiagonal[:step], -1)
+            values, vectors = np.linalg.eigh(tridiagonal)  # reads the lower triangle only
+            if subdiagonal[step] * abs(vectors[-1, -1]) <= tolerance * values[-1]:  # residual of the eigenvector
+                return vectors[:, -1] @ previous, math.sqrt(max(values[-1], 0))
         if step + 1 < MAX_STEPS:
-            basis[step + 1] = new / below[step]
+            basis[step + 1] = residual / subdiagonal[step]
     return None
 
 
 def _prepare_on_cpu(rows: Float[Tensor, "n m"]) -> tuple[MatrixProduct, Vector]:
-    """rows @ rows.T times a vector, in two passes over the rows, as their square would take more; and where to begin.
+    """Return a function that multiplies a vector by `rows @ rows.T`, and the row sums, which approximate the result.
 
-    Each row's sum is near the answer.
+    Two products with `rows` take less time than making the square matrix.
     """
-    sums = rows.sum(1).double().numpy()
-    return (lambda vector: (rows @ (rows.T @ torch.from_numpy(vector).to(rows.dtype))).numpy()), sums
+    row_sums = rows.sum(1).double().numpy()
+    return (lambda vector: (rows @ (rows.T @ torch.from_numpy(vector).to(rows.dtype))).numpy()), row_sums
 
 
 def _prepare_from_gpu(rows: Float[Tensor, "n m"]) -> tuple[MatrixProduct, Vector]:
-    """The same from a GPU, which has the square at once, while each step there would have to be waited for."""
+    """Return the same for a matrix on a GPU, where the square matrix is cheap and each synchronisation is not."""
     square = (rows @ rows.T).cpu().double().numpy()
     return (lambda vector: square @ vector), square.sum(1)
 
 
-def _make_start_vector(sums: Vector) -> Vector:
-    """A vector near the answer, and a little of something irregular, lest it be orthogonal to it."""
-    irregular = np.sin(np.arange(1, len(sums) + 1))
-    size = max(np.linalg.norm(sums), np.finfo(np.float64).tiny)
-    start = sums / size + 0.02 * irregular / np.linalg.norm(irregular)
+def _make_start_vector(row_sums: Vector) -> Vector:
+    """Return a start vector near the result, with an irregular part so that it is not orthogonal to the result."""
+    irregular = np.sin(np.arange(1, len(row_sums) + 1))
+    norm = max(np.linalg.norm(row_sums), np.finfo(np.float64).tiny)
+    start = row_sums / norm + 0.02 * irregular / np.linalg.norm(irregular)
     return start / np.linalg.norm(start)
 
 
 def _decompose_fully(rows: Float[Tensor, "n m"]) -> SingularPair:
-    """The same from all of the spectrum, in double precision: always right, and slow."""
-    exact = rows.cpu().double()  # not every accelerator knows double precision
+    """Return the top singular pair from all eigenvalues of `rows @ rows.T` in double precision: slow, always right."""
+    exact = rows.cpu().double()  # some accelerators have no double precision
     square = exact @ exact.T
     if not square.isfinite().all():
         return exact[:, 0].numpy(), math.nan
