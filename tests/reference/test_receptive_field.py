@@ -248,9 +248,9 @@ def test_a_trained_resnet_goes_by_far_less_than_it_can_see(cheetah):
 
 def test_a_place_that_is_not_there_is_one_sentence(cheetah):
     model = vizlib.load(RESNET)
-    with pytest.raises(ModelError, match=r"layer4 has 6 × 6 places, so there is none at row 7, column 0"):
+    with pytest.raises(ModelError, match=r"layer4 has 6 × 6 positions, so there is none at row 7, column 0"):
         effective_receptive_field(model, cheetah, "layer4", (7, 0))
-    with pytest.raises(ModelError, match="no places in it; use one of layer1"):
+    with pytest.raises(ModelError, match="no spatial positions; use one of layer1"):
         effective_receptive_field(model, cheetah, "fc", (0, 0))
 
 

@@ -18,7 +18,7 @@ from vizlib.metrics.similarity import MAX_SIDE_PIXELS, lift_to_common_region
 def attribution(heat, photo: Image.Image, crop: float = 1.0, mode: str = "center", *, patches: bool = False):
     geometry = Geometry.from_timm_transform((photo.height, photo.width), (32, 32), crop_pct=crop, crop_mode=mode)
     heat = torch.as_tensor(heat, dtype=torch.float32)
-    return Attribution(heat, 0, "thing", "saliency", {}, False, geometry, photo, "model", 1.0, patches=patches)
+    return Attribution(heat, 0, "thing", "saliency", {}, False, geometry, photo, "model", 1.0, patch_values=patches)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def photo() -> Image.Image:
 
 def slow(a: Attribution, b: Attribution, share: float) -> Agreement:
     """Every pixel of the whole photo, one by one: its rank by counting, and the strongest taken value by value."""
-    values = [one.on_photo() for one in (a, b)]
+    values = [one.project_to_photo() for one in (a, b)]
     pairs = [
         (float(values[0][y, x]), float(values[1][y, x]))
         for y in range(a.photo.height)
@@ -87,7 +87,7 @@ def test_a_flat_map_has_no_order_and_shares_what_chance_gives(photo, value):
 def test_only_what_both_models_saw_counts_and_lies_where_both_looked(photo):
     wide, narrow = attribution(torch.rand(8, 8), photo, mode="squash"), attribution(torch.rand(8, 8), photo, 0.8)
     left, right, (top, first, below, beyond) = lift_to_common_region(wide, narrow)
-    whole = [one.on_photo() for one in (wide, narrow)]
+    whole = [one.project_to_photo() for one in (wide, narrow)]
     rows, columns = slice(round(top * 24), round(below * 24)), slice(round(first * 36), round(beyond * 36))
     assert np.array_equal(left, whole[0][rows, columns])
     assert np.array_equal(right, whole[1][rows, columns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -240,6 +241,22 @@ def test_silent_channels_are_zero_in_every_place(nets, net, layer):
     assert logits_of(found) != pytest.approx(logits_of(model.predict(photo(), top=4)), abs=1e-3)
 
 
+@pytest.mark.parametrize("net", ["resnet", "fused", "torchvision"])
+def test_ablation_in_training_mode_equals_evaluation_mode(nets, net):
+    """The model runs as a copy in evaluation mode, so the hooks must be on that copy."""
+    model = nets[net]
+    units: dict = {"channels": {model.stages[0]: [1, 3]}}
+    if model.attention_layers:
+        units["heads"] = {model.attention_layers[0]: [1]}
+    expected = ablate(model, photo(), **units)
+    assert logits_of(expected) != pytest.approx(logits_of(model.predict(photo(), top=4)), abs=1e-4)
+    training = wrapped(copy.deepcopy(model.module))
+    training.module.train()
+    assert logits_of(ablate(training, photo(), **units)) == pytest.approx(logits_of(expected), abs=1e-9)
+    assert all(part.training for part in training.module.modules())
+    assert count_traces(training.module) == 0
+
+
 def test_several_layers_and_heads_at_once_and_nothing_at_all(nets):
     model = nets["fused"]
     some = ablate(model, photo(), channels={"blocks.0": [3], "norm": [5]}, heads={"blocks.1.attn": [1]})
@@ -276,7 +293,7 @@ def test_a_head_that_is_not_there_is_refused_by_other_networks_too(nets):
 # Leaving no trace
 
 
-def traces(module: nn.Module) -> int:
+def count_traces(module: nn.Module) -> int:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_always_called")
     hooks = sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
     return hooks + sum(parameter.grad is not None for parameter in module.parameters())
@@ -292,7 +309,7 @@ def test_nothing_is_left_behind_though_an_exception_is_raised(nets):
         for units in ({"heads": {attention: [99]}}, {"channels": {layer: [99]}, "heads": {attention: [0]}}):
             with pytest.raises(ModelError):
                 ablate(model, photo(), **units)
-        assert traces(model.module) == 0
+        assert count_traces(model.module) == 0
         assert all(torch.equal(before[key], value) for key, value in model.module.state_dict().items())
         assert ablate(model, photo()) == model.predict(photo(), top=4)
 
@@ -316,4 +333,4 @@ def test_threads_that_switch_off_different_units_do_not_meet(nets, net):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda i: work(asked[i]), order))
     assert together == [alone[i] for i in order]
-    assert traces(model.module) == 0
+    assert count_traces(model.module) == 0

@@ -1,1 +1,1 @@
-"""Channel and head contributions, ablation, receptive fields, first-layer kernels and adversarial examples."""
+"""Analysis of networks: contributions, ablation, effective receptive fields, kernels, adversarial examples."""

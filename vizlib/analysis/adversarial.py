@@ -1,4 +1,4 @@
-"""A photo changed by less than anybody sees, so that the model gives another answer: why a map is no proof."""
+"""Adversarial examples: photos changed imperceptibly so that the model predicts another class."""
 
 from __future__ import annotations
 
@@ -13,27 +13,44 @@ from vizlib.models.model import Model
 
 
 def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: int = 2, steps: int = 8) -> Image.Image:
-    """What the model sees of a photo, each pixel moved by at most `levels` of 255 so that `target` beats `against`.
+    """Return an adversarial example: the model's view of a photo, changed so that `target` exceeds `against`.
 
-    Every step follows the sign of the gradient of the two logits' difference. The picture has the size of the model's
-    input, and its colours are whole numbers again; show it to `unprepared(model)`, or it would be resized once more.
+    Projected gradient descent under a maximum norm. Every step follows the sign of the gradient of the difference of
+    the two logits, then clips each pixel to the allowed change.
 
-    Source: Madry, Makelov, Schmidt, Tsipras, Vladu: Towards Deep Learning Models Resistant to Adversarial Attacks,
-    ICLR 2018. Raises: VizlibError for fewer than one level or step, ModelError.
+    Args:
+        model: The classifier.
+        photo: Upright RGB photo.
+        target: Index of the class whose logit is raised.
+        against: Index of the class whose logit is lowered.
+        levels: Maximum change of a pixel's colour channel, in steps of 1/255.
+        steps: Number of gradient steps.
+
+    Returns:
+        A photo of the size of the model's input, with 8-bit colours. Predict on it with `bypass_resizing(model)`,
+        otherwise it is resized again.
+
+    Raises:
+        VizlibError: For fewer than one level or step.
+        ModelError: If the model cannot be run.
+
+    References:
+        Madry, Makelov, Schmidt, Tsipras, Vladu: Towards deep learning models resistant to adversarial attacks, ICLR
+        2018, arXiv:1706.06083.
     """
     if levels < 1 or steps < 1:
-        raise VizlibError(f"a photo is nudged by at least 1 level in at least 1 step, not {levels} in {steps}")
+        raise VizlibError(f"PGD changes a photo by at least 1 level in at least 1 step, not {levels} in {steps}")
     image = model.tensor(photo)
     level = (1 / 255 / torch.tensor(model.preprocessing.std).view(1, 3, 1, 1)).to(image)
-    now = image
+    adversarial = image
     for _ in range(steps):
-        seen, logits, _ = model.forward(now)
-        (gradient,) = compute_gradients((logits[:, target] - logits[:, against]).sum(), [seen])
-        moved = now + 1.5 * levels / steps * level * gradient.sign()
-        now = torch.maximum(torch.minimum(moved, image + levels * level), image - levels * level)
-    return model.preprocessing.denormalise(now)
+        input_on_graph, logits, _ = model.forward(adversarial)
+        (gradient,) = compute_gradients((logits[:, target] - logits[:, against]).sum(), [input_on_graph])
+        moved = adversarial + 1.5 * levels / steps * level * gradient.sign()
+        adversarial = torch.maximum(torch.minimum(moved, image + levels * level), image - levels * level)
+    return model.preprocessing.denormalise(adversarial)
 
 
 def bypass_resizing(model: Model) -> Model:
-    """The same model for pictures that already have the size of its input: nothing is resized or cropped."""
+    """Return the same model for photos that already have the size of its input: nothing is resized or cropped."""
     return replace(model, preprocessing=replace(model.preprocessing, crop_pct=1.0, crop_mode="center"))

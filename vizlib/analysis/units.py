@@ -1,44 +1,60 @@
-"""The units of a network: what each channel and each head contributes to a class, and the answer without some."""
+"""Contributions of channels and attention heads to a class, and predictions with some of them ablated."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import Evidence
+from vizlib.attribution.evidence import Evidence
 from vizlib.capture import alter_output, record_pass
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.images import open_image
-from vizlib.core.text import number
+from vizlib.core.text import format_number
 from vizlib.models.model import Model
 from vizlib.models.run import Prediction, Run
 
-UnitIndices = Mapping[str, Sequence[int]]  # layer name -> numbers of channels or heads, from 0
+UnitIndices = Mapping[str, Sequence[int]]  # layer name -> indices of channels or heads, from 0
 
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """What each unit adds to a class's logit; negative speaks against the class.
+    """What each channel and each attention head adds to a class's logit, to first order.
 
-    Set against another class, all numbers are of the difference of the two logits.
+    Positive values are evidence for the class, negative values evidence against it. With a contrast class, all values
+    refer to the difference of the two logits.
+
+    Attributes:
+        target: Index of the class.
+        label: Label of the class.
+        against: Index of the contrast class; `None` without one.
+        logit: The class's logit, or its difference to the contrast class's.
+        channels: Layer name -> contribution of each of its channels, in logits.
+        heads: Name of the attention layer -> contribution of each of its heads, in logits.
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("vit_tiny-imagenette")
+        >>> result = vizlib.contributions(model, np.zeros((200, 300, 3), np.uint8), "church", layers=["norm"])
+        >>> result.label, result.channels["norm"].shape, len(result.heads)
+        ('church', torch.Size([192]), 12)
     """
 
     target: int
     label: str
     against: int | None
     logit: float
-    channels: Mapping[str, Float[Tensor, " channels"]]  # layer -> its channels
-    heads: Mapping[str, Float[Tensor, " heads"]]  # attention layer -> its heads
+    channels: Mapping[str, Float[Tensor, " channels"]]
+    heads: Mapping[str, Float[Tensor, " heads"]]
 
     def __repr__(self) -> str:
-        rival = "" if self.against is None else f" against class {self.against}"
-        held = f"channels of {len(self.channels)} layers, heads of {len(self.heads)}"
-        return f"<Contributions to {self.label}{rival}: logit {number(self.logit)}; {held}>"
+        contrast = "" if self.against is None else f" against class {self.against}"
+        contents = f"channels of {len(self.channels)} layers, heads of {len(self.heads)}"
+        return f"<Contributions to {self.label}{contrast}: logit {format_number(self.logit)}; {contents}>"
 
 
 def contributions(
@@ -51,42 +67,69 @@ def contributions(
     heads: bool = True,
     run: Run | None = None,
 ) -> Contributions:
-    """How much every channel and every attention head adds to a class's logit, from one backward pass.
+    """Return what every channel and attention head adds to a class's logit, from one backward pass.
 
-    A channel's contribution is its activation times the gradient of the logit there, summed over all places: by how
-    much the logit would fall if the channel were scaled to zero, to first order. It is exact where all that follows is
-    linear, as after the last stage of a ResNet; elsewhere `switch_off` has the last word. A head's is the same of its
-    attention weights, which is what its output alone adds.
+    A channel's contribution is its activation times the gradient of the logit, summed over all positions: to first
+    order, the decrease of the logit if the channel were set to zero. It is exact where all following layers are linear,
+    as after the last stage of a ResNet; elsewhere `ablate` measures the true effect. A head's contribution is its
+    attention weights times their gradient, summed: the first-order share of the head's output.
 
-    With `against` it is what each adds to the lead of the target over that class. `layers` are the stages unless told
-    otherwise; `heads` takes in every attention layer. A `run` that already holds them saves the forward pass.
+    Args:
+        model: The classifier.
+        photo: A path, bytes, array or PIL image (see `open_image`).
+        target: Class index or label; `None` is the class with the largest logit.
+        against: Contrast class: contributions to the difference of the two logits.
+        layers: Layers whose channels are measured; the stages by default.
+        heads: Whether the heads of every attention layer are measured.
+        run: A run of this photo that already holds the layers and attention; saves the forward pass.
 
-    Raises: ImageError, TargetError, ModelError for an unknown layer.
+    Returns:
+        The contributions in single precision at least, on the CPU.
 
-    >>> found = contributions(load("resnet18-imagenette"), "church.jpg", "church")  # doctest: +SKIP
-    >>> found.channels["layer4"].argsort(descending=True)[:5]  # doctest: +SKIP
+    Raises:
+        ImageError: If the photo cannot be read.
+        TargetError: For an unknown class.
+        ModelError: For an unknown layer, or one that `run` does not hold.
+
+    References:
+        Molchanov, Tyree, Karras, Aila, Kautz: Pruning convolutional neural networks for resource efficient inference,
+        ICLR 2017, arXiv:1611.06440 (activation times gradient of a channel).
+        Michel, Levy, Neubig: Are sixteen heads really better than one?, NeurIPS 2019, arXiv:1905.10650 (heads).
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> result = vizlib.contributions(model, np.zeros((200, 300, 3), np.uint8), "church")
+        >>> list(result.channels)
+        ['layer1', 'layer2', 'layer3', 'layer4']
+        >>> result.channels["layer4"].argsort(descending=True)[:5].shape
+        torch.Size([5])
     """
-    wanted = tuple(model.stages if layers is None else layers)
+    layers = tuple(model.stages if layers is None else layers)
     if run is None:
-        run = model.run(photo, layers=wanted, attention=heads, rules=False)
-    if lacking := [layer for layer in wanted if layer not in run.activations]:
-        raise ModelError(f"the given run does not hold {', '.join(lacking)}; make it with layers=")
-    index = model.resolve_target(target, run.logits)
-    other = None if against is None else model.resolve_target(against, run.logits)
+        run = model.run(photo, layers=layers, attention=heads, rules=False)
+    if missing := [layer for layer in layers if layer not in run.activations]:
+        raise ModelError(f"the given run does not hold {', '.join(missing)}; make it with layers=")
+    target_index = model.resolve_target(target, run.logits)
+    against_index = None if against is None else model.resolve_target(against, run.logits)
 
     def score(logits: Tensor) -> Tensor:
-        return logits[0, index] if other is None else logits[0, index] - logits[0, other]
+        target_logit = logits[0, target_index]
+        return target_logit if against_index is None else target_logit - logits[0, against_index]
 
-    activations = {layer: run.activations[layer] for layer in wanted}
+    activations = {layer: run.activations[layer] for layer in layers}
     attention = run.attention if heads else {}
-    found = iter(run.gradients(score, of=[*activations.values(), *attention.values()]))
+    gradients = iter(run.gradients(score, of=[*activations.values(), *attention.values()]))
     return Contributions(
-        target=index,
-        label=model.labels[index],
-        against=other,
+        target=target_index,
+        label=model.labels[target_index],
+        against=against_index,
         logit=score(run.logits).item(),
-        channels={name: _added(one, next(found), model.channel_axis(one)) for name, one in activations.items()},
-        heads={name: _added(one, next(found), 1) for name, one in attention.items()},
+        channels={
+            name: _sum_contributions(activation, next(gradients), model.channel_axis(activation))
+            for name, activation in activations.items()
+        },
+        heads={name: _sum_contributions(weights, next(gradients), 1) for name, weights in attention.items()},
     )
 
 
@@ -105,11 +148,12 @@ def contributions_from_evidence(evidence: Evidence, target: int, against: int | 
         against=against,
         logit=evidence.score(run.logits.detach())[0].item(),
         channels={
-            name: _added(run.activations[name], gradient, model.channel_axis(gradient))
+            name: _sum_contributions(run.activations[name], gradient, model.channel_axis(gradient))
             for name, gradient in evidence.layer_gradients.items()
         },
         heads={
-            name: _added(run.attention[name], gradient, 1) for name, gradient in evidence.attention_gradients.items()
+            name: _sum_contributions(run.attention[name], gradient, 1)
+            for name, gradient in evidence.attention_gradients.items()
         },
     )
 
@@ -117,44 +161,67 @@ def contributions_from_evidence(evidence: Evidence, target: int, against: int | 
 def ablate(
     model: Model, photo, *, channels: UnitIndices | None = None, heads: UnitIndices | None = None
 ) -> list[Prediction]:
-    """What the model would answer with some of its units silent: every class, likeliest first.
+    """Return the predictions of the model with some of its channels and attention heads set to zero.
 
-    A silent channel hands on 0 in every place; a silent head's attention weights are 0, so its output is. `channels`
-    names them by layer and `heads` by attention layer, as many at once as you like. The model itself is not changed.
+    An ablated channel outputs 0 at every position. The attention weights of an ablated head are 0, so its output is 0.
+    The model itself is not changed.
 
-    Raises: ImageError, ModelError for a layer, channel or head that is not there.
+    Args:
+        model: The classifier.
+        photo: A path, bytes, array or PIL image (see `open_image`).
+        channels: Layer name -> indices of the channels to ablate.
+        heads: Name of the attention layer -> indices of the heads to ablate.
 
-    >>> switch_off(load("resnet18-imagenette"), "church.jpg", channels={"layer4": [3, 17]})  # doctest: +SKIP
+    Returns:
+        Every class, most probable first.
+
+    Raises:
+        ImageError: If the photo cannot be read.
+        ModelError: For an unknown layer, channel or head.
+
+    References:
+        Morcos, Barrett, Rabinowitz, Botvinick: On the importance of single directions for generalization, ICLR 2018,
+        arXiv:1803.06959.
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> predictions = vizlib.ablate(model, np.zeros((200, 300, 3), np.uint8), channels={"layer4": [3, 17]})
+        >>> len(predictions)
+        10
     """
     channels, heads = channels or {}, heads or {}
     if unknown := [layer for layer in heads if layer not in model.attention_layers]:
-        there = suggest_names(unknown[0], model.attention_layers) if model.attention_layers else "it has none"
-        raise ModelError(f"{model.name} computes no attention in {unknown[0]!r}; {there}")
+        hint = suggest_names(unknown[0], model.attention_layers) if model.attention_layers else "it has none"
+        raise ModelError(f"{model.name} computes no attention in {unknown[0]!r}; {hint}")
     module, image = model.eval_module(), model.tensor(open_image(photo))
-    with contextlib.ExitStack() as undo:
-        undo.enter_context(model.translate_errors())
-        for layer, numbers in channels.items():
-            undo.enter_context(alter_output(module, layer, _silencer(model, layer, numbers)))
+    hooked_model = replace(model, module=module)  # the hooks are on this module, so this module must run
+    with contextlib.ExitStack() as hooks:
+        hooks.enter_context(model.translate_errors())
+        for layer, indices in channels.items():
+            hooks.enter_context(alter_output(module, layer, _make_channel_ablation(model, layer, indices)))
         if heads:
-            undo.enter_context(record_pass(module, attention=True, ablated_heads=heads))
-        logits = model.logits(image)
+            hooks.enter_context(record_pass(module, attention=True, ablated_heads=heads))
+        logits = hooked_model.logits(image)
     return model.rank_classes(logits, logits.shape[1])
 
 
-def _added(value: Tensor, gradient: Tensor, axis: int) -> Tensor:
-    """Value times gradient, summed over every axis but one, in single precision at least."""
-    product = value.detach() * gradient
-    kept = axis % product.ndim
-    others = [i for i in range(product.ndim) if i != kept]
-    return product.to(torch.promote_types(product.dtype, torch.float32)).sum(others).cpu()
+def _sum_contributions(values: Tensor, gradient: Tensor, axis: int) -> Tensor:
+    """Return values times gradient, summed over every axis but one, in single precision at least."""
+    product = values.detach() * gradient
+    unit_axis = axis % product.ndim
+    summed_axes = [i for i in range(product.ndim) if i != unit_axis]
+    return product.to(torch.promote_types(product.dtype, torch.float32)).sum(summed_axes).cpu()
 
 
-def _silencer(model: Model, layer: str, numbers: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    def silenced(output: Tensor) -> Tensor:
+def _make_channel_ablation(model: Model, layer: str, indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Return the function that sets some channels of a layer's output to 0."""
+
+    def ablate_channels(output: Tensor) -> Tensor:
         axis = model.channel_axis(output)
         count = output.shape[axis]
-        if wrong := [number for number in numbers if not 0 <= number < count]:
-            raise ModelError(f"{layer} has no channel {wrong[0]}; its channels are 0 to {count - 1}")
-        return output.index_fill(axis, torch.tensor(list(numbers), dtype=torch.long, device=output.device), 0)
+        if invalid := [index for index in indices if not 0 <= index < count]:
+            raise ModelError(f"{layer} has no channel {invalid[0]}; its channels are 0 to {count - 1}")
+        return output.index_fill(axis, torch.tensor(list(indices), dtype=torch.long, device=output.device), 0)
 
-    return silenced
+    return ablate_channels

@@ -1,4 +1,4 @@
-"""How far a map can be trusted: what happens to the answer when the places it calls important are taken away."""
+"""Faithfulness metrics: how the probability of a class changes when pixels are removed in the order of a map."""
 
 from __future__ import annotations
 
@@ -16,71 +16,141 @@ from vizlib.models.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Deletion:
-    """The probability of a class while the photo vanishes, and the area under it."""
+    """The deletion curve of a map: the probability of the class as pixels are removed, highest heat first.
 
-    removed: Float[Tensor, " points"]  # share of the input's pixels taken away, 0 to 1
-    probability: Float[Tensor, " points"]  # of the target class, 0 to 1
+    Attributes:
+        removed: Fraction of the input's pixels that are removed, from 0 to 1.
+        probability: Probability of the target class at that point, from 0 to 1.
+
+    References:
+        Petsiuk, Das, Saenko: RISE: randomized input sampling for explanation of black-box models, BMVC 2018,
+        arXiv:1806.07421.
+
+    Example:
+        >>> import torch, vizlib
+        >>> vizlib.Deletion(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.5, 0.0])).auc
+        0.5
+    """
+
+    removed: Float[Tensor, " points"]
+    probability: Float[Tensor, " points"]
 
     @property
     def auc(self) -> float:
-        """The area under the curve, 0 to 1; the lower, the earlier the map took away what the answer rests on."""
+        """Area under the curve, from 0 to 1; the lower, the earlier the map removed what the prediction depends on."""
         return torch.trapezoid(self.probability, self.removed).item()
 
 
 def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_size: int = 32) -> Deletion:
-    """Take the pixels of the model's input away, those with the greatest heat first, and watch the class vanish.
+    """Return the deletion curve of a map: remove the pixels with the highest heat first, measure the probability.
 
-    A pixel that is taken away becomes the mean colour of the training data, which is 0 after normalisation. A map
-    coarser than the input is spread over it bilinearly. A low area speaks for the map, but compare it with a map that
-    knows nothing, such as `centred_gaussian`: objects are mostly in the middle, and a network that sees a photo half
-    grey is asked about something it never learned (Hooker et al. 2019).
+    A removed pixel becomes the mean colour of the training data, which is 0 after normalisation. A map coarser than the
+    input is interpolated bilinearly. Compare the area with that of a map that contains no information about the model,
+    such as `centred_gaussian`: objects are mostly in the middle of photos. Photos with removed pixels are outside the
+    training distribution (Hooker et al. 2019).
 
-    Source: Petsiuk, Das, Saenko: RISE, BMVC 2018. Raises: VizlibError for fewer than one step, ModelError.
+    Args:
+        model: The classifier that the map explains.
+        attribution: The map, with its photo and target.
+        steps: Number of equal parts in which the pixels are removed.
+        batch_size: Number of photos per forward pass.
+
+    Returns:
+        The curve at `steps` + 1 points.
+
+    Raises:
+        VizlibError: For fewer than one step.
+        ModelError: If the model cannot be run.
+
+    References:
+        Petsiuk, Das, Saenko: RISE: randomized input sampling for explanation of black-box models, BMVC 2018,
+        arXiv:1806.07421.
+        Hooker, Erhan, Kindermans, Kim: A benchmark for interpretability methods in deep neural networks, NeurIPS 2019,
+        arXiv:1806.10758.
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+        >>> curve = vizlib.metrics.deletion(model, vizlib.explain(model, photo, "grad-cam"), steps=4)
+        >>> curve.removed.tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> 0 <= curve.auc <= 1
+        True
     """
     if steps < 1:
-        raise VizlibError(f"deletion takes the pixels away in at least 1 step, not {steps}")
+        raise VizlibError(f"deletion removes the pixels in at least 1 step, not {steps}")
     image = model.tensor(attribution.photo)
-    order = _warmest_first(attribution, image)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))  # pixel -> how many go before it
+    order = _sort_pixels(attribution, image)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))  # pixel -> number of pixels removed before it
     removed = torch.linspace(0, 1, steps + 1)
-    kept = place >= (removed * len(order)).round().unsqueeze(1)  # points × pixels
-    masks = kept.view(-1, 1, *image.shape[-2:]).to(image)
-    chances = [
-        model.logits(image * some).float().softmax(-1)[:, attribution.target].cpu() for some in masks.split(batch_size)
+    is_kept = rank >= (removed * len(order)).round().unsqueeze(1)  # points × pixels
+    masks = is_kept.view(-1, 1, *image.shape[-2:]).to(image)
+    probabilities = [
+        model.logits(image * batch).float().softmax(-1)[:, attribution.target].cpu()
+        for batch in masks.split(batch_size)
     ]
-    return Deletion(removed, torch.cat(chances))
+    return Deletion(removed, torch.cat(probabilities))
 
 
 def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float = 0.2) -> tuple[float, float]:
-    """The probability of the class on the whole photo, and where only the warmest `share` of its pixels is left.
+    """Return the probability of the class on the photo, and on the photo reduced to the pixels with the highest heat.
 
     All other pixels become the mean colour of the training data. The nearer the second number is to the first, the more
-    of what the answer rests on lies where the map is warm; a photo mostly grey is foreign to the network all the same.
+    of the evidence lies where the map is high; such a photo is outside the training distribution, however.
 
-    Raises: VizlibError for a share outside 0 to 1, ModelError.
+    Args:
+        model: The classifier that the map explains.
+        attribution: The map, with its photo and target.
+        fraction: Fraction of the input's pixels to keep, from 0 to 1.
+
+    Returns:
+        Two probabilities from 0 to 1: of the whole photo, and of the reduced one.
+
+    Raises:
+        VizlibError: For a fraction outside 0 to 1.
+        ModelError: If the model cannot be run.
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+        >>> whole, reduced = vizlib.metrics.keep_top_fraction(model, vizlib.explain(model, photo), fraction=1.0)
+        >>> abs(whole - reduced) < 1e-4
+        True
     """
     if not 0 <= fraction <= 1:
-        raise VizlibError(f"the share of the pixels to keep is a number from 0 to 1, not {fraction:g}")
+        raise VizlibError(f"the fraction of the pixels to keep is a number from 0 to 1, not {fraction:g}")
     image = model.tensor(attribution.photo)
-    order = _warmest_first(attribution, image)
+    order = _sort_pixels(attribution, image)
     mask = torch.zeros(len(order))
     mask[order[: round(fraction * len(order))]] = 1
-    pair = torch.cat([image, image * mask.view(1, 1, *image.shape[-2:]).to(image)])
-    before, after = model.logits(pair).float().softmax(-1)[:, attribution.target].tolist()
-    return before, after
+    images = torch.cat([image, image * mask.view(1, 1, *image.shape[-2:]).to(image)])
+    whole, reduced = model.logits(images).float().softmax(-1)[:, attribution.target].tolist()
+    return whole, reduced
 
 
 def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """A map that knows nothing but that photographers put things in the middle: 1 there, falling off all around.
+    """Return a Gaussian in the middle of the image: a baseline map that does not depend on model or photo.
 
-    `size` is (height, width). Its width is a quarter of the sides; for `deletion` only the order of its values counts.
+    Args:
+        size: (height, width) of the map.
+
+    Returns:
+        Values up to 1 at the centre; the standard deviation is a quarter of each side. For `deletion` only the order of
+        the values counts.
+
+    Example:
+        >>> import vizlib
+        >>> vizlib.metrics.centred_gaussian((3, 5)).argmax().item()
+        7
     """
     rows, columns = (torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size)
     return rows[:, None] * columns[None, :]
 
 
-def _warmest_first(why: Attribution, image: Float[Tensor, "1 3 h w"]) -> Int[Tensor, " pixels"]:
-    """The pixels of the model's input, those with the greatest heat first."""
-    heat = F.interpolate(why.heat[None, None].float(), image.shape[-2:], mode="bilinear", align_corners=False)
+def _sort_pixels(attribution: Attribution, image: Float[Tensor, "1 3 h w"]) -> Int[Tensor, " pixels"]:
+    """Return the indices of the input's pixels, highest heat first."""
+    heat = F.interpolate(attribution.heat[None, None].float(), image.shape[-2:], mode="bilinear", align_corners=False)
     return heat.flatten().argsort(descending=True, stable=True)

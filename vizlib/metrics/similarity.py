@@ -1,4 +1,4 @@
-"""How far two maps of one photo agree: whether they order its places alike, and call the same ones strongest."""
+"""Similarity of two attribution maps of one photo: rank correlation, and overlap of the highest values."""
 
 from __future__ import annotations
 
@@ -10,80 +10,121 @@ from jaxtyping import Float
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
 
-MAX_SIDE_PIXELS = 448  # longest side of the photo that two maps are compared on, in pixels; no map is much finer
+MAX_SIDE_PIXELS = 448  # two maps are compared on a photo of at most this side; no map is much finer
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two numbers for how alike two maps are, whatever units each is in."""
+    """Two measures of the similarity of two maps; neither depends on the maps' units.
 
-    correlation: float  # Spearman's rank correlation, -1..1; NaN where a map is the same everywhere
-    overlap: float  # how much of their strongest places they share, 0..1; by chance it is the share itself
+    Attributes:
+        correlation: Spearman's rank correlation, -1 to 1; NaN if a map is constant.
+        overlap: Fraction of their highest-valued pixels that the maps share, 0 to 1; by chance it is the fraction of
+            pixels that count as highest.
+
+    Example:
+        >>> import vizlib
+        >>> vizlib.Agreement(correlation=0.5, overlap=0.3).overlap
+        0.3
+    """
+
+    correlation: float
+    overlap: float
 
 
 def agreement(a: Attribution, b: Attribution, fraction: float = 0.2) -> Agreement:
-    """How far two maps of one photo agree, over the photo pixels that both models saw.
+    """Return how similar two maps of one photo are, over the photo pixels inside both models' inputs.
 
-    `overlap` is of the `share` of pixels with each map's greatest values. Pixels with the same value have the same
-    rank, and where they are too many they are in the strongest places in part. Maps of other methods, classes and
-    models can be compared, as only the order of their values counts.
+    Pixels with equal values have equal ranks; where a group of equal values only partly belongs to the highest ones,
+    each counts in part. Maps of different methods, classes and models can be compared, as only the order of their
+    values counts.
 
-    Raises: VizlibError for maps of different photos, or a share outside 0 to 1.
+    Args:
+        a: A map.
+        b: Another map of the same photo.
+        fraction: Fraction of pixels, with each map's highest values, whose overlap is measured; above 0, at most 1.
 
-    >>> agreement(of_one_model, of_another).correlation  # doctest: +SKIP
+    Raises:
+        VizlibError: For maps of different photos, or a fraction out of range.
+
+    References:
+        Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018,
+        arXiv:1810.03292 (rank correlation of maps).
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+        >>> saliency = vizlib.explain(model, photo, "saliency")
+        >>> round(vizlib.agreement(saliency, saliency).correlation, 6)
+        1.0
     """
     if not 0 < fraction <= 1:
-        raise VizlibError(f"the share of strongest places is more than 0 and at most 1, not {fraction:g}")
-    left, right = (_without_rounding(one) for one in lift_to_common_region(a, b)[:2])
-    ranks = [_ranks(left), _ranks(right)]
-    spread = [float(one.std()) for one in ranks]
-    together = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())))
-    strongest = [_strongest(left, fraction), _strongest(right, fraction)]
+        raise VizlibError(f"the fraction of highest values is more than 0 and at most 1, not {fraction:g}")
+    left, right = (_round_to_millionths(values) for values in lift_to_common_region(a, b)[:2])
+    ranks = [_rank_values(left), _rank_values(right)]
+    deviations = [float(values.std()) for values in ranks]
+    covariance = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())))
+    highest = [_select_highest(left, fraction), _select_highest(right, fraction)]
     return Agreement(
-        correlation=together / (spread[0] * spread[1]) if all(spread) else float("nan"),
-        overlap=float(np.minimum(*strongest).sum() / strongest[0].sum()),
+        correlation=covariance / (deviations[0] * deviations[1]) if all(deviations) else float("nan"),
+        overlap=float(np.minimum(*highest).sum() / highest[0].sum()),
     )
 
 
 def lift_to_common_region(
     a: Attribution, b: Attribution, max_side: int = MAX_SIDE_PIXELS
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], tuple[float, float, float, float]]:
-    """Both maps' raw values at the photo pixels that both models saw, and where those lie.
+    """Return both maps' raw values at the photo pixels inside both models' inputs, and the region of these pixels.
 
-    The place is the box (top, left, bottom, right) as shares of the photo's sides. A photo with a longer side than
-    `side` pixels is taken at that size.
+    Args:
+        a: A map.
+        b: Another map of the same photo.
+        max_side: A photo with a longer side is reduced to this many pixels.
 
-    Raises: VizlibError for maps of different photos, or where the models saw nothing in common.
+    Returns:
+        The values of `a`, those of `b`, and the region as (top, left, bottom, right) in fractions of the photo's sides.
+
+    Raises:
+        VizlibError: For maps of different photos, or models whose inputs have no photo pixel in common.
     """
     if a.photo is not b.photo and (a.photo.size != b.photo.size or a.photo.tobytes() != b.photo.tobytes()):
-        raise VizlibError("two maps agree or not on one photo, but these are of different photos")
+        raise VizlibError("only maps of one photo can be compared, but these are of different photos")
     height, width = a.geometry.photo_size
-    factor = min(1.0, max_side / max(height, width))
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    left, right = (one.geometry.project_to_photo(one.heat, size, smooth=not one.patches) for one in (a, b))
-    both = np.isfinite(left) & np.isfinite(right)
-    rows, columns = np.flatnonzero(both.any(1)), np.flatnonzero(both.any(0))
+    scale = min(1.0, max_side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    left, right = (
+        attribution.geometry.project_to_photo(attribution.heat, size, smooth=not attribution.patch_values)
+        for attribution in (a, b)
+    )
+    in_both = np.isfinite(left) & np.isfinite(right)
+    rows, columns = np.flatnonzero(in_both.any(1)), np.flatnonzero(in_both.any(0))
     if not len(rows):
-        raise VizlibError("the two models saw no place of this photo in common")
-    top, below, first, beyond = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1  # what each saw is a rectangle
-    box = (top / size[0], first / size[1], below / size[0], beyond / size[1])
-    return left[top:below, first:beyond], right[top:below, first:beyond], box
+        raise VizlibError("the inputs of the two models have no pixel of this photo in common")
+    y0, y1, x0, x1 = (
+        rows[0],
+        rows[-1] + 1,
+        columns[0],
+        columns[-1] + 1,
+    )  # each model's input is a rectangle of the photo
+    region = (y0 / size[0], x0 / size[1], y1 / size[0], x1 / size[1])
+    return left[y0:y1, x0:x1], right[y0:y1, x0:x1], region
 
 
-def _without_rounding(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """The values in millionths of the largest: places that rounding alone tells apart must not be put in an order."""
+def _round_to_millionths(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Return the values in millionths of the largest, so that rounding errors alone do not order pixels."""
     return (values / (np.abs(values).max() or 1)).astype(float).round(6)
 
 
-def _ranks(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " pixels"]:
-    """Each value's rank from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+def _rank_values(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " pixels"]:
+    """Return each value's rank, from 1; equal values share their mean rank."""
+    _, group, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
+    last_ranks = np.cumsum(counts)
+    return (last_ranks - (counts - 1) / 2)[group]
 
 
-def _strongest(values: Float[np.ndarray, "h w"], share: float) -> Float[np.ndarray, " pixels"]:
-    """1 for each pixel among the share with the greatest values, 0 for the others; those on the edge share the rest."""
-    _, place, counts = np.unique(-values.ravel(), return_inverse=True, return_counts=True)
-    left = share * values.size - (np.cumsum(counts) - counts)  # how much room is left when it is a value's turn
-    return (np.clip(left, 0, counts) / counts)[place]
+def _select_highest(values: Float[np.ndarray, "h w"], fraction: float) -> Float[np.ndarray, " pixels"]:
+    """Return 1 for each pixel among the fraction with the highest values, else 0; ties at the border share the rest."""
+    _, group, counts = np.unique(-values.ravel(), return_inverse=True, return_counts=True)
+    remaining = fraction * values.size - (np.cumsum(counts) - counts)  # pixels still to select at each group of ties
+    return (np.clip(remaining, 0, counts) / counts)[group]

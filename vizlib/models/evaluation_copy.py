@@ -1,23 +1,38 @@
-"""A network in evaluation mode that shares every parameter and buffer with one in training mode."""
+"""Copy a network in training mode to evaluation mode, sharing its parameters and buffers."""
 
 from __future__ import annotations
 
 from torch import nn
 
+# The hook dictionaries of a module that PyTorch reads when the module runs.
+HOOK_DICTIONARIES = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
 
 def make_evaluation_copy(module: nn.Module) -> nn.Module:
-    """A second tree of the same modules in evaluation mode, sharing every parameter and buffer.
+    """Return a copy of the module tree in evaluation mode that shares every parameter and buffer with the original.
 
-    A network in training mode answers with this photo's batch statistics and random dropout, and running it would move
-    its running means. The twin answers as the network will when it is used, and the network stays as it was found.
+    In training mode a network computes with the batch statistics of its input and with random dropout, and running it
+    updates its running means. The copy computes as the network does in evaluation mode; the original is not changed.
+
+    Every module of the copy has its own hook dictionaries. They start with the original's hooks, so that hooks of a
+    user still run; a hook that is registered on the copy is not registered on the original, and the reverse.
     """
-    twins: dict[int, nn.Module] = {}
+    copies: dict[int, nn.Module] = {}
 
-    def twin(part: nn.Module) -> nn.Module:
-        if id(part) not in twins:
-            other = twins[id(part)] = part.__new__(type(part))
-            children = {name: child and twin(child) for name, child in part._modules.items()}
-            vars(other).update(vars(part), training=False, _modules=children)
-        return twins[id(part)]
+    def copy_tree(original: nn.Module) -> nn.Module:
+        if id(original) not in copies:
+            copy = copies[id(original)] = original.__new__(type(original))
+            children = {name: child and copy_tree(child) for name, child in original._modules.items()}
+            hooks = {name: vars(original)[name].copy() for name in HOOK_DICTIONARIES}
+            vars(copy).update(vars(original), training=False, _modules=children, **hooks)
+        return copies[id(original)]
 
-    return twin(module)
+    return copy_tree(module)

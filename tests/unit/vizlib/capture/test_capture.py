@@ -25,6 +25,7 @@ import vizlib
 from vizlib.attribution.methods import registry
 from vizlib.capture import compute_gradients, count_flops, record_pass
 from vizlib.models.evaluation_copy import make_evaluation_copy
+from vizlib.models.inference.folded_copy import make_folded_copy
 
 HOOKS = (
     "_forward_hooks",
@@ -737,14 +738,31 @@ def test_a_network_with_one_part_in_training_mode_keeps_exactly_that_mode():
     assert torch.equal(found.heat, expected.heat)
 
 
-def test_the_twin_shares_every_parameter_and_buffer():
+def test_evaluation_copy_shares_every_parameter_and_buffer():
     module = timm.create_model("resnet18", num_classes=5).train()
-    twin = make_evaluation_copy(module)
-    own, other = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
-    assert list(own) == list(other)
-    assert all(own[name] is other[name] for name in own)
-    assert not any(part.training for part in twin.modules())
-    assert not {id(part) for part in module.modules()} & {id(part) for part in twin.modules()}
+    evaluation_copy = make_evaluation_copy(module)
+    original, copied = module.state_dict(keep_vars=True), evaluation_copy.state_dict(keep_vars=True)
+    assert list(original) == list(copied)
+    assert all(original[name] is copied[name] for name in original)
+    assert not any(submodule.training for submodule in evaluation_copy.modules())
+    assert not {id(part) for part in module.modules()} & {id(part) for part in evaluation_copy.modules()}
+
+
+@pytest.mark.parametrize(
+    "make_copy", [make_evaluation_copy, lambda module: make_folded_copy(module, {})], ids=["evaluation", "folded"]
+)
+def test_copies_have_their_own_hooks_and_start_with_those_of_the_user(make_copy):
+    module, calls = timm.create_model("resnet18", num_classes=5).train(), []
+    module.layer1.register_forward_hook(lambda *_: calls.append("user"))
+    copied = make_copy(module)
+    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        getattr(copied.layer2, register)(lambda *_: calls.append("copy"))
+    module.layer3.register_forward_hook(lambda *_: calls.append("original"))
+    assert not any(getattr(module.layer2, kind) for kind in HOOKS)
+    assert not any(getattr(copied.layer3, kind) for kind in HOOKS)
+    with torch.no_grad():
+        copied(torch.randn(1, 3, 32, 32))
+    assert calls == ["user", "copy", "copy"]
 
 
 # ------------------------------------------------------------------------------------------------ what is left behind
