@@ -22,7 +22,7 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
-from vizlib.attribution.methods.base import Method
+from vizlib.attribution.request import Method
 from vizlib.core.notes import Note
 
 LANGUAGES = ("en", "ko")  # the first is the default

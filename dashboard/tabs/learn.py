@@ -1,4 +1,4 @@
-"""Learn: eight short steps on the photo and the model at hand, in the visitor's language."""
+"""The Learn tab: eight short steps, computed on the selected photo and model."""
 
 from __future__ import annotations
 
@@ -9,80 +9,90 @@ from PIL import Image
 
 from dashboard.components.base import custom_component
 from dashboard.components.lesson import build_lesson, mark_pending_js
-from dashboard.i18n.translate import language_of_request as language_asked
-from dashboard.i18n.translate import page_texts, translate_to
+from dashboard.i18n.translate import language_of_request, page_texts, translate_to
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
-from dashboard.tabs.lessons import explanation_lessons as reasons
-from dashboard.tabs.lessons import layer_lessons as layers
-from dashboard.tabs.lessons.base import Asked, Lesson, seen
+from dashboard.tabs.lessons import explanation_lessons, layer_lessons
+from dashboard.tabs.lessons.base import Lesson, LessonContext, encode_model_input
 
 TITLE = "Learn"
 STEPS = {
-    "hook": layers.hook,
-    "logits": reasons.logits,
-    "kernels": layers.kernels,
-    "activations": layers.activations,
-    "gradients": reasons.gradients,
-    "patches": layers.patches,
-    "attention": reasons.attention,
-    "limits": reasons.limits,
+    "hook": layer_lessons.build_hook_lesson,
+    "logits": explanation_lessons.build_logit_lesson,
+    "kernels": layer_lessons.build_kernel_lesson,
+    "activations": layer_lessons.build_activation_lesson,
+    "gradients": explanation_lessons.build_gradient_lesson,
+    "patches": layer_lessons.build_patch_lesson,
+    "attention": explanation_lessons.build_attention_lesson,
+    "limits": explanation_lessons.build_limits_lesson,
 }
-INSTEAD = {"patches": "fields", "attention": "energy"}  # what a network without attention is asked
+TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}
 
 
-def taught(service: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
-    """What a step finds out on a photo; a step that does not exist is the first."""
+def compute_lesson(service: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
+    """Return the result of a step, counted from 0; of the first step where there is no such step."""
     step = step if 0 <= step < len(STEPS) else 0
-    asked = Asked(service, photo, selection)
-    return service.get_lesson(photo, (selection.model, selection.target, selection.against, step), lambda: list(STEPS.values())[step](asked))
+    context = LessonContext(service, photo, selection)
+    return service.get_lesson(
+        photo, (selection.model, selection.target, selection.against, step), lambda: list(STEPS.values())[step](context)
+    )
 
 
 def draw(
-    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, step: int = 0, language: str = "en"
+    service: AnalysisService,
+    photo: Image.Image | None,
+    selection: Selection | None,
+    step: int = 0,
+    language: str = "en",
 ) -> Any:
-    """A step as it is shown, in words; without a photo what to do about it."""
+    """Return the value of the lesson component: one step with its texts in a language.
+
+    Without a photo the value is a sentence; without a selection, while the page opens, the component stays as it is.
+    """
     if photo is None:
-        return {"empty": translate_to(language, "learn.empty")}
-    if selection is None:  # the page is still being opened
+        return {"empty": translate_to(language, "common.no-photo")}
+    if selection is None:
         return gr.skip()
     step = step if 0 <= step < len(STEPS) else 0
-    found = taught(service, photo, selection, step)
+    lesson = compute_lesson(service, photo, selection, step)
 
-    def told(key: str, facts: Any = None) -> str:
+    def translate_lesson(key: str, facts: Any = None) -> str:
         return translate_to(language, f"learn.{key}", facts).replace(" %", "\u00a0%")
 
-    with_attention = Asked(service, photo, selection).relevance
-    topics = [name if with_attention else INSTEAD.get(name, name) for name in STEPS]
-    labels = {key: told(key) for key in ("steps", "previous", "next", "code", "busy")}
-    labels["step"] = told("step", {"step": str(step + 1), "steps": str(len(STEPS))})
-    labels["see"] = told("open-tab", {"tab": page_texts(language)[f"page.tab.{found.tab}"]})
-    labels["other"] = told("other", {"model": found.other})
+    has_attention = LessonContext(service, photo, selection).has_attention_relevance
+    topics = [name if has_attention else TOPICS_WITHOUT_ATTENTION.get(name, name) for name in STEPS]
+    labels = {key: translate_lesson(key) for key in ("steps", "previous", "next", "code", "busy")}
+    labels["step"] = translate_lesson("step", {"step": str(step + 1), "steps": str(len(STEPS))})
+    labels["see"] = translate_lesson("open-tab", {"tab": page_texts(language)[f"page.tab.{lesson.tab}"]})
+    labels["other"] = translate_lesson("other", {"model": lesson.other_model})
     return build_lesson(
         step,
-        [told(f"{topic}.title") for topic in topics],
-        [told(text, found.facts) for text in found.texts],
-        [{**one.value, "caption": told(one.caption, one.facts)} for one in found.pictures],
+        [translate_lesson(f"{topic}.title") for topic in topics],
+        [translate_lesson(key, lesson.facts) for key in lesson.text_keys],
+        [
+            {**picture.value, "caption": translate_lesson(picture.caption_key, picture.facts)}
+            for picture in lesson.pictures
+        ],
         labels,
-        seen(service.render_model_input(photo, selection.model)),
-        columns=found.columns,
-        code=found.code,
-        tab=found.tab,
-        method=found.method,
-        other_model=found.other,
+        encode_model_input(service.render_model_input(photo, selection.model)),
+        columns=lesson.columns,
+        code=lesson.code,
+        tab=lesson.tab,
+        method=lesson.method,
+        other_model=lesson.other_model,
     )
 
 
 def build(shared: TabContext) -> gr.HTML:
-    """One part that is drawn when it is seen, and again when what it is about has changed."""
-    shown = custom_component("lesson", elem_id="learn")
+    """Build the tab and return its component, which requests a step when it becomes visible or its inputs change."""
+    component = custom_component("lesson", elem_id="learn")
 
-    def step(
+    def show_step(
         photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
     ) -> dict[str, Any]:
-        return draw(shared.service, photo, selection, int(event.index), language_asked(request))
+        return draw(shared.service, photo, selection, int(event.index), language_of_request(request))
 
-    shared.on_event(shown.select, step, [], [shown])
-    shared.selection.change(None, [shown], [shown], js=mark_pending_js(), **PRIVATE_EVENT)
-    return shown
+    shared.on_event(component.select, show_step, [], [component])
+    shared.selection.change(None, [component], [component], js=mark_pending_js(), **PRIVATE_EVENT)
+    return component

@@ -1,1 +1,1 @@
-"""The steps of the Learn tab: each asks the real model about the real photo, and gives pictures and facts."""
+"""The steps of the Learn tab: each computes pictures and facts from the selected model and photo."""

@@ -1,4 +1,4 @@
-"""What a step of the lessons is: pictures and facts in no language; the words are in the tables of `languages`."""
+"""The result of a lesson step: pictures, facts and keys of texts; `dashboard.i18n` has the texts."""
 
 from __future__ import annotations
 
@@ -11,78 +11,96 @@ from PIL import Image
 
 from dashboard.components.base import encode_palette, make_data_url, pack_floats
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
 from vizlib import Attribution, Model, list_methods
 from vizlib.render.color_scale import compute_limits
 
-DEPTHS = 4  # stages shown side by side
+MAX_STAGES = 4  # displayed side by side
 
 
-class Asked(NamedTuple):
-    """What a step is about."""
+class LessonContext(NamedTuple):
+    """The model, photo and classes that a step explains."""
 
-    study: AnalysisService
+    service: AnalysisService
     photo: Image.Image
     selection: Selection
 
     @property
-    def name(self) -> str:
-        """The model's name."""
+    def model_name(self) -> str:
+        """Name of the model."""
         return self.selection.model
 
     @property
     def model(self) -> Model:
-        """The model itself."""
-        return self.study.catalog.get(self.selection.model)
+        """The model."""
+        return self.service.catalog.get(self.selection.model)
 
     @property
-    def relevance(self) -> bool:
-        """Whether there is attention among patches, whose relevance for a class can be told."""
+    def has_attention_relevance(self) -> bool:
+        """Whether attention relevance can be computed for the model."""
         return "attention-relevance" in list_methods(self.model)
 
-    def explained(self, method: str, target: int | None = None, **knobs: Any) -> Attribution:
-        """One method's answer, for the selected class unless told otherwise."""
+    def explain(self, method: str, target: int | None = None, **parameters: Any) -> Attribution:
+        """Return the attribution of one method, by default for the selected class."""
         target = self.selection.target if target is None else target
-        return self.study.explain(self.photo, self.name, target, method, knobs)
+        return self.service.explain(ExplanationRequest(self.photo, self.model_name, target, None, method, parameters))
 
-    def depths(self) -> list[str]:
-        """A few of the stages, shallow to deep, evenly spaced."""
+    def sample_stages(self) -> list[str]:
+        """Return the names of at most `MAX_STAGES` stages, evenly spaced from shallow to deep."""
         stages = self.model.stages or tuple(layer.name for layer in self.model.layers[-1:])
-        places = np.linspace(0, len(stages) - 1, min(DEPTHS, len(stages))).round().astype(int)
-        return [stages[i] for i in places]
+        indices = np.linspace(0, len(stages) - 1, min(MAX_STAGES, len(stages))).round().astype(int)
+        return [stages[i] for i in indices]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as `lesson.js` draws it; its caption is a key of the tables, with facts of its own."""
+    """A picture of a step.
+
+    Attributes:
+        value: What `lesson.js` draws.
+        caption_key: Key of the caption, without the prefix `learn.`.
+        facts: Text of each name in braces of the caption.
+    """
 
     value: Mapping[str, Any]
-    caption: str
+    caption_key: str
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one step found out on one photo."""
+    """The result of one step on one photo.
+
+    Attributes:
+        pictures: The pictures, in reading order.
+        text_keys: Keys of the paragraphs, without the prefix `learn.`.
+        facts: Text of each name in braces of the paragraphs.
+        tab: Id of the tab with the full view of the same subject.
+        method: Method that the button to that tab selects; empty for none.
+        code: Plain PyTorch code of the same computation; empty for none.
+        other_model: Name of a model that shows more of the subject; empty for none.
+        columns: Number of pictures in a row.
+    """
 
     pictures: Sequence[Picture]
-    texts: Sequence[str]  # keys of its paragraphs
-    facts: Mapping[str, str]  # what their {names} stand for
-    tab: str  # where the same is to be seen at large
-    method: str = ""  # and chosen there
+    text_keys: Sequence[str]
+    facts: Mapping[str, str]
+    tab: str
+    method: str = ""
     code: str = ""
-    other: str = ""  # a model on which there is more to see
+    other_model: str = ""
     columns: int = 2
 
 
-def seen(picture: Image.Image) -> dict[str, Any]:
-    """What a model sees, as `lesson.js` draws upon it: without loss, as some differences are smaller than JPEG's."""
-    return {"photo": make_data_url(picture), "width": 2 * picture.width, "height": 2 * picture.height}
+def encode_model_input(image: Image.Image) -> dict[str, Any]:
+    """Return a model input as the background of maps: lossless PNG, as some differences are smaller than JPEG's."""
+    return {"photo": make_data_url(image), "width": 2 * image.width, "height": 2 * image.height}
 
 
-def heat(
+def build_map(
     values: np.ndarray,
-    caption: str,
+    caption_key: str,
     facts: Mapping[str, str] | None = None,
     *,
     signed: bool = False,
@@ -92,12 +110,21 @@ def heat(
     frame: Sequence[float] = (),
     photo: Image.Image | None = None,
 ) -> Picture:
-    """Raw values "h w" over what the model sees, or with `bare` on nothing; `photo` takes the place of what it saw.
+    """Return a picture of raw values over the model input.
 
-    `limits` are the ends of the colours where several pictures share them; a `frame` is a box as shares of the sides.
+    Args:
+        values: Raw values "h w".
+        caption_key: Key of the caption.
+        facts: Facts of the caption.
+        signed: Whether to use a diverging colour map.
+        smooth: Whether to interpolate between the values.
+        bare: Draw the map without the model input below it.
+        limits: Values at the ends of the colour map, where several pictures share them; by default from `values`.
+        frame: Box to outline: top, left, bottom, right as fractions of the sides.
+        photo: Image to draw instead of the model input.
     """
     value = {
-        **({} if photo is None else seen(photo)),
+        **({} if photo is None else encode_model_input(photo)),
         "map": pack_floats(values),
         "limits": list(limits or compute_limits(values, signed=signed)),
         "signed": signed,
@@ -106,36 +133,38 @@ def heat(
         "palette": encode_palette(signed),
         "frame": list(frame),
     }
-    return Picture(value, caption, facts or {})
+    return Picture(value, caption_key, facts or {})
 
 
-def attributed(answer: Attribution, caption: str, facts: Mapping[str, str], **how: Any) -> Picture:
-    """An attribution as `heat` draws it."""
-    how = {"signed": answer.signed, "smooth": not answer.patch_values, **how}
-    return heat(answer.heat.numpy(), caption, facts, **how)
+def build_attribution_map(
+    attribution: Attribution, caption_key: str, facts: Mapping[str, str], **options: Any
+) -> Picture:
+    """Return a picture of an attribution; `options` are those of `build_map`."""
+    options = {"signed": attribution.signed, "smooth": not attribution.patch_values, **options}
+    return build_map(attribution.heat.numpy(), caption_key, facts, **options)
 
 
-def still(picture: Image.Image, caption: str, facts: Mapping[str, str]) -> Picture:
-    """A picture made here, without loss."""
-    return Picture({"picture": make_data_url(picture)}, caption, facts)
+def build_image(image: Image.Image, caption_key: str, facts: Mapping[str, str]) -> Picture:
+    """Return a picture of an image, encoded without loss."""
+    return Picture({"picture": make_data_url(image)}, caption_key, facts)
 
 
-def alike(a: np.ndarray, b: np.ndarray) -> float:
-    """How alike two maps of one size are: their correlation, -1 to 1; 0 where one is the same everywhere."""
-    a, b = (np.asarray(one, dtype=float).ravel() for one in (a, b))
+def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Pearson correlation of two maps of the same size, -1 to 1; 0 where one map is constant."""
+    a, b = (np.asarray(values, dtype=float).ravel() for values in (a, b))
     spread = float(a.std() * b.std())
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread else 0.0
 
 
-def liveliest(maps: np.ndarray) -> list[int]:
-    """The channels of "channels h w", first those that differ most from place to place."""
+def rank_channels_by_variation(maps: np.ndarray) -> list[int]:
+    """Return the indices of the channels of "channels h w" by decreasing standard deviation over the positions."""
     return np.argsort(-maps.std((1, 2)), kind="stable").tolist()
 
 
-def number(value: float) -> str:
-    """A raw value with three digits that count.
+def format_number(value: float) -> str:
+    """Return a raw value with three significant digits.
 
-    >>> number(0.00212), number(-1.5), number(0.0000164), number(0.0)
+    >>> format_number(0.00212), format_number(-1.5), format_number(0.0000164), format_number(0.0)
     ('0.00212', '−1.50', '0.0000164', '0')
     """
     size = abs(value)
@@ -146,11 +175,11 @@ def number(value: float) -> str:
     return text.rstrip(".").replace("-", "−")
 
 
-def correlation(value: float) -> str:
-    """A correlation with two digits after the point."""
+def format_correlation(value: float) -> str:
+    """Return a correlation with two decimals."""
     return f"{value + 0.0:.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
 
 
-def by(*sizes: int) -> str:
-    """Sizes as a person writes them: 14 × 14."""
+def format_size(*sizes: int) -> str:
+    """Return sizes separated by multiplication signs: 14 × 14."""
     return " × ".join(f"{size:,}" for size in sizes)

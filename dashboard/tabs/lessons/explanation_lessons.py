@@ -1,4 +1,4 @@
-"""How far a picture is a reason: logits and the softmax, gradients, attention, and what no map can tell."""
+"""Steps about the limits of explanations: softmax, gradients, attention, and adversarial changes of the photo."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.tabs.lessons.base import Asked, Lesson, alike, attributed, correlation, heat, number, still
-from dashboard.tabs.lessons.layer_lessons import residual, transformer
+from dashboard.tabs.lessons.base import (
+    Lesson,
+    LessonContext,
+    build_attribution_map,
+    build_image,
+    build_map,
+    correlate_maps,
+    format_correlation,
+    format_number,
+)
+from dashboard.tabs.lessons.layer_lessons import find_resnet, find_transformer
 from vizlib import Attribution
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
@@ -19,34 +28,34 @@ from vizlib.core.text import format_percent, shorten_label
 from vizlib.metrics.faithfulness import deletion
 from vizlib.render.color_scale import compute_limits
 
-SURE = 0.999  # a probability at which hardly any gradient is left
-FIFTH = 5  # one in so many pixels is taken away
-OF_CLASS = ("grad-cam", "attention-relevance", "saliency")  # the first that fits a model answers for a class
-LEVELS = 2  # of 255 that a pixel may be changed by
+CONFIDENT_PROBABILITY = 0.999  # the softmax leaves hardly any gradient here
+DELETION_STEPS = 5  # the first step deletes a fifth of the pixels
+CLASS_METHODS = ("grad-cam", "attention-relevance", "saliency")  # class-specific, preferred first
+MAX_PIXEL_LEVELS = 2  # greatest change of a pixel, of 255 levels
 
 
-def logits(asked: Asked) -> Lesson:
-    """Why pictures explain the logit: what the softmax leaves of the gradient as the model grows sure."""
-    best = asked.study.predict(asked.photo, asked.name)[0]
-    logit = asked.explained("saliency", best.index).heat.numpy()
-    chance = asked.explained("saliency", best.index, score="probability").heat.numpy()
-    sure = stretched(asked, best.index)
-    limits = compute_limits(logit, signed=False)
+def build_logit_lesson(context: LessonContext) -> Lesson:
+    """Return the step about logits: the gradient of the logit beside that of the softmax probability."""
+    best = context.service.predict(context.photo, context.model_name)[0]
+    logit_map = context.explain("saliency", best.index).heat.numpy()
+    probability_map = context.explain("saliency", best.index, score="probability").heat.numpy()
+    confident_map = compute_confident_gradient(context, best.index)
+    limits = compute_limits(logit_map, signed=False)
     facts = {
         "label": shorten_label(best.label),
         "p": f"{best.probability:.3f}",
-        "factor": number(best.probability * (1 - best.probability)),
-        "logit": number(float(logit.max())),
-        "chance": number(float(chance.max())),
-        "sure": number(float(sure.max())),
-        "left": format_percent(float(chance.max() / (logit.max() or 1))),
-        "sure_left": format_percent(float(sure.max() / (logit.max() or 1))),
+        "factor": format_number(best.probability * (1 - best.probability)),
+        "logit": format_number(float(logit_map.max())),
+        "chance": format_number(float(probability_map.max())),
+        "sure": format_number(float(confident_map.max())),
+        "left": format_percent(float(probability_map.max() / (logit_map.max() or 1))),
+        "sure_left": format_percent(float(confident_map.max() / (logit_map.max() or 1))),
     }
     return Lesson(
         [
-            heat(logit, "logits.logit", facts, bare=True, limits=limits),
-            heat(chance, "logits.chance", facts, bare=True, limits=limits),
-            heat(sure, "logits.sure", facts, bare=True, limits=limits),
+            build_map(logit_map, "logits.logit", facts, bare=True, limits=limits),
+            build_map(probability_map, "logits.chance", facts, bare=True, limits=limits),
+            build_map(confident_map, "logits.sure", facts, bare=True, limits=limits),
         ],
         ["logits.what", "logits.here", "logits.so"],
         facts,
@@ -56,35 +65,48 @@ def logits(asked: Asked) -> Lesson:
     )
 
 
-def stretched(asked: Asked, best: int, sure: float = SURE) -> np.ndarray:
-    """The gradient's size at each pixel if all logits were stretched until the answer is `sure`, by that stretch.
+def compute_confident_gradient(
+    context: LessonContext, class_index: int, probability: float = CONFIDENT_PROBABILITY
+) -> np.ndarray:
+    """Return the size of the probability's gradient if the model were as confident as `probability`.
 
-    Divided by the stretch, as a stretched logit has a gradient larger by just that.
+    All logits are multiplied by the factor at which the class has that probability. The gradient is divided by the
+    same factor, so that it can be compared with that of the unscaled logit.
+
+    Args:
+        context: Model and photo.
+        class_index: The most probable class.
+        probability: Probability to reach.
+
+    Returns:
+        Gradient size "h w": the maximum of the absolute value over the colour channels.
     """
-    run = asked.model.run(asked.photo, rules=False)
+    run = context.model.run(context.photo, rules=False)
     values = run.logits[0].detach().double()
     low, high = 1e-3, 1e6
-    for _ in range(60):  # halving on a logarithmic scale
+    for _ in range(60):  # bisection on a logarithmic scale
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if (middle * values).softmax(-1)[best] > sure else (middle, high)
-    (gradient,) = run.gradients(lambda logits: (high * logits).softmax(-1)[:, best], of=[run.image])
+        low, high = (low, middle) if (middle * values).softmax(-1)[class_index] > probability else (middle, high)
+    (gradient,) = run.gradients(lambda logits: (high * logits).softmax(-1)[:, class_index], of=[run.image])
     return reduce_channels(gradient.float().cpu() / high, "max").numpy()
 
 
-def gradients(asked: Asked) -> Lesson:
-    """Gradients and guided backpropagation for two classes, and how alike they are."""
-    model, (_, _, target, against) = asked.model, asked.selection
-    other = asked.study.resolve_against(asked.photo, asked.name, target, RUNNER_UP if against is None else against)
-    other = target if other is None else other  # of a model that knows one class
-    names = [shorten_label(model.labels[one]) for one in (target, other)]
-    cam = of_class(asked)
+def build_gradient_lesson(context: LessonContext) -> Lesson:
+    """Return the step about gradients: maps of two classes, and their correlations."""
+    model, target, against = context.model, context.selection.target, context.selection.against
+    other = context.service.resolve_against(
+        context.photo, context.model_name, target, RUNNER_UP if against is None else against
+    )
+    other = target if other is None else other  # a model with a single class
+    names = [shorten_label(model.labels[index]) for index in (target, other)]
+    cam = find_class_method(context)
     facts = {"a": names[0], "b": names[1], "method": cam}
     guided = "guided-backprop" in vizlib.list_methods(model)
     methods = {"saliency": "saliency", **({"guided": "guided-backprop"} if guided else {}), "cam": cam}
-    maps = {kind: [asked.explained(method, one) for one in (target, other)] for kind, method in methods.items()}
-    facts |= {kind: _alike(*pair) for kind, pair in maps.items()}
+    maps = {kind: [context.explain(method, index) for index in (target, other)] for kind, method in methods.items()}
+    facts |= {kind: _format_map_correlation(*pair) for kind, pair in maps.items()}
     pictures = [
-        attributed(pair[i], f"gradients.{kind}", {"label": name, "method": cam}, bare=kind != "cam")
+        build_attribution_map(pair[i], f"gradients.{kind}", {"label": name, "method": cam}, bare=kind != "cam")
         for i, name in enumerate(names)
         for kind, pair in maps.items()
     ]
@@ -94,97 +116,98 @@ def gradients(asked: Asked) -> Lesson:
         facts,
         "why",
         "guided-backprop" if guided else "saliency",
-        other="" if guided else residual(asked),
+        other_model="" if guided else find_resnet(context),
         columns=len(maps),
     )
 
 
-def attention(asked: Asked) -> Lesson:
-    """Where a model looks or responds beside what counts for the class, and what happens when either is taken away."""
-    tokens = asked.relevance
-    relevant = asked.explained("attention-relevance" if tokens else of_class(asked))
-    attended = asked.explained("raw-attention") if tokens else energy(asked, relevant)
-    before = {one.index: one for one in asked.study.predict(asked.photo, asked.name, 10**6)}[relevant.target]
-    left = [without_warmest(asked, one) for one in (attended, relevant)]
-    kind = "attention" if tokens else "energy"
-    better = "neither" if abs(left[0] - left[1]) < 0.02 else "relevance" if left[1] < left[0] else "attention"
+def build_attention_lesson(context: LessonContext) -> Lesson:
+    """Return the step that compares attention or activation with a class-specific map, by deleting the top of each."""
+    has_attention = context.has_attention_relevance
+    relevant = context.explain("attention-relevance" if has_attention else find_class_method(context))
+    attended = context.explain("raw-attention") if has_attention else compute_activation_map(context, relevant)
+    predictions = context.service.predict(context.photo, context.model_name, 10**6)
+    before = next(prediction for prediction in predictions if prediction.index == relevant.target)
+    after = [compute_probability_without_top(context, attribution) for attribution in (attended, relevant)]
+    kind = "attention" if has_attention else "energy"
+    better = "neither" if abs(after[0] - after[1]) < 0.02 else "relevance" if after[1] < after[0] else "attention"
     facts = {
         "label": shorten_label(relevant.label),
         "method": relevant.method,
-        "layer": asked.model.cam_layer or "",
-        "alike": _alike(attended, relevant),
+        "layer": context.model.cam_layer or "",
+        "alike": _format_map_correlation(attended, relevant),
         "before": format_percent(before.probability),
-        "attended": format_percent(left[0]),
-        "relevant": format_percent(left[1]),
+        "attended": format_percent(after[0]),
+        "relevant": format_percent(after[1]),
     }
     return Lesson(
         [
-            attributed(attended, f"{kind}.attended", facts),
-            attributed(relevant, f"{kind}.relevant", facts),
+            build_attribution_map(attended, f"{kind}.attended", facts),
+            build_attribution_map(relevant, f"{kind}.relevant", facts),
         ],
         [f"{kind}.what", f"{kind}.here", f"attention.{better}"],
         facts,
         "why",
         relevant.method,
-        other="" if tokens else transformer(asked),
+        other_model="" if has_attention else find_transformer(context),
     )
 
 
-def energy(asked: Asked, like: Attribution) -> Attribution:
-    """How strongly the layer of class activation maps responds in each place, whatever the class."""
-    layer = asked.model.cam_layer or asked.depths()[-1]
-    maps = asked.study.get_activations(asked.photo, asked.name, layer)[0]
-    return replace(like, heat=maps.square().mean(0).sqrt(), method="activation", signed=False, patches=False)
+def compute_activation_map(context: LessonContext, template: Attribution) -> Attribution:
+    """Return the root mean square over the channels of the layer that Grad-CAM reads, in the form of `template`."""
+    layer = context.model.cam_layer or context.sample_stages()[-1]
+    maps = context.service.get_activations(context.photo, context.model_name, layer).maps
+    return replace(template, heat=maps.square().mean(0).sqrt(), method="activation", signed=False, patch_values=False)
 
 
-def without_warmest(asked: Asked, why: Attribution) -> float:
-    """The probability of the class once the warmest fifth of what the model saw is grey."""
-    return deletion(asked.model, why, steps=FIFTH).probability[1].item()
+def compute_probability_without_top(context: LessonContext, attribution: Attribution) -> float:
+    """Return the probability of the class with the top fifth of the model input replaced by the mean colour."""
+    return deletion(context.model, attribution, steps=DELETION_STEPS).probability[1].item()
 
 
-def limits(asked: Asked) -> Lesson:
-    """What no map can tell: the same photo to any eye, with another answer and another map as fine as the first."""
-    first, second = asked.study.predict(asked.photo, asked.name)[:2]
-    plain = bypass_resizing(asked.model)
-    before = asked.study.render_model_input(asked.photo, asked.name)
-    after = pgd(asked.model, asked.photo, second.index, first.index, levels=LEVELS)
-    answers = [plain.predict(one, top=len(plain.labels)) for one in (before, after)]
-    method = of_class(asked)
+def build_limits_lesson(context: LessonContext) -> Lesson:
+    """Return the step about adversarial changes: an invisible change of the photo, both predictions and their maps."""
+    first, second = context.service.predict(context.photo, context.model_name)[:2]
+    model = bypass_resizing(context.model)
+    before = context.service.render_model_input(context.photo, context.model_name)
+    after = pgd(context.model, context.photo, second.index, first.index, levels=MAX_PIXEL_LEVELS)
+    predictions = [model.predict(image, top=len(model.labels)) for image in (before, after)]
+    method = find_class_method(context)
     maps = [
-        vizlib.explain(plain, photo, method=method, target=answer[0].index)
-        for photo, answer in zip((before, after), answers, strict=True)
+        vizlib.explain(model, image, method=method, target=rows[0].index)
+        for image, rows in zip((before, after), predictions, strict=True)
     ]
     change = np.asarray(after).astype(int) - np.asarray(before)
-    most = int(np.abs(change).max())
-    times = 120 // max(most, 1)
+    largest = int(np.abs(change).max())
+    times = 120 // max(largest, 1)
     facts = {
-        "levels": str(most),
+        "levels": str(largest),
         "times": str(times),
-        "a": shorten_label(answers[0][0].label),
-        "b": shorten_label(answers[1][0].label),
+        "a": shorten_label(predictions[0][0].label),
+        "b": shorten_label(predictions[1][0].label),
         "method": method,
-        "before": format_percent(answers[0][0].probability),
-        "after": format_percent(answers[1][0].probability),
-        "kept": format_percent(next(one.probability for one in answers[1] if one.index == answers[0][0].index)),
+        "before": format_percent(predictions[0][0].probability),
+        "after": format_percent(predictions[1][0].probability),
+        "kept": format_percent(next(row.probability for row in predictions[1] if row.index == predictions[0][0].index)),
     }
     pictures = [
-        attributed(why, f"limits.{name}", facts, photo=photo)
-        for why, photo, name in zip(maps, (before, after), ("before", "after"), strict=True)
+        build_attribution_map(attribution, f"limits.{name}", facts, photo=image)
+        for attribution, image, name in zip(maps, (before, after), ("before", "after"), strict=True)
     ]
-    pictures.insert(1, still(_coloured(128 + times * change), "limits.change", facts))
-    turned = "limits.turned" if facts["a"] != facts["b"] else "limits.held"
-    return Lesson(pictures, [turned, "limits.map", "limits.so"], facts, "why", method, columns=3)
+    pictures.insert(1, build_image(_to_image(128 + times * change), "limits.change", facts))
+    text_key = "limits.turned" if facts["a"] != facts["b"] else "limits.held"
+    return Lesson(pictures, [text_key, "limits.map", "limits.so"], facts, "why", method, columns=3)
 
 
-def of_class(asked: Asked) -> str:
-    """A method whose map depends on the class."""
-    fitting = vizlib.list_methods(asked.model)
-    return next(name for name in (*OF_CLASS, *fitting) if name in fitting)
+def find_class_method(context: LessonContext) -> str:
+    """Return a class-specific method that fits the model; any fitting method where there is none."""
+    fitting = vizlib.list_methods(context.model)
+    return next(name for name in (*CLASS_METHODS, *fitting) if name in fitting)
 
 
-def _alike(a: Attribution, b: Attribution) -> str:
-    return correlation(alike(a.heat.numpy(), b.heat.numpy()))
+def _format_map_correlation(a: Attribution, b: Attribution) -> str:
+    return format_correlation(correlate_maps(a.heat.numpy(), b.heat.numpy()))
 
 
-def _coloured(values: np.ndarray) -> Image.Image:
+def _to_image(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))

@@ -20,7 +20,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
-from dashboard.tabs.lessons.base import alike, correlation, number
+from dashboard.tabs.lessons.base import correlate_maps, format_correlation, format_number
 from vizlib.core.text import format_percent
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_kernel_grid
@@ -40,13 +40,13 @@ def opened(address: str) -> np.ndarray:
 @pytest.fixture
 def chosen(service, cheetah, name) -> Selection:
     """The cheetah's second guess, as in the address it would have."""
-    return Selection(photo_key(cheetah), name, service.predictions(cheetah, name)[1].index)
+    return Selection(photo_key(cheetah), name, service.predict(cheetah, name)[1].index)
 
 
 @pytest.fixture
 def taught(service, cheetah, chosen):
     """What a step finds out about the chosen class."""
-    return lambda step: learn.taught(service, cheetah, chosen, list(learn.STEPS).index(step))
+    return lambda step: learn.compute_lesson(service, cheetah, chosen, list(learn.STEPS).index(step))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_five_lines_run_as_they_stand_and_catch_what_is_shown(taught, model,
     with torch.no_grad():
         exec(lesson.code, scope)
     assert not any(part._forward_hooks for part in network.modules())
-    (output,) = scope["kept"]
+    (output,) = scope["outputs"]
     assert lesson.facts["shape"] == " × ".join(map(str, output.shape))
     assert lesson.facts["count"] == f"{output.numel():,}"
     assert lesson.code.endswith(lesson.facts["shape"])
@@ -98,7 +98,7 @@ def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, che
         assert np.allclose(floats(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
         assert picture.value["limits"] == list(compute_limits(floats(lesson.pictures[0]), signed=False))
     facts = lesson.facts
-    assert (facts["p"], facts["factor"]) == (f"{p:.3f}", number(p * (1 - p)))
+    assert (facts["p"], facts["factor"]) == (f"{p:.3f}", format_number(p * (1 - p)))
     assert facts["left"] == format_percent(float(real.max() / logit.max()))
     assert facts["sure_left"] == format_percent(float(sure[1].max() / logit.max()))
     assert sure[1].max() < 0.01 * logit.max() < real.max()
@@ -114,7 +114,10 @@ def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheet
     assert np.allclose(floats(answer), answers[chosen], atol=1e-3)
     facts = lesson.facts
     assert (facts["kernel"], facts["kernels"]) == (str(chosen), str(len(found.weights)))
-    assert (facts["low"], facts["high"]) == (number(answers[chosen].min().item()), number(answers[chosen].max().item()))
+    assert (facts["low"], facts["high"]) == (
+        format_number(answers[chosen].min().item()),
+        format_number(answers[chosen].max().item()),
+    )
     assert facts["size"] == "{} × {}".format(*found.weights.shape[2:])
     side = found.weights.shape[-1]
     enlarged = opened(one.value["picture"])[..., :3]
@@ -171,8 +174,10 @@ def test_two_classes_have_the_gradients_and_the_correlations_of_the_library(taug
 
 
 def test_against_a_chosen_rival_it_is_that_class(service, cheetah, chosen):
-    other = next(i for i in range(10) if i not in (chosen.target, service.predictions(cheetah, chosen.model)[0].index))
-    lesson = learn.taught(service, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients"))
+    other = next(i for i in range(10) if i not in (chosen.target, service.predict(cheetah, chosen.model)[0].index))
+    lesson = learn.compute_lesson(
+        service, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients")
+    )
     assert lesson.facts["b"] == service.catalog.get(chosen.model).labels[other]
 
 
@@ -278,13 +283,13 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(service, cheetah, cho
 
 @pytest.mark.slow
 def test_every_word_of_the_lessons_is_said_by_some_step(service, cheetah, tower):
-    said = {"title", "empty", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
+    said = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
-        selection = Selection(photo_key(photo), name, service.predictions(photo, name)[0].index)
+        selection = Selection(photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(8):
-            lesson = learn.taught(service, photo, selection, step)
-            said |= {*lesson.texts, *(picture.caption for picture in lesson.pictures)}
-    titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.INSTEAD.values())}
+            lesson = learn.compute_lesson(service, photo, selection, step)
+            said |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}
+    titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.TOPICS_WITHOUT_ATTENTION.values())}
     rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
     known = {key.partition(".")[2] for key in page_texts("en") if key.startswith("learn.")}
     assert known == (said - {"title"}) | titles | rare
@@ -296,20 +301,29 @@ def test_every_word_of_the_lessons_is_said_by_some_step(service, cheetah, tower)
 def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
     service, cheetah, chosen, monkeypatch, left, better
 ):
-    from dashboard.tabs.lessons import explanation_lessons as reasons
+    from dashboard.tabs.lessons import explanation_lessons
 
     answers = iter(left)
-    monkeypatch.setattr(reasons, "without_warmest", lambda asked, why: next(answers))
-    assert reasons.attention(reasons.Asked(service, cheetah, chosen)).texts[-1] == f"attention.{better}"
+    monkeypatch.setattr(
+        explanation_lessons, "compute_probability_without_top", lambda context, attribution: next(answers)
+    )
+    assert (
+        explanation_lessons.build_attention_lesson(
+            explanation_lessons.LessonContext(service, cheetah, chosen)
+        ).text_keys[-1]
+        == f"attention.{better}"
+    )
 
 
 def test_a_photo_that_holds_its_answer_says_so_in_words(service, cheetah, name, monkeypatch):
-    from dashboard.tabs.lessons import explanation_lessons as reasons
+    from dashboard.tabs.lessons import explanation_lessons
 
-    monkeypatch.setattr(reasons, "pgd", lambda model, photo, *_, **__: service.eye(photo, model.name))
-    asked = reasons.Asked(service, cheetah, Selection("cheetah", name, 0))
-    lesson = reasons.limits(asked)
-    assert lesson.texts[0] == "limits.held"
+    monkeypatch.setattr(
+        explanation_lessons, "pgd", lambda model, photo, *_, **__: service.render_model_input(photo, model.name)
+    )
+    asked = explanation_lessons.LessonContext(service, cheetah, Selection("cheetah", name, 0))
+    lesson = explanation_lessons.build_limits_lesson(asked)
+    assert lesson.text_keys[0] == "limits.held"
     assert lesson.facts["kept"] == lesson.facts["before"] == lesson.facts["after"]
     assert lesson.facts["levels"] == "0"
 
@@ -319,18 +333,18 @@ def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(serv
 
     def step(asked):
         counted.append(asked.selection)
-        return learn.layers.hook(asked)
+        return layer_lessons.build_hook_lesson(asked)
 
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
     service, chosen = AnalysisService(service.catalog), chosen._replace(target=9, against=7)
     for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):
-        learn.taught(service, cheetah, selection, 0)
+        learn.compute_lesson(service, cheetah, selection, 0)
     assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]
 
 
 def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(service, cheetah):
-    assert learn.draw(service, None, None, 3, "ko") == {"empty": page_texts("ko")["learn.empty"]}
-    assert learn.draw(service, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["learn.empty"]}
+    assert learn.draw(service, None, None, 3, "ko") == {"empty": page_texts("ko")["common.no-photo"]}
+    assert learn.draw(service, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["common.no-photo"]}
     assert learn.draw(service, cheetah, None) == gr.skip()
 
 
@@ -343,13 +357,19 @@ def test_maps_are_alike_as_their_correlation_and_a_flat_one_like_nothing():
     random = np.random.default_rng(0)
     a = random.normal(size=(7, 5))
     b = a + random.normal(size=(7, 5))
-    assert alike(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-    assert (alike(a, a), alike(a, -a)) == (pytest.approx(1), pytest.approx(-1))
-    assert alike(a, np.ones((7, 5))) == 0
+    assert correlate_maps(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    assert (correlate_maps(a, a), correlate_maps(a, -a)) == (pytest.approx(1), pytest.approx(-1))
+    assert correlate_maps(a, np.ones((7, 5))) == 0
 
 
 def test_numbers_are_written_as_people_read_them():
-    assert [number(one) for one in (0.00858, -16.3, 10.25, 1234.0, 1.57e-5, 0.0, 2e-9, -3e5)] == [
+    assert [format_number(one) for one in (0.00858, -16.3, 10.25, 1234.0, 1.57e-5, 0.0, 2e-9, -3e5)] == [
         *("0.00858", "−16.3", "10.2", "1.23e+03", "0.0000157", "0", "2.0e−09", "−3.0e+05")
     ]
-    assert [correlation(one) for one in (0.634, -0.674, 1.0, -0.001, 0.0)] == ["0.63", "−0.67", "1.00", "0.00", "0.00"]
+    assert [format_correlation(one) for one in (0.634, -0.674, 1.0, -0.001, 0.0)] == [
+        "0.63",
+        "−0.67",
+        "1.00",
+        "0.00",
+        "0.00",
+    ]
