@@ -48,8 +48,8 @@ def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
     return build_page(AnalysisService(catalog or ModelCatalog()), ServerOptions())
 
 
-def build_page(study: AnalysisService, settings: ServerOptions) -> gr.Blocks:
-    """The whole page over a study."""
+def build_page(service: AnalysisService, settings: ServerOptions) -> gr.Blocks:
+    """The whole page over a service."""
     age = settings.delete_after
     tidied = (min(age, HOUR_SECONDS), age)  # how often, in seconds, and how old a file may be
     with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
@@ -58,7 +58,7 @@ def build_page(study: AnalysisService, settings: ServerOptions) -> gr.Blocks:
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
-                common = left.build(study)
+                common = left.build(service)
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
@@ -70,7 +70,7 @@ def build_page(study: AnalysisService, settings: ServerOptions) -> gr.Blocks:
         taking = {"js": url_update_js("v", _id(code)), **PRIVATE_EVENT}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
         left.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
-        api.build_endpoints(study)
+        api.build_endpoints(service)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page
 
@@ -132,16 +132,16 @@ def serve(settings: ServerOptions | None = None) -> None:
     """
     settings = settings or ServerOptions()
     configure_process(settings)
-    study, users = AnalysisService(settings.make_catalog()), settings.parse_users()
+    service, users = AnalysisService(settings.make_catalog()), settings.parse_users()
     with private_temp_dir():
         launch(
-            build_page(study, settings),
+            build_page(service, settings),
             settings.host,
             settings.port,
             inbrowser=settings.browser,
             auth=users,
             mcp_server=settings.mcp,
-            app_kwargs=make_app_kwargs(study, settings),
+            app_kwargs=make_app_kwargs(service, settings),
         )
 
 

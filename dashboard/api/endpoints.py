@@ -6,6 +6,7 @@ import inspect
 import math
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 import vizlib
-from dashboard.components.atomic_image import Picture
+from dashboard.components.atomic_image import AtomicImage
 from dashboard.components.photo import PhotoInput
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import MODEL_QUEUE, show_errors
 from vizlib import MethodError, agreement
 from vizlib.core.errors import ImageError, ModelError
@@ -24,31 +26,31 @@ from vizlib.render.image_grid import draw_map_grid
 from vizlib.reporting.code_snippets import CodeSnippet
 
 
-def models(study: AnalysisService) -> list[dict[str, Any]]:
+def models(service: AnalysisService) -> list[dict[str, Any]]:
     """The models that can be asked: name, where it comes from, megabytes, classes, and top-1 accuracy if known."""
     fields = ("name", "source", "megabytes", "classes", "accuracy", "needs_download")
-    return [{field: getattr(entry, field) for field in fields} for entry in study.catalog.entries]
+    return [{field: getattr(entry, field) for field in fields} for entry in service.catalog.entries]
 
 
-def predict(study: AnalysisService, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
+def predict(service: AnalysisService, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
     """The likeliest classes of a photo: index, label, probability and logit, likeliest first."""
-    return [one._asdict() for one in study.predict(require_photo(photo), model, int(top or 5))]
+    return [one._asdict() for one in service.predict(require_photo(photo), model, int(top or 5))]
 
 
 def explain(
-    study: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+    service: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """How much each place spoke for a class: the raw values with all about them, and the overlay.
 
     `target` is a class by index or label, the likeliest one if empty. `knobs` are the method's, such as
     {"layer": "layer3"}; "against" there names the class to compare with.
     """
-    answer = study.explain(require_photo(photo), model, target or None, method, parse_parameters(knobs))
+    answer = service.explain(build_request(photo, model, method, target, knobs))
     return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
 
 
 def attention(
-    study: AnalysisService, photo: Image.Image, model: str, layer: str, head: str, query: str
+    service: AnalysisService, photo: Image.Image, model: str, layer: str, head: str, query: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """What one token looks at: raw attention by patch, and the overlay.
 
@@ -56,16 +58,16 @@ def attention(
     as class, or a patch as "row,column", counted from 0.
     """
     knobs = {"layer": layer or None, "head": head or "mean", "query": parse_token(query)}
-    answer = study.explain(require_photo(photo), model, None, "raw-attention", knobs)
+    answer = service.explain(ExplanationRequest(require_photo(photo), model, None, None, "raw-attention", knobs))
     return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
 
 
 def channels(
-    study: AnalysisService, photo: Image.Image, model: str, layer: str, channel: float | None
+    service: AnalysisService, photo: Image.Image, model: str, layer: str, channel: float | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """A layer's output: each channel's mean and largest value and a sheet of all; for one `channel` its raw values."""
-    layer = layer or study.catalog.get(model).cam_layer or ""
-    maps = study.get_activations(require_photo(photo), model, layer)[0].numpy()
+    layer = layer or service.catalog.get(model).cam_layer or ""
+    maps = service.get_activations(require_photo(photo), model, layer).maps.numpy()
     about = {"model": model, "layer": layer, "shape": list(maps.shape)}
     if channel is None:
         means, tops = maps.mean((1, 2)), maps.max((1, 2))
@@ -82,7 +84,12 @@ def channels(
 
 
 def compare(
-    study: AnalysisService, photo: Image.Image, one: dict[str, Any], other: dict[str, Any], method: str, share: float | None
+    service: AnalysisService,
+    photo: Image.Image,
+    one: dict[str, Any],
+    other: dict[str, Any],
+    method: str,
+    share: float | None,
 ) -> dict[str, Any]:
     """How far two maps of one photo agree: their rank correlation, and how much of their strongest places they share.
 
@@ -92,8 +99,9 @@ def compare(
     require_photo(photo)
     share = 0.2 if share is None else share
     first, second = parse_parameters(one), parse_parameters(other)
-    a = study.explain(photo, first.get("model") or study.catalog.names[0], first.get("target"), method)
-    b = study.explain(photo, second.get("model") or a.model, second.get("target") or a.label, method)
+    default = ExplanationRequest(photo, service.catalog.names[0], method=method)
+    a = service.explain(replace(default, model=first.get("model") or default.model, target=first.get("target")))
+    b = service.explain(replace(default, model=second.get("model") or a.model, target=second.get("target") or a.label))
     found = agreement(a, b, fraction=share)
     return {
         "correlation": found.correlation if math.isfinite(found.correlation) else None,  # JSON has no NaN
@@ -103,22 +111,24 @@ def compare(
     }
 
 
-def report(study: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None) -> str:
+def report(
+    service: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+) -> str:
     """A map as one page that opens anywhere: pictures, raw values, versions, hashes, and the code that makes it again.
 
     The parameters are those of `explain`.
     """
-    answer = study.explain(require_photo(photo), model, target or None, method, parse_parameters(knobs))
+    answer = service.explain(build_request(photo, model, method, target, knobs))
     folder = Path(get_upload_folder())  # where gradio serves files from, and deletes them in time
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.file_stem}.html"
-    network = study.catalog.get(model)
+    network = service.catalog.get(model)
     return str(vizlib.report(answer, path, model=network, snippets=[CodeSnippet.from_attribution(answer, network)]))
 
 
-def build_endpoints(study: AnalysisService) -> None:
+def build_endpoints(service: AnalysisService) -> None:
     """The endpoints; none of their inputs is drawn on the page."""
-    first = study.catalog.names[0]
+    first = service.catalog.names[0]
     with gr.Group(visible=False):
         photo = PhotoInput(label="photo", type="filepath", format="png")
         model = gr.Textbox(first, label="model")
@@ -134,7 +144,7 @@ def build_endpoints(study: AnalysisService) -> None:
         head = gr.Textbox("mean", label="head")
         query = gr.Textbox("class", label="query")
         channel = gr.Number(None, label="channel", precision=0)
-        numbers, picture = gr.JSON(label="numbers"), Picture(format="png", label="picture")
+        numbers, picture = gr.JSON(label="numbers"), AtomicImage(format="png", label="picture")
         page = gr.File(label="page")
         for answer, inputs, outputs in (
             (models, [], [numbers]),
@@ -146,7 +156,7 @@ def build_endpoints(study: AnalysisService) -> None:
             (report, [photo, model, method, target, knobs], [page]),
         ):
             name = answer.__name__
-            gr.Button(name).click(_bound(answer, study), inputs, outputs, api_name=name, **MODEL_QUEUE)
+            gr.Button(name).click(_bound(answer, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
 
 
 def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
@@ -156,6 +166,13 @@ def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
     if photo is None:
         raise ImageError("a photo is missing; give one with gradio_client's handle_file(path)")
     return photo
+
+
+def build_request(
+    photo: Image.Image | gr.Error | None, model: str, method: str, target: str, parameters: Mapping[str, Any] | None
+) -> ExplanationRequest:
+    """Return the request that the inputs of an endpoint describe."""
+    return ExplanationRequest(require_photo(photo), model, target or None, None, method, parse_parameters(parameters))
 
 
 def parse_parameters(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -174,11 +191,11 @@ def parse_token(query: str | None) -> str | tuple[int, ...] | None:
     return query.strip() or None
 
 
-def _bound(answer: Callable, study: AnalysisService) -> Callable:
-    """The function over one study, as gradio sees it: same documentation, same parameters but the study."""
+def _bound(answer: Callable, service: AnalysisService) -> Callable:
+    """The function over one service, as gradio sees it: same documentation, same parameters but the service."""
 
     def endpoint(*args: Any) -> Any:
-        return show_errors(answer)(study, *args)
+        return show_errors(answer)(service, *args)
 
     endpoint.__doc__, endpoint.__name__ = answer.__doc__, answer.__name__
     signature = inspect.signature(answer)

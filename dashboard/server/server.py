@@ -36,7 +36,9 @@ MAX_BODY_BYTES = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a phot
 HOUR_SECONDS = 3600
 M_ARENA_MAX = -8  # of malloc.h
 UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-DISK_FULL_MESSAGE = "The server cannot write files now, because its disk is full or closed to it; please try again later."
+DISK_FULL_MESSAGE = (
+    "The server cannot write files now, because its disk is full or closed to it; please try again later."
+)
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,12 @@ def configure_process(settings: ServerOptions) -> None:
         LOG.setLevel(logging.INFO)
 
 
-def make_app_kwargs(study: AnalysisService, settings: ServerOptions) -> dict[str, Any]:
+def make_app_kwargs(service: AnalysisService, settings: ServerOptions) -> dict[str, Any]:
     """What gradio's own server is given besides the page: two routes, the door, and the tidying up."""
     return {
-        "routes": [APIRoute("/healthz", _health), APIRoute("/metrics", partial(_metrics, study))],
-        "middleware": [Middleware(BodyLimitMiddleware, meter=study.metrics)],
-        "lifespan": partial(_tidied, study.catalog, settings),
+        "routes": [APIRoute("/healthz", _health), APIRoute("/metrics", partial(_metrics, service))],
+        "middleware": [Middleware(BodyLimitMiddleware, meter=service.metrics)],
+        "lifespan": partial(_tidied, service.catalog, settings),
     }
 
 
@@ -189,8 +191,8 @@ async def _health() -> Response:
     return JSONResponse({"status": "ok", "version": vizlib.__version__})
 
 
-async def _metrics(study: AnalysisService) -> Response:
-    meter, cache, passes, resident = study.metrics, study.cache, study.pass_cache, study.catalog.count_bytes()
+async def _metrics(service: AnalysisService) -> Response:
+    meter, cache, passes, resident = service.metrics, service.cache, service.pass_cache, service.catalog.count_bytes()
 
     def one(value: float) -> dict[tuple[str, ...], float]:
         return {(): value}

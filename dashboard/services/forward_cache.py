@@ -1,4 +1,4 @@
-"""The last photos' passes through a network, so that another class of the same photo costs no forward pass."""
+"""Recent forward passes with their graphs, so that all views and all classes of a photo share one pass."""
 
 from __future__ import annotations
 
@@ -14,34 +14,43 @@ from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
 
 
 class CachedPass(NamedTuple):
-    """A pass with its graph, and about how many bytes it holds."""
+    """A forward pass with its graph, and about how many bytes it holds."""
 
     run: vizlib.Run
     size: int
 
 
 class ForwardCache:
-    """Passes by photo and model within a budget of bytes, those not asked for longest forgotten first.
+    """Forward passes by photo and model within a number of bytes, the least recently used evicted first.
 
-    Several threads may ask for backward passes of one run: `Run` sees to that. A model that leaves the memory takes its
-    passes along, as their graphs would keep its weights there.
+    Several threads may take gradients of one run: `Run` serialises them. The passes of a model that is freed are
+    evicted, as their graphs would keep its weights in memory.
     """
 
-    def __init__(self, budget: int) -> None:
-        self.cache = ByteCache(budget, size=lambda held: held.size)
-        self._watched: WeakSet[vizlib.Model] = WeakSet()  # models whose leaving is noticed
+    def __init__(self, max_bytes: int) -> None:
+        self.cache = ByteCache(max_bytes, size=lambda cached: cached.size)
+        self._watched: WeakSet[vizlib.Model] = WeakSet()  # models that have a finalizer
+        self._too_large: WeakSet[vizlib.Model] = WeakSet()  # models of which a single pass exceeds the cache
 
-    def get_run(self, model: vizlib.Model, photo: Image.Image) -> vizlib.Run:
-        """The pass of this photo, made now if it is not there; one that is larger than the budget is not kept."""
+    def find_or_run(self, model: vizlib.Model, photo: Image.Image) -> vizlib.Run | None:
+        """Return the pass of a photo, run now if it is not cached; `None` for a model whose passes are too large.
+
+        That a pass is too large is known after the first one of a model, which is returned but not cached.
+        """
+        if model in self._too_large:
+            return None
         if model not in self._watched:
             self._watched.add(model)
             number = id(model)
             weakref.finalize(model, self.cache.evict, lambda key: key[1] == number).atexit = False
-        return self.cache.get((photo_key(photo), id(model)), lambda: record_pass(model, photo)).run
+        cached = self.cache.get((photo_key(photo), id(model)), lambda: record_pass(model, photo))
+        if cached.size > self.cache.max_bytes:
+            self._too_large.add(model)
+        return cached.run
 
 
 def record_pass(model: vizlib.Model, photo: Image.Image) -> CachedPass:
-    """One forward pass that holds all that `explain_all` reads, and the bytes of what its graph saved for gradients."""
+    """Run one forward pass that records all the page shows unasked, and count the bytes saved for its gradients."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.module.state_dict().values()}
     saved: dict[int, int] = {}  # address of a storage -> its bytes
 
@@ -49,8 +58,15 @@ def record_pass(model: vizlib.Model, photo: Image.Image) -> CachedPass:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # itself, with the graph it belongs to, would keep that graph alive for ever
+        return tensor.detach()  # the tensor itself would keep its graph alive, which holds this tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        run = vizlib.run_for_all(model, photo)
+        run = vizlib.run_for_all(model, photo, layers=displayed_layers(model))
     return CachedPass(run, sum(saved.values()) + count_bytes([run.activations, run.attention]))
+
+
+def displayed_layers(model: vizlib.Model) -> tuple[str, ...]:
+    """Return the layers whose activations the page shows before a layer is chosen."""
+    first = model.first_convolution
+    last = model.cam_layer or next((layer.name for layer in reversed(model.layers) if layer.shape), None)
+    return tuple(dict.fromkeys(layer for layer in (*model.stages, first, last) if layer is not None))

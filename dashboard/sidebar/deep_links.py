@@ -11,7 +11,7 @@ from dashboard.components.parameters import apply_settings, get_changed_names
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.examples import load_examples
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import PredictionPanel, draw_panel
 from dashboard.state.selection import ADDRESS_KEYS, Link, describe_value, find_class, parse_address
 from dashboard.tabs.inspector_state import linked
 from dashboard.tabs.learn import STEPS
@@ -27,22 +27,22 @@ class LinkedPage(NamedTuple):
 
     link: Link  # without what nobody knows
     photo: Image.Image
-    panel: tuple  # as from `look`, with a sentence on what nobody knows
+    panel: PredictionPanel  # its address carries a sentence on unknown values
     parameters: dict[str, Any] | None  # of the method's knobs
 
 
-def open_link(study: AnalysisService, address: Mapping[str, str], tabs: Sequence[str]) -> LinkedPage:
+def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequence[str]) -> LinkedPage:
     """The page that an address asks for; of a wrong one what is known, and a sentence, but never an error."""
-    photos, first = load_examples(), study.catalog.names[0]
-    models = [name for name in [address.get("m", "")] if study.catalog.is_linkable(name)]
+    photos, first = load_examples(), service.catalog.names[0]
+    models = [name for name in [address.get("m", "")] if service.catalog.is_linkable(name)]
     link, unknown = parse_address(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSON_STEPS})
     photo = photos[link.example or next(iter(photos))]
     name = link.model or first
     try:
-        model = study.catalog.get(name)
+        model = service.catalog.get(name)
     except VizlibError as error:  # a download that failed
         unknown.append(f"{describe_value('m', name)} ({error})")
-        link, name, model = link._replace(model=None), first, study.catalog.get(first)
+        link, name, model = link._replace(model=None), first, service.catalog.get(first)
 
     def refused(key: str, value: str) -> None:
         unknown.append(describe_value(key, value))
@@ -59,8 +59,9 @@ def open_link(study: AnalysisService, address: Mapping[str, str], tabs: Sequence
     if link.layer and link.layer not in layers:
         refused("l", link.layer)
         link = link._replace(layer=None)
-    looked = draw_panel(study, photo, name, *classes)
-    for key in linked(study, photo, looked[0], link.unit, link.off)[1]:
+    panel = draw_panel(service, photo, name, *classes)
+    assert panel.selection is not None
+    for key in linked(service, photo, panel.selection, link.unit, link.off)[1]:
         field = ADDRESS_KEYS[key][0]
         refused(key, getattr(link, field))
         link = link._replace(**{field: None})
@@ -70,5 +71,5 @@ def open_link(study: AnalysisService, address: Mapping[str, str], tabs: Sequence
     said = [translate("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in ADDRESS_KEYS if key not in PHOTO_INDEPENDENT_KEYS):
         said.append(translate("link.unsent"))
-    looked[-1]["said"] = " ".join(said)
-    return LinkedPage(link, photo, looked, menus)
+    panel.address["said"] = " ".join(said)
+    return LinkedPage(link, photo, panel, menus)

@@ -120,6 +120,7 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
         panel.address["keys"].update(keys)
         change = gr.skip() if photo is next(iter(load_examples().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
+        assert panel.selection is not None
         drawn = view.draw(photo, panel.selection, link.method, linked.parameters)
         return *panel, *drawn, panel.selection.model, tab, {"answered": 0}, change
 

@@ -60,7 +60,9 @@ class TabView(NamedTuple):
     draw: Callable  # (photo, selection, *inputs) -> a value for each output
     inputs: Sequence[Any]  # the method, and the menus of its knobs
     outputs: Sequence[Any]
-    follow_up: tuple[Callable, Sequence[Any], Sequence[Any]]  # such an answer, inputs and outputs, for when those are shown
+    follow_up: tuple[
+        Callable, Sequence[Any], Sequence[Any]
+    ]  # such an answer, inputs and outputs, for when those are shown
     long_events: Sequence[Any] = ()  # events that go on for long, and end when another thing is selected
 
 
@@ -144,11 +146,11 @@ def show_errors(answer: Callable, *, tells: bool = True) -> Callable:
     return plain
 
 
-def load_with_progress(study: AnalysisService, model: str | None, progress: gr.Progress) -> None:
+def load_with_progress(service: AnalysisService, model: str | None, progress: gr.Progress) -> None:
     """Load a model, and while it is downloaded show how much of it has come.
 
     Raises: VizlibError for a model that there is not, or a download that fails.
     """
-    for here, total in study.catalog.fetch(model):
+    for here, total in service.catalog.fetch(model):
         come = (round(here / 1e6), round(total / 1e6)) if total >= MEGABYTE else (here, total)
         progress(come, translate("page.downloading"), unit="MB" if total >= MEGABYTE else "B")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from PIL import Image
+
 from dashboard.i18n.translate import translate
+from dashboard.services.request import DEFAULT_METHOD, ExplanationRequest
 from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import TargetError
 from vizlib.core.text import shorten_label
@@ -24,13 +27,31 @@ VALUE_PATTERNS = {  # what only the browser can check further, as it holds the m
 PARAMETERS_PATTERN = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
 
 
-class Selection(NamedTuple):
-    """What the page is about; it changes as one thing, and every tab draws again when it does."""
+class PhotoAndModel(NamedTuple):
+    """The part of a selection that views without a class depend on."""
 
-    photo: str  # the photo's key, so that a new photo is a new selection
+    photo: str  # key of the photo
+    model: str
+
+
+class Selection(NamedTuple):
+    """Photo, model and classes that the page shows; it changes as a whole, and every tab draws again when it does."""
+
+    photo: str  # key of the photo, so that a new photo is a new selection
     model: str
     target: int
-    against: int | None = None  # the class the target is set against: "why A and not B"
+    against: int | None = None  # contrast class: "why the target and not this class"
+
+    @property
+    def photo_and_model(self) -> PhotoAndModel:
+        """The selection without its classes."""
+        return PhotoAndModel(self.photo, self.model)
+
+    def request(
+        self, photo: Image.Image, method: str = DEFAULT_METHOD, parameters: Mapping[str, Any] | None = None
+    ) -> ExplanationRequest:
+        """Return the request for an explanation of the selected class; `photo` is the one the key stands for."""
+        return ExplanationRequest(photo, self.model, self.target, self.against, method, dict(parameters or {}))
 
 
 class Link(NamedTuple):
@@ -65,7 +86,7 @@ ADDRESS_KEYS = {  # of an address -> field of a Link, and what a person calls it
     "h": ("head", "head"),
     "p": ("patch", "patch"),
     "w": ("method", "method"),
-    "k": ("knobs", "setting"),
+    "k": ("parameters", "setting"),
     "u": ("unit", "unit"),
     "o": ("off", "unit"),
     "s": ("step", "step"),
@@ -103,8 +124,10 @@ def format_address(link: Link) -> str:
 
 def describe_value(key: str, value: str) -> str:
     """What an address asks for in one of its keys, as a sentence can name it."""
-    seen = "".join(letter if letter.isprintable() else " " for letter in value[: MAX_ECHO_LENGTH + 1])
-    return f"{translate(f'link.{ADDRESS_KEYS[key][1]}')} “{seen if len(seen) <= MAX_ECHO_LENGTH else seen[:MAX_ECHO_LENGTH] + '…'}”"
+    text = "".join(letter if letter.isprintable() else " " for letter in value[: MAX_ECHO_LENGTH + 1])
+    if len(text) > MAX_ECHO_LENGTH:
+        text = text[:MAX_ECHO_LENGTH] + "…"
+    return f"{translate(f'link.{ADDRESS_KEYS[key][1]}')} “{text}”"
 
 
 def class_address(index: int, labels: Sequence[str]) -> str:

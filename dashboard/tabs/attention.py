@@ -27,7 +27,9 @@ TITLE = "Attention"
 FLOW = ("raw-attention", "attention-rollout", "attention-relevance")  # from the answer back to the patches
 
 
-def maps(service: AnalysisService, photo: Image.Image, model: str) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
+def maps(
+    service: AnalysisService, photo: Image.Image, model: str
+) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
     """How much every token takes from each patch, by layer and head; None for a network without attention.
 
     What a token takes from the class token is left out, as it has no place on the photo.
@@ -93,7 +95,9 @@ def window(model: vizlib.Model) -> tuple[int, int] | None:
     return (int(side[0]), int(side[1])) if isinstance(side, Sequence) and len(side) == 2 else None
 
 
-def flow(service: AnalysisService, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
+def flow(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None
+) -> tuple[dict[str, Any], str]:
     """Raw attention of every layer beside rollout and relevance, and why they differ; nothing without attention."""
     layers = [] if photo is None or selection is None else list(service.get_attention(photo, selection.model))
     if photo is None or selection is None or not layers:

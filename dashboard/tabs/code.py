@@ -52,7 +52,9 @@ def recipe(service: AnalysisService, photo: Image.Image, selection: Selection, m
 
 def photo_name(photo: Image.Image) -> str:
     """What a photo's file is called in code: an example by its name; how yours is called, nobody told."""
-    names = {photo_key(one): Path(path).name for one, path in zip(load_examples().values(), EXAMPLES.values(), strict=True)}
+    names = {
+        photo_key(one): Path(path).name for one, path in zip(load_examples().values(), EXAMPLES.values(), strict=True)
+    }
     return names.get(photo_key(photo), "photo.jpg")
 
 
@@ -74,7 +76,9 @@ def draw(
         CodeBlock(translate("code.shell"), translate("code.shell-hint"), made_of.to_shell()),
         CodeBlock(translate("code.client"), translate("code.client-hint"), client),
     )
-    return build_caption(heading, sentence), build_code_blocks(blocks, address_placeholder="" if get_space_id() else HERE)
+    return build_caption(heading, sentence), build_code_blocks(
+        blocks, address_placeholder="" if get_space_id() else HERE
+    )
 
 
 def offered() -> dict[str, tuple[str, str]]:
@@ -112,7 +116,9 @@ def export(
         return answer.save(path)
     rival = "" if selection.against is None else model.labels[selection.against]
     with open_atomic(path) as file:
-        asked = wording.format_question(answer.label, rival, class_specific=METHODS[method].class_specific)  # its letters are Latin ones
+        asked = wording.format_question(
+            answer.label, rival, class_specific=METHODS[method].class_specific
+        )  # its letters are Latin ones
         board = answer.figure(f"{asked} {answer.model}, {method}")
         board.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
     return path

@@ -96,7 +96,9 @@ def picture(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> dic
         ),
     ]
     label = translate("compare.label", method=chosen.method)
-    return build_linked_heatmaps(rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw")))
+    return build_linked_heatmaps(
+        rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw"))
+    )
 
 
 def told(a: Attribution, b: Attribution) -> str:
@@ -161,7 +163,11 @@ def starts(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
-    return build_caption(translate("compare.pretraining"), translate("compare.pretraining-accuracies", ends=ends), translate("compare.pretraining-advice"))
+    return build_caption(
+        translate("compare.pretraining"),
+        translate("compare.pretraining-accuracies", ends=ends),
+        translate("compare.pretraining-advice"),
+    )
 
 
 def build(shared: TabContext) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.selection import Selection
-from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES
 
 FIRST = "grad-cam"
 
@@ -38,7 +38,7 @@ def in_common(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
 
 
 def choose(
-    study: AnalysisService,
+    service: AnalysisService,
     photo: Image.Image,
     selection: Selection,
     other: str | None = None,
@@ -51,30 +51,30 @@ def choose(
     class already the first one's next likeliest. Nothing where there is no other model, or it
     does not know the chosen class.
     """
-    others = [name for name in study.catalog.names if name != selection.model]
+    others = [name for name in service.catalog.names if name != selection.model]
     if not others:
         return None
     models = selection.model, other if other in others else others[0]
-    common = in_common(*map(study.catalog.get, models))
+    common = in_common(*map(service.catalog.get, models))
     if selection.target not in common:
         return None
     back = {theirs: ours for ours, theirs in common.items()}
-    theirs = [back.get(one.index) for one in study.predict(photo, models[1], 1)]
-    ours = [one.index for one in study.predict(photo, models[0], 10**6)]
+    theirs = [back.get(one.index) for one in service.predict(photo, models[1], 1)]
+    ours = [one.index for one in service.predict(photo, models[0], 10**6)]
     free = [
         index for index in (second, selection.against, *theirs, *ours) if index in common and index != selection.target
     ]
     if not free:
         return None
-    fitting = methods(study, models)
+    fitting = methods(service, models)
     method = next(name for name in (method, FIRST, *fitting) if name in fitting)
     classes = selection.target, free[0]
     return Chosen(models, method, (classes, (common[classes[0]], common[classes[1]])))
 
 
-def methods(study: AnalysisService, models: tuple[str, str]) -> list[str]:
+def methods(service: AnalysisService, models: tuple[str, str]) -> list[str]:
     """The methods that fit both models and take no more than a few passes."""
-    first, second = (vizlib.list_methods(study.catalog.get(name)) for name in models)
+    first, second = (vizlib.list_methods(service.catalog.get(name)) for name in models)
     return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]
 
 

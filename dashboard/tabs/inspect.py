@@ -75,24 +75,26 @@ def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
     return ["0" if not float(text) else text.replace("-", "\u2212") for text in texts]
 
 
-def onto(study: AnalysisService, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
+def onto(service: AnalysisService, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
     """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
     if not seen.placed:
         return {"empty": translate("inside.placeless", layer=unit.layer)}
     values = seen.maps[unit.number]
     alt = translate("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
-    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     name = f"{selection.model}_{unit.label}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
-    return build_heatmap(values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name)
+    return build_heatmap(
+        values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name
+    )
 
 
-def about(study: AnalysisService, selection: Selection, seen: View, unit: Unit) -> str:
+def about(service: AnalysisService, selection: Selection, seen: View, unit: Unit) -> str:
     """What the unit is, does and adds, in words."""
     number = unit.number + 1 if unit.head else unit.number
     name = translate("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
     ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
     low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
-    tokens = study.catalog.get(selection.model).tokens
+    tokens = service.catalog.get(selection.model).tokens
     if unit.head and tokens and tokens.classifier_tokens:
         said = translate("inside.token-looks", token=tokens.names[tokens.classifier_tokens[0]])
     elif unit.head:
@@ -108,10 +110,10 @@ def about(study: AnalysisService, selection: Selection, seen: View, unit: Unit) 
     return build_caption(name, said, translate("inside.linear"))
 
 
-def switch(study: AnalysisService, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
+def switch(service: AnalysisService, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
     """The switch of a unit, and the answers with and without what is off."""
-    before = study.predict(photo, selection.model, 10**6)
-    after = study.ablate(photo, selection.model, at.off) if at.off else None
+    before = service.predict(photo, selection.model, 10**6)
+    after = service.ablate(photo, selection.model, at.off) if at.off else None
     turn = "on" if unit in at.off else "off"
     if unit.head:
         label = translate(f"inside.switch-head-{turn}", number=unit.number + 1)
@@ -120,13 +122,13 @@ def switch(study: AnalysisService, photo: Image.Image, selection: Selection, at:
     return build_ablation_list(label, [named(one) for one in at.off], before, after, selection.target)
 
 
-def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
+def draw(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
     """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
     if photo is None or selection is None:
         return at, {}, "", {"empty": get_no_photo_text()}, "", {}, {}
-    at = settled(study, selection, at)
-    model = study.catalog.get(selection.model)
-    seen = view(study, photo, selection, at.layer)
+    at = settled(service, selection, at)
+    model = service.catalog.get(selection.model)
+    seen = view(service, photo, selection, at.layer)
     unit = unit_of(seen, at)
     return (
         at,
@@ -135,21 +137,23 @@ def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection
             translate("inside.heading"),
             translate("inside.attention" if model.attention_layers else "inside.convolutions"),
         ),
-        onto(study, photo, selection, seen, unit),
-        about(study, selection, seen, unit),
-        switch(study, photo, selection, at, unit),
+        onto(service, photo, selection, seen, unit),
+        about(service, selection, seen, unit),
+        switch(service, photo, selection, at, unit),
         sheet(seen, at, unit),
     )
 
 
 def build(shared: TabContext) -> None:
     """Choose a layer and a unit on the left, see it on the right; what every photo meets first below."""
-    study, desk, at = shared.service, shared.inspect_queue, gr.State(None)
+    service, desk, at = shared.service, shared.inspect_queue, gr.State(None)
     with gr.Row(equal_height=False, elem_id="inside-workspace"):
         with gr.Column(scale=5, min_width=300):
             made = gr.HTML(apply_default_css=False)
             parts = custom_component("tree", elem_id="inside-tree")
-            units = custom_component("thumbnails", elem_id="inside-channels", choice_key="unit", queue="inside-event-queue")
+            units = custom_component(
+                "thumbnails", elem_id="inside-channels", choice_key="unit", queue="inside-event-queue"
+            )
         with gr.Column(scale=6, min_width=320, elem_classes="viz-sticky"):
             shows = custom_component("heatmap", elem_id="inside-heatmap")
             words = gr.HTML(elem_id="inside-caption", apply_default_css=False)
@@ -157,12 +161,14 @@ def build(shared: TabContext) -> None:
 
     def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
         if photo is not None and selection is not None:
-            at = moved(study, photo, selection, at, parse_choices(value))
-        at, *drawn = draw(study, photo, selection, at)
-        return at, *drawn, {**acknowledge(value), "keys": keys(study, selection, at)}
+            at = moved(service, photo, selection, at, parse_choices(value))
+        at, *drawn = draw(service, photo, selection, at)
+        return at, *drawn, {**acknowledge(value), "keys": keys(service, selection, at)}
 
     alone = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
     shared.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **alone)
-    choice = shared.on_event(desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone)
+    choice = shared.on_event(
+        desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone
+    )
     choice.failure(None, None, None, js=report_failure_js("inside-event-queue"), **PRIVATE_EVENT)
     kernels.build(shared)

@@ -37,33 +37,35 @@ class View(NamedTuple):
     logit: float
 
 
-def settled(study: AnalysisService, selection: Selection, at: At | None) -> At:
+def settled(service: AnalysisService, selection: Selection, at: At | None) -> At:
     """Where a visitor is on this model: as before, or at the layer class activation maps are drawn from."""
-    model = study.catalog.get(selection.model)
+    model = service.catalog.get(selection.model)
     names = list_selectable_layers(model)
     if at is None or at.model != selection.model:
         return At(selection.model, model.cam_layer or names[-1], None, ())
     return at if at.layer in names else at._replace(layer=model.cam_layer or names[-1], number=None)
 
 
-def view(study: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> View:
+def view(service: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> View:
     """A layer's channels, or an attention layer's heads."""
-    found = study.get_contributions(photo, selection.model, selection.target, layer, selection.against)
-    attention = study.get_attention(photo, selection.model).get(layer)
-    tokens = study.catalog.get(selection.model).tokens
+    found = service.get_contributions(selection.request(photo), layer)
+    attention = service.get_attention(photo, selection.model).get(layer)
+    tokens = service.catalog.get(selection.model).tokens
     if attention is not None and tokens is not None:
         rows = attention[:, tokens.classifier_tokens[0]] if tokens.classifier_tokens else attention.mean(1)
         maps, placed = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
         added = found.heads.get(layer)
     else:
-        activations, placed = study.get_activations(photo, selection.model, layer)
+        activations, placed = service.get_activations(photo, selection.model, layer)
         maps, added = activations.numpy(), found.channels[layer]
     fits = added is not None and len(added) == len(maps)
     values = added.numpy() if added is not None and fits else None
     label = shorten_label(found.label)
     if found.against is not None:
         label = translate(
-            "inside.over", **{"class": label}, other=shorten_label(study.catalog.get(selection.model).labels[found.against])
+            "inside.over",
+            **{"class": label},
+            other=shorten_label(service.catalog.get(selection.model).labels[found.against]),
         )
     return View(maps, placed, attention is not None, values, label, found.logit)
 
@@ -95,14 +97,18 @@ def switched(at: At, unit: Unit, asked: object) -> At:
 
 
 def linked(
-    study: AnalysisService, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
+    service: AnalysisService, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
 ) -> tuple[At, list[str]]:
     """Where an address sends a visitor by its keys `u` and `o`, and which of the two ask for what is not there."""
-    at, unknown, layers = settled(study, selection, None), [], list_selectable_layers(study.catalog.get(selection.model))
+    at, unknown, layers = (
+        settled(service, selection, None),
+        [],
+        list_selectable_layers(service.catalog.get(selection.model)),
+    )
 
     def found(text: str) -> Unit | None:
         layer, _, number = text.partition(":")
-        seen = view(study, photo, selection, layer) if layer in layers else None
+        seen = view(service, photo, selection, layer) if layer in layers else None
         return Unit(layer, int(number or 0), seen.heads) if seen and int(number or 0) < len(seen.maps) else None
 
     if unit:
@@ -120,30 +126,32 @@ def linked(
     return at, unknown
 
 
-def keys(study: AnalysisService, selection: Selection | None, at: At | None) -> dict[str, str | None]:
+def keys(service: AnalysisService, selection: Selection | None, at: At | None) -> dict[str, str | None]:
     """What an address calls the place where a visitor is; nothing where everybody begins."""
     if at is None or selection is None:
         return {"u": None, "o": None}
     number = "" if at.number is None else f":{at.number}"
     off = ";".join(f"{one.layer}:{one.number}" for one in at.off)
-    first = not number and at.layer == settled(study, selection, None).layer
+    first = not number and at.layer == settled(service, selection, None).layer
     return {"u": None if first else at.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
 
 
-def moved(study: AnalysisService, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]) -> At:
+def moved(
+    service: AnalysisService, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]
+) -> At:
     """Where a visitor is after these choices: a `layer`, a `unit` `of` one, what to `switch`; an address's `u`, `o`."""
-    at = settled(study, selection, at)
-    layers = list_selectable_layers(study.catalog.get(selection.model))
+    at = settled(service, selection, at)
+    layers = list_selectable_layers(service.catalog.get(selection.model))
     for choice in choices:
         if "u" in choice or "o" in choice:
             link, _ = parse_address(choice, {})
-            at, _ = linked(study, photo, selection, link.unit, link.off)
+            at, _ = linked(service, photo, selection, link.unit, link.off)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:
             number = int(unit) if isinstance(unit, str) and unit.isdecimal() else None
             at = at._replace(layer=layer, number=number)
         if "switch" in choice:
-            one = unit_of(view(study, photo, selection, at.layer), at)
+            one = unit_of(view(service, photo, selection, at.layer), at)
             at = switched(at, one, choice["switch"])._replace(number=one.number)
     return at

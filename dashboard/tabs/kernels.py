@@ -18,13 +18,15 @@ from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 
 
-def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection | None, chosen: int | None = None) -> tuple:
+def draw(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, chosen: int | None = None
+) -> tuple:
     """The words, the kernels as buttons, and what one of them answers on this photo."""
     if photo is None or selection is None:
         return "", {}, {}
-    model = study.catalog.get(selection.model)
-    found = study.get_kernels(selection.model)
-    answers = study.get_activations(photo, selection.model, found.layer)[0][:MAX_KERNELS]
+    model = service.catalog.get(selection.model)
+    found = service.get_kernels(selection.model)
+    answers = service.get_activations(photo, selection.model, found.layer).maps[:MAX_KERNELS]
     if chosen is None or not 0 <= chosen < len(answers):
         chosen = int(answers.std((1, 2)).argmax())
     count, _, height, width = found.weights.shape
@@ -42,17 +44,21 @@ def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection
     return (
         words,
         build_kernel_grid(found.weights.numpy(), chosen, label=label, caption=number),
-        build_heatmap(values, photo, model.preprocessing.geometry(photo), signed=True, smooth=not apart, alt=alt, file=name),
+        build_heatmap(
+            values, photo, model.preprocessing.geometry(photo), signed=True, smooth=not apart, alt=alt, file=name
+        ),
     )
 
 
-def places(study: AnalysisService, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str]:
+def places(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None
+) -> tuple[dict[str, Any], str]:
     """How alike the position embeddings of a transformer's patches are; nothing for other networks."""
-    similar = None if photo is None or selection is None else study.get_kernels(selection.model).position_similarity
+    similar = None if photo is None or selection is None else service.get_kernels(selection.model).position_similarity
     if photo is None or selection is None or similar is None:
         return {}, ""
     rows, columns = similar.shape[:2]
-    geometry = study.catalog.get(selection.model).preprocessing.geometry(photo)
+    geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
     value = build_patches(every, photo, geometry, signed=True, label=translate("kernels.places"), sentence=SIMILARITY)
     return value, build_caption(

@@ -38,15 +38,17 @@ def learned(entry: ModelEntry) -> dict[str, Any]:
     return build_curves(lines, label=translate("model.history", model=entry.name), marks=starts)
 
 
-def draw(study: AnalysisService, photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], str, dict]:
+def draw(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None
+) -> tuple[dict[str, Any], str, dict]:
     """All that depends on the model: the card, and how it learned."""
     if photo is None or selection is None:
         return {"empty": get_no_photo_text()}, "", {}
-    entry = study.catalog.get_entry(selection.model)
+    entry = service.catalog.get_entry(selection.model)
     sidecar = Sidecar.read_for(entry.path) if entry.path else Sidecar()
     history = learned(entry)
     words = build_caption(translate("model.heading"), translate("model.learned")) if history else ""
-    return build_model_card(entry, sidecar, study.catalog.get(selection.model)), words, history
+    return build_model_card(entry, sidecar, service.catalog.get(selection.model)), words, history
 
 
 def build(shared: TabContext) -> None:

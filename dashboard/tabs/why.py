@@ -32,8 +32,8 @@ from dashboard.services.executor import TopFractionProbabilities
 from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TabContext, TabView
 from dashboard.state.selection import Selection
-from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
@@ -59,7 +59,9 @@ def method_of(service: AnalysisService, model: str, wanted: str | None) -> str:
     return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
 
 
-def draw(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> Shown:
+def draw(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+) -> Shown:
     """All the tab shows: the method, its map, its words, its knobs and the strip.
 
     A method of many passes that was not yet worked out has no map, but says how long it will take.
@@ -105,17 +107,23 @@ def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> 
     row = METHODS[answer.method]
     return (
         build_attribution_heatmap(answer, photo, build_alt_text(answer), rival),
-        build_caption(format_attribution_heading(answer, rival), *describe_method(row), answer.notes, format_confidence(answer)),
+        build_caption(
+            format_attribution_heading(answer, rival), *describe_method(row), answer.notes, format_confidence(answer)
+        ),
     )
 
 
-def unanswered(service: AnalysisService, photo: Image.Image, selection: Selection, method: str) -> tuple[dict[str, Any], str]:
+def unanswered(
+    service: AnalysisService, photo: Image.Image, selection: Selection, method: str
+) -> tuple[dict[str, Any], str]:
     """The photo without a map, and what the map will mean."""
     model, row = service.catalog.get(selection.model), METHODS[method]
     found = {one.index: one for one in service.predict(photo, selection.model, 10**6)}[selection.target]
     heading = format_heading(method, found.label, rival(service, selection))
     words = build_caption(heading, *describe_method(row), (), format_probability(model.name, found.probability))
-    return build_photo_only(photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)), words
+    return build_photo_only(
+        photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)
+    ), words
 
 
 def cost(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
@@ -162,7 +170,9 @@ def hint(name: str) -> str:
     return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 
-def keep(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+def keep(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+) -> str:
     """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
     if photo is None or selection is None:
         return ""

@@ -13,7 +13,7 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 
 @pytest.fixture(scope="session")
-def study() -> AnalysisService:
+def service() -> AnalysisService:
     have = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if not {RESNET, VIT} <= set(have):
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
@@ -26,6 +26,6 @@ def name(request) -> str:
 
 
 @pytest.fixture
-def selection(study, cheetah, name) -> Selection:
+def selection(service, cheetah, name) -> Selection:
     """The cheetah, looked at by one of the models, about its second guess."""
-    return Selection("cheetah", name, study.predictions(cheetah, name)[1].index)
+    return Selection("cheetah", name, service.predict(cheetah, name)[1].index)

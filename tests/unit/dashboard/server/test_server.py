@@ -26,6 +26,7 @@ from dashboard.server.server import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.metrics import LOG, RunMetrics, exposition
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 from vizlib.cli import app as shell
 from vizlib.models.loading.model_index import ModelEntry
 
@@ -33,8 +34,8 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 
 @pytest.fixture(scope="module")
-def served(study):
-    """Starts servers with a study of their own; gives the address and the study."""
+def served(service):
+    """Starts servers with a service of their own; gives the address and the service."""
     pages = []
 
     def start(settings: ServerOptions, **more):
@@ -66,13 +67,13 @@ def test_health_is_json_and_asks_no_model(server):
 
 
 def test_metrics_count_what_was_done(server, cheetah):
-    address, study = server
+    address, service = server
     before = metrics(address)
-    study.explanation(cheetah, RESNET, "church", "occlusion", {"window": 96, "stride": 96})
+    service.explain(ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": 96, "stride": 96}))
     for _ in range(3):
-        study.predictions(cheetah, RESNET)
+        service.predict(cheetah, RESNET)
     with pytest.raises(vizlib.MethodError):
-        study.explanation(cheetah, RESNET, "church", "occlusion", {"window": -1})
+        service.explain(ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": -1}))
     after = metrics(address)
     assert after['vizlib_runs_total{method="occlusion",end="answered"}'] == 1
     assert after['vizlib_runs_total{method="occlusion",end="refused"}'] == 1
@@ -80,9 +81,9 @@ def test_metrics_count_what_was_done(server, cheetah):
     assert 0 < after['vizlib_run_seconds_total{method="occlusion"}'] < 60
     assert after["vizlib_cache_misses_total"] - before["vizlib_cache_misses_total"] == 3
     assert after["vizlib_cache_hits_total"] - before["vizlib_cache_hits_total"] == 4
-    assert after["vizlib_cache_bytes"] == study.cache.held > before["vizlib_cache_bytes"]
+    assert after["vizlib_cache_bytes"] == service.cache.held > before["vizlib_cache_bytes"]
     assert after["vizlib_resident_models"] == 1
-    weights = sum(p.numel() * p.element_size() for p in study.catalog.get(RESNET).module.parameters())
+    weights = sum(p.numel() * p.element_size() for p in service.catalog.get(RESNET).module.parameters())
     assert weights < after["vizlib_resident_model_bytes"] < weights * 1.01  # batch statistics besides
     assert after['vizlib_http_requests_total{route="/metrics",status="200"}'] >= 1
 
@@ -127,10 +128,10 @@ def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, t
     LOG.setLevel(logging.INFO)
     try:
         path = str(tmp_path / "secret.safetensors")
-        study = AnalysisService(ModelCatalog(any_model=True))
-        study.predict(cheetah, RESNET)
+        service = AnalysisService(ModelCatalog(any_model=True))
+        service.predict(cheetah, RESNET)
         with pytest.raises(vizlib.ModelError):
-            study.predict(cheetah, path)
+            service.predict(cheetah, path)
     finally:
         LOG.removeHandler(handler)
         LOG.setLevel(logging.NOTSET)
@@ -150,11 +151,12 @@ def test_a_failure_is_counted_and_goes_on_its_way():
 
 
 def test_a_stream_that_is_left_was_stopped(cheetah):
-    study = AnalysisService(ModelCatalog())
-    steps = study.stream_explanation(cheetah, RESNET, "church", "occlusion", {"window": 64, "stride": 64})
+    service = AnalysisService(ModelCatalog())
+    request = ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": 64, "stride": 64})
+    steps = service.stream_explanation(request)
     next(steps)
     steps.close()
-    assert study.metrics.runs == {("predictions", "answered"): 1, ("occlusion", "stopped"): 1}
+    assert service.metrics.runs == {("predictions", "answered"): 1, ("occlusion", "stopped"): 1}
 
 
 def test_a_body_over_the_limit_is_refused_whether_or_not_it_tells_its_length(server):
@@ -211,8 +213,8 @@ def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
 def test_a_model_that_nobody_asks_leaves_the_memory(served, cheetah, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dashboard.services.model_catalog.time", SimpleNamespace(monotonic=lambda: now[0]))
-    address, study = served(ServerOptions(idle_minutes=0.02))
-    study.predictions(cheetah, RESNET)
+    address, service = served(ServerOptions(idle_minutes=0.02))
+    service.predict(cheetah, RESNET)
     assert metrics(address)["vizlib_resident_models"] == 1
     now[0] = 1.3
     until = time.monotonic() + 60
@@ -280,15 +282,15 @@ def test_names_may_be_typed_on_a_server_of_ones_own_alone(settings, environment,
     assert (catalog.any_timm, catalog.any_model) == (typed, False)
 
 
-def test_the_menu_takes_text_only_where_it_may_be_typed(study):
+def test_the_menu_takes_text_only_where_it_may_be_typed(service):
     for any_timm in (False, True):
         page = app.build_page(AnalysisService(ModelCatalog(any_timm=any_timm)), ServerOptions())
         menu = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
         assert menu.allow_custom_value is any_timm
 
 
-def test_workers_and_queue_are_the_settings(study):
-    page = app.build_page(study, ServerOptions(workers=3, max_queue=7))
+def test_workers_and_queue_are_the_settings(service):
+    page = app.build_page(service, ServerOptions(workers=3, max_queue=7))
     assert page._queue.max_size == 7
     limits = {fn.concurrency_id: fn.concurrency_limit for fn in page.fns.values()}
     assert limits["model"] == "default"

@@ -11,17 +11,18 @@ import torch
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 from dashboard.sidebar.prediction_panel import draw_panel
 from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore
 
 
-def test_predictions_are_the_librarys(study, cheetah, name):
-    assert study.predictions(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
+def test_predictions_are_the_librarys(service, cheetah, name):
+    assert service.predict(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
 
 
 def of_threshold(name: str, threshold: float) -> AnalysisService:
-    """A study of one model that calls a photo unfamiliar whose energy is under a threshold."""
+    """A service of one model that calls a photo unfamiliar whose energy is under a threshold."""
     ood_score = OodScore("energy", threshold, 0.95, "the photos it knows")
     return AnalysisService(ModelCatalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
 
@@ -37,41 +38,44 @@ def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
     assert draw_panel(doubting, cheetah, name)[2]["doubt"] == doubting.get_ood_note(cheetah, name)
 
 
-def test_the_logits_of_a_doubt_stand_in_class_order(study, cheetah, name, monkeypatch):
+def test_the_logits_of_a_doubt_stand_in_class_order(service, cheetah, name, monkeypatch):
     seen = []
-    model = study.catalog.get(name)
+    model = service.catalog.get(name)
     monkeypatch.setattr(type(model), "doubt", lambda self, logits: seen.append(logits))
-    study.doubt(cheetah, name)
+    service.get_ood_note(cheetah, name)
     assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_every_method_that_fits_gives_the_librarys_map(study, cheetah, name, few_passes):
+def test_every_method_that_fits_gives_the_librarys_map(service, cheetah, name, few_passes):
     model = vizlib.load(name)
     for method in vizlib.list_methods(model):
-        ours = study.explanation(cheetah, name, 4, method, few_passes(method))
+        ours = service.explain(ExplanationRequest(cheetah, name, 4, None, method, few_passes(method)))
         theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
         assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-2 * theirs.heat.abs().max().item()), method
         assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
 
 
-def test_a_turned_knob_reaches_the_method(study, cheetah, name):
-    layer = study.catalog.get(name).stages[1]
-    ours = study.explanation(cheetah, name, 4, "grad-cam", {"layer": layer})
+def test_a_turned_knob_reaches_the_method(service, cheetah, name):
+    layer = service.catalog.get(name).stages[1]
+    ours = service.explain(ExplanationRequest(cheetah, name, 4, None, "grad-cam", {"layer": layer}))
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="grad-cam", target=4, layer=layer)
     assert torch.equal(ours.heat, theirs.heat)
-    assert not torch.equal(ours.heat, study.explanation(cheetah, name, 4, "grad-cam").heat)
+    assert not torch.equal(ours.heat, service.explain(ExplanationRequest(cheetah, name, 4)).heat)
 
 
-def test_a_class_by_label_by_index_or_by_default_is_one_and_the_same_result(study, cheetah, name):
-    best = study.predictions(cheetah, name, 1)[0]
-    answers = [study.explanation(cheetah, name, target, "saliency") for target in (None, "", best.index, best.label)]
+def test_a_class_by_label_by_index_or_by_default_is_one_and_the_same_result(service, cheetah, name):
+    best = service.predict(cheetah, name, 1)[0]
+    requests = [
+        ExplanationRequest(cheetah, name, target, method="saliency") for target in (None, "", best.index, best.label)
+    ]
+    answers = [service.explain(request) for request in requests]
     assert len({id(answer) for answer in answers}) == 1
 
 
-def test_attention_is_the_librarys_raw_attention(study, cheetah):
-    maps = study.attention(cheetah, "vit_tiny-imagenette")
-    model = study.catalog.get("vit_tiny-imagenette")
+def test_attention_is_the_librarys_raw_attention(service, cheetah):
+    maps = service.get_attention(cheetah, "vit_tiny-imagenette")
+    model = service.catalog.get("vit_tiny-imagenette")
     assert list(maps) == list(model.attention_layers)
     theirs = vizlib.explain(model, cheetah, method="raw-attention", layer="blocks.3.attn", head=0, query=(2, 5))
     rows, columns = model.tokens.grid
@@ -79,52 +83,70 @@ def test_attention_is_the_librarys_raw_attention(study, cheetah):
     assert torch.allclose(ours.view(rows, columns), theirs.heat)
 
 
-def test_a_convolutional_network_has_no_attention(study, cheetah):
-    assert study.attention(cheetah, "resnet18-imagenette") == {}
+def test_a_convolutional_network_has_no_attention(service, cheetah):
+    assert service.get_attention(cheetah, "resnet18-imagenette") == {}
 
 
-def test_activations_are_the_runs(study, cheetah, name):
+def test_activations_are_the_runs(service, cheetah, name):
     model = vizlib.load(name)
     layer = model.stages[1]
-    maps, placed = study.activations(cheetah, name, layer)
+    maps, placed = service.get_activations(cheetah, name, layer)
     assert placed
     assert torch.allclose(maps, to_spatial_map(model.run(cheetah, layers=[layer]).activations[layer], model.tokens))
 
 
-def test_an_output_without_places_is_one_number_a_channel(study, cheetah, name):
-    last = study.catalog.get(name).layers[-1].name  # the classifier
-    maps, placed = study.activations(cheetah, name, last)
+def test_an_output_without_places_is_one_number_a_channel(service, cheetah, name):
+    last = service.catalog.get(name).layers[-1].name  # the classifier
+    maps, placed = service.get_activations(cheetah, name, last)
     assert not placed
     assert maps.shape == (10, 1, 1)
-    logits = {one.index: one.logit for one in study.predictions(cheetah, name, 10)}
+    logits = {one.index: one.logit for one in service.predict(cheetah, name, 10)}
     assert maps.flatten().tolist() == pytest.approx([logits[i] for i in range(10)], rel=1e-4)
 
 
-def test_the_models_eye_is_its_input(study, cheetah, name):
-    model = study.catalog.get(name)
-    assert study.eye(cheetah, name).size == model.preprocessing.input_size[::-1]
+def test_the_models_eye_is_its_input(service, cheetah, name):
+    model = service.catalog.get(name)
+    assert service.render_model_input(cheetah, name).size == model.preprocessing.input_size[::-1]
 
 
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda s, p: s.predictions(p, "nonsense"), "there is no model 'nonsense'"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", 99, "saliency"), "there is no class 99"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", "chruch", "saliency"), "did you mean church"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "gradcam"), "there is no method 'gradcam'"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "legrad-2"), "there is no method"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "raw-attention"), "does not fit"),
-        (lambda s, p: s.explanation(p, "resnet18-imagenette", 0, "saliency", {"steps": 3}), "has no knob 'steps'"),
-        (lambda s, p: s.activations(p, "resnet18-imagenette", "layer9"), "has no layer 'layer9'"),
+        (lambda s, p: s.predict(p, "nonsense"), "there is no model 'nonsense'"),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 99, None, "saliency")),
+            "there is no class 99",
+        ),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", "chruch", None, "saliency")),
+            "did you mean church",
+        ),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "gradcam")),
+            "there is no method 'gradcam'",
+        ),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "legrad-2")),
+            "there is no method",
+        ),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "raw-attention")),
+            "does not fit",
+        ),
+        (
+            lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "saliency", {"steps": 3})),
+            "has no knob 'steps'",
+        ),
+        (lambda s, p: s.get_activations(p, "resnet18-imagenette", "layer9"), "has no layer 'layer9'"),
     ],
 )
-def test_a_wrong_choice_is_one_sentence(study, cheetah, ask, sentence):
+def test_a_wrong_choice_is_one_sentence(service, cheetah, ask, sentence):
     with pytest.raises(vizlib.VizlibError, match=sentence) as told:
-        ask(study, cheetah)
+        ask(service, cheetah)
     assert "\n" not in str(told.value)
 
 
-def test_visitors_who_ask_at_once_never_get_each_others_answers(study, cheetah, tower):
+def test_visitors_who_ask_at_once_never_get_each_others_answers(service, cheetah, tower):
     asked = [
         (photo, name, target)
         for photo in (cheetah, tower)
@@ -132,10 +154,10 @@ def test_visitors_who_ask_at_once_never_get_each_others_answers(study, cheetah, 
         for target in (0, 4)
     ]
     alone = [
-        vizlib.explain(study.catalog.get(name), photo, method="grad-cam", target=target).heat
+        vizlib.explain(service.catalog.get(name), photo, method="grad-cam", target=target).heat
         for photo, name, target in asked
     ]
     with ThreadPoolExecutor(4) as visitors:
-        together = list(visitors.map(lambda one: study.explanation(*one, "grad-cam").heat, asked * 2))
+        together = list(visitors.map(lambda one: service.explain(ExplanationRequest(*one)).heat, asked * 2))
     for got, expected in zip(together, alone * 2, strict=True):
         assert torch.allclose(got, expected, rtol=1e-4, atol=1e-7)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dashboard.services import byte_cache as cache_module
 from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
+from dashboard.services.request import ExplanationRequest
 
 
 def test_a_result_is_made_once_and_remembered():
@@ -91,8 +92,8 @@ def test_a_result_larger_than_the_whole_budget_is_handed_out_and_pushes_nothing_
     assert cache.get("small", lambda: "made again") == "1234567890"
 
 
-def test_tensors_are_counted_wherever_they_stand(study, cheetah, name):
-    answer = study.explanation(cheetah, name, None, "grad-cam")
+def test_tensors_are_counted_wherever_they_stand(service, cheetah, name):
+    answer = service.explain(ExplanationRequest(cheetah, name))
     photo = cheetah.width * cheetah.height * 3
     assert photo < count_bytes({"x": [answer]}) < photo + 100_000
     assert count_bytes(answer) >= photo + answer.heat.numel() * 4

@@ -17,6 +17,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 
 VIT = "vit_tiny-imagenette"
 
@@ -54,32 +55,36 @@ def lent(monkeypatch) -> Lent:
     return fake
 
 
-def test_all_that_runs_a_model_runs_there_and_answers_as_here(lent, study, cheetah):
-    there, target = AnalysisService(ModelCatalog()), study.predictions(cheetah, VIT)[1].index
-    assert there.predict(cheetah, VIT) == study.predictions(cheetah, VIT)
-    for name, answer in study.explanations(cheetah, VIT, target).items():
-        assert torch.equal(there.explain_all(cheetah, VIT, target)[name].heat, answer.heat)
+def test_all_that_runs_a_model_runs_there_and_answers_as_here(lent, service, cheetah):
+    there, target = AnalysisService(ModelCatalog()), service.predict(cheetah, VIT)[1].index
+    assert there.predict(cheetah, VIT) == service.predict(cheetah, VIT)
+    request = ExplanationRequest(cheetah, VIT, target)
+    for name, attribution in service.explain_all(request).items():
+        assert torch.equal(there.explain_all(request)[name].heat, attribution.heat)
     few = {"masks": 16, "cells": 4}
-    ours, theirs = (one.explain(cheetah, VIT, target, "rise", few) for one in (study, there))
+    ours, theirs = (where.explain(request.with_method("rise", few)) for where in (service, there))
     assert torch.equal(ours.heat, theirs.heat)
     assert theirs.overlay().tobytes() == ours.overlay().tobytes()  # its photo and geometry came along
-    for layer, weights in study.attention(cheetah, VIT).items():
+    for layer, weights in service.get_attention(cheetah, VIT).items():
         assert torch.equal(there.get_attention(cheetah, VIT)[layer], weights)
-    assert torch.equal(there.get_activations(cheetah, VIT, "blocks.2")[0], study.activations(cheetah, VIT, "blocks.2")[0])
-    *_, last = there.stream_explanation(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
-    theirs = study.explanation(cheetah, VIT, target, "occlusion", {"window": 64, "stride": 64})
+    assert torch.equal(
+        there.get_activations(cheetah, VIT, "blocks.2")[0], service.get_activations(cheetah, VIT, "blocks.2")[0]
+    )
+    occlusion = request.with_method("occlusion", {"window": 64, "stride": 64})
+    *_, last = there.stream_explanation(occlusion)
+    theirs = service.explain(occlusion)
     assert torch.equal(last.attribution.heat, theirs.heat)
-    assert there.keep_top_fraction(cheetah, last.attribution, VIT) == pytest.approx(study.kept(cheetah, theirs, VIT))
-    assert there.estimate_seconds(cheetah, VIT, "rise", few) > 0
+    assert there.keep_top_fraction(VIT, last.attribution) == pytest.approx(service.keep_top_fraction(VIT, theirs))
+    assert there.estimate_seconds(request.with_method("rise", few)) > 0
     assert len(lent.seconds) == 8  # each question once; the rest was remembered here
 
 
 def test_a_mistake_is_still_its_own_sentence(lent, cheetah):
     there = AnalysisService(ModelCatalog())
     with pytest.raises(vizlib.MethodError, match="did you mean grad-cam"):
-        there.explain(cheetah, VIT, None, "gradcam", {})
+        there.explain(ExplanationRequest(cheetah, VIT, method="gradcam"))
     with pytest.raises(vizlib.MethodError, match="whole number"):
-        list(there.stream_explanation(cheetah, VIT, None, "rise", {"masks": -1}))
+        list(there.stream_explanation(ExplanationRequest(cheetah, VIT, None, None, "rise", {"masks": -1})))
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         there.predict(cheetah, "hf-hub:someone/model")
     with pytest.raises(vizlib.VizlibError, match="blocks"):
@@ -94,28 +99,33 @@ def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_fo
         return vizlib.load(VIT)
 
     catalog = ModelCatalog([], extra={"mine": load})
-    ask = gpu.ModelExecutor(catalog, RunMetrics(), ForwardCache(0))
-    ask("predictions", "mine", cheetah)
+    executor = gpu.ModelExecutor(catalog, RunMetrics(), ForwardCache(0))
+    executor.run("predictions", "mine", cheetah)
     with catalog._lock:  # as a thread may hold it at the moment of the fork
         assert catalog.get_loaded("mine").name == VIT
-    ask("attention", "mine", cheetah)
+    executor.run("attention", "mine", cheetah)
     assert loaded == [1]
 
 
+def request(method: str, parameters: dict) -> ExplanationRequest:
+    """Return a request for a method without a photo: the estimate reads none."""
+    return ExplanationRequest(None, VIT, 3, None, method, parameters)
+
+
 @pytest.mark.parametrize(
-    ("question", "least", "most"),
+    ("task", "argument", "least", "most"),
     [
-        (("predictions", VIT, None), 5, 15),
-        (("explanation", VIT, None, 3, None, "saliency", {}), 5, 15),
-        (("explanation", VIT, None, 3, None, "occlusion", {}), 15, 20),
-        (("explanation", VIT, None, 3, None, "rise", {"masks": 2000}), 40, 60),
-        (("explanation", VIT, None, 3, None, "rise", {"masks": 10**9}), 60, 120),
-        (("explanation", VIT, None, 3, None, "rise", {"masks": "many"}), 10, 20),
-        (("explanation", VIT, None, 3, None, "no such method", {}), 5, 15),
+        ("predictions", None, 5, 15),
+        ("explanation", request("saliency", {}), 5, 15),
+        ("explanation", request("occlusion", {}), 15, 20),
+        ("explanation", request("rise", {"masks": 2000}), 40, 60),
+        ("explanation", request("rise", {"masks": 10**9}), 60, 120),
+        ("explanation", request("rise", {"masks": "many"}), 10, 20),
+        ("explanation", request("no such method", {}), 5, 15),
     ],
 )
-def test_the_seconds_asked_for_follow_what_is_asked(question, least, most):
-    assert least <= gpu.estimate_gpu_seconds(*question) <= most
+def test_the_seconds_asked_for_follow_what_is_asked(task, argument, least, most):
+    assert least <= gpu.estimate_gpu_seconds(task, VIT, argument) <= most
 
 
 def test_the_package_is_used_where_it_is_there(monkeypatch):

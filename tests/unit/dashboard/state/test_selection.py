@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -16,6 +17,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import load_examples
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 from dashboard.sidebar.deep_links import open_link
 from dashboard.sidebar.prediction_panel import address_values, draw_panel
 from dashboard.state.selection import (
@@ -106,7 +108,7 @@ def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
 
 def test_the_example_photos_have_names_and_no_other_has(service, name, tower):
     assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
-    target = service.target(tower, name, "church")
+    target = service.resolve_target(tower, name, "church")
     assert address_values(service, Selection(photo_key(tower), name, target, 0)) == {
         "m": name,
         "img": "ex:tower",
@@ -114,9 +116,9 @@ def test_the_example_photos_have_names_and_no_other_has(service, name, tower):
         "vs": service.catalog.get(name).labels[0],
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
-    assert draw_panel(service, own, name)[-1]["keys"]["img"] is None
-    assert draw_panel(service, own, name)[-1]["hint"] == page_texts("en")["address.own"]
-    assert draw_panel(service, tower, name)[-1]["hint"] == page_texts("en")["address.hint"]
+    assert draw_panel(service, own, name).address["keys"]["img"] is None
+    assert draw_panel(service, own, name).address["hint"] == page_texts("en")["address.own"]
+    assert draw_panel(service, tower, name).address["hint"] == page_texts("en")["address.hint"]
 
 
 def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(service, name):
@@ -124,9 +126,9 @@ def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(
     written = Link(
         name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, looked, menus = open_link(service, read(format_address(written)), TABS)
+    link, photo, panel, menus = open_link(service, read(format_address(written)), TABS)
     assert link == written
-    assert looked[0] == (
+    assert panel.selection == (
         photo_key(load_examples()["ex:cheetah"]),
         name,
         model.labels.index("church"),
@@ -135,15 +137,15 @@ def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(
     assert photo is load_examples()["ex:cheetah"]
     assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
     assert get_changed_names(menus) == written.parameter_texts()
-    assert looked[-1]["said"] == ""
-    assert looked[-1]["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
+    assert panel.address["said"] == ""
+    assert panel.address["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
 def test_an_empty_address_is_the_first_view_and_says_nothing(service):
-    link, photo, looked, menus = open_link(service, {"__theme": "dark"}, TABS)
+    link, photo, panel, menus = open_link(service, {"__theme": "dark"}, TABS)
     assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
-    assert looked[:2] == draw_panel(service, photo, service.catalog.names[0])[:2]
-    assert looked[-1]["said"] == ""
+    assert panel.selection == draw_panel(service, photo, service.catalog.names[0]).selection
+    assert panel.address["said"] == ""
 
 
 @pytest.mark.parametrize(
@@ -173,16 +175,18 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(service):
 def test_a_forged_address_is_the_first_view_and_one_sentence(service, wrong, sentence):
     found = open_link(service, {"img": "ex:tower", **wrong}, TABS)
     first = open_link(service, {}, TABS)
-    assert found.panel[-1]["said"] == f"This link contains values that are not available here: {sentence}."
-    assert found.panel[:2] == first.panel[:2]
+    assert found.panel.address["said"] == f"This link contains values that are not available here: {sentence}."
+    assert found.panel.selection == first.panel.selection
     assert found.link._replace(example=None, target=None, against=None, method=None, knobs=None) == Link()
     assert get_changed_names(found.parameters) == {}
 
 
 def test_a_link_without_its_photo_says_so(service):
-    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel[-1]["said"]
+    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["said"]
     assert said == "This link does not contain its photo, so an example is shown."
-    assert open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel[-1]["said"] == ""  # it asks for no photo
+    assert (
+        open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel.address["said"] == ""
+    )  # it asks for no photo
 
 
 def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
@@ -191,26 +195,27 @@ def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
 
     service = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
     found = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
-    assert found.panel[0].model == "first"
-    assert "model “far” (the hub cannot be reached)" in found.panel[-1]["said"]
+    assert found.panel.selection.model == "first"
+    assert "model “far” (the hub cannot be reached)" in found.panel.address["said"]
 
 
 def test_a_new_target_that_was_the_rival_stands_alone(service, cheetah, name):
     selection, _, bars, *_ = draw_panel(service, cheetah, name, 4, 2)
     assert (selection.target, selection.against, bars["against"]) == (4, 2, 2)
     assert {4, 2} <= {row["index"] for row in bars["rows"]}
-    assert draw_panel(service, cheetah, name, 2, 2)[0].against is None
+    assert draw_panel(service, cheetah, name, 2, 2).selection.against is None
 
 
 def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(service, cheetah, name):
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target=4, against=2)
-    ours = service.explanation(cheetah, name, 4, "saliency", against=2)
-    assert ours is service.explanation(cheetah, name, 4, "saliency", {"against": 2})
+    contrast = ExplanationRequest(cheetah, name, 4, 2, "saliency")
+    ours = service.explain(contrast)
+    assert ours is service.explain(replace(contrast, against=None, parameters={"against": 2}))
     assert torch.allclose(ours.heat, theirs.heat, rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
-    assert not np.allclose(ours.heat, service.explanation(cheetah, name, 4, "saliency").heat)
-    runner_up = next(one.index for one in service.predictions(cheetah, name, 2) if one.index != 4)
-    assert service.explanation(cheetah, name, 4, "saliency", {"against": "runner-up"}) is service.explanation(
-        cheetah, name, 4, "saliency", against=runner_up
+    assert not np.allclose(ours.heat, service.explain(replace(contrast, against=None)).heat)
+    runner_up = next(row.index for row in service.predict(cheetah, name, 2) if row.index != 4)
+    assert service.explain(replace(contrast, against="runner-up")) is service.explain(
+        replace(contrast, against=runner_up)
     )
 
 

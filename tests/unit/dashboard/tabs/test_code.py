@@ -20,6 +20,7 @@ from dashboard.components.files import describe_file
 from dashboard.components.parameters import apply_settings
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
 from dashboard.tabs import code
 from vizlib.reporting.html_report import READ
@@ -77,7 +78,7 @@ def test_the_python_lines_give_the_numbers_of_the_page(service, cheetah, selecti
     model = service.catalog.get(selection.model)
     menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
     names = run(texts(service, cheetah, selection, "grad-cam", menus)["Python"])
-    shown = service.explanation(cheetah, selection.model, selection.target, "grad-cam", {"layer": model.stages[1]})
+    shown = service.explain(selection.request(cheetah, "grad-cam", {"layer": model.stages[1]}))
     assert torch.equal(names["why"].heat, shown.heat)
     assert (names["why"].label, names["why"].notes) == (shown.label, shown.notes)
 
@@ -128,7 +129,9 @@ def exported(service, cheetah, selection, tmp_path):
         service.catalog.get(selection.model), "grad-cam", {"layer": service.catalog.get(selection.model).stages[1]}
     )
     settings = {"layer": service.catalog.get(selection.model).stages[1]}
-    answer = service.explanation(cheetah, selection.model, selection.target, "grad-cam", settings, rival)
+    answer = service.explain(
+        ExplanationRequest(cheetah, selection.model, selection.target, rival, "grad-cam", settings)
+    )
     return answer, lambda form: code.export(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
 
 
@@ -196,7 +199,7 @@ def test_what_cannot_be_saved_is_one_sentence_and_no_file(
 @pytest.mark.slow
 def test_a_slow_method_is_saved_once_it_has_run(service, cheetah, selection, tmp_path):
     fresh = AnalysisService(service.catalog)
-    for step in fresh.stream_explanation(cheetah, *selection[1:3], "occlusion"):
+    for step in fresh.stream_explanation(selection.request(cheetah, "occlusion")):
         answer = step.attribution
     path = code.export(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
     with np.load(path) as found:

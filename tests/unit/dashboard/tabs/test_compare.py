@@ -13,8 +13,8 @@ from dashboard.components.training_comparison import build_training_comparison
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import compare
 from dashboard.tabs import compare_options as pairing
-from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -37,13 +37,13 @@ def explained(photo, method: str, selection, second: int) -> list[list[vizlib.At
 
 
 def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(service, tower, tower_selection):
-    theirs = service.predictions(tower, VIT, 1)[0].index
+    theirs = service.predict(tower, VIT, 1)[0].index
     assert theirs != tower_selection.target
     chosen = compare.choose(service, tower, tower_selection)
     assert chosen.models == (RESNET, VIT)
     assert chosen.classes == ((tower_selection.target, theirs),) * 2
     agreed = tower_selection._replace(target=theirs)  # where both say the same, the runner-up is the second class
-    runner_up = next(one.index for one in service.predictions(tower, RESNET, 2) if one.index != theirs)
+    runner_up = next(one.index for one in service.predict(tower, RESNET, 2) if one.index != theirs)
     assert compare.choose(service, tower, agreed).classes[0] == (theirs, runner_up)
 
 

@@ -81,7 +81,9 @@ def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(service,
         assert added.min().item() == pytest.approx(values[-1], abs=1e-4)
         told = [float(item["note"].replace("\u2212", "-")) for item in sheet["items"]]
         assert told == pytest.approx(values, abs=0.006 * max(map(abs, values)) + 0.05)
-        assert np.array_equal(floats(heat["map"]), service.activations(cheetah, selection.model, layer)[0][7].numpy())
+        assert np.array_equal(
+            floats(heat["map"]), service.get_activations(cheetah, selection.model, layer)[0][7].numpy()
+        )
         assert f"Channel 7 of {layer}" in words
         label = model.labels[selection.target]
         assert f"to the score of {label}, which is " in words
@@ -115,7 +117,7 @@ def test_against_another_class_the_sheet_is_about_the_lead(service, cheetah, sel
 def test_an_attention_layer_shows_its_heads_by_what_they_add(service, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
-    selection = inside.Selection("cheetah", VIT, service.predictions(cheetah, VIT)[1].index)
+    selection = inside.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
     *_, heat, words, switch, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()

@@ -12,8 +12,8 @@ from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import attention, kernels, why
 from dashboard.tabs import inspect as inside
 from dashboard.tabs import receptive_field as receptive
-from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES
 
 
 def floats(packed: dict) -> np.ndarray:
@@ -22,7 +22,7 @@ def floats(packed: dict) -> np.ndarray:
 
 def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(service, cheetah, name):
     selection, view, bars, classes, eye, _ = draw_panel(service, cheetah, name)
-    best = service.predictions(cheetah, name, 1)[0]
+    best = service.predict(cheetah, name, 1)[0]
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
@@ -77,7 +77,7 @@ def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_th
     drawn = {item["key"] for item in strip["items"] if item["map"]}
     one_pass = set(vizlib.explain_all(model, cheetah))
     assert drawn >= one_pass
-    assert all(service.found(cheetah, selection.model, selection.target, name) for name in drawn - one_pass)
+    assert all(service.find_explanation(selection.request(cheetah, name)) for name in drawn - one_pass)
 
 
 def test_each_patch_gets_the_librarys_attention(service, cheetah):

@@ -13,10 +13,12 @@ import vizlib
 from dashboard.components.progress import build_running, build_waiting
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import show_errors
 from dashboard.tabs import why
-from vizlib.attribution.methods.base import MANY_PASSES, Method, Needs, PartialHeat, supports_every_model
+from vizlib.attribution.evidence import SignalRequest
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES, Method, PartialHeat, supports_every_model
 from vizlib.metrics.faithfulness import keep_top_fraction
 
 PASSES = 40
@@ -40,7 +42,7 @@ def counted(monkeypatch):
             made["ended"] += 1
 
     row = Method(
-        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: Needs(), supports_every_model,
+        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: SignalRequest(), supports_every_model,
         compute_steps=stream, cost=MANY_PASSES,
     )  # fmt: skip
     monkeypatch.setitem(METHODS, "counted", row)
@@ -147,8 +149,8 @@ def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
 def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
     service, asked = AnalysisService(ModelCatalog()), []
     monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: asked.append((method, knobs)) or 1.5)
-    assert [service.estimate_seconds(cheetah, name, "rise") for _ in range(3)] == [1.5] * 3
-    service.estimate_seconds(cheetah, name, "rise", {"masks": 9})
+    assert [service.estimate_seconds(ExplanationRequest(cheetah, name, method="rise")) for _ in range(3)] == [1.5] * 3
+    service.estimate_seconds(ExplanationRequest(cheetah, name, None, None, "rise", {"masks": 9}))
     assert asked == [("rise", {}), ("rise", {"masks": 9})]
 
 
