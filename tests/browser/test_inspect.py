@@ -62,7 +62,7 @@ def test_the_sheet_is_sorted_by_what_each_channel_adds_to_the_class(session, pho
     assert found.label in session.page.locator(f"{SHEET} h2").inner_text()
 
 
-def test_another_class_sorts_the_sheet_anew(session, image):
+def test_another_target_changes_the_channel_order(session, image):
     model = vizlib.load(RESNET)
     session.wait_for_change(HEAT, lambda: session.page.locator("#bars button").nth(1).click())
     found = vizlib.contributions(model, image, model.predict(image)[1].index)

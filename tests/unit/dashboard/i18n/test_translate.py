@@ -1,4 +1,4 @@
-"""The page in every language: the same sentences with the same facts, and the language the browser asks for."""
+"""The page's texts in every language: same keys and facts, and the language of a request."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ from dashboard.i18n.translate import (
 from dashboard.sidebar.prediction_panel import draw_model_input
 
 FOLDER = Path(dashboard.__file__).parent / "i18n"
-OTHERS = LANGUAGES[1:]
+TRANSLATIONS = LANGUAGES[1:]
 
 
-def facts(text: str) -> list[str]:
+def fact_names(text: str) -> list[str]:
     return sorted(name for _, name, *_ in Formatter().parse(text) if name is not None)
 
 
-def pairs(language: str) -> dict[str, list]:
-    """A table as it stands in its file, where a key that stands twice can be seen."""
+def read_rows(language: str) -> dict[str, list]:
+    """Keys and texts of a table in file order, with duplicate keys."""
     rows = json.loads((FOLDER / f"page_{language}.json").read_text("utf-8"), object_pairs_hook=list)
     return {"keys": [key for key, _ in rows], "texts": [text for _, text in rows]}
 
 
-def test_every_language_has_a_table_and_no_other_table_lies_about():
-    assert {path.name for path in FOLDER.glob("page_*.json")} == {f"page_{one}.json" for one in LANGUAGES}
+def test_every_language_has_exactly_one_table():
+    assert {path.name for path in FOLDER.glob("page_*.json")} == {f"page_{language}.json" for language in LANGUAGES}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_table_has_exactly_the_keys_of_the_english_one_in_its_order_and_each_once(language):
-    keys = pairs(language)["keys"]
-    assert keys == pairs("en")["keys"]
+def test_every_table_has_the_keys_of_the_english_one_in_order(language):
+    keys = read_rows(language)["keys"]
+    assert keys == read_rows("en")["keys"]
     assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_text_is_empty_or_has_blanks_at_its_ends(language):
-    assert all(text and text == text.strip() for text in pairs(language)["texts"])
+def test_no_text_is_empty_or_padded_with_blanks(language):
+    assert all(text and text == text.strip() for text in read_rows(language)["texts"])
 
 
-@pytest.mark.parametrize("language", OTHERS)
+@pytest.mark.parametrize("language", TRANSLATIONS)
 @pytest.mark.parametrize("key", page_texts("en"))
-def test_a_translation_has_the_same_facts_and_is_one(language, key):
+def test_a_translation_has_the_same_facts_and_is_korean(language, key):
     english, other = page_texts("en")[key], page_texts(language)[key]
-    assert facts(other) == facts(english)
+    assert fact_names(other) == fact_names(english)
     assert other != english
     bare = re.sub(r"\{\w+\}", "", english)
     if re.search(r"[A-Za-z]{3}", bare):
@@ -73,13 +73,13 @@ def test_a_translation_has_the_same_facts_and_is_one(language, key):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_texts_for_gradio_have_nothing_its_translator_would_take_for_its_own(language):
+def test_texts_for_gradio_contain_no_icu_syntax(language):
     for key, text in browser_translations().translations[language].items():
         assert not re.search(r"[{}']", text), f"{key}: braces and straight apostrophes are ICU's"
         assert key == "page.header" or "<" not in text
 
 
-def test_korean_speaks_in_one_manner():
+def test_korean_sentences_are_formal():
     sentences = [text for key, text in page_texts("ko").items() if text.endswith(".")]
     assert len(sentences) > 25
     assert [text for text in sentences if not re.search(r"((니다|세요)(\([^)]*\))?|\})\.$", text)] == []
@@ -87,7 +87,7 @@ def test_korean_speaks_in_one_manner():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_words_are_typeset_as_the_page_is(language):
+def test_texts_use_typographic_characters(language):
     for text in page_texts(language).values():
         assert not re.search(r"""["'`]|\.\.\.|\d-\d| - """, text)
 
@@ -101,7 +101,7 @@ def test_words_are_typeset_as_the_page_is(language):
         ("en-US,en;q=0.9,ko;q=0.8", "en"),
         ("en;q=0.5, ko", "ko"),
         ("en;q=0.5,ko;q=0.9", "ko"),
-        ("fr-FR,fr;q=0.9,ko;q=0.8", "en"),  # the browser's own part of the page is English then, too
+        ("fr-FR,fr;q=0.9,ko;q=0.8", "en"),  # the front end displays English then, too
         ("", "en"),
         (None, "en"),
         ("*", "en"),
@@ -115,46 +115,46 @@ def test_words_are_typeset_as_the_page_is(language):
         ("en\r\nSet-Cookie: a=b", "en"),
     ],
 )
-def test_a_header_asks_for_a_language_and_a_forged_or_missing_one_for_english(header, language):
+def test_accept_language_header_gives_a_language_with_english_as_default(header, language):
     assert parse_accept_language(header) == language
 
 
-def test_a_request_is_answered_in_its_language_and_none_in_english():
+def test_language_of_request():
     assert language_of_request(SimpleNamespace(headers={"accept-language": "ko-KR"})) == "ko"
     assert language_of_request(SimpleNamespace(headers={})) == "en"
     assert language_of_request(SimpleNamespace(headers={"accept-language": ["ko"]})) == "en"
     assert language_of_request(None) == "en"
 
 
-def test_facts_are_never_read_as_a_form_of_their_own():
-    said = translate_to("en", "learn.hook.channel", {"channel": "{layer} %s <b>"})
-    assert said == "Channel {layer} %s <b>"
+def test_facts_are_not_formatted_again():
+    text = translate_to("en", "learn.hook.channel", {"channel": "{layer} %s <b>"})
+    assert text == "Channel {layer} %s <b>"
 
 
-def test_the_header_is_the_title_and_the_sentence():
+def test_page_header_has_the_title_and_the_sentence():
     for language, table in browser_translations().translations.items():
         title, sentence = re.fullmatch(r"<h1>([^<]*)</h1><p>([^<]*)</p>", table["page.header"]).groups()
         assert unescape(title) == translate_to(language, "page.title")
         assert unescape(sentence) == translate_to(language, "page.sentence")
 
 
-def test_every_tab_has_a_title_in_every_language_that_is_its_own_in_english():
+def test_every_tab_has_a_translated_title():
     for tab in app.TABS:
         name = app._id(tab)
         assert tab_title(name, tab.TITLE).key == f"page.tab.{name}"
         assert page_texts("en")[f"page.tab.{name}"] == tab.TITLE
-    assert tab_title("nowhere", "A tab of yours") == "A tab of yours"
+    assert tab_title("nowhere", "A new tab") == "A new tab"
 
 
-def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_is_said():
+def test_script_texts_are_all_translated_and_all_used():
     scripts = "".join(path.read_text("utf-8") for path in (FOLDER.parent / "components").rglob("*.js"))
     calls = re.findall(r"say\(((?:[^()]|\([^()]*\))*)\)", scripts)
-    said = {text for inside in calls for text in re.findall(r'"([^"]+)"', inside)}
+    used = {text for arguments in calls for text in re.findall(r'"([^"]+)"', arguments)}
     python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
-    for language in OTHERS:
+    for language in TRANSLATIONS:
         table = script_texts()[language]
-        assert said - {"img"} <= set(table)
-        assert [text for text in table if text not in said and f'"{text}"' not in python + scripts] == []
+        assert used - {"img"} <= set(table)
+        assert [text for text in table if text not in used and f'"{text}"' not in python + scripts] == []
         assert all(
             table[page_texts("en")[key]] == page_texts(language)[key]
             for key in page_texts("en")
@@ -163,18 +163,18 @@ def test_every_text_a_script_says_is_in_the_tables_and_every_one_of_the_tables_i
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "others"), [("heatmap", "Opacity", "Copy link"), ("patches", "mean", "Opacity")]
+    ("name", "own", "foreign"), [("heatmap", "Opacity", "Copy link"), ("patches", "mean", "Opacity")]
 )
-def test_a_part_brings_the_words_of_its_own_scripts_with_it(name, own, others):
+def test_a_component_contains_the_translations_of_its_own_scripts(name, own, foreign):
     script = custom_component(name).js_on_load
     table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))
-    for language in OTHERS:
+    for language in TRANSLATIONS:
         assert table[language].items() <= script_texts()[language].items()
         assert own in table[language]
-        assert others not in table[language]
+        assert foreign not in table[language]
 
 
-def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
+def test_translate_uses_the_current_language():
     with use_language("ko"):
         assert translate("common.seconds", count=5) == "5초"
         with ThreadPoolExecutor(1) as pool:
@@ -182,33 +182,31 @@ def test_sentences_made_in_python_are_in_the_language_of_whoever_is_answered():
     assert translate("common.seconds", count=5) == "5 seconds"
 
 
-def test_what_the_model_sees_is_told_to_each_in_their_language(service, cheetah):
-    """Results are kept for all visitors together; words are not."""
-
-    def told(language: str) -> str:
+def test_cached_results_are_described_in_the_language_of_each_visitor(service, cheetah):
+    def describe(language: str) -> str:
         with use_language(language):
-            shown = draw_model_input(service, cheetah, "vit_tiny-imagenette")
-        return str({key: value for key, value in shown.items() if not str(value).startswith("data:")})
+            value = draw_model_input(service, cheetah, "vit_tiny-imagenette")
+        return str({key: value for key, value in value.items() if not str(value).startswith("data:")})
 
-    first, other = told("en"), told("ko")
-    assert re.search("[가-힣]", other)
-    assert not re.search("[가-힣]", first)
-    assert told("en") == first
+    english, korean = describe("en"), describe("ko")
+    assert re.search("[가-힣]", korean)
+    assert not re.search("[가-힣]", english)
+    assert describe("en") == english
 
 
-def test_an_event_is_answered_in_the_language_of_its_request(finished, monkeypatch):
+def test_an_event_uses_the_language_of_its_request(finished, monkeypatch):
     async def answer(self, *args, **kwargs):
         return translate("common.no-photo-yet")
 
     monkeypatch.setattr(gr.Blocks, "process_api", answer)
     page = object.__new__(app.Page)
-    asks = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
-    for request, language in ((asks, "ko"), (None, "en")):
+    korean_request = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
+    for request, language in ((korean_request, "ko"), (None, "en")):
         assert finished(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
 
 
-def test_the_page_is_launched_with_its_translations(monkeypatch):
-    told = {}
-    app.launch(SimpleNamespace(launch=lambda **how: told.update(how)))
-    assert told["i18n"].translations == browser_translations().translations
-    assert set(told["i18n"].translations) == set(LANGUAGES)
+def test_page_is_launched_with_its_translations(monkeypatch):
+    options = {}
+    app.launch(SimpleNamespace(launch=lambda **given: options.update(given)))
+    assert options["i18n"].translations == browser_translations().translations
+    assert set(options["i18n"].translations) == set(LANGUAGES)

@@ -46,7 +46,7 @@ def said(service: AnalysisService, photo, name: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "window"), [("swin", 7), ("swin 2", 8), ("swin of torchvision", 7)])
-def test_a_network_of_windows_says_what_a_place_can_see(service, cheetah, name, window):
+def test_windowed_attention_is_explained_with_the_window_size(service, cheetah, name, window):
     words = said(service, cheetah, name)
     assert f"{name} looks within small windows" in words
     assert f"the {window * window} positions of its own window of {window} × {window}" in words
@@ -55,19 +55,19 @@ def test_a_network_of_windows_says_what_a_place_can_see(service, cheetah, name, 
     assert {tuple(weights.shape[-2:]) for weights in seen.values()} == {(window * window,) * 2}
 
 
-def test_other_tokens_and_other_attention_are_not_taken_for_convolutions(service, cheetah):
+def test_other_attention_is_not_described_as_a_convolutional_network(service, cheetah):
     assert "its tokens are not one grid of patches" in said(service, cheetah, "pyramid")
     assert "No layer of linear attention computes softmax attention" in said(service, cheetah, "linear attention")
 
 
-def test_only_convolutions_are_called_so_and_have_their_fields_below(service, cheetah):
+def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(service, cheetah):
     assert "resnet is built of convolutions" in said(service, cheetah, "resnet")
     for name in NETWORKS:
         selection = draw_panel(service, cheetah, name)[0]
         assert bool(receptive.draw(service, cheetah, selection)[0]) == ("built of conv" in said(service, cheetah, name))
 
 
-def test_a_network_of_windows_is_shown_inside(service, cheetah):
+def test_a_windowed_transformer_has_an_inside_tab(service, cheetah):
     selection = draw_panel(service, cheetah, "swin")[0]
     _, tree, *_, sheet = inside.draw(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}

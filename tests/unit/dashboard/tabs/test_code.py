@@ -53,7 +53,7 @@ def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
     return {block["name"]: block["text"] for block in value["blocks"]}
 
 
-def test_each_block_follows_class_contrast_method_and_knobs(service, cheetah, selection):
+def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
     menus = apply_settings(service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
@@ -74,7 +74,7 @@ def test_each_block_follows_class_contrast_method_and_knobs(service, cheetah, se
     assert "probability" not in "".join(plain.values())
 
 
-def test_the_python_lines_give_the_numbers_of_the_page(service, cheetah, selection, here):
+def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, here):
     model = service.catalog.get(selection.model)
     menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
     names = run(texts(service, cheetah, selection, "grad-cam", menus)["Python"])
@@ -83,7 +83,7 @@ def test_the_python_lines_give_the_numbers_of_the_page(service, cheetah, selecti
     assert (names["why"].label, names["why"].notes) == (shown.label, shown.notes)
 
 
-def test_the_client_lines_give_the_numbers_of_the_page(service, cheetah, selection, here, address):
+def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, here, address):
     rival = next(i for i in range(10) if i != selection.target)
     aimed = selection._replace(against=rival)
     menus = apply_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
@@ -96,21 +96,21 @@ def test_the_client_lines_give_the_numbers_of_the_page(service, cheetah, selecti
     assert names["heat"] == expected.heat.tolist()
 
 
-def test_where_the_page_is_a_space_the_client_is_told_its_name(service, cheetah, selection, monkeypatch):
+def test_client_code_names_the_space_that_serves_the_page(service, cheetah, selection, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/see-why")
     _, value = code.draw(service, cheetah, selection, "grad-cam", None)
     assert 'Client("someone/see-why")' in value["blocks"][2]["text"]
     assert value["here"] == ""
 
 
-def test_a_photo_of_yours_has_no_name_on_the_page(service, tower, selection):
+def test_an_uploaded_photo_has_a_placeholder_name(service, tower, selection):
     own = vizlib.open_image(np.asarray(tower)[:300])
     words, value = code.draw(service, own, selection, "grad-cam", None)
     assert "photo.jpg stands for your own photo." in words
     assert all("photo.jpg" in block["text"] for block in value["blocks"])
 
 
-def test_a_model_of_the_servers_folder_is_named_without_that_folder(tmp_path, cheetah):
+def test_a_local_model_is_named_without_the_server_folder(tmp_path, cheetah):
     torch.manual_seed(0)
     (tmp_path / "secret").mkdir()
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "secret" / "mine.pth")
@@ -135,13 +135,13 @@ def exported(service, cheetah, selection, tmp_path):
     return answer, lambda form: code.export(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
 
 
-def test_the_raw_values_are_the_maps(exported):
+def test_exported_raw_values_equal_the_map(exported):
     answer, export = exported
     with np.load(export("npz")) as found:
         assert np.array_equal(found["heat"], answer.heat.numpy())
 
 
-def test_the_report_holds_the_map_and_the_lines_that_make_it(service, exported, selection):
+def test_exported_report_contains_the_map_and_its_code(service, exported, selection):
     answer, export = exported
     path = export("html")
     names = run(READ.format(file=repr(str(path))))
@@ -153,7 +153,7 @@ def test_the_report_holds_the_map_and_the_lines_that_make_it(service, exported, 
     assert str(path.parent) not in text
 
 
-def test_the_figures_are_of_the_kind_they_are_called(exported, service, selection):
+def test_exported_figures_have_the_requested_format(exported, service, selection):
     answer, export = exported
     labels = service.catalog.get(selection.model).labels
     rival = labels[answer.knobs["against"]]
@@ -168,7 +168,7 @@ def test_the_figures_are_of_the_kind_they_are_called(exported, service, selectio
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(export("png"))))
 
 
-def test_a_file_has_a_plain_name_in_a_folder_nobody_can_guess(exported, selection, tmp_path):
+def test_an_exported_file_has_a_plain_name_in_a_random_folder(exported, selection, tmp_path):
     answer, export = exported
     one, two = export("npz"), export("npz")
     rival = answer.knobs["against"]
@@ -187,7 +187,7 @@ def test_a_file_has_a_plain_name_in_a_folder_nobody_can_guess(exported, selectio
         (True, "unicorn", "npz", "there is no method 'unicorn'"),
     ],
 )
-def test_what_cannot_be_saved_is_one_sentence_and_no_file(
+def test_an_export_without_a_map_raises_and_writes_no_file(
     service, cheetah, selection, tmp_path, photo, method, form, sentence
 ):
     asked_for = (cheetah, selection) if photo else (None, None)
@@ -197,7 +197,7 @@ def test_what_cannot_be_saved_is_one_sentence_and_no_file(
 
 
 @pytest.mark.slow
-def test_a_slow_method_is_saved_once_it_has_run(service, cheetah, selection, tmp_path):
+def test_a_method_of_many_passes_is_exported_after_it_has_run(service, cheetah, selection, tmp_path):
     fresh = AnalysisService(service.catalog)
     for step in fresh.stream_explanation(selection.request(cheetah, "occlusion")):
         answer = step.attribution
@@ -207,13 +207,13 @@ def test_a_slow_method_is_saved_once_it_has_run(service, cheetah, selection, tmp
         assert json.loads(str(found["about"]))["method"] == "occlusion"
 
 
-def test_without_a_photo_there_are_no_lines(service):
+def test_code_tab_is_empty_without_a_photo(service):
     words, value = code.draw(service, None, None, None, None)
     assert "No photo yet" in words
     assert value == blocks_of(())
 
 
-def test_a_size_is_said_in_the_unit_that_suits_it():
+def test_file_sizes_have_a_suitable_unit():
     assert [describe_file("a", size) for size in (10, 1_400, 99_000, 250_000)] == [
         "a, 1 kB",
         "a, 1 kB",

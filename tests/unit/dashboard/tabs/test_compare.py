@@ -36,7 +36,7 @@ def explained(photo, method: str, selection, second: int) -> list[list[vizlib.At
     ]
 
 
-def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(service, tower, tower_selection):
+def test_compare_defaults_to_the_other_bundled_model_and_its_prediction(service, tower, tower_selection):
     theirs = service.predict(tower, VIT, 1)[0].index
     assert theirs != tower_selection.target
     chosen = compare.choose(service, tower, tower_selection)
@@ -47,7 +47,7 @@ def test_the_other_bundled_model_and_what_it_sees_are_the_first_choice(service, 
     assert compare.choose(service, tower, agreed).classes[0] == (theirs, runner_up)
 
 
-def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(service, tower, tower_selection):
+def test_compare_offers_and_accepts_only_what_fits_both_models(service, tower, tower_selection):
     offered = compare.methods(service, (RESNET, VIT))
     slow = [name for name in METHODS if METHODS[name].cost == MANY_PASSES]
     for name in METHODS:
@@ -62,7 +62,7 @@ def test_what_does_not_fit_both_models_is_not_offered_and_not_taken(service, tow
     )
 
 
-def test_classes_are_matched_by_name_where_the_models_number_them_differently(service):
+def test_classes_are_matched_by_name_between_models(service):
     one = service.catalog.get(RESNET)
     imagenet = ("goldfish", "chain saw, chainsaw", "tench, Tinca tinca", "church")
     other = replace(one, labels=imagenet)
@@ -76,7 +76,7 @@ def test_classes_are_matched_by_name_where_the_models_number_them_differently(se
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
-def test_four_maps_are_the_librarys_on_one_scale(service, tower, tower_selection, method):
+def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_selection, method):
     value = compare.draw(service, tower, tower_selection, VIT, method, 5)[3]
     answers = explained(tower, method, tower_selection, 5)
     factors = [1 / max(abs(v) for answer in row for v in answer.heat.flatten().tolist()) for row in answers]
@@ -104,14 +104,14 @@ def test_four_maps_are_the_librarys_on_one_scale(service, tower, tower_selection
     assert value["scales"][0]["signed"] == METHODS[method].signed
 
 
-def test_a_models_strongest_value_is_that_of_both_its_classes(service, tower, tower_selection):
+def test_maximum_of_a_model_is_taken_over_both_classes(service, tower, tower_selection):
     (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
     largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
     assert compare.strongest(row) == compare.strongest(row[::-1]) == pytest.approx(largest)
     assert compare.strongest([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
 
 
-def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreement(service, tower, tower_selection):
+def test_differences_cover_the_common_region_and_state_the_agreement(service, tower, tower_selection):
     value = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[3]
     answers = explained(tower, "grad-cam", tower_selection, 5)
     factors = [1 / max(answer.heat.abs().max().item() for answer in row) for row in answers]
@@ -137,7 +137,7 @@ def test_differences_lie_where_both_looked_and_are_told_with_the_librarys_agreem
     assert value["scales"][1]["limits"][0] == pytest.approx([-edge, edge], rel=1e-3)
 
 
-def test_the_words_say_how_far_the_models_agree(service, tower, tower_selection):
+def test_compare_caption_states_the_agreement(service, tower, tower_selection):
     words = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
     (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
@@ -146,7 +146,7 @@ def test_the_words_say_how_far_the_models_agree(service, tower, tower_selection)
     assert (found.correlation >= 0.7) == ("high agreement" in words)
 
 
-def test_a_class_the_other_model_does_not_know_is_one_sentence(service, tower, tower_selection, monkeypatch):
+def test_compare_states_that_the_other_model_lacks_the_class(service, tower, tower_selection, monkeypatch):
     monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
     *_, value, words = compare.draw(service, tower, tower_selection)
     assert value == {}
@@ -154,11 +154,11 @@ def test_a_class_the_other_model_does_not_know_is_one_sentence(service, tower, t
     assert f"{VIT} has no class {label}." in words
 
 
-def test_without_a_photo_nothing_is_compared(service):
+def test_compare_is_empty_without_a_photo(service):
     assert compare.draw(service, None, None)[3] == {}
 
 
-def test_the_three_starts_are_told_with_their_own_numbers():
+def test_pretraining_caption_states_the_recorded_accuracies():
     value = build_training_comparison()[0]
     if not value:
         pytest.skip("the recorded comparison is not in checkpoints/")

@@ -35,7 +35,7 @@ def at(service, selection, layer, number=None, off=()) -> whereabouts.At:
 # The tree
 
 
-def test_the_tree_holds_every_part_with_the_librarys_numbers(service, name):
+def test_tree_contains_every_layer_with_the_library_numbers(service, name):
     model = service.catalog.get(name)
     rows = {row["name"]: row for row in build_tree(model, model.stages[0])["rows"]}
     for layer in model.layers:
@@ -48,7 +48,7 @@ def test_the_tree_holds_every_part_with_the_librarys_numbers(service, name):
         assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["told"]
 
 
-def test_the_trees_hierarchy_is_told_in_words(service):
+def test_tree_names_the_kind_of_each_layer(service):
     rows = {row["name"]: row["role"] for row in build_tree(service.catalog.get(RESNET), "layer1")["rows"]}
     told = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
     assert told == ["convolution", "stage", "residual block", "convolution", "shortcut"]
@@ -58,14 +58,14 @@ def test_the_trees_hierarchy_is_told_in_words(service):
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "–"), (999, "999"), (999_600, "1 M"), (87_902_976, "87.9 M")])
-def test_large_numbers_are_short(count, text):
+def test_large_numbers_are_abbreviated(count, text):
     assert format_count(count) == text
 
 
 # A layer's units
 
 
-def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(service, cheetah, selection):
+def test_channels_are_sorted_by_contribution(service, cheetah, selection):
     model = vizlib.load(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
         where, parts, _, heat, words, _, sheet = inside.draw(
@@ -89,7 +89,7 @@ def test_the_sheet_is_sorted_by_what_the_library_says_each_channel_adds(service,
         assert f"to the score of {label}, which is " in words
 
 
-def test_another_class_sorts_the_sheet_anew(service, cheetah, selection):
+def test_another_target_changes_the_channel_order(service, cheetah, selection):
     layer = service.catalog.get(selection.model).stages[-1]
     first, second = (
         [
@@ -103,7 +103,7 @@ def test_another_class_sorts_the_sheet_anew(service, cheetah, selection):
     assert first != second
 
 
-def test_against_another_class_the_sheet_is_about_the_lead(service, cheetah, selection):
+def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(service, cheetah, selection):
     model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
     rival = (selection.target + 1) % 10
     *_, words, _, sheet = inside.draw(
@@ -114,7 +114,7 @@ def test_against_another_class_the_sheet_is_about_the_lead(service, cheetah, sel
     assert f"to the score of {model.labels[selection.target]} over {model.labels[rival]}, which is" in words
 
 
-def test_an_attention_layer_shows_its_heads_by_what_they_add(service, cheetah):
+def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
     selection = inside.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
@@ -130,7 +130,7 @@ def test_an_attention_layer_shows_its_heads_by_what_they_add(service, cheetah):
     assert switch["label"] == f"Switch head {order[0] + 1} off"
 
 
-def test_every_layer_of_the_tree_can_be_shown(service, cheetah, selection):
+def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
         where, *_, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
@@ -138,7 +138,7 @@ def test_every_layer_of_the_tree_can_be_shown(service, cheetah, selection):
         assert sheet["items"]
 
 
-def test_a_forged_layer_or_unit_gives_the_first_view(service, cheetah, selection):
+def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selection):
     first = inside.draw(service, cheetah, selection, None)
     assert first[0].layer == service.catalog.get(selection.model).cam_layer
     assert inside.draw(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
@@ -157,14 +157,14 @@ def test_a_forged_layer_or_unit_gives_the_first_view(service, cheetah, selection
         ([], []),
     ],
 )
-def test_amounts_are_signed_and_have_the_decimals_the_largest_needs(values, texts):
+def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
     assert inside.amounts(values) == texts
 
 
 # Switching off
 
 
-def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(service, cheetah, selection):
+def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, selection):
     model = vizlib.load(selection.model)
     layer = model.stages[-2]
     number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
@@ -186,7 +186,7 @@ def test_a_switched_off_unit_shows_the_librarys_new_answer_beside_the_old(servic
     assert [item["key"] for item in sheet["items"] if item["note"] == "off"] == [str(number)]
 
 
-def test_what_is_off_comes_back_one_by_one_or_all_at_once():
+def test_ablated_units_are_restored_one_by_one_or_all():
     a, b, c = Unit("x", 1, False), Unit("y", 2, True), Unit("x", 4, False)
     here = whereabouts.At("m", "x", None, ())
     for unit in (a, b, c):
@@ -199,7 +199,7 @@ def test_what_is_off_comes_back_one_by_one_or_all_at_once():
         assert whereabouts.switched(here, a, forged) == here
 
 
-def test_a_changed_first_place_is_said():
+def test_a_changed_top_class_is_stated():
     old = [vizlib.Prediction(0, "tench", 0.6, 2.0), vizlib.Prediction(1, "church", 0.4, 1.5)]
     new = [vizlib.Prediction(1, "church", 0.7, 1.5), vizlib.Prediction(0, "tench", 0.3, 0.7)]
     assert (
@@ -214,7 +214,7 @@ def test_a_changed_first_place_is_said():
 # Kernels
 
 
-def test_a_kernel_answers_with_its_channel_of_the_first_layer(service, cheetah, selection):
+def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, selection):
     words, grid, heat = kernels.draw(service, cheetah, selection, 5)
     found = vizlib.kernels(vizlib.load(selection.model))
     assert found.layer in words
@@ -228,7 +228,7 @@ def test_a_kernel_answers_with_its_channel_of_the_first_layer(service, cheetah, 
     )
 
 
-def test_places_are_told_apart_by_a_transformer_alone(service, cheetah, selection):
+def test_only_a_transformer_has_position_similarities(service, cheetah, selection):
     similar, words = kernels.places(service, cheetah, selection)
     has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
     assert bool(similar) == bool(words) == has
@@ -239,7 +239,7 @@ def test_places_are_told_apart_by_a_transformer_alone(service, cheetah, selectio
 # Receptive fields
 
 
-def test_the_cells_tell_the_librarys_fields_and_strongest_channels(service, cheetah):
+def test_cells_have_the_library_receptive_fields_and_strongest_channels(service, cheetah):
     selection = inside.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
     value, words = receptive.draw(service, cheetah, selection, ["layer2", 3, 4])
@@ -260,12 +260,12 @@ def test_the_cells_tell_the_librarys_fields_and_strongest_channels(service, chee
 
 
 @pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
-def test_a_forged_cell_gives_the_middle_of_the_last_stage_that_sees_a_part(service, cheetah, forged):
+def test_an_invalid_cell_gives_the_default_cell(service, cheetah, forged):
     value, _ = receptive.draw(service, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
     assert value["cell"] == ["layer2", 12, 12]
 
 
-def test_a_transformer_has_no_fields_to_show(service, cheetah):
+def test_a_transformer_has_no_receptive_fields(service, cheetah):
     assert receptive.draw(service, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
 
 
@@ -273,7 +273,7 @@ def test_a_transformer_has_no_fields_to_show(service, cheetah):
 
 
 @pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
-def test_an_address_leads_back_to_a_unit_and_to_what_was_off(service, cheetah, name, layer, heads):
+def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
     selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
     there = whereabouts.settled(service, selection, None)._replace(layer=layer, number=2, off=off)
@@ -285,7 +285,7 @@ def test_an_address_leads_back_to_a_unit_and_to_what_was_off(service, cheetah, n
     assert whereabouts.keys(service, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
 
 
-def test_where_everybody_begins_the_address_says_nothing(service, cheetah, name):
+def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     selection = Selection(photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
     assert whereabouts.keys(service, selection, whereabouts.settled(service, selection, None)) == nothing
@@ -299,7 +299,7 @@ def test_where_everybody_begins_the_address_says_nothing(service, cheetah, name)
 @pytest.mark.parametrize(
     "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
 )
-def test_a_forged_unit_is_where_everybody_begins(service, cheetah, wrong):
+def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah, wrong):
     selection = Selection(photo_key(cheetah), RESNET, 0)
     start = whereabouts.settled(service, selection, None)
     assert whereabouts.moved(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

@@ -55,7 +55,7 @@ def model(name):
     return vizlib.load(name)
 
 
-def test_the_five_lines_run_as_they_stand_and_catch_what_is_shown(taught, model, cheetah):
+def test_hook_code_runs_and_records_the_displayed_output(taught, model, cheetah):
     lesson = taught("hook")
     network, photo = model.module, model.tensor(cheetah)
     assert len(lesson.code.splitlines()) == 5
@@ -75,7 +75,7 @@ def test_the_five_lines_run_as_they_stand_and_catch_what_is_shown(taught, model,
     assert len({tuple(picture.value["limits"]) for picture in lesson.pictures}) == 1
 
 
-def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, cheetah):
+def test_logit_step_shows_the_softmax_gradient_of_the_formula(taught, model, cheetah):
     lesson = taught("logits")
     image = model.tensor(cheetah).requires_grad_()
     logits = model.module(image)[0]
@@ -104,7 +104,7 @@ def test_the_softmax_takes_the_gradient_that_its_formula_says(taught, model, che
     assert sure[1].max() < 0.01 * logit.max() < real.max()
 
 
-def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheetah):
+def test_kernel_step_shows_the_convolution_of_the_photo(taught, model, cheetah):
     lesson = taught("kernels")
     found = vizlib.kernels(model)
     layer = model.module.get_submodule(found.layer)
@@ -135,7 +135,7 @@ def test_the_kernel_is_laid_over_the_photo_as_a_convolution(taught, model, cheet
     assert columns.max() == pytest.approx((place[1] + 1) * inside, abs=4)
 
 
-def test_the_depths_are_outputs_of_the_stages_from_the_first_to_the_last(taught, model, cheetah):
+def test_activation_step_shows_stage_outputs_from_first_to_last(taught, model, cheetah):
     lesson = taught("activations")
     layers = [picture.facts["layer"] for picture in lesson.pictures]
     assert len(layers) == 4
@@ -153,7 +153,7 @@ def test_the_depths_are_outputs_of_the_stages_from_the_first_to_the_last(taught,
     assert lesson.facts["last_count"] == f"{len(maps):,}"
 
 
-def test_two_classes_have_the_gradients_and_the_correlations_of_the_library(taught, model, cheetah, chosen):
+def test_gradient_step_shows_the_library_gradients_and_correlations(taught, model, cheetah, chosen):
     lesson = taught("gradients")
     best = model.predict(cheetah, top=1)[0].index  # the likeliest class but the chosen one
     methods = {"saliency": "saliency", "guided": "guided-backprop", "cam": "grad-cam"}
@@ -173,7 +173,7 @@ def test_two_classes_have_the_gradients_and_the_correlations_of_the_library(taug
         assert float(lesson.facts[kind].replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.0051)
 
 
-def test_against_a_chosen_rival_it_is_that_class(service, cheetah, chosen):
+def test_gradient_step_uses_the_selected_contrast_class(service, cheetah, chosen):
     other = next(i for i in range(10) if i not in (chosen.target, service.predict(cheetah, chosen.model)[0].index))
     lesson = learn.compute_lesson(
         service, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients")
@@ -182,7 +182,7 @@ def test_against_a_chosen_rival_it_is_that_class(service, cheetah, chosen):
 
 
 @pytest.mark.parametrize("name", [RESNET])
-def test_a_place_sees_the_window_that_kernels_and_strides_make(taught):
+def test_receptive_field_step_measures_the_theoretical_sizes(taught):
     lesson = taught("patches")
     sizes = [43, 99, 192, 192]  # 7/2, pool 3/2, four 3/1; then 3/2 and three 3/1 a stage: 211 and 435 leave the input
     assert [picture.facts["width"] for picture in lesson.pictures] == [str(size) for size in sizes]
@@ -195,7 +195,7 @@ def test_a_place_sees_the_window_that_kernels_and_strides_make(taught):
 
 
 @pytest.mark.parametrize("name", [VIT])
-def test_the_patches_are_the_photos_and_their_places_as_alike_as_their_embeddings(taught, model, cheetah):
+def test_patch_step_shows_patches_and_position_similarities(taught, model, cheetah):
     lesson = taught("patches")
     cut, places = lesson.pictures
     tiles = opened(cut.value["picture"])[..., :3]
@@ -213,7 +213,7 @@ def test_the_patches_are_the_photos_and_their_places_as_alike_as_their_embedding
     assert (lesson.facts["grid"], lesson.facts["size"]) == ("14 × 14", "16 × 16")
 
 
-def test_what_is_taken_away_is_the_warmest_fifth_of_either_map(taught, model, cheetah, chosen):
+def test_attention_step_deletes_the_top_fifth_of_each_map(taught, model, cheetah, chosen):
     lesson = taught("attention")
     methods = ("grad-cam",) if model.name == RESNET else ("raw-attention", "attention-relevance")
     maps = [vizlib.explain(model, cheetah, method=one, target=chosen.target).heat for one in methods]
@@ -244,7 +244,7 @@ def test_what_is_taken_away_is_the_warmest_fifth_of_either_map(taught, model, ch
     assert lesson.texts[-1] == f"attention.{better}"
 
 
-def test_the_nudged_photo_is_what_is_shown_and_the_network_answers_it_as_told(taught, model, cheetah):
+def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, model, cheetah):
     lesson = taught("limits")
     before, change, after = lesson.pictures
     photos = [opened(one.value["photo"]).astype(int) for one in (before, after)]
@@ -264,7 +264,7 @@ def test_the_nudged_photo_is_what_is_shown_and_the_network_answers_it_as_told(ta
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
-def test_a_step_is_told_in_whole_sentences_of_its_language(service, cheetah, chosen, step, language):
+def test_step_texts_are_complete_in_their_language(service, cheetah, chosen, step, language):
     index = list(learn.STEPS).index(step)
     told = learn.draw(service, cheetah, chosen, index, language)
     texts = [
@@ -282,7 +282,7 @@ def test_a_step_is_told_in_whole_sentences_of_its_language(service, cheetah, cho
 
 
 @pytest.mark.slow
-def test_every_word_of_the_lessons_is_said_by_some_step(service, cheetah, tower):
+def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
     said = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(photo_key(photo), name, service.predict(photo, name)[0].index)
@@ -298,7 +298,7 @@ def test_every_word_of_the_lessons_is_said_by_some_step(service, cheetah, tower)
 @pytest.mark.parametrize(
     ("left", "better"), [((0.2, 0.7), "attention"), ((0.7, 0.2), "relevance"), ((0.50, 0.51), "neither")]
 )
-def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
+def test_attention_step_names_the_map_whose_deletion_lowers_the_probability_more(
     service, cheetah, chosen, monkeypatch, left, better
 ):
     from dashboard.tabs.lessons import explanation_lessons
@@ -315,7 +315,7 @@ def test_the_better_guide_is_the_one_whose_warmest_fifth_is_missed_more(
     )
 
 
-def test_a_photo_that_holds_its_answer_says_so_in_words(service, cheetah, name, monkeypatch):
+def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monkeypatch):
     from dashboard.tabs.lessons import explanation_lessons
 
     monkeypatch.setattr(
@@ -328,7 +328,7 @@ def test_a_photo_that_holds_its_answer_says_so_in_words(service, cheetah, name, 
     assert lesson.facts["levels"] == "0"
 
 
-def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(service, cheetah, chosen, monkeypatch):
+def test_a_step_is_computed_once_for_each_class(service, cheetah, chosen, monkeypatch):
     counted = []
 
     def step(asked):
@@ -342,18 +342,18 @@ def test_a_step_is_worked_out_once_for_everybody_and_anew_for_another_class(serv
     assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]
 
 
-def test_without_a_photo_it_says_what_to_do_and_while_the_page_opens_it_waits(service, cheetah):
+def test_learn_tab_without_photo_or_selection(service, cheetah):
     assert learn.draw(service, None, None, 3, "ko") == {"empty": page_texts("ko")["common.no-photo"]}
     assert learn.draw(service, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["common.no-photo"]}
     assert learn.draw(service, cheetah, None) == gr.skip()
 
 
 @pytest.mark.parametrize("step", [-1, 8, 10**9])
-def test_a_step_that_does_not_exist_is_the_first(service, cheetah, chosen, step):
+def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, chosen, step):
     assert learn.draw(service, cheetah, chosen, step)["step"] == 0
 
 
-def test_maps_are_alike_as_their_correlation_and_a_flat_one_like_nothing():
+def test_correlate_maps_is_the_pearson_correlation_and_zero_for_a_constant_map():
     random = np.random.default_rng(0)
     a = random.normal(size=(7, 5))
     b = a + random.normal(size=(7, 5))
@@ -362,7 +362,7 @@ def test_maps_are_alike_as_their_correlation_and_a_flat_one_like_nothing():
     assert correlate_maps(a, np.ones((7, 5))) == 0
 
 
-def test_numbers_are_written_as_people_read_them():
+def test_format_number_and_format_correlation():
     assert [format_number(one) for one in (0.00858, -16.3, 10.25, 1234.0, 1.57e-5, 0.0, 2e-9, -3e5)] == [
         *("0.00858", "−16.3", "10.2", "1.23e+03", "0.0000157", "0", "2.0e−09", "−3.0e+05")
     ]

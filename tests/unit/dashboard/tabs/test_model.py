@@ -55,7 +55,7 @@ def compared(tmp_path, monkeypatch):
     monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
 
 
-def test_the_card_says_what_the_sidecar_and_the_network_say(service, name, drawn):
+def test_model_card_has_the_values_of_sidecar_and_network(service, name, drawn):
     card, model, entry = drawn[0], vizlib.load(name), service.catalog.entry(name)
     sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
@@ -77,7 +77,7 @@ def test_the_card_says_what_the_sidecar_and_the_network_say(service, name, drawn
     assert said["Licence"] == sidecar.origin["data_licence"]
 
 
-def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(service):
+def test_model_card_without_sidecar_has_no_empty_rows(service):
     model = replace(service.catalog.get("resnet18-imagenette"), ood_score=None)
     card = build_model_card(ModelEntry("mine", "given", 0.0), Sidecar(), model)
     assert {figure["label"] for figure in card["figures"]} == {"parameters", "classes"}
@@ -87,7 +87,7 @@ def test_a_model_without_a_sidecar_has_no_empty_rows_and_no_accuracy(service):
     assert "was not measured here" in card["lead"]
 
 
-def test_a_download_and_many_classes_are_said(service):
+def test_model_card_of_a_download_with_many_classes(service):
     many = replace(
         service.catalog.get("resnet18-imagenette"), labels=[f"class {i}" for i in range(1000)], notes=("Odd.",)
     )
@@ -97,7 +97,7 @@ def test_a_download_and_many_classes_are_said(service):
     assert rows(card)["Notes"] == "Odd."
 
 
-def test_every_stage_of_a_training_is_told_with_its_command():
+def test_training_section_has_every_stage_with_its_command():
     stages = [
         {
             "start": "random",
@@ -122,7 +122,7 @@ def test_every_stage_of_a_training_is_told_with_its_command():
     assert describe_training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
 
 
-def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_works(service):
+def test_ood_section_states_threshold_and_detection_rate(service):
     model = replace(service.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos"))
     first = "A photo with a max logit below 3.14 gets a note that it is unlike the training photos; 95 % of photos reach this value."
     assert describe_ood_score(Sidecar(), model) == [first]
@@ -133,7 +133,7 @@ def test_how_a_photo_of_other_things_is_noticed_is_said_with_how_often_that_work
     assert describe_ood_score(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
 
 
-def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
+def test_faithfulness_section_states_the_measured_result():
     tested = {"method": "grad-cam", "auc": 0.31, "centred_gaussian": 0.4256, "photos": 200}
     said = describe_faithfulness(Sidecar(faithfulness=tested))
     assert "lowers the answer sooner than" in said
@@ -143,7 +143,7 @@ def test_what_came_of_the_deletion_test_is_said_as_it_came_out():
     assert describe_faithfulness(Sidecar(faithfulness={"auc": "low"})) == ""
 
 
-def test_weaknesses_stand_on_the_card(service):
+def test_model_card_lists_the_weaknesses(service):
     card = build_model_card(
         ModelEntry("mine", "given", 0.0),
         Sidecar(weaknesses=["Dogs.", "Cats."]),
@@ -153,12 +153,12 @@ def test_weaknesses_stand_on_the_card(service):
 
 
 @pytest.mark.parametrize("odd", [{"a": 1}, None, True, [{}]])
-def test_what_a_sidecar_says_in_another_form_is_left_out(odd):
+def test_malformed_sidecar_values_are_left_out(odd):
     assert to_plain_text(odd) == ""
     assert build_group("heading", {"row": to_plain_text(odd)})["rows"] == []
 
 
-def test_the_curves_are_the_training_history(name, drawn):
+def test_curves_are_the_training_history(name, drawn):
     _, words, value = drawn
     history = vizlib.training_history(name)
     validation, trained = value["lines"]
@@ -172,12 +172,12 @@ def test_the_curves_are_the_training_history(name, drawn):
     assert "Training history" in words
 
 
-def test_a_file_of_yours_gets_no_bundled_networks_curves(name):
+def test_a_local_file_does_not_get_the_curves_of_a_bundled_network(name):
     assert tab.learned(ModelEntry(name, "folder", 1.0)) == {}
     assert tab.learned(ModelEntry("no-history", "bundled", 1.0)) == {}
 
 
-def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
+def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
     history = {
         "epoch": (1.0, 2.0, 3.0),
         "stage": (1.0, 1.0, 2.0),
@@ -189,7 +189,7 @@ def test_a_second_stage_of_training_is_marked_where_it_begins(monkeypatch):
     assert tab.learned(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
 
 
-def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared):
+def test_training_comparison_shows_three_initialisations(compared):
     value, words, card = tab.build_training_comparison()
     named = [line for line in value["lines"] if not line["faint"]]
     assert [line["name"] for line in named] == list(STARTS.values())
@@ -205,7 +205,7 @@ def test_the_classic_comparison_shows_three_starts_with_what_it_teaches(compared
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "{}", '{"starts": {"unknown": {}}}'])
-def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch, content):
+def test_an_incomplete_training_comparison_is_left_out(tmp_path, monkeypatch, content):
     monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
     if content is not None:
         (tmp_path / "comparison").mkdir()
@@ -213,11 +213,11 @@ def test_without_a_whole_comparison_its_place_stays_empty(tmp_path, monkeypatch,
     assert tab.build_training_comparison() == ({}, "", {})
 
 
-def test_without_a_photo_the_page_asks_for_one(service):
+def test_model_tab_without_a_photo(service):
     assert tab.draw(service, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
 
 
-def test_a_curve_leaves_out_what_is_no_number_and_ticks_are_round():
+def test_curves_omit_missing_values_and_have_round_ticks():
     line = build_curve("a", (1, 2, 3), (50.0, float("nan"), 60.0), colour=0)
     assert (line["x"], line["y"]) == ([1, 3], [50, 60])
     assert build_curves([build_curve("a", (1,), (float("inf"),), colour=0)], label="x") == {}

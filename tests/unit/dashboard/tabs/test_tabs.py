@@ -20,7 +20,7 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(service, cheetah, name):
+def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, name):
     selection, view, bars, classes, eye, _ = draw_panel(service, cheetah, name)
     best = service.predict(cheetah, name, 1)[0]
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
@@ -33,7 +33,7 @@ def test_the_left_column_starts_with_the_likeliest_class_and_aims_at_another(ser
     assert same == view  # what knows no class is not drawn again
 
 
-def test_without_a_photo_everything_is_empty(service, name):
+def test_tabs_are_empty_without_a_photo(service, name):
     assert draw_panel(service, None, name)[0] is None
     assert why.draw(service, None, None, "saliency", None)[1]["empty"]
     assert attention.draw(service, None, None)[0] == {}
@@ -44,7 +44,7 @@ def test_without_a_photo_everything_is_empty(service, name):
     assert attention.flow(service, None, None) == ({}, "")
 
 
-def test_why_shows_the_librarys_map_with_its_words_and_notes(service, cheetah, selection):
+def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, selection):
     model = service.catalog.get(selection.model)
     for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
         shown, heat, words, menus, strip, *_ = why.draw(service, cheetah, selection, method, None)
@@ -60,7 +60,7 @@ def test_why_shows_the_librarys_map_with_its_words_and_notes(service, cheetah, s
         assert method in heat["alt"]
 
 
-def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(service, cheetah, selection):
+def test_why_tab_applies_a_parameter_and_falls_back_to_a_fitting_method(service, cheetah, selection):
     model = service.catalog.get(selection.model)
     menus = why.draw(service, cheetah, selection, "grad-cam", None)[3]
     menus["knobs"][0]["chosen"] = 1
@@ -70,7 +70,7 @@ def test_why_follows_a_knob_and_falls_back_to_a_method_that_fits(service, cheeta
     assert why.draw(service, cheetah, selection, "no such method", None)[0] == "grad-cam"
 
 
-def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_there(service, cheetah, selection):
+def test_method_strip_has_the_fitting_methods_with_their_maps(service, cheetah, selection):
     strip = why.draw(service, cheetah, selection, "saliency", None)[4]
     model = service.catalog.get(selection.model)
     assert [item["key"] for item in strip["items"]] == vizlib.list_methods(model)
@@ -80,7 +80,7 @@ def test_the_strip_offers_exactly_the_methods_that_fit_with_the_maps_that_are_th
     assert all(service.find_explanation(selection.request(cheetah, name)) for name in drawn - one_pass)
 
 
-def test_each_patch_gets_the_librarys_attention(service, cheetah):
+def test_patch_grid_has_the_library_attention(service, cheetah):
     name = "vit_tiny-imagenette"
     model = service.catalog.get(name)
     maps = attention.maps(service, cheetah, name)
@@ -92,7 +92,7 @@ def test_each_patch_gets_the_librarys_attention(service, cheetah):
         assert np.allclose(maps[layer, head, token], theirs.heat.numpy())
 
 
-def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(service, cheetah):
+def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah):
     selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
     grid, _ = attention.draw(service, cheetah, selection)
     assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
@@ -106,7 +106,7 @@ def test_the_patch_grid_carries_the_similarity_of_places_and_keeps_its_key(servi
     assert attention.draw(service, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
 
 
-def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(service, cheetah, monkeypatch):
+def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatch):
     monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
     selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
     grid = attention.draw(service, cheetah, selection, 4)[0]
@@ -114,7 +114,7 @@ def test_heads_of_another_layer_come_when_asked_for_where_all_are_too_many(servi
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
 
 
-def test_attention_is_read_in_three_ways_as_the_library_reads_it(service, cheetah):
+def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
     selection = draw_panel(service, cheetah, name, 3)[0]
     value, words = attention.flow(service, cheetah, selection)
@@ -132,7 +132,7 @@ def test_attention_is_read_in_three_ways_as_the_library_reads_it(service, cheeta
     assert "only the last one changes with the class" in words
 
 
-def test_a_convolutional_network_is_told_why_it_has_no_attention(service, cheetah):
+def test_attention_tab_explains_a_convolutional_network(service, cheetah):
     selection = draw_panel(service, cheetah, "resnet18-imagenette")[0]
     grid, words = attention.draw(service, cheetah, selection)
     assert grid == {}
@@ -141,6 +141,6 @@ def test_a_convolutional_network_is_told_why_it_has_no_attention(service, cheeta
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])
-def test_a_forged_class_is_one_sentence(service, cheetah, name, forged):
+def test_an_invalid_class_raises_one_sentence(service, cheetah, name, forged):
     with pytest.raises(vizlib.TargetError):
         draw_panel(service, cheetah, name, forged)

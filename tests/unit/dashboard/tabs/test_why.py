@@ -57,7 +57,7 @@ def patient(name, monkeypatch):
     return service
 
 
-def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_named(service, cheetah, selection):
+def test_contrast_map_is_diverging_and_names_both_classes(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
     shown = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None)
@@ -73,7 +73,7 @@ def test_a_contrast_is_the_librarys_map_in_diverging_colours_with_both_classes_n
     assert why.draw(service, cheetah, selection, "grad-cam", None).heat["file"] != shown.heat["file"]
 
 
-def test_a_contrast_draws_every_small_map_as_a_contrast(service, cheetah, selection):
+def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
     rival = next(i for i in range(10) if i != selection.target)
     strip = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None).strip
     theirs = vizlib.explain_all(vizlib.load(selection.model), cheetah, selection.target, rival)
@@ -82,7 +82,7 @@ def test_a_contrast_draws_every_small_map_as_a_contrast(service, cheetah, select
             assert item["signed"] == theirs[item["key"]].signed, item["key"]
 
 
-def test_a_method_that_takes_long_says_so_and_waits_to_be_started(patient, counted, cheetah, selection):
+def test_a_slow_method_states_its_duration_and_waits_for_start(patient, counted, cheetah, selection):
     shown = why.draw(patient, cheetah, selection, "counted", None)
     assert shown.progress == build_waiting("counted needs many forward passes: about 40 seconds on this machine.")
     assert "map" not in shown.heat
@@ -92,12 +92,12 @@ def test_a_method_that_takes_long_says_so_and_waits_to_be_started(patient, count
     assert counted["passes"] == 0
 
 
-def test_a_method_that_is_over_soon_begins_by_itself(patient, counted, cheetah, selection, monkeypatch):
+def test_a_fast_method_of_many_passes_starts_automatically(patient, counted, cheetah, selection, monkeypatch):
     monkeypatch.setattr(patient, "seconds", lambda *_: 2.0)
     assert why.draw(patient, cheetah, selection, "counted", None).progress["begin"] is True
 
 
-def test_the_map_gets_better_with_each_batch_and_is_kept_when_it_is_complete(patient, counted, cheetah, selection):
+def test_a_streamed_map_is_updated_with_each_batch_and_cached_when_complete(patient, counted, cheetah, selection):
     steps = list(why.run(patient, cheetah, selection, "counted", None))
     assert [floats(step.heat["map"])[0, 0] for step in steps] == list(range(1, PASSES + 1))
     assert [step.progress.get("share") for step in steps] == [done / PASSES for done in range(1, PASSES)] + [None]
@@ -111,7 +111,7 @@ def test_the_map_gets_better_with_each_batch_and_is_kept_when_it_is_complete(pat
     assert counted["passes"] == PASSES  # nothing ran again
 
 
-def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, counted, cheetah, selection):
+def test_stopping_ends_the_computation_and_caches_nothing(patient, counted, cheetah, selection):
     steps = show_errors(why.run)(patient, cheetah, selection, "counted", None)
     for _ in range(3):
         next(steps)
@@ -122,7 +122,7 @@ def test_a_stop_ends_the_work_at_once_and_keeps_nothing_half_done(patient, count
 
 
 @pytest.mark.slow
-def test_a_real_method_streams_the_librarys_maps(patient, cheetah, name):
+def test_a_streamed_method_yields_the_library_maps(patient, cheetah, name):
     few = {"masks": 90}  # two batches and more
     ours = list(patient.stream(cheetah, name, 4, "rise", few, 2))
     theirs = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
@@ -135,7 +135,7 @@ def test_a_real_method_streams_the_librarys_maps(patient, cheetah, name):
     assert patient.found(cheetah, name, 4, "rise", {**few, "masks": 41}, 2) is None
 
 
-def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
+def test_an_error_during_a_stream_is_one_sentence():
     def fails():
         yield 1
         raise vizlib.ModelError("the model is gone")
@@ -146,7 +146,7 @@ def test_an_error_in_the_middle_of_a_stream_is_one_sentence():
         next(steps)
 
 
-def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
+def test_duration_of_a_method_is_measured_once(cheetah, name, monkeypatch):
     service, asked = AnalysisService(ModelCatalog()), []
     monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: asked.append((method, knobs)) or 1.5)
     assert [service.estimate_seconds(ExplanationRequest(cheetah, name, method="rise")) for _ in range(3)] == [1.5] * 3
@@ -154,7 +154,7 @@ def test_how_long_a_method_takes_is_measured_once(cheetah, name, monkeypatch):
     assert asked == [("rise", {}), ("rise", {"masks": 9})]
 
 
-def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah, selection):
+def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection):
     service = AnalysisService(ModelCatalog())
     first = why.draw(service, cheetah, selection, "grad-cam", None)
     assert first.kept == ""
@@ -166,12 +166,12 @@ def test_what_is_kept_is_the_librarys_and_comes_at_once_the_second_time(cheetah,
     assert second.kept == said
 
 
-def test_without_a_photo_or_an_answer_nothing_is_kept(patient, counted, cheetah, selection):
+def test_top_fraction_check_is_empty_without_photo_or_attribution(patient, counted, cheetah, selection):
     assert why.keep(patient, None, None, "grad-cam", None) == ""
     assert why.keep(patient, cheetah, selection, "counted", None) == ""
     assert list(why.run(patient, None, None, "counted", None)) == []
 
 
-def test_a_bar_counts_in_words():
+def test_progress_bar_text():
     assert build_running(1312, 2000, "a minute")["said"] == "1,312 of 2,000 passes, about a minute left"
     assert build_running(0, 0, "")["share"] == 0
