@@ -20,11 +20,11 @@ from torch import nn
 
 import vizlib
 from vizlib.attribution.methods import cam
-from vizlib.attribution.methods.spatial_features import SpatialFeatures
+from vizlib.attribution.evidence import SpatialFeatures
 
 ROWS = {method.name: method for method in cam.METHODS}
 NEW = [name for name in ROWS if name != "grad-cam"]
-CLIPPED = [name for name in NEW if "relu" in ROWS[name].knobs]
+CLIPPED = [name for name in NEW if "relu" in ROWS[name].parameters]
 
 # ---------------------------------------------------------------------------------- the papers' formulas in slow loops
 
@@ -233,9 +233,9 @@ def test_one_pass_for_all_gives_what_each_alone_gives(seen):
 
 def test_eigen_cam_needs_no_gradient_and_knows_no_class(seen):
     model, photo, layer, *_ = seen
-    assert not ROWS["eigen-cam"].of_class
-    assert not ROWS["eigen-cam"].needs(model, {"layer": layer}).layer_gradients
-    assert all(method.of_class for name, method in ROWS.items() if name != "eigen-cam")
+    assert not ROWS["eigen-cam"].class_specific
+    assert not ROWS["eigen-cam"].signals(model, {"layer": layer}).signals
+    assert all(method.class_specific for name, method in ROWS.items() if name != "eigen-cam")
     one, other = (vizlib.explain(model, photo, "eigen-cam", target, layer=layer).heat for target in (0, 1))
     assert torch.equal(one, other)
     assert one.sum() > 0
@@ -286,9 +286,9 @@ def test_what_cancels_before_a_normalisation_is_read_behind_it(name):
     photo = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert model.cam_layer == before
     for method in ("hires-cam", "xgrad-cam", "eigen-grad-cam"):
-        assert ROWS[method].needs(model, {}).layers == (behind,)
+        assert ROWS[method].signals(model, {}).layers == (behind,)
     for method in ("grad-cam++", "layer-cam", "eigen-cam", "normgrad"):
-        assert ROWS[method].needs(model, {}).layers == (before,)
+        assert ROWS[method].signals(model, {}).layers == (before,)
     for layer in {before, behind}:
         activation, gradient = pair_of(model, photo, layer, 3)
         gross = (activation * gradient).abs().sum(0).max().item()

@@ -21,7 +21,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import vizlib
-from vizlib.attribution.methods import perturbation
+from vizlib.attribution.methods import perturbation, scoring
 from vizlib.attribution.methods.perturbation import compute_window_spans, make_channel_masks, make_rise_masks
 
 SIZE = (14, 18)
@@ -256,6 +256,35 @@ def test_rise_is_the_masks_weighed_by_their_scores(model, image, score, cells, s
     expected = heat / (total * share)  # equation 6
     knobs = {"masks": total, "cells": cells, "share": share, "seed": seed}
     assert_close(vizlib.explain(model, photo(), "rise", **options, **knobs).heat, expected)
+
+
+BATCH_SIZE = "vizlib.models.inference.batched_inference.BatchedInference.batch_size"
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_rise_map_does_not_depend_on_the_batch_size(monkeypatch, batch_size, bfloat16):
+    """With bfloat16 the first batch holds the checked masks and one more, and is scored in several passes."""
+    model = small(dtype=torch.float32)
+    monkeypatch.setattr(scoring, scoring.benefits_from_bfloat16.__name__, lambda _: bfloat16)
+    expected = vizlib.explain(model, photo(), "rise", 1, masks=18)
+    monkeypatch.setattr(BATCH_SIZE, lambda *_, **__: batch_size)
+    partial_results = list(vizlib.explain_stream(model, photo(), "rise", 1, masks=18))
+    first_batch = max(batch_size, scoring.NUM_CHECKED_INPUTS + 1) if bfloat16 else batch_size
+    assert partial_results[0].done in (first_batch, batch_size)  # the latter where bfloat16 is refused by its check
+    assert_close(partial_results[-1].attribution.heat, expected.heat, 1e-2 if bfloat16 else 1e-5)
+
+
+def test_rise_weights_the_masks_of_each_batch_when_all_batches_are_scored_before_the_first_is_read(model, monkeypatch):
+    monkeypatch.setattr(BATCH_SIZE, lambda *_, **__: 5)
+    expected = vizlib.explain(model, photo(), "rise", 1, masks=18)
+    score_in_batches = perturbation.score_inputs
+    monkeypatch.setattr(
+        perturbation,
+        perturbation.score_inputs.__name__,
+        lambda *args, **kwargs: iter(list(score_in_batches(*args, **kwargs))),
+    )
+    assert torch.equal(vizlib.explain(model, photo(), "rise", 1, masks=18).heat, expected.heat)
 
 
 def test_a_mask_depends_on_its_number_and_the_seed_alone():
