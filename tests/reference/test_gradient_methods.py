@@ -1,4 +1,4 @@
-"""Gradients at the pixels equal captum's on real networks, and a backward pass written out by hand on a small one."""
+"""Gradients at the pixels equal captum on real networks, and an explicit backward pass on a small one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from captum.attr import GuidedBackprop, InputXGradient, Saliency
 from torch import nn
 
 import vizlib
-from vizlib.attribution.methods.base import ONE_PASS
+from vizlib.attribution.request import ONE_PASS
 from vizlib.attribution.methods.registry import METHODS
 
 NETWORKS = ("resnet18", "resnet50", "deit_tiny_patch16_224")
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def real(request, real_network):
+def network(request, real_network):
     """A network with real ImageNet weights."""
     return real_network(request.param)
 
@@ -29,62 +29,62 @@ REDUCED = {
 }
 
 
-def assert_same_map(found, expected):
+def assert_same_map(attribution, expected):
     """Largest difference below 1e-4 of the map's range."""
-    assert found.shape == expected.shape
+    assert attribution.shape == expected.shape
     spread = (expected.max() - expected.min()).item()
     assert spread > 0
-    assert (found - expected).abs().max().item() < 1e-4 * spread
+    assert (attribution - expected).abs().max().item() < 1e-4 * spread
 
 
-TARGETS = [None, 281]  # the network's own answer, and a class it does not see
+TARGETS = [None, 281]  # the predicted class, and a class that is not in the photo
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_saliency_equals_captums_reduced_the_same_way(real, cheetah, target):
-    image = real.tensor(cheetah)
-    index = real.predict(cheetah, top=1)[0].index if target is None else target
-    expected = Saliency(real.module).attribute(image.clone().requires_grad_(), target=index)
-    signed = Saliency(real.module).attribute(image.clone().requires_grad_(), target=index, abs=False)
+def test_saliency_equals_captum_reduced_the_same_way(network, cheetah, target):
+    image = network.tensor(cheetah)
+    index = network.predict(cheetah, top=1)[0].index if target is None else target
+    expected = Saliency(network.module).attribute(image.clone().requires_grad_(), target=index)
+    signed = Saliency(network.module).attribute(image.clone().requires_grad_(), target=index, abs=False)
     for channels, reduce in REDUCED.items():
-        found = vizlib.explain(real, cheetah, "saliency", target, channels=channels)
-        assert found.target == index
-        assert_same_map(found.heat, reduce(expected).detach())
-        assert_same_map(found.heat, reduce(signed).detach())
+        attribution = vizlib.explain(network, cheetah, "saliency", target, channels=channels)
+        assert attribution.target == index
+        assert_same_map(attribution.heat, reduce(expected).detach())
+        assert_same_map(attribution.heat, reduce(signed).detach())
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_input_x_gradient_equals_captums_summed_over_colours(real, cheetah, target):
-    index = real.predict(cheetah, top=1)[0].index if target is None else target
-    expected = InputXGradient(real.module).attribute(real.tensor(cheetah).requires_grad_(), target=index)
-    found = vizlib.explain(real, cheetah, "input-x-gradient", target)
-    assert found.signed
-    assert_same_map(found.heat, expected.sum(1)[0].detach())
+def test_input_x_gradient_equals_captum_summed_over_colours(network, cheetah, target):
+    index = network.predict(cheetah, top=1)[0].index if target is None else target
+    expected = InputXGradient(network.module).attribute(network.tensor(cheetah).requires_grad_(), target=index)
+    attribution = vizlib.explain(network, cheetah, "input-x-gradient", target)
+    assert attribution.signed
+    assert_same_map(attribution.heat, expected.sum(1)[0].detach())
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
-def test_guided_backprop_equals_captums(real, cheetah, target):
-    if "guided-backprop" not in vizlib.list_methods(real):
-        assert not any(isinstance(part, nn.ReLU) for part in real.module.modules())
+def test_guided_backprop_equals_captum(network, cheetah, target):
+    if "guided-backprop" not in vizlib.list_methods(network):
+        assert not any(isinstance(part, nn.ReLU) for part in network.module.modules())
         with pytest.raises(vizlib.MethodError, match="this model has none"):
-            vizlib.explain(real, cheetah, "guided-backprop")
+            vizlib.explain(network, cheetah, "guided-backprop")
         return
-    index = real.predict(cheetah, top=1)[0].index if target is None else target
-    peer = GuidedBackprop(real.module)
-    expected = peer.attribute(real.tensor(cheetah).requires_grad_(), target=index).detach()
+    index = network.predict(cheetah, top=1)[0].index if target is None else target
+    captum_method = GuidedBackprop(network.module)
+    expected = captum_method.attribute(network.tensor(cheetah).requires_grad_(), target=index).detach()
     for channels, reduce in REDUCED.items():
-        found = vizlib.explain(real, cheetah, "guided-backprop", target, channels=channels)
-        assert_same_map(found.heat, reduce(expected))
-    plain = vizlib.explain(real, cheetah, "saliency", target)
-    assert (found.heat - plain.heat).abs().max() > 0.1 * plain.heat.max()  # it is another picture
+        attribution = vizlib.explain(network, cheetah, "guided-backprop", target, channels=channels)
+        assert_same_map(attribution.heat, reduce(expected))
+    plain = vizlib.explain(network, cheetah, "saliency", target)
+    assert (attribution.heat - plain.heat).abs().max() > 0.1 * plain.heat.max()  # a different map
 
 
 # ------------------------------------------------------------------------------------------------ by hand
 
 
 class Small(nn.Module):
-    """Two convolutions with ReLUs and a linear read-out of every place."""
+    """Two convolutions with ReLUs and a linear layer over all positions."""
 
     def __init__(self, inplace=True):
         super().__init__()
@@ -107,7 +107,7 @@ def photo():
     return np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 
 
-def convolved(x, weight, bias):
+def convolve_slowly(x, weight, bias):
     out = np.zeros((weight.shape[0], x.shape[1] - 2, x.shape[2] - 2))
     for o in range(out.shape[0]):
         for i in range(out.shape[1]):
@@ -116,8 +116,8 @@ def convolved(x, weight, bias):
     return out
 
 
-def back_through(gradient, weight):
-    """The gradient at a convolution's input: each output hands its share to the nine places it was made from."""
+def backpropagate_convolution(gradient, weight):
+    """Return the gradient at the input of a 3 x 3 convolution."""
     out = np.zeros((weight.shape[1], gradient.shape[1] + 2, gradient.shape[2] + 2))
     for o in range(gradient.shape[0]):
         for i in range(gradient.shape[1]):
@@ -126,21 +126,21 @@ def back_through(gradient, weight):
     return out
 
 
-def slowly(model, weights_of_classes=None, *, guided=False):
-    """Input, logits and the gradient at the pixels of a weighted sum of logits, with numpy and the chain rule."""
+def reference_gradient(model, weights_of_classes=None, *, guided=False):
+    """Return input, logits and the gradient of a weighted sum of logits at the pixels, by NumPy and the chain rule."""
     module = model.module
     x = model.tensor(vizlib.open_image(photo()))[0].numpy()
     parameters = {name: value.detach().numpy() for name, value in module.named_parameters()}
-    first = convolved(x, parameters["one.weight"], parameters["one.bias"])
-    second = convolved(np.maximum(first, 0), parameters["two.weight"], parameters["two.bias"])
+    first = convolve_slowly(x, parameters["one.weight"], parameters["one.bias"])
+    second = convolve_slowly(np.maximum(first, 0), parameters["two.weight"], parameters["two.bias"])
     logits = parameters["head.weight"] @ np.maximum(second, 0).ravel() + parameters["head.bias"]
     if weights_of_classes is None:
         return x, logits, None
     gradient = (np.asarray(weights_of_classes) @ parameters["head.weight"]).reshape(second.shape)
-    for before, weight in ((second, parameters["two.weight"]), (first, parameters["one.weight"])):
+    for pre_activation, weight in ((second, parameters["two.weight"]), (first, parameters["one.weight"])):
         if guided:
-            gradient = np.maximum(gradient, 0)  # Springenberg et al.: what is negative on the way back stops here
-        gradient = back_through(gradient * (before > 0), weight)
+            gradient = np.maximum(gradient, 0)  # Springenberg et al.: negative gradients are set to 0
+        gradient = backpropagate_convolution(gradient * (pre_activation > 0), weight)
     return x, logits, gradient
 
 
@@ -162,71 +162,71 @@ SLOW_REDUCED = {
 
 @pytest.mark.parametrize("channels", SLOW_REDUCED)
 @pytest.mark.parametrize("target", range(4))
-def test_gradients_equal_the_chain_rule_by_hand(small, target, channels):
+def test_gradients_equal_an_explicit_chain_rule(small, target, channels):
     reduce = SLOW_REDUCED[channels]
-    x, _, gradient = slowly(small, one_hot(target))
-    found = vizlib.explain(small, photo(), "saliency", target, channels=channels)
-    assert_close(found.heat, reduce(gradient))
+    x, _, gradient = reference_gradient(small, one_hot(target))
+    attribution = vizlib.explain(small, photo(), "saliency", target, channels=channels)
+    assert_close(attribution.heat, reduce(gradient))
     if channels == "max":
         assert_close(vizlib.explain(small, photo(), "input-x-gradient", target).heat, (x * gradient).sum(0))
-    _, _, guided = slowly(small, one_hot(target), guided=True)
+    _, _, guided = reference_gradient(small, one_hot(target), guided=True)
     assert np.abs(guided - gradient).max() > 0.01 * np.abs(gradient).max()
     assert_close(vizlib.explain(small, photo(), "guided-backprop", target, channels=channels).heat, reduce(guided))
 
 
-def test_saliency_is_the_change_of_the_logit_when_a_pixel_is_nudged(small):
+def test_saliency_equals_a_finite_difference_of_the_logit(small):
     run = small.run(photo())
-    found = vizlib.explain(small, photo(), "saliency", 1).heat
+    attribution = vizlib.explain(small, photo(), "saliency", 1).heat
     step = 1e-6
     with torch.no_grad():
         for row, column in [(0, 0), (5, 7), (11, 3)]:
-            slopes = []
+            differences = []
             for colour in range(3):
-                nudged = run.image.detach().clone()
-                nudged[0, colour, row, column] += step
-                slopes.append((small.module(nudged) - run.logits)[0, 1].item() / step)
-            assert abs(max(map(abs, slopes)) - found[row, column].item()) < 1e-5
+                changed = run.image.detach().clone()
+                changed[0, colour, row, column] += step
+                differences.append((small.module(changed) - run.logits)[0, 1].item() / step)
+            assert abs(max(map(abs, differences)) - attribution[row, column].item()) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "guided-backprop"])
 def test_against_explains_the_difference_of_two_logits(small, method):
-    x, _, gradient = slowly(small, one_hot(2) - one_hot(0), guided=method == "guided-backprop")
+    x, _, gradient = reference_gradient(small, one_hot(2) - one_hot(0), guided=method == "guided-backprop")
     expected = (x * gradient).sum(0) if method == "input-x-gradient" else np.abs(gradient).max(0)
-    found = vizlib.explain(small, photo(), method, target=2, against=0)
-    assert found.knobs["against"] == 0
-    assert_close(found.heat, expected)
-    if method == "input-x-gradient":  # linear in the score, so also the difference of two pictures
-        alone = [vizlib.explain(small, photo(), method, target=one).heat for one in (2, 0)]
-        assert_close(found.heat, (alone[0] - alone[1]).numpy())
+    attribution = vizlib.explain(small, photo(), method, target=2, against=0)
+    assert attribution.against == 0
+    assert_close(attribution.heat, expected)
+    if method == "input-x-gradient":  # linear in the score, so the difference of two maps
+        single = [vizlib.explain(small, photo(), method, target=target).heat for target in (2, 0)]
+        assert_close(attribution.heat, (single[0] - single[1]).numpy())
 
 
 @pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "guided-backprop"])
-def test_the_score_can_be_the_softmax_probability(small, method):
-    _, logits, _ = slowly(small)
-    chances = np.exp(logits - logits.max())
-    chances /= chances.sum()
-    slopes = chances[1] * (one_hot(1) - chances)  # d softmax_1 / d logit_j
-    x, _, gradient = slowly(small, slopes, guided=method == "guided-backprop")
+def test_score_can_be_the_softmax_probability(small, method):
+    _, logits, _ = reference_gradient(small)
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    logit_gradient = probabilities[1] * (one_hot(1) - probabilities)  # d softmax_1 / d logit_j
+    x, _, gradient = reference_gradient(small, logit_gradient, guided=method == "guided-backprop")
     expected = (x * gradient).sum(0) if method == "input-x-gradient" else np.abs(gradient).max(0)
-    found = vizlib.explain(small, photo(), method, target=1, score="probability")
-    assert_close(found.heat, expected)
-    assert abs(found.probability - chances[1]) < 1e-6
-    contrast = chances[1] * (one_hot(1) - chances) - chances[3] * (one_hot(3) - chances)
-    x, _, gradient = slowly(small, contrast, guided=method == "guided-backprop")
+    attribution = vizlib.explain(small, photo(), method, target=1, score="probability")
+    assert_close(attribution.heat, expected)
+    assert abs(attribution.probability - probabilities[1]) < 1e-6
+    contrast = probabilities[1] * (one_hot(1) - probabilities) - probabilities[3] * (one_hot(3) - probabilities)
+    x, _, gradient = reference_gradient(small, contrast, guided=method == "guided-backprop")
     expected = (x * gradient).sum(0) if method == "input-x-gradient" else np.abs(gradient).max(0)
     assert_close(vizlib.explain(small, photo(), method, 1, against=3, score="probability").heat, expected)
 
 
-def test_a_score_may_be_weights_over_the_classes_or_any_number_made_of_logits(small):
+def test_run_gradients_accept_class_weights_or_a_function_of_the_logits(small):
     run = small.run(photo())
     weights = np.array([0.3, -1.0, 0.0, 2.0])
-    _, logits, gradient = slowly(small, weights)
+    _, logits, gradient = reference_gradient(small, weights)
     assert np.allclose(run.gradients(torch.tensor(weights), of=[run.image])[0][0].numpy(), gradient, atol=1e-10)
-    _, _, gradient = slowly(small, 2 * logits)
+    _, _, gradient = reference_gradient(small, 2 * logits)
     assert np.allclose(run.gradients(lambda out: out.square(), of=[run.image])[0][0].numpy(), gradient, atol=1e-10)
 
 
-def test_a_functional_relu_obeys_the_guided_rule_too():
+def test_guided_rule_applies_to_functional_relu():
     class Functional(Small):
         def forward(self, x):
             x = torch.relu(self.one(x))
@@ -234,24 +234,24 @@ def test_a_functional_relu_obeys_the_guided_rule_too():
 
     torch.manual_seed(0)
     model = vizlib.wrap(Functional().double().eval(), preprocessing={"input_size": (3, 12, 12), "crop_pct": 1.0})
-    _, _, guided = slowly(model, one_hot(3), guided=True)
+    _, _, guided = reference_gradient(model, one_hot(3), guided=True)
     assert_close(vizlib.explain(model, photo(), "guided-backprop", 3).heat, np.abs(guided).max(0))
 
 
-def test_one_pass_for_all_gives_what_each_method_gives_alone():
+def test_explain_all_equals_each_method_alone():
     torch.manual_seed(0)
     for name in ("resnet18", "vit_tiny_patch16_224"):
         module = timm.create_model(name, num_classes=7, **({"img_size": 64} if "vit" in name else {})).eval()
         model = vizlib.wrap(module.double(), preprocessing={"input_size": (3, 64, 64), "crop_pct": 1.0})
-        picture = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-        together = vizlib.explain_all(model, picture, target=2, against=4)
-        assert set(together) == {name for name in vizlib.list_methods(model) if METHODS[name].cost == ONE_PASS}
-        run = vizlib.run_for_all(model, picture)
-        again = vizlib.explain_all(model, target=2, against=4, run=run)
-        vizlib.explain_all(model, target=3, run=run)  # another class from the same run leaves the first as it was
-        for method, one in together.items():
-            alone = vizlib.explain(model, picture, method, target=2, against=4)
-            assert torch.allclose(one.heat, alone.heat, rtol=1e-5, atol=1e-9), method
-            assert torch.equal(one.heat, again[method].heat), method
-            assert one.knobs == alone.knobs
-            assert one.notes == alone.notes
+        photo_array = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        all_attributions = vizlib.explain_all(model, photo_array, target=2, against=4)
+        assert set(all_attributions) == {name for name in vizlib.list_methods(model) if METHODS[name].cost == ONE_PASS}
+        run = vizlib.run_for_all(model, photo_array)
+        from_run = vizlib.explain_all(model, target=2, against=4, run=run)
+        vizlib.explain_all(model, target=3, run=run)  # explaining another class does not change the run
+        for method, attribution in all_attributions.items():
+            single = vizlib.explain(model, photo_array, method, target=2, against=4)
+            assert torch.allclose(attribution.heat, single.heat, rtol=1e-5, atol=1e-9), method
+            assert torch.equal(attribution.heat, from_run[method].heat), method
+            assert attribution.parameters == single.parameters
+            assert attribution.notes == single.notes

@@ -1,4 +1,4 @@
-"""Ask a model why: one method, all that one pass can feed, one photo or many, at once or getting better and better."""
+"""Explain a prediction: one method, all methods of one pass, one photo or many, at once or step by step."""
 
 from __future__ import annotations
 
@@ -6,283 +6,429 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vizlib.attribution.evidence import evidence_of, gradients_of, how, one_of
-from vizlib.attribution.methods.base import Evidence, Needs, Partial
-from vizlib.attribution.methods.diagnostics import notes_on
-from vizlib.attribution.request import Asked, Class, Question, asked_of, kind, one_each, one_pass, union
-from vizlib.attribution.result import Answers, Attribution, Step
+from vizlib.attribution.evidence import Evidence, SignalRequest, gather_batch_evidence, gather_evidence
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import (
+    ClassSelector,
+    MethodCall,
+    PartialHeat,
+    Request,
+    TargetSpec,
+    broadcast_targets,
+    combine_signals,
+)
+from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
 from vizlib.core.errors import MethodError
-from vizlib.core.images import open_image
+from vizlib.core.images import PhotoSource, open_image
+from vizlib.core.notes import Note, make_note
+from vizlib.core.text import format_percent
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 
+MIN_SEEN_FRACTION = 0.8  # of the photo; below this a note states what was cropped away
+UNCERTAIN_PROBABILITY = 0.5  # of the top class; below this a note states that the model is uncertain
+SATURATED_PROBABILITY = 0.99  # of the target; above this the gradient of the softmax is nearly zero
+
+Photos = list[Any] | tuple[Any, ...]
+Selectors = ClassSelector | Sequence[ClassSelector]
+
 
 @overload
-def explain(model: Model, photo: list | tuple, *args: Any, **knobs: Any) -> list[Attribution]: ...
-@overload
-def explain(model: Model, photo: Any, *args: Any, **knobs: Any) -> Attribution: ...
 def explain(
     model: Model,
-    photo,
+    photo: Photos,
     method: str = "grad-cam",
-    target=None,
-    against=None,
+    target: Selectors = None,
+    against: Selectors = None,
+    *,
+    run: None = None,
+    **parameters: Any,
+) -> list[Attribution]: ...
+@overload
+def explain(
+    model: Model,
+    photo: PhotoSource,
+    method: str = "grad-cam",
+    target: ClassSelector = None,
+    against: ClassSelector = None,
     *,
     run: Run | None = None,
-    **knobs,
-):
-    """Show how much each place in the photo spoke for a class.
+    **parameters: Any,
+) -> Attribution: ...
+def explain(
+    model: Model,
+    photo: PhotoSource | Photos,
+    method: str = "grad-cam",
+    target: Selectors = None,
+    against: Selectors = None,
+    *,
+    run: Run | None = None,
+    **parameters: Any,
+) -> Attribution | list[Attribution]:
+    """Return how much each region of a photo contributes to the score of a class.
 
-    `target` is a class by index or label, the likeliest one if left out. With `against` the picture answers why the
-    target and not that class: the score that is explained is the difference of the two, so what spoke for the other
-    class is negative; `"runner-up"` is the likeliest class besides the target. A `run` that already holds what the
-    method reads saves the forward pass.
+    Args:
+        model: The model.
+        photo: A photo as `open_image` accepts it, or a list of photos.
+        method: Name of the method; `list_methods(model)` returns those that support the model.
+        target: Class to explain, by index or label; by default the likeliest. For a list of photos one for all, or a
+            list.
+        against: Class to compare with: the explained score is then the difference between the two classes, so negative
+            heat is evidence for this class. `"runner-up"` is the likeliest class besides the target.
+        run: A run of the photo that already holds what the method reads, which saves the forward pass.
+        **parameters: Parameters of the method, for example `layer="layer3"`.
 
-    Given a list of photos, a list of attributions comes back; `target` and `against` are one for all, or a list.
+    Returns:
+        The attribution, or for a list of photos a list of attributions.
 
-    Raises: ImageError, TargetError, MethodError (an unknown method or knob, or one that does not fit this model).
+    Raises:
+        ImageError: If a photo cannot be used.
+        TargetError: For a class that the model does not have.
+        MethodError: For an unknown method or parameter, a value that is not accepted, or a method that does not support
+            the model.
 
-    >>> model = load("resnet18-imagenette")
-    >>> explain(model, "church.jpg", method="grad-cam", target="church").save("why.png")  # doctest: +SKIP
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> attribution = vizlib.explain(model, get_image("tower.jpg"), method="grad-cam", target="church")
+        >>> attribution.heat.shape
+        torch.Size([6, 6])
     """
-    asked = asked_of(model, method, knobs)
+    call = METHODS.resolve_method(model, method, parameters)
     if isinstance(photo, (list, tuple)):
-        _no_run(run)
-        return [answers[0] for answers in _batches(model, photo, [asked], target, against)]
-    seen = _run(model, photo, asked.needs(model)) if run is None else run
-    return _answers(model, seen, [asked], target, against)[0]
+        _refuse_run(run)
+        return [results[0] for results in _explain_photos(model, photo, [call], target, against)]
+    run = model.run(photo, **call.signals.run_kwargs) if run is None else run
+    spec = TargetSpec.resolve(model, run.logits, cast(ClassSelector, target), cast(ClassSelector, against))
+    evidence = gather_evidence(model, run, spec.make_score(call.score_kind), call.signals)
+    return _make_attributions(evidence, [call], spec)[0]
 
 
 @overload
 def explain_all(
-    model: Model, photo: list | tuple, target: Any = None, against: Any = None, *, run: None = None
-) -> list[Answers]: ...
+    model: Model, photo: Photos, target: Selectors = None, against: Selectors = None, *, run: None = None
+) -> list[AttributionDict]: ...
 @overload
 def explain_all(
-    model: Model, photo: Any = None, target: Any = None, against: Any = None, *, run: Run | None = None
-) -> Answers: ...
-def explain_all(model: Model, photo=None, target=None, against=None, *, run: Run | None = None):
-    """Every method that one forward and one backward pass can feed, by name.
+    model: Model,
+    photo: PhotoSource | None = None,
+    target: ClassSelector = None,
+    against: ClassSelector = None,
+    *,
+    run: Run | None = None,
+) -> AttributionDict: ...
+def explain_all(
+    model: Model,
+    photo: PhotoSource | Photos | None = None,
+    target: Selectors = None,
+    against: Selectors = None,
+    *,
+    run: Run | None = None,
+) -> AttributionDict | list[AttributionDict]:
+    """Return the attributions of all methods that one forward and one backward pass can feed.
 
-    Of a method that looks at one layer, `by_layer` of its attribution holds the same at every stage (of raw attention,
-    at every attention layer), from the same pass. Given a `run` made by `run_for_all`, the forward pass is not
-    repeated: another class costs one backward pass.
+    Args:
+        model: The model.
+        photo: A photo as `open_image` accepts it, or a list of photos.
+        target: Class to explain, as in `explain`.
+        against: Class to compare with, as in `explain`.
+        run: A run made by `run_for_all`, which saves the forward pass: another class then costs one backward pass.
 
-    Given a list of photos, a list of such dictionaries comes back; `target` and `against` are one for all, or a list.
+    Returns:
+        The attributions by name of the method, or for a list of photos a list of such dictionaries. Of a method that
+        reads one layer, `by_layer` holds the attribution at every stage (of raw attention, at every attention layer).
 
-    Raises: ImageError, TargetError, MethodError.
+    Raises:
+        ImageError: If a photo cannot be used.
+        TargetError: For a class that the model does not have.
+        MethodError: For a run that does not hold what the methods read.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> attributions = vizlib.explain_all(model, get_image("tower.jpg"))
+        >>> list(attributions["layer-cam"].by_layer)
+        ['layer1', 'layer2', 'layer3', 'layer4']
     """
-    asked = one_pass(model)
     if isinstance(photo, (list, tuple)):
-        _no_run(run)
-        found = _batches(model, photo, asked, target, against)
-        return [_by_method(answers) for answers in found]
-    seen = _run(model, photo, union(model, asked)) if run is None else run
-    return _by_method(_answers(model, seen, asked, target, against))
+        _refuse_run(run)
+        calls = METHODS.list_single_pass_calls(model)
+        return [_name_by_method(results) for results in _explain_photos(model, photo, calls, target, against)]
+    if run is None:
+        if photo is None:
+            raise MethodError("explain_all needs a photo, a list of photos, or a run made by run_for_all()")
+        signals = combine_signals(METHODS.list_single_pass_calls(model))
+        run = model.run(photo, **signals.run_kwargs)
+    return attributions_from(gather_for_all(model, run, cast(ClassSelector, target), cast(ClassSelector, against)))
 
 
-def run_for_all(model: Model, photo, layers: Sequence[str] = ()) -> Run:
-    """Run one forward pass that records all that `explain_all` reads, and the outputs of further `layers`."""
-    needs = union(model, one_pass(model))
-    every = dict.fromkeys((*needs.layers, *layers))
-    return model.run(photo, tuple(every), needs.attention)  # with backward rules, as guided backpropagation needs them
+def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) -> Run:
+    """Return a forward pass that records all that `explain_all` reads, and the outputs of further layers.
+
+    Raises:
+        ImageError: If the photo cannot be used.
+        ModelError: For a layer that does not exist.
+    """
+    signals = combine_signals(METHODS.list_single_pass_calls(model)) | SignalRequest(layers=tuple(layers))
+    return model.run(photo, signals.layers, signals.needs_attention)  # with rules, so that any method can read it
+
+
+def run_holds(model: Model, run: Run, method: str, **parameters: Any) -> bool:
+    """Return whether a run made by `run_for_all` records all that a method reads, so that it needs no forward pass.
+
+    Raises:
+        MethodError: As `explain`.
+    """
+    signals = METHODS.resolve_method(model, method, parameters).signals
+    return set(signals.layers) <= set(run.activations) and (bool(run.attention) or not signals.needs_attention)
 
 
 @dataclass(frozen=True, eq=False)
 class GatheredEvidence:
-    """All that the one-pass methods read for one class: evidence, the methods and the class."""
+    """All that the methods of one pass read for one class: evidence, the calls of the methods, and the class."""
 
     evidence: Evidence
-    calls: Sequence[Asked]
-    spec: Question
+    calls: Sequence[MethodCall]
+    spec: TargetSpec
 
 
-def gather_for_all(model: Model, run: Run, target: Class = None, against: Class = None) -> GatheredEvidence:
-    """Gather the evidence of every one-pass method from one backward pass of a run made by `run_for_all`.
+def gather_for_all(
+    model: Model, run: Run, target: ClassSelector = None, against: ClassSelector = None
+) -> GatheredEvidence:
+    """Return the evidence of every method of one pass, from one backward pass of a run made by `run_for_all`.
 
-    `attributions_from` turns it into maps, `vizlib.analysis.units.contributions_from_evidence` into contributions.
+    `attributions_from` makes heat maps of it, `vizlib.analysis.units.contributions_from_evidence` contributions.
 
-    Raises: TargetError, MethodError.
+    Raises:
+        TargetError: For a class that the model does not have.
+        MethodError: For a run that does not hold what the methods read.
     """
-    calls, spec = one_pass(model), Question.of(model, run.logits, target, against)
-    return GatheredEvidence(evidence_of(model, run, spec, calls), calls, spec)
+    calls = METHODS.list_single_pass_calls(model)
+    spec = TargetSpec.resolve(model, run.logits, target, against)
+    score = spec.make_score(calls[0].score_kind)
+    return GatheredEvidence(gather_evidence(model, run, score, combine_signals(calls)), calls, spec)
 
 
-def attributions_from(gathered: GatheredEvidence) -> Answers:
-    """Return the attribution of every one-pass method, by name, as `explain_all` does."""
-    return _by_method(_answered(gathered.evidence, gathered.calls, gathered.spec))
+def attributions_from(gathered: GatheredEvidence) -> AttributionDict:
+    """Return the attribution of every method of one pass, by its name, as `explain_all` does."""
+    return _name_by_method(_make_attributions(gathered.evidence, gathered.calls, gathered.spec))
 
 
 def explain_stream(
-    model: Model, photo, method: str = "rise", target=None, against=None, *, run: Run | None = None, **knobs
-) -> Iterator[Step]:
-    """The same as `explain`, as a map that gets better and better: one step after each batch of passes.
+    model: Model,
+    photo: PhotoSource,
+    method: str = "rise",
+    target: ClassSelector = None,
+    against: ClassSelector = None,
+    *,
+    run: Run | None = None,
+    **parameters: Any,
+) -> Iterator[ExplanationStep]:
+    """Yield the attribution of `explain` after each batch of passes, converging to it.
 
-    The last step's attribution is `explain`'s. Stop asking whenever the map is good enough: nothing runs between two
-    steps. A method of one pass has a single step.
+    The attribution of the last step is that of `explain`; a method of one pass has a single step. Nothing is computed
+    between two steps, so iteration can stop at any of them. The arguments are those of `explain`.
 
-    Raises: as `explain` does, before the first pass.
+    Raises:
+        VizlibError: As `explain`, before the first pass.
 
-    >>> for step in explain_stream(model, "church.jpg", "rise"):  # doctest: +SKIP
-    ...     print(f"{step.done} of {step.total}")
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> steps = vizlib.explain_stream(model, get_image("tower.jpg"), "rise", masks=16)
+        >>> [step.total for step in steps][-1]
+        16
     """
-    asked = asked_of(model, method, knobs)
-    seen = _run(model, photo, asked.needs(model)) if run is None else run
-    question = Question.of(model, seen.logits, target, against)
-    evidence = evidence_of(model, seen, question, [asked])
-    return _steps(evidence, asked, question)
+    call = METHODS.resolve_method(model, method, parameters)
+    run = model.run(photo, **call.signals.run_kwargs) if run is None else run
+    spec = TargetSpec.resolve(model, run.logits, target, against)
+    evidence = gather_evidence(model, run, spec.make_score(call.score_kind), call.signals)
+    return _make_steps(evidence, call.for_target(spec))
 
 
-def estimate(model: Model, method: str = "grad-cam", photo=None, **knobs) -> float:
-    """About how many seconds `explain` takes on this machine, measured by its first two batches of passes.
+def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None = None, **parameters: Any) -> float:
+    """Return about how many seconds `explain` takes on this machine, measured on its first two batches of passes.
 
-    Without a `photo` noise is looked at; how many passes a method needs can depend on the photo, so the answer is a
-    guide, and the first call on a model is slower than the next.
+    Args:
+        model: The model.
+        method: Name of the method.
+        photo: The photo; by default noise. How many passes a method makes can depend on the photo, so the estimate is a
+            guide, and the first call on a model takes longer than later ones.
+        **parameters: Parameters of the method.
 
-    Raises: MethodError.
+    Raises:
+        MethodError: As `explain`.
+
+    Example:
+        >>> import vizlib
+        >>> vizlib.estimate(vizlib.load("resnet18-imagenette"), "rise", masks=100) > 0
+        True
     """
     if photo is None:
         height, width = model.preprocessing.input_size
         noise = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         photo = Image.fromarray(noise.numpy())
-    before = time.perf_counter()
-    steps = explain_stream(model, photo, method, **knobs)
+    start = time.perf_counter()
+    steps = explain_stream(model, photo, method, **parameters)
     first = next(steps)
     middle = time.perf_counter()
     second = next(steps, None)
     if second is None:
-        return middle - before
-    each = (time.perf_counter() - middle) / (second.done - first.done)
-    return middle - before + each * (first.total - first.done)
+        return middle - start
+    seconds_per_pass = (time.perf_counter() - middle) / (second.done - first.done)
+    return middle - start + seconds_per_pass * (first.total - first.done)
 
 
-def _no_run(run: Run | None) -> None:
+def _refuse_run(run: Run | None) -> None:
     if run is not None:
         raise MethodError("a run is of one photo; leave it out when explaining a list of photos")
 
 
-def _by_method(answers: Sequence[Attribution]) -> Answers:
-    return Answers({answer.method: answer for answer in answers})
+def _name_by_method(attributions: Sequence[Attribution]) -> AttributionDict:
+    return AttributionDict({attribution.method: attribution for attribution in attributions})
 
 
-def _run(model: Model, photo, needs: Needs) -> Run:
-    return model.run(photo, needs.layers, needs.attention, **how(needs))
+# ------------------------------------------------------------------------------------------ from evidence to the result
 
 
-def _answers(model: Model, run: Run, asked: Sequence[Asked], target: Class, against: Class) -> list[Attribution]:
-    question = Question.of(model, run.logits, target, against)
-    return _answered(evidence_of(model, run, question, asked), asked, question)
-
-
-def _batches(model: Model, photos: Sequence, asked: Sequence[Asked], target, against) -> Iterator[list[Attribution]]:
-    """The answers for each photo; the passes they share are made for several photos together."""
-    opened = [open_image(photo) for photo in photos]  # a wrong photo is told before any work is done
-    targets, rivals = one_each(target, len(opened), "target"), one_each(against, len(opened), "against")
-    needs = union(model, asked)
-    size = BatchedInference(model, use_folded_copy=False).batch_size(gradient=True)  # these run on the network itself
-    for at in range(0, len(opened), size):
-        part = opened[at : at + size]
-        tensors = torch.cat([model.tensor(photo) for photo in part])
-        image, logits, seen = model.forward(tensors, needs.layers, needs.attention, **how(needs))
-        wanted = zip(targets[at : at + size], rivals[at : at + size], strict=True)
-        questions = [Question.of(model, logits[i : i + 1], *each) for i, each in enumerate(wanted)]
-        scores = [question.score(kind(asked)) for question in questions]
-
-        def total(found: Tensor, scores=scores) -> Tensor:
-            return torch.cat([score(found[i : i + 1]) for i, score in enumerate(scores)])
-
-        whole = Run(
-            image, logits, seen.activations, seen.attention, model.preprocessing.geometry(part[0]), part[0], (), seen
+def _explain_photos(
+    model: Model, photos: Sequence[PhotoSource], calls: Sequence[MethodCall], target: Selectors, against: Selectors
+) -> Iterator[list[Attribution]]:
+    """Yield the attributions of each photo; photos share the passes of a batch that fits into memory."""
+    opened = [open_image(photo) for photo in photos]  # an unusable photo is refused before the first pass
+    targets = broadcast_targets(target, len(opened), "target")
+    contrasts = broadcast_targets(against, len(opened), "against")
+    signals = combine_signals(calls)
+    # These passes use the network itself, not a folded copy.
+    size = BatchedInference(model, use_folded_copy=False).batch_size(gradient=True)
+    for start in range(0, len(opened), size):
+        batch = opened[start : start + size]
+        image, logits, recording = model.forward(
+            torch.cat([model.tensor(photo) for photo in batch]), **signals.run_kwargs
         )
-        found = gradients_of(model, whole, total, needs)
-        for i, (photo, question, score) in enumerate(zip(part, questions, scores, strict=True)):
-            yield _answered(one_of(model, whole, found, i, photo, score), asked, question)
+        selectors = zip(targets[start : start + size], contrasts[start : start + size], strict=True)
+        specs = [TargetSpec.resolve(model, logits[i : i + 1], *pair) for i, pair in enumerate(selectors)]
+        scores = [spec.make_score(calls[0].score_kind) for spec in specs]
+        geometry = model.preprocessing.geometry(batch[0])  # replaced by each photo's own
+        run = Run(image, logits, recording.activations, recording.attention, geometry, batch[0], (), recording)
+        for evidence, spec in zip(gather_batch_evidence(model, run, batch, scores, signals), specs, strict=True):
+            yield _make_attributions(evidence, calls, spec)
 
 
-def _answered(evidence: Evidence, asked: Sequence[Asked], question: Question) -> list[Attribution]:
-    """Each method's attribution, and the same at its other layers where those were asked for."""
-    every = [[(_same(view, evidence), view) for view in (one, *_elsewhere(one, evidence))] for one in asked]
-    drawn: dict[tuple, Partial] = {}
-    for same, view in chain.from_iterable(every):
-        if same not in drawn:
-            *_, drawn[same] = _partials(evidence, view, question)
-    heats = dict(zip(drawn, _on_processor([partial.heat for partial in drawn.values()]), strict=True))
-    found = []
-    for views in every:
-        answer, *others = (
-            _attribution(evidence, view, question, heats[same], drawn[same].notes) for same, view in views
-        )
-        found.append(replace(answer, by_layer={str(other.knobs["layer"]): other for other in others}))
-    return found
+def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: TargetSpec) -> list[Attribution]:
+    """Return the attribution of each call, with those at its other layers where they are requested."""
+    requests = [call.for_target(spec) for call in calls]
+    by_layer = [request.list_other_layers(evidence) for request in requests]
+    partials: dict[tuple, PartialHeat] = {}
+    for request in chain(requests, *by_layer):
+        if request.map_key not in partials:  # the same map at a layer by default and by its name is computed once
+            *_, partials[request.map_key] = _compute_heat(evidence, request)
+    heats = dict(zip(partials, _move_to_cpu([partial.heat for partial in partials.values()]), strict=True))
+
+    def make(request: Request) -> Attribution:
+        return _make_attribution(evidence, request, heats[request.map_key], partials[request.map_key].notes)
+
+    return [
+        replace(make(request), by_layer={str(other.call.values["layer"]): make(other) for other in others})
+        for request, others in zip(requests, by_layer, strict=True)
+    ]
 
 
-def _same(asked: Asked, evidence: Evidence) -> tuple:
-    """What two views have in common that are one map: a layer may be named, or be the one that is meant anyway."""
-    own = asked.method.needs(evidence.model, asked.knobs).layers
-    return asked.method.name, own or asked.knobs.get("layer")
+def _make_steps(evidence: Evidence, request: Request) -> Iterator[ExplanationStep]:
+    for partial in _compute_heat(evidence, request):
+        (heat,) = _move_to_cpu([partial.heat])
+        yield ExplanationStep(_make_attribution(evidence, request, heat, partial.notes), partial.done, partial.total)
 
 
-def _elsewhere(asked: Asked, evidence: Evidence) -> list[Asked]:
-    """The same method at each layer it can be shown at, where that was asked for."""
-    layers = asked.layers(evidence) if asked.everywhere else ()
-    return [Asked(asked.method, {**asked.knobs, "layer": layer}) for layer in layers]
-
-
-def _steps(evidence: Evidence, asked: Asked, question: Question) -> Iterator[Step]:
-    """The attribution, or for a method of many passes one after each batch of them."""
-    for partial in _partials(evidence, asked, question):
-        (heat,) = _on_processor([partial.heat])
-        yield Step(_attribution(evidence, asked, question, heat, partial.notes), partial.done, partial.total)
-
-
-def _partials(evidence: Evidence, asked: Asked, question: Question) -> Iterator[Partial]:
-    method, knobs = asked.method, _settled(asked, question)
-    if method.stream is not None:
-        yield from method.stream(evidence, **knobs)
+def _compute_heat(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
+    """Yield the heat map of a request; of a method of many passes, one after each batch of them."""
+    method, values = request.call.method, request.call.values
+    if method.compute_steps is not None:
+        yield from method.compute_steps(evidence, **values)
     else:
-        assert method.heat is not None
-        yield Partial(method.heat(evidence, **knobs), 1, 1)
+        assert method.compute is not None
+        yield PartialHeat(method.compute(evidence, **values), 1, 1)
 
 
-def _settled(asked: Asked, question: Question) -> dict[str, Any]:
-    """The knobs; what is left open as the question needs it."""
-    if asked.knobs.get("relu", False) is not None:
-        return asked.knobs
-    return {**asked.knobs, "relu": question.against is None}  # what speaks for the other class is half of a contrast
+def _move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
+    """Return heat maps in single precision on the CPU; from a GPU in one copy, as each copy waits for the GPU."""
+    detached = [heat.detach().float() for heat in heats]
+    if all(heat.is_cpu for heat in detached):
+        return detached
+    parts = torch.cat([heat.flatten() for heat in detached]).cpu().split([heat.numel() for heat in detached])
+    return [part.view(heat.shape).clone() for part, heat in zip(parts, detached, strict=True)]  # each owns its memory
 
 
-def _on_processor(heats: Sequence[Tensor]) -> list[Tensor]:
-    """Maps in single precision where anybody can read them; from a GPU in one copy, as each has to be waited for."""
-    plain = [heat.detach().float() for heat in heats]
-    if all(heat.is_cpu for heat in plain):
-        return plain
-    parts = torch.cat([heat.flatten() for heat in plain]).cpu().split([heat.numel() for heat in plain])
-    return [part.view(heat.shape).clone() for part, heat in zip(parts, plain, strict=True)]  # each with its own memory
-
-
-def _attribution(
-    evidence: Evidence, asked: Asked, question: Question, heat: Tensor, notes: tuple[str, ...]
-) -> Attribution:
-    method, knobs, model, run = asked.method, _settled(asked, question), evidence.model, evidence.run
-    contrast = {} if question.against is None else {"against": question.against}
+def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes: tuple[str, ...]) -> Attribution:
+    method, model, run = request.call.method, evidence.model, evidence.run
     return Attribution(
         heat=heat,
-        target=question.target,
-        label=model.labels[question.target],
+        target=request.target.target,
+        against=request.target.against,
+        label=model.labels[request.target.target],
         method=method.name,
-        knobs={**knobs, **contrast},
-        signed=method.signed or knobs.get("relu") is False,
+        parameters=dict(request.call.values),
+        signed=request.is_signed,
         geometry=run.geometry,
         photo=run.photo,
         model=model.name,
-        probability=evidence.chances[question.target],
-        notes=run.notes + notes_on(heat, evidence, method, knobs, question.target, question.against) + notes,
-        patches=method.patches,
+        probability=evidence.probabilities[request.target.target],
+        notes=(*run.notes, *_collect_notes(heat, evidence, request), *notes),
+        patch_values=method.patch_values,
     )
+
+
+def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterator[Note]:
+    """Yield what is wrong with a heat map on the CPU, or worth knowing about it."""
+    method, labels = request.call.method, evidence.model.labels
+    target, against = request.target.target, request.target.against
+    largest = heat.abs().max().item() if heat.numel() else 0.0
+    if not torch.isfinite(heat).all():
+        yield make_note("map.not-finite")
+    elif largest == 0:
+        layer = _find_layer_without_gradient(evidence, request)
+        yield make_note("map.no-gradient", layer=layer) if layer else make_note("map.empty", label=labels[target])
+    top, probabilities = evidence.top_class, evidence.probabilities
+    if top is None:
+        pass  # the run has a note, and no probability means anything
+    elif method.class_specific and target != top:
+        yield make_note(
+            "target.not-top",
+            best=labels[top],
+            share=format_percent(probabilities[top]),
+            label=labels[target],
+            rank=evidence.rank(target),
+            other=format_percent(probabilities[target]),
+        )
+    elif target == top and probabilities[top] < UNCERTAIN_PROBABILITY:
+        yield make_note("target.uncertain", share=format_percent(probabilities[top]))
+    if against is not None and not method.class_specific:
+        yield make_note("contrast.not-class-specific", method=method.name)
+    elif against is not None and against == target:
+        yield make_note("contrast.same-class")
+    if request.call.score_kind == "probability" and probabilities[target] > SATURATED_PROBABILITY:
+        yield make_note("score.saturated")
+    seen = evidence.run.geometry.visible_fraction
+    if seen < MIN_SEEN_FRACTION:
+        yield make_note("photo.cropped", share=format_percent(seen))
+
+
+def _find_layer_without_gradient(evidence: Evidence, request: Request) -> str | None:
+    """Return the first layer of the map whose gradient is zero at every position of the photo."""
+    for layer in request.call.layers:
+        gradient = evidence.layer_gradients.get(layer)
+        # Of a transformer's layer only the patches make the map: the class token's gradient may well be nonzero.
+        maps = None if gradient is None else evidence.model.spatial_map(gradient)
+        if maps is not None and not maps.any():
+            return layer
+    return None

@@ -1,106 +1,343 @@
-"""What is asked: methods with their knobs, the class that is explained, and the one it is set against."""
+"""What a caller requests: a method with values for its parameters, a target class and a contrast class.
+
+A request is resolved once, in two steps: `resolve_method` checks method and parameters before the forward pass, and
+`MethodCall.for_target` completes them when the logits, and so the classes, are known. Everything that comes later reads
+the frozen `Request`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.attention import collect_attention_maps
-from vizlib.attribution.methods.base import ONE_PASS, Evidence, Method, Needs, Score, Settings
-from vizlib.attribution.methods.registry import METHODS, list_methods, method_for
-from vizlib.core.errors import TargetError
+from vizlib.attribution.evidence import Evidence, Score, SignalRequest
+from vizlib.core.errors import MethodError, TargetError, suggest_names
 from vizlib.models.model import Model
 
-RUNNER_UP = "runner-up"  # against the likeliest class besides the target
+ParameterValues = Mapping[str, Any]
+ClassSelector = int | str | None  # an index, a label, or `None` for the likeliest class
+RUNNER_UP = "runner-up"  # as contrast class: the likeliest class besides the target
 
-Class = int | str | None  # by index or label; None is the likeliest
+ONE_PASS = "one pass"  # one forward and one backward pass, shared with every other method of this cost
+TWO_PASSES = "a few passes"  # backward passes of its own, from the same forward pass
+MANY_PASSES = "many passes"  # many forward passes: seconds to minutes, with progress
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A method, and where its knobs stand."""
-
-    method: Method
-    knobs: dict[str, Any]
-    everywhere: bool = False  # whether it is shown at all other layers too
-
-    def needs(self, model: Model) -> Needs:
-        """What it reads."""
-        own = self.method.needs(model, self.knobs)
-        every = model.stages if self.everywhere and own.layers else ()
-        return replace(own, layers=tuple(dict.fromkeys((*own.layers, *every))))
-
-    def layers(self, evidence: Evidence) -> tuple[str, ...]:
-        """The layers it can be shown at, from what the run holds."""
-        return evidence.model.stages if self.needs(evidence.model).layers else tuple(collect_attention_maps(evidence))
+# --------------------------------------------------------------------------------------------------------- the target
 
 
 @dataclass(frozen=True)
-class Question:
-    """The class that is explained, and the one it is set against."""
+class TargetSpec:
+    """The class that is explained and, in a contrast, the class that it is compared with; both by index."""
 
     target: int
-    against: int | None
+    against: int | None = None
 
     @classmethod
-    def of(cls, model: Model, logits: Tensor, target: Class, against: Class) -> Question:
-        """The classes meant. Raises: TargetError."""
+    def resolve(cls, model: Model, logits: Tensor, target: ClassSelector, against: ClassSelector) -> TargetSpec:
+        """Return the classes that two selectors mean, given the logits "1 classes" of a photo.
+
+        Raises:
+            TargetError: For a class that the model does not have.
+        """
         index = model.resolve_target(target, logits)
         if against is None:
-            return cls(index, None)
+            return cls(index)
         if isinstance(against, str) and against == RUNNER_UP and RUNNER_UP not in model.labels:
-            order = logits[0].argsort(descending=True).tolist()
-            return cls(index, next(other for other in order if other != index))
+            ranked = logits[0].argsort(descending=True).tolist()
+            return cls(index, next(candidate for candidate in ranked if candidate != index))
         return cls(index, model.resolve_target(against, logits))
 
-    def score(self, kind: object) -> Score:
-        """The number that is explained: of the logits, or of the probabilities; a difference in a contrast."""
+    def make_score(self, kind: str) -> Score:
+        """Return the function of logits "n classes" that is explained: one value per row.
 
-        def score(logits: Tensor) -> Tensor:
+        Args:
+            kind: `"logit"` or `"probability"`; in a contrast it is the difference between the two classes.
+        """
+
+        def compute_score(logits: Tensor) -> Tensor:
             values = logits.softmax(-1) if kind == "probability" else logits
             return values[:, self.target] if self.against is None else values[:, self.target] - values[:, self.against]
 
-        return score
+        return compute_score
 
 
-def asked_of(model: Model, method: str, knobs: Settings) -> Asked:
-    """A method by its name. Raises: MethodError."""
-    chosen = method_for(model, method)
-    return Asked(chosen, chosen.settings(model, knobs))
+def broadcast_targets(selectors: Any, count: int, argument: str) -> list[ClassSelector]:
+    """Return one class selector per photo, from a list of them or one for all.
+
+    Raises:
+        TargetError: For a list of another length; `argument` names it.
+    """
+    if not isinstance(selectors, (list, tuple)):
+        return [selectors] * count
+    if len(selectors) != count:
+        raise TargetError(
+            f"{argument} holds {len(selectors)} classes for {count} photos; give one for each, or one for all"
+        )
+    return list(selectors)
 
 
-def one_pass(model: Model) -> list[Asked]:
-    """Every method that one pass can feed, with no knob turned."""
-    rows = [METHODS[name] for name in list_methods(model)]
-    return [Asked(row, row.settings(model, {}), row.everywhere) for row in rows if row.cost == ONE_PASS]
+# --------------------------------------------------------------------------------------------- methods and parameters
 
 
-def union(model: Model, asked: Sequence[Asked]) -> Needs:
-    """What all of them read."""
-    needs = [one.needs(model) for one in asked]
-    return Needs(
-        image_gradient=any(need.image_gradient for need in needs),
-        guided_gradient=any(need.guided_gradient for need in needs),
-        layers=tuple(dict.fromkeys(layer for need in needs for layer in need.layers)),
-        layer_gradients=any(need.layers and need.layer_gradients for need in needs),
-        attention=any(need.attention for need in needs),
-        attention_gradients=any(need.attention_gradients for need in needs),
-        local_gradients=any(need.local_gradients for need in needs),
-    )
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a method: one of a few values, or a number in a range.
+
+    Attributes:
+        default: Its value where none is given.
+        help: What it does, as half a sentence for menus and the command line.
+        choices: Values that a menu lists, or a function of the model that returns them.
+        allows_others: Whether other values than the choices are accepted.
+        range: Lowest and highest number; only integers are accepted if both are integers.
+        resolve_default: For a default that depends on the classes: the value that stands for it.
+    """
+
+    default: Any
+    help: str
+    choices: Callable[[Model], tuple] | tuple = ()
+    allows_others: bool = False
+    range: tuple[int, int] | tuple[float, float] | None = None
+    resolve_default: Callable[[TargetSpec], Any] | None = None
+
+    def list_choices(self, model: Model) -> tuple:
+        """Return the values that a menu lists for a model."""
+        return self.choices(model) if callable(self.choices) else self.choices
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether only integers are accepted."""
+        return self.range is not None and all(isinstance(end, int) for end in self.range)
+
+    def convert(self, value: Any) -> Any:
+        """Return an accepted value, numbers as Python's own types."""
+        if self.range is None or value is self.default:
+            return value
+        return int(value) if self.is_integer else float(value)
+
+    def expected_instead(self, value: Any, model: Model) -> str | None:
+        """Return what is accepted, for an error message, where a value is not; `None` where it is."""
+        choices = self.list_choices(model)
+        if value is self.default:
+            return None
+        if self.range is not None:
+            low, high = self.range
+            if not _is_number(value) or not low <= value <= high or (self.is_integer and value % 1):
+                return f"a {'whole ' * self.is_integer}number from {low} to {high}"
+        elif choices and not self.allows_others and value not in choices:
+            return ", ".join(map(repr, choices))
+        return None
+
+    def resolve(self, value: Any, target: TargetSpec) -> Any:
+        """Return the value to compute with, once the classes are known."""
+        return self.resolve_default(target) if value is self.default and self.resolve_default else value
+
+    def is_default(self, value: Any, target: TargetSpec) -> bool:
+        """Whether a value, resolved or not, is what leaving the parameter out gives."""
+        return value == self.default or value == self.resolve(self.default, target)
 
 
-def one_each(given, count: int, what: str) -> list[Class]:
-    """One class a photo, from one for all or a list of them."""
-    if not isinstance(given, (list, tuple)):
-        return [given] * count
-    if len(given) != count:
-        raise TargetError(f"{what} holds {len(given)} classes for {count} photos; give one for each, or one for all")
-    return list(given)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
 
 
-def kind(asked: Sequence[Asked]) -> object:
-    """Whether logits or probabilities are explained."""
-    return asked[0].knobs.get("score", "logit")
+@dataclass(frozen=True, eq=False)
+class PartialHeat:
+    """The heat map of a method of many passes after some of them.
+
+    Attributes:
+        heat: Raw values "h w".
+        done: How many passes it is made from.
+        total: How many there are in all.
+        notes: What is worth knowing about the computation.
+    """
+
+    heat: Float[Tensor, "h w"]
+    done: int
+    total: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table of methods: all that menus, command line, documentation and tests state about a method.
+
+    Attributes:
+        name: Its name.
+        paper: Authors, title, venue and year.
+        shows: One sentence: what its map shows.
+        does_not_show: One sentence: what the map does not show.
+        signals: From a model and parameter values, what the method reads of a run.
+        unsupported_reason: Why it does not support a model; `None` where it does.
+        compute: `(evidence, **parameters)` -> raw heat "h w"; of methods of one or two passes.
+        compute_steps: The same for many passes: yields heat maps that converge.
+        parameters: Its parameters by name.
+        is_signed: From parameter values, whether negative heat means evidence against the class.
+        class_specific: Whether the map depends on the target class.
+        patch_values: Whether each value belongs to one patch of a transformer.
+        cost: `ONE_PASS`, `TWO_PASSES` or `MANY_PASSES`.
+        list_layers: For a method that reads one layer: all layers at which one run can show it; else `None`.
+        count_passes: From parameter values, about how many passes a method of many makes; `None` where it depends on
+            the photo.
+    """
+
+    name: str
+    paper: str
+    shows: str
+    does_not_show: str
+    signals: Callable[[Model, ParameterValues], SignalRequest]
+    unsupported_reason: Callable[[Model], str | None]
+    compute: Callable[..., Float[Tensor, "h w"]] | None = None
+    compute_steps: Callable[..., Iterator[PartialHeat]] | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    is_signed: Callable[[ParameterValues], bool] = lambda values: False
+    class_specific: bool = True
+    patch_values: bool = False
+    cost: str = ONE_PASS
+    list_layers: Callable[[Evidence], tuple[str, ...]] | None = None
+    count_passes: Callable[[ParameterValues], int] | None = None
+
+    def resolve_parameters(self, model: Model, values: ParameterValues) -> dict[str, Any]:
+        """Return the value of every parameter, defaults filled in.
+
+        Raises:
+            MethodError: For a parameter that the method does not have, or a value that it does not accept.
+        """
+        for name, value in values.items():
+            if name not in self.parameters:
+                hint = suggest_names(name, self.parameters) if self.parameters else "it has none"
+                raise MethodError(f"{self.name} has no parameter {name!r}; {hint}")
+            expected = self.parameters[name].expected_instead(value, model)
+            if expected is not None:
+                raise MethodError(f"{self.name} takes {expected} for {name}, not {value!r}")
+        return {
+            name: parameter.convert(values.get(name, parameter.default)) for name, parameter in self.parameters.items()
+        }
+
+
+class MethodTable(dict[str, Method]):
+    """The methods by name."""
+
+    def list_supported(self, model: Model | None = None) -> list[str]:
+        """Return the names of all methods, or of those that support a model."""
+        return [name for name, row in self.items() if model is None or row.unsupported_reason(model) is None]
+
+    def resolve_method(self, model: Model, name: str, values: ParameterValues) -> MethodCall:
+        """Return the call of a method by its name, with values for its parameters.
+
+        Raises:
+            MethodError: For an unknown method or parameter, a value that is not accepted, or a method that does not
+                support the model, with the reason.
+        """
+        if name not in self:
+            raise MethodError(f"there is no method {name!r}; {suggest_names(str(name), self)}")
+        method = self[name]
+        reason = method.unsupported_reason(model)
+        if reason is not None:
+            supported = ", ".join(self.list_supported(model))
+            raise MethodError(f"{name} does not support {model.name}: {reason}; these do: {supported}")
+        return MethodCall.make(method, model, method.resolve_parameters(model, values))
+
+    def list_single_pass_calls(self, model: Model) -> list[MethodCall]:
+        """Return a call, with default parameters, of every method that one forward and one backward pass can feed."""
+        rows = [self[name] for name in self.list_supported(model)]
+        return [
+            MethodCall.make(row, model, row.resolve_parameters(model, {}), at_all_layers=row.list_layers is not None)
+            for row in rows
+            if row.cost == ONE_PASS
+        ]
+
+
+# -------------------------------------------------------------------------------------------------------- the request
+
+
+@dataclass(frozen=True, eq=False)
+class MethodCall:
+    """A method with a value for each parameter, before the classes are known.
+
+    Attributes:
+        method: The method.
+        values: Its parameters by name.
+        layers: The layers that its map is made from.
+        signals: All that it reads of a run.
+        at_all_layers: Whether it is also shown at every other layer that it can be shown at.
+    """
+
+    method: Method
+    values: ParameterValues
+    layers: tuple[str, ...]
+    signals: SignalRequest
+    at_all_layers: bool = False
+
+    @classmethod
+    def make(cls, method: Method, model: Model, values: ParameterValues, *, at_all_layers: bool = False) -> MethodCall:
+        """Return the call of a method whose parameters are resolved."""
+        signals = method.signals(model, values)
+        stages = SignalRequest(layers=model.stages if at_all_layers and signals.layers else ())
+        return cls(method, values, signals.layers, signals | stages, at_all_layers)
+
+    @property
+    def score_kind(self) -> str:
+        """Whether `"logit"` or `"probability"` is explained."""
+        return str(self.values.get("score", "logit"))
+
+    def for_target(self, target: TargetSpec) -> Request:
+        """Return the request for these classes, with the parameters that depend on them."""
+        parameters = self.method.parameters
+        values = {name: parameters[name].resolve(value, target) for name, value in self.values.items()}
+        return Request(replace(self, values=values), target)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """All that one attribution is made from besides the photo and the model: method, parameters and classes."""
+
+    call: MethodCall
+    target: TargetSpec
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether negative heat means evidence against the class."""
+        return self.call.method.is_signed(self.call.values)
+
+    @property
+    def map_key(self) -> tuple:
+        """What two requests for one photo and class have in common if they give the same map.
+
+        A layer may be named, or be the default.
+        """
+        return self.call.method.name, self.call.layers or self.call.values.get("layer")
+
+    def list_other_layers(self, evidence: Evidence) -> list[Request]:
+        """Return the request at each layer that the method can be shown at, if it is to be shown at all of them."""
+        method, model = self.call.method, evidence.model
+        if not self.call.at_all_layers or method.list_layers is None:
+            return []
+        values = [{**self.call.values, "layer": layer} for layer in method.list_layers(evidence)]
+        return [Request(MethodCall.make(method, model, value), self.target) for value in values]
+
+
+def combine_signals(calls: Sequence[MethodCall]) -> SignalRequest:
+    """Return what all calls read together."""
+    combined = SignalRequest()
+    for call in calls:
+        combined |= call.signals
+    return combined
+
+
+# ------------------------------------------------------------------------------------------- shared by several methods
+
+SCORE_PARAMETER = Parameter(
+    "logit",
+    "what is explained: the logit of the class, or its softmax probability, whose gradient vanishes as it approaches 1",
+    ("logit", "probability"),
+)
+
+
+def supports_every_model(model: Model) -> None:
+    """Return no reason: the method supports any network."""

@@ -1,4 +1,4 @@
-"""What the library hands out: a run, a prediction, an attribution."""
+"""What `explain` returns: an attribution, a dictionary of them, and the steps that converge to one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -22,60 +22,92 @@ from vizlib.render import notebook
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.overlay import draw_figure, overlay_heat
 
-MAX_FIGURE_SIDE_PX = 1600  # pixels along a side of a photo in a figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_FIGURE_SIDE_PX = 1600
 SAVE_SUFFIXES = (".png", ".svg", ".npz", ".json")
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """How much each place in the photo spoke for a class."""
+    """How much each region of a photo contributes to the score of a class, according to one method.
 
-    heat: Float[Tensor, "h w"]  # raw, CPU, detached, the method's own resolution, spanning the whole model input
+    Attributes:
+        heat: Raw values "h w" in the method's own resolution, spanning the whole model input; on the CPU, detached.
+        target: Index of the class that is explained.
+        label: Its label.
+        method: Name of the method.
+        parameters: Value of each parameter of the method.
+        signed: Whether negative values are evidence against the class.
+        geometry: Where the model input lies on the photo.
+        photo: The upright RGB photo.
+        model: Name of the model.
+        probability: Softmax probability of the class, 0 to 1.
+        against: Index of the class that the target is compared with; `None` without a contrast.
+        notes: What is wrong with the map, or worth knowing about it, one sentence each.
+        patch_values: Whether each value belongs to one patch, so that it is drawn with sharp edges.
+        by_layer: From `explain_all`: the attribution at every layer that the method can be shown at, by its name.
+    """
+
+    heat: Float[Tensor, "h w"]
     target: int
     label: str
     method: str
-    parameters: Mapping[str, object]
-    signed: bool  # whether negative values mean "against"
+    parameters: Mapping[str, Any]
+    signed: bool
     geometry: Geometry
     photo: Image.Image
     model: str
-    probability: float  # of the target class
-    notes: tuple[str, ...] = ()  # what is wrong or worth knowing, in plain words
-    patch_values: bool = False  # whether each value belongs to one patch, and is drawn with its edges
-    by_layer: Mapping[str, Attribution] = field(default_factory=dict)  # from `explain_all`: the same at other layers
+    probability: float
+    against: int | None = None
+    notes: tuple[str, ...] = ()
+    patch_values: bool = False
+    by_layer: Mapping[str, Attribution] = field(default_factory=dict)
 
     @property
     def file_stem(self) -> str:
-        """What a file with it is called, before its ending."""
-        against = f"_vs_{self.parameters['against']}" if "against" in self.parameters else ""
-        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}_{self.target}{against}", flags=re.ASCII)
+        """A file name without suffix, made of model, method and classes."""
+        contrast = "" if self.against is None else f"_vs_{self.against}"
+        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}_{self.target}{contrast}", flags=re.ASCII)
 
     def project_to_photo(self) -> Float[np.ndarray, "H W"]:
-        """The raw heat at every pixel of the upright photo; NaN where the model did not look."""
+        """Return the raw heat at every pixel of the photo; NaN where the photo was cropped away."""
         return self.geometry.project_to_photo(self.heat, smooth=not self.patch_values)
 
-    def overlay(self, *, opacity: float = 0.75, colormap: str | None = None, limits: tuple[float, float] | None = None):
-        """The photo with the heat upon it, at the photo's own size; what the model never saw is dimmed.
+    def overlay(
+        self, *, opacity: float = 0.75, colormap: str | None = None, limits: tuple[float, float] | None = None
+    ) -> Image.Image:
+        """Return the photo with the heat drawn over it, in the size of the photo; what was cropped away is dimmed.
 
-        `limits` are the values at the two ends of the colour map; pass the same to compare two pictures.
+        Args:
+            opacity: Opacity of the strongest heat, 0 to 1.
+            colormap: Name of a matplotlib colour map; by default inferno, or for signed heat RdBu_r.
+            limits: Values at the two ends of the colour map; pass the same limits to compare two images.
+
+        Raises:
+            VizlibError: For an unknown colour map, an opacity outside 0 to 1, or limits that are no range.
         """
         return overlay_heat(
             self.photo, self.project_to_photo(), signed=self.signed, opacity=opacity, colormap=colormap, limits=limits
         )
 
     def resize_with_heat(self, side: int) -> tuple[Image.Image, Float[np.ndarray, "H W"]]:
-        """The photo, made smaller where a side is longer than `side` pixels, and the raw heat at each of its pixels."""
+        """Return the photo, with no side longer than `side` pixels, and the raw heat at each of its pixels."""
         photo = self.photo.copy()
         photo.thumbnail((side, side))
-        return photo, self.geometry.project_to_photo(self.heat, (photo.height, photo.width), smooth=not self.patch_values)
+        size = photo.height, photo.width
+        return photo, self.geometry.project_to_photo(self.heat, size, smooth=not self.patch_values)
 
-    def figure(self, title: str | None = None, **colours):
-        """A matplotlib `Figure` of the overlay beside a colour bar of the raw values; `savefig` writes it as anything.
+    def figure(self, title: str | None = None, **style: Any) -> Figure:
+        """Return a matplotlib figure of the overlay beside a colour bar of the raw values.
 
-        `colours` are `overlay`'s: `opacity`, `colormap`, `limits`.
+        Args:
+            title: Title of the figure; by default method, class and model.
+            **style: `opacity`, `colormap` and `limits` of `overlay`.
         """
         photo, heat = self.resize_with_heat(MAX_FIGURE_SIDE_PX)
-        return draw_figure(photo, heat, title=title or self._title, signed=self.signed, **colours)
+        return draw_figure(photo, heat, title=title or self._title, signed=self.signed, **style)
 
     def __repr__(self) -> str:
         rows, columns = self.heat.shape
@@ -83,7 +115,7 @@ class Attribution:
         return f"<Attribution {self._title}: {rows} × {columns} values from {low} to {high}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it: the overlay, its colour bar, and the notes."""
+        """Return the overlay, its colour bar and the notes, for a notebook."""
         photo, heat = self.resize_with_heat(notebook.MAX_SIDE_PIXELS)
         limits = compute_limits(heat, signed=self.signed)
         overlay = overlay_heat(photo, heat, signed=self.signed, limits=limits)
@@ -91,21 +123,22 @@ class Attribution:
 
     @property
     def _title(self) -> str:
-        return f"{self.method} for {self._asked}"
+        return f"{self.method} for {self._class_and_model}"
 
     @property
-    def _asked(self) -> str:
-        rival = f" against class {self.parameters['against']}" if "against" in self.parameters else ""
-        return f"{self.label}{rival} ({100 * self.probability:.3g} %), {self.model}"
+    def _class_and_model(self) -> str:
+        contrast = "" if self.against is None else f" against class {self.against}"
+        return f"{self.label}{contrast} ({100 * self.probability:.3g} %), {self.model}"
 
-    def to_dict(self) -> dict:
-        """Everything but the heat itself, ready for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the heat itself, ready for JSON."""
         y0, x0, y1, x1 = self.geometry.visible_box
         return {
             "model": self.model,
             "method": self.method,
-            "knobs": dict(self.parameters),
+            "parameters": dict(self.parameters),
             "target": self.target,
+            "against": self.against,
             "label": self.label,
             "probability": self.probability,
             "signed": self.signed,
@@ -116,11 +149,15 @@ class Attribution:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the overlay (`.png`), it beside a colour bar (`.svg`), or the raw values (`.npz`, `.json`).
+        """Write the overlay (`.png`), the overlay beside a colour bar (`.svg`), or the raw values (`.npz`, `.json`).
 
-        An `.npz` holds `heat`, `on_photo` and, as JSON, `about`. `vizlib.report` writes all of it as one page.
+        An `.npz` file holds `heat`, `on_photo` and, as JSON, `about`. `vizlib.report` writes everything as one page.
 
-        Raises: VizlibError for another ending, or where the file cannot be written.
+        Returns:
+            The path.
+
+        Raises:
+            VizlibError: For another suffix, or if the file cannot be written.
         """
         path = Path(path)
         if path.suffix not in SAVE_SUFFIXES:
@@ -140,23 +177,30 @@ class Attribution:
 
 
 class AttributionDict(dict[str, Attribution]):
-    """What several methods say about one photo and one class, by method: a dictionary that a notebook shows whole."""
+    """Attributions of one photo and one class by name of the method; a notebook shows them side by side."""
 
     def _repr_html_(self) -> str | None:
-        """All overlays, small, each on a colour scale of its own, and the notes that hold for all of them."""
+        """Return all overlays, each on its own colour scale, and the notes that all of them share."""
         if not self:
             return None
         overlays = {}
-        for method, answer in self.items():
-            photo, heat = answer.resize_with_heat(notebook.GRID_SIDE_PIXELS)
-            overlays[method] = overlay_heat(photo, heat, signed=answer.signed)
+        for method, attribution in self.items():
+            photo, heat = attribution.resize_with_heat(notebook.GRID_SIDE_PIXELS)
+            overlays[method] = overlay_heat(photo, heat, signed=attribution.signed)
         first, *others = self.values()
         shared = [note for note in first.notes if all(note in other.notes for other in others)]
-        return notebook.render_attribution_grid(overlays, f"{first._asked}; each map on its own colour scale", shared)
+        title = f"{first._class_and_model}; each map on its own colour scale"
+        return notebook.render_attribution_grid(overlays, title, shared)
 
 
 class ExplanationStep(NamedTuple):
-    """A map on its way, after `done` of `total` passes; the last step's is the answer."""
+    """The attribution after some of the passes of a method; that of the last step is what `explain` returns.
+
+    Attributes:
+        attribution: The attribution so far.
+        done: How many passes it is made from.
+        total: How many passes there are in all.
+    """
 
     attribution: Attribution
     done: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -79,6 +79,24 @@ class Recording:
                 yield
             finally:
                 self.active_rule.name = previous
+
+    def compute_gradients(
+        self, score: Callable[[], Tensor], tensors: Sequence[Tensor], rule: str | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the gradient of a score with respect to each recorded tensor, from one backward pass.
+
+        The graph is kept, so that gradients of another score need no second forward pass.
+
+        Args:
+            score: Function that computes a scalar from the outputs of the pass.
+            tensors: Recorded tensors or inputs of the pass.
+            rule: Backward rule of the ReLUs, as in `backward_rule`.
+
+        Returns:
+            One gradient per tensor, in its shape; zeros where the score does not depend on it.
+        """
+        with self.backward_rule(rule), torch.inference_mode(False), torch.enable_grad():
+            return compute_gradients(score(), tensors)
 
 
 def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = True) -> tuple[Tensor, ...]:

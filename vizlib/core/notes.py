@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 TEXTS: Mapping[str, str] = MappingProxyType(
     {  # code -> English text; names in braces stand for facts
+        "contrast.not-class-specific": "The map of {method} does not depend on the class, so there is no contrast.",
+        "contrast.same-class": "The target is compared with itself, so the score is always zero.",
         "gradient.bfloat16": (
             "Computed in bfloat16; the correlation of one gradient with single precision is {correlation}."
         ),
@@ -25,14 +27,12 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "image.scaled": "Its {kind} values from {low} (now black) to {high} (now white) were scaled to 8 bits.",
         "image.svg": "{file} is an SVG drawing, not a photo, expected a photo as {formats}",
         "image.text": "{file} is text, not an image, expected a photo as {formats}",
-        "image.too-large": ("{file} is {size} pixels, {megapixels} megapixels, expected at most {limit} megapixels"),
+        "image.too-large": "{file} is {size} pixels, {megapixels} megapixels, expected at most {limit} megapixels",
         "image.too-long": "{file} is {size} pixels, expected a photo at most {limit} times as long as it is wide",
         "image.too-many-pixels": "{file} has more than {limit} megapixels, the most allowed",
         "image.too-small": "{file} is {size} pixels, expected at least {limit} on each side",
         "image.unit-floats": "Its float values were taken as 0 (black) to 1 (white).",
-        "image.video": (
-            "{file} is a video or a photo of a kind that cannot be read here, expected a photo as {formats}"
-        ),
+        "image.video": "{file} is a video or a photo of a kind that cannot be read here, expected a photo as {formats}",
         "image.web-page": "{file} is a web page, not an image, expected a photo as {formats}",
         "integrated-gradients.sum": "The map sums to {sum}; the score difference to the baseline is {difference}.",
         "integrated-gradients.sum-with-gap": (
@@ -41,10 +41,16 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "map.constant-channels": (
             "Every channel of this layer has the same value at all positions; choose an earlier layer."
         ),
+        "map.empty": "The map is empty: no region contributes to {label}.",
+        "map.no-gradient": (
+            "The map is empty: the score does not depend on the positions of {layer}, so their gradient is exactly "
+            "zero; choose an earlier layer."
+        ),
+        "map.not-finite": "The map holds values that are not finite, so it cannot be trusted.",
         "model.assumed-preprocessing": (
             "{file} does not state how photos are prepared; the default preprocessing of {architecture} is assumed "
-            "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was trained "
-            "with another one."
+            "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was "
+            "trained with another one."
         ),
         "model.not-finite": "The model's output holds values that are not finite, so no map of it can be trusted.",
         "model.out-of-distribution": (
@@ -54,6 +60,18 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "model.training-mode": (
             "The model was in training mode; it was run in evaluation mode and left in training mode."
         ),
+        "photo.cropped": "The model saw {share} of the photo; the rest was cropped away and is dimmed.",
+        "score.bfloat16": "Computed in bfloat16; its error of a score is {share} of the spread of the scores.",
+        "score.bfloat16-refused": (
+            "Computed in single precision: the error of bfloat16 in a score was {share} of the spread of the scores."
+        ),
+        "score.bfloat16-too-coarse": "Computed in single precision: bfloat16 cannot distinguish the scores.",
+        "score.saturated": (
+            "The softmax is saturated, so the gradient of the probability is nearly zero everywhere; that of the "
+            "logit is not."
+        ),
+        "target.not-top": "The model predicts {best} ({share}); {label} is number {rank} ({other}).",
+        "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
     }
 )
 

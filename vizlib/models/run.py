@@ -1,4 +1,4 @@
-"""What one forward pass gives: `Run` with everything gradients need, and `Prediction`."""
+"""The results of one forward pass: `Run`, which holds what gradients need, and `Prediction`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vizlib.capture import Recording, compute_gradients
+from vizlib.capture import Recording
 from vizlib.core.geometry import Geometry
 
-Target = int | Tensor | Callable[[Tensor], Tensor]  # a class, one weight a class, or a number made of the logits
+# What is explained: the logit of a class, a sum of logits weighted by a tensor "classes", or a function of the logits.
+Target = int | Tensor | Callable[[Tensor], Tensor]
 
 
 class Prediction(NamedTuple):
-    """One class and how much the model believes in it."""
+    """One class of a prediction.
+
+    Attributes:
+        index: Index of the class.
+        label: Its label.
+        probability: Softmax probability, from 0 to 1.
+        logit: Its logit.
+    """
 
     index: int
     label: str
@@ -28,30 +35,40 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One photo, seen once by one model; it holds the whole graph, so let it go when the questions are answered.
+    """The forward pass of one photo through one model.
 
-    The leading axis of `activations` and `attention` is the batch axis of 1 the network computed with (one entry a
-    window, where attention is windowed): taking it off would make a new tensor beside the graph, through which no
-    gradient flows.
+    A run holds the whole autograd graph, so drop it when no more gradients are needed. The first axis of `activations`
+    and `attention` is the batch axis of 1 that the network computed with (one entry per window, where attention is
+    windowed); indexing it away would create a tensor off the graph, through which no gradient flows.
+
+    Attributes:
+        image: Normalised input, on the graph; n is 1 except inside `explain` of a list.
+        logits: Logits of all classes, on the graph.
+        activations: PyTorch's dotted layer name -> output, on the graph.
+        attention: Name of the attention layer -> softmax weights, on the graph.
+        geometry: How the input is placed on the photo.
+        photo: Upright RGB photo.
+        notes: Notes about the photo and the model, one sentence each.
+        recording: Record of the pass, through which backward rules are applied.
     """
 
-    image: Float[Tensor, "n 3 h w"]  # normalised model input, on the graph; n is 1 but inside `explain` of a list
+    image: Float[Tensor, "n 3 h w"]
     logits: Float[Tensor, "n classes"]
-    activations: Mapping[str, Tensor]  # PyTorch's own dotted layer name -> output, on the graph
-    attention: Mapping[
-        str, Float[Tensor, "windows heads query key"]
-    ]  # attention layer -> softmax weights, on the graph
-    geometry: Geometry  # model input <-> original photo
-    photo: Image.Image  # upright RGB
+    activations: Mapping[str, Tensor]
+    attention: Mapping[str, Float[Tensor, "windows heads query key"]]
+    geometry: Geometry
+    photo: Image.Image
     notes: tuple[str, ...] = ()
     recording: Recording = field(default_factory=Recording)
 
     def __repr__(self) -> str:
-        held = f"{len(self.activations)} activations, {len(self.attention)} attention layers"
-        return f"<Run of a photo of {self.photo.width} × {self.photo.height}: {self.logits.shape[-1]} logits, {held}>"
+        contents = f"{len(self.activations)} activations, {len(self.attention)} attention layers"
+        return (
+            f"<Run of a photo of {self.photo.width} × {self.photo.height}: {self.logits.shape[-1]} logits, {contents}>"
+        )
 
     def score(self, target: Target) -> Float[Tensor, ""]:
-        """The number that is explained: a logit, a weighted sum of logits, or what a callable makes of them."""
+        """Return the scalar that is explained: a logit, a weighted sum of logits, or a function of them."""
         if callable(target):
             return target(self.logits).sum()
         if isinstance(target, Tensor):
@@ -59,10 +76,14 @@ class Run:
         return self.logits[0, target]
 
     def gradients(self, target: Target, *, of: Sequence[Tensor], rule: str | None = None) -> tuple[Tensor, ...]:
-        """The gradient of the target's score with respect to each tensor, all from one backward pass.
+        """Return the gradient of the target's score with respect to each tensor, from one backward pass.
 
-        `rule="guided"` is guided backpropagation's: a ReLU passes on positive gradient only. Zeros where the score does
-        not depend on a tensor. Ask again for another target: the forward pass is not repeated.
+        The graph is kept, so gradients of other targets need no further forward pass.
+
+        Args:
+            target: What is explained.
+            of: Tensors of this run; the gradient is zero where the score does not depend on one.
+            rule: `"guided"` lets every ReLU pass only positive gradients (guided backpropagation); requires
+                `Model.run(..., rules=True)`.
         """
-        with self.recording.backward_rule(rule), torch.inference_mode(False), torch.enable_grad():
-            return compute_gradients(self.score(target), of)
+        return self.recording.compute_gradients(lambda: self.score(target), of, rule)

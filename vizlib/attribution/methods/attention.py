@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE_PARAMETER, TWO_PASSES, Evidence, Method, Needs, Parameter
+from vizlib.attribution.evidence import (
+    ATTENTION,
+    ATTENTION_GRADIENTS,
+    BLOCK_ATTENTION_GRADIENTS,
+    Evidence,
+    SignalRequest,
+)
+from vizlib.attribution.request import SCORE_PARAMETER, TWO_PASSES, Method, Parameter
 from vizlib.core.errors import MethodError, suggest_names
 from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
@@ -210,7 +217,7 @@ METHODS = (
         },
         class_specific=False,
         patch_values=True,
-        everywhere=True,
+        list_layers=lambda evidence: tuple(collect_attention_maps(evidence)),
     ),
     Method(
         name="attention-rollout",

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from vizlib.attribution.methods.base import Evidence, Parameter
+from vizlib.attribution.evidence import Evidence
 from vizlib.attribution.methods.scoring import make_random_generator
+from vizlib.attribution.request import Parameter
 
 BASELINES = ("mean", "black", "white", "blur", "noise")
 BASELINE = Parameter(

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE_PARAMETER, Evidence, Method, Needs, Parameter, ParameterValues
-from vizlib.attribution.methods.spatial_features import SpatialFeatures
+from vizlib.attribution.evidence import LAYER_GRADIENTS, Evidence, SignalRequest, SpatialFeatures
 from vizlib.attribution.methods.top_singular_vector import project_on_top_singular_vector
+from vizlib.attribution.request import SCORE_PARAMETER, Method, Parameter, ParameterValues
 from vizlib.models.model import Model
 
 CAM_LAYER = Parameter(
@@ -23,24 +23,30 @@ RELU = Parameter(
     None,
     "set negative values to zero, as in Grad-CAM; by default yes, unless two classes are compared",
     (True, False),
+    resolve_default=lambda target: target.against is None,  # evidence for the other class is half of a contrast
 )
 
 
-def choose_cam_layer(model: Model, knobs: ParameterValues) -> str:
+def is_unclipped(values: ParameterValues) -> bool:
+    """Return whether the map keeps negative values, which are evidence against the class."""
+    return values.get("relu") is False
+
+
+def choose_cam_layer(model: Model, values: ParameterValues) -> str:
     """Return the layer that the parameters select, or the default layer of the model for class activation maps."""
-    name = knobs.get("layer") or model.cam_layer
+    name = values.get("layer") or model.cam_layer
     assert name is not None  # models without such a layer are refused before
     return str(name)
 
 
-def choose_normed_layer(model: Model, knobs: ParameterValues) -> str:
+def choose_normed_layer(model: Model, values: ParameterValues) -> str:
     """Return the layer of methods that multiply each activation by its own gradient.
 
     By default it is the first normalisation after the default layer, if the family has one: before a normalisation,
     activation times gradient cancels over the channels.
     """
     find_layer = model.family and model.family.normalised_cam_layer
-    return find_layer(model.module) if find_layer and not knobs.get("layer") else choose_cam_layer(model, knobs)
+    return find_layer(model.module) if find_layer and not values.get("layer") else choose_cam_layer(model, values)
 
 
 def check_spatial_layer(model: Model) -> str | None:
@@ -170,17 +176,18 @@ def _make_cam_method(
 ) -> Method:
     """Return the method of a formula that gives one value per position of a layer."""
 
-    def compute(evidence: Evidence, *, relu: bool = False, **knobs) -> Tensor:
-        features = evidence.spatial_features(choose_layer(evidence.model, knobs))
-        values = features.reshape_to_map(formula(features))
-        return values.clamp(min=0) if relu else values
+    def compute(evidence: Evidence, *, relu: bool = False, **values) -> Tensor:
+        features = evidence.spatial_features(choose_layer(evidence.model, values))
+        heat = features.reshape_to_map(formula(features))
+        return heat.clamp(min=0) if relu else heat
 
+    signals = frozenset({LAYER_GRADIENTS} if uses_gradient else ())
     return Method(
         name=name,
         paper=paper,
         shows=shows,
         does_not_show=does_not_show,
-        needs=lambda model, knobs: Needs(layers=(choose_layer(model, knobs),), layer_gradients=uses_gradient),
+        signals=lambda model, values: SignalRequest(signals, (choose_layer(model, values),)),
         compute=compute,
         unsupported_reason=check_spatial_layer,
         parameters={
@@ -189,7 +196,8 @@ def _make_cam_method(
             **({"score": SCORE_PARAMETER} if uses_gradient else {}),
         },
         class_specific=uses_gradient,
-        everywhere=True,
+        is_signed=is_unclipped,
+        list_layers=lambda evidence: evidence.model.stages,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.methods.base import SCORE, Evidence, Method, Needs, Parameter, fits_all
+from vizlib.attribution.evidence import IMAGE_GRADIENT, Evidence, SignalRequest
+from vizlib.attribution.request import SCORE_PARAMETER, Method, Parameter, supports_every_model
 
 CHANNELS = Parameter(
     "max", "how the gradients of the three colour channels are reduced to one value per pixel", ("max", "mean", "norm")
@@ -32,7 +33,7 @@ def _saliency(evidence: Evidence, *, channels: str, **_) -> Tensor:
         Simonyan, Vedaldi, Zisserman. Deep Inside Convolutional Networks: Visualising Image Classification Models and
         Saliency Maps. ICLR Workshop 2014. arXiv:1312.6034
     """
-    return reduce_channels(evidence.at_pixels, channels)
+    return reduce_channels(evidence.image_gradient, channels)
 
 
 def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
@@ -42,7 +43,7 @@ def _input_x_gradient(evidence: Evidence, **_) -> Tensor:
         Shrikumar, Greenside, Shcherbina, Kundaje. Not Just a Black Box: Learning Important Features Through Propagating
         Activation Differences. 2016. arXiv:1605.01713
     """
-    return (evidence.run.image.detach() * evidence.at_pixels)[0].sum(0)
+    return (evidence.run.image.detach() * evidence.image_gradient)[0].sum(0)
 
 
 METHODS = (
@@ -51,20 +52,20 @@ METHODS = (
         paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
         shows="Bright pixels are those where a small change would change the class score the most.",
         does_not_show="It shows how sensitive the score is, not whether a pixel is evidence for or against the class.",
-        needs=lambda model, knobs: Needs(image_gradient=True),
+        signals=lambda model, values: SignalRequest(frozenset({IMAGE_GRADIENT})),
         compute=_saliency,
-        unsupported_reason=fits_all,
-        parameters={"channels": CHANNELS, "score": SCORE},
+        unsupported_reason=supports_every_model,
+        parameters={"channels": CHANNELS, "score": SCORE_PARAMETER},
     ),
     Method(
         name="input-x-gradient",
         paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box, 2016",
         shows="First-order contribution of each pixel to the score: warm pixels raise it, cold pixels lower it.",
         does_not_show="Pixels near the mean colour of the training data get values near zero, whatever they show.",
-        needs=lambda model, knobs: Needs(image_gradient=True),
+        signals=lambda model, values: SignalRequest(frozenset({IMAGE_GRADIENT})),
         compute=_input_x_gradient,
-        unsupported_reason=fits_all,
-        parameters={"score": SCORE},
-        signed=True,
+        unsupported_reason=supports_every_model,
+        parameters={"score": SCORE_PARAMETER},
+        is_signed=lambda values: True,
     ),
 )

@@ -11,19 +11,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import (
+from vizlib.attribution.evidence import Evidence, SignalRequest
+from vizlib.attribution.methods.baselines import BASELINES, make_baseline
+from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
+from vizlib.attribution.methods.scoring import BUDGET_PARAMETER, SEED_PARAMETER, make_random_generator
+from vizlib.attribution.request import (
     MANY_PASSES,
     SCORE_PARAMETER,
-    Evidence,
     Method,
-    Needs,
     Parameter,
     PartialHeat,
     supports_every_model,
 )
-from vizlib.attribution.methods.baselines import BASELINES, make_baseline
-from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
-from vizlib.attribution.methods.scoring import BUDGET_PARAMETER, SEED_PARAMETER, make_random_generator
 from vizlib.core.notes import Note, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.inference.first_convolution import FirstConvolution, find_first_convolution
@@ -216,6 +215,7 @@ METHODS = (
             "budget_mb": BUDGET_PARAMETER,
         },
         cost=MANY_PASSES,
+        count_passes=lambda values: values["samples"],
     ),
     Method(
         name="integrated-gradients",
@@ -235,5 +235,6 @@ METHODS = (
         },
         is_signed=lambda values: True,
         cost=MANY_PASSES,
+        count_passes=lambda values: values["steps"],
     ),
 )

@@ -13,27 +13,28 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import (
-    MANY_PASSES,
-    SCORE_PARAMETER,
-    Evidence,
-    Method,
-    Needs,
-    Parameter,
-    PartialHeat,
-    supports_every_model,
-)
+from vizlib.attribution.evidence import Evidence, SignalRequest
 from vizlib.attribution.methods.baselines import BASELINE, make_baseline
-from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer
+from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer, is_unclipped
 from vizlib.attribution.methods.scoring import (
     BUDGET_PARAMETER,
     PRECISION_PARAMETER,
     SEED_PARAMETER,
     make_random_generator,
-    trials,
+    score_inputs,
+)
+from vizlib.attribution.request import (
+    MANY_PASSES,
+    SCORE_PARAMETER,
+    Method,
+    Parameter,
+    ParameterValues,
+    PartialHeat,
+    supports_every_model,
 )
 from vizlib.core.notes import make_note
 from vizlib.models.inference.incremental_plan import plan_windows
+from vizlib.models.model import Model
 
 Span = tuple[int, int]  # first pixel, and the one after the last
 
@@ -81,10 +82,10 @@ def _occlusion(
     full_score = evidence.score(evidence.run.logits.detach())
     # On the processor, because many small slices are slow on a GPU.
     drop_sums, counts = torch.zeros(2, *image.shape[-2:], dtype=full_score.dtype)
-    for batch in trials(
-        evidence, make_inputs, len(spans), precision=precision, budget_mb=budget_mb, quickly=incremental
+    for batch in score_inputs(
+        evidence, make_inputs, len(spans), precision=precision, budget_mb=budget_mb, windows=incremental
     ):
-        for index, drop in zip(batch.places.tolist(), (full_score - batch.scores).cpu(), strict=True):
+        for index, drop in zip(batch.indices.tolist(), (full_score - batch.scores).cpu(), strict=True):
             (top, bottom), (left, right) = spans[index]
             drop_sums[top:bottom, left:right] += drop
             counts[top:bottom, left:right] += 1
@@ -166,8 +167,8 @@ def _rise(
         return image * make_masks(tuple(indices.tolist())).unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)
-    for batch in trials(evidence, make_inputs, total, precision=precision, budget_mb=budget_mb):
-        heat += torch.tensordot(batch.scores.to(heat), make_masks(tuple(batch.places.tolist())), 1)
+    for batch in score_inputs(evidence, make_inputs, total, precision=precision, budget_mb=budget_mb):
+        heat += torch.tensordot(batch.scores.to(heat), make_masks(tuple(batch.indices.tolist())), 1)
         yield PartialHeat(heat / (share * batch.done), batch.done, total, batch.notes)
 
 
@@ -200,8 +201,8 @@ def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int
         return image * make_channel_masks(activation_maps[channels[indices]], size).unsqueeze(1)
 
     scores = image.new_full((len(activation_maps),), -math.inf)
-    for batch in trials(evidence, make_inputs, len(channels), precision=precision, budget_mb=budget_mb):
-        scores[channels[batch.places]] = batch.scores.to(scores)
+    for batch in score_inputs(evidence, make_inputs, len(channels), precision=precision, budget_mb=budget_mb):
+        scores[channels[batch.indices]] = batch.scores.to(scores)
         heat = features.weighted_sum(scores.softmax(0))
         yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
 
@@ -231,8 +232,10 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
     full_score = evidence.score(evidence.run.logits.detach())
     scale = full_score.abs().clamp(min=torch.finfo(full_score.dtype).tiny)  # a class against itself has score 0
     weights = features.activation_maps.new_zeros(len(features.activation_maps))
-    for batch in trials(evidence, make_outputs, len(channels), precision=precision, budget_mb=budget_mb, layer=layer):
-        weights[channels[batch.places]] = ((full_score - batch.scores) / scale).to(weights)
+    for batch in score_inputs(
+        evidence, make_outputs, len(channels), precision=precision, budget_mb=budget_mb, layer=layer
+    ):
+        weights[channels[batch.indices]] = ((full_score - batch.scores) / scale).to(weights)
         heat = features.weighted_sum(weights)
         yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
 
@@ -255,8 +258,9 @@ def _make_empty_map(activation_maps: Float[Tensor, "channels rows columns"]) -> 
     return PartialHeat(torch.zeros_like(activation_maps[0]), 1, 1, (make_note("map.constant-channels"),))
 
 
-def _layer_without_gradient(model, knobs) -> Needs:
-    return Needs(layers=(choose_cam_layer(model, knobs),), layer_gradients=False)
+def _request_activations(model: Model, values: ParameterValues) -> SignalRequest:
+    """Request the activations of the layer that the parameters select."""
+    return SignalRequest(layers=(choose_cam_layer(model, values),))
 
 
 RISE_SCORE = Parameter(
@@ -269,7 +273,7 @@ METHODS = (
         paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
         shows="Covering a warm region lowers the score; covering a cold region raises it.",
         does_not_show="It covers one window at a time: evidence present twice is missed, and window edges matter.",
-        needs=lambda model, knobs: Needs(),
+        signals=lambda model, values: SignalRequest(),
         compute_steps=_occlusion,
         unsupported_reason=supports_every_model,
         parameters={
@@ -282,7 +286,7 @@ METHODS = (
             "precision": PRECISION_PARAMETER,
             "budget_mb": BUDGET_PARAMETER,
         },
-        signed=True,
+        is_signed=lambda values: True,
         cost=MANY_PASSES,
     ),
     Method(
@@ -290,7 +294,7 @@ METHODS = (
         paper="Petsiuk, Das, Saenko: RISE, BMVC 2018",
         shows="Bright regions are mostly visible in the masked photos that get a high score for the class.",
         does_not_show="It is an average over random masks: fine detail is blurred, and few masks give a noisy map.",
-        needs=lambda model, knobs: Needs(),
+        signals=lambda model, values: SignalRequest(),
         compute_steps=_rise,
         unsupported_reason=supports_every_model,
         parameters={
@@ -303,13 +307,14 @@ METHODS = (
             "budget_mb": BUDGET_PARAMETER,
         },
         cost=MANY_PASSES,
+        count_passes=lambda values: values["masks"],
     ),
     Method(
         name="score-cam",
         paper="Wang et al.: Score-CAM, CVPR Workshops 2020",
         shows="Warm regions are where channels are active that give a high class score when used as a mask.",
         does_not_show="A channel is weighted by the region it reveals, not by how the network uses the channel.",
-        needs=_layer_without_gradient,
+        signals=_request_activations,
         compute_steps=_score_cam,
         unsupported_reason=check_spatial_layer,
         parameters={
@@ -319,6 +324,7 @@ METHODS = (
             "precision": PRECISION_PARAMETER,
             "budget_mb": BUDGET_PARAMETER,
         },
+        is_signed=is_unclipped,
         cost=MANY_PASSES,
     ),
     Method(
@@ -326,7 +332,7 @@ METHODS = (
         paper="Desai, Ramaswamy: Ablation-CAM, WACV 2020",
         shows="Warm regions are where channels are active whose ablation lowers the class score.",
         does_not_show="Channels are ablated one at a time: two redundant channels both seem unimportant.",
-        needs=_layer_without_gradient,
+        signals=_request_activations,
         compute_steps=_ablation_cam,
         unsupported_reason=check_spatial_layer,
         parameters={
@@ -336,6 +342,7 @@ METHODS = (
             "precision": PRECISION_PARAMETER,
             "budget_mb": BUDGET_PARAMETER,
         },
+        is_signed=is_unclipped,
         cost=MANY_PASSES,
     ),
 )

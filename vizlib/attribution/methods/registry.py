@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from vizlib.attribution.methods import attention, cam, gradient, perturbation
-from vizlib.attribution.methods import gradient_ensembles as averages
-from vizlib.attribution.methods import guided_backprop as guided
-from vizlib.attribution.methods.base import Method
-from vizlib.core.errors import MethodError, did_you_mean
+from vizlib.attribution.methods import attention, cam, gradient, gradient_ensembles, guided_backprop, perturbation
+from vizlib.attribution.request import MethodTable
 from vizlib.models.model import Model
 
-METHODS: Mapping[str, Method] = {
-    method.name: method
-    for method in (
-        *gradient.METHODS,
-        *guided.METHODS,
-        *cam.METHODS,
-        *attention.METHODS,
-        *averages.METHODS,
-        *perturbation.METHODS,
-    )
-}
+METHODS = MethodTable(
+    {
+        method.name: method
+        for method in (
+            *gradient.METHODS,
+            *guided_backprop.METHODS,
+            *cam.METHODS,
+            *attention.METHODS,
+            *gradient_ensembles.METHODS,
+            *perturbation.METHODS,
+        )
+    }
+)
 
 
 def list_methods(model: Model | None = None) -> list[str]:
-    """The names of all methods, or of those that fit a model."""
-    return [name for name, method in METHODS.items() if model is None or method.fits(model) is None]
+    """Return the names of all methods, or of those that support a model.
 
+    Args:
+        model: The model; by default all methods are listed.
 
-def method_for(model: Model, name: str) -> Method:
-    """The row of a method that fits this model.
-
-    Raises: MethodError for an unknown name, or for a method that does not fit, saying why.
+    Example:
+        >>> import vizlib
+        >>> "legrad" in vizlib.list_methods(), "legrad" in vizlib.list_methods(vizlib.load("resnet18-imagenette"))
+        (True, False)
     """
-    if name not in METHODS:
-        raise MethodError(f"there is no method {name!r}; {did_you_mean(str(name), METHODS)}")
-    reason = METHODS[name].fits(model)
-    if reason is not None:
-        raise MethodError(f"{name} does not fit {model.name}: {reason}; these do: {', '.join(list_methods(model))}")
-    return METHODS[name]
+    return METHODS.list_supported(model)

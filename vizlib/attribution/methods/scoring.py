@@ -1,7 +1,6 @@
-"""Many inputs, one score each: in batches, in shuffled order, in a precision that is checked on the way.
+"""Score many inputs: in batches, in shuffled order, in bfloat16 where a check against single precision passes.
 
-The one engine of every method that asks the network again and again: they say what the inputs are, this says how they
-are computed.
+Every method of many forward passes states what its inputs are; this module decides how they are computed.
 """
 
 from __future__ import annotations
@@ -15,101 +14,141 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vizlib.attribution.methods.base import Evidence, Knob
-from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB, MIN_BUDGET_MB, MAX_BUDGET_MB, BatchedInference, benefits_from_bfloat16
+from vizlib.attribution.evidence import Evidence
+from vizlib.attribution.request import Parameter
+from vizlib.core.notes import Note, make_note
+from vizlib.models.inference.batched_inference import (
+    DEFAULT_BUDGET_MB,
+    MAX_BUDGET_MB,
+    MIN_BUDGET_MB,
+    BatchedInference,
+    benefits_from_bfloat16,
+)
 from vizlib.models.inference.incremental import IncrementalWindows
 
-CHECKED = 4  # trials that are also computed in single precision
-TOLERANCE = 0.1  # of the scores' spread, their root mean square error: then ranks correlate about 0.99 or better
+NUM_CHECKED_INPUTS = 4  # inputs that are also scored in single precision
+BFLOAT16_TOLERANCE = (
+    0.1  # of the scores' standard deviation, for the root mean square error: ranks correlate about 0.99
+)
+UNUSABLE_ERROR = 10  # an error of so many standard deviations is stated without its number
 
-PRECISION = Knob(
+PRECISION_PARAMETER = Parameter(
     "auto",
-    "bfloat16 where the processor has it and a check of its scores passes (auto), or always single precision",
+    "bfloat16 where the processor supports it and a check of its scores passes (auto), or always single precision",
     ("auto", "float32"),
 )
-BUDGET = Knob(DEFAULT_BUDGET_MB, "memory for one batch, in megabytes, besides the model", range=(MIN_BUDGET_MB, MAX_BUDGET_MB))
-SEED = Knob(0, "of the random numbers; the same seed gives the same ones on every machine", range=(0, 2**32 - 1))
+BUDGET_PARAMETER = Parameter(
+    DEFAULT_BUDGET_MB, "memory for one batch, in megabytes, besides the model", range=(MIN_BUDGET_MB, MAX_BUDGET_MB)
+)
+SEED_PARAMETER = Parameter(
+    0, "seed of the random numbers; the same seed gives the same numbers on every machine", range=(0, 2**32 - 1)
+)
+
+MakeInputs = Callable[[Int[Tensor, " n"]], Tensor]  # from the indices of a batch to its inputs
 
 
 @dataclass(frozen=True, eq=False)
-class Trials:
-    """Some of the trials, with their scores."""
+class ScoredBatch:
+    """The scores of some of the inputs.
 
-    places: Int[Tensor, " n"]  # which of all
+    Attributes:
+        indices: Which of all inputs.
+        scores: Their scores.
+        done: How many inputs have been scored, these included.
+        notes: What is worth knowing about the precision.
+    """
+
+    indices: Int[Tensor, " n"]
     scores: Float[Tensor, " n"]
-    done: int  # with these
-    notes: tuple[str, ...]
+    done: int
+    notes: tuple[Note, ...]
 
 
-def trials(
+def score_inputs(
     evidence: Evidence,
-    make: Callable[[Int[Tensor, " n"]], Tensor],
+    make_inputs: MakeInputs,
     total: int,
     *,
-    precision: object,
+    precision: str,
     budget_mb: int,
     layer: str | None = None,
-    quickly: IncrementalWindows | None = None,
-) -> Iterator[Trials]:
-    """Score `total` inputs, which `make` builds from their numbers; those of a batch are given together.
+    windows: IncrementalWindows | None = None,
+) -> Iterator[ScoredBatch]:
+    """Yield the scores of many inputs, batch by batch, in shuffled order, so that the first batches represent all.
 
-    With `layer` they are outputs of that layer, and only what follows it is computed. Where they are photos with a
-    window changed, and their numbers are the windows', `quickly` computes only what each reaches. They come in shuffled
-    order, so that the first ones already stand for all.
+    Args:
+        evidence: Model, run and score.
+        make_inputs: Makes the inputs of a batch from their indices.
+        total: How many inputs there are.
+        precision: `"auto"` or `"float32"`.
+        budget_mb: Memory for one batch, in megabytes.
+        layer: If given, the inputs are outputs of this layer, and only what follows it is computed.
+        windows: If given, the inputs are the photo with one window changed, their indices are those of the windows, and
+            only what each window can change is computed.
     """
     if not total:
         return
     order = torch.from_numpy(make_random_generator(0).permutation(total))
     exact, notes = BatchedInference(evidence.model, budget_mb=budget_mb), ()
-    if precision == "auto" and benefits_from_bfloat16(evidence.model) and total > 2 * CHECKED:
-        quick = BatchedInference(evidence.model, budget_mb=budget_mb, bfloat16=True)
+    if precision == "auto" and benefits_from_bfloat16(evidence.model) and total > 2 * NUM_CHECKED_INPUTS:
+        fast = BatchedInference(evidence.model, budget_mb=budget_mb, bfloat16=True)
         check = BatchedInference(evidence.model, budget_mb=budget_mb, use_folded_copy=False)
-        exactly = _scores(evidence, make, order[:CHECKED], check, layer)
-        found = _through(evidence, make, order, quick, layer, quickly, first=CHECKED + 1)
-        first = next(found)
-        gap = (exactly - first.scores[:CHECKED]).square().mean().sqrt()
-        share = (gap / first.scores.std()).item()
-        if share <= TOLERANCE:
-            notes = (f"Computed in bfloat16, whose error in a score is {share:.1%} of their spread.",)
-            yield from (replace(one, notes=notes) for one in chain([first], found))
+        exact_scores = _score_batch(evidence, make_inputs, order[:NUM_CHECKED_INPUTS], check, layer)
+        batches = _score_in_order(evidence, make_inputs, order, fast, layer, windows, first=NUM_CHECKED_INPUTS + 1)
+        first = next(batches)
+        error = (exact_scores - first.scores[:NUM_CHECKED_INPUTS]).square().mean().sqrt()
+        relative_error = (error / first.scores.std()).item()
+        if relative_error <= BFLOAT16_TOLERANCE:
+            notes = (make_note("score.bfloat16", share=f"{relative_error:.1%}"),)
+            yield from (replace(batch, notes=notes) for batch in chain([first], batches))
             return
-        told = f"'s error in a score was {share:.1%} of their spread" if share < 10 else " cannot tell the scores apart"
-        notes = (f"Computed in single precision: bfloat16{told}.",)
-    yield from (replace(one, notes=notes) for one in _through(evidence, make, order, exact, layer, quickly))
+        if relative_error < UNUSABLE_ERROR:
+            notes = (make_note("score.bfloat16-refused", share=f"{relative_error:.1%}"),)
+        else:  # NaN too
+            notes = (make_note("score.bfloat16-too-coarse"),)
+    batches = _score_in_order(evidence, make_inputs, order, exact, layer, windows)
+    yield from (replace(batch, notes=notes) for batch in batches)
 
 
 def make_random_generator(seed: int, stream: int = 0) -> np.random.Generator:
-    """Random numbers that are the same on every machine; another stream of one seed is independent of it."""
+    """Return a generator of random numbers that are the same on every machine; streams of one seed are independent."""
     return np.random.Generator(np.random.PCG64([seed, stream]))
 
 
-def _through(
+def _score_in_order(
     evidence: Evidence,
-    make,
+    make_inputs: MakeInputs,
     order: Tensor,
-    passes: BatchedInference,
+    inference: BatchedInference,
     layer: str | None,
-    quickly: IncrementalWindows | None,
+    windows: IncrementalWindows | None,
     first: int = 1,
-) -> Iterator[Trials]:
-    """The trials in batches, of which the first holds as many as asked for, though it be scored in several passes."""
-    size = passes.batch_size(image=evidence.run.image, layer=layer)
+) -> Iterator[ScoredBatch]:
+    """Yield scored batches; the first holds at least `first` inputs, even if they are scored in several passes."""
+    size = inference.batch_size(image=evidence.run.image, layer=layer)
     first, done = max(first, size), 0
-    for places in (order[:first], *passes.split_batches(order[first:], size)):
-        done += len(places)
-        yield Trials(places, _scores(evidence, make, places, passes, layer, quickly), done, ())
+    for indices in (order[:first], *inference.split_batches(order[first:], size)):
+        done += len(indices)
+        scores = _score_batch(evidence, make_inputs, indices, inference, layer, windows)
+        yield ScoredBatch(indices, scores, done, ())
 
 
-def _scores(
-    evidence: Evidence, make, places: Tensor, passes: BatchedInference, layer: str | None, quickly: IncrementalWindows | None = None
+def _score_batch(
+    evidence: Evidence,
+    make_inputs: MakeInputs,
+    indices: Tensor,
+    inference: BatchedInference,
+    layer: str | None,
+    windows: IncrementalWindows | None = None,
 ) -> Tensor:
-    image, inputs = evidence.run.image.detach(), make(places)
-    size = passes.batch_size(image=image, layer=layer)
+    """Return the score of each input, from as many passes as the memory needs."""
+    image, inputs = evidence.run.image.detach(), make_inputs(indices)
+    size = inference.batch_size(image=image, layer=layer)
 
-    def logits(part: Tensor, some: Tensor) -> Tensor:
-        if quickly is not None:
-            return quickly.logits(passes, part, some.tolist())
-        return passes.logits(part) if layer is None else passes.logits_from_layer(image, layer, part)
+    def compute_logits(part: Tensor, part_indices: Tensor) -> Tensor:
+        if windows is not None:
+            return windows.logits(inference, part, part_indices.tolist())
+        return inference.logits(part) if layer is None else inference.logits_from_layer(image, layer, part)
 
-    parts = zip(inputs.split(size), places.split(size), strict=True)
-    return torch.cat([evidence.score(logits(*part)).detach() for part in parts])
+    parts = zip(inputs.split(size), indices.split(size), strict=True)
+    return torch.cat([evidence.score(compute_logits(*part)).detach() for part in parts])

@@ -14,8 +14,8 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 
 import vizlib
-from vizlib.attribution.methods.base import MANY_PASSES, ONE_PASS, TWO_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES, ONE_PASS, TWO_PASSES
 from vizlib.models.inference.batched_inference import BatchedInference
 
 FEW = {
@@ -92,7 +92,18 @@ def assert_same(one, other):
     assert one.heat.shape == other.heat.shape
     assert torch.allclose(one.heat, other.heat, rtol=1e-5, atol=1e-6 * other.heat.abs().max().item()), one.method
     assert one.photo.tobytes() == other.photo.tobytes()
-    for field in ("target", "label", "method", "knobs", "signed", "geometry", "model", "notes", "patches"):
+    for field in (
+        "target",
+        "label",
+        "method",
+        "parameters",
+        "against",
+        "signed",
+        "geometry",
+        "model",
+        "notes",
+        "patch_values",
+    ):
         if field != "notes" or one.method != "integrated-gradients":  # its gap may round otherwise
             assert getattr(one, field) == getattr(other, field), field
     assert math.isclose(one.probability, other.probability, rel_tol=1e-5)
@@ -105,14 +116,14 @@ def assert_same(one, other):
 
 
 def test_a_list_of_photos_gives_what_each_gives_alone(model, batches_of_two):
-    knobs = quick(model)
+    parameters = quick(model)
     for method in vizlib.list_methods(model):
         if METHODS[method].cost == MANY_PASSES and method not in ("occlusion", "smoothgrad"):
             continue  # they make their passes photo by photo, all in the same way
-        together = vizlib.explain(model, PHOTOS, method, 2, **knobs(method))
+        together = vizlib.explain(model, PHOTOS, method, 2, **parameters(method))
         assert len(together) == 3
         for one, alone in zip(together, PHOTOS, strict=True):
-            assert_same(one, vizlib.explain(model, alone, method, 2, **knobs(method)))
+            assert_same(one, vizlib.explain(model, alone, method, 2, **parameters(method)))
 
 
 def test_explain_all_of_a_list_gives_what_each_photo_gives_alone(model, batches_of_two):
@@ -133,7 +144,7 @@ def test_each_photo_may_have_a_target_and_a_rival_of_its_own(model, batches_of_t
         for one, *asked in zip(together, PHOTOS, targets, rivals, strict=True):
             assert_same(one, vizlib.explain(model, asked[0], method, target=asked[1], against=asked[2]))
     assert [one.target for one in together][:2] == [3, 1]
-    assert ["against" in one.knobs for one in together] == [False, True, True]
+    assert [one.against is not None for one in together] == [False, True, True]
     everything = vizlib.explain_all(model, PHOTOS, target=targets, against=rivals)
     for one, answers in zip(together, everything, strict=True):
         assert_same(one, answers[method])
@@ -200,7 +211,7 @@ def test_by_layer_is_what_the_method_gives_at_each_layer(model):
         assert list(everything[method].by_layer) == list(layers)
         for layer, one in everything[method].by_layer.items():
             alone = vizlib.explain(model, PHOTOS[0], method, 2, layer=layer)
-            assert one.knobs["layer"] == layer
+            assert one.parameters["layer"] == layer
             assert_same(one, alone)
     heats = [one.heat for one in everything["grad-cam"].by_layer.values()]
     assert len({heat.shape for heat in heats}) > 1 or not torch.equal(heats[0], heats[1])
@@ -234,13 +245,13 @@ LINEAR = {
 
 @pytest.mark.parametrize("method", LINEAR)
 def test_a_contrast_is_the_difference_of_two_maps_where_a_method_is_linear(model, method):
-    knobs = LINEAR[method]
-    alone = [vizlib.explain(model, PHOTOS[0], method, target, **knobs).heat for target in (2, 1)]
-    found = vizlib.explain(model, PHOTOS[0], method, 2, against=1, **knobs)
+    parameters = LINEAR[method]
+    alone = [vizlib.explain(model, PHOTOS[0], method, target, **parameters).heat for target in (2, 1)]
+    found = vizlib.explain(model, PHOTOS[0], method, 2, against=1, **parameters)
     expected = alone[0] - alone[1]
     assert expected.abs().max() > 1e-6
     assert (found.heat - expected).abs().max() < 1e-5 * max(one.abs().max() for one in alone)
-    swapped = vizlib.explain(model, PHOTOS[0], method, 1, against=2, **knobs)
+    swapped = vizlib.explain(model, PHOTOS[0], method, 1, against=2, **parameters)
     assert torch.allclose(swapped.heat, -found.heat, rtol=1e-4, atol=1e-6 * found.heat.abs().max().item())
 
 
@@ -248,7 +259,7 @@ def test_the_runner_up_is_the_likeliest_class_besides_the_target(model):
     order = [one.index for one in model.predict(PHOTOS[0], top=4)]
     for target, rival in ((None, order[1]), (order[0], order[1]), (order[1], order[0]), (order[3], order[0])):
         found = vizlib.explain(model, PHOTOS[0], "input-x-gradient", target, against="runner-up")
-        assert found.knobs["against"] == rival
+        assert found.against == rival
         assert_same(found, vizlib.explain(model, PHOTOS[0], "input-x-gradient", target, against=rival))
 
 
@@ -261,7 +272,7 @@ def test_a_class_that_is_called_runner_up_is_meant():
         with torch.no_grad():
             model.module.fc.bias[2] -= 100
     found = vizlib.explain(model, PHOTOS[0], "input-x-gradient", target, against="runner-up")
-    assert found.knobs["against"] == 2
+    assert found.against == 2
 
 
 CAMS = ["grad-cam", "score-cam", "ablation-cam"]
@@ -279,7 +290,7 @@ def test_a_contrast_keeps_what_speaks_for_the_rival_unless_told_otherwise(method
         ({"against": 1, "relu": None}, False),
     ]:
         found = vizlib.explain(model, PHOTOS[0], method, 2, layer="layer1", **options)
-        assert found.knobs["relu"] is relu, options
+        assert found.parameters["relu"] is relu, options
         assert found.signed is not relu
         assert found.heat.min() >= 0 or not relu
     whole = vizlib.explain(model, PHOTOS[0], method, 2, against=1, layer="layer1", relu=False)
@@ -291,19 +302,19 @@ def test_a_contrast_keeps_what_speaks_for_the_rival_unless_told_otherwise(method
 
 
 def test_a_stream_rises_step_by_step_to_what_explain_answers(model, batches_of_two):
-    knobs = quick(model)
+    parameters = quick(model)
     many = [name for name in vizlib.list_methods(model) if METHODS[name].cost == MANY_PASSES]
     assert set(many) >= {"occlusion", "rise", "smoothgrad", "integrated-gradients", "score-cam", "ablation-cam"}
     for method in many:
-        steps = list(vizlib.explain_stream(model, PHOTOS[0], method, 2, against=1, **knobs(method)))
+        steps = list(vizlib.explain_stream(model, PHOTOS[0], method, 2, against=1, **parameters(method)))
         total = steps[0].total
         assert len(steps) == math.ceil(total / 2) > 1
         assert [step.done for step in steps] == [*range(2, total, 2), total]
         assert {step.total for step in steps} == {total}
-        assert steps[-1].share == 1
+        assert steps[-1].fraction == 1
         for step in steps:
             assert step.attribution.heat.isfinite().all(), method
-        answer = vizlib.explain(model, PHOTOS[0], method, 2, against=1, **knobs(method))
+        answer = vizlib.explain(model, PHOTOS[0], method, 2, against=1, **parameters(method))
         assert torch.equal(steps[-1].attribution.heat, answer.heat), method
         assert_same(steps[-1].attribution, answer)
         assert not torch.equal(steps[0].attribution.heat, answer.heat), method
@@ -319,9 +330,9 @@ def test_a_method_of_one_or_two_passes_has_a_single_step(model):
 
 @pytest.mark.parametrize("method", ["occlusion", "rise", "smoothgrad"])
 def test_nothing_runs_between_two_steps_nor_after_the_last_that_was_asked_for(model, method, batches_of_two):
-    knobs = FEW[method] | ({"samples": 20} if method == "smoothgrad" else {})
+    parameters = FEW[method] | ({"samples": 20} if method == "smoothgrad" else {})
     with inputs_to(model) as seen:
-        steps = vizlib.explain_stream(model, PHOTOS[0], method, **knobs)
+        steps = vizlib.explain_stream(model, PHOTOS[0], method, **parameters)
         assert sum(seen) == 1  # the photo itself
         for count in (1, 2, 3):
             step = next(steps)
@@ -362,10 +373,13 @@ def test_an_estimate_is_the_time_of_all_passes_from_that_of_the_first(model, mon
 
 def test_a_wrong_knob_is_told_before_any_pass(model):
     with inputs_to(model) as seen:
-        for ask in (vizlib.estimate, lambda model, method, **knobs: vizlib.explain(model, PHOTOS[0], method, **knobs)):
-            for knobs in ({"maks": 100}, {"masks": 3}, {"share": "half"}, {"score": "loss"}):
+        for ask in (
+            vizlib.estimate,
+            lambda model, method, **parameters: vizlib.explain(model, PHOTOS[0], method, **parameters),
+        ):
+            for parameters in ({"maks": 100}, {"masks": 3}, {"share": "half"}, {"score": "loss"}):
                 with pytest.raises(vizlib.MethodError):
-                    ask(model, "rise", **knobs)
+                    ask(model, "rise", **parameters)
         with pytest.raises(vizlib.MethodError):
             vizlib.explain_stream(model, PHOTOS[0], "rise", masks=3)  # at once, not at the first step
         with pytest.raises(vizlib.MethodError):
@@ -373,36 +387,38 @@ def test_a_wrong_knob_is_told_before_any_pass(model):
     assert not seen
 
 
-# ------------------------------------------------------------------------------------------------ knobs
+# ------------------------------------------------------------------------------------------------ parameters
 
 
-RANGED = [(method, name) for method, row in METHODS.items() for name, knob in row.knobs.items() if knob.range]
+RANGED = [
+    (method, name) for method, row in METHODS.items() for name, parameter in row.parameters.items() if parameter.range
+]
 
 
 @pytest.mark.parametrize(("method", "name"), RANGED)
 def test_a_number_that_a_knob_does_not_take_is_one_sentence_that_names_its_range(method, name):
     model, row = resnet(), METHODS[method]
-    low, high = row.knobs[name].range
+    low, high = row.parameters[name].range
     whole = isinstance(low, int)
     wrong = [low - 1, high + 1, 10**400, str(low), None, [low], True, False, math.nan, math.inf, 1j]
     for value in [*wrong, low + 0.5] if whole else wrong:
         with pytest.raises(vizlib.MethodError) as caught:
-            row.settings(model, {name: value})
+            row.resolve_parameters(model, {name: value})
         kind = "whole number" if whole else "number"
         assert f"{method} takes a {kind} from {low} to {high} for {name}, not" in str(caught.value), value
         assert "\n" not in str(caught.value)
     for value in (low, high, np.int64(low) if whole else np.float32(high)):
-        assert row.settings(model, {name: value})[name] == value
+        assert row.resolve_parameters(model, {name: value})[name] == value
 
 
-def test_a_knobs_own_default_is_always_taken(model):
+def test_a_parameters_own_default_is_always_taken(model):
     for method in vizlib.list_methods(model):
         row = METHODS[method]
-        for name, knob in row.knobs.items():
-            assert row.settings(model, {name: knob.default}) == row.settings(model, {})
-            if knob.range is None and knob.offered(model) and not knob.open:
+        for name, parameter in row.parameters.items():
+            assert row.resolve_parameters(model, {name: parameter.default}) == row.resolve_parameters(model, {})
+            if parameter.range is None and parameter.list_choices(model) and not parameter.allows_others:
                 with pytest.raises(vizlib.MethodError, match=f"for {name}, not 'nonsense'"):
-                    row.settings(model, {name: "nonsense"})
+                    row.resolve_parameters(model, {name: "nonsense"})
 
 
 def test_numpys_numbers_are_numbers_and_the_answer_can_be_written_down(tmp_path):
@@ -412,8 +428,8 @@ def test_numpys_numbers_are_numbers_and_the_answer_can_be_written_down(tmp_path)
     plain = vizlib.explain(model, PHOTOS[0], "smoothgrad", 2, samples=2, noise=0.25, seed=3, budget_mb=100)
     assert_same(found, plain)
     about = json.loads(found.save(tmp_path / "found.json").read_text())
-    assert about["knobs"]["samples"] == 2
-    assert {type(found.knobs[name]) for name in ("samples", "seed", "budget_mb")} == {int}
+    assert about["parameters"]["samples"] == 2
+    assert {type(found.parameters[name]) for name in ("samples", "seed", "budget_mb")} == {int}
 
 
 def test_a_pass_keeps_its_graph_only_for_methods_that_ask_it(model, monkeypatch):
@@ -430,6 +446,6 @@ def test_a_list_of_photos_is_split_by_what_the_network_itself_needs(model, monke
     """Not by what a quicker twin of it would: the shared passes run on the network."""
     sizes, see = [], vizlib.Model.forward
     monkeypatch.setattr(vizlib.Model, "forward", lambda *args, **how: sizes.append(len(args[1])) or see(*args, **how))
-    monkeypatch.setattr(BatchedInference, "batch", lambda passes, **_: 1 if passes._weight else 2)
+    monkeypatch.setattr(BatchedInference, "batch_size", lambda inference, **_: 1 if inference._folded_copy_bytes else 2)
     vizlib.explain(model, [photo(), photo(seed=1)], "saliency")
     assert sizes == [2]
