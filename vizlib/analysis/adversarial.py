@@ -10,6 +10,7 @@ from PIL import Image
 from vizlib.capture import compute_gradients
 from vizlib.core.errors import VizlibError
 from vizlib.models.model import Model
+from vizlib.models.preprocessing import TimmPreprocessing
 
 
 def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: int = 2, steps: int = 8) -> Image.Image:
@@ -53,4 +54,12 @@ def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: 
 
 def bypass_resizing(model: Model) -> Model:
     """Return the same model for photos that already have the size of its input: nothing is resized or cropped."""
-    return replace(model, preprocessing=replace(model.preprocessing, crop_pct=1.0, crop_mode="center"))
+    preprocessing = TimmPreprocessing(
+        input_size=model.preprocessing.input_size,
+        interpolation="bilinear",  # not used, as nothing is resized
+        crop_pct=1.0,
+        crop_mode="center",
+        mean=model.preprocessing.mean,
+        std=model.preprocessing.std,
+    )
+    return replace(model, preprocessing=preprocessing)

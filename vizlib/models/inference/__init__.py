@@ -1,1 +1,1 @@
-"""Many passes through one model efficiently: batches by memory, folded copies, incremental inference on windows."""
+"""Many passes through one model: batches sized by memory, folded copies, incremental inference on windows."""

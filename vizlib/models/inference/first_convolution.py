@@ -1,7 +1,8 @@
-"""The convolution that reads the pixels is linear: many passes can enter it, and leave it, together.
+"""Share the first convolution among many passes: it is linear, so inputs and gradients can pass it together.
 
-A sum of gradients at the pixels is the sum of the gradients at its output, carried back once; an input on the line
-between two others has an output on the line between theirs. On a ResNet-50 that saves about a tenth of each pass.
+The sum of the gradients at the pixels is the sum of the gradients at the convolution's output, propagated back once; an
+input on the line between two others has an output on the line between theirs. On a ResNet-50 this saves about a tenth
+of each pass.
 """
 
 from __future__ import annotations
@@ -15,56 +16,63 @@ from torch import Tensor, nn
 from vizlib.capture import compute_gradients
 from vizlib.models.model import Model
 
-MAX_RELATIVE_DIFFERENCE = (
-    1e-4  # of the largest value: how far two ways to the same gradient may lie apart in single precision
-)
+# Largest accepted difference of two computations of one gradient in single precision, relative to the largest value.
+MAX_RELATIVE_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class FirstConvolution:
-    """A model's first convolution, when nothing else reads the pixels; `layer` is `None` where there is none such."""
+    """A model's first convolution, if nothing else reads the pixels.
+
+    Attributes:
+        model: The model.
+        layer: Name of the convolution; `None` for a model without such a convolution, where `forward` and `backward`
+            return their argument.
+    """
 
     model: Model
     layer: str | None
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
-        """The layer's output for prepared inputs; without a layer they themselves."""
+        """Return the convolution's output for model inputs."""
         if self.layer is None:
             return images
         with torch.inference_mode(False), torch.no_grad():
-            return self._part()(images)
+            return self._get_module()(images)
 
     def backward(self, gradient: Tensor) -> Float[Tensor, "n 3 h w"]:
-        """A gradient at the layer's output, carried back to the pixels."""
+        """Return the gradient at the pixels for a gradient at the convolution's output."""
         if self.layer is None:
             return gradient
         size = self.model.preprocessing.input_size
         with torch.inference_mode(False), torch.enable_grad():
             pixels = gradient.new_zeros(len(gradient), 3, *size, requires_grad=True)
-            return torch.autograd.grad(self._part()(pixels), pixels, gradient)[0]
+            return torch.autograd.grad(self._get_module()(pixels), pixels, gradient)[0]
 
-    def _part(self) -> nn.Module:
+    def _get_module(self) -> nn.Module:
         assert self.layer is not None
         return self.model.eval_module().get_submodule(self.layer)
 
 
 def find_first_convolution(model: Model) -> FirstConvolution:
-    """A model's stem, found out by one pass, and kept with the model."""
-    if "stem" not in model._plan_cache:
+    """Return a model's first convolution, checked with one pass; the result is kept in the model's plan cache."""
+
+    def find() -> str | None:
         layer = model.first_convolution
-        model._plan_cache["stem"] = layer if layer and _alone(FirstConvolution(model, layer)) else None
-    return FirstConvolution(model, model._plan_cache["stem"])
+        return layer if layer and _reads_all_pixels(FirstConvolution(model, layer)) else None
+
+    return FirstConvolution(model, model._plan_cache.get_or_compute("first_convolution", find))
 
 
-def _alone(stem: FirstConvolution) -> bool:
-    """Whether all that the score owes the pixels goes through this layer, which sees them as they are."""
-    model, layer = stem.model, stem.layer
+def _reads_all_pixels(convolution: FirstConvolution) -> bool:
+    """Return whether the logits depend on the pixels only through this layer, and it receives them unchanged."""
+    model, layer = convolution.model, convolution.layer
     assert layer is not None
-    random = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, *model.preprocessing.input_size, generator=random).to(model.reference_tensor())
-    image, logits, seen = model.forward(image, [layer])
-    output = seen.activations[layer]
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, *model.preprocessing.input_size, generator=generator).to(model.reference_tensor())
+    image, logits, recording = model.forward(image, [layer])
+    output = recording.activations[layer]
     with torch.inference_mode(False), torch.enable_grad():
         at_pixels, at_output = compute_gradients(logits.square().sum(), [image, output], retain_graph=False)
-    same = ((output, stem.forward(image.detach())), (at_pixels, stem.backward(at_output)))
-    return all(a.any() and (a - b).abs().max() <= MAX_RELATIVE_DIFFERENCE * a.abs().max() for a, b in same)
+    pairs = ((output, convolution.forward(image.detach())), (at_pixels, convolution.backward(at_output)))
+    return all(a.any() and (a - b).abs().max() <= MAX_RELATIVE_DIFFERENCE * a.abs().max() for a, b in pairs)

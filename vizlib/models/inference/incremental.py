@@ -1,12 +1,13 @@
-"""Where only a window of the photo changes, only what sees the window is computed again.
+"""Compute the logits of photos that differ from one photo only inside a window, recomputing only what changes.
 
-Up to some layer a convolutional network is local: what lies beyond a place's receptive field cannot change it. So the
-first layers are shown a crop around each window, and what they make of it is put into what they made of the whole
-photo. The next layers are shown a crop of that, as much larger as their places see more, and so on; what follows the
-last such step runs on whole maps. The answers are the same but for rounding.
+Up to some layer a convolutional network is local: pixels outside the receptive field of a position cannot change it.
+The first layers therefore run on a crop around each window, and their output is pasted into their output for the whole
+photo. The next layers run on a crop of that, larger by their receptive field, and so on; the layers after the last such
+stage run on whole feature maps. The logits are those of a full pass, to rounding.
 
-Source: Nakandala, Kumar, Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
-Explanations, SIGMOD 2019.
+References:
+    Nakandala, Kumar, Papakonstantinou: Incremental and approximate inference for faster occlusion-based deep CNN
+    explanations, SIGMOD 2019.
 """
 
 from __future__ import annotations
@@ -23,38 +24,55 @@ from torch import Tensor
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.models.inference.batched_inference import BatchedInference
 
-Span = tuple[int, int]  # first and last-but-one, of pixels or of places
+Span = tuple[int, int]  # start and end (exclusive) along one axis, in pixels or positions
 
 
 @dataclass(frozen=True)
 class CropAxis:
-    """One axis of a crop: what it shows of the map before, and which places of the layer's output a window reaches."""
+    """One axis of a crop, and the output positions that a window can change.
+
+    Attributes:
+        input_span: The crop, in positions of the stage's input.
+        output_span: The positions of the stage's whole output that depend on the window.
+        local_span: The same positions, within the stage's output for the crop.
+    """
 
     input_span: Span
-    output_span: Span  # places of the whole map
-    local_span: Span  # the same places, of what the layer makes of the crop
+    output_span: Span
+    local_span: Span
 
     @property
     def length(self) -> int:
-        """How many places it shows."""
+        """Length of the crop."""
         return self.input_span[1] - self.input_span[0]
 
 
 @dataclass(frozen=True)
 class IncrementalStage:
-    """The layers from one map to the next, which are shown a crop of the first around each window."""
+    """Consecutive layers that run on a crop of their input around each window.
 
-    layer: str  # the last of them
-    rows: Sequence[CropAxis]  # one for each row of windows; all crops are of one size
+    Attributes:
+        layer: Name of the last of these layers.
+        rows: The crop for each row of windows; all crops have the same length.
+        columns: The crop for each column of windows.
+    """
+
+    layer: str
+    rows: Sequence[CropAxis]
     columns: Sequence[CropAxis]
 
     def crop_at(self, window: int) -> tuple[CropAxis, CropAxis]:
-        """The crop for a window, by its number."""
+        """Return the crop (rows, columns) of a window; windows are numbered row by row."""
         return self.rows[window // len(self.columns)], self.columns[window % len(self.columns)]
 
 
 def relative_field(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
-    """How far the places of a layer see, counted in the places of an earlier one."""
+    """Return the receptive field of a layer in units of the positions of an earlier layer.
+
+    Args:
+        before: Field of the earlier layer, in pixels.
+        after: Field of the later layer, in pixels.
+    """
     size, jump, centre = [], [], []
     for axis, unit in enumerate(before.jump):
         size.append((after.size[axis] - before.size[axis]) / unit + 1)
@@ -64,90 +82,119 @@ def relative_field(before: ReceptiveField, after: ReceptiveField) -> ReceptiveFi
 
 
 def plan_crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[CropAxis] | None:
-    """One crop for each span along an axis of so many places, all of a length; `None` where they do not align.
+    """Return one crop for each span along an axis, all of one length.
 
-    `field` is how far a place of the output sees, in places of the input.
+    Args:
+        field: Receptive field of the output, in positions of the input.
+        axis: 0 for rows, 1 for columns.
+        spans: The changed positions of the input, one span per window.
+        side: Length of the input along the axis.
+
+    Returns:
+        The crops; `None` if the output positions do not align with those of the input.
     """
     size, jump, centre = (pair[axis] for pair in (field.size, field.jump, field.centre))
     if jump != int(jump) or side % int(jump):
         return None
-    step, found = int(jump), []
-    for first, last in spans:
-        first = min(first, last - 1)  # of a window past the edge, which changes nothing
-        low = max(math.floor((first - centre - size / 2) / jump) + 1, 0)
-        high = min(math.ceil((last - centre + size / 2) / jump), side // step)
-        begin = max(centre + low * jump - size / 2, 0)
-        end = min(centre + (high - 1) * jump + size / 2, side)
-        found.append((low, high, math.floor(begin / step) * step, math.ceil(end)))
-    length = min(max(math.ceil((end - begin) / step) * step for _, _, begin, end in found), side)
-    axes = []
-    for low, high, begin, _ in found:
-        start = min(begin, side - length)
-        axes.append(CropAxis((start, start + length), (low, high), (low - start // step, high - start // step)))
-    return axes
+    stride, extents = int(jump), []
+    for start, end in spans:
+        start = min(start, end - 1)  # of a window beyond the edge, which changes nothing
+        first = max(math.floor((start - centre - size / 2) / jump) + 1, 0)
+        last = min(math.ceil((end - centre + size / 2) / jump), side // stride)
+        crop_start = max(centre + first * jump - size / 2, 0)
+        crop_end = min(centre + (last - 1) * jump + size / 2, side)
+        extents.append((first, last, math.floor(crop_start / stride) * stride, math.ceil(crop_end)))
+    length = min(max(math.ceil((end - start) / stride) * stride for _, _, start, end in extents), side)
+    crops = []
+    for first, last, crop_start, _ in extents:
+        start = min(crop_start, side - length)
+        local_span = (first - start // stride, last - start // stride)
+        crops.append(CropAxis((start, start + length), (first, last), local_span))
+    return crops
 
 
 class IncrementalWindows:
-    """One photo with a window of it changed, again and again, of which only what the window reaches is computed."""
+    """Computes the logits of one photo with different contents in one of its windows.
 
-    def __init__(self, image: Float[Tensor, "1 3 h w"], steps: Sequence[IncrementalStage]) -> None:
-        self._image, self._steps = image, steps
-        self._wholes: WeakKeyDictionary[BatchedInference, dict[str, Tensor]] = (
-            WeakKeyDictionary()
-        )  # of the photo itself
+    Args:
+        image: The model's input for the unchanged photo.
+        stages: The stages that run on crops, from `plan_windows`.
+    """
+
+    def __init__(self, image: Float[Tensor, "1 3 h w"], stages: Sequence[IncrementalStage]) -> None:
+        self._image, self._stages = image, stages
+        # Outputs of the stages for the unchanged photo, by layer; every engine has a precision of its own.
+        self._unchanged: WeakKeyDictionary[BatchedInference, dict[str, Tensor]] = WeakKeyDictionary()
 
     def logits(
         self, inference: BatchedInference, images: Float[Tensor, "n 3 h w"], window_indices: Sequence[int]
     ) -> Tensor:
-        """The logits of some changed photos, of which the window of each is known by its number."""
-        wholes = self._wholes_of(inference)
-        first, *others = self._steps
+        """Return the logits of changed photos.
+
+        Args:
+            inference: Runs the passes.
+            images: Photos that differ from the unchanged one only inside one window each.
+            window_indices: Number of the changed window of each photo, counted row by row.
+
+        Returns:
+            Logits "n classes".
+        """
+        unchanged = self._compute_unchanged(inference)
+        first_stage, *later_stages = self._stages
         changes: dict[str, Callable[[Tensor], Tensor]] = {}
-        for step, after in zip(self._steps, (*others, None), strict=True):
-            changes[step.layer] = _put_into(wholes[step.layer], step, after, window_indices)
-        shown = [
+        for stage, next_stage in zip(self._stages, (*later_stages, None), strict=True):
+            changes[stage.layer] = _make_paste(unchanged[stage.layer], stage, next_stage, window_indices)
+        crops = [
             image[:, slice(*row.input_span), slice(*column.input_span)]
-            for image, (row, column) in zip(images, map(first.crop_at, window_indices), strict=True)
+            for image, (row, column) in zip(images, map(first_stage.crop_at, window_indices), strict=True)
         ]
-        return inference.logits_with_altered_layers(torch.stack(shown), changes)
+        return inference.logits_with_altered_layers(torch.stack(crops), changes)
 
-    def _wholes_of(self, passes: BatchedInference) -> dict[str, Tensor]:
-        if passes not in self._wholes:  # each has a precision of its own
-            found: dict[str, Tensor] = {}
+    def _compute_unchanged(self, inference: BatchedInference) -> dict[str, Tensor]:
+        """Return the outputs of the stages for the unchanged photo, computed once per engine."""
+        if inference not in self._unchanged:
+            outputs: dict[str, Tensor] = {}
 
-            def keep(layer: str) -> Callable[[Tensor], Tensor]:
-                return lambda own: found.setdefault(layer, own.detach())
+            def make_store(layer: str) -> Callable[[Tensor], Tensor]:
+                return lambda output: outputs.setdefault(layer, output.detach())
 
-            passes.logits_with_altered_layers(self._image, {step.layer: keep(step.layer) for step in self._steps})
-            self._wholes[passes] = found
-        return self._wholes[passes]
+            inference.logits_with_altered_layers(
+                self._image, {stage.layer: make_store(stage.layer) for stage in self._stages}
+            )
+            self._unchanged[inference] = outputs
+        return self._unchanged[inference]
 
 
-def _put_into(
-    whole: Float[Tensor, "1 channels rows columns"],
-    step: IncrementalStage,
-    after: IncrementalStage | None,
-    places: Sequence[int],
+def _make_paste(
+    unchanged: Float[Tensor, "1 channels rows columns"],
+    stage: IncrementalStage,
+    next_stage: IncrementalStage | None,
+    window_indices: Sequence[int],
 ) -> Callable[[Tensor], Tensor]:
-    """What makes of a step's outputs the inputs of the next: crops of the whole map with the reached places put in."""
-    everything = tuple(CropAxis((0, side), (0, side), (0, side)) for side in whole.shape[2:])
+    """Return the function that turns a stage's outputs into the next stage's inputs.
 
-    def put_in(own: Float[Tensor, "n channels rows columns"]) -> Tensor:
-        boxes = [after.crop_at(place) if after else everything for place in places]
-        size = len(places), whole.shape[1], *(axis.length for axis in boxes[0])
-        outputs = torch.empty(size, dtype=own.dtype, device=own.device, memory_format=torch.channels_last)
-        for output, part, place, box in zip(outputs, own, places, boxes, strict=True):
-            output.copy_(whole[0, :, slice(*box[0].input_span), slice(*box[1].input_span)])
-            into, out_of = zip(*map(_overlap, step.crop_at(place), box), strict=True)
-            output[(slice(None), *into)] = part[(slice(None), *out_of)]
-        return outputs
+    It takes the next stage's crops out of the unchanged output and pastes the changed positions into them.
+    """
+    whole_map = tuple(CropAxis((0, side), (0, side), (0, side)) for side in unchanged.shape[2:])
 
-    return put_in
+    def paste(stage_outputs: Float[Tensor, "n channels rows columns"]) -> Tensor:
+        crops = [next_stage.crop_at(window) if next_stage else whole_map for window in window_indices]
+        shape = len(window_indices), unchanged.shape[1], *(axis.length for axis in crops[0])
+        results = torch.empty(
+            shape, dtype=stage_outputs.dtype, device=stage_outputs.device, memory_format=torch.channels_last
+        )
+        for result, stage_output, window, crop in zip(results, stage_outputs, window_indices, crops, strict=True):
+            result.copy_(unchanged[0, :, slice(*crop[0].input_span), slice(*crop[1].input_span)])
+            target, source = zip(*map(_intersect, stage.crop_at(window), crop), strict=True)
+            result[(slice(None), *target)] = stage_output[(slice(None), *source)]
+        return results
+
+    return paste
 
 
-def _overlap(axis: CropAxis, box: CropAxis) -> tuple[slice, slice]:
-    """Where the reached places lie in a box, and where in what was computed."""
-    low, high = max(axis.output_span[0], box.input_span[0]), min(axis.output_span[1], box.input_span[1])
-    high = max(low, high)
-    shift = axis.local_span[0] - axis.output_span[0]
-    return slice(low - box.input_span[0], high - box.input_span[0]), slice(low + shift, high + shift)
+def _intersect(changed: CropAxis, crop: CropAxis) -> tuple[slice, slice]:
+    """Return where the changed positions lie in the next crop, and where in the stage's output."""
+    first = max(changed.output_span[0], crop.input_span[0])
+    last = max(first, min(changed.output_span[1], crop.input_span[1]))
+    shift = changed.local_span[0] - changed.output_span[0]
+    return slice(first - crop.input_span[0], last - crop.input_span[0]), slice(first + shift, last + shift)

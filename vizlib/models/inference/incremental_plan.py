@@ -1,4 +1,4 @@
-"""Through which layers a crop is worth showing: the way with the fewest operations, tried out before it is taken."""
+"""Choose the stages of incremental inference: the ones with the fewest operations, verified before they are used."""
 
 from __future__ import annotations
 
@@ -24,23 +24,35 @@ from vizlib.models.inference.incremental import (
 from vizlib.models.model import Model
 from vizlib.models.receptive_field import receptive_fields
 
-MIN_SAVED_FRACTION = 0.05  # of a pass's operations must be saved at least
-STAGE_OVERHEAD_FRACTION = 0.01  # of them a step is taken to cost in itself, so that none is taken for next to nothing
-MAX_RELATIVE_DIFFERENCE = 1e-4  # of the largest logit: how far the two ways may lie apart in single precision
+MIN_SAVED_FRACTION = 0.05  # least fraction of a pass's operations that a plan must save
+STAGE_OVERHEAD_FRACTION = 0.01  # assumed overhead of one stage, so that no stage is added for a negligible gain
+# Largest accepted difference between the logits of a plan and of plain passes, relative to the largest logit.
+MAX_RELATIVE_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A layer through which all of a pass goes: what follows reads nothing from before it."""
+    """A layer that all of a pass goes through: the layers after it read nothing from before it.
+
+    Attributes:
+        layer: Name of the layer.
+        field: Its receptive field.
+        flops_share: Fraction of a pass's operations up to the end of the layer.
+    """
 
     layer: str
     field: ReceptiveField
-    flops_share: float  # of a pass's operations, up to its end
+    flops_share: float
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Some steps, and what they cost, as a share of a pass's operations."""
+    """Stages of incremental inference, in the order they run.
+
+    Attributes:
+        cost: Operations as a fraction of those of a pass, stage overhead included.
+        stages: The stages.
+    """
 
     cost: float
     stages: tuple[IncrementalStage, ...]
@@ -49,100 +61,122 @@ class StagePlan:
 def plan_windows(
     model: Model, image: Float[Tensor, "1 3 h w"], rows: Sequence[Span], columns: Sequence[Span]
 ) -> IncrementalWindows | None:
-    """The windows at all these rows and columns of a photo, numbered row by row; `None` where crops would save little.
+    """Return the incremental inference for windows of a photo, if it saves operations and gives the same logits.
 
-    That the answers are the same is tried out, once for each model and set of windows.
+    The logits are compared with those of plain passes once per set of windows; the result of the comparison is kept in
+    the model's bounded plan cache.
+
+    Args:
+        model: The model.
+        image: The model's input for the unchanged photo.
+        rows: Row span of the windows, in pixels.
+        columns: Column span of the windows, in pixels. The windows are all combinations, numbered row by row.
+
+    Returns:
+        `None` if the model is not local enough for incremental inference, or it would save little.
     """
-    for cuts in _cut_points(model):
-        way = _cheapest_plan(cuts, image, rows, columns)
-        if way.cost > 1 - MIN_SAVED_FRACTION:
+    for cut_points in _cut_points(model):
+        plan = _cheapest_plan(cut_points, image, rows, columns)
+        if plan.cost > 1 - MIN_SAVED_FRACTION:
             continue
-        key = "windows", tuple(rows), tuple(columns), *(step.layer for step in way.stages)
-        if key not in model._plan_cache:
-            model._plan_cache[key] = _matches_plain_inference(model, way.stages, image, rows, columns)
-        if model._plan_cache[key]:
-            return IncrementalWindows(image, way.stages)
+        stages = plan.stages
+        key = "windows", tuple(rows), tuple(columns), *(stage.layer for stage in stages)
+        if model._plan_cache.get_or_compute(
+            key, lambda stages=stages: _matches_plain_inference(model, stages, image, rows, columns)
+        ):
+            return IncrementalWindows(image, stages)
     return None
 
 
-def _cheapest_plan(cuts: Sequence[CutPoint], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> StagePlan:
-    """The cheapest way through the cuts, by the cheapest to each of them."""
-    best = [(CutPoint("", INPUT_FIELD, 0.0), StagePlan(0.0, ()))]
-    for cut in cuts:
-        ways = [_extend_plan(way, before, cut, image, (rows, columns)) for before, way in best]
-        found = min((way for way in ways if way), key=lambda way: way.cost, default=None)
-        if found:
-            best.append((cut, found))
-    return min((StagePlan(way.cost + 1 - cut.flops_share, way.stages) for cut, way in best), key=lambda way: way.cost)
+def _cheapest_plan(
+    cut_points: Sequence[CutPoint], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]
+) -> StagePlan:
+    """Return the cheapest plan, by dynamic programming over the cheapest plan up to each cut point."""
+    cheapest = [(CutPoint("", INPUT_FIELD, 0.0), StagePlan(0.0, ()))]
+    for cut_point in cut_points:
+        extended = [_extend_plan(plan, before, cut_point, image, (rows, columns)) for before, plan in cheapest]
+        best = min((plan for plan in extended if plan), key=lambda plan: plan.cost, default=None)
+        if best:
+            cheapest.append((cut_point, best))
+    complete = (StagePlan(plan.cost + 1 - cut_point.flops_share, plan.stages) for cut_point, plan in cheapest)
+    return min(complete, key=lambda plan: plan.cost)
 
 
 def _extend_plan(
-    way: StagePlan, before: CutPoint, cut: CutPoint, image: Tensor, windows: tuple[Sequence[Span], Sequence[Span]]
+    plan: StagePlan,
+    before: CutPoint,
+    cut_point: CutPoint,
+    image: Tensor,
+    windows: tuple[Sequence[Span], Sequence[Span]],
 ) -> StagePlan | None:
-    """A way and one step more; `None` where its crops do not align."""
-    field = relative_field(before.field, cut.field)
-    axes: list[Sequence[CropAxis]] = []
-    area = 1.0
+    """Return a plan with one more stage, from `before` to `cut_point`; `None` if its crops do not align."""
+    field = relative_field(before.field, cut_point.field)
+    crops: list[Sequence[CropAxis]] = []
+    area_fraction = 1.0
     for axis, spans in enumerate(windows):
         side = image.shape[2 + axis] / before.field.jump[axis]
-        if way.stages:
-            spans = [one.output_span for one in (way.stages[-1].rows, way.stages[-1].columns)[axis]]
-        found = plan_crops(field, axis, spans, int(side))
-        if found is None:
+        if plan.stages:
+            spans = [crop.output_span for crop in (plan.stages[-1].rows, plan.stages[-1].columns)[axis]]
+        axis_crops = plan_crops(field, axis, spans, int(side))
+        if axis_crops is None:
             return None
-        axes.append(found)
-        area *= found[0].length / side
+        crops.append(axis_crops)
+        area_fraction *= axis_crops[0].length / side
     return StagePlan(
-        way.cost + (cut.flops_share - before.flops_share) * area + STAGE_OVERHEAD_FRACTION,
-        (*way.stages, IncrementalStage(cut.layer, *axes)),
+        plan.cost + (cut_point.flops_share - before.flops_share) * area_fraction + STAGE_OVERHEAD_FRACTION,
+        (*plan.stages, IncrementalStage(cut_point.layer, *crops)),
     )
 
 
 def _cut_points(model: Model) -> Iterator[list[CutPoint]]:
-    """The cuts whose places do not see everything: as many as can be, then those that are stages."""
-    if "cuts" not in model._plan_cache:
-        names = [layer.name for layer in model.layers]
-        leaves = [not after.startswith(f"{name}.") for name, after in zip(names, [*names[1:], ""], strict=True)]
-        flops = [leaf * layer.flops for leaf, layer in zip(leaves, model.layers, strict=True)]
-        found = []
-        for layer, field in receptive_fields(model, _chained_layers(model)).items():
-            if math.inf in field.size:
-                break
-            end = max(at for at, name in enumerate(names) if f"{name}.".startswith(f"{layer}."))
-            found.append(CutPoint(layer, field, sum(flops[: end + 1]) / max(sum(flops), 1)))
-        model._plan_cache["cuts"] = found
-    yield model._plan_cache["cuts"]
-    yield [cut for cut in model._plan_cache["cuts"] if cut.layer in model.stages]
+    """Yield all cut points whose field is smaller than the input, then those of them that are stages."""
+    cut_points = model._plan_cache.get_or_compute("cut_points", lambda: _find_cut_points(model))
+    yield cut_points
+    yield [cut_point for cut_point in cut_points if cut_point.layer in model.stages]
+
+
+def _find_cut_points(model: Model) -> list[CutPoint]:
+    """Return the cut points up to the first layer whose field is the whole input."""
+    names = [layer.name for layer in model.layers]
+    is_leaf = [not following.startswith(f"{name}.") for name, following in zip(names, [*names[1:], ""], strict=True)]
+    flops = [leaf * layer.flops for leaf, layer in zip(is_leaf, model.layers, strict=True)]
+    cut_points = []
+    for layer, field in receptive_fields(model, _chained_layers(model)).items():
+        if math.inf in field.size:
+            break
+        end = max(index for index, name in enumerate(names) if f"{name}.".startswith(f"{layer}."))
+        cut_points.append(CutPoint(layer, field, sum(flops[: end + 1]) / max(sum(flops), 1)))
+    return cut_points
 
 
 def _chained_layers(model: Model) -> list[str]:
-    """The stages, and the parts of a `Sequential` that is a stage or holds some, in the order they run."""
-    parts = dict(model.module.named_modules())
+    """Return the stages, and the children of each `Sequential` that is or contains a stage, in the order they run."""
+    modules = dict(model.module.named_modules())
     chains = {*model.stages, *(stage.rpartition(".")[0] for stage in model.stages)}
     blocks = {
         f"{chain}.{name}"
         for chain in chains
-        if chain and isinstance(parts[chain], nn.Sequential)
-        for name, _ in parts[chain].named_children()
+        if chain and isinstance(modules[chain], nn.Sequential)
+        for name, _ in modules[chain].named_children()
     }
-    # A stage comes after its parts: its last one's output is its own.
+    # A stage follows its children: the output of its last child is its own.
     return [layer.name for layer in model.layers if layer.name in blocks | set(model.stages)]
 
 
 def _matches_plain_inference(
-    model: Model, steps: Sequence[IncrementalStage], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]
+    model: Model, stages: Sequence[IncrementalStage], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]
 ) -> bool:
-    """Whether a network answers the same about noise in the first window, one in the middle and the last."""
-    places = [0, len(rows) // 2 * len(columns) + len(columns) // 2, len(rows) * len(columns) - 1]
+    """Return whether the logits equal those of plain passes, for noise in the first, the middle and the last window."""
+    window_indices = [0, len(rows) // 2 * len(columns) + len(columns) // 2, len(rows) * len(columns) - 1]
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    images = image.repeat(len(places), 1, 1, 1)
-    for one, place in zip(images, places, strict=True):
-        (top, bottom), (left, right) = rows[place // len(columns)], columns[place % len(columns)]
-        one[:, top:bottom, left:right] = noise[0, :, top:bottom, left:right]
-    passes = BatchedInference(model, use_folded_copy=False)
+    images = image.repeat(len(window_indices), 1, 1, 1)
+    for changed, window in zip(images, window_indices, strict=True):
+        (top, bottom), (left, right) = rows[window // len(columns)], columns[window % len(columns)]
+        changed[:, top:bottom, left:right] = noise[0, :, top:bottom, left:right]
+    inference = BatchedInference(model, use_folded_copy=False)
     try:
-        found = IncrementalWindows(image, steps).logits(passes, images, places)
-    except ModelError:  # something else hands on a crop, past the layer
+        logits = IncrementalWindows(image, stages).logits(inference, images, window_indices)
+    except ModelError:  # a crop reaches the layers after the stages by another path
         return False
-    plain = passes.logits(images)
-    return bool((found - plain).abs().max() <= MAX_RELATIVE_DIFFERENCE * plain.abs().max())
+    expected = inference.logits(images)
+    return bool((logits - expected).abs().max() <= MAX_RELATIVE_DIFFERENCE * expected.abs().max())
