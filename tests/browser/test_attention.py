@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio.media
 import pytest
 import torch
+from cell_boxes import compute_cell_box
 
 import dashboard.components.patches
 import vizlib
@@ -31,7 +32,7 @@ def first(session):
 
 def at(session, row: int, column: int) -> dict[str, float]:
     """Where a patch's middle lies on the first picture as the page shows it."""
-    top, left, bottom, right = geometry().cell_box(row, column, (14, 14))
+    top, left, bottom, right = compute_cell_box(geometry(), row, column, (14, 14))
     share = first(session).bounding_box()["width"] / tower().width
     return {"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share}
 

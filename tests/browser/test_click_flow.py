@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from cell_boxes import compute_cell_box
 
 import vizlib
 
@@ -121,7 +122,7 @@ def test_a_click_on_a_patch_shows_its_attention_without_asking_the_server(sessio
     canvas = session.page.locator(GRID + " canvas").first
     model, image = vizlib.load(VIT), vizlib.open_image(photo)
     geometry = model.preprocessing.geometry(image)
-    top, left, bottom, right = geometry.cell_box(3, 6, model.tokens.grid)
+    top, left, bottom, right = compute_cell_box(geometry, 3, 6, model.tokens.grid)
     shown = canvas.bounding_box()
     share = shown["width"] / image.width
     session.wait_for_change(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from cell_boxes import compute_cell_box
 
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
@@ -139,7 +140,7 @@ def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(sessi
     canvas = session.page.locator(f"{FIELDS} canvas")
     canvas.scroll_into_view_if_needed()
     rows = model.run(image, layers=["layer2"]).activations["layer2"].shape[-1]
-    box = model.preprocessing.geometry(image).cell_box(5, 9, (rows, rows))
+    box = compute_cell_box(model.preprocessing.geometry(image), 5, 9, (rows, rows))
     shown = canvas.bounding_box()
     share = shown["width"] / image.width
     place = {"x": (box[1] + box[3]) / 2 * share, "y": (box[0] + box[2]) / 2 * share}

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from cell_boxes import compute_cell_box
 
 import vizlib
 from vizlib.metrics.faithfulness import keep_top_fraction
@@ -105,7 +106,7 @@ def test_opacity_threshold_colours_and_hover_ask_nothing_of_the_server(open_chec
 
     canvas = session.page.locator(f"{HEAT} canvas")
     box = canvas.bounding_box()
-    top, left, bottom, right = answer.geometry.cell_box(3, 1, tuple(answer.heat.shape))
+    top, left, bottom, right = compute_cell_box(answer.geometry, 3, 1, tuple(answer.heat.shape))
     share = box["width"] / image.width
     canvas.hover(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
     assert session.get_text(f"{HEAT} output") == f"here {shown(answer.heat[3, 1].item())}"
