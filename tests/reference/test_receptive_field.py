@@ -193,11 +193,11 @@ def test_a_squeeze_and_excitation_sees_the_whole_photo():
 
 def test_what_cannot_be_followed_is_said_and_not_guessed():
     swin = wrapped(timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=4), (64, 64))
-    with pytest.raises(ModelError, match=r"field of layers\.1 is not known: \w+ cannot be followed"):
+    with pytest.raises(ModelError, match=r"field of layers\.1 is not known: \w+ cannot be traced"):
         receptive_field(swin, "layers.1")
     with pytest.raises(ModelError, match="no layer 'layer9'"):
         receptive_field(swin, "layer9")
-    with pytest.raises(ModelError, match="with no places in it"):
+    with pytest.raises(ModelError, match="without spatial positions"):
         receptive_field(vizlib.load(RESNET), "fc")
 
 

@@ -1,8 +1,8 @@
-"""The model families vizlib knows its way around in: one table, one row each.
+"""The table of supported model families, and how their layers' outputs are laid out.
 
-A family tells where a network keeps its stages, its first kernels and its tokens. To add one, add a row to `FAMILIES`;
-everything else (which methods fit, what the dashboard offers) is read from here. A network of no known family still
-gets every method that needs no more than its layers.
+A family locates a network's stages, first convolution and tokens. To support another one, add a row to `FAMILIES`;
+which methods fit and what the dashboard offers is derived from it. A network of no known family can be used with every
+method that needs only its layers.
 """
 
 from __future__ import annotations
@@ -25,50 +25,67 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What a transformer's tokens are: a few with a name, then the photo's patches row by row."""
+    """The tokens of a transformer: prefix tokens, then the patches row by row.
 
-    names: tuple[str, ...]  # the prefix tokens: "class", "distillation", "register 1", ...
-    grid: Size  # rows, columns of patches
-    classifier_tokens: tuple[int, ...]  # tokens the classifier reads; empty when it reads all patches
+    Attributes:
+        names: Names of the prefix tokens: "class", "distillation", "register 1", ...
+        grid: Rows and columns of patches.
+        classifier_tokens: Indices of the tokens that the classifier reads; empty if it reads all patches.
+    """
+
+    names: tuple[str, ...]
+    grid: Size
+    classifier_tokens: tuple[int, ...]
 
     @property
     def num_prefix_tokens(self) -> int:
-        """How many tokens come before the first patch."""
+        """Number of tokens before the first patch."""
         return len(self.names)
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens there are in all."""
+        """Number of all tokens."""
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How to find one's way in the networks of one kind."""
+    """How to locate the parts of one kind of network.
+
+    Attributes:
+        name: Name of the family.
+        matches: Whether a network belongs to the family.
+        stages: Names of the layers whose output has spatial positions, shallow to deep.
+        cam_layer: Name of the deepest layer whose positions all receive gradient.
+        first_convolution: Name of the convolution whose input is the image.
+        normalised_cam_layer: Name of the layer normalisation that follows `cam_layer`, if there is one. Before it,
+            activation times gradient sums to 0 over the channels of a position, because the normalisation removes the
+            length of each token, and only rounding errors remain.
+        tokens: Layout of the tokens for an input size (height, width).
+        position_embedding: Learned position embedding of the patches "patches width" and its grid, if there is one.
+        classify_tokens: Logits that the classifier gives each of the tokens "n width".
+        stage_grids: Rows and columns of the stages for an input size, if channels are the last axis.
+    """
 
     name: str
     matches: Callable[[nn.Module], bool]
-    stages: Callable[[nn.Module], tuple[str, ...]]  # layers whose output is a picture, shallow to deep
-    cam_layer: Callable[[nn.Module], str]  # the deepest layer whose places still carry gradient
-    first_convolution: Callable[[nn.Module], str]  # the convolution that reads the pixels
-    # Where a layer normalisation follows `cam_layer`, its output: it takes the length out of each place, so before it
-    # activation times gradient adds up to 0 over the channels, and rounding is all that is left.
+    stages: Callable[[nn.Module], tuple[str, ...]]
+    cam_layer: Callable[[nn.Module], str]
+    first_convolution: Callable[[nn.Module], str]
     normalised_cam_layer: Callable[[nn.Module], str] | None = None
     tokens: Callable[[nn.Module, Size], TokenLayout] | None = None
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
-    classify_tokens: Callable[[nn.Module, Tensor], Tensor] | None = None  # tokens "n width" -> the logits it gives each
-    stage_grids: Callable[[nn.Module, Size], Collection[Size]] | None = (
-        None  # sizes of its stages, if channels come last
-    )
+    classify_tokens: Callable[[nn.Module, Tensor], Tensor] | None = None
+    stage_grids: Callable[[nn.Module, Size], Collection[Size]] | None = None
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
     return ("layer1", "layer2", "layer3", "layer4")
 
 
-def _first_convolution(module: nn.Module, within: str) -> str:
-    """Deep stems and hybrid patch embeddings keep several convolutions where others have one; pixels meet the first."""
-    parts = module.get_submodule(within).named_modules(prefix=within)
+def _first_convolution(module: nn.Module, parent: str) -> str:
+    """Return the first convolution in a submodule; deep stems and hybrid patch embeddings have several."""
+    parts = module.get_submodule(parent).named_modules(prefix=parent)
     return next(name for name, part in parts if isinstance(part, nn.Conv2d))
 
 
@@ -82,12 +99,12 @@ def _timm_vit_tokens(module, size: Size) -> TokenLayout:
         names += ("distillation",)
     names += tuple(f"register {i + 1}" for i in range(module.num_prefix_tokens - len(names)))
     rows, columns = module.patch_embed.dynamic_feat_size(size)
-    read = [i for i, name in enumerate(names) if name in ("class", "distillation")]
-    return TokenLayout(names, (rows, columns), tuple(read) if module.global_pool in ("token", "") else ())
+    classifier_tokens = [i for i, name in enumerate(names) if name in ("class", "distillation")]
+    return TokenLayout(names, (rows, columns), tuple(classifier_tokens) if module.global_pool in ("token", "") else ())
 
 
 def _timm_vit_cam_layer(module) -> str:
-    # A classifier that reads only the class token leaves the last block's patch tokens with a gradient of exactly 0.
+    # If the classifier reads only the class token, the gradient of the last block's patch tokens is exactly 0.
     last = len(module.blocks) - 1
     return f"blocks.{last - 1 if module.global_pool == 'token' and last else last}"
 
@@ -95,7 +112,9 @@ def _timm_vit_cam_layer(module) -> str:
 def _timm_vit_normed_layer(module) -> str:
     if module.global_pool == "token":
         last = len(module.blocks) - 1
-        first_in_block = isinstance(module.blocks[last], timm.models.vision_transformer.Block)  # others norm elsewhere
+        first_in_block = isinstance(
+            module.blocks[last], timm.models.vision_transformer.Block
+        )  # other blocks normalise elsewhere
         return f"blocks.{last}.norm1" if first_in_block else _timm_vit_cam_layer(module)
     return _timm_vit_cam_layer(module) if isinstance(module.norm, nn.Identity) else "norm"
 
@@ -136,20 +155,20 @@ def _timm_swin_stages(module) -> tuple[str, ...]:
 
 
 def _timm_swin_grids(module, size: Size) -> list[Size]:
-    return _merged(module.patch_embed.dynamic_feat_size(size), len(_timm_swin_stages(module)))
+    return _merge_grids(module.patch_embed.dynamic_feat_size(size), len(_timm_swin_stages(module)))
 
 
 def _torchvision_swin_stages(module) -> tuple[str, ...]:
-    return tuple(f"features.{i}" for i in range(1, len(module.features), 2))  # before each, patches are made or merged
+    return tuple(f"features.{i}" for i in range(1, len(module.features), 2))  # even indices embed or merge patches
 
 
 def _torchvision_swin_grids(module, size: Size) -> list[Size]:
-    rows, columns = (side // step for side, step in zip(size, module.features[0][0].stride, strict=True))
-    return _merged((rows, columns), len(_torchvision_swin_stages(module)))
+    rows, columns = (side // stride for side, stride in zip(size, module.features[0][0].stride, strict=True))
+    return _merge_grids((rows, columns), len(_torchvision_swin_stages(module)))
 
 
-def _merged(grid: Size, stages: int) -> list[Size]:
-    """The places of each stage, where 2 × 2 patches are merged from one to the next; an odd side is padded."""
+def _merge_grids(grid: Size, stages: int) -> list[Size]:
+    """Return the grid of each stage, where each merges 2 × 2 patches of the one before; an odd side is padded."""
     grids = [grid]
     while len(grids) < stages:
         rows, columns = grids[-1]
@@ -180,7 +199,7 @@ FAMILIES = (
         name="ViT (torchvision)",
         matches=lambda module: isinstance(module, torchvision.models.vision_transformer.VisionTransformer),
         stages=_torchvision_vit_stages,
-        cam_layer=lambda module: _torchvision_vit_stages(module)[-2:][0],  # its classifier reads the class token only
+        cam_layer=lambda module: _torchvision_vit_stages(module)[-2:][0],  # the classifier reads only the class token
         normalised_cam_layer=lambda module: f"{_torchvision_vit_stages(module)[-1]}.ln_1",
         first_convolution=lambda module: "conv_proj",
         tokens=_torchvision_vit_tokens,
@@ -211,37 +230,46 @@ FAMILIES = (
 
 
 def find_family(module: nn.Module) -> Family | None:
-    """The row of `FAMILIES` that knows this network, if any."""
+    """Return the row of `FAMILIES` that matches a network, `None` if there is none."""
     return next((family for family in FAMILIES if family.matches(module)), None)
 
 
 def to_spatial_map(
     activation: Tensor, tokens: TokenLayout | None, grids: Collection[Size] = ()
 ) -> Float[Tensor, "channels rows columns"] | None:
-    """A layer's output laid out as pictures, one a channel; patch tokens go back to their places in the photo.
+    """Return a layer's output as one map per channel; patch tokens are put back into their grid.
 
-    `grids` are a family's whose channels come last. `None` for an output that has no places, such as pooled features or
-    logits, or that is cut into windows.
+    Args:
+        activation: Output of one photo, with a batch axis of 1.
+        tokens: Layout of the tokens of a transformer.
+        grids: Grids of the stages of a family with channels last.
+
+    Returns:
+        The maps, or `None` for an output without spatial positions (pooled features, logits) or one cut into windows.
     """
     if activation.ndim == 4 and len(activation) == 1:
-        if grids:  # other sizes are attention scores, or windows, of which a small stage has a single one
+        if grids:  # other sizes are attention scores or windows; a small stage has a single window
             if find_channel_axis(activation, grids) == -1:
                 return activation[0].movedim(-1, 0)
             return activation[0] if tuple(activation.shape[2:]) in grids else None
-        # A transformer's queries and keys have four axes too; a picture of it has a whole number of places a patch.
-        (rows, over), (columns, beside) = map(divmod, activation.shape[-2:], tokens.grid if tokens else (1, 1))
-        return activation[0] if not over and not beside and (tokens is None or rows == columns > 0) else None
+        # Queries and keys have four axes too; a map has the same whole number of positions per patch on both axes.
+        grid = tokens.grid if tokens else (1, 1)
+        (rows, row_rest), (columns, column_rest) = map(divmod, activation.shape[-2:], grid)
+        divides = not row_rest and not column_rest
+        return activation[0] if divides and (tokens is None or rows == columns > 0) else None
     if activation.ndim == 3 and tokens is not None:
         rows, columns = tokens.grid
-        extra = activation.shape[1] - rows * columns
-        if extra in (0, tokens.num_prefix_tokens):  # the patch embedding's output has no prefix tokens yet
-            return activation[0, extra:].T.unflatten(1, (rows, columns))  # (tokens, c) -> (c, rows, columns)
+        num_prefix = activation.shape[1] - rows * columns
+        if num_prefix in (0, tokens.num_prefix_tokens):  # the patch embedding's output has no prefix tokens
+            return activation[0, num_prefix:].T.unflatten(1, (rows, columns))  # (tokens, c) -> (c, rows, columns)
     return None
 
 
 def find_channel_axis(activation: Tensor, grids: Collection[Size] = ()) -> int:
-    """Along which axis of a layer's output its channels lie.
+    """Return the axis of a layer's output that holds its channels.
 
-    Where a shape can be read both ways, as 8 × 8 × 8 can, a family with `grids` has them last.
+    Args:
+        activation: Output with a batch axis.
+        grids: Grids of the stages of a family with channels last; it decides ambiguous shapes such as 8 × 8 × 8.
     """
     return 1 if activation.ndim == 4 and tuple(activation.shape[1:3]) not in grids else -1

@@ -1,4 +1,4 @@
-"""What a network is made of: names, shapes, parameters and FLOPs, read off one pass over an empty photo."""
+"""The layers of a network: names, classes, output shapes, parameters and FLOPs, from one pass over a blank input."""
 
 from __future__ import annotations
 
@@ -14,44 +14,60 @@ from vizlib.models.families import Size
 
 @dataclass(frozen=True)
 class Layer:
-    """One module of the network."""
+    """One module of a network.
 
-    name: str  # PyTorch's dotted name
-    class_name: str  # its class
-    shape: tuple[int, ...]  # of its output, without the batch axis; empty if it is no tensor or did not run
-    num_parameters: int  # its own and its parts'
-    flops: int  # of one photo, its own and its parts'; a multiplication and an addition are two
+    Attributes:
+        name: PyTorch's dotted name.
+        class_name: Name of the module's class.
+        shape: Shape of its output without the batch axis; empty if it returns no tensor or did not run.
+        num_parameters: Number of parameters, its children's included.
+        flops: Floating-point operations for one photo, its children's included; a multiply-add counts as two.
+    """
+
+    name: str
+    class_name: str
+    shape: tuple[int, ...]
+    num_parameters: int
+    flops: int
 
     @property
     def depth(self) -> int:
-        """How deep it lies in the tree: 1 for the network's direct parts."""
+        """Depth in the module tree: 1 for a direct child of the network."""
         return self.name.count(".") + 1
 
 
-def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], int]:
-    """The layers in the order they stand, the names of those that compute attention, and the number of outputs."""
+def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    """Return every layer and the names of the attention layers, from one pass over a blank input.
+
+    Args:
+        module: Network in evaluation mode.
+        size: Height and width of its input in pixels.
+
+    Returns:
+        The layers in registration order, and the names of those that compute attention, in the order they run.
+    """
     parameter = next(module.parameters(), torch.zeros(()))
     modules = [(name, part) for name, part in module.named_modules() if name]
-    with torch.inference_mode(False), torch.no_grad():  # inference mode hides convolutions from the counting
+    with torch.inference_mode(False), torch.no_grad():  # in inference mode the FLOP counter misses convolutions
         image = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
-        with count_flops(module) as flops, record_pass(module, attention=True, shapes=True) as seen:
-            output = module(image)
+        with count_flops(module) as flops, record_pass(module, attention=True, shapes=True) as recording:
+            module(image)
     layers = tuple(
         Layer(
             name,
             type(part).__name__,
-            seen.shapes.get(name, ()),
+            recording.shapes.get(name, ()),
             sum(p.numel() for p in part.parameters()),
             flops[name],
         )
         for name, part in modules
     )
-    return layers, tuple(seen.attention), getattr(output, "logits", output).shape[-1]
+    return layers, tuple(recording.attention)
 
 
 def format_layer_table(layers: Iterable[Layer]) -> str:
-    """The layers as text, one a line, indented as they nest."""
-    lines = [f"{'layer':<44}{'kind':<28}{'output':<18}{'parameters':>12}{'MFLOPs':>10}"]
+    """Return the layers as a text table, one per line, indented by depth."""
+    lines = [f"{'layer':<44}{'class':<28}{'output':<18}{'parameters':>12}{'MFLOPs':>10}"]
     for layer in layers:
         name = "  " * (layer.depth - 1) + layer.name
         shape = " × ".join(map(str, layer.shape))

@@ -1,4 +1,4 @@
-"""Whether a photo is like those a network was measured on; a softmax must name a class, whatever it is shown."""
+"""Out-of-distribution score: flags photos whose logits are unlike those of a model's calibration data."""
 
 from __future__ import annotations
 
@@ -10,61 +10,89 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.core.errors import ModelError
+from vizlib.core.notes import make_note
 
-OOD_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {  # logits "... classes" -> "..."; low means unlike
-    "energy": lambda logits: logits.logsumexp(-1),  # Liu et al.: Energy-based Out-of-distribution Detection, 2020
-    "max-logit": lambda logits: logits.amax(-1),  # Hendrycks et al.: Scaling Out-of-Distribution Detection, 2022
-    "max-probability": lambda logits: logits.softmax(-1).amax(-1),  # Hendrycks, Gimpel: A Baseline, 2017
+# Name -> function from logits "... classes" to scores "..."; a low score means out of distribution.
+OOD_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "energy": lambda logits: logits.logsumexp(-1),
+    "max-logit": lambda logits: logits.amax(-1),
+    "max-probability": lambda logits: logits.softmax(-1).amax(-1),
 }
 
 
 @dataclass(frozen=True)
 class OodScore:
-    """A score of the logits, and how low it may be before a photo counts as unlike the ones a network knows."""
+    """A score of the logits with a calibrated threshold below which a photo counts as out of distribution.
 
-    score: str  # a name in SCORES
+    Attributes:
+        score: Key of `OOD_SCORES`.
+        threshold: Lowest score that counts as in distribution.
+        coverage: Share of `data`, from 0 to 1, that scores at least `threshold`.
+        data: Name of the calibration photos, for example "Imagenette's validation photos".
+
+    References:
+        Energy: W. Liu, X. Wang, J. Owens, Y. Li. Energy-based Out-of-distribution Detection. NeurIPS 2020.
+            arXiv:2010.03759.
+        Max logit: D. Hendrycks et al. Scaling Out-of-Distribution Detection for Real-World Settings. ICML 2022.
+            arXiv:1911.11132.
+        Max probability: D. Hendrycks, K. Gimpel. A Baseline for Detecting Misclassified and Out-of-Distribution
+            Examples in Neural Networks. ICLR 2017. arXiv:1610.02136.
+    """
+
+    score: str
     threshold: float
-    coverage: float  # the share of `data` that scores at least the threshold
-    data: str  # the photos it was calibrated on, as a noun: "Imagenette's validation photos"
+    coverage: float
+    data: str
 
     @classmethod
     def from_sidecar(cls, content: Mapping[str, object]) -> OodScore | None:
-        """Read the sidecar's `familiarity`, which may say more; `None` where it says nothing.
+        """Return the score that a sidecar's `ood` entry describes, `None` if the entry is empty.
 
-        Raises: ModelError for a field that is missing or of another kind.
+        Args:
+            content: The fields of this class; further keys are ignored.
+
+        Raises:
+            ModelError: For a missing field, or one of another type.
         """
         if not content:
             return None
         score, data = content.get("score"), content.get("data")
-        threshold, kept = parse_finite_number(content.get("threshold")), parse_finite_number(content.get("kept"))
+        threshold, coverage = (
+            parse_finite_number(content.get("threshold")),
+            parse_finite_number(content.get("coverage")),
+        )
         if not isinstance(score, str) or score not in OOD_SCORES:
             raise ModelError(
                 f"the sidecar's ood entry has the score {score!r}, expected one of {', '.join(OOD_SCORES)}"
             )
-        if threshold is None or kept is None or not 0 <= kept <= 1:
-            raise ModelError("the sidecar's ood entry needs a number as threshold, and one from 0 to 1 as share kept")
+        if threshold is None or coverage is None or not 0 <= coverage <= 1:
+            raise ModelError("the sidecar's ood entry needs a number as threshold, and one from 0 to 1 as coverage")
         if not isinstance(data, str):
             raise ModelError("the sidecar's ood entry needs data, the name of the photos it was calibrated on")
-        return cls(score, threshold, kept, data)
+        return cls(score, threshold, coverage, data)
 
     def compute(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
-        """The score of each row of logits; the lower, the less a photo is like the known ones."""
+        """Return the score of each row of logits; lower means less like the calibration data."""
         return OOD_SCORES[self.score](logits.detach().float())
 
     def ood_note(self, logits: Float[Tensor, " classes"]) -> str | None:
-        """A sentence about a photo that scores too low; `None` for a familiar one, or for a score that is no number."""
-        found = float(self.compute(logits))
-        if not found < self.threshold:
+        """Return a note if the score is below the threshold; `None` otherwise, and for a score of NaN."""
+        value = float(self.compute(logits))
+        if not value < self.threshold:
             return None
-        return (
-            f"This photo is unlike those the model knows: its {self.score.replace('-', ' ')} is {found:.3g}, and "
-            f"{100 * self.coverage:.0f} % of {self.data} reach {self.threshold:.3g}. "
-            f"Perhaps it shows none of the {len(logits)} classes."
+        return make_note(
+            "model.out-of-distribution",
+            score=self.score.replace("-", " "),
+            value=f"{value:.3g}",
+            coverage=f"{100 * self.coverage:.0f}",
+            data=self.data,
+            threshold=f"{self.threshold:.3g}",
+            classes=len(logits),
         )
 
 
 def parse_finite_number(value: object) -> float | None:
-    """A finite number out of JSON, else `None`; JSON's true is none."""
+    """Return a JSON value as a float, `None` if it is a boolean, not a number or not finite."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None

@@ -1,11 +1,11 @@
-"""A model's own way from a photo to its input tensor, with the geometry to find the way back."""
+"""Preprocessing: from a photo to the input tensor of a network, with the geometry that maps results back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,14 +17,67 @@ from torch import Tensor
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.core.geometry import CROP_MODES, Geometry
 
-INTERPOLATIONS = tuple(mode.name.lower() for mode in Image.Resampling)  # timm's names are Pillow's
+INTERPOLATIONS = tuple(mode.name.lower() for mode in Image.Resampling)  # timm uses Pillow's names
+
+
+@runtime_checkable
+class Preprocessing(Protocol):
+    """What `Model` needs from a transform of photos; `TimmPreprocessing` is the built-in implementation.
+
+    Any object with these members can be passed to `vizlib.wrap`, for example an adapter of a torchvision transform or a
+    Hugging Face image processor.
+    """
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input tensor in pixels."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel that normalisation subtracts, for pixel values from 0 to 1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel that normalisation divides by."""
+        ...
+
+    def tensor(self, photo: Image.Image) -> Float[Tensor, "1 3 h w"]:
+        """Return the normalised input tensor of an upright RGB photo.
+
+        Raises:
+            ImageError: If the photo cannot be transformed.
+        """
+        ...
+
+    def geometry(self, photo: Image.Image) -> Geometry:
+        """Return how the input tensor is placed on the photo.
+
+        Raises:
+            ImageError: If the photo cannot be transformed.
+        """
+        ...
+
+    def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
+        """Return an input tensor as an 8-bit image."""
+        ...
 
 
 @dataclass(frozen=True)
 class TimmPreprocessing:
-    """A model's own way from a photo to its input tensor: timm's evaluation transform, and its geometry."""
+    """timm's evaluation transform and its geometry.
 
-    input_size: tuple[int, int]  # (height, width)
+    Attributes:
+        input_size: Height and width of the input tensor in pixels.
+        interpolation: One of `INTERPOLATIONS`.
+        crop_pct: Side of the crop divided by the side of the resized photo.
+        crop_mode: One of `vizlib.core.geometry.CROP_MODES`.
+        mean: Mean of each of the three channels, for pixel values from 0 to 1.
+        std: Standard deviation of each of the three channels.
+    """
+
+    input_size: tuple[int, int]
     interpolation: str
     crop_pct: float
     crop_mode: str
@@ -33,11 +86,16 @@ class TimmPreprocessing:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TimmPreprocessing:
-        """Read a timm data config, a timm `pretrained_cfg` or a checkpoint's sidecar; missing keys are timm's defaults.
+        """Return the preprocessing of a timm data config, a timm `pretrained_cfg` or a checkpoint's sidecar.
 
-        `input_size` is (channels, height, width) or (height, width). Raises: ModelError for values no photo survives.
+        Args:
+            config: timm's keys; `input_size` is (channels, height, width) or (height, width). Missing keys have timm's
+                defaults.
 
-        >>> Preprocessing.from_config({"input_size": [3, 160, 160], "crop_pct": 1.0}).interpolation
+        Raises:
+            ModelError: For values of another type or out of range.
+
+        >>> TimmPreprocessing.from_config({"input_size": [3, 160, 160], "crop_pct": 1.0}).interpolation
         'bicubic'
         """
         try:
@@ -59,7 +117,7 @@ class TimmPreprocessing:
         )
 
     def __post_init__(self) -> None:
-        if self.crop_mode not in CROP_MODES:  # timm would take an unknown mode for "center" without a word
+        if self.crop_mode not in CROP_MODES:  # timm silently treats an unknown mode as "center"
             raise ModelError(f"crop_mode is {self.crop_mode!r}, expected one of {', '.join(CROP_MODES)}")
         if self.interpolation not in INTERPOLATIONS:
             raise ModelError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}")
@@ -69,7 +127,7 @@ class TimmPreprocessing:
             raise ModelError(f"mean is {self.mean} and std {self.std}, expected three numbers each, std above 0")
 
     def to_config(self) -> dict[str, Any]:
-        """The sidecar's form, ready for JSON; `from_config` reads it back."""
+        """Return timm's config with JSON types, as sidecars hold it; the inverse of `from_config`."""
         return {
             "input_size": [3, *self.input_size],
             "interpolation": self.interpolation,
@@ -80,12 +138,20 @@ class TimmPreprocessing:
         }
 
     def tensor(self, photo: Image.Image) -> Float[Tensor, "1 3 h w"]:
-        """The normalised model input for a photo from `open_image`, exactly as timm's evaluation makes it."""
-        self.geometry(photo)  # refuses in a sentence what the transform would refuse with a riddle
+        """Return the normalised input of a photo from `open_image`, equal to that of timm's evaluation transform.
+
+        Raises:
+            ImageError: If the photo is not RGB, or too narrow for the crop.
+        """
+        self.geometry(photo)  # raises a readable error where the transform would raise an obscure one
         return self._transform(photo).unsqueeze(0)
 
     def geometry(self, photo: Image.Image) -> Geometry:
-        """Where this model's input lies on the photo. Raises: ImageError if nothing of the photo would be left."""
+        """Return how the input tensor is placed on the photo.
+
+        Raises:
+            ImageError: If the photo is not RGB, or too narrow for the crop.
+        """
         if photo.mode != "RGB":
             raise ImageError(f"expected an upright RGB photo as open_image returns it, not one in mode {photo.mode}")
         size = (photo.height, photo.width)
@@ -95,7 +161,7 @@ class TimmPreprocessing:
             raise ImageError(f"the photo is too long and thin for this model: {error}") from None
 
     def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
-        """What the model really saw, as a picture: a model input with its normalisation taken back."""
+        """Return an input tensor as an 8-bit RGB image."""
         pixels = tensor.detach().cpu().float().reshape(3, *tensor.shape[-2:])
         pixels = pixels * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(3, 1, 1)
         return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
@@ -103,4 +169,4 @@ class TimmPreprocessing:
     @cached_property
     def _transform(self) -> Callable[[Image.Image], Tensor]:
         transform = create_transform(**{**self.to_config(), "input_size": (3, *self.input_size)})
-        return cast(Callable[[Image.Image], Tensor], transform)  # of its several return types ours is the plain one
+        return cast(Callable[[Image.Image], Tensor], transform)  # create_transform is declared to return several types

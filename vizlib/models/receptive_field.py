@@ -1,4 +1,4 @@
-"""Receptive fields: which part of the photo one place of a layer can see, and which part it really goes by."""
+"""Theoretical receptive fields of layers."""
 
 from __future__ import annotations
 
@@ -14,57 +14,68 @@ from vizlib.models.model import Model
 
 
 def receptive_field(model: Model, layer: str) -> ReceptiveField:
-    """Which pixels one place of a layer can depend on at all, followed through every operation before it.
+    """Return the receptive field of one position of a layer: the pixels that it can depend on.
 
-    Padding belongs to it: the field of a place near the edge reaches beyond the input. After attention or a mean over
-    all places it is the whole input, and its size is infinity.
+    The field is traced through every operation before the layer. It includes padding, so the field of a position near
+    the border extends beyond the input. After attention or global pooling its size is infinite.
 
-    Raises: ModelError for a layer that is not there, has no places, or lies behind something that cannot be followed.
+    Args:
+        model: Model of the layer.
+        layer: PyTorch's dotted name of the layer.
 
-    >>> receptive_field(load("resnet18-imagenette"), "layer1").size  # doctest: +SKIP
-    (43.0, 43.0)
+    Raises:
+        ModelError: If the layer does not exist, has no spatial positions or follows an operation that cannot be traced.
+
+    Example:
+        >>> import vizlib
+        >>> vizlib.receptive_field(vizlib.load("resnet18-imagenette"), "layer1").size
+        (43.0, 43.0)
     """
-    found = _followed(model, [layer])[layer]
-    if isinstance(found, ModelError):
-        raise found
-    return found
+    field = _trace_layers(model, [layer])[layer]
+    if isinstance(field, ModelError):
+        raise field
+    return field
 
 
 def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField]:
-    """The same of several layers, from one pass, up to the first whose field is not known; none if one does not run."""
+    """Return the receptive fields of several layers from one pass, up to the first layer without a known field.
+
+    Empty if a layer does not exist or does not run.
+    """
     try:
-        every = _followed(model, layers)
+        traced = _trace_layers(model, layers)
     except ModelError:
         return {}
-    known: dict[str, ReceptiveField] = {}
-    for layer, field in every.items():
+    fields: dict[str, ReceptiveField] = {}
+    for layer, field in traced.items():
         if isinstance(field, ModelError):
             break
-        known[layer] = field
-    return known
+        fields[layer] = field
+    return fields
 
 
-def _followed(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
+def _trace_layers(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
+    """Return the receptive field of each layer, or the error that says why it is not known."""
     module, image = model.eval_module(), model.reference_tensor().new_zeros(1, 3, *model.preprocessing.input_size)
     with (
         model.translate_errors(),
         torch.inference_mode(False),
         torch.no_grad(),
-        ReceptiveFieldTracer(image) as follower,
-        record_pass(module, layers) as seen,
+        ReceptiveFieldTracer(image) as tracer,
+        record_pass(module, layers) as recording,
     ):
         module(image)
-    return {layer: _field_of(model, layer, seen.activations[layer], follower) for layer in layers}
+    return {layer: _read_field(model, layer, recording.activations[layer], tracer) for layer in layers}
 
 
-def _field_of(model: Model, layer: str, output: Tensor, follower: ReceptiveFieldTracer) -> ReceptiveField | ModelError:
+def _read_field(model: Model, layer: str, output: Tensor, tracer: ReceptiveFieldTracer) -> ReceptiveField | ModelError:
     if model.spatial_map(output) is None:
-        return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, with no places in it")
-    found = follower.traces.get(output)
-    if found is None:
-        return ModelError(f"the receptive field of {layer} is not known: nothing of the photo reaches it")
-    if found.unsupported_operation:
+        return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, without spatial positions")
+    trace = tracer.traces.get(output)
+    if trace is None:
+        return ModelError(f"the receptive field of {layer} is not known: its output does not depend on the photo")
+    if trace.unsupported_operation:
         return ModelError(
-            f"the receptive field of {layer} is not known: {found.unsupported_operation} cannot be followed"
+            f"the receptive field of {layer} is not known: {trace.unsupported_operation} cannot be traced"
         )
-    return found.field
+    return trace.field

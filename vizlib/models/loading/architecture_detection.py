@@ -1,4 +1,4 @@
-"""Networks by the name of their architecture, and the architecture by what a weight file's names and shapes tell."""
+"""Build networks by architecture name, and detect the architecture of a state dict by its names and shapes."""
 
 from __future__ import annotations
 
@@ -17,59 +17,74 @@ from torch import Tensor, nn
 from vizlib.core.errors import ModelError, suggest_names
 
 TORCHVISION_PREFIX = "torchvision/"
-DETECTABLE_TIMM_MODULES = (
-    "resnet",
-    "vision_transformer",
-    "deit",
-)  # timm's files whose networks are found by their weights
-WIDTH_NAMES = {
-    192: "tiny",
-    384: "small",
-    512: "medium",
-    768: "base",
-    1024: "large",
-    1280: "huge",
-}  # of a token, by name
-DEPTH_TOLERANCE = 2  # so far a ResNet's name may be from its depth
-_BODIES = ("backbone.", "model.")  # what a network with a head of its own calls the rest
-_ELSEWHERE = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
-_AXES = {"patch_embed.proj.weight": 4, "pos_embed": 3, "cls_token": 3, "dist_token": 3, "reg_token": 3}
-_COUNTERS = "num_batches_tracked"  # older files have none, and no prediction reads them
+DETECTABLE_TIMM_MODULES = ("resnet", "vision_transformer", "deit")  # timm's modules whose networks can be detected
+WIDTH_NAMES = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}  # by token width
+DEPTH_TOLERANCE = 2  # largest difference between the number in a ResNet's name and its depth
+_BACKBONE_PREFIXES = ("backbone.", "model.")  # attribute names of a backbone inside a larger module
+_WEIGHT_ARGUMENTS = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+    "weights",
+)
+_NUM_AXES = {"patch_embed.proj.weight": 4, "pos_embed": 3, "cls_token": 3, "dist_token": 3, "reg_token": 3}
+_COUNTERS = "num_batches_tracked"  # missing in files of PyTorch before 0.4.1, and not read in evaluation mode
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class DetectedArchitecture:
-    """The architecture that a state dict's names and shapes fit."""
+    """The architecture of a state dict.
+
+    Attributes:
+        architecture: timm name, or "torchvision/" and a torchvision name.
+        arguments: Arguments of `timm.create_model` besides the name.
+    """
 
     architecture: str
-    arguments: Mapping[str, object] = field(default_factory=dict)  # for `timm.create_model`
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-def build_network(architecture: str, classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
-    """An untrained network in evaluation mode: a timm name, or `torchvision/` and a torchvision name.
+def build_network(architecture: str, num_classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
+    """Return an untrained network in evaluation mode.
 
-    Raises: ModelError for an unknown name, or arguments the architecture does not take, or that fetch other weights.
+    Args:
+        architecture: timm name, or "torchvision/" and a torchvision name.
+        num_classes: Number of outputs.
+        arguments: Further arguments of the architecture.
+
+    Raises:
+        ModelError: For an unknown name, arguments that the architecture does not take, or arguments that would make it
+            load weights.
     """
-    if elsewhere := [key for key in arguments or {} if key in _ELSEWHERE]:  # a sidecar must not make timm read a pickle
-        raise ModelError(f"the argument {elsewhere[0]} would fetch weights from elsewhere; take it out of the sidecar")
-    arguments = {**(arguments or {}), "num_classes": classes}
+    refused = [key for key in arguments or {} if key in _WEIGHT_ARGUMENTS]
+    if refused:  # a sidecar must not make timm unpickle a file
+        raise ModelError(f"the argument {refused[0]} would load other weights; remove it from the sidecar")
+    arguments = {**(arguments or {}), "num_classes": num_classes}
     if architecture.startswith(TORCHVISION_PREFIX):
-        make = partial(torchvision.models.get_model, resolve_torchvision_name(architecture), weights=None)
+        create = partial(torchvision.models.get_model, resolve_torchvision_name(architecture), weights=None)
     elif timm.is_model(architecture):
-        make = partial(timm.create_model, architecture)
+        create = partial(timm.create_model, architecture)
     else:
         raise ModelError(
             f"there is no architecture {architecture!r}; {suggest_names(architecture, timm.list_models())}"
         )
     try:
-        return make(**arguments).eval()
-    except Exception as error:  # an architecture trips over a wrong argument wherever it first uses it
+        return create(**arguments).eval()
+    except Exception as error:  # the type depends on where the architecture first uses a wrong argument
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the architecture {architecture} cannot be built with {arguments}: {reason}") from error
 
 
 def resolve_torchvision_name(name: str) -> str:
-    """The plain name of one of torchvision's classifiers. Raises: ModelError for another one."""
+    """Return the name of a torchvision classifier without the prefix "torchvision/".
+
+    Raises:
+        ModelError: If torchvision has no classifier of this name.
+    """
     plain, known = name.removeprefix(TORCHVISION_PREFIX), torchvision.models.list_models(torchvision.models)
     if plain not in known:
         raise ModelError(f"torchvision has no classifier {plain!r}; {suggest_names(plain, known)}")
@@ -77,99 +92,102 @@ def resolve_torchvision_name(name: str) -> str:
 
 
 def detect_architecture(weights: Mapping[str, Tensor]) -> DetectedArchitecture | None:
-    """The first of timm's ResNets and vision transformers whose every weight has the same name and shape.
+    """Return the architecture among timm's ResNets and vision transformers whose weights have these names and shapes.
 
-    Its classifier and its position embedding may be of another size: they follow the classes and the photos. Where
-    several fit, the shortest name wins: what weights cannot tell (an activation function, how many heads share a width)
-    is then as in the plain network. `None` where nothing fits.
+    The classifier and the position embedding may have another size, as they depend on the classes and the input. Where
+    several architectures match, the one with the shortest name is returned: what weights do not show (the activation
+    function, how a width is divided into heads) is then as in the plain network. `None` if none matches.
     """
-    own = {key: tuple(value.shape) for key, value in weights.items() if not key.endswith(_COUNTERS)}
-    if any(len(own[key]) != axes for key, axes in _AXES.items() if key in own):
+    shapes = {key: tuple(value.shape) for key, value in weights.items() if not key.endswith(_COUNTERS)}
+    if any(len(shapes[key]) != num_axes for key, num_axes in _NUM_AXES.items() if key in shapes):
         return None
-    arguments = _size_of_photos(own)
+    arguments = _infer_image_size(shapes)
     if arguments is None:
         return None
-    for name in _candidates(own):
-        wanted, sized = _fingerprint(name)
-        if own.keys() == wanted.keys() and all(own[key] == wanted[key] for key in own.keys() - sized):
+    for name in _candidate_names(shapes):
+        expected, variable = _architecture_shapes(name)
+        if shapes.keys() == expected.keys() and all(shapes[key] == expected[key] for key in shapes.keys() - variable):
             return DetectedArchitecture(name, arguments)
     return None
 
 
 def unwrap_backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict as the architecture itself would name it, from a class that holds a backbone and one linear layer.
+    """Return the state dict of a module with a backbone and one linear layer under the backbone's own names.
 
-    `backbone.` is taken off; the one layer beside it takes the place of the classifier. Other state dicts are left.
+    The prefix of the backbone is removed, and the linear layer becomes the classifier. Any other state dict is returned
+    unchanged.
     """
-    body = next((prefix for prefix in _BODIES if any(key.startswith(prefix) for key in weights)), None)
-    if body is None:
+    prefix = next((prefix for prefix in _BACKBONE_PREFIXES if any(key.startswith(prefix) for key in weights)), None)
+    if prefix is None:
         return dict(weights)
-    inside = {key.removeprefix(body): value for key, value in weights.items() if key.startswith(body)}
-    beside = {key: value for key, value in weights.items() if not key.startswith(body)}
-    place = "head." if "patch_embed.proj.weight" in inside else "fc."
-    head = {place + key.rpartition(".")[2]: value for key, value in beside.items()}
-    linear = {key.removeprefix(place): value.ndim for key, value in head.items()} == {"weight": 2, "bias": 1}
-    if beside and (len(beside) > 2 or not linear or inside.keys() & head.keys()):  # several layers
+    backbone = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    others = {key: value for key, value in weights.items() if not key.startswith(prefix)}
+    classifier = "head." if "patch_embed.proj.weight" in backbone else "fc."
+    head = {classifier + key.rpartition(".")[2]: value for key, value in others.items()}
+    linear = {key.removeprefix(classifier): value.ndim for key, value in head.items()} == {"weight": 2, "bias": 1}
+    if others and (len(others) > 2 or not linear or backbone.keys() & head.keys()):  # not one linear layer
         return dict(weights)
-    return {**inside, **head}
+    return {**backbone, **head}
 
 
-def _candidates(own: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    """The names worth comparing, likeliest first: building a network to look at it takes a tenth of a second."""
-    nets = [name for name in _known() if re.search("nex?t", name)]
-    if {"patch_embed.proj.weight", "head.weight"} <= own.keys():
-        width, *_, side = own["patch_embed.proj.weight"]
+def _candidate_names(shapes: Shapes) -> Iterator[str]:
+    """Yield the names to compare, the most probable first: building a network to compare it takes about 0.1 s."""
+    resnets = [name for name in _detectable_names() if re.search("nex?t", name)]
+    if {"patch_embed.proj.weight", "head.weight"} <= shapes.keys():
+        width, *_, patch_side = shapes["patch_embed.proj.weight"]
         hint = WIDTH_NAMES.get(width, "")
-        sided = re.compile(rf".*patch{side}(_|$)|(?!.*patch)").match  # of these patches, or silent about them
-        names = [name for name in _known() if name not in nets and sided(name)]
-        names = [name for name in names if hint in name or not _widths(name)]
-    elif {"layer1.0.conv1.weight", "fc.weight"} <= own.keys():
-        blocks = sum(re.fullmatch(r"layer\d\.\d+\.conv1\.weight", key) is not None for key in own)
-        depth = 2 + blocks * (3 if "layer1.0.conv3.weight" in own else 2)  # the 50 of ResNet-50
+        fits_patches = re.compile(
+            rf".*patch{patch_side}(_|$)|(?!.*patch)"
+        ).match  # this patch size, or none in the name
+        names = [name for name in _detectable_names() if name not in resnets and fits_patches(name)]
+        names = [name for name in names if hint in name or not _names_width(name)]
+    elif {"layer1.0.conv1.weight", "fc.weight"} <= shapes.keys():
+        num_blocks = sum(re.fullmatch(r"layer\d\.\d+\.conv1\.weight", key) is not None for key in shapes)
+        depth = 2 + num_blocks * (3 if "layer1.0.conv3.weight" in shapes else 2)  # 50 for a ResNet-50
         hint = str(depth)
-        numbers = {name: re.search(r"\d+", name) for name in nets}
+        numbers = {name: re.search(r"\d+", name) for name in resnets}
         names = [
             name for name, number in numbers.items() if not number or abs(int(number[0]) - depth) <= DEPTH_TOLERANCE
         ]
     else:
         return
-    yield from sorted(names, key=lambda name: (hint not in name, not hint and _widths(name), len(name), name))
+    yield from sorted(names, key=lambda name: (hint not in name, not hint and _names_width(name), len(name), name))
 
 
-def _widths(name: str) -> bool:
-    """Whether a name says how wide its tokens are."""
+def _names_width(name: str) -> bool:
+    """Return whether the name of a vision transformer states the width of its tokens."""
     return not set(WIDTH_NAMES.values()).isdisjoint(name.split("_"))
 
 
 @cache
-def _known() -> tuple[str, ...]:
+def _detectable_names() -> tuple[str, ...]:
     return tuple(name for module in DETECTABLE_TIMM_MODULES for name in timm.list_models(module=module))
 
 
 @cache
-def _fingerprint(name: str) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
-    """The names and shapes of an architecture's weights, and which of them follow the classes or the photo's size."""
-    with torch.device("meta"):  # no memory, no random numbers
+def _architecture_shapes(name: str) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
+    """Return the shapes of an architecture's weights, and the names of those that depend on classes or input size."""
+    with torch.device("meta"):  # allocates no memory and draws no random numbers
         module = timm.create_model(name, num_classes=1)
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items() if not key.endswith(_COUNTERS)}
     classifier: Any = cast(Any, module).get_classifier()
     heads = classifier if isinstance(classifier, tuple) else (classifier,)  # distilled networks have two
-    names = {id(part): prefix for prefix, part in module.named_modules()}
-    sized = {key for key in shapes if any(key.startswith(names[id(head)] + ".") for head in heads)}
-    return shapes, frozenset(sized | {"pos_embed"})
+    prefixes = {id(part): prefix for prefix, part in module.named_modules()}
+    variable = {key for key in shapes if any(key.startswith(prefixes[id(head)] + ".") for head in heads)}
+    return shapes, frozenset(variable | {"pos_embed"})
 
 
-def _size_of_photos(own: Mapping[str, tuple[int, ...]]) -> dict[str, object] | None:
-    """The argument that gives a vision transformer as many patches as it has position embeddings.
+def _infer_image_size(shapes: Shapes) -> dict[str, object] | None:
+    """Return the `img_size` argument that gives a vision transformer as many patches as position embeddings.
 
-    Empty where there are none, `None` where they are no square.
+    Empty if there are no position embeddings, `None` if they form no square grid.
     """
-    if "pos_embed" not in own or "patch_embed.proj.weight" not in own:
+    if "pos_embed" not in shapes or "patch_embed.proj.weight" not in shapes:
         return {}
-    patch = own["patch_embed.proj.weight"][-1]
-    named = sum(own[key][1] for key in ("cls_token", "dist_token", "reg_token") if key in own)
-    for prefix in (named, 0):  # some position embeddings leave the tokens with a name out
-        side = math.isqrt(max(own["pos_embed"][1] - prefix, 0))
-        if side and side * side == own["pos_embed"][1] - prefix:
-            return {"img_size": side * patch}
+    patch_side = shapes["patch_embed.proj.weight"][-1]
+    num_prefix_tokens = sum(shapes[key][1] for key in ("cls_token", "dist_token", "reg_token") if key in shapes)
+    for prefix in (num_prefix_tokens, 0):  # some position embeddings cover only the patches
+        side = math.isqrt(max(shapes["pos_embed"][1] - prefix, 0))
+        if side and side * side == shapes["pos_embed"][1] - prefix:
+            return {"img_size": side * patch_side}
     return None

@@ -1,4 +1,4 @@
-"""Weight files and the sidecars that say what is in them. Nothing in a file is ever executed."""
+"""Read weight files and their sidecars, without executing anything that is in them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ from torch import Tensor, nn
 from vizlib.core.errors import ModelError, suggest_names
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # what training scripts put a state dict under
-KEY_PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-)  # what DataParallel, torch.compile and Lightning put before every name
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts save a state dict
+KEY_PREFIXES = ("module.", "_orig_mod.", "model.")  # added to every name by DataParallel, torch.compile and Lightning
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 BUNDLED_FOLDER = next((p for p in (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints") if p.is_dir()), _PACKAGE)
@@ -31,50 +27,62 @@ _SAVE_AGAIN = "save a plain state dict with torch.save(model.state_dict(), path)
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a weight file cannot say of itself: `name.json` beside `name.safetensors`."""
+    """Description of a weight file: `name.json` beside `name.safetensors`. All fields are optional.
+
+    Attributes:
+        architecture: timm name, or "torchvision/" and a torchvision name.
+        arguments: Further arguments of `timm.create_model`.
+        labels: Label of each class, in the order of the outputs.
+        preprocessing: timm's data config: `input_size`, `crop_pct`, `mean`, ...
+        sha256: SHA-256 of the weight file in hexadecimal.
+        origin: Training data, licence, command, duration, machine.
+        accuracy: `top1` in percent, `interval95`, `photos`, `data`.
+        ood: Fields of `vizlib.models.ood.OodScore`.
+        faithfulness: `method`, `auc`, `centred_gaussian`, `photos`, ...
+        weaknesses: Known weaknesses, one sentence each.
+    """
 
     architecture: str | None = None
-    arguments: Mapping[str, object] = field(default_factory=dict)  # for `timm.create_model`, besides the name
+    arguments: Mapping[str, object] = field(default_factory=dict)
     labels: Sequence[str] | None = None
-    preprocessing: Mapping[str, object] | None = None  # timm's data config: input_size, crop_pct, mean, ...
+    preprocessing: Mapping[str, object] | None = None
     sha256: str | None = None
-    origin: Mapping[str, object] = field(default_factory=dict)  # data, licence, command, duration, machine
-    accuracy: Mapping[str, object] = field(default_factory=dict)  # top1, interval95, photos, data
-    ood: Mapping[str, object] = field(default_factory=dict)  # score, threshold, kept, data; see familiarity.py
-    faithfulness: Mapping[str, object] = field(default_factory=dict)  # method, auc, centred_gaussian, photos, ...
-    weaknesses: Sequence[str] = ()  # what it is known to do wrong, a sentence each
+    origin: Mapping[str, object] = field(default_factory=dict)
+    accuracy: Mapping[str, object] = field(default_factory=dict)
+    ood: Mapping[str, object] = field(default_factory=dict)
+    faithfulness: Mapping[str, object] = field(default_factory=dict)
+    weaknesses: Sequence[str] = ()
 
     @classmethod
     def read_for(cls, weights: Path) -> Sidecar:
-        """Read the sidecar of a weight file; an empty one where there is none.
+        """Read the sidecar of a weight file; unknown fields are ignored, and without a file all fields are empty.
 
-        Fields it does not know are left alone, so a sidecar may say more.
-
-        Raises: ModelError where it is not a JSON object, or a field is of another kind.
+        Raises:
+            ModelError: If the file is not a JSON object, or a field has another type.
         """
         path = weights.with_suffix(".json")
         if not path.is_file():
             return cls()
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
+            content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
         except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"the sidecar {path.name} is not JSON ({error}); correct it or take it away") from error
+            raise ModelError(f"the sidecar {path.name} is not JSON ({error}); correct or remove it") from error
         if not isinstance(content, dict):
             raise ModelError(f"the sidecar {path.name} must hold a JSON object, not a {type(content).__name__}")
-        known = {key: content[key] for key in _KINDS if content.get(key) is not None}
-        for key, value in known.items():
-            if not isinstance(value, _KINDS[key]):
-                wanted = {str: "a string", list: "a list of strings", dict: "an object"}[_KINDS[key]]
+        fields = {key: content[key] for key in _FIELD_TYPES if content.get(key) is not None}
+        for key, value in fields.items():
+            if not isinstance(value, _FIELD_TYPES[key]):
+                expected = {str: "a string", list: "a list of strings", dict: "an object"}[_FIELD_TYPES[key]]
                 raise ModelError(
-                    f"the sidecar {path.name} must give {key} as {wanted}, not as a {type(value).__name__}"
+                    f"the sidecar {path.name} must give {key} as {expected}, not as a {type(value).__name__}"
                 )
         for key in ("labels", "weaknesses"):
-            if not all(isinstance(text, str) for text in known.get(key, ())):
-                raise ModelError(f"the sidecar {path.name} must give {key} as a list of strings, but one is none")
-        return cls(**known)
+            if not all(isinstance(text, str) for text in fields.get(key, ())):
+                raise ModelError(f"the sidecar {path.name} must give {key} as a list of strings only")
+        return cls(**fields)
 
 
-_KINDS = {  # what each field of a sidecar is in JSON
+_FIELD_TYPES = {  # JSON type of each field of a sidecar
     "architecture": str,
     "arguments": dict,
     "labels": list,
@@ -89,28 +97,32 @@ _KINDS = {  # what each field of a sidecar is in JSON
 
 
 def list_bundled() -> dict[str, Path]:
-    """The checkpoints that travel with vizlib: name to weight file."""
+    """Return the checkpoints distributed with vizlib: name -> weight file."""
     return {
         path.stem: path for path in sorted(BUNDLED_FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()
     }
 
 
 def list_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The weight files of a folder, by name. Raises: ModelError where there is no such folder."""
+    """Return the weight files of a folder, sorted by name.
+
+    Raises:
+        ModelError: If the folder does not exist or cannot be read.
+    """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ModelError(
-            f"there is no folder {folder}; --checkpoints names one that holds {', '.join(WEIGHT_SUFFIXES)} files"
+            f"there is no folder {folder}; --checkpoints expects one with {', '.join(WEIGHT_SUFFIXES)} files"
         )
     try:
-        inside = sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
     except OSError as error:
         raise ModelError(f"the folder {folder} of --checkpoints cannot be read: {error.strerror}") from error
-    return [path for path in inside if not path.name.startswith(".")]  # macOS puts a ._ file beside each
+    return [path for path in files if not path.name.startswith(".")]  # macOS creates a ._ file beside each
 
 
 def hash_file(path: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -119,119 +131,137 @@ def hash_file(path: Path) -> str:
 
 
 def hash_weights(module: nn.Module) -> str:
-    """SHA-256 of a network's weights: of the name, type, shape and bytes of all in its state dict, by name.
+    """Return the SHA-256 of a network's weights as 64 hexadecimal digits.
 
-    The same for the same weights, whatever file they came from; 64 hexadecimal digits.
+    Covers name, dtype, shape and bytes of every entry of the state dict, sorted by name, so equal weights have equal
+    hashes whatever file they came from.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        else:  # what a module of your own keeps besides
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        else:  # extra state of a module
             digest.update(f"{name} {value!r}\n".encode())
     return digest.hexdigest()
 
 
 def read_weights(path: Path, *, expected_sha256: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict, taking off the wrappers and prefixes of training scripts.
+    """Return the state dict in a file, without the wrappers and key prefixes that training scripts add.
 
-    `.pth` and `.pt` are read with `weights_only=True`: a pickle that wants to run code is refused before it can.
+    `.pth` and `.pt` are read with `weights_only=True`, so a pickle that contains code is refused before it can run.
 
-    Raises: ModelError for a missing, truncated, altered (`expect` is its SHA-256) or dangerous file, or one that holds
-    something else than named tensors.
+    Args:
+        path: File that ends in one of `WEIGHT_SUFFIXES`.
+        expected_sha256: SHA-256 that the file must have.
+
+    Raises:
+        ModelError: If the file is missing, truncated, unsafe, has another SHA-256 or does not hold named tensors.
     """
-    ending = path.suffix.lower()
-    if ending not in WEIGHT_SUFFIXES:
-        raise ModelError(f"{path.name} is no weight file; expected one that ends in {', '.join(WEIGHT_SUFFIXES)}")
+    suffix = path.suffix.lower()
+    if suffix not in WEIGHT_SUFFIXES:
+        raise ModelError(f"{path.name} is not a weight file; expected a name with {', '.join(WEIGHT_SUFFIXES)}")
     if not path.is_file():
-        there = [other.name for other in path.parent.glob("*") if other.suffix.lower() in WEIGHT_SUFFIXES]
-        raise ModelError(f"there is no file {path}; {suggest_names(path.name, there) if there else 'check its folder'}")
+        names = [file.name for file in path.parent.glob("*") if file.suffix.lower() in WEIGHT_SUFFIXES]
+        raise ModelError(f"there is no file {path}; {suggest_names(path.name, names) if names else 'check its folder'}")
     try:
-        found = hash_file(path) if expected_sha256 is not None else None
+        actual_sha256 = hash_file(path) if expected_sha256 is not None else None
     except OSError as error:
         raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
-    if expected_sha256 is not None and found != expected_sha256.lower():
+    if expected_sha256 is not None and actual_sha256 != expected_sha256.lower():
         raise ModelError(
             f"{path.name} is not the file that {path.with_suffix('.json').name} describes, because its sha256 differs: "
-            "it was cut short or changed, so fetch it again"
+            "it is truncated or changed; download it again"
         )
     try:
-        content = load_file(path) if ending == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # on a damaged file the readers raise whatever they stumble on, KeyError included
-        raise ModelError(f"{path.name} {_what_is_wrong(error, ending)}") from error
-    return _state_dict(content, path.name)
+        content = load_file(path) if suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # the readers raise anything on a damaged file, even KeyError
+        raise ModelError(f"{path.name} {_describe_read_error(error, suffix)}") from error
+    return _extract_state_dict(content, path.name)
 
 
 def assign_weights(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
-    """Put weights into a network of ours; half precision becomes the network's own.
+    """Copy weights into a network, converting their dtype to the network's.
 
-    Raises: ModelError for weights that are missing, unknown or of another shape, naming the first of each.
+    Args:
+        module: Network to fill.
+        weights: State dict; counters of BatchNorm may be missing.
+        file: Name of the weight file for error messages.
+        architecture: Name of the architecture for error messages.
+
+    Raises:
+        ModelError: For weights that are missing, unexpected or of another shape; the message names the first of each.
     """
     own = module.state_dict()
     missing = sorted(key for key in own.keys() - weights.keys() if not key.endswith("num_batches_tracked"))
-    unknown = sorted(weights.keys() - own.keys())
-    other = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
+    unexpected = sorted(weights.keys() - own.keys())
+    mismatched = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
     reasons = [
         *([f"{len(missing)} of its weights are missing, such as {missing[0]}"] if missing else []),
-        *([f"{len(unknown)} are unknown to it, such as {unknown[0]}"] if unknown else []),
-        *(f"{key} is {_shape(weights[key])} and should be {_shape(own[key])}" for key in other[:1]),
+        *([f"{len(unexpected)} are unexpected, such as {unexpected[0]}"] if unexpected else []),
+        *(f"{key} is {_format_shape(weights[key])}, expected {_format_shape(own[key])}" for key in mismatched[:1]),
     ]
     if reasons:
         raise ModelError(
             f"{file} does not fit the architecture {architecture}: {', and '.join(reasons)}; "
-            "give the architecture, and in its sidecar the arguments, that it was trained as"
+            "give the architecture, and in its sidecar the arguments, that it was trained with"
         )
     try:
-        module.load_state_dict(weights, strict=False)  # old files do not count BatchNorm's batches; nothing reads it
-    except RuntimeError as error:  # the right shapes, but sparse, quantised or without values
-        raise ModelError(f"{file} holds tensors that {architecture} cannot take over; {_SAVE_AGAIN}") from error
+        module.load_state_dict(weights, strict=False)  # old files lack `num_batches_tracked`, which inference ignores
+    except RuntimeError as error:  # the right shapes, but sparse, quantised or meta tensors
+        raise ModelError(f"{file} holds tensors that {architecture} cannot use; {_SAVE_AGAIN}") from error
 
 
-def count_classes(weights: Mapping[str, Tensor], module: nn.Module, classes: int) -> int:
-    """How many classes the weights tell apart, given a network built for `classes`: what its classifier's rows say.
+def count_classes(weights: Mapping[str, Tensor], module: nn.Module, num_classes: int) -> int:
+    """Return the number of classes of the classifier in a state dict.
 
-    The classifier is where only the first axis differs, and is `classes` long in the network. Unchanged if in doubt.
+    Args:
+        weights: State dict.
+        module: Network of the same architecture, built for `num_classes`.
+        num_classes: Returned if the weights do not identify another number: the classifier's weights are those that
+            differ from the network's only in the first axis, which has `num_classes` entries in the network.
     """
-    found = {
+    counts = {
         len(weights[key])
         for key, own in module.state_dict().items()
-        if key in weights and own.ndim and len(own) == classes
-        if weights[key].ndim == own.ndim and weights[key].shape[1:] == own.shape[1:] and len(weights[key]) != classes
+        if key in weights and own.ndim and len(own) == num_classes
+        if weights[key].ndim == own.ndim
+        and weights[key].shape[1:] == own.shape[1:]
+        and len(weights[key]) != num_classes
     }
-    return found.pop() if len(found) == 1 else classes
+    return counts.pop() if len(counts) == 1 else num_classes
 
 
-def _state_dict(content: object, name: str) -> dict[str, Tensor]:
-    for wrapper in STATE_DICT_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+def _extract_state_dict(content: object, name: str) -> dict[str, Tensor]:
+    for key in STATE_DICT_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{name} holds {_describe(content)}, not a state dict of named tensors; {_SAVE_AGAIN}")
+        raise ModelError(f"{name} holds {_describe_content(content)}, not a state dict of named tensors; {_SAVE_AGAIN}")
     weights = {str(key): value for key, value in content.items()}
     while prefix := next((p for p in KEY_PREFIXES if all(key.startswith(p) for key in weights)), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _what_is_wrong(error: Exception, ending: str) -> str:
-    """The rest of a sentence about a file that cannot be read; PyTorch's own advice is to switch the safety off."""
+def _describe_read_error(error: Exception, suffix: str) -> str:
+    """Return the rest of a sentence about an unreadable file, without PyTorch's advice to disable `weights_only`."""
     if isinstance(error, PermissionError):
-        return "cannot be read: this user may not"
-    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if wanted:
-        return f"was not loaded, because it is more than weights: it asks for Python's {wanted[1]}; {_SAVE_AGAIN}"
+        return "cannot be read: permission denied"
+    code = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if code:
+        return f"was not loaded, because it contains more than weights: it uses Python's {code[1]}; {_SAVE_AGAIN}"
     if "TorchScript" in str(error):
         return f"is a TorchScript program, not weights; {_SAVE_AGAIN}"
-    return f"is damaged, cut short or no {ending} file at all; fetch it or save it again"
+    return f"is damaged, truncated or not a {suffix} file; download or save it again"
 
 
-def _describe(content: object) -> str:
+def _describe_content(content: object) -> str:
     if isinstance(content, dict):
         return f"a dictionary with {', '.join(map(repr, list(content)[:3]))}" if content else "an empty dictionary"
     return f"a {type(content).__name__}"
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "one number"

@@ -1,4 +1,4 @@
-"""Load a model by name or from a file, or wrap your own: the only file that turns a name into a network."""
+"""`load` and `wrap`: make a `Model` from a name, a checkpoint file or an `nn.Module`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -16,6 +17,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib.core.errors import ModelError, suggest_names
+from vizlib.core.notes import make_note
 from vizlib.models.families import Family, find_family
 from vizlib.models.loading.architecture_detection import (
     TORCHVISION_PREFIX,
@@ -37,13 +39,11 @@ from vizlib.models.loading.downloads import (
 from vizlib.models.loading.model_index import index_weight_files, list_models
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
-from vizlib.models.preprocessing import TimmPreprocessing
+from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 HUB_PREFIX = "hf-hub:"
-TRANSFORM_INPUT_MODELS = (
-    "googlenet",
-    "inception_v3",
-)  # torchvision's copies of TensorFlow networks, which turn the colours back
+# torchvision's ports of TensorFlow networks; `transform_input` converts ImageNet's normalisation to TensorFlow's.
+TRANSFORM_INPUT_MODELS = ("googlenet", "inception_v3")
 
 
 def load(
@@ -55,78 +55,109 @@ def load(
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
 ) -> Model:
-    """Load a pretrained model by name, or a checkpoint of yours from a file.
+    """Load a pretrained model by name, or a checkpoint from a file.
 
-    `name` is a bundled one (`models()` lists them; no network needed), any timm name with or without its tag,
-    `torchvision/` and a torchvision name, `hf-hub:` and a repository, a path that ends in .safetensors, .pth or .pt, or
-    the name of a file in the folder `checkpoints`. A file says what it is by its sidecar or by `architecture`; else
-    timm's ResNets and vision transformers are found by the names and shapes of their weights. `labels` replace the
-    class names. `progress(here, total)` is told how many bytes of a download have come, and of how many.
+    The architecture of a file comes from `architecture`, else from its sidecar (`name.json` beside the file), else from
+    the names and shapes of its weights, which identify timm's ResNets and vision transformers. Pickles are read with
+    `weights_only=True`, so no code of a file is executed.
 
-    >>> load("resnet18-imagenette").labels[0]
-    'tench'
+    Args:
+        name: One of
+            a bundled checkpoint, such as "resnet18-imagenette" (`list_models` lists them; works offline);
+            a timm name with or without its tag, such as "resnet50.a1_in1k";
+            "torchvision/" and a torchvision name, such as "torchvision/resnet50";
+            "hf-hub:" and a repository of the Hugging Face Hub with a timm model, optionally with "@revision";
+            a path that ends in .safetensors, .pth or .pt;
+            the name of a file in the folder `checkpoints`.
+        architecture: timm name, or "torchvision/" and a torchvision name, of the network in a file.
+        labels: Label of each class, in the order of the outputs; replaces the recorded ones.
+        checkpoints: Folder with checkpoint files that can be loaded by name.
+        device: Device to move the network to.
+        progress: Called during a download with the number of bytes received and the number expected.
 
-    Raises: ModelError for an unknown name or device, a failed download, labels of another number than the classes, or a
-    file that is missing, damaged, dangerous or of another architecture.
+    Raises:
+        ModelError: For an unknown name or device, a failed download, labels that do not match the number of classes, or
+            a file that is missing, damaged, unsafe or of another architecture.
+
+    Example:
+        >>> import vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> model.labels[0]
+        'tench'
     """
-    own = index_weight_files(checkpoints)
-    if isinstance(name, str) and name in own:
-        model = _from_file(own[name], name, architecture, labels)
+    files = index_weight_files(checkpoints)
+    if isinstance(name, str) and name in files:
+        model = _load_file(files[name], name, architecture, labels)
     elif isinstance(name, os.PathLike) or name.lower().endswith(WEIGHT_SUFFIXES):
         path = Path(name).expanduser()
         if checkpoints is not None and not path.is_file():
-            path = Path(checkpoints).expanduser() / path  # its whole name is a name too
-        model = _from_file(path, path.stem, architecture, labels)
+            path = Path(checkpoints).expanduser() / path  # a file of the folder, given with its suffix
+        model = _load_file(path, path.stem, architecture, labels)
     elif architecture is not None:
-        raise ModelError(f"architecture= goes with a weight file ({', '.join(WEIGHT_SUFFIXES)}), and {name!r} is none")
+        raise ModelError(
+            f"architecture= requires a weight file ({', '.join(WEIGHT_SUFFIXES)}), but {name!r} is not one"
+        )
     else:
-        model = _download(name, labels, list(own), progress)
+        model = _load_pretrained(name, labels, list(files), progress)
     try:
         model.module.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch says some of this by assertion
-        raise ModelError(f"{name} cannot be put on the device {str(device)!r}: {_reason(error)}") from error
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises AssertionError for a device it was built without
+        raise ModelError(f"{name} cannot be moved to the device {str(device)!r}: {_first_line(error)}") from error
     return model
 
 
 def wrap(
     module: nn.Module,
     *,
-    preprocessing: TimmPreprocessing | Mapping[str, object] | None = None,
+    preprocessing: Preprocessing | Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Model:
-    """Use a network of your own; it is left as it is.
+    """Return a `Model` of a network of your own. The network is not modified.
 
-    `preprocessing` is a mapping with timm's keys (`input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`,
-    `std`); left out, it is what timm recorded for the network, else ImageNet's. `labels` default to ImageNet's names
-    for an ImageNet architecture with 1,000 outputs, else to `class 0` and so on. The network is shown one empty photo,
-    to count its outputs.
+    One pass over a blank input counts the outputs.
 
-    Raises: ModelError for something that is no `nn.Module`, was compiled or spread over several GPUs, does not run on
-    one photo or answers with something else than logits, or labels of another number than its outputs.
+    Args:
+        module: Network that returns logits "n classes", or an object with such `logits`.
+        preprocessing: A `Preprocessing`, or a mapping with timm's keys `input_size`, `crop_pct`, `crop_mode`,
+            `interpolation`, `mean` and `std`; by default what timm recorded for the network, else that of ImageNet.
+        labels: Label of each class, in the order of the outputs; by default those recorded with the network, else
+            ImageNet's for an ImageNet architecture with as many outputs, else "class 0", "class 1", ...
+        name: Name of the model; by default that of its class.
+
+    Raises:
+        ModelError: If `module` is not an `nn.Module`, is compiled, scripted or data-parallel, fails on a blank input or
+            does not return logits, or if the number of labels is not that of the outputs.
+
+    Example:
+        >>> import torch, vizlib
+        >>> module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> vizlib.wrap(module, preprocessing={"input_size": (3, 32, 32)}, labels=["red", "green", "blue"])
+        <Model Sequential: Sequential, 3 classes, input 32 × 32>
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"expected an nn.Module, not {type(module).__name__}; load() takes names and files")
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        raise ModelError(f"a {type(module).__name__} runs copies of a network; wrap its .module instead")
+        raise ModelError(f"a {type(module).__name__} runs replicas of a network; wrap its .module instead")
     if any(_is_compiled(part) for part in module.modules()):
         raise ModelError(
-            "a compiled or scripted network runs past the hooks that show its inside; wrap it as it was before"
+            "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
         )
-    return _describe(module, name or type(module).__name__, preprocessing, labels)
+    return _make_model(module, name or type(module).__name__, preprocessing, labels)
 
 
-def _is_compiled(part: nn.Module) -> bool:
-    return isinstance(part, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)) or bool(part._compiled_call_impl)
+def _is_compiled(module: nn.Module) -> bool:
+    optimized = isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule))
+    return optimized or bool(module._compiled_call_impl)
 
 
-def convert_torchvision_transforms(transforms) -> TimmPreprocessing:
-    """What torchvision's own transforms do, in timm's terms."""
+def convert_torchvision_transforms(transforms: Any) -> TimmPreprocessing:
+    """Return the preprocessing that equals torchvision's `ImageClassification` transforms."""
     crop, resize = transforms.crop_size[0], transforms.resize_size[0]
     return TimmPreprocessing.from_config(
         {
             "input_size": (3, crop, crop),
-            "crop_pct": crop / (resize + 0.5),  # timm divides and rounds down, which must give `resize` again
+            "crop_pct": crop / (resize + 0.5),  # timm computes floor(crop / crop_pct), which must give `resize`
             "interpolation": transforms.interpolation.value,
             "mean": transforms.mean,
             "std": transforms.std,
@@ -134,33 +165,36 @@ def convert_torchvision_transforms(transforms) -> TimmPreprocessing:
     )
 
 
-# ---------------------------------------------------------------------------------- what a network brings with it
+# ---------------------------------------------------------------------------------- labels and preprocessing
 
 
-def _describe(
+def _make_model(
     module: nn.Module,
     name: str,
-    preprocessing: TimmPreprocessing | Mapping[str, object] | None,
+    preprocessing: Preprocessing | Mapping[str, object] | None,
     labels: Sequence[str] | None,
 ) -> Model:
-    if not isinstance(preprocessing, TimmPreprocessing):
+    """Return the model of a network, with defaults for what is `None`."""
+    if preprocessing is None or isinstance(preprocessing, Mapping):
         preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
     family = find_family(module)
-    # Asked, not read off: the `num_classes` of timm and torchvision stays what it was when the head is replaced.
+    # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
     count = Model(module, name, (), preprocessing, family).num_outputs
-    labels = _known_labels(module, family, count) if labels is None else list(labels)
+    labels = _default_labels(module, family, count) if labels is None else list(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
     return Model(module, name, tuple(labels), preprocessing, family)
 
 
-def _known_labels(module: nn.Module, family: Family | None, count: int) -> list[str]:
-    """The class names recorded with the network, else ImageNet's if it has as many outputs, else numbers."""
-    config = getattr(module, "pretrained_cfg", None) or {}  # timm's
+def _default_labels(module: nn.Module, family: Family | None, count: int) -> list[str]:
+    """Return the labels that timm recorded with a network, else ImageNet's if the count fits, else numbered ones."""
+    config = getattr(module, "pretrained_cfg", None) or {}
     names = config.get("label_names") or ()
     if len(names) == count:
-        described = config.get("label_descriptions")
-        return [str(described.get(name, name)) if isinstance(described, Mapping) else str(name) for name in names]
+        descriptions = config.get("label_descriptions")
+        if isinstance(descriptions, Mapping):
+            return [str(descriptions.get(name, name)) for name in names]
+        return [str(name) for name in names]
     subset = infer_imagenet_subset({"num_classes": count}) if config or family else None
     return list(ImageNetInfo(subset).label_descriptions()) if subset else [f"class {i}" for i in range(count)]
 
@@ -168,120 +202,133 @@ def _known_labels(module: nn.Module, family: Family | None, count: int) -> list[
 # ---------------------------------------------------------------------------------- from a file
 
 
-def _from_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
+def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
     sidecar = Sidecar.read_for(path)
     weights = unwrap_backbone(read_weights(path, expected_sha256=sidecar.sha256))
-    described = path.with_suffix(".json").name
-    known = architecture or sidecar.architecture
-    guess = DetectedArchitecture(known) if known else detect_architecture(weights)
-    if guess is None:
+    sidecar_name = path.with_suffix(".json").name
+    stated = architecture or sidecar.architecture
+    detected = DetectedArchitecture(stated) if stated else detect_architecture(weights)
+    if detected is None:
         raise ModelError(
-            f"{path.name} does not say which network it belongs to, and its weights are those of no ResNet or vision "
-            "transformer of timm with a classifier; give architecture= (in a shell, --architecture), for example "
-            f"resnet18, or put it into {described}"
+            f"{path.name} does not state its architecture, and its weights match no ResNet or vision transformer of "
+            "timm with a classifier; give architecture= (on the command line --architecture), for example resnet18, "
+            f"or put it into {sidecar_name}"
         )
-    arguments = {**guess.arguments, **sidecar.arguments}
-    given = "labels=" if labels is not None else described
+    arguments = {**detected.arguments, **sidecar.arguments}
+    labels_source = "labels=" if labels is not None else sidecar_name
     labels = sidecar.labels if labels is None else list(labels)
-    classes = len(labels) if labels else 1000
-    module = build_network(guess.architecture, classes, arguments)
-    if (found := count_classes(weights, module, classes)) != classes:
+    num_classes = len(labels) if labels else 1000
+    module = build_network(detected.architecture, num_classes, arguments)
+    if (actual := count_classes(weights, module, num_classes)) != num_classes:
         if labels is not None:
-            raise ModelError(f"{path.name} tells {found} classes apart, but {given} names {len(labels)}; name them all")
-        module = build_network(guess.architecture, found, arguments)
-    assign_weights(module, weights, path.name, guess.architecture)
+            raise ModelError(
+                f"{path.name} has {actual} classes, but {labels_source} names {len(labels)}; give one label per class"
+            )
+        module = build_network(detected.architecture, actual, arguments)
+    assign_weights(module, weights, path.name, detected.architecture)
     ood_score = OodScore.from_sidecar(sidecar.ood)
     if sidecar.preprocessing is not None:
-        return replace(_describe(module, name, sidecar.preprocessing, labels), ood_score=ood_score)
-    assumed = _usual_preprocessing(module, guess.architecture)
-    note = (
-        f"{path.name} does not say how photos are prepared for it; the usual way for {guess.architecture} is taken "
-        f"({assumed.input_size[0]} × {assumed.input_size[1]} pixels, mean {assumed.mean[0]:.3g}...). "
-        f"Put preprocessing into {described} if it was trained another way."
+        return replace(_make_model(module, name, sidecar.preprocessing, labels), ood_score=ood_score)
+    assumed = _default_preprocessing(module, detected.architecture)
+    height, width = assumed.input_size
+    note = make_note(
+        "model.assumed-preprocessing",
+        file=path.name,
+        architecture=detected.architecture,
+        height=height,
+        width=width,
+        mean=f"{assumed.mean[0]:.3g}",
+        sidecar=sidecar_name,
     )
-    return replace(_describe(module, name, assumed, labels), notes=(note,), ood_score=ood_score)
+    return replace(_make_model(module, name, assumed, labels), notes=(note,), ood_score=ood_score)
 
 
-def _usual_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
-    """How timm or torchvision prepare photos for an architecture, at the size that this network was built for."""
+def _default_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
+    """Return timm's or torchvision's preprocessing for an architecture, at the input size of this network."""
     if architecture.startswith(TORCHVISION_PREFIX):
         return convert_torchvision_transforms(get_torchvision_weights(architecture).transforms())
     config = resolve_model_data_config(module)
     if size := getattr(getattr(module, "patch_embed", None), "img_size", None):
-        config["input_size"] = (3, *size)  # a transformer may have been built for other photos than timm's
+        config["input_size"] = (3, *size)  # a transformer may be built for another size than timm's default
     return TimmPreprocessing.from_config(config)
 
 
-# ---------------------------------------------------------------------------------- from the network
+# ---------------------------------------------------------------------------------- pretrained weights
 
 
-def _download(name: str, labels: Sequence[str] | None, own: Sequence[str], progress: ProgressCallback | None) -> Model:
+def _load_pretrained(
+    name: str, labels: Sequence[str] | None, file_names: Sequence[str], progress: ProgressCallback | None
+) -> Model:
     if name.startswith(TORCHVISION_PREFIX):
-        return _from_torchvision(name, labels, progress)
+        return _load_torchvision(name, labels, progress)
     if name.startswith(HUB_PREFIX):
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         require_weights(name, hub.ENDPOINT, is_in_hub_cache(repository, ["config.json"], revision or None))
     else:
-        _expect_timm(name, own, progress)
-    with _plain_errors(name):
+        _require_timm_weights(name, file_names, progress)
+    with _translate_download_errors(name):
         module = timm.create_model(name, pretrained=True).eval()
-    return _describe(module, name, None, labels)
+    return _make_model(module, name, None, labels)
 
 
-def _from_torchvision(name: str, labels: Sequence[str] | None, progress: ProgressCallback | None) -> Model:
+def _load_torchvision(name: str, labels: Sequence[str] | None, progress: ProgressCallback | None) -> Model:
     weights = get_torchvision_weights(name)
-    here = is_in_torch_cache(weights.url)
-    require_weights(name, weights.url, here)
-    turned = name.removeprefix(TORCHVISION_PREFIX) in TRANSFORM_INPUT_MODELS
-    arguments = {"transform_input": True, "init_weights": False} if turned else {}
+    cached = is_in_torch_cache(weights.url)
+    require_weights(name, weights.url, cached)
+    transforms_input = name.removeprefix(TORCHVISION_PREFIX) in TRANSFORM_INPUT_MODELS
+    arguments = {"transform_input": True, "init_weights": False} if transforms_input else {}
     module = build_network(name, len(weights.meta["categories"]), arguments)
-    with _plain_errors(name):
-        if progress and not here:
+    with _translate_download_errors(name):
+        if progress and not cached:
             download_to_torch_cache(weights.url, progress)
         module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     labels = weights.meta["categories"] if labels is None else labels
-    return _describe(module, name, convert_torchvision_transforms(weights.transforms()), labels)
+    return _make_model(module, name, convert_torchvision_transforms(weights.transforms()), labels)
 
 
-def _expect_timm(name: str, own: Sequence[str], progress: ProgressCallback | None) -> None:
-    """Raises: ModelError where timm knows no such weights, or they are neither here nor to be had."""
-    plain = name.split(".")[0]
-    if not timm.is_model(plain):
+def _require_timm_weights(name: str, file_names: Sequence[str], progress: ProgressCallback | None) -> None:
+    """Check that timm has weights of a name and that they are cached or reachable; download them with `progress`.
+
+    Raises:
+        ModelError: If timm has no such weights, or they are neither cached nor reachable.
+    """
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
         if os.path.isfile(name):
-            read_weights(Path(name))  # which says what a weight file ends in
-        known = list(dict.fromkeys([*own, *(entry.name for entry in list_models()), *timm.list_models()]))
+            read_weights(Path(name))  # raises an error that names the suffixes of weight files
+        known = list(dict.fromkeys([*file_names, *(entry.name for entry in list_models()), *timm.list_models()]))
         raise ModelError(f"there is no model {name!r}; {suggest_names(name, known)}")
     if not timm.is_model_pretrained(name):
-        tagged = timm.list_pretrained(f"{plain}.*")
-        hint = suggest_names(name, tagged) if tagged else f"load a file of yours with architecture={plain!r}"
+        tagged = timm.list_pretrained(f"{architecture}.*")
+        hint = suggest_names(name, tagged) if tagged else f"load a file with architecture={architecture!r}"
         raise ModelError(f"timm has no weights called {name!r}; {hint}")
     config = timm.get_pretrained_cfg(name)
     if config and config.hf_hub_id:
         files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-        here = is_in_hub_cache(config.hf_hub_id, files)
-        require_weights(name, hub.ENDPOINT, here)
-        if progress and not here:
-            with _plain_errors(name):
+        cached = is_in_hub_cache(config.hf_hub_id, files)
+        require_weights(name, hub.ENDPOINT, cached)
+        if progress and not cached:
+            with _translate_download_errors(name):
                 download_from_hub(config.hf_hub_id, files, progress)
     elif config and isinstance(config.url, str):
         require_weights(name, config.url, is_in_torch_cache(config.url))
 
 
 @contextlib.contextmanager
-def _plain_errors(name: str) -> Iterator[None]:
-    """Say in one sentence what goes wrong in a download, whichever library on the way there says it in many."""
+def _translate_download_errors(name: str) -> Iterator[None]:
+    """Raise any exception of a download as a `ModelError` of one line."""
     try:
         yield
     except Exception as error:
-        raise ModelError(f"{name} could not be downloaded: {_reason(error)}") from error
+        raise ModelError(f"{name} could not be downloaded: {_first_line(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what a library complains about."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, in plain words where the message itself is obscure."""
     if type(error).__name__ == "RepositoryNotFoundError":
         return "there is no such repository on the hub, or it is private"
     if isinstance(error, KeyError):
         return f"{error} is missing"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()  # without the path, which is nobody's business
+        return error.strerror.lower()  # without the path, which would reveal folders of the server
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

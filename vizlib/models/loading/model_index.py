@@ -1,4 +1,4 @@
-"""What can be loaded by name here: the bundled checkpoints, those of a folder of yours, a few well-known ones."""
+"""List the models that can be loaded by name: bundled checkpoints, those in a folder, and selected pretrained ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vizlib.models.loading.architecture_detection import DETECTABLE_TIMM_MODULES
 from vizlib.models.loading.downloads import get_torchvision_weights, is_in_hub_cache, is_in_torch_cache
 from vizlib.models.ood import parse_finite_number
 
-CURATED_MODELS_MB = {  # what the menus offer beyond the bundled ones: name to size of its download in MB
+CURATED_MODELS_MB = {  # pretrained models in the menus: name -> download size in MB
     "resnet18.a1_in1k": 47,
     "resnet50.a1_in1k": 102,
     "deit_tiny_patch16_224.fb_in1k": 23,
@@ -27,110 +27,133 @@ CURATED_MODELS_MB = {  # what the menus offer beyond the bundled ones: name to s
     "torchvision/resnet50": 98,
     "torchvision/vit_b_16": 330,
 }
+# timm's modules with networks of the supported families.
 SUPPORTED_TIMM_MODULES = (
     *DETECTABLE_TIMM_MODULES,
     "vision_transformer_hybrid",
     "swin_transformer",
     "swin_transformer_v2",
-)  # timm's files of them
-MAX_CLASSES_BY_NAME = 20  # so many classes are named one by one
+)
+MAX_CLASSES_BY_NAME = 20  # models with more classes are described by the number of classes
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model that can be loaded by name."""
+    """One model that can be loaded by name.
+
+    Attributes:
+        name: Name that `load` takes.
+        source: "bundled"; "folder" (a file in the given folder); "downloaded" (in the cache of this machine);
+            "download"; or "given" (passed to the server as an object).
+        size_mb: Size of the weights in MB.
+        classes: Names or number of its classes; empty if only loading would show them.
+        accuracy: Top-1 accuracy in percent, if a sidecar states it.
+        path: Weight file, for the sources "bundled" and "folder".
+    """
 
     name: str
-    source: str  # "bundled", "folder" (a file of yours), "downloaded" (in this machine's cache), "download" or "given"
+    source: str
     size_mb: float
-    classes: str = ""  # what it tells apart, in words; empty where only loading would tell
-    accuracy: float | None = None  # top-1 in percent, where a sidecar says so
-    path: Path | None = None  # the file, for the first two sources
+    classes: str = ""
+    accuracy: float | None = None
+    path: Path | None = None
 
     @property
     def bundled(self) -> bool:
-        """Whether it travels with vizlib."""
+        """Whether it is distributed with vizlib."""
         return self.source == "bundled"
 
     @property
     def needs_download(self) -> bool:
-        """Whether loading it needs the network."""
+        """Whether loading it requires a download."""
         return self.source == "download"
 
 
 def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry]:
-    """What can be loaded by name here: the bundled checkpoints, the files in `folder`, then a few well-known ones.
+    """List the models that can be loaded by name; `load` also takes any other timm name.
 
-    Of the bundled ones the most accurate comes first; the page opens with it. A file in the folder is called by its
-    name without ending, or with it where that name is taken or two files share it. Besides these, `load` takes any timm
-    name.
+    Args:
+        folder: Folder whose checkpoint files are listed too. A file is called by its name without suffix, or with it if
+            the short name is taken or shared by two files.
 
-    >>> [entry.name for entry in models() if entry.bundled]
-    ['vit_tiny-imagenette', 'resnet18-imagenette']
+    Returns:
+        The bundled checkpoints, the most accurate first, then the files in `folder`, then selected pretrained models.
 
-    Raises: ModelError where there is no such folder.
+    Raises:
+        ModelError: If the folder does not exist or cannot be read.
+
+    Example:
+        >>> import vizlib
+        >>> [entry.name for entry in vizlib.list_models() if entry.bundled]
+        ['vit_tiny-imagenette', 'resnet18-imagenette']
     """
     bundled = checkpoints.list_bundled()
     entries = [
-        _of_file(name, path, "bundled" if name in bundled else "folder")
+        _make_file_entry(name, path, "bundled" if name in bundled else "folder")
         for name, path in index_weight_files(folder).items()
     ]
     entries.sort(key=lambda entry: -(entry.accuracy or 0.0) if entry.bundled else 0.0)
-    many = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
-    for name, megabytes in CURATED_MODELS_MB.items():
-        source = "downloaded" if _is_here(name) else "download"
-        entries.append(ModelEntry(name, source, float(megabytes), many))
+    classes = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
+    for name, size_mb in CURATED_MODELS_MB.items():
+        source = "downloaded" if _is_cached(name) else "download"
+        entries.append(ModelEntry(name, source, float(size_mb), classes))
     return entries
 
 
-def find_timm_model(name: str, besides: Sequence[str] = ()) -> ModelEntry:
-    """What is known of one of timm's ResNets or transformers that have weights, by its name with or without a tag.
+def find_timm_model(name: str, suggestions: Sequence[str] = ()) -> ModelEntry:
+    """Return the entry of one of timm's pretrained ResNets or transformers.
 
-    Only its tables are asked: a repository, a folder or a file has no such name. `besides` may have been meant as well.
+    Only timm's tables are read, so the name of a repository, folder or file is refused.
 
-    >>> of_timm("resnet34").name
+    Args:
+        name: timm name with or without a tag.
+        suggestions: Further names to suggest for an unknown one.
+
+    Raises:
+        ModelError: For any other name; the message suggests similar ones.
+
+    >>> find_timm_model("resnet34").name
     'resnet34'
-
-    Raises: ModelError for any other name, with those that are near.
     """
-    plain, _, _ = name.partition(".")
-    if plain not in _fitting():
-        raise ModelError(f"there is no model {name!r} here; {suggest_names(name, [*besides, *_fitting()])}")
+    architecture, _, _ = name.partition(".")
+    if architecture not in _supported_names():
+        raise ModelError(f"there is no model {name!r} here; {suggest_names(name, [*suggestions, *_supported_names()])}")
     if not timm.is_model_pretrained(name):
-        tagged = timm.list_pretrained(f"{plain}.*")
+        tagged = timm.list_pretrained(f"{architecture}.*")
         hint = suggest_names(name, tagged) if tagged else "choose another one"
         raise ModelError(f"there is no model {name!r} here, as timm has no weights of that name; {hint}")
-    return ModelEntry(name, "downloaded" if _is_here(name) else "download", float(CURATED_MODELS_MB.get(name, 0)))
+    return ModelEntry(name, "downloaded" if _is_cached(name) else "download", float(CURATED_MODELS_MB.get(name, 0)))
 
 
 def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-    """The weight files that have a name here: the bundled ones, then those in `folder`.
+    """Return name -> weight file: the bundled checkpoints, then the files in `folder`.
 
-    Raises: ModelError where there is no such folder.
+    Raises:
+        ModelError: If the folder does not exist or cannot be read.
     """
-    named = checkpoints.list_bundled()
-    own = checkpoints.list_weight_files(folder) if folder is not None else []
-    stems = Counter(path.stem for path in own)
-    for path in own:
-        taken = path.stem in named or path.stem in CURATED_MODELS_MB or stems[path.stem] > 1
-        named[path.name if taken else path.stem] = path
-    return named
+    files = checkpoints.list_bundled()
+    folder_files = checkpoints.list_weight_files(folder) if folder is not None else []
+    stems = Counter(path.stem for path in folder_files)
+    for path in folder_files:
+        taken = path.stem in files or path.stem in CURATED_MODELS_MB or stems[path.stem] > 1
+        files[path.name if taken else path.stem] = path
+    return files
 
 
 def describe_classes(labels: Sequence[str]) -> str:
-    """What a model tells apart, in words: a few classes by name, many by their number."""
+    """Return the labels of a model as text, or their number if there are more than `MAX_CLASSES_BY_NAME`."""
     return ", ".join(labels) if len(labels) <= MAX_CLASSES_BY_NAME else f"{len(labels):,} classes"
 
 
 @cache
-def _fitting() -> tuple[str, ...]:
+def _supported_names() -> tuple[str, ...]:
     return tuple(name for module in SUPPORTED_TIMM_MODULES for name in timm.list_models(module=module))
 
 
-def _of_file(name: str, path: Path, source: str) -> ModelEntry:
+def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
     try:
         sidecar = checkpoints.Sidecar.read_for(path)
-    except ModelError:  # said when it is loaded; a list does not fail for one of its lines
+    except ModelError:  # raised again by `load`; one broken sidecar must not break the list
         sidecar = checkpoints.Sidecar()
     accuracy = parse_finite_number(sidecar.accuracy.get("top1"))
     return ModelEntry(
@@ -138,7 +161,7 @@ def _of_file(name: str, path: Path, source: str) -> ModelEntry:
     )
 
 
-def _is_here(name: str) -> bool:
+def _is_cached(name: str) -> bool:
     if name.startswith("torchvision/"):
         return is_in_torch_cache(get_torchvision_weights(name).url)
     config = timm.get_pretrained_cfg(name)

@@ -1,4 +1,4 @@
-"""How the bundled networks learned, epoch by epoch, and a classic comparison of three starts."""
+"""Training curves of the bundled networks and of a comparison of three ways to initialise training."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from typing import Any
 from vizlib.core.errors import VizlibError, suggest_names
 from vizlib.models.loading.checkpoint_files import BUNDLED_FOLDER
 
-COMPARISON = "comparison"  # the folder of the classic comparison: one history a start, and what they have in common
+COMPARISON = "comparison"  # folder of the comparison: one CSV per initialisation, and a JSON file that describes it
 
 
 def list_training_histories() -> tuple[str, ...]:
-    """The names `training_history` knows: the bundled networks, then the three starts of the classic comparison."""
-    return tuple(_files())
+    """Return the names that `training_history` takes: the bundled networks, then those of the comparison."""
+    return tuple(_history_files())
 
 
 def training_history(name: str) -> dict[str, tuple[float, ...]]:
-    """How a network learned: one tuple a column, one value an epoch.
+    """Return the training curves of a network.
 
-    Among the columns are `epoch`, `size` (side of the training photos in pixels), `lr`, `train_loss` and `train_top1`
-    (in percent, on augmented photos), `val_loss`, `val_top1` (in percent, on whole validation photos) and `seconds`.
-    Ready for a data frame: `pandas.DataFrame(training_history(name))`.
+    Args:
+        name: Name of a bundled network, or of an initialisation of the comparison.
 
-    >>> history = training_history("resnet18-imagenette")
-    >>> len(history["val_top1"]) == len(history["epoch"])
-    True
+    Returns:
+        Column -> one value per epoch. Among the columns are `epoch`, `size` (side of the training images in pixels),
+        `lr`, `train_loss`, `train_top1` (in percent, on augmented images), `val_loss`, `val_top1` (in percent, on whole
+        validation images) and `seconds`. `pandas.DataFrame` takes it as it is.
 
-    Raises: VizlibError for an unknown name.
+    Raises:
+        VizlibError: For an unknown name.
+
+    Example:
+        >>> import vizlib
+        >>> history = vizlib.training_history("resnet18-imagenette")
+        >>> len(history["val_top1"]) == len(history["epoch"])
+        True
     """
-    files = _files()
+    files = _history_files()
     if name not in files:
         raise VizlibError(f"there is no training history {name!r}; {suggest_names(name, list(files))}")
     with files[name].open(newline="", encoding="utf-8") as file:
@@ -40,14 +47,14 @@ def training_history(name: str) -> dict[str, tuple[float, ...]]:
 
 
 def read_training_comparison() -> dict[str, Any]:
-    """What the three starts of the classic comparison share and where they differ: `title`, `data`, `starts`, ...
+    """Return the description of the comparison: `title`, `data`, `starts`, ...; empty if it is not installed.
 
-    `starts` gives each history's name its label and its command. Empty where the comparison did not travel along.
+    `starts` maps the name of each history to its label and command.
     """
     path = BUNDLED_FOLDER / COMPARISON / f"{COMPARISON}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _files() -> dict[str, Path]:
-    own = sorted(BUNDLED_FOLDER.glob("*.csv"))
-    return {path.stem: path for path in (*own, *sorted((BUNDLED_FOLDER / COMPARISON).glob("*.csv")))}
+def _history_files() -> dict[str, Path]:
+    bundled = sorted(BUNDLED_FOLDER.glob("*.csv"))
+    return {path.stem: path for path in (*bundled, *sorted((BUNDLED_FOLDER / COMPARISON).glob("*.csv")))}

@@ -8,7 +8,7 @@ from dashboard.components.event_queue import acknowledge, parse_choices
 from dashboard.state.transitions import PageState, apply_choices
 
 LABELS = {"small": ["church", "tench, Tinca tinca", "golf ball"], "large": ["tench", "cat", "church, church building"]}
-NOW = PageState("small", 0, None, "grad-cam", {"knobs": "turned"})
+NOW = PageState("small", 0, None, "grad-cam", {"parameters": "changed"})
 
 
 def after(*choices, now: PageState = NOW) -> PageState:
@@ -27,8 +27,8 @@ def test_choices_of_different_things_all_count_and_of_one_thing_the_last():
 
 def test_another_method_begins_with_its_own_knobs_and_then_takes_those_turned():
     assert after({"method": "saliency"}).parameters is None
-    assert after({"method": "saliency"}, {"knobs": {"method": "saliency"}}).parameters == {"method": "saliency"}
-    assert after({"knobs": {"method": "grad-cam"}}).method == "grad-cam"
+    assert after({"method": "saliency"}, {"parameters": {"method": "saliency"}}).parameters == {"method": "saliency"}
+    assert after({"parameters": {"method": "grad-cam"}}).method == "grad-cam"
 
 
 def test_a_new_photo_and_another_model_ask_for_the_likeliest_class_and_keep_the_method():
@@ -70,4 +70,4 @@ def test_a_class_of_a_model_with_the_same_labels_keeps_its_index():
 
     assert [select(index, labels) for index in range(4)] == [0, 1, 2, 3]
     assert [select(index, labels[::-1]) for index in range(2)] == [3, 2]
-    assert select(2, ["a", *labels[::-1]]) is None  # two candidates
+    assert select(2, [*labels[::-1], "a"]) is None  # two candidates

@@ -105,8 +105,8 @@ def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, p
     )
     lines = shell(*say).splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["class"] * 3
-    assert lines[3].startswith("This photo is unlike those the model knows: its energy is ")
-    assert lines[4].startswith("mine.pth does not say how photos are prepared for it")
+    assert lines[3].startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
+    assert lines[4].startswith("mine.pth does not state how photos are prepared")
     assert len(lines) == 5
     (folder / "mine.json").write_text(json.dumps({"preprocessing": {"input_size": [3, 64, 64]}}))
     assert len(shell(*say).splitlines()) == 3
@@ -124,7 +124,7 @@ def test_a_mistake_is_one_sentence_and_code_2(folder, photo):
     torch.save({"weight": torch.ones(1)}, folder / "other.pth")
     assert "--architecture" in mistake("predict", photo, "--model", folder / "other.pth")
     (folder / "lightning.ckpt").write_bytes(b"weights")
-    assert "lightning.ckpt is no weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
+    assert "lightning.ckpt is not a weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
 
 
 def test_an_estimate_is_in_seconds_and_a_wrong_knob_is_one_sentence(folder):

@@ -57,7 +57,6 @@ def test_resolve_class_names_the_candidates_of_an_ambiguous_name(target):
         (",", "knows no class"),
         ("-1", "there is no class -1; this model's classes are 0 to 7"),
         (8, "there is no class 8; this model's classes are 0 to 7"),
-        (1.0, "a class is a number, a label or None, not 1.0"),
     ],
 )
 def test_resolve_class_states_what_is_wrong(target, message):

@@ -58,8 +58,8 @@ def test_the_sentence_appears_exactly_below_the_threshold(score):
 def test_the_sentence_says_what_was_found_and_what_is_usual():
     logits = torch.tensor([2.0, 2.0])
     assert OodScore("max-logit", 7.5, 0.95, "Imagenette's validation photos").ood_note(logits) == (
-        "This photo is unlike those the model knows: its max logit is 2, and 95 % of Imagenette's validation photos "
-        "reach 7.5. Perhaps it shows none of the 2 classes."
+        "This photo is unlike the photos that the model was calibrated on: its max logit is 2, and 95 % of "
+        "Imagenette's validation photos reach 7.5. It may show none of the 2 classes."
     )
 
 
@@ -84,9 +84,9 @@ def test_a_sidecar_is_read_back_as_it_was_written():
         ("threshold", None, "a number as threshold"),
         ("threshold", True, "a number as threshold"),
         ("threshold", math.nan, "a number as threshold"),
-        ("coverage", [0.95], "from 0 to 1 as share kept"),
-        ("coverage", 95, "from 0 to 1 as share kept"),
-        ("coverage", -math.inf, "from 0 to 1 as share kept"),
+        ("coverage", [0.95], "from 0 to 1 as coverage"),
+        ("coverage", 95, "from 0 to 1 as coverage"),
+        ("coverage", -math.inf, "from 0 to 1 as coverage"),
         ("data", None, "needs data, the name of the photos"),
         ("data", 3925, "needs data, the name of the photos"),
     ],
@@ -113,7 +113,7 @@ def test_a_run_and_what_explains_it_say_the_doubt_once(model, cheetah):
     sure = dataclasses.replace(model, ood_score=OodScore("energy", energy - 0.01, 0.95, "photos"))
     unsure = dataclasses.replace(model, ood_score=OodScore("energy", energy + 0.01, 0.95, "photos"))
     sentence = unsure.ood_note(logits)
-    assert sentence.startswith("This photo is unlike those the model knows: its energy is ")
+    assert sentence.startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
     assert unsure.run(cheetah).notes.count(sentence) == 1
     assert vizlib.explain(unsure, cheetah, "grad-cam").notes.count(sentence) == 1
     assert sure.ood_note(logits) is None

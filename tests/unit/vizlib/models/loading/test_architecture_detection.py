@@ -13,7 +13,12 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading.architecture_detection import DetectedArchitecture, build_network, detect_architecture, unwrap_backbone
+from vizlib.models.loading.architecture_detection import (
+    DetectedArchitecture,
+    build_network,
+    detect_architecture,
+    unwrap_backbone,
+)
 
 SQUARE = {"img_size": 224}
 
@@ -45,7 +50,7 @@ def asked(path: Path, weights) -> None:
     with pytest.raises(ModelError) as caught:
         vizlib.load(path)
     text = str(caught.value)
-    assert text.startswith(f"{path.name} does not say which network it belongs to")
+    assert text.startswith(f"{path.name} does not state its architecture")
     assert "--architecture" in text
     assert f"{path.stem}.json" in text
     assert "\n" not in text
@@ -217,7 +222,7 @@ def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_
     module = network()
     path = tmp_path / "my.pth"
     (note,) = loaded(path, module.state_dict()).notes
-    assert note.startswith("my.pth does not say how photos are prepared for it; the usual way for test_resnet is taken")
+    assert note.startswith("my.pth does not state how photos are prepared; the default preprocessing of test_resnet is assumed")
     assert "(160 × 160 pixels, mean 0.5...)" in note
     assert vizlib.load(path).run(cheetah).notes.count(note) == 1
     assert vizlib.explain(vizlib.load(path), cheetah, "saliency").notes.count(note) == 1
@@ -231,7 +236,7 @@ def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_
 def test_torchvisions_preprocessing_is_assumed_in_a_note_too(tmp_path):
     weights = build_network("torchvision/resnet18", 3).state_dict()
     (note,) = loaded(tmp_path / "my.pth", weights, architecture="torchvision/resnet18").notes
-    assert "the usual way for torchvision/resnet18 is taken (224 × 224 pixels" in note
+    assert "the default preprocessing of torchvision/resnet18 is assumed (224 × 224 pixels" in note
 
 
 def test_arguments_of_a_sidecar_count_for_a_recognised_network_too(tmp_path):
@@ -245,10 +250,10 @@ def test_arguments_of_a_sidecar_count_for_a_recognised_network_too(tmp_path):
 )
 def test_a_sidecar_cannot_make_timm_read_another_file(tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(timm, "create_model", lambda *a, **b: pytest.fail("the network was built"))
-    with pytest.raises(ModelError, match=f"the argument {next(iter(arguments))} would fetch weights from elsewhere"):
+    with pytest.raises(ModelError, match=f"the argument {next(iter(arguments))} would load other weights"):
         build_network("test_resnet", 10, arguments)
 
 
 def test_a_sidecar_cannot_make_torchvision_download():
-    with pytest.raises(ModelError, match="the argument weights would fetch weights from elsewhere"):
+    with pytest.raises(ModelError, match="the argument weights would load other weights"):
         build_network("torchvision/resnet18", 1000, {"weights": "DEFAULT"})

@@ -136,7 +136,7 @@ def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how
     assert not written.exists()
     assert "weights_only" not in text, "PyTorch's advice is to switch the safety off"
     if how != "pickle":
-        assert "it asks for Python's" in text
+        assert "it uses Python's" in text
     with path.open("rb") as file:  # the file is as dangerous as it should be for this test to mean anything
         torch.load(file, weights_only=False) if how != "pickle" else pickle.load(file)
     assert written.exists()
@@ -149,8 +149,8 @@ def test_a_pickle_called_safetensors_is_not_unpickled(tmp_path, how):
         path.write_bytes(pickle.dumps(Malice(written), protocol=2))
     else:
         torch.save({"evil": Malice(written)}, path, _use_new_zipfile_serialization=how == "torch")
-    sentence(path, "damaged, cut short or no .safetensors file at all")
-    sentence(path, "damaged, cut short or no .safetensors file at all", architecture=ARCHITECTURE)
+    sentence(path, "damaged, truncated or not a .safetensors file")
+    sentence(path, "damaged, truncated or not a .safetensors file", architecture=ARCHITECTURE)
     assert not written.exists()
 
 
@@ -161,7 +161,7 @@ def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
         evil = str(tmp_path / "evil.bin")
         arguments = {argument: evil if argument == "checkpoint_path" else {"file": evil}, "pretrained": True}
         path = saved(tmp_path / "mine.safetensors", weights, architecture=ARCHITECTURE, arguments=arguments)
-        sentence(path, "would fetch weights from elsewhere; take it out of the sidecar", names=argument)
+        sentence(path, "would load other weights; remove it from the sidecar", names=argument)
     assert not written.exists()
 
 
@@ -170,7 +170,7 @@ def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
 )
 def test_a_file_that_is_called_what_it_is_not_is_refused(tmp_path, weights, real, called):
     path = saved(tmp_path / f"mine{real}", weights, architecture=ARCHITECTURE)
-    sentence(path.rename(path.with_suffix(called)), f"damaged, cut short or no {called} file at all")
+    sentence(path.rename(path.with_suffix(called)), f"damaged, truncated or not a {called} file")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
@@ -178,7 +178,7 @@ def test_a_file_that_is_called_what_it_is_not_is_refused(tmp_path, weights, real
 def test_a_download_that_broke_off_is_refused_wherever_it_did(tmp_path, weights, ending, share):
     path = saved(tmp_path / f"mine{ending}", weights)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    sentence(path, "damaged, cut short or no", "fetch it or save it again")
+    sentence(path, "damaged, truncated or not", "download or save it again")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
@@ -209,7 +209,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
 def test_what_is_no_weight_file_at_all_is_refused(tmp_path, ending, content):
     path = tmp_path / f"other{ending}"
     path.write_bytes(content)
-    sentence(path, "damaged, cut short or no", "fetch it or save it again", architecture=ARCHITECTURE)
+    sentence(path, "damaged, truncated or not", "download or save it again", architecture=ARCHITECTURE)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -243,15 +243,15 @@ def test_a_file_that_is_not_there_is_said_with_those_that_are(tmp_path, weights)
 
 
 def test_a_folder_or_another_ending_is_no_weight_file(tmp_path):
-    sentence(tmp_path / "weights.h5", "expected one that ends in .safetensors, .pth, .pt")
+    sentence(tmp_path / "weights.h5", "expected a name with .safetensors, .pth, .pt")
     (tmp_path / "folder.pth").mkdir()
     sentence(tmp_path / "folder.pth", "there is no file")
-    sentence(tmp_path, "is no weight file")
+    sentence(tmp_path, "is not a weight file")
 
 
 def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
-    sentence(path, "its sha256 differs", "mine.json", "fetch it again")
+    sentence(path, "its sha256 differs", "mine.json", "download it again")
     for digest in (checkpoints.hash_file(path), checkpoints.hash_file(path).upper()):
         path.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE, "sha256": digest}))
         assert len(vizlib.load(path).labels) == 7
@@ -292,7 +292,7 @@ def test_a_missing_key_is_named(tmp_path, weights):
 def test_an_extra_key_is_named(tmp_path, weights):
     weights["head.extra"] = torch.ones(1)
     path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, "1 are unknown to it, such as head.extra", architecture=ARCHITECTURE)
+    sentence(path, "1 are unexpected, such as head.extra", architecture=ARCHITECTURE)
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path, weights):
@@ -300,16 +300,16 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path, weights):
     right = " × ".join(map(str, weights[key].shape))
     weights[key] = torch.ones(2, 3)
     path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, f"{key} is 2 × 3 and should be {right}", architecture=ARCHITECTURE)
+    sentence(path, f"{key} is 2 × 3, expected {right}", architecture=ARCHITECTURE)
 
 
 @pytest.mark.parametrize("count", [6, 8])
 def test_labels_of_another_number_than_the_classes_are_refused(tmp_path, weights, count):
     labels = [f"thing {i}" for i in range(count)]
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, labels=labels)
-    sentence(path, "tells 7 classes apart", f"mine.json names {count}")
+    sentence(path, "has 7 classes", f"mine.json names {count}")
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
-    sentence(path, "tells 7 classes apart", f"labels= names {count}", labels=labels)
+    sentence(path, "has 7 classes", f"labels= names {count}", labels=labels)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_download_that_is_cut_is_one_sentence_and_leaves_nothing(hub, tmp_path
 
 
 def test_a_library_that_takes_no_bar_downloads_without_a_word(hub, monkeypatch):
-    monkeypatch.setattr(downloads, "_takes_bars", lambda: False)
+    monkeypatch.setattr(downloads, "_supports_progress_bar", lambda: False)
     told: list[tuple[int, int]] = []
     assert vizlib.load(NAME, progress=lambda *here: told.append(here)).name == NAME
     assert told == []
@@ -130,7 +130,7 @@ def test_what_torchvisions_server_sends_is_whole_and_its_own_or_not_there(torch_
     weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
     monkeypatch.setattr(type(weights), "url", url)
     with pytest.raises(
-        vizlib.ModelError, match=r"^torchvision/squeezenet1_1 could not be downloaded: the file did not"
+        vizlib.ModelError, match=r"^torchvision/squeezenet1_1 could not be downloaded: the file is incomplete"
     ):
         vizlib.load("torchvision/squeezenet1_1", progress=lambda *_: None)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -104,7 +104,7 @@ def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
         ("timm/resnet50", "did you mean resnet50"),
         ("resnet50.nope", "timm has no weights called 'resnet50.nope'; did you mean resnet50."),
         ("resnet18.a1_in1", "did you mean resnet18.a1_in1k"),
-        ("botnet50ts_256", "load a file of yours with architecture='botnet50ts_256'"),
+        ("botnet50ts_256", "load a file with architecture='botnet50ts_256'"),
         ("torchvision/resnet55", "did you mean resnet50"),
         ("torchvision/fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
         ("local-dir:/etc", "there is no model"),
@@ -117,16 +117,16 @@ def test_an_unknown_name_is_answered_with_near_ones(name, said):
 
 def test_a_file_of_another_kind_given_as_text_is_no_unknown_name(tmp_path):
     (tmp_path / "mine.ckpt").write_bytes(b"weights")
-    assert "mine.ckpt is no weight file; expected" in refused(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
+    assert "mine.ckpt is not a weight file; expected" in refused(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
 
 
 def test_an_architecture_for_a_name_is_refused():
-    assert "goes with a weight file" in refused(ModelError, vizlib.load, "resnet50", architecture="resnet18")
+    assert "requires a weight file" in refused(ModelError, vizlib.load, "resnet50", architecture="resnet18")
 
 
 def test_a_device_that_is_not_there_is_one_sentence():
     said = refused(ModelError, vizlib.load, "resnet18-imagenette", device="toaster")
-    assert said.startswith("resnet18-imagenette cannot be put on the device 'toaster'")
+    assert said.startswith("resnet18-imagenette cannot be moved to the device 'toaster'")
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_i
     said = refused(ModelError, vizlib.load, name)
     assert time.monotonic() - started < 30  # the hub's own library would try again for minutes
     assert said.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
-    assert said.endswith("without a network there are resnet18-imagenette, vit_tiny-imagenette")
+    assert said.endswith("available offline: resnet18-imagenette, vit_tiny-imagenette")
 
 
 def test_the_hubs_offline_switch_asks_nobody(offline, monkeypatch):
@@ -321,11 +321,11 @@ def test_logits_inside_an_object_are_found_as_hugging_face_gives_them(plain, che
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        (lambda logits: {"scores": logits}, "answers with dict"),
-        (lambda logits: (logits, logits), "answers with tuple"),
-        (lambda logits: logits[0], "answers with a tensor of shape (6,)"),
-        (lambda logits: logits[:, :0], "answers with a tensor of shape (1, 0)"),
-        (lambda logits: logits[..., None], "answers with a tensor of shape (1, 6, 1)"),
+        (lambda logits: {"scores": logits}, "returns dict"),
+        (lambda logits: (logits, logits), "returns tuple"),
+        (lambda logits: logits[0], "returns a tensor of shape (6,)"),
+        (lambda logits: logits[:, :0], "returns a tensor of shape (1, 0)"),
+        (lambda logits: logits[..., None], "returns a tensor of shape (1, 6, 1)"),
     ],
 )
 def test_another_answer_than_logits_is_described(form, said):
@@ -474,7 +474,7 @@ def test_a_class_is_meant_by_index_label_or_one_of_its_names(resnet):
 
 
 def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
-    said = refused(TargetError, resnet.target, "crane", torch.zeros(1, 1000))
+    said = refused(TargetError, resnet.resolve_target, "crane", torch.zeros(1, 1000))
     assert said == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
 
 
@@ -493,7 +493,7 @@ def test_a_whole_label_comes_before_a_name_within_another(resnet):
 
 @pytest.mark.parametrize("target", [1000, -1, "1000", "-1"])
 def test_an_index_out_of_range_is_said_with_the_range(resnet, target):
-    said = refused(TargetError, resnet.target, target, torch.zeros(1, 1000))
+    said = refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
     assert said == f"there is no class {target}; this model's classes are 0 to 999"
 
 
@@ -507,7 +507,7 @@ def test_an_index_out_of_range_is_said_with_the_range(resnet, target):
     ],
 )
 def test_an_unknown_class_is_answered_with_near_names(resnet, target, said):
-    assert said in refused(TargetError, resnet.target, target, torch.zeros(1, 1000))
+    assert said in refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
 
 
 def test_a_label_that_is_a_number_is_a_label_first():

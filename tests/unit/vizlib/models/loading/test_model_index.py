@@ -120,7 +120,7 @@ def test_a_wrong_folder_is_one_sentence_that_names_the_flag(folder):
         for call in (list_models, lambda wrong: vizlib.load("resnet18-imagenette", checkpoints=wrong)):
             with pytest.raises(ModelError) as caught:
                 call(wrong)
-            assert str(caught.value).startswith(f"there is no folder {wrong}; --checkpoints names one that holds ")
+            assert str(caught.value).startswith(f"there is no folder {wrong}; --checkpoints expects one with ")
 
 
 def test_an_empty_folder_adds_nothing(tmp_path):
