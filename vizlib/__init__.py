@@ -8,14 +8,18 @@ model.predict(photo)
 vizlib.explain(model, photo, method="grad-cam").save("why.png")
 """
 
-from vizlib.analysis.first_layer_kernels import kernels
-from vizlib.analysis.units import ablate, contributions
+from vizlib import metrics as metrics
+from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
+from vizlib.analysis.first_layer_kernels import Kernels, kernels
+from vizlib.analysis.units import Contributions, ablate, contributions
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.attribution.methods.registry import list_methods
-from vizlib.attribution.result import Attribution, Step
+from vizlib.attribution.result import Attribution, ExplanationStep
+from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
 from vizlib.core.images import open_image
 from vizlib.core.version import __version__ as __version__
+from vizlib.metrics.faithfulness import Deletion
 from vizlib.metrics.similarity import Agreement, agreement
 from vizlib.models.loading.loader import list_models, load, wrap
 from vizlib.models.loading.training_history import training_history
@@ -27,18 +31,24 @@ from vizlib.reporting.html_report import report
 __all__ = [
     "Agreement",
     "Attribution",
+    "Contributions",
+    "Deletion",
+    "EffectiveReceptiveField",
+    "ExplanationStep",
     "ImageError",
+    "Kernels",
     "MethodError",
     "Model",
     "ModelError",
     "Prediction",
+    "ReceptiveField",
     "Run",
-    "Step",
     "TargetError",
     "VizlibError",
     "ablate",
     "agreement",
     "contributions",
+    "effective_receptive_field",
     "estimate",
     "explain",
     "explain_all",

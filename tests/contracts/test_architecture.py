@@ -21,7 +21,8 @@ PUBLIC = {
     *("Attribution", "Model", "Prediction", "Run", "Step"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "list_models", "open_image"),
-    *("contributions", "ablate", "receptive_field"),
+    *("contributions", "ablate", "receptive_field", "effective_receptive_field"),
+    *("Contributions", "Kernels", "ReceptiveField", "EffectiveReceptiveField", "Deletion"),
     *(
         "list_methods",
         "explain",
@@ -141,7 +142,7 @@ def test_a_method_has_its_paper_what_it_means_and_what_it_does_not(name):
     assert name == method.name
     assert name in NAMES, f"{name} is not among the frozen names"
     assert re.search(r"\b(19|20)\d\d$", method.paper), "authors: title, venue, year"
-    for text in (method.means, method.means_not):
+    for text in (method.shows, method.does_not_show):
         assert text.endswith(".")
         assert len(text.split()) > 5
     assert all(knob.help for knob in method.knobs.values())
