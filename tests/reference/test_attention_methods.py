@@ -1,4 +1,4 @@
-"""Attention methods equal their papers' formulas in slow loops, and a patch lies where it lies in the photo."""
+"""Attention methods equal the formulas of their papers in explicit loops, and patches map to their pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 import vizlib
 
 
-def shaken(module, seed=0):
-    """The network with weights large enough that its attention is far from uniform, in float64."""
+def randomise_weights(module, seed=0):
+    """Return the network in float64, with random weights so large that its attention is far from uniform."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -27,14 +27,14 @@ def shaken(module, seed=0):
 
 def timm_vit(name="vit_tiny_patch16_224", **changes):
     settings = {"img_size": (16, 40), "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
-    return shaken(timm.create_model(name, **settings | changes))
+    return randomise_weights(timm.create_model(name, **settings | changes))
 
 
 def torchvision_vit():
-    return shaken(torchvision.models.VisionTransformer(24, 8, 3, 3, 24, 48, num_classes=5))
+    return randomise_weights(torchvision.models.VisionTransformer(24, 8, 3, 3, 24, 48, num_classes=5))
 
 
-BUILDS = {  # network, input size, grid, prefix tokens, tokens the classifier reads
+BUILDS = {  # network, input size, grid, number of prefix tokens, tokens that the classifier uses
     "plain": (timm_vit, (16, 40), (2, 5), 1, [0]),
     "tall": (lambda: timm_vit(img_size=(40, 16)), (40, 16), (5, 2), 1, [0]),
     "distilled": (lambda: timm_vit("deit_tiny_distilled_patch16_224"), (16, 40), (2, 5), 2, [0, 1]),
@@ -49,26 +49,26 @@ BUILDS = {  # network, input size, grid, prefix tokens, tokens the classifier re
 def case(request):
     build, size, grid, prefix, read = BUILDS[request.param]
     model = vizlib.wrap(build(), preprocessing={"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash"})
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return model, picture, grid, prefix, list(read)
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return model, photo, grid, prefix, list(read)
 
 
-def by_hand(model, picture):
-    """Logits and attention of every layer, on one graph, without vizlib's capture: plain linear algebra."""
-    module, image = model.module, model.tensor(vizlib.open_image(picture))
-    kept = []
+def reference_forward(model, photo):
+    """Return logits and attention of every layer, on one graph, by linear algebra without the capture of vizlib."""
+    module, image = model.module, model.tensor(vizlib.open_image(photo))
+    attention_maps = []
 
     def attend(qkv, heads):
         q, k, v = (part.unflatten(1, (heads, -1)).transpose(0, 1) for part in qkv.chunk(3, dim=-1))
-        kept.append((q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(-1))
-        return (kept[-1] @ v).transpose(0, 1).flatten(1)
+        attention_maps.append((q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(-1))
+        return (attention_maps[-1] @ v).transpose(0, 1).flatten(1)
 
     if hasattr(module, "blocks"):
         x = module.norm_pre(module._pos_embed(module.patch_embed(image)))[0]
         for block in module.blocks:
             x = x + block.attn.proj(attend(block.attn.qkv(block.norm1(x)), block.attn.num_heads))
             x = x + block.mlp(block.norm2(x))
-        return module.forward_head(module.norm(x)[None])[0], kept
+        return module.forward_head(module.norm(x)[None])[0], attention_maps
     patches = module.conv_proj(image).flatten(2).transpose(1, 2)
     x = (torch.cat([module.class_token, patches], dim=1) + module.encoder.pos_embedding)[0]
     for layer in module.encoder.layers:
@@ -76,10 +76,10 @@ def by_hand(model, picture):
         qkv = layer.ln_1(x) @ attention.in_proj_weight.T + attention.in_proj_bias
         x = x + attention.out_proj(attend(qkv, attention.num_heads))
         x = x + layer.mlp(layer.ln_2(x))
-    return module.heads(module.encoder.ln(x)[None, 0])[0], kept
+    return module.heads(module.encoder.ln(x)[None, 0])[0], attention_maps
 
 
-def on_grid(row, grid, prefix):
+def reshape_to_grid(row, grid, prefix):
     heat = np.zeros(grid)
     for i in range(grid[0]):
         for j in range(grid[1]):
@@ -116,11 +116,11 @@ def slow_relevance(layers, gradients):
     total = np.eye(size)
     for weights, gradient in zip(layers, gradients, strict=True):
         heads = len(weights)
-        mixed = np.zeros((size, size))
+        mean = np.zeros((size, size))
         for i in range(size):
             for j in range(size):
-                mixed[i, j] = sum(max(gradient[h, i, j] * weights[h, i, j], 0.0) for h in range(heads)) / heads
-        total = total + slow_product(mixed, total)
+                mean[i, j] = sum(max(gradient[h, i, j] * weights[h, i, j], 0.0) for h in range(heads)) / heads
+        total = total + slow_product(mean, total)
     return total
 
 
@@ -129,66 +129,69 @@ def assert_close(heat, expected):
     assert np.abs(heat.numpy() - expected).max() < 1e-6 * max(1.0, np.abs(expected).max())
 
 
-def test_raw_attention_is_one_row_of_one_layer(case):
-    model, picture, grid, prefix, read = case
-    _, layers = by_hand(model, picture)
+def test_raw_attention_equals_one_row_of_the_weights_of_one_layer(case):
+    model, photo, grid, prefix, read = case
+    _, layers = reference_forward(model, photo)
     for index, name in enumerate(model.attention_layers):
         weights = layers[index].detach().numpy()
         heads = {"mean": weights.mean(0), "max": weights.max(0), 0: weights[0], 2: weights[2], "1": weights[1]}
-        for head, chosen in heads.items():
-            found = vizlib.explain(model, picture, "raw-attention", layer=name, head=head)
-            row = sum(chosen[token] for token in read) / len(read)
-            assert_close(found.heat, on_grid(row, grid, prefix))
-    last = vizlib.explain(model, picture, "raw-attention")
-    named = vizlib.explain(model, picture, "raw-attention", layer=model.attention_layers[-1], head="mean")
+        for head, selected in heads.items():
+            attribution = vizlib.explain(model, photo, "raw-attention", layer=name, head=head)
+            row = sum(selected[token] for token in read) / len(read)
+            assert_close(attribution.heat, reshape_to_grid(row, grid, prefix))
+    last = vizlib.explain(model, photo, "raw-attention")
+    named = vizlib.explain(model, photo, "raw-attention", layer=model.attention_layers[-1], head="mean")
     assert torch.equal(last.heat, named.heat)
 
 
-def test_the_row_shown_is_that_of_the_token_asked_for(case):
-    model, picture, grid, prefix, _ = case
-    _, layers = by_hand(model, picture)
+def test_query_selects_the_row_of_its_token(case):
+    model, photo, grid, prefix, _ = case
+    _, layers = reference_forward(model, photo)
     weights = layers[1].detach().numpy().mean(0)
     name = model.attention_layers[1]
     for index, token in enumerate(model.tokens.names):
-        found = vizlib.explain(model, picture, "raw-attention", layer=name, query=token)
-        assert_close(found.heat, on_grid(weights[index], grid, prefix))
+        attribution = vizlib.explain(model, photo, "raw-attention", layer=name, query=token)
+        assert_close(attribution.heat, reshape_to_grid(weights[index], grid, prefix))
     for row in range(grid[0]):
         for column in range(grid[1]):
-            found = vizlib.explain(model, picture, "raw-attention", layer=name, query=(row, column))
-            assert_close(found.heat, on_grid(weights[prefix + row * grid[1] + column], grid, prefix))
+            attribution = vizlib.explain(model, photo, "raw-attention", layer=name, query=(row, column))
+            assert_close(attribution.heat, reshape_to_grid(weights[prefix + row * grid[1] + column], grid, prefix))
 
 
-def test_rollout_equals_the_papers_equation(case):
-    model, picture, grid, prefix, read = case
-    _, layers = by_hand(model, picture)
+def test_rollout_equals_the_equation_of_the_paper(case):
+    model, photo, grid, prefix, read = case
+    _, layers = reference_forward(model, photo)
     slow = slow_rollout([weights.detach().numpy() for weights in layers])
     assert np.allclose(slow.sum(1), 1)
     row = sum(slow[token] for token in read) / len(read)
-    assert_close(vizlib.explain(model, picture, "attention-rollout").heat, on_grid(row, grid, prefix))
-    found = vizlib.explain(model, picture, "attention-rollout", query=(1, 1))
-    assert_close(found.heat, on_grid(slow[prefix + grid[1] + 1], grid, prefix))
+    assert_close(vizlib.explain(model, photo, "attention-rollout").heat, reshape_to_grid(row, grid, prefix))
+    attribution = vizlib.explain(model, photo, "attention-rollout", query=(1, 1))
+    assert_close(attribution.heat, reshape_to_grid(slow[prefix + grid[1] + 1], grid, prefix))
 
 
-def test_every_row_of_rollout_sums_to_one():
+def test_rows_of_rollout_sum_to_one():
     from vizlib.attribution.methods.attention import propagate_rollout
 
     layers = [torch.rand(2, 7, 7, dtype=torch.float64).softmax(-1) for _ in range(5)]
-    every = torch.eye(7, dtype=torch.float64)
-    whole = propagate_rollout(layers, every)
-    assert torch.allclose(whole.sum(-1), torch.ones(7, dtype=torch.float64))
-    assert np.abs(whole.numpy() - slow_rollout([one.numpy() for one in layers])).max() < 1e-12
-    halves = [one * 0.7 for one in layers]  # weights after dropout do not sum to one: rows are normalised again
-    assert torch.allclose(propagate_rollout(halves, every).sum(-1), torch.ones(7, dtype=torch.float64))
+    identity = torch.eye(7, dtype=torch.float64)
+    result = propagate_rollout(layers, identity)
+    assert torch.allclose(result.sum(-1), torch.ones(7, dtype=torch.float64))
+    assert np.abs(result.numpy() - slow_rollout([weights.numpy() for weights in layers])).max() < 1e-12
+    scaled = [weights * 0.7 for weights in layers]  # rows of weights after dropout do not sum to one
+    assert torch.allclose(propagate_rollout(scaled, identity).sum(-1), torch.ones(7, dtype=torch.float64))
     assert (
-        np.abs(propagate_rollout(halves, every).numpy() - slow_rollout([one.numpy() for one in halves])).max() < 1e-12
+        np.abs(
+            propagate_rollout(scaled, identity).numpy() - slow_rollout([weights.numpy() for weights in scaled])
+        ).max()
+        < 1e-12
     )
 
 
 @pytest.mark.parametrize("options", [{}, {"against": 3}, {"score": "probability"}, {"query": (1, 0)}], ids=str)
 def test_relevance_equals_equations_5_and_6_with_explicit_gradients(case, options):
-    model, picture, grid, prefix, read = case
+    model, photo, grid, prefix, read = case
     for target in (0, 4):
-        logits, layers = by_hand(model, picture)
+        logits, layers = reference_forward(model, photo)
         score = logits.softmax(-1)[target] if options.get("score") else logits[target]
         if "against" in options:
             score = score - logits[options["against"]]
@@ -196,12 +199,12 @@ def test_relevance_equals_equations_5_and_6_with_explicit_gradients(case, option
         slow = slow_relevance([weights.detach().numpy() for weights in layers], gradients)
         tokens = [prefix + grid[1]] if "query" in options else read
         row = sum(slow[token] for token in tokens) / len(tokens)
-        found = vizlib.explain(model, picture, "attention-relevance", target, **options)
-        assert_close(found.heat, on_grid(row, grid, prefix))
+        attribution = vizlib.explain(model, photo, "attention-relevance", target, **options)
+        assert_close(attribution.heat, reshape_to_grid(row, grid, prefix))
 
 
-def magnet(size, registers=0):
-    """A transformer whose every token looks at the bright patch of a dark photo, and only there.
+def bright_patch_attender(size, registers=0):
+    """Return a transformer in which every token attends only to the bright patch of a dark photo.
 
     The embedding of a patch is its brightness along one direction; keys are that direction, queries a constant.
     """
@@ -222,43 +225,43 @@ def magnet(size, registers=0):
             block.attn.qkv.weight[24:48] = torch.eye(24)
             block.attn.qkv.weight[48:] = torch.eye(24)
             block.attn.qkv.bias[:24] = 3 * direction
-        module.blocks[1].attn.proj.weight.copy_(torch.eye(24))  # only the last block hands on what it looked at
+        module.blocks[1].attn.proj.weight.copy_(torch.eye(24))  # only the last block passes its attention output on
         module.head.weight[2] = direction
-    module.norm = nn.Identity()  # it would hide how much arrived
+    module.norm = nn.Identity()  # a normalisation would remove the magnitude
     return module.double().eval()
 
 
 @pytest.mark.parametrize("registers", [0, 3])
 @pytest.mark.parametrize(("rows", "columns"), [(2, 5), (5, 2), (3, 3)])
-def test_attention_to_one_patch_lights_up_that_row_and_column_and_that_place_in_the_photo(rows, columns, registers):
+def test_attention_to_one_patch_is_largest_at_its_row_and_column_and_its_pixels_of_the_photo(rows, columns, registers):
     size = (rows * 8, columns * 8)
     model = vizlib.wrap(
-        magnet(size, registers),
+        bright_patch_attender(size, registers),
         preprocessing={"input_size": (3, *size), "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3},
     )
     for row, column in [(0, columns - 1), (rows - 1, 0), (1, 1)]:
-        picture = np.zeros((*size, 3), dtype=np.uint8)
-        picture[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 255
+        photo = np.zeros((*size, 3), dtype=np.uint8)
+        photo[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 255
         for method, options in [
             ("raw-attention", {}),
             ("raw-attention", {"query": (0, 0), "layer": "blocks.0.attn"}),
             ("attention-rollout", {}),
             ("attention-relevance", {"target": 2}),
         ]:
-            found = vizlib.explain(model, picture, method, **options)
-            assert found.heat.shape == (rows, columns)
-            assert found.patch_values
-            rest = found.heat.clone()
+            attribution = vizlib.explain(model, photo, method, **options)
+            assert attribution.heat.shape == (rows, columns)
+            assert attribution.patch_values
+            rest = attribution.heat.clone()
             rest[row, column] = 0
-            assert found.heat[row, column] > 3 * rest.max(), (method, row, column)
-            hot = found.project_to_photo() == found.heat[row, column].item()
+            assert attribution.heat[row, column] > 3 * rest.max(), (method, row, column)
+            hot = attribution.project_to_photo() == attribution.heat[row, column].item()
             assert hot.sum() == 64
             assert hot[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].all()
 
 
-def test_what_does_not_exist_is_refused_in_words():
+def test_unknown_token_patch_head_or_layer_raises_method_error():
     model = vizlib.wrap(timm_vit(), preprocessing={"input_size": (3, 16, 40), "crop_pct": 1.0})
-    picture = np.zeros((16, 40, 3), dtype=np.uint8)
+    photo = np.zeros((16, 40, 3), dtype=np.uint8)
     for options, words in [
         ({"query": "distillation"}, "no token 'distillation'"),
         ({"query": (2, 0)}, r"no patch \(2, 0\); the grid has 2 rows and 5 columns"),
@@ -268,10 +271,10 @@ def test_what_does_not_exist_is_refused_in_words():
         ({"layer": "blocks.7.attn"}, "'blocks.7.attn' computes no attention here; did you mean"),
     ]:
         with pytest.raises(vizlib.MethodError, match=words):
-            vizlib.explain(model, picture, "raw-attention", **options)
+            vizlib.explain(model, photo, "raw-attention", **options)
 
 
-def test_methods_of_transformers_are_refused_for_other_networks():
+def test_transformer_methods_raise_method_error_for_other_networks():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing={"input_size": (3, 64, 64)})
     for name in ("raw-attention", "attention-rollout", "attention-relevance"):
         assert name not in vizlib.list_methods(model)
@@ -279,20 +282,20 @@ def test_methods_of_transformers_are_refused_for_other_networks():
             vizlib.explain(model, np.zeros((64, 64, 3), dtype=np.uint8), name)
 
 
-def test_attention_that_is_not_among_all_tokens_is_left_out_of_the_flow():
-    """A pooling head's attention is 1 x tokens: it belongs to another map."""
+def test_attention_that_is_not_among_all_tokens_is_ignored():
+    """The attention of a pooling head is 1 x tokens."""
     module = timm_vit(class_token=False, global_pool="map")
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 16, 40), "crop_pct": 1.0, "crop_mode": "squash"})
-    picture = np.random.default_rng(0).integers(0, 256, (16, 40, 3), dtype=np.uint8)
-    run = model.run(picture, attention=True)
+    photo = np.random.default_rng(0).integers(0, 256, (16, 40, 3), dtype=np.uint8)
+    run = model.run(photo, attention=True)
     assert run.attention["attn_pool"].shape == (1, 3, 1, 10)
     layers = [run.attention[f"blocks.{i}.attn"][0].detach().numpy() for i in range(3)]
     expected = slow_rollout(layers).mean(0)
-    assert_close(vizlib.explain(model, picture, "attention-rollout").heat, on_grid(expected, (2, 5), 0))
+    assert_close(vizlib.explain(model, photo, "attention-rollout").heat, reshape_to_grid(expected, (2, 5), 0))
 
 
-def test_a_transformer_that_shows_no_attention_among_its_tokens_says_so():
-    class Mixes(nn.Module):
+def test_transformer_without_attention_among_its_tokens_raises_method_error():
+    class NoAttention(nn.Module):
         def __init__(self, dim):
             super().__init__()
             self.inner = nn.Sequential(nn.Linear(dim, dim))
@@ -302,7 +305,7 @@ def test_a_transformer_that_shows_no_attention_among_its_tokens_says_so():
 
     module = timm_vit()
     for block in module.blocks:
-        block.attn = Mixes(24).double()
+        block.attn = NoAttention(24).double()
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 16, 40), "crop_pct": 1.0})
     for name in ("raw-attention", "attention-rollout", "attention-relevance"):
         with pytest.raises(vizlib.MethodError):

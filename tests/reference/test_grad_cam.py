@@ -1,4 +1,4 @@
-"""Grad-CAM equals captum's, pytorch-grad-cam's and the paper's formula in slow loops."""
+"""Grad-CAM equals captum, pytorch-grad-cam and the formula of the paper in explicit loops."""
 
 from __future__ import annotations
 
@@ -30,83 +30,83 @@ def deit(real_network):
     return real_network("deit_tiny_patch16_224")
 
 
-def assert_same_map(found, expected, share=1e-4):
+def assert_same_map(heat, expected, share=1e-4):
     """Largest difference below a share of the map's range."""
     expected = torch.as_tensor(expected)
-    assert found.shape == expected.shape
+    assert heat.shape == expected.shape
     spread = (expected.max() - expected.min()).item()
     assert spread > 0
-    assert (found - expected).abs().max().item() < share * spread
+    assert (heat - expected).abs().max().item() < share * spread
 
 
-def peer_map(model, layer, image, target, reshape=None):
-    """pytorch-grad-cam's map before it is enlarged: its own weights and sum, then its ReLU."""
+def pytorch_grad_cam_map(model, layer, image, target, reshape=None):
+    """Return the map of pytorch-grad-cam before it is upsampled, after its ReLU, and its final map."""
     module = copy.deepcopy(model.module)  # it leaves .grad on every parameter
-    kept = {}
+    captured = {}
 
     class Peer(GradCAM):
         def get_cam_image(self, *args, **kwargs):
-            kept["map"] = super().get_cam_image(*args, **kwargs)
-            return kept["map"]
+            captured["map"] = super().get_cam_image(*args, **kwargs)
+            return captured["map"]
 
-    with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as peer:
-        scaled = peer(input_tensor=image, targets=[ClassifierOutputTarget(target)])
-    return np.maximum(kept["map"], 0)[0], scaled[0]
+    with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as method:
+        scaled = method(input_tensor=image, targets=[ClassifierOutputTarget(target)])
+    return np.maximum(captured["map"], 0)[0], scaled[0]
 
 
 @pytest.mark.parametrize("layer", STAGES)
-def test_every_stage_equals_captums_layer_grad_cam(resnet, cheetah, layer):
+def test_every_stage_equals_captum_layer_grad_cam(resnet, cheetah, layer):
     for target in (resnet.predict(cheetah, top=1)[0].index, 281):
         for relu in (True, False):
-            peer = LayerGradCam(resnet.module, resnet.module.get_submodule(layer))
-            expected = peer.attribute(resnet.tensor(cheetah), target=target, relu_attributions=relu).detach()[0, 0]
-            found = vizlib.explain(resnet, cheetah, "grad-cam", target, layer=layer, relu=relu)
-            assert found.signed == (not relu)
+            method = LayerGradCam(resnet.module, resnet.module.get_submodule(layer))
+            expected = method.attribute(resnet.tensor(cheetah), target=target, relu_attributions=relu).detach()[0, 0]
+            attribution = vizlib.explain(resnet, cheetah, "grad-cam", target, layer=layer, relu=relu)
+            assert attribution.signed == (not relu)
             if expected.any():
-                assert_same_map(found.heat, expected)
+                assert_same_map(attribution.heat, expected)
             else:
-                assert not found.heat.any()
+                assert not attribution.heat.any()
 
 
 @pytest.mark.parametrize("layer", STAGES)
-def test_every_stage_equals_pytorch_grad_cams_map_before_and_after_its_rescaling(resnet, cheetah, layer):
-    """Its final map differs from ours by design: enlarged to the input with OpenCV, then stretched to 0..1.
+def test_every_stage_equals_pytorch_grad_cam_before_and_after_its_rescaling(resnet, cheetah, layer):
+    """The final map of pytorch-grad-cam is upsampled to the input with OpenCV, then rescaled to 0..1.
 
-    Done to our map in the same order, the two agree; its enlargement is done in float32 by another library, hence 1e-3.
+    The same steps are applied to our map here. The tolerance is 1e-3, because OpenCV upsamples in float32.
     """
     target = resnet.predict(cheetah, top=1)[0].index
-    expected, scaled = peer_map(resnet, layer, resnet.tensor(cheetah), target)
-    found = vizlib.explain(resnet, cheetah, "grad-cam", layer=layer).heat
-    assert_same_map(found, expected)
-    ours = scale_cam_image(scale_cam_image(found.numpy()[None], (224, 224)))[0]
-    assert np.abs(ours - scaled).max() < 1e-3
+    expected, scaled = pytorch_grad_cam_map(resnet, layer, resnet.tensor(cheetah), target)
+    heat = vizlib.explain(resnet, cheetah, "grad-cam", layer=layer).heat
+    assert_same_map(heat, expected)
+    rescaled = scale_cam_image(scale_cam_image(heat.numpy()[None], (224, 224)))[0]
+    assert np.abs(rescaled - scaled).max() < 1e-3
 
 
-def rows_of_patches(tensor):
-    """pytorch-grad-cam's documented reshape_transform: the class token off, the patches row by row."""
+def reshape_tokens(tensor):
+    """Documented reshape_transform of pytorch-grad-cam: without the class token, patches row by row."""
     side = int((tensor.shape[1] - 1) ** 0.5)
     return tensor[:, 1:].reshape(tensor.shape[0], side, side, tensor.shape[2]).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("layer", [None, "blocks.5", "blocks.10.norm1", "patch_embed"])
-def test_grad_cam_of_a_transformer_equals_pytorch_grad_cams_at_the_same_layer(deit, cheetah, layer):
+def test_grad_cam_of_a_transformer_equals_pytorch_grad_cam_at_the_same_layer(deit, cheetah, layer):
     target = deit.predict(cheetah, top=1)[0].index
     name = layer or "blocks.10"
 
     def reshape(tensor):
-        return rows_of_patches(tensor if tensor.shape[1] % 2 else torch.nn.functional.pad(tensor, (0, 0, 1, 0)))
+        return reshape_tokens(tensor if tensor.shape[1] % 2 else torch.nn.functional.pad(tensor, (0, 0, 1, 0)))
 
-    expected, _ = peer_map(deit, name, deit.tensor(cheetah), target, reshape)
-    found = vizlib.explain(deit, cheetah, "grad-cam", layer=layer)
-    assert found.heat.shape == (14, 14)
-    assert_same_map(found.heat, expected)
+    expected, _ = pytorch_grad_cam_map(deit, name, deit.tensor(cheetah), target, reshape)
+    attribution = vizlib.explain(deit, cheetah, "grad-cam", layer=layer)
+    assert attribution.heat.shape == (14, 14)
+    assert_same_map(attribution.heat, expected)
 
 
-def test_the_last_block_of_deit_has_no_gradient_and_the_result_says_so(deit, cheetah):
+def test_last_block_of_deit_has_no_gradient_and_a_note_says_so(deit, cheetah):
     assert deit.cam_layer == "blocks.10"
     last = vizlib.explain(deit, cheetah, "grad-cam", layer="blocks.11")
     assert torch.equal(last.heat, torch.zeros(14, 14))
-    assert any("does not depend on the places in blocks.11" in note for note in last.notes)
+    assert any("does not depend on the positions of blocks.11" in note for note in last.notes)
 
     before = vizlib.explain(deit, cheetah, "grad-cam")
     assert before.heat.max() > 0
@@ -145,7 +145,7 @@ def photo(seed=0):
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_the_default_layer_is_the_last_block_whose_patches_have_a_gradient(name):
+def test_default_layer_is_the_last_block_whose_patches_have_a_gradient(name):
     torch.manual_seed(0)
     model = vizlib.wrap(TRANSFORMERS[name]().double().eval(), preprocessing=PREPROCESSING)
     outputs = {}
@@ -158,12 +158,14 @@ def test_the_default_layer_is_the_last_block_whose_patches_have_a_gradient(name)
     score = model.module(model.tensor(vizlib.open_image(photo())).requires_grad_())[0, 3]
     for handle in handles:
         handle.remove()
-    found = torch.autograd.grad(score, list(outputs.values()))
-    alive = [
-        stage for stage, gradient in zip(outputs, found, strict=True) if gradient[0, model.tokens.num_prefix_tokens :].abs().any()
+    gradients = torch.autograd.grad(score, list(outputs.values()))
+    with_gradient = [
+        stage
+        for stage, gradient in zip(outputs, gradients, strict=True)
+        if gradient[0, model.tokens.num_prefix_tokens :].abs().any()
     ]
-    assert model.cam_layer == alive[-1]
-    assert alive == list(model.stages)[: len(alive)]
+    assert model.cam_layer == with_gradient[-1]
+    assert with_gradient == list(model.stages)[: len(with_gradient)]
 
 
 class Small(nn.Module):
@@ -179,7 +181,7 @@ class Small(nn.Module):
 
 
 def slow_grad_cam(activation, gradient, *, relu=True):
-    """Selvaraju et al. 2017, equations 1 and 2: alpha = mean of the gradient over places; ReLU(sum alpha A)."""
+    """Selvaraju et al. 2017, equations 1 and 2: alpha = mean of the gradient over positions; ReLU(sum alpha A)."""
     channels, rows, columns = activation.shape
     alphas = []
     for k in range(channels):
@@ -198,12 +200,12 @@ def slow_grad_cam(activation, gradient, *, relu=True):
 
 @pytest.mark.parametrize("size", [(40, 40), (30, 52)])
 @pytest.mark.parametrize("relu", [True, False])
-def test_grad_cam_equals_the_papers_equations_in_slow_loops(size, relu):
+def test_grad_cam_equals_the_equations_of_the_paper_in_explicit_loops(size, relu):
     torch.manual_seed(3)
     module = Small().double().eval()
     model = vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": (3, *size)})
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    image = model.tensor(vizlib.open_image(picture))
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = model.tensor(vizlib.open_image(pixels))
     below = {"body": module.body(image).detach(), "conv": module.conv(module.body(image)).detach()}
     above = {
         "body": lambda a: module.head(module.conv(a).clamp(min=0).square().mean((2, 3))),
@@ -212,24 +214,24 @@ def test_grad_cam_equals_the_papers_equations_in_slow_loops(size, relu):
     for layer, activation in below.items():
         activation.requires_grad_()
         logits = above[layer](activation)[0]
-        chances = logits.softmax(-1)
+        probabilities = logits.softmax(-1)
         scores = {
             (): logits[2],
             (("against", 4),): logits[2] - logits[4],
-            (("score", "probability"),): chances[2],
-            (("against", 4), ("score", "probability")): chances[2] - chances[4],
+            (("score", "probability"),): probabilities[2],
+            (("against", 4), ("score", "probability")): probabilities[2] - probabilities[4],
         }
         for options, score in scores.items():
             (gradient,) = torch.autograd.grad(score, activation, retain_graph=True)
             expected = slow_grad_cam(activation[0].detach(), gradient[0], relu=relu)
-            found = vizlib.explain(model, picture, "grad-cam", 2, layer=layer, relu=relu, **dict(options)).heat
-            assert found.shape == expected.shape
-            assert (found - expected).abs().max() < 1e-6 * max(1.0, expected.abs().max().item())
+            heat = vizlib.explain(model, pixels, "grad-cam", 2, layer=layer, relu=relu, **dict(options)).heat
+            assert heat.shape == expected.shape
+            assert (heat - expected).abs().max() < 1e-6 * max(1.0, expected.abs().max().item())
             assert relu or expected.abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_grad_cam_of_a_transformer_equals_the_slow_loops_over_its_patches(name):
+def test_grad_cam_of_a_transformer_equals_explicit_loops_over_its_patches(name):
     torch.manual_seed(0)
     model = vizlib.wrap(TRANSFORMERS[name]().double().eval(), preprocessing=PREPROCESSING)
     stage = model.module.get_submodule(model.cam_layer)
@@ -238,26 +240,28 @@ def test_grad_cam_of_a_transformer_equals_the_slow_loops_over_its_patches(name):
     score = model.module(model.tensor(vizlib.open_image(photo())).requires_grad_())[0, 1]
     handle.remove()
     (gradient,) = torch.autograd.grad(score, outputs)
-    picture = torch.zeros(2, outputs[0].shape[-1], 4, 4, dtype=torch.float64)
+    maps = torch.zeros(2, outputs[0].shape[-1], 4, 4, dtype=torch.float64)
     for row in range(4):
         for column in range(4):
             token = model.tokens.num_prefix_tokens + 4 * row + column
-            picture[0, :, row, column], picture[1, :, row, column] = outputs[0][0, token], gradient[0, token]
-    expected = slow_grad_cam(*picture.detach(), relu=False)
-    found = vizlib.explain(model, photo(), "grad-cam", 1, relu=False).heat
-    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
+            maps[0, :, row, column], maps[1, :, row, column] = outputs[0][0, token], gradient[0, token]
+    expected = slow_grad_cam(*maps.detach(), relu=False)
+    heat = vizlib.explain(model, photo(), "grad-cam", 1, relu=False).heat
+    assert (heat - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
-def test_a_layer_without_places_is_refused_and_those_that_have_some_are_named():
+def test_layer_without_spatial_positions_raises_method_error_that_names_the_stages():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing=PREPROCESSING)
-    with pytest.raises(vizlib.MethodError, match=r"which has no spatial positions; use one of layer1, layer2, layer3, layer4"):
+    with pytest.raises(
+        vizlib.MethodError, match=r"which has no spatial positions; use one of layer1, layer2, layer3, layer4"
+    ):
         vizlib.explain(model, photo(), "grad-cam", layer="fc")
     with pytest.raises(vizlib.ModelError, match="did you mean layer4"):
         vizlib.explain(model, photo(), "grad-cam", layer="layer44")
 
 
-class Inside(nn.Module):
-    """A transformer of a known family, where nobody finds it."""
+class Wrapper(nn.Module):
+    """A transformer of a known family inside another module, where the family is not recognised."""
 
     def __init__(self):
         super().__init__()
@@ -269,10 +273,10 @@ class Inside(nn.Module):
         return self.body(x)
 
 
-def test_an_unknown_transformer_is_not_given_its_attention_scores_as_a_picture():
-    model = vizlib.wrap(Inside().eval(), preprocessing=PREPROCESSING)
+def test_attention_scores_of_an_unknown_transformer_are_not_taken_for_spatial_maps():
+    model = vizlib.wrap(Wrapper().eval(), preprocessing=PREPROCESSING)
     assert model.family is None
-    assert model.attention_layers, "or the guard is not what is tried here"
+    assert model.attention_layers, "the test needs a model with attention"
     assert model.stages == ()
     assert "grad-cam" not in vizlib.list_methods(model)
     assert "saliency" in vizlib.list_methods(model)

@@ -1,4 +1,4 @@
-"""SmoothGrad and integrated gradients equal their papers' formulas in slow loops, and captum's gradients."""
+"""SmoothGrad and integrated gradients equal the formulas of their papers in explicit loops, and captum."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SCORES = {
 
 
 def gradient_at(model, point, score):
-    """Of one input, in a pass of its own: "3 h w"."""
+    """Return the gradient at one input, of shape "3 h w", from a pass of its own."""
     point = point.clone().requires_grad_()
     return torch.autograd.grad(score(model.module(point)[0]), point)[0][0]
 
@@ -62,34 +62,34 @@ def assert_close(heat, expected, share=1e-6):
     assert (heat - expected).abs().max().item() < share * expected.abs().max().item()
 
 
-def alike(a, b):
+def correlation(a, b):
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
-def shrunk(model, side=96):
-    """A convolutional network with its real weights, shown a small photo."""
-    shown = {**model.preprocessing.to_config(), "input_size": (3, side, side)}
-    return vizlib.wrap(model.module, preprocessing=shown, name=model.name)
+def with_small_input(model, side=96):
+    """Return the model with a smaller input, so that the tests take less time."""
+    preprocessing = {**model.preprocessing.to_config(), "input_size": (3, side, side)}
+    return vizlib.wrap(model.module, preprocessing=preprocessing, name=model.name)
 
 
 @pytest.fixture(scope="module")
-def real(real_network):
-    return shrunk(real_network("resnet18"))
+def resnet(real_network):
+    return with_small_input(real_network("resnet18"))
 
 
 # ------------------------------------------------------------------------------------------------ SmoothGrad
 
 
-def noisy(image, noise, samples, seed):
-    """The photo with noise that depends on the seed and the number of the sample alone."""
+def noisy_copies(image, noise, samples, seed):
+    """Yield copies of the image with noise that depends only on the seed and the index of the copy."""
     width = noise * (image.max() - image.min()).item()
-    for number in range(samples):
-        drawn = np.random.Generator(np.random.PCG64([seed, number])).standard_normal(image.shape[1:], np.float32)
+    for index in range(samples):
+        drawn = np.random.Generator(np.random.PCG64([seed, index])).standard_normal(image.shape[1:], np.float32)
         yield image + width * torch.from_numpy(drawn).to(image)
 
 
-def slow_form(form, gradients):
-    """Smilkov et al. 2017; its squares, and their variance, as in Hooker et al. 2019 and Adebayo et al. 2018."""
+def combine_slowly(form, gradients):
+    """Combine gradients as in Smilkov et al. 2017, Hooker et al. 2019 (squares) and Adebayo et al. 2018 (variance)."""
     out = torch.zeros_like(gradients[0])
     for place in np.ndindex(*out.shape):
         values = [gradient[place].item() for gradient in gradients]
@@ -112,39 +112,42 @@ REDUCED = {
 
 @pytest.mark.parametrize("form", ["mean", "squared", "variance"])
 @pytest.mark.parametrize("score", SCORES)
-def test_smoothgrad_is_made_of_the_gradients_at_noisy_copies(model, image, form, score):
-    options, number = SCORES[score]
-    gradients = [gradient_at(model, point, number) for point in noisy(image, 0.2, 6, 5)]
-    shown = slow_form(form, gradients)
+def test_smoothgrad_combines_the_gradients_at_noisy_copies(model, image, form, score):
+    options, score_of = SCORES[score]
+    gradients = [gradient_at(model, point, score_of) for point in noisy_copies(image, 0.2, 6, 5)]
+    combined = combine_slowly(form, gradients)
     for channels, reduce in REDUCED.items():
-        knobs = {"samples": 6, "noise": 0.2, "form": form, "channels": channels, "seed": 5}
-        assert_close(vizlib.explain(model, photo(), "smoothgrad", **options, **knobs).heat, reduce(shown))
+        parameters = {"samples": 6, "noise": 0.2, "form": form, "channels": channels, "seed": 5}
+        assert_close(vizlib.explain(model, photo(), "smoothgrad", **options, **parameters).heat, reduce(combined))
 
 
-def test_without_noise_smoothgrad_is_the_saliency(model):
-    found = vizlib.explain(model, photo(), "smoothgrad", 2, noise=0.0, samples=3)
-    assert_close(found.heat, vizlib.explain(model, photo(), "saliency", 2).heat)
+def test_smoothgrad_without_noise_equals_saliency(model):
+    attribution = vizlib.explain(model, photo(), "smoothgrad", 2, noise=0.0, samples=3)
+    assert_close(attribution.heat, vizlib.explain(model, photo(), "saliency", 2).heat)
     flat = vizlib.explain(model, photo(), "smoothgrad", 2, noise=0.0, samples=3, form="variance")
     assert flat.heat.max() < 1e-12
 
 
-def test_smoothgrad_equals_captums_gradients_at_the_same_noisy_copies(real, cheetah):
-    """In float64: a ReLU whose input is a rounding error from 0 lets the gradient through in only one of them."""
-    shown = real.preprocessing
-    real = vizlib.wrap(copy.deepcopy(real.module).double(), preprocessing=shown, name=real.name)
-    target = real.predict(cheetah, top=1)[0].index
-    copies = torch.cat(list(noisy(real.tensor(cheetah), 0.15, 5, 0)))
-    slopes = Saliency(real.module).attribute(copies.requires_grad_(), target=target, abs=False).detach()
-    expected = {"mean": slopes.mean(0), "squared": slopes.square().mean(0), "variance": slopes.var(0, correction=0)}
-    for form, one in expected.items():
-        found = vizlib.explain(real, cheetah, "smoothgrad", samples=5, form=form)
-        assert_close(found.heat, REDUCED["max"](one))
+def test_smoothgrad_equals_captum_gradients_at_the_same_noisy_copies(resnet, cheetah):
+    """In float64, because of ReLUs whose input is 0 up to rounding: only one of the two would pass the gradient."""
+    resnet = vizlib.wrap(copy.deepcopy(resnet.module).double(), preprocessing=resnet.preprocessing, name=resnet.name)
+    target = resnet.predict(cheetah, top=1)[0].index
+    copies = torch.cat(list(noisy_copies(resnet.tensor(cheetah), 0.15, 5, 0)))
+    gradients = Saliency(resnet.module).attribute(copies.requires_grad_(), target=target, abs=False).detach()
+    expected = {
+        "mean": gradients.mean(0),
+        "squared": gradients.square().mean(0),
+        "variance": gradients.var(0, correction=0),
+    }
+    for form, gradient in expected.items():
+        attribution = vizlib.explain(resnet, cheetah, "smoothgrad", samples=5, form=form)
+        assert_close(attribution.heat, REDUCED["max"](gradient))
 
 
 # ------------------------------------------------------------------------------------------------ integrated gradients
 
 
-def start_of(image, baseline):
+def make_start(image, baseline):
     mean = torch.tensor((0.485, 0.456, 0.406)).double().view(1, 3, 1, 1)
     std = torch.tensor((0.229, 0.224, 0.225)).double().view(1, 3, 1, 1)
     pixels = torch.full_like(image.double(), float(baseline == "white"))
@@ -152,7 +155,7 @@ def start_of(image, baseline):
 
 
 def slow_integral(model, image, start, edges, score):
-    """Sundararajan et al. 2017, equation 1, as a sum: the gradient in the middle of each piece, times its length."""
+    """Sundararajan et al. 2017, equation 1, as a sum: the gradient at the midpoint of each step, times its length."""
     total = torch.zeros_like(image[0])
     for low, high in pairwise(edges):
         total += (high - low) * gradient_at(model, start + (low + high) / 2 * (image - start), score)
@@ -172,23 +175,28 @@ def parse_sum_note(notes):
 
 @pytest.mark.parametrize(("score", "baseline"), [("logit", "black"), ("probability", "mean"), ("against", "white")])
 @pytest.mark.parametrize("steps", [2, 7])
-def test_integrated_gradients_is_the_sum_over_pieces_that_grow_along_the_way(model, image, score, baseline, steps):
-    options, number = SCORES[score]
-    start = start_of(image, baseline)
-    expected = slow_integral(model, image, start, [(i / steps) ** 1.6 for i in range(steps + 1)], number)
-    found = vizlib.explain(model, photo(), "integrated-gradients", **options, baseline=baseline, steps=steps)
-    assert found.signed
-    assert_close(found.heat, expected)
+def test_integrated_gradients_equals_the_midpoint_sum_over_growing_steps(model, image, score, baseline, steps):
+    options, score_of = SCORES[score]
+    start = make_start(image, baseline)
+    expected = slow_integral(model, image, start, [(i / steps) ** 1.6 for i in range(steps + 1)], score_of)
+    attribution = vizlib.explain(model, photo(), "integrated-gradients", **options, baseline=baseline, steps=steps)
+    assert attribution.signed
+    assert_close(attribution.heat, expected)
     with torch.no_grad():
-        rise = (number(model.module(image)[0]) - number(model.module(start)[0])).item()
+        difference = (score_of(model.module(image)[0]) - score_of(model.module(start)[0])).item()
     total = expected.sum().item()
     assert (
-        np.abs(np.subtract(parse_sum_note(found.notes), [total, rise, 100 * (total - rise) / abs(rise)])).max() < 0.051
+        np.abs(
+            np.subtract(
+                parse_sum_note(attribution.notes), [total, difference, 100 * (total - difference) / abs(difference)]
+            )
+        ).max()
+        < 0.051
     )
 
 
-def test_with_many_steps_it_is_the_integral_and_its_sum_the_rise_of_the_score(model, image):
-    start = start_of(image, "black")
+def test_integrated_gradients_with_many_steps_equals_the_integral_and_sums_to_the_score_difference(model, image):
+    start = make_start(image, "black")
     expected = slow_integral(model, image, start, [i / 2000 for i in range(2001)], lambda logits: logits[2])
     many = vizlib.explain(model, photo(), "integrated-gradients", 2, steps=400)
     assert_close(many.heat, expected, 5e-3)
@@ -199,54 +207,54 @@ def test_with_many_steps_it_is_the_integral_and_its_sum_the_rise_of_the_score(mo
     assert abs(parse_sum_note(usual.notes)[2]) < 5
 
 
-def test_integrated_gradients_agrees_with_captums_finer_integral(real, cheetah):
-    image, target = real.tensor(cheetah), real.predict(cheetah, top=1)[0].index
-    expected = IntegratedGradients(real.module).attribute(
-        image, start_of(image, "black"), target=target, n_steps=100, internal_batch_size=20
+def test_integrated_gradients_correlates_with_captum_with_more_steps(resnet, cheetah):
+    image, target = resnet.tensor(cheetah), resnet.predict(cheetah, top=1)[0].index
+    expected = IntegratedGradients(resnet.module).attribute(
+        image, make_start(image, "black"), target=target, n_steps=100, internal_batch_size=20
     )
-    found = vizlib.explain(real, cheetah, "integrated-gradients", precision="float32")
-    assert alike(found.heat, expected.sum(1)[0].detach().float()) > 0.99
+    attribution = vizlib.explain(resnet, cheetah, "integrated-gradients", precision="float32")
+    assert correlation(attribution.heat, expected.sum(1)[0].detach().float()) > 0.99
 
 
-def test_where_the_score_did_not_rise_no_share_of_nothing_is_parse_sum_note(model):
-    found = vizlib.explain(model, photo(), "integrated-gradients", 2, against=2, steps=3)
-    assert not found.heat.any()
-    assert "The map sums to 0.000; the score difference to the baseline is 0.000." in found.notes
+def test_no_gap_is_reported_when_the_score_difference_is_zero(model):
+    attribution = vizlib.explain(model, photo(), "integrated-gradients", 2, against=2, steps=3)
+    assert not attribution.heat.any()
+    assert "The map sums to 0.000; the score difference to the baseline is 0.000." in attribution.notes
 
 
 # ------------------------------------------------------------------------------------------------ both
 
 
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients"])
-def test_how_many_inputs_a_batch_holds_changes_nothing(model, method, monkeypatch):
-    knob = {"smoothgrad": "samples", "integrated-gradients": "steps"}[method]
-    whole = vizlib.explain(model, photo(), method, 2, **{knob: 7})
+def test_result_does_not_depend_on_the_batch_size(model, method, monkeypatch):
+    parameter = {"smoothgrad": "samples", "integrated-gradients": "steps"}[method]
+    single_batch = vizlib.explain(model, photo(), method, 2, **{parameter: 7})
     for size, expected in ((1, [*range(1, 8)]), (3, [3, 5, 7])):
         monkeypatch.setattr(
             "vizlib.models.inference.batched_inference.BatchedInference.batch_size", lambda *_, size=size, **__: size
         )
-        steps = list(vizlib.explain_stream(model, photo(), method, 2, **{knob: 7}))
+        steps = list(vizlib.explain_stream(model, photo(), method, 2, **{parameter: 7}))
         assert [step.done for step in steps] == expected
-        assert_close(steps[-1].attribution.heat, whole.heat)
-        assert steps[-1].attribution.notes == whole.notes
+        assert_close(steps[-1].attribution.heat, single_batch.heat)
+        assert steps[-1].attribution.notes == single_batch.notes
 
 
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients"])
-def test_fast_says_how_near_its_first_gradient_is_to_single_precision(method):
+def test_fast_precision_reports_the_correlation_of_one_gradient(method):
     torch.manual_seed(0)
     model = vizlib.wrap(Small().eval(), preprocessing=PREPROCESSING)
     exact = vizlib.explain(model, photo(), method, 2)
     assert not any("bfloat16" in note for note in exact.notes)
     fast = vizlib.explain(model, photo(), method, 2, precision="fast")
     (note,) = [note for note in fast.notes if "bfloat16" in note]
-    found = re.search(r"the correlation of one gradient with single precision is (\d\.\d{3})", note)
-    assert found
-    assert 0.9 < float(found[1]) <= 1
+    match = re.search(r"the correlation of one gradient with single precision is (\d\.\d{3})", note)
+    assert match
+    assert 0.9 < float(match[1]) <= 1
     assert not torch.equal(fast.heat, exact.heat)
-    assert alike(fast.heat, exact.heat) > 0.95
+    assert correlation(fast.heat, exact.heat) > 0.95
 
 
-def test_another_seed_draws_other_noise_and_the_same_seed_the_same(model):
+def test_seed_determines_the_noise(model):
     one, same, other = (vizlib.explain(model, photo(), "smoothgrad", 2, samples=2, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(one.heat, same.heat)
     assert not torch.allclose(one.heat, other.heat)

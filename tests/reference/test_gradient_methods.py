@@ -10,8 +10,8 @@ from captum.attr import GuidedBackprop, InputXGradient, Saliency
 from torch import nn
 
 import vizlib
-from vizlib.attribution.request import ONE_PASS
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import ONE_PASS
 
 NETWORKS = ("resnet18", "resnet50", "deit_tiny_patch16_224")
 
@@ -29,12 +29,12 @@ REDUCED = {
 }
 
 
-def assert_same_map(attribution, expected):
+def assert_same_map(heat, expected):
     """Largest difference below 1e-4 of the map's range."""
-    assert attribution.shape == expected.shape
+    assert heat.shape == expected.shape
     spread = (expected.max() - expected.min()).item()
     assert spread > 0
-    assert (attribution - expected).abs().max().item() < 1e-4 * spread
+    assert (heat - expected).abs().max().item() < 1e-4 * spread
 
 
 TARGETS = [None, 281]  # the predicted class, and a class that is not in the photo
@@ -176,7 +176,7 @@ def test_gradients_equal_an_explicit_chain_rule(small, target, channels):
 
 def test_saliency_equals_a_finite_difference_of_the_logit(small):
     run = small.run(photo())
-    attribution = vizlib.explain(small, photo(), "saliency", 1).heat
+    heat = vizlib.explain(small, photo(), "saliency", 1).heat
     step = 1e-6
     with torch.no_grad():
         for row, column in [(0, 0), (5, 7), (11, 3)]:
@@ -185,7 +185,7 @@ def test_saliency_equals_a_finite_difference_of_the_logit(small):
                 changed = run.image.detach().clone()
                 changed[0, colour, row, column] += step
                 differences.append((small.module(changed) - run.logits)[0, 1].item() / step)
-            assert abs(max(map(abs, differences)) - attribution[row, column].item()) < 1e-5
+            assert abs(max(map(abs, differences)) - heat[row, column].item()) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "guided-backprop"])

@@ -1,4 +1,4 @@
-"""Guided Grad-CAM equals the product of its two papers' formulas in slow loops, and captum's."""
+"""Guided Grad-CAM equals the product of the formulas of its two papers in explicit loops, and captum."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SIZE = (15, 21)
 PREPROCESSING = {"input_size": (3, *SIZE), "crop_pct": 1.0, "crop_mode": "squash"}
 
 
-class Guided(torch.autograd.Function):
-    """A ReLU after Springenberg et al. 2015: back goes only what is positive, and only where its input was."""
+class GuidedReLU(torch.autograd.Function):
+    """ReLU of Springenberg et al. 2015: only positive gradients pass, and only where the input is positive."""
 
     @staticmethod
     def forward(ctx, x):
@@ -39,7 +39,7 @@ class Small(nn.Module):
         return self.head(self.relu(self.conv(self.body(x))).square().mean((2, 3)))
 
     def through(self, x, relu):
-        """The same by another ReLU, with the activations on the way."""
+        """Return the activations of both layers and the logits, computed with another ReLU."""
         body = relu(self.body[0](x))
         conv = self.conv(body)
         return body, conv, self.head(relu(conv).square().mean((2, 3)))
@@ -80,62 +80,63 @@ def slow_grad_cam(activation, gradient):
     return np.maximum(heat, 0)
 
 
-def enlarged(grid, height, width):
-    """Bilinear interpolation between the centres of places; beyond the outermost centres the value stays."""
+def upsample_slowly(grid, height, width):
+    """Upsample bilinearly between the centres of cells; values are constant beyond the outermost centres."""
     rows, columns = grid.shape
     out = np.zeros((height, width))
     for i in range(height):
         y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
         for j in range(width):
             x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
-            for row, near in ((int(y), 1 - y % 1), (min(int(y) + 1, rows - 1), y % 1)):
-                for column, close in ((int(x), 1 - x % 1), (min(int(x) + 1, columns - 1), x % 1)):
-                    out[i, j] += near * close * grid[row, column]
+            for row, row_weight in ((int(y), 1 - y % 1), (min(int(y) + 1, rows - 1), y % 1)):
+                for column, column_weight in ((int(x), 1 - x % 1), (min(int(x) + 1, columns - 1), x % 1)):
+                    out[i, j] += row_weight * column_weight * grid[row, column]
     return out
 
 
 @pytest.mark.parametrize("layer", ["body", "conv"])
 @pytest.mark.parametrize("score", SCORES)
-def test_it_is_guided_backpropagation_where_grad_cam_finds_evidence(model, layer, score):
-    options, number = SCORES[score]
+def test_guided_grad_cam_equals_guided_backprop_times_upsampled_grad_cam(model, layer, score):
+    options, score_of = SCORES[score]
     image = model.tensor(vizlib.open_image(photo())).requires_grad_()
     body, conv, logits = model.module.through(image, torch.relu)
     activation = {"body": body, "conv": conv}[layer]
-    (gradient,) = torch.autograd.grad(number(logits[0]), activation)  # the CAM's own gradient is the plain one
+    (gradient,) = torch.autograd.grad(score_of(logits[0]), activation)  # Grad-CAM uses the unmodified gradient
     cam = slow_grad_cam(activation[0].detach(), gradient[0])
     assert cam.any()
     assert not cam.all()
-    _, _, logits = model.module.through(image, Guided.apply)
-    (guided,) = torch.autograd.grad(number(logits[0]), image)
+    _, _, logits = model.module.through(image, GuidedReLU.apply)
+    (guided,) = torch.autograd.grad(score_of(logits[0]), image)
     for channels, reduce in REDUCED.items():
-        expected = reduce(guided[0]).numpy() * enlarged(cam, *SIZE)
-        found = vizlib.explain(model, photo(), "guided-grad-cam", layer=layer, channels=channels, **options)
-        assert not found.signed
-        assert np.abs(found.heat.numpy() - expected).max() < 1e-6 * expected.max()
+        expected = reduce(guided[0]).numpy() * upsample_slowly(cam, *SIZE)
+        attribution = vizlib.explain(model, photo(), "guided-grad-cam", layer=layer, channels=channels, **options)
+        assert not attribution.signed
+        assert np.abs(attribution.heat.numpy() - expected).max() < 1e-6 * expected.max()
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
 @pytest.mark.parametrize("layer", ["layer4", "layer2"])
-def test_it_equals_captums_reduced_over_the_colours(real_network, cheetah, layer):
-    """captum enlarges by nearest neighbour unless told otherwise, which leaves the edges of the places in the map."""
-    real = real_network("resnet18")
-    shown = {**real.preprocessing.to_config(), "input_size": (3, 96, 96)}
-    real = vizlib.wrap(real.module, preprocessing=shown, name="resnet18")
-    target = real.predict(cheetah, top=1)[0].index
-    peer = GuidedGradCam(real.module, real.module.get_submodule(layer))
+def test_guided_grad_cam_equals_captum_reduced_over_the_colours(real_network, cheetah, layer):
+    """The default of captum is nearest-neighbour upsampling, which leaves the edges of the cells in the map."""
+    resnet = real_network("resnet18")
+    preprocessing = {**resnet.preprocessing.to_config(), "input_size": (3, 96, 96)}
+    resnet = vizlib.wrap(resnet.module, preprocessing=preprocessing, name="resnet18")
+    target = resnet.predict(cheetah, top=1)[0].index
+    captum_method = GuidedGradCam(resnet.module, resnet.module.get_submodule(layer))
+    image = resnet.tensor(cheetah).requires_grad_()
     expected = {
-        mode: peer.attribute(real.tensor(cheetah).requires_grad_(), target, interpolate_mode=mode).detach()[0]
+        mode: captum_method.attribute(image, target, interpolate_mode=mode).detach()[0]
         for mode in ("bilinear", "nearest")
     }
     for channels, reduce in REDUCED.items():
-        found = vizlib.explain(real, cheetah, "guided-grad-cam", layer=layer, channels=channels).heat
-        size = reduce(expected["bilinear"]).max()
-        assert size > 0
-        assert (found - reduce(expected["bilinear"])).abs().max() < 1e-4 * size
-        assert (found - reduce(expected["nearest"])).abs().max() > 1e-2 * size
+        heat = vizlib.explain(resnet, cheetah, "guided-grad-cam", layer=layer, channels=channels).heat
+        largest = reduce(expected["bilinear"]).max()
+        assert largest > 0
+        assert (heat - reduce(expected["bilinear"])).abs().max() < 1e-4 * largest
+        assert (heat - reduce(expected["nearest"])).abs().max() > 1e-2 * largest
 
 
-def test_it_is_told_why_it_does_not_fit_a_network_without_relus():
+def test_guided_grad_cam_raises_method_error_for_a_network_without_relu():
     torch.manual_seed(0)
     module = timm.create_model(
         "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=3

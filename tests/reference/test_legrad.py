@@ -1,4 +1,4 @@
-"""LeGrad equals its paper's equations in slow loops on every kind of transformer, and torchcam's."""
+"""LeGrad equals the equations of its paper in explicit loops on every kind of transformer, and torchcam."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torchvision
 import vizlib
 
 
-def shaken(module, seed=0):
-    """The network with weights large enough that its attention is far from uniform, in float64."""
+def randomise_weights(module, seed=0):
+    """Return the network in float64, with random weights so large that its attention is far from uniform."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -26,14 +26,14 @@ def shaken(module, seed=0):
 
 def timm_vit(name="vit_tiny_patch16_224", **changes):
     settings = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 5}
-    return shaken(timm.create_model(name, **settings | changes))
+    return randomise_weights(timm.create_model(name, **settings | changes))
 
 
 def torchvision_vit():
-    return shaken(torchvision.models.VisionTransformer(24, 8, 3, 2, 12, 24, num_classes=5))
+    return randomise_weights(torchvision.models.VisionTransformer(24, 8, 3, 2, 12, 24, num_classes=5))
 
 
-BUILDS = {  # network, grid, tokens before the first patch
+BUILDS = {  # network, grid, number of prefix tokens
     "plain": (timm_vit, (2, 3), 1),
     "distilled": (lambda: timm_vit("deit_tiny_distilled_patch16_224"), (2, 3), 2),
     "registers": (lambda: timm_vit(reg_tokens=2), (2, 3), 3),
@@ -55,10 +55,10 @@ def photo(size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def by_hand(model, picture):
-    """Attention and output tokens of each block, on one graph, by plain linear algebra."""
-    module, image = model.module, model.tensor(vizlib.open_image(picture))
-    kept = []
+def reference_forward(model, pixels):
+    """Return attention and output tokens of each block, on one graph, by linear algebra."""
+    module, image = model.module, model.tensor(vizlib.open_image(pixels))
+    blocks = []
 
     def attend(qkv, heads):
         q, k, v = (part.unflatten(1, (heads, -1)).transpose(0, 1) for part in qkv.chunk(3, dim=-1))
@@ -68,49 +68,51 @@ def by_hand(model, picture):
     if hasattr(module, "blocks"):
         x = module.norm_pre(module._pos_embed(module.patch_embed(image)))[0]
         for block in module.blocks:
-            weights, mixed = attend(block.attn.qkv(block.norm1(x)), block.attn.num_heads)
-            x = x + block.attn.proj(mixed)
+            weights, output = attend(block.attn.qkv(block.norm1(x)), block.attn.num_heads)
+            x = x + block.attn.proj(output)
             x = x + block.mlp(block.norm2(x))
-            kept.append((weights, x))
-        return kept
+            blocks.append((weights, x))
+        return blocks
     patches = module.conv_proj(image).flatten(2).transpose(1, 2)
     x = (torch.cat([module.class_token, patches], dim=1) + module.encoder.pos_embedding)[0]
     for layer in module.encoder.layers:
         attention = layer.self_attention
-        weights, mixed = attend(layer.ln_1(x) @ attention.in_proj_weight.T + attention.in_proj_bias, 2)
-        x = x + attention.out_proj(mixed)
+        weights, output = attend(layer.ln_1(x) @ attention.in_proj_weight.T + attention.in_proj_bias, 2)
+        x = x + attention.out_proj(output)
         x = x + layer.mlp(layer.ln_2(x))
-        kept.append((weights, x))
-    return kept
+        blocks.append((weights, x))
+    return blocks
 
 
-def classified(module, token):
-    """The network's own last norm and head, on one token."""
+def classify_token(module, token):
+    """Return the logits that the last normalisation and the head of the network compute for one token."""
     if not hasattr(module, "blocks"):
         return module.heads.head(module.encoder.ln(token))
     token = module.fc_norm(module.norm(token))
     if hasattr(module, "head_dist"):
-        return (module.head(token) + module.head_dist(token)) / 2  # what a distilled network answers with
+        return (module.head(token) + module.head_dist(token)) / 2  # a distilled network averages two heads
     return module.head(token)
 
 
-def slow_legrad(model, picture, score, grid, prefix):
+def slow_legrad(model, pixels, score, grid, prefix):
     """Bousselham et al. 2024, equations 5 to 8: s = classifier(mean token); ReLU(ds/dA), the mean over heads, queries
     and blocks, laid out on the grid.
     """
-    blocks = by_hand(model, picture)
+    blocks = reference_forward(model, pixels)
     heat = np.zeros(grid)
     for weights, tokens in blocks:
         total = torch.zeros_like(tokens[0])
         for token in tokens:
             total = total + token
-        (slope,) = torch.autograd.grad(score(classified(model.module, total / len(tokens))), weights, retain_graph=True)
-        heads, queries, _ = slope.shape
+        (gradient,) = torch.autograd.grad(
+            score(classify_token(model.module, total / len(tokens))), weights, retain_graph=True
+        )
+        heads, queries, _ = gradient.shape
         for row in range(grid[0]):
             for column in range(grid[1]):
                 key = prefix + row * grid[1] + column
-                kept = sum(max(slope[h, q, key].item(), 0.0) for h in range(heads) for q in range(queries))
-                heat[row, column] += kept / (heads * queries) / len(blocks)
+                positive_sum = sum(max(gradient[h, q, key].item(), 0.0) for h in range(heads) for q in range(queries))
+                heat[row, column] += positive_sum / (heads * queries) / len(blocks)
     return heat
 
 
@@ -122,44 +124,44 @@ SCORES = {
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_legrad_equals_the_papers_equations_with_explicit_gradients(case, score):
-    model, picture, grid, prefix = case
-    options, number = SCORES[score]
-    expected = slow_legrad(model, picture, number, grid, prefix)
+def test_legrad_equals_the_equations_of_the_paper_with_explicit_gradients(case, score):
+    model, pixels, grid, prefix = case
+    options, score_of = SCORES[score]
+    expected = slow_legrad(model, pixels, score_of, grid, prefix)
     assert expected.min() >= 0
     assert expected.max() > expected.min()
-    found = vizlib.explain(model, picture, "legrad", **options)
-    assert found.patches
-    assert found.heat.shape == grid
-    assert np.abs(found.heat.numpy() - expected).max() < 1e-6 * expected.max()
+    attribution = vizlib.explain(model, pixels, "legrad", **options)
+    assert attribution.patch_values
+    assert attribution.heat.shape == grid
+    assert np.abs(attribution.heat.numpy() - expected).max() < 1e-6 * expected.max()
 
 
-def test_legrad_equals_torchcams_over_all_blocks_of_a_torchvision_transformer():
+def test_legrad_equals_torchcam_over_all_blocks_of_a_torchvision_transformer():
     gradient = pytest.importorskip("torchcam.methods.gradient", reason="torchcam is not installed")
     model = vizlib.wrap(torchvision_vit(), preprocessing={"input_size": (3, 24, 24), "crop_pct": 1.0})
-    picture = photo((24, 24), seed=3)
+    pixels = photo((24, 24), seed=3)
     with gradient.LeGrad(model.module, list(model.module.encoder.layers)) as extractor:
-        logits = model.module(model.tensor(vizlib.open_image(picture)))
+        logits = model.module(model.tensor(vizlib.open_image(pixels)))
         for target in range(5):
             expected = extractor(target, logits, normalized=False, retain_graph=True)[0][0]
-            found = vizlib.explain(model, picture, "legrad", target).heat
-            assert (found - expected).abs().max() < 1e-6 * expected.max()
+            heat = vizlib.explain(model, pixels, "legrad", target).heat
+            assert (heat - expected).abs().max() < 1e-6 * expected.max()
 
 
-def test_networks_that_read_no_tokens_are_told_why():
+def test_networks_without_tokens_raise_method_error():
     model = vizlib.wrap(timm.create_model("resnet18", num_classes=5).eval(), preprocessing={"input_size": (3, 64, 64)})
     assert "legrad" not in vizlib.list_methods(model)
     with pytest.raises(vizlib.MethodError, match="not a transformer vizlib knows"):
         vizlib.explain(model, photo((64, 64)), "legrad")
 
 
-def test_a_given_run_must_hold_every_block_and_attention():
+def test_given_run_must_hold_every_block_and_attention():
     model = vizlib.wrap(timm_vit(), preprocessing={"input_size": (3, 16, 24), "crop_pct": 1.0})
-    picture = photo((16, 24))
+    pixels = photo((16, 24))
     with pytest.raises(vizlib.MethodError, match="does not hold attention"):
-        vizlib.explain(model, picture, "legrad", run=model.run(picture, layers=model.stages))
+        vizlib.explain(model, pixels, "legrad", run=model.run(pixels, layers=model.stages))
     with pytest.raises(vizlib.MethodError, match=r"does not hold blocks\.0, blocks\.1"):
-        vizlib.explain(model, picture, "legrad", run=model.run(picture, layers=["blocks.2"], attention=True))
-    whole = model.run(picture, layers=model.stages, attention=True)
-    found = vizlib.explain(model, picture, "legrad", 2, run=whole)
-    assert torch.equal(found.heat, vizlib.explain(model, picture, "legrad", 2).heat)
+        vizlib.explain(model, pixels, "legrad", run=model.run(pixels, layers=["blocks.2"], attention=True))
+    run = model.run(pixels, layers=model.stages, attention=True)
+    attribution = vizlib.explain(model, pixels, "legrad", 2, run=run)
+    assert torch.equal(attribution.heat, vizlib.explain(model, pixels, "legrad", 2).heat)
