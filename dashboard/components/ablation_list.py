@@ -1,7 +1,7 @@
-"""A switch for one unit, the list of what is off, and the answers with and without it.
+"""A button that ablates one unit, the list of ablated units, and the predictions with and without them.
 
-A click chooses what to `switch`: "toggle" the unit that is shown, "all" on again, or the number of one in the list that
-comes back on.
+A click emits the choice `switch`: "toggle" for the current unit, "all" to restore all units, or the place in the list
+of the unit to restore.
 """
 
 from __future__ import annotations
@@ -19,21 +19,29 @@ NUM_PREDICTIONS = 5
 def build_ablation_list(
     label: str, off: Sequence[str], before: Sequence[Prediction], after: Sequence[Prediction] | None, target: int
 ) -> dict[str, Any]:
-    """The switch reads `label`; `off` names the units that are off, and `after` is the answer without them."""
-    value: dict[str, Any] = {"label": label, "off": list(off), "sides": []}
+    """Return the component's value.
+
+    Args:
+        label: The text of the button.
+        off: The names of the ablated units.
+        before: The predictions of all classes without ablation.
+        after: The predictions with the units ablated; None if there are none.
+        target: The index of the target class.
+    """
+    value: dict[str, Any] = {"label": label, "off": list(off), "comparison": []}
     if after is not None:
-        less = translate("ablation.one-off") if len(off) == 1 else translate("ablation.off", count=len(off))
-        value["sides"] = [
-            {"heading": name, "rows": _rows(found, target)}
-            for name, found in zip((translate("ablation.before"), less), (before, after), strict=True)
+        without = translate("ablation.one-off") if len(off) == 1 else translate("ablation.off", count=len(off))
+        value["comparison"] = [
+            {"heading": translate("ablation.before"), "rows": _build_rows(before, target)},
+            {"heading": without, "rows": _build_rows(after, target)},
         ]
-        value["says"] = describe_effect(before, after, target)
+        value["effect"] = describe_effect(before, after, target)
     return value
 
 
 def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], target: int) -> str:
-    """What it did to the class the page is about, and to the first place."""
-    old, new = (next(one for one in found if one.index == target) for found in (before, after))
+    """Describe how the ablation changed the target class, and the top prediction if that is another one now."""
+    old, new = (next(row for row in rows if row.index == target) for rows in (before, after))
     facts = {
         "class": shorten_label(old.label),
         "before": format_percent(old.probability),
@@ -45,15 +53,15 @@ def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], t
     return translate("ablation.first", **facts, other=shorten_label(after[0].label))
 
 
-def _rows(found: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
-    shown = list(found[:NUM_PREDICTIONS])
-    shown += [one for one in found[NUM_PREDICTIONS:] if one.index == target]
+def _build_rows(predictions: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
+    """Return the top predictions, and that of the target class if it is not among them."""
+    rows = [*predictions[:NUM_PREDICTIONS], *(row for row in predictions[NUM_PREDICTIONS:] if row.index == target)]
     return [
         {
-            "name": shorten_label(one.label),
-            "probability": one.probability,
-            "share": format_percent(one.probability),
-            "target": one.index == target,
+            "name": shorten_label(row.label),
+            "probability": row.probability,
+            "share": format_percent(row.probability),
+            "target": row.index == target,
         }
-        for one in shown
+        for row in rows
     ]

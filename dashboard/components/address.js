@@ -1,28 +1,35 @@
-// Copy the address of the page as it stands; on a Space the one that people see, which is not this frame's.
-const button = make("button", "viz-outline-button", say("Copy link")), done = make("span", "viz-copy-status"), said = make("p", "viz-link-note");
-const away = make("button", "viz-outline-button", say("Export"));
-button.type = away.type = "button";
-away.title = say("Save the map as a report, a figure or raw values, or copy the code that computes it.");
-done.setAttribute("role", "status");
-said.setAttribute("role", "status");
-root.append(away, button, done);
-(element.closest("#header") || root).append(said); // across the page, under its title
-let base = "", timer = 0;
+// @ts-check
 
-button.addEventListener("click", async () => {
-  const keys = new URLSearchParams(location.search);
-  for (const key of [...keys.keys()].filter((key) => key.startsWith("__"))) keys.delete(key); // gradio's own
-  await copy((base || location.origin + location.pathname) + questionOf(keys));
-  done.textContent = say(placed("img") ? "Copied" : "Copied, without your photo");
+// Copy the address of the page with the selection in it. A Space is shown in a frame; there the address of the Space is
+// copied instead of the frame's.
+const copyButton = createButton("viz-outline-button", translate("Copy link"));
+const exportButton = createButton("viz-outline-button", translate("Export"));
+const copyStatus = createElement("span", "viz-copy-status");
+const note = createElement("p", "viz-link-note");
+exportButton.title = translate("Save what you see as a report, a figure or numbers, or take the code that makes it.");
+copyStatus.setAttribute("role", "status");
+note.setAttribute("role", "status");
+root.append(exportButton, copyButton, copyStatus);
+(element.closest("#header") || root).append(note); // as wide as the page, below its title
+let baseUrl = "";
+let timer = 0;
+
+copyButton.addEventListener("click", async () => {
+  const query = new URLSearchParams(location.search);
+  for (const key of [...query.keys()]) if (key.startsWith("__")) query.delete(key); // gradio's own
+  await copyText((baseUrl || location.origin + location.pathname) + formatQuery(query));
+  copyStatus.textContent = readUrlState("img") ? translate("Copied") : translate("Copied, without your photo");
   clearTimeout(timer);
-  timer = setTimeout(() => (done.textContent = ""), 4000);
+  timer = setTimeout(() => {
+    copyStatus.textContent = "";
+  }, 4000);
 });
 
-away.addEventListener("click", () => trigger("select", { index: "export" }));
+exportButton.addEventListener("click", () => trigger("select", { index: "export" }));
 
-show((value) => {
-  base = value.base || "";
-  button.title = value.hint || "";
-  placeAll(value.keys);
-  if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
+onValueChange((value) => {
+  baseUrl = value.base || "";
+  copyButton.title = value.hint || "";
+  setUrlStates(value.keys);
+  if (note.textContent !== (value.note || "")) note.textContent = value.note || "";
 });

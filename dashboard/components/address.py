@@ -1,6 +1,6 @@
-"""The button that copies the address of the page as it stands, which this part keeps in step with the selection.
+"""A button that copies the page's address, whose query string this component updates with the selection.
 
-Beside it is one that leads to the files to take away; `select` tells of a click on it.
+A second button leads to the export of files; a click on it fires `select`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from typing import Any
 
 from dashboard.i18n.translate import translate
 
-SPACES_URL = "https://huggingface.co/spaces/"  # a Space is a frame there, whose address nobody sees
+SPACES_URL = "https://huggingface.co/spaces/"  # where a Space is shown in a frame, whose own address is not visible
 
 
 def build_address(keys: Mapping[str, str | None], note: str = "") -> dict[str, Any]:
-    """The keys of the address to write, those that are `None` taken out, and a sentence on the address that came.
+    """Return the component's value.
 
-    Keys that are not named stay as they are.
+    Args:
+        keys: Values to set in the query string; None removes a key, and other keys are not changed.
+        note: A sentence about an invalid value in the address that was opened.
     """
     return {
         "keys": dict(keys),
         "base": SPACES_URL + get_space_id() if get_space_id() else "",
         "hint": translate("address.hint" if keys.get("img") else "address.own"),
-        "said": note,
+        "note": note,
     }
 
 
 def get_space_id() -> str:
-    """The Space that this page is served by, as owner/name; nothing elsewhere."""
+    """Return the Space that serves this page as owner/name; an empty string outside a Space."""
     return os.environ.get("SPACE_ID", "")

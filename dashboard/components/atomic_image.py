@@ -1,4 +1,4 @@
-"""A picture that the browser fetches as a file."""
+"""An image component whose file is written atomically."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from vizlib.core.atomic_files import open_atomic
 
 
 class AtomicImage(gr.Image):
-    """A `gr.Image` whose file is whole at any moment.
+    """A `gr.Image` whose file is complete at any moment.
 
-    Whoever shows the same picture shares its file, which gradio writes anew each time, over what another is reading.
+    Equal images share one file. gradio overwrites it each time, also while another request is reading it.
     """
 
     def get_block_name(self) -> str:
-        """By which the page knows how to draw it: as gradio's own."""
+        """Return the name that selects gradio's own image component in the browser."""
         return "image"
 
     def get_block_class(self) -> str:
-        """By which another program that loads the page knows it."""
+        """Return the name by which API clients know the component."""
         return "image"
 
     def postprocess(self, value: Any) -> Any:
-        """Where the picture lies."""
+        """Write a PIL image to gradio's cache and return the reference to its file."""
         if isinstance(value, Image.Image):
             value = _write_cached(encode_pil_to_bytes(value, self.format), Path(self.GRADIO_CACHE), self.format)
         return super().postprocess(value)
 
 
-def _write_cached(data: bytes, folder: Path, ending: str) -> str:
-    """A file with these bytes, where gradio itself would put it; one that is there already is as if new."""
-    path = (folder / hash_bytes(data) / f"image.{ending}").resolve()
+def _write_cached(data: bytes, folder: Path, extension: str) -> str:
+    """Write a file where gradio itself would, and return its path; an existing complete file only gets a new date."""
+    path = (folder / hash_bytes(data) / f"image.{extension}").resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and path.stat().st_size == len(data):
         with suppress(OSError):
-            os.utime(path)  # lest it be deleted for its age
+            os.utime(path)  # gradio deletes files by age
     else:
         with open_atomic(path) as file:
             file.write(data)

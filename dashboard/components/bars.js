@@ -1,58 +1,112 @@
-// The likeliest classes as buttons: a click makes one the class that every picture is about, a click with shift or on
-// its "vs" the one that class is set against. The digits 1 to 9 do the same.
-// The doubt is a place of its own that stays, as screen readers tell only what changes inside one they know.
-const doubt = make("p", "viz-ood-note"), list = make("div", "viz-list"), few = make("p", "viz-class-note");
-doubt.setAttribute("role", "status");
+// @ts-check
+
+// The most probable classes as buttons. A click selects the target class; a click with shift, or the box "vs", selects
+// the class to contrast it with. The digits 1 to 9 do the same.
+
+/** @typedef {{ index: number, label: string, name: string, probability: number, share: string }} ClassRow */
+/**
+ * @typedef {object} BarsValue
+ * @property {string} model
+ * @property {number} target
+ * @property {number | null} against
+ * @property {string} note
+ * @property {string} oodNote
+ * @property {ClassRow[]} rows
+ */
+/** @typedef {HTMLDivElement & { contrast: HTMLLabelElement, box: HTMLInputElement }} ClassLine */
+
+// A screen reader announces changes only inside a status element that was there before, so this one always stays.
+const oodNote = createElement("p", "viz-ood-note");
+const list = createElement("div", "viz-list");
+const classNote = createElement("p", "viz-class-note");
+oodNote.setAttribute("role", "status");
 list.setAttribute("role", "group");
-list.setAttribute("aria-label", say("Likeliest classes; choose the one to explain"));
-root.replaceChildren(doubt, list, few);
+list.setAttribute("aria-label", translate("Likeliest classes; choose the one to explain"));
+root.replaceChildren(oodNote, list, classNote);
 
-const tell = (item, contrast) => choose({ [contrast ? "against" : "target"]: item.index, of: props.value.model });
+/**
+ * @param {ClassRow} row
+ * @param {boolean} asContrast
+ */
+const chooseClass = (row, asContrast) =>
+  emitChoice({ [asContrast ? "against" : "target"]: row.index, of: props.value.model });
 
-function row(item) {
-  const line = make("div", "viz-row"), button = make("button", "viz-class"), rival = make("label", "viz-vs");
-  const box = make("input"); // to tick, not a button: there is a state to be told, and the bar beside it is a button already
-  button.type = "button";
-  button.dataset.index = box.dataset.rival = item.index;
-  button.append(make("span", "viz-name"), make("span", "viz-share"), make("span", "viz-fill"));
-  button.addEventListener("click", (event) => tell(item, event.shiftKey && item.index !== props.value.target));
+/**
+ * @param {ClassRow} row
+ * @returns {ClassLine}
+ */
+function createLine(row) {
+  const line = createElement("div", "viz-row");
+  const button = createButton("viz-class");
+  const contrast = createElement("label", "viz-vs");
+  const box = createElement("input"); // a checkbox and not a button, as it has a state
+  button.dataset.index = box.dataset.against = String(row.index);
+  button.append(
+    createElement("span", "viz-name"),
+    createElement("span", "viz-share"),
+    createElement("span", "viz-fill"),
+  );
+  button.addEventListener("click", (event) => chooseClass(row, event.shiftKey && row.index !== props.value.target));
   box.type = "checkbox";
-  box.addEventListener("change", () => tell(item, true));
-  rival.append(box, make("span", "", "vs"));
+  box.addEventListener("change", () => chooseClass(row, true));
+  contrast.append(box, createElement("span", "", "vs"));
   line.append(button);
-  return Object.assign(line, { rival, box });
+  return Object.assign(line, { contrast, box });
 }
 
-function draw(line, item, value) {
-  const button = line.firstChild, [name, share, fill] = button.children, { rival, box } = line;
-  const chosen = item.index === value.target, target = value.rows.find((one) => one.index === value.target);
-  const facts = { class: target?.name, other: item.name };
-  line.classList.toggle("viz-contrast", item.index === value.against);
-  button.title = item.label;
-  button.setAttribute("aria-pressed", chosen);
-  name.textContent = item.name;
-  share.textContent = item.share;
-  fill.style.width = Math.max(item.probability * 100, 0.6) + "%";
-  if (chosen) rival.remove(); // a class has no box beside it to be set against itself
-  else if (!rival.parentNode) line.append(rival);
-  rival.title = say("Why {class} and not {other}? (shift-click does the same)", facts);
-  box.checked = item.index === value.against;
-  box.setAttribute("aria-label", say("Why {class} and not {other}?", facts));
+/**
+ * @param {ClassLine} line
+ * @param {ClassRow} row
+ * @param {BarsValue} value
+ */
+function updateLine(line, row, value) {
+  const button = /** @type {HTMLButtonElement} */ (line.firstElementChild);
+  const [name, share, fill] = /** @type {HTMLCollectionOf<HTMLElement>} */ (button.children);
+  const { contrast, box } = line;
+  const isTarget = row.index === value.target;
+  const target = value.rows.find(({ index }) => index === value.target);
+  const facts = { class: target?.name, other: row.name };
+  line.classList.toggle("viz-contrast", row.index === value.against);
+  button.title = row.label;
+  button.setAttribute("aria-pressed", String(isTarget));
+  name.textContent = row.name;
+  share.textContent = row.share;
+  fill.style.width = `${Math.max(row.probability * 100, 0.6)}%`;
+  if (isTarget)
+    contrast.remove(); // a class is not contrasted with itself
+  else if (!contrast.parentNode) line.append(contrast);
+  contrast.title = translate("Why {class} and not {other}? (shift-click does the same)", facts);
+  box.checked = row.index === value.against;
+  box.setAttribute("aria-label", translate("Why {class} and not {other}?", facts));
 }
 
 document.addEventListener("keydown", (event) => {
   const digit = /^(Digit|Numpad)([1-9])$/.exec(event.code);
   if (!digit || event.ctrlKey || event.altKey || event.metaKey || !root.isConnected) return;
-  if (event.target.closest("input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]")) return;
-  const item = (props.value?.rows || [])[digit[2] - 1];
-  if (item) tell(item, event.shiftKey && item.index !== props.value.target);
+  const typing = "input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]";
+  if (event.target instanceof Element && event.target.closest(typing)) return;
+  const row = (props.value?.rows || [])[Number(digit[2]) - 1];
+  if (row) chooseClass(row, event.shiftKey && row.index !== props.value.target);
 });
 
-show((value) => {
-  const { rival } = document.activeElement?.dataset ?? {}, held = root.contains(document.activeElement) && rival;
-  if (doubt.textContent !== (value.doubt || "")) doubt.textContent = value.doubt || "";
-  keep(list, value.rows || [], (item) => `${value.model} ${item.index}`, row, (line, item) => draw(line, item, value));
-  few.textContent = value.note || "";
-  few.hidden = !value.note;
-  if (held === String(value.target)) list.querySelector(`[data-index="${held}"]`).focus(); // its box is gone now
-});
+/** @param {BarsValue} value */
+function draw(value) {
+  const { activeElement } = document;
+  const focusedBox =
+    activeElement instanceof HTMLElement && root.contains(activeElement) ? activeElement.dataset.against : undefined;
+  if (oodNote.textContent !== (value.oodNote || "")) oodNote.textContent = value.oodNote || "";
+  updateKeyedList(
+    list,
+    value.rows || [],
+    (row) => `${value.model} ${row.index}`,
+    createLine,
+    (line, row) => updateLine(line, row, value),
+  );
+  classNote.textContent = value.note || "";
+  classNote.hidden = !value.note;
+  if (focusedBox === String(value.target)) {
+    /** @type {HTMLElement} */ (list.querySelector(`[data-index="${focusedBox}"]`)).focus(); // its box is gone now
+  }
+}
+
+onValueChange(draw);

@@ -1,6 +1,6 @@
-"""The top-5 bars: the likeliest classes as buttons; a click chooses the `target`, or the class to set it `against`.
+"""The most probable classes as bars; a click emits the choice `target`, or `against` for the contrast class.
 
-Above them stands the doubt, where the model has one: a softmax is sure of a photo of nothing it knows, too.
+The out-of-distribution note stands above them: a softmax can be confident on a photo of none of its classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dashboard.i18n.translate import translate, translate_note
 from vizlib import Prediction
 from vizlib.core.text import format_percent, shorten_label
 
-MAX_LISTED_CLASSES = 20  # a model that knows no more classes than this had better say which they are
+MAX_LISTED_CLASSES = 20  # a model with at most so many classes lists them all
 
 
 def build_bars(
@@ -24,28 +24,33 @@ def build_bars(
     ood_note: str | None = None,
     model: str = "",
 ) -> dict[str, Any]:
-    """The first of all predictions, and the target and the class it is set against too if they are not among them.
+    """Return the component's value.
 
-    A small model also says all it knows. `model` is the name of the one whose classes they are.
+    Args:
+        predictions: The predictions of all classes, most probable first.
+        target: The index of the target class; it gets a bar even if it is not among the first.
+        top: The number of bars.
+        against: The index of the contrast class, which gets a bar too.
+        ood_note: The note that the photo is unlike the model's training data.
+        model: The name of the model.
     """
-    rows = list(predictions[:top])
-    rows += [one for one in predictions[top:] if one.index in (target, against)]
-    names = sorted((shorten_label(one.label) for one in predictions), key=str.lower)
+    rows = [*predictions[:top], *(row for row in predictions[top:] if row.index in (target, against))]
+    names = sorted((shorten_label(row.label) for row in predictions), key=str.lower)
     note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= MAX_LISTED_CLASSES else ""
     return {
         "model": model,
         "target": target,
         "against": against,
         "note": note,
-        "doubt": translate_note(ood_note or ""),
+        "oodNote": translate_note(ood_note or ""),
         "rows": [
             {
-                "index": one.index,
-                "label": one.label,
-                "name": shorten_label(one.label),
-                "probability": one.probability,
-                "share": format_percent(one.probability),
+                "index": row.index,
+                "label": row.label,
+                "name": shorten_label(row.label),
+                "probability": row.probability,
+                "share": format_percent(row.probability),
             }
-            for one in rows
+            for row in rows
         ],
     }

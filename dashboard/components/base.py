@@ -1,10 +1,11 @@
-"""A part of the page with its own .js and .css file beside it, and the form in which numbers travel to it."""
+"""Custom gradio components, each drawn by a .js and .css file in this folder, and the encoding of their data."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -20,91 +21,113 @@ from vizlib.core.geometry import Geometry
 from vizlib.render.color_scale import DIVERGING_COLORMAP, SEQUENTIAL_COLORMAP, load_colormap
 
 COMPONENTS_DIR = Path(__file__).parent
-SCRIPTS_DIR = COMPONENTS_DIR / "scripts"  # what several parts have in common
-COMMON_SCRIPTS = ("translate", "coalesce_events", "emit_choice", "canvas", "url_state", "copy")  # scripts that every part has
-EXTRA_SCRIPTS: Mapping[str, tuple[str, ...]] = {  # scripts that a few parts have in common
+SCRIPTS_DIR = COMPONENTS_DIR / "scripts"  # shared by several components
+COMMON_SCRIPTS = ("translate", "coalesce_events", "emit_choice", "canvas", "url_state", "copy")  # in every component
+EXTRA_SCRIPTS: Mapping[str, tuple[str, ...]] = {  # in some components
     "bars": ("keyed_list",),
     "receptive_field": ("grid",),
     "patches": ("grid", "small_multiples"),
     "thumbnails": ("keyed_list",),
 }
-MAX_SENTENCE_CHARS = 800  # letters of a sentence; what is quoted in it may have been sent by a program
-PHOTO_SIDE_PX = 840  # longest side of a photo drawn upon, in pixels; the page shows no more
-PALETTES = {  # perceptually uniform ones; the diverging ones can be told apart by the colour-blind too
+COMMENT_LINES = re.compile(r"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)\n", re.MULTILINE | re.DOTALL)
+MAX_SENTENCE_CHARS = 800  # of an error message, which may quote the text of a request
+PHOTO_SIDE_PX = 840  # longest side of a photo under a map, the largest that the page shows
+PALETTES = {  # by signed: perceptually uniform ones; diverging ones that the colour-blind can distinguish
     False: (SEQUENTIAL_COLORMAP, "viridis", "cividis"),
     True: (DIVERGING_COLORMAP, "PuOr_r", "BrBG_r"),
 }
 
 
-def custom_component(name: str, value: Any = None, texts: Iterable[str] = (), **more: Any) -> gr.HTML:
-    """A part of the page whose value is data and whose drawing is done by `<name>.js`.
+def custom_component(name: str, value: Any = None, texts: Iterable[str] = (), **props: Any) -> gr.HTML:
+    """Return a component whose value is data that `<name>.js` draws in the browser.
 
-    The value never becomes HTML: the scripts write text with `textContent` and draw on canvases. `says` is what of the
-    value they are to translate. A function, not a subclass of `gr.HTML`: for every subclass gradio writes a .pyi file
-    beside the source, which then goes stale.
+    The value never becomes HTML: the scripts set `textContent` and draw on canvases. This is a function and not a
+    subclass of `gr.HTML`, because gradio writes a .pyi file for every subclass beside the source, which goes stale.
+
+    Args:
+        name: The stem of the component's .js and .css file.
+        value: The first value, as JSON data.
+        texts: English texts in the value that the script translates.
+        **props: Further properties for the script, and arguments of `gr.HTML` such as `elem_id`.
     """
     return gr.HTML(
         value,
         html_template=f'<div class="viz-{name}"></div>',
         js_on_load=_build_script(name, tuple(texts)),
         apply_default_css=False,
-        **more,
+        **props,
     )
 
 
 def on_page_load(handler: Callable[[], Any], outputs: Sequence[Any]) -> None:
-    """Fill parts that are the same for every photo and model once a visitor opens the page, in their language."""
+    """Fill components that do not depend on the photo and model when the page loads, in the language of the request."""
     gr.on(None, handler, None, list(outputs), api_visibility="private", show_progress="hidden")
 
 
 def url_update_js(key: str, value: str) -> str:
-    """A browser's answer to an event that writes one key of the page's address, once the page is what that asked for.
+    """Return a JavaScript event handler that sets one key of the page's query string, after the page load is handled.
 
-    gradio tells of the first tab's opening too, now and then before it has read the address.
+    gradio also fires the event for the tab that is open first, sometimes before the page has read its address.
     """
-    there = "document.querySelector('.viz-event_queue[data-ready]')"
-    return f"() => {{ {_read_script('url_state.js')} if ({there}) place({json.dumps(key)}, {json.dumps(value)}); }}"
+    ready = "document.querySelector('.viz-event_queue[data-ready]')"
+    update = f"setUrlState({json.dumps(key)}, {json.dumps(value)})"
+    return f"() => {{ {_read_script('url_state.js')} if ({ready}) {update}; }}"
 
 
-def emit_choice_js(arguments: str, choice: str, queue: str = "desk") -> str:
-    """A browser's answer to an event of a part that is gradio's own: a choice, of what the event is given."""
-    return f"({arguments}) => {{ {_read_script('emit_choice.js')} choose({choice}, {json.dumps(queue)}); }}"
+def emit_choice_js(arguments: str, choice: str, queue: str = "event-queue") -> str:
+    """Return a JavaScript event handler for one of gradio's own components that adds a choice to an event queue.
+
+    Args:
+        arguments: The handler's parameters, comma-separated: the values of the event's inputs.
+        choice: The choice as a JavaScript expression of the parameters.
+        queue: The element id of the event queue.
+    """
+    return f"({arguments}) => {{ {_read_script('emit_choice.js')} emitChoice({choice}, {json.dumps(queue)}); }}"
 
 
 def to_gradio_error(error: Exception) -> gr.Error:
-    """A person's mistake as gradio shows it: one sentence, in which nothing is HTML."""
-    said = translate_error(error)
-    said = said if len(said) <= MAX_SENTENCE_CHARS else said[: MAX_SENTENCE_CHARS // 2] + " ... " + said[-MAX_SENTENCE_CHARS // 2 :]
-    text = escape(said, quote=False).rstrip(".")
+    """Return an error message as gradio shows it: one sentence in the language of the request, without HTML."""
+    half = MAX_SENTENCE_CHARS // 2
+    sentence = translate_error(error)
+    sentence = sentence if len(sentence) <= 2 * half else f"{sentence[:half]} ... {sentence[-half:]}"
+    text = escape(sentence, quote=False).rstrip(".")
     text += "" if text.endswith("?") else "."
     return gr.Error("The" + text[3:] if text.startswith("the ") else text, print_exception=False)
 
 
 @cache
-def _build_script(name: str, says: tuple[str, ...] = ()) -> str:
-    """All that a part runs, and ahead of it what it says in other languages."""
-    script = "".join(_read_script(f"{one}.js") for one in (*COMMON_SCRIPTS, *EXTRA_SCRIPTS.get(name, ()), name))
-    return f"const SAID = {json.dumps(script_texts(script + json.dumps(says)), ensure_ascii=False)};\n" + script
+def _build_script(name: str, texts: tuple[str, ...] = ()) -> str:
+    """Return the script of a component: the translations of its texts, the shared scripts and its own."""
+    script = "".join(_read_script(f"{stem}.js") for stem in (*COMMON_SCRIPTS, *EXTRA_SCRIPTS.get(name, ()), name))
+    translations = script_texts(script + json.dumps(texts))
+    return f"const TRANSLATIONS = {json.dumps(translations, ensure_ascii=False)};\n" + script
 
 
 @cache
 def _read_script(name: str) -> str:
+    """Return a script without the lines that are only comments."""
     path = SCRIPTS_DIR / name
-    return (path if path.exists() else COMPONENTS_DIR / name).read_text(encoding="utf-8")
+    script = (path if path.exists() else COMPONENTS_DIR / name).read_text(encoding="utf-8")
+    return COMMENT_LINES.sub("", script)
 
 
 def read_styles() -> str:
-    """The style sheets of all parts."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(COMPONENTS_DIR.glob("*.css")))
+    """Return the style sheets of all components."""
+    scripts = sorted(COMPONENTS_DIR.glob("*.js"))
+    return "\n".join(script.with_suffix(".css").read_text(encoding="utf-8") for script in scripts)
 
 
 def pack_floats(values: np.ndarray) -> dict[str, Any]:
-    """Raw values "h w" for the browser, as 32-bit floats."""
+    """Encode values of any shape as base64 of 32-bit floats."""
     return {"shape": list(values.shape), "floats": _encode_base64(np.ascontiguousarray(values, dtype="<f4"))}
 
 
 def pack_bytes(values: np.ndarray) -> dict[str, Any]:
-    """Values "... h w" for the browser in a byte each: 256 steps from the lowest to the highest of each map."""
+    """Encode maps "... h w" with one byte per value: 256 steps from the minimum to the maximum of each map.
+
+    Returns:
+        The shape, the bytes, and for each map its minimum and maximum ("ends") as 32-bit floats, both in base64.
+    """
     low, high = values.min((-2, -1), keepdims=True), values.max((-2, -1), keepdims=True)
     span = np.where(high > low, high - low, 1)
     steps = ((values - low) / span * 255).round().astype(np.uint8)
@@ -113,41 +136,44 @@ def pack_bytes(values: np.ndarray) -> dict[str, Any]:
 
 
 def encode_photo_and_box(photo: Image.Image, geometry: Geometry, side: int = PHOTO_SIDE_PX) -> dict[str, Any]:
-    """A photo to draw upon, and where on it the model's input lies."""
+    """Encode a photo as `encode_photo` does, with the model's input on it as a box."""
     return {**encode_photo(photo, side), "box": compute_input_box(geometry)}
 
 
 def encode_photo(photo: Image.Image, side: int = PHOTO_SIDE_PX) -> dict[str, Any]:
-    """A photo to draw upon, its longest side `side` pixels."""
-    name = f"drawn on at {side}"
-    if name not in photo.info:  # kept with the photo, as several tabs draw on the same
+    """Encode a photo as a data URL, with the size in pixels to draw it at, whose longest side is `side`."""
+    cache_key = f"data url at {side} pixels"
+    if cache_key not in photo.info:  # cached with the photo, which several tabs draw
         small = photo.copy()
         small.thumbnail((side, side))
-        photo.info[name] = make_data_url(small, "JPEG")
-    factor = side / max(photo.size)  # a small photo is drawn larger than it is, or its heat would be coarse
+        photo.info[cache_key] = make_data_url(small, "JPEG")
+    factor = side / max(photo.size)  # a small photo is enlarged, or the map over it would be coarse
     width, height = (max(1, round(length * factor)) for length in photo.size)
-    return {"photo": photo.info[name], "width": width, "height": height}
+    return {"photo": photo.info[cache_key], "width": width, "height": height}
 
 
 def compute_input_box(geometry: Geometry) -> list[float]:
-    """Where a model's input lies on the photo, padding and all: top, left, bottom, right as shares of its sides."""
+    """Return the box of a model's input on the photo: top, left, bottom, right as shares of the photo's sides.
+
+    With padding, the box is larger than the photo.
+    """
     (top, left), (bottom, right) = geometry.to_photo(0, 0), geometry.to_photo(*geometry.input_size)
     height, width = geometry.photo_size
     return [top / height, left / width, bottom / height, right / width]
 
 
 def encode_palette(signed: bool) -> str:
-    """The colour map's 256 colours, as bytes."""
+    """Encode the default colour map for signed or unsigned maps: 256 RGB colours as base64."""
     return _encode_base64(load_colormap(PALETTES[signed][0]))
 
 
 def encode_palettes(signed: bool) -> list[dict[str, str]]:
-    """The colour maps to choose from, the library's own first: name, and its 256 colours as bytes."""
+    """Return the name and the encoded colours of every colour map that can be selected, the default first."""
     return [{"name": name, "colours": _encode_base64(load_colormap(name))} for name in PALETTES[signed]]
 
 
 def make_data_url(picture: Image.Image, kind: str = "PNG") -> str:
-    """A picture as a `data:` address."""
+    """Encode an image as a `data:` URL."""
     file = io.BytesIO()
     picture.save(file, kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 4}))
     return f"data:image/{kind.lower()};base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What the page says: plain sentences in the visitor's language, made safe for HTML."""
+"""Headings, captions and text alternatives in the language of the request."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.text import format_percent, shorten_label
 
 
-def format_confidence(answer: Attribution) -> str:
-    """How sure the model is of the class a picture is about, in a few words above it."""
-    return format_probability(answer.model, answer.probability)
+def format_confidence(attribution: Attribution) -> str:
+    """Return the probability that the model gives to the target class of an attribution, as a short sentence."""
+    return format_probability(attribution.model, attribution.probability)
 
 
 def format_probability(model: str, probability: float) -> str:
-    """How sure a model is, in a few words."""
+    """Return the probability that a model gives to a class, as a short sentence."""
     return translate("common.gives", model=model, share=format_percent(probability))
 
 
-def format_attribution_heading(answer: Attribution, against: str = "") -> str:
-    """What a picture is about, in a few words that can head it."""
-    return format_heading(answer.method, answer.label, against)
+def format_attribution_heading(attribution: Attribution, against: str = "") -> str:
+    """Return the heading of an attribution; `against` is the label of the contrast class, if any."""
+    return format_heading(attribution.method, attribution.label, against)
 
 
 def format_heading(method: str, label: str, against: str = "") -> str:
-    """What a method answers about a class, set against the class `rival` if there is one."""
+    """Return the question that a method answers about a class, in contrast to the class `against` if given."""
     if not METHODS[method].class_specific:
         return translate("question.where")
     label, against = shorten_label(label), shorten_label(against)
@@ -38,20 +38,21 @@ def format_heading(method: str, label: str, against: str = "") -> str:
     )
 
 
-def build_alt_text(answer: Attribution) -> str:
-    """A text alternative: the method, the class, and where on the photo the map is strongest."""
-    rows, columns = answer.heat.shape
-    row, column = divmod(int(answer.heat.argmax()), columns)
+def build_alt_text(attribution: Attribution) -> str:
+    """Return a text alternative: the method, the class, and where on the photo the map has its maximum."""
+    rows, columns = attribution.heat.shape
+    row, column = divmod(int(attribution.heat.argmax()), columns)
     vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
     horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    facts = {"method": answer.method, "class": shorten_label(answer.label), "place": translate(f"common.{vertical}-{horizontal}")}
+    place = translate(f"common.{vertical}-{horizontal}")
+    facts = {"method": attribution.method, "class": shorten_label(attribution.label), "place": place}
     return translate("common.strongest", **facts)
 
 
 def format_duration(seconds: float) -> str:
-    """About how long something takes, as a person says it.
+    """Return a duration in rounded words.
 
-    >>> [duration(each) for each in (0.2, 7.4, 44.0, 100.0, 400.0)]
+    >>> [format_duration(seconds) for seconds in (0.2, 7.4, 44.0, 100.0, 400.0)]
     ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
     """
     if seconds < 1.5:
@@ -60,18 +61,25 @@ def format_duration(seconds: float) -> str:
         return translate("common.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
     if seconds < 80:
         return translate("common.a-minute")
-    return translate("common.minute-and-half") if seconds < 105 else translate("common.minutes", count=round(seconds / 60))
+    if seconds < 105:
+        return translate("common.minute-and-half")
+    return translate("common.minutes", count=round(seconds / 60))
 
 
 def get_no_photo_text() -> str:
-    """What to do where there is nothing to look at."""
+    """Return the request to upload a photo."""
     return translate("common.no-photo")
 
 
 def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), overline: str = "") -> str:
-    """What a picture means, what it does not mean, and what is worth knowing about this one, as safe HTML.
+    """Return the caption of a picture as HTML, with all texts escaped.
 
-    The notes are translated here; the sentence and the caveat are in the current language already.
+    Args:
+        heading: The heading.
+        sentence: What the picture means, in the language of the request.
+        caveat: What it does not mean, in the language of the request.
+        notes: Notes of the library, which are translated here.
+        overline: A line above the heading.
     """
     parts = [f'<p class="viz-overline">{escape(overline)}</p>'] if overline else []
     parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-meaning">{escape(sentence)}</p>']
@@ -84,5 +92,5 @@ def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence
 
 
 def build_no_photo_caption() -> str:
-    """The words of a tab that waits for a photo."""
+    """Return the caption of a tab without a photo."""
     return build_caption(translate("common.no-photo-yet"), get_no_photo_text())

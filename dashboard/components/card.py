@@ -1,4 +1,4 @@
-"""What is known of a model: a few numbers large, the rest in groups of rows; what is not known has no row."""
+"""The card of a model: a few large figures, and groups of rows; unknown facts have no row."""
 
 from __future__ import annotations
 
@@ -9,30 +9,39 @@ from dashboard.i18n.translate import translate, translate_note, translate_stored
 from vizlib import Model
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import MAX_CLASSES_BY_NAME, ModelEntry, describe_classes
+from vizlib.models.preprocessing import TimmPreprocessing
 
-RowText = str | Sequence[str] | None  # a line, several, or nothing
+RowText = str | Sequence[str] | None  # one line, several or none
 CROP_TEXT_KEYS = {"center": "card.centre", "squash": "card.squash", "border": "card.border"}
-NAMED_SOURCES = ("bundled", "folder", "downloaded", "download")  # those there are words for
+NAMED_SOURCES = ("bundled", "folder", "downloaded", "download")  # sources of weights that have a description
 
 
 def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
-    """The card: all that is known of a model, and nothing of what is not."""
+    """Return the value of a model's card.
+
+    Args:
+        entry: The model's entry in the index.
+        sidecar: What its sidecar file states.
+        model: The loaded model.
+    """
     ends = format_confidence_interval(sidecar)
-    right = translate("card.right-between", ends=ends) if ends else translate("card.right")
+    accuracy = translate("card.right-between", ends=ends) if ends else translate("card.right")
     source = translate(f"card.{entry.source}") if entry.source in NAMED_SOURCES else ""
     figures = {
-        right: format_accuracy(entry),
-        translate("card.parameters"): format_parameter_count(sum(weights.numel() for weights in model.module.parameters())),
+        accuracy: format_accuracy(entry),
+        translate("card.parameters"): format_parameter_count(
+            sum(weights.numel() for weights in model.module.parameters())
+        ),
         translate("card.classes"): f"{len(model.labels):,}",
         source: f"{entry.size_mb:.0f} MB" if entry.size_mb else "",
     }
     what = {
         translate("card.architecture"): describe_architecture(sidecar, model),
-        translate("card.class-names"): describe_classes(entry, model),
+        translate("card.class-names"): describe_known_classes(entry, model),
         translate("card.measured"): describe_test_set(entry, sidecar),
     }
     trust = {
-        translate("card.weaknesses"): [translate_stored(one) for one in sidecar.weaknesses],
+        translate("card.weaknesses"): [translate_stored(weakness) for weakness in sidecar.weaknesses],
         translate("card.others"): describe_ood_score(sidecar, model),
         translate("card.maps"): describe_faithfulness(sidecar),
         translate("card.notes"): [translate_note(note) for note in model.notes],
@@ -46,7 +55,7 @@ def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[
 
 
 def format_lead(entry: ModelEntry, model: Model) -> str:
-    """The one thing to know before believing an answer."""
+    """Return the first sentence of the card: the number of classes, and the accuracy if it was measured."""
     count = f"{len(model.labels):,}"
     if entry.accuracy is None:
         return translate("card.lead", count=count)
@@ -54,44 +63,39 @@ def format_lead(entry: ModelEntry, model: Model) -> str:
 
 
 def format_accuracy(entry: ModelEntry) -> str:
-    """The share of photos it is right about, where that was measured."""
+    """Return the top-1 accuracy in percent; an empty string if it was not measured."""
     return "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
 
 
 def describe_architecture(sidecar: Sidecar, model: Model) -> str:
-    """The network's own name, and the family vizlib knows it by."""
-    known = getattr(model.module, "pretrained_cfg", None) or {}  # timm's networks carry theirs
-    name = sidecar.architecture or (known.get("architecture") if isinstance(known, Mapping) else None)
+    """Return the name of the architecture and of its family."""
+    config = getattr(model.module, "pretrained_cfg", None) or {}  # of timm's networks
+    name = sidecar.architecture or (config.get("architecture") if isinstance(config, Mapping) else None)
     name = str(name or type(model.module).__name__)
     family = model.family.name if model.family else ""
     return translate("card.family", name=name, family=family) if family and family.lower() != name.lower() else name
 
 
-def describe_classes(entry: ModelEntry, model: Model) -> str:
-    """What a model tells apart: a few classes by name, many in a word."""
-    return (
-        describe_classes(model.labels)
-        if len(model.labels) <= MAX_CLASSES_BY_NAME
-        else translate_stored(entry.classes or describe_classes(model.labels))
-    )
+def describe_known_classes(entry: ModelEntry, model: Model) -> str:
+    """Return the names of the model's classes if they are few; else the description from the index."""
+    if len(model.labels) <= MAX_CLASSES_BY_NAME:
+        return describe_classes(model.labels)
+    return translate_stored(entry.classes or describe_classes(model.labels))
 
 
 def describe_test_set(entry: ModelEntry, sidecar: Sidecar) -> str:
-    """How many and which photos its accuracy is of."""
+    """Return the number of test photos and the name of the test set."""
     if entry.accuracy is None:
         return translate("card.not-measured")
     photos, data = sidecar.accuracy.get("photos"), translate_stored(to_plain_text(sidecar.accuracy.get("data")))
     if not isinstance(photos, int):
         return data
-    return (
-        translate("card.photos", count=f"{photos:,}", data=data)
-        if data
-        else translate("card.some-photos", count=f"{photos:,}")
-    )
+    count = f"{photos:,}"
+    return translate("card.photos", count=count, data=data) if data else translate("card.some-photos", count=count)
 
 
 def format_confidence_interval(sidecar: Sidecar) -> str:
-    """The 95 % interval of its accuracy, where the sidecar gives one."""
+    """Return the 95 % confidence interval of the accuracy; an empty string if the sidecar has none."""
     ends = sidecar.accuracy.get("interval95")
     if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
         return ""
@@ -99,25 +103,29 @@ def format_confidence_interval(sidecar: Sidecar) -> str:
 
 
 def describe_preprocessing(model: Model) -> dict[str, str]:
-    """What becomes of a photo before the network gets it."""
-    ours = model.preprocessing
-    height, width = ours.input_size
-    crop = translate(CROP_TEXT_KEYS[ours.crop_mode])
-    if ours.crop_mode == "center" and ours.crop_pct < 1:
-        crop = translate("card.centre-kept", kept=f"{100 * ours.crop_pct:.4g}")
+    """Return the steps of the model's preprocessing: size, crop (if known), channels, mean and standard deviation."""
+    steps = model.preprocessing
+    height, width = steps.input_size
+    size = f"{height} × {width}"
+    rows = {translate("card.size"): size}
+    if isinstance(steps, TimmPreprocessing):
+        crop = translate(CROP_TEXT_KEYS[steps.crop_mode])
+        if steps.crop_mode == "center" and steps.crop_pct < 1:
+            crop = translate("card.centre-kept", kept=f"{100 * steps.crop_pct:.4g}")
+        rows[translate("card.size")] = translate("card.pixels", size=size, interpolation=steps.interpolation)
+        rows[translate("card.crop")] = crop
     return {
-        translate("card.size"): translate("card.pixels", size=f"{height} × {width}", interpolation=ours.interpolation),
-        translate("card.crop"): crop,
+        **rows,
         translate("card.channels"): translate("card.rgb"),
-        translate("card.mean"): ", ".join(f"{value:.4g}" for value in ours.mean),
-        translate("card.deviation"): ", ".join(f"{value:.4g}" for value in ours.std),
+        translate("card.mean"): ", ".join(f"{value:.4g}" for value in steps.mean),
+        translate("card.deviation"): ", ".join(f"{value:.4g}" for value in steps.std),
     }
 
 
 def describe_training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
-    """How a network was trained, in a group of rows, and another one for each stage if there were several."""
-    given = origin.get("stages")
-    stages = [stage for stage in given if isinstance(stage, Mapping)] if isinstance(given, list) else []
+    """Return the group of rows about the training, and one for each stage if there were several."""
+    entries = origin.get("stages")
+    stages = [stage for stage in entries if isinstance(stage, Mapping)] if isinstance(entries, list) else []
     command = translate("card.command")
     common = {
         translate("model.data"): to_plain_text(origin.get("data")),
@@ -125,23 +133,24 @@ def describe_training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
         translate("card.machine"): to_plain_text(origin.get("machine")),
     }
     if len(stages) > 1:
-        each = [
-            build_sidecar_group(translate("card.stage", number=i), describe_stage(stage), command) for i, stage in enumerate(stages, 1)
+        stage_groups = [
+            build_sidecar_group(translate("card.stage", number=i), describe_stage(stage), command)
+            for i, stage in enumerate(stages, 1)
         ]
-        return [build_sidecar_group(translate("card.trained"), common), *each]
+        return [build_sidecar_group(translate("card.trained"), common), *stage_groups]
     rows = {**common, **describe_stage(stages[0] if stages else origin)}
     return [build_sidecar_group(translate("card.trained"), rows, command)]
 
 
 def build_sidecar_group(heading: str, rows: Mapping[str, RowText], *code: str) -> dict[str, Any]:
-    """Rows in a file's own words, English whatever the visitor speaks; but how long it took is said here."""
+    """Return a group of rows with texts of a sidecar, which stay English except for the row on the duration."""
     return build_group(heading, rows, code, verbatim=[name for name in rows if name != translate("card.took")])
 
 
 def describe_stage(stage: Mapping[str, object]) -> dict[str, str]:
-    """One stage of a training: where it began, who taught, how long it took, and the command that does it again."""
+    """Return one stage of a training: initial weights, teacher, augmentation, duration, note and command."""
     epochs, minutes = to_plain_text(stage.get("epochs")), to_plain_text(stage.get("minutes"))
-    took = [
+    duration = [
         translate("card.epochs", count=epochs) if epochs else "",
         translate("card.minutes", count=minutes) if minutes else "",
     ]
@@ -149,46 +158,54 @@ def describe_stage(stage: Mapping[str, object]) -> dict[str, str]:
         translate("card.start"): to_plain_text(stage.get("start")),
         translate("card.teacher"): to_plain_text(stage.get("teacher")),
         translate("card.altered"): to_plain_text(stage.get("augmentation")),
-        translate("card.took"): ", ".join(part for part in took if part),
+        translate("card.took"): ", ".join(filter(None, duration)),
         translate("card.remark"): to_plain_text(stage.get("note")),
         translate("card.command"): to_plain_text(stage.get("command")),
     }
 
 
 def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
-    """How it is told that a photo is unlike those the model knows, and how often that works; nothing if it is not."""
-    known = model.ood_score
-    if known is None:
+    """Describe the out-of-distribution score and how many photos of other data it flags; an empty list without one."""
+    ood_score = model.ood_score
+    if ood_score is None:
         return []
-    facts = {"score": known.score.replace("-", " "), "threshold": f"{known.threshold:.3g}"}
-    said = [translate("card.out-of-distribution", **facts, kept=f"{100 * known.coverage:.0f}", data=translate_stored(known.data))]
-    other = sidecar.ood.get("elsewhere")
-    if isinstance(other, Mapping):
-        photos, flagged = other.get("photos"), other.get("flagged")
+    facts = {"score": ood_score.score.replace("-", " "), "threshold": f"{ood_score.threshold:.3g}"}
+    kept, data = f"{100 * ood_score.coverage:.0f}", translate_stored(ood_score.data)
+    sentences = [translate("card.out-of-distribution", **facts, kept=kept, data=data)]
+    test = sidecar.ood.get("elsewhere")
+    if isinstance(test, Mapping):
+        photos, flagged = test.get("photos"), test.get("flagged")
         if isinstance(photos, int) and isinstance(flagged, (int, float)):
-            data = translate_stored(to_plain_text(other.get("data")))
+            data = translate_stored(to_plain_text(test.get("data")))
             key = "card.flagged-of" if data else "card.flagged"
-            said.append(translate(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
-    return said
+            sentences.append(translate(key, count=f"{photos:,}", data=data, share=f"{100 * flagged:.0f}"))
+    return sentences
 
 
 def describe_faithfulness(sidecar: Sidecar) -> str:
-    """What came of the deletion test of its maps, where one was made."""
-    tested = sidecar.faithfulness
-    found, blind, photos = (tested.get(key) for key in ("auc", "centred_gaussian", "photos"))
-    if not isinstance(found, float) or not isinstance(blind, float):
+    """Describe the deletion test of the model's maps against a centred Gaussian; an empty string without one."""
+    test = sidecar.faithfulness
+    auc, gaussian_auc, photos = (test.get(key) for key in ("auc", "centred_gaussian", "photos"))
+    if not isinstance(auc, float) or not isinstance(gaussian_auc, float):
         return ""
     return translate(
-        "card.faithful" if found < blind else "card.not-faithful",
-        method=to_plain_text(tested.get("method")),
-        found=f"{found:.3f}",
-        blind=f"{blind:.3f}",
+        "card.faithful" if auc < gaussian_auc else "card.not-faithful",
+        method=to_plain_text(test.get("method")),
+        found=f"{auc:.3f}",
+        blind=f"{gaussian_auc:.3f}",
         photos=to_plain_text(photos),
     )
 
 
 def build_card(name: str, lead: str, figures: Mapping[str, str], groups: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A name, a sentence, figures by what they count, and groups; empty ones are left out."""
+    """Return the component's value without empty figures and groups.
+
+    Args:
+        name: The title.
+        lead: The first sentence.
+        figures: Large figures by their description.
+        groups: Groups of rows from `build_group`.
+    """
     return {
         "name": name,
         "lead": lead,
@@ -197,31 +214,36 @@ def build_card(name: str, lead: str, figures: Mapping[str, str], groups: Iterabl
     }
 
 
-def build_group(heading: str, rows: Mapping[str, RowText], code: Sequence[str] = (), verbatim: Sequence[str] = ()) -> dict[str, Any]:
-    """Rows by name under a heading; those named in `code` are commands to copy, those in `own` a file's own words."""
-    lines = {name: [said] if isinstance(said, str) else list(said or ()) for name, said in rows.items()}
-    kept = {name: [line for line in said if line] for name, said in lines.items()}
-    return {
-        "heading": heading,
-        "rows": [
-            {"name": name, "lines": said, "code": name in code, "own": name in verbatim}
-            for name, said in kept.items()
-            if said
-        ],
-    }
+def build_group(
+    heading: str, rows: Mapping[str, RowText], code: Sequence[str] = (), verbatim: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a group of rows without the empty ones.
+
+    Args:
+        heading: The heading of the group.
+        rows: The lines of each row by name.
+        code: The names of the rows whose lines are commands.
+        verbatim: The names of the rows with untranslated texts of a file.
+    """
+    group = []
+    for name, texts in rows.items():
+        lines = [line for line in ([texts] if isinstance(texts, str) else texts or ()) if line]
+        if lines:
+            group.append({"name": name, "lines": lines, "code": name in code, "verbatim": name in verbatim})
+    return {"heading": heading, "rows": group}
 
 
 def to_plain_text(value: object) -> str:
-    """What a sidecar says under one name, as a line of text; nothing for what is no text and no number."""
+    """Return a text, a number or a list of them from a sidecar file as text; an empty string for anything else."""
     if isinstance(value, (list, tuple)):
         return ", ".join(filter(None, map(to_plain_text, value)))
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
 
 
 def format_parameter_count(count: int) -> str:
-    """A number of parameters as a person reads it.
+    """Return a number of parameters, in millions if it is large.
 
-    >>> millions(11_181_642), millions(86_567_656), millions(420)
+    >>> format_parameter_count(11_181_642), format_parameter_count(86_567_656), format_parameter_count(420)
     ('11.2 M', '86.6 M', '420')
     """
     return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count:,}"

@@ -1,36 +1,51 @@
-// Code to copy. Texts and comments are tinted; nothing in it is ever run or becomes HTML.
-const TOKENS = /("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(#[^\n]*)/g;
+// @ts-check
 
-function tinted(text) {
-  const code = make("code");
-  let done = 0;
-  for (const found of text.matchAll(TOKENS)) {
-    code.append(text.slice(done, found.index), make("span", found[1] ? "viz-string" : "viz-comment", found[0]));
-    done = found.index + found[0].length;
+// Blocks of code with a button that copies them; strings and comments are coloured.
+
+/** @typedef {{ name: string, hint: string, text: string }} CodeBlock */
+
+const STRING_OR_COMMENT = /("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(#[^\n]*)/g;
+
+/** @param {string} text */
+function createCode(text) {
+  const code = createElement("code");
+  let end = 0;
+  for (const match of text.matchAll(STRING_OR_COMMENT)) {
+    const token = createElement("span", match[1] ? "viz-string" : "viz-comment", match[0]);
+    code.append(text.slice(end, match.index), token);
+    end = match.index + match[0].length;
   }
-  code.append(text.slice(done));
+  code.append(text.slice(end));
   return code;
 }
 
-function blockOf({ name, hint, text }) {
-  const section = make("section"), head = make("header"), button = make("button", "viz-outline-button", say("Copy")), lines = make("pre");
-  button.type = "button";
-  button.setAttribute("aria-label", say("Copy the lines for {name}", { name }));
+/** @param {CodeBlock} block */
+function createBlock({ name, hint, text }) {
+  const section = createElement("section");
+  const header = createElement("header");
+  const button = createButton("viz-outline-button", translate("Copy"));
+  const lines = createElement("pre");
+  button.setAttribute("aria-label", translate("Copy the lines for {name}", { name }));
   button.addEventListener("click", async () => {
-    await copy(text);
-    button.textContent = say("Copied");
-    setTimeout(() => (button.textContent = say("Copy")), 2000);
+    await copyText(text);
+    button.textContent = translate("Copied");
+    setTimeout(() => {
+      button.textContent = translate("Copy");
+    }, 2000);
   });
   lines.tabIndex = 0; // long lines scroll, with the keyboard too
   lines.setAttribute("aria-label", name);
-  lines.append(tinted(text));
-  head.append(make("h3", "", name), make("p", "", hint), button);
-  section.append(head, lines);
+  lines.append(createCode(text));
+  header.append(createElement("h3", "", name), createElement("p", "", hint), button);
+  section.append(header, lines);
   return section;
 }
 
-show((value) => {
-  const here = location.origin + location.pathname;
-  const blocks = (value.blocks || []).map((one) => ({ ...one, text: value.here ? one.text.replaceAll(value.here, here) : one.text }));
-  root.replaceChildren(...blocks.map(blockOf));
-});
+/** @param {{ blocks?: CodeBlock[], here?: string }} value */
+function draw({ blocks = [], here }) {
+  const pageUrl = location.origin + location.pathname;
+  const located = here ? blocks.map((block) => ({ ...block, text: block.text.replaceAll(here, pageUrl) })) : blocks;
+  root.replaceChildren(...located.map(createBlock));
+}
+
+onValueChange(draw);

@@ -1,4 +1,4 @@
-"""Blocks of code, each with a button that copies it."""
+"""Blocks of code with a button that copies each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class CodeBlock(NamedTuple):
-    """Some lines in one language, and a sentence on them."""
+    """Lines of code, with a name and a hint about them."""
 
     name: str
     hint: str
@@ -15,5 +15,5 @@ class CodeBlock(NamedTuple):
 
 
 def build_code_blocks(blocks: Sequence[CodeBlock], *, address_placeholder: str = "") -> dict[str, Any]:
-    """The blocks; where a text says `here`, the browser puts the page's own address, which it alone knows."""
+    """Return the component's value; the browser replaces the placeholder in the code by the page's address."""
     return {"blocks": [block._asdict() for block in blocks], "here": address_placeholder}

@@ -1,128 +1,250 @@
-// Curves over epochs. Drawn anew for every width, so that the letters keep their size on a phone.
-const figure = make("figure"), readout = make("output", "viz-values"), words = make("figcaption");
-const HEIGHT = 280, TOP = 26, BOTTOM = 36, LEFT = 34, LINE = 16;
-const pen = make("canvas").getContext("2d");
-let now = null, svg = null, at = null;
+// @ts-check
 
-function shape(tag, attributes, text) {
+// Curves over epochs as SVG. Drawn again for every width, so that the text keeps its size on a phone.
+
+/** @typedef {{ name: string, x: number[], y: number[], colour: number, dashed: boolean, faint: boolean }} Curve */
+/**
+ * @typedef {object} CurvesValue
+ * @property {Curve[]} [lines]
+ * @property {[string, string]} axes names of the axes
+ * @property {[number[], number[]]} ticks
+ * @property {{ at: number, name: string }[]} marks annotated places on the x axis
+ * @property {string} caption
+ * @property {string} alt
+ */
+/** @typedef {CurvesValue & { lines: Curve[] }} Chart */
+/** @typedef {(value: number) => number} Axis from a value to a position in pixels */
+/** @typedef {{ line: Curve, rows: string[], top: number }} CurveName */
+
+const figure = createElement("figure");
+const readout = createElement("output", "viz-values");
+const caption = createElement("figcaption");
+const HEIGHT = 280;
+const TOP = 26;
+const BOTTOM = HEIGHT - 36;
+const LEFT = 34;
+const LINE_HEIGHT = 16;
+const textContext = getContext(createElement("canvas"));
+/** @type {Chart | null} */
+let chart = null;
+let drawnWidth = 0;
+/** @type {number | null} */
+let currentEpoch = null;
+
+/**
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {string | number} [text]
+ */
+function createSvg(tag, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  if (text !== undefined) node.textContent = String(text);
   return node;
 }
 
-const round = (value) => value.toFixed(1);
-const widthOf = (text) => {
-  pen.font = "700 13px " + getComputedStyle(root).fontFamily;
-  return pen.measureText(text).width;
-};
+/** @param {number} value */
+const format = (value) => value.toFixed(1);
 
-// At a curve's end: its name and last value, in two lines where there is little room.
-function endings(lines, narrow) {
-  return lines.filter((line) => !line.faint).map((line) => {
-    const last = round(line.y[line.y.length - 1]), space = line.name.indexOf(" ");
-    const name = narrow && space > 0 ? [line.name.slice(0, space), line.name.slice(space + 1)] : [line.name];
-    name[name.length - 1] += " " + last;
-    return { line, rows: name };
-  });
+/** @param {number[]} values */
+const last = (values) => values[values.length - 1];
+
+/** @param {string} text */
+function measureWidth(text) {
+  textContext.font = `700 13px ${getComputedStyle(root).fontFamily}`;
+  return textContext.measureText(text).width;
 }
 
-// The same three colours have a mark of their own each: a disc, a square and a diamond.
-function mark(colour, x, y) {
-  if (colour === 0) return shape("circle", { cx: x, cy: y, r: 4 });
-  const turn = colour === 2 ? `rotate(45 ${x} ${y})` : "";
-  return shape("rect", { x: x - 3.5, y: y - 3.5, width: 7, height: 7, transform: turn });
+/**
+ * Return the labels at the ends of the curves: name and last value, in two rows where the chart is narrow.
+ * @param {Curve[]} lines
+ * @param {boolean} narrow
+ * @returns {CurveName[]}
+ */
+function createNames(lines, narrow) {
+  return lines
+    .filter((line) => !line.faint)
+    .map((line) => {
+      const space = line.name.indexOf(" ");
+      const rows = narrow && space > 0 ? [line.name.slice(0, space), line.name.slice(space + 1)] : [line.name];
+      rows[rows.length - 1] += ` ${format(last(line.y))}`;
+      return { line, rows, top: 0 };
+    });
 }
 
-function drawing(width) {
-  const narrow = width < 520, ends = endings(now.lines, narrow), [xs, ys] = now.ticks;
-  const room = Math.max(...ends.flatMap((end) => end.rows.map(widthOf))) + 18;
-  const first = Math.min(...now.lines.map((line) => line.x[0])), last = Math.max(...now.lines.map((line) => line.x.at(-1)));
-  const [low, high] = [ys[0], ys.at(-1)], right = width - room, foot = HEIGHT - BOTTOM;
-  const x = (value) => LEFT + ((value - first) / (last - first || 1)) * (right - LEFT);
-  const y = (value) => foot - ((value - low) / (high - low)) * (foot - TOP);
-  svg = shape("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": now.alt, tabindex: 0 });
-
-  for (const tick of ys) {
-    svg.append(shape("line", { class: "viz-grid-line", x1: LEFT, x2: right, y1: y(tick), y2: y(tick) }));
-    svg.append(shape("text", { class: "viz-tick", x: LEFT - 8, y: y(tick) + 4, "text-anchor": "end" }, tick));
-  }
-  for (const tick of xs.filter((tick) => tick >= first && tick <= last)) {
-    svg.append(shape("text", { class: "viz-tick", x: x(tick), y: foot + 18, "text-anchor": "middle" }, tick));
-  }
-  svg.append(shape("text", { class: "viz-axis", x: 0, y: 12 }, now.axes[1]));
-  svg.append(shape("text", { class: "viz-axis", x: right, y: HEIGHT - 3, "text-anchor": "end" }, now.axes[0]));
-  for (const { at, name } of now.marks) {
-    svg.append(shape("line", { class: "viz-annotation", x1: x(at), x2: x(at), y1: TOP - 6, y2: foot }));
-    svg.append(shape("text", { class: "viz-tick", x: x(at) + 6, y: TOP - 2 }, name));
-  }
-  for (const line of now.lines) {
-    const path = line.x.map((value, i) => `${i ? "L" : "M"}${round(x(value))} ${round(y(line.y[i]))}`).join("");
-    const kind = `viz-curve viz-colour-${line.colour}` + (line.dashed ? " viz-dashed" : "") + (line.faint ? " viz-faint" : "");
-    svg.append(shape("path", { class: kind, d: path }));
-  }
-  // Names that would lie on each other move apart, the upper one keeping its place.
+/**
+ * Set the vertical position of each label, so that labels do not overlap and stay inside the chart.
+ * @param {CurveName[]} names
+ * @param {Axis} y
+ */
+function arrangeNames(names, y) {
   let free = 0;
-  for (const end of ends.sort((a, b) => y(a.line.y.at(-1)) - y(b.line.y.at(-1)))) {
-    end.top = Math.max(y(end.line.y.at(-1)) - ((end.rows.length - 1) * LINE) / 2, free);
-    free = end.top + end.rows.length * LINE + 3;
+  names.sort((a, b) => y(last(a.line.y)) - y(last(b.line.y)));
+  for (const name of names) {
+    name.top = Math.max(y(last(name.line.y)) - ((name.rows.length - 1) * LINE_HEIGHT) / 2, free);
+    free = name.top + name.rows.length * LINE_HEIGHT + 3;
   }
-  for (let i = ends.length - 1, floor = foot + 8; i >= 0; i--) {
-    ends[i].top = Math.min(ends[i].top, floor - (ends[i].rows.length - 1) * LINE);
-    floor = ends[i].top - LINE - 3;
+  let floor = BOTTOM + 8;
+  for (const name of names.toReversed()) {
+    name.top = Math.min(name.top, floor - (name.rows.length - 1) * LINE_HEIGHT);
+    floor = name.top - LINE_HEIGHT - 3;
   }
-  for (const { line, rows, top } of ends) {
-    const name = shape("text", { class: `viz-curve-name viz-colour-${line.colour}`, x: right + 12 });
-    name.append(...rows.map((row, i) => shape("tspan", { x: right + 12, y: top + 4 + i * LINE }, row)));
-    const disc = mark(line.colour, x(line.x.at(-1)), y(line.y.at(-1)));
-    disc.setAttribute("class", `viz-marker viz-colour-${line.colour}`);
-    svg.append(disc, name);
-  }
-  const rule = shape("line", { class: "viz-crosshair", y1: TOP - 6, y2: foot, visibility: "hidden" });
-  svg.append(rule);
+}
 
-  const epochs = [...new Set(now.lines.flatMap((line) => line.x))].sort((a, b) => a - b);
-  const read = (epoch) => {
-    at = epoch;
-    rule.setAttribute("visibility", epoch === null ? "hidden" : "visible");
-    if (epoch === null) return (readout.textContent = "");
-    rule.setAttribute("x1", x(epoch));
-    rule.setAttribute("x2", x(epoch));
-    const said = now.lines.filter((line) => !line.faint && line.x.includes(epoch));
-    readout.textContent = `${now.axes[0]} ${epoch}: ` + said.map((l) => `${l.name} ${round(l.y[l.x.indexOf(epoch)])}`).join(", ");
+/**
+ * Create the mark at the end of a curve: besides its colour each has a shape of its own, a disc, a square or a diamond.
+ * @param {number} colour
+ * @param {number} x
+ * @param {number} y
+ */
+function createMarker(colour, x, y) {
+  if (colour === 0) return createSvg("circle", { cx: x, cy: y, r: 4 });
+  const transform = colour === 2 ? `rotate(45 ${x} ${y})` : "";
+  return createSvg("rect", { x: x - 3.5, y: y - 3.5, width: 7, height: 7, transform });
+}
+
+/**
+ * @param {SVGElement} svg
+ * @param {Chart} chart
+ * @param {Axis} x
+ * @param {Axis} y
+ * @param {{ first: number, last: number, right: number }} range
+ */
+function drawAxes(svg, { ticks: [xTicks, yTicks], axes, marks }, x, y, range) {
+  const { right } = range;
+  for (const tick of yTicks) {
+    svg.append(createSvg("line", { class: "viz-grid-line", x1: LEFT, x2: right, y1: y(tick), y2: y(tick) }));
+    svg.append(createSvg("text", { class: "viz-tick", x: LEFT - 8, y: y(tick) + 4, "text-anchor": "end" }, tick));
+  }
+  for (const tick of xTicks.filter((value) => value >= range.first && value <= range.last)) {
+    svg.append(createSvg("text", { class: "viz-tick", x: x(tick), y: BOTTOM + 18, "text-anchor": "middle" }, tick));
+  }
+  svg.append(createSvg("text", { class: "viz-axis", x: 0, y: 12 }, axes[1]));
+  svg.append(createSvg("text", { class: "viz-axis", x: right, y: HEIGHT - 3, "text-anchor": "end" }, axes[0]));
+  for (const { at, name } of marks) {
+    svg.append(createSvg("line", { class: "viz-annotation", x1: x(at), x2: x(at), y1: TOP - 6, y2: BOTTOM }));
+    svg.append(createSvg("text", { class: "viz-tick", x: x(at) + 6, y: TOP - 2 }, name));
+  }
+}
+
+/**
+ * @param {SVGElement} svg
+ * @param {Curve[]} lines
+ * @param {Axis} x
+ * @param {Axis} y
+ */
+function drawCurves(svg, lines, x, y) {
+  for (const line of lines) {
+    const points = line.x.map((value, i) => `${i ? "L" : "M"}${format(x(value))} ${format(y(line.y[i]))}`);
+    const style = (line.dashed ? " viz-dashed" : "") + (line.faint ? " viz-faint" : "");
+    svg.append(createSvg("path", { class: `viz-curve viz-colour-${line.colour}${style}`, d: points.join("") }));
+  }
+}
+
+/**
+ * @param {SVGElement} svg
+ * @param {CurveName[]} names
+ * @param {Axis} x
+ * @param {Axis} y
+ * @param {number} left
+ */
+function drawNames(svg, names, x, y, left) {
+  arrangeNames(names, y);
+  for (const { line, rows, top } of names) {
+    const text = createSvg("text", { class: `viz-curve-name viz-colour-${line.colour}`, x: left });
+    text.append(...rows.map((row, i) => createSvg("tspan", { x: left, y: top + 4 + i * LINE_HEIGHT }, row)));
+    const marker = createMarker(line.colour, x(last(line.x)), y(last(line.y)));
+    marker.setAttribute("class", `viz-marker viz-colour-${line.colour}`);
+    svg.append(marker, text);
+  }
+}
+
+/**
+ * Show the values of the epoch that is nearest to the pointer, or that the arrow keys select.
+ * @param {SVGElement} svg
+ * @param {Chart} chart
+ * @param {Axis} x
+ * @param {number} width
+ */
+function addReadout(svg, { lines, axes }, x, width) {
+  const crosshair = createSvg("line", { class: "viz-crosshair", y1: TOP - 6, y2: BOTTOM, visibility: "hidden" });
+  svg.append(crosshair);
+  const epochs = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
+  const showEpoch = (/** @type {number | null} */ epoch) => {
+    currentEpoch = epoch;
+    crosshair.setAttribute("visibility", epoch === null ? "hidden" : "visible");
+    if (epoch === null) {
+      readout.textContent = "";
+      return;
+    }
+    crosshair.setAttribute("x1", String(x(epoch)));
+    crosshair.setAttribute("x2", String(x(epoch)));
+    const measured = lines.filter((line) => !line.faint && line.x.includes(epoch));
+    const values = measured.map((line) => `${line.name} ${format(line.y[line.x.indexOf(epoch)])}`);
+    readout.textContent = `${axes[0]} ${epoch}: ${values.join(", ")}`;
   };
   svg.addEventListener("pointermove", (event) => {
-    const frame = svg.getBoundingClientRect(), place = ((event.clientX - frame.left) / frame.width) * width;
-    read(epochs.reduce((a, b) => (Math.abs(x(b) - place) < Math.abs(x(a) - place) ? b : a)));
+    const frame = svg.getBoundingClientRect();
+    const position = ((event.clientX - frame.left) / frame.width) * width;
+    showEpoch(epochs.reduce((a, b) => (Math.abs(x(b) - position) < Math.abs(x(a) - position) ? b : a)));
   });
-  svg.addEventListener("pointerleave", () => read(null));
-  svg.addEventListener("blur", () => read(null));
+  svg.addEventListener("pointerleave", () => showEpoch(null));
+  svg.addEventListener("blur", () => showEpoch(null));
   svg.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
+    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     event.preventDefault();
-    const next = at === null ? (step > 0 ? 0 : epochs.length - 1) : epochs.indexOf(at) + step;
-    read(epochs[Math.min(Math.max(next, 0), epochs.length - 1)]);
+    const step = event.key === "ArrowLeft" ? -1 : 1;
+    const start = step > 0 ? 0 : epochs.length - 1;
+    const index = currentEpoch === null ? start : epochs.indexOf(currentEpoch) + step;
+    showEpoch(epochs[Math.min(Math.max(index, 0), epochs.length - 1)]);
   });
+}
+
+/**
+ * @param {Chart} chart
+ * @param {number} width
+ */
+function createChart(chart, width) {
+  const { lines, ticks, alt } = chart;
+  const names = createNames(lines, width < 520);
+  const right = width - Math.max(...names.flatMap(({ rows }) => rows.map(measureWidth))) - 18;
+  const first = Math.min(...lines.map((line) => line.x[0]));
+  const end = Math.max(...lines.map((line) => last(line.x)));
+  const low = ticks[1][0];
+  const high = last(ticks[1]);
+  /** @type {Axis} */
+  const x = (value) => LEFT + ((value - first) / (end - first || 1)) * (right - LEFT);
+  /** @type {Axis} */
+  const y = (value) => BOTTOM - ((value - low) / (high - low)) * (BOTTOM - TOP);
+  const svg = createSvg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": alt, tabindex: 0 });
+  drawAxes(svg, chart, x, y, { first, last: end, right });
+  drawCurves(svg, lines, x, y);
+  drawNames(svg, names, x, y, right + 12);
+  addReadout(svg, chart, x, width);
   return svg;
 }
 
 function redraw() {
   const width = Math.round(root.clientWidth);
-  if (!now || !width || svg?.dataset.width === String(width)) return; // a closed tab has no width yet
-  const drawn = drawing(width);
-  drawn.dataset.width = width;
+  if (!chart || !width || width === drawnWidth) return; // a component in a closed tab has no width yet
+  drawnWidth = width;
   readout.textContent = "";
-  figure.replaceChildren(drawn, readout, words);
+  figure.replaceChildren(createChart(chart, width), readout, caption);
 }
 
 root.append(figure);
 new ResizeObserver(redraw).observe(root);
-show((value) => {
-  now = value.lines ? value : null;
-  svg = at = null;
-  figure.hidden = !now;
-  if (!now) return figure.replaceChildren();
-  words.textContent = now.caption;
+
+/** @param {CurvesValue} value */
+function draw(value) {
+  chart = value.lines ? /** @type {Chart} */ (value) : null;
+  drawnWidth = 0;
+  currentEpoch = null;
+  figure.hidden = !chart;
+  if (!chart) return figure.replaceChildren();
+  caption.textContent = chart.caption;
   redraw();
-});
+}
+
+onValueChange(draw);

@@ -1,61 +1,82 @@
-// What a person chooses waits here while the answer to an earlier choice is on its way, and then goes in order, all at
-// once. So one answer is under way at a time, and the last is of all that was chosen, however late it comes.
-let waiting = [], alone = [], sent = [], told = 0;
-let kept = null; // the file in the box of the photo that the page shows
-if (props.opens) { // the first answer is what the page is opened with
+// @ts-check
+
+// Choices of the user wait here while an earlier batch of them is handled, and then go to the server in order, all at
+// once. So one batch is handled at a time, and the last state of the page is that of all choices, however late it comes.
+
+/** @typedef {Record<string, any>} Choice */
+/** @typedef {{ path: string } | null} UploadedFile */
+
+/** @type {Choice[]} */
+let waiting = [];
+/** @type {Choice[]} */
+let retries = []; // sent one by one
+/** @type {Choice[]} */
+let sent = []; // the batch that is being handled
+let batchNumber = 0;
+/** @type {UploadedFile} */
+let currentFile = null; // the upload whose photo the page shows
+if (props.initial_event) {
+  // the page load is handled as the first batch
   sent = [{}];
   root.dataset.busy = "";
 }
 
-const recalled = (props.recalls || []).map((key) => [key, placed(key)]).filter(([, value]) => value);
-if (recalled.length) waiting.push(Object.fromEntries(recalled)); // the address chooses first
+/** @type {[string, string | null][]} */
+const urlChoices = (props.url_keys || []).map((/** @type {string} */ key) => [key, readUrlState(key)]);
+const initialChoice = urlChoices.filter(([, value]) => value);
+if (initialChoice.length) waiting.push(Object.fromEntries(initialChoice));
 
 root.addEventListener("viz-choose", (event) => {
-  waiting.push(event.detail);
-  next();
+  waiting.push(/** @type {CustomEvent} */ (event).detail);
+  sendNext();
 });
 
-function next() {
+function sendNext() {
   if (sent.length) return;
-  if (alone.length) sent = [alone.shift()];
+  const retry = retries.shift();
+  if (retry) sent = [retry];
   else if (waiting.length) [sent, waiting] = [waiting, []];
   else return;
   root.dataset.busy = "";
-  props.value = { turn: ++told, choices: sent.map(({ file, ...choice }) => choice) };
+  props.value = { turn: ++batchNumber, choices: sent.map(({ file, ...choice }) => choice) };
   trigger(sent.some((choice) => choice.model && !choice.photo) ? "submit" : "input");
 }
 
-function done() {
+function finishBatch() {
   sent = [];
-  if (props.opens) root.dataset.opened = ""; // from the first answer on the address is what the page shows
+  if (props.initial_event) root.dataset.ready = ""; // from now on the address says what the page shows
   delete root.dataset.busy;
-  next();
+  sendNext();
   if (!sent.length) root.dispatchEvent(new CustomEvent("viz-idle"));
 }
 
-// Of several choices one was refused: each by itself, so that the others are heard.
-root.addEventListener("viz-failure", () => setTimeout(() => {
-  if (sent.length > 1) alone = sent;
-  done();
-}));
+// A batch failed because of one of its choices: send each by itself, so that the others take effect.
+root.addEventListener("viz-failure", () =>
+  setTimeout(() => {
+    if (sent.length > 1) retries = sent;
+    finishBatch();
+  }),
+);
 
-// What was in the box as the page was opened; a choice of a photo brings its own.
+// The file in the upload box when the page was loaded; a choice of a photo brings its own.
 root.addEventListener("viz-current-file", (event) => {
-  if (![...sent, ...waiting].some((choice) => choice.photo)) kept = event.detail;
+  if (![...sent, ...waiting].some((choice) => choice.photo)) currentFile = /** @type {CustomEvent} */ (event).detail;
 });
 
-// A file that is no photo gives way to the photo that the page shows; gradio may have told of it more than once. Where it
-// is that photo, whose file is gone from the server, nothing is put: gradio would tell of it again, without end.
-root.addEventListener("viz-restore-file", ({ detail }) => {
-  const others = (choice) => !choice.photo;
-  [alone, waiting] = [alone.filter(others), waiting.filter(others)];
-  for (const choice of sent) if (choice.photo) choice.file = kept;
-  if (detail.file?.path !== kept?.path) detail.put = kept;
+// A file that is no photo is replaced in the box by the file of the photo that the page shows; gradio may have reported
+// it more than once. Where the box already has that file (it is gone from the server), it is not put there again: gradio
+// would report it again, endlessly.
+root.addEventListener("viz-restore-file", (event) => {
+  const { detail } = /** @type {CustomEvent} */ (event);
+  const withoutPhotos = (/** @type {Choice[]} */ choices) => choices.filter((choice) => !choice.photo);
+  [retries, waiting] = [withoutPhotos(retries), withoutPhotos(waiting)];
+  for (const choice of sent) if (choice.photo) choice.file = currentFile;
+  if (detail.file?.path !== currentFile?.path) detail.update = currentFile;
 });
 
-show((value) => {
-  placeAll(value.keys);
-  if (!sent.length || value.answered !== told) return;
-  for (const choice of sent) if (choice.photo) kept = choice.file;
-  done();
+onValueChange((value) => {
+  setUrlStates(value.keys);
+  if (!sent.length || value.answered !== batchNumber) return;
+  for (const choice of sent) if (choice.photo) currentFile = choice.file;
+  finishBatch();
 });

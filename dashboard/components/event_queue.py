@@ -1,8 +1,9 @@
-"""Where the choices of a visitor wait for the answer to those before; nobody sees it.
+"""An invisible component that queues the user's choices while earlier ones are being handled.
 
-`input` fires when some are told, `submit` in its place when one of them is of a model, which may have to be fetched.
+Its `input` event sends the queued choices; `submit` is sent instead if one of them selects a model, which may have to
+be downloaded.
 
-gradio's own way to hold an event back knows no order among different ones, and sends the data of an earlier one again.
+gradio's own `trigger_mode` keeps no order among different events, and sends the data of an earlier event again.
 """
 
 from __future__ import annotations
@@ -10,42 +11,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Choice = Mapping[str, Any]  # what was chosen, by name
+Choice = Mapping[str, Any]  # selected values by name: "model", "target", "method", ...
 
 
 def parse_choices(value: Any) -> list[Choice]:
-    """The choices that a desk tells of, first those made first; what a program forged is left out."""
+    """Return the choices in the value of an event queue, in the order they were made; invalid entries are left out."""
     choices = value.get("choices") if isinstance(value, Mapping) else None
-    return [one for one in choices if isinstance(one, Mapping)] if isinstance(choices, list) else []
+    return [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
 
 
 def acknowledge(value: Any) -> dict[str, Any]:
-    """What the desk is told when its choices were answered, so that it tells of the next."""
+    """Return the value that tells an event queue that its choices were handled, so that it sends the next."""
     return {"answered": value.get("turn") if isinstance(value, Mapping) else None}
 
 
-def report_failure_js(queue: str = "desk") -> str:
-    """A browser's answer to an event that failed."""
+def report_failure_js(queue: str = "event-queue") -> str:
+    """Return a JavaScript event handler that reports to an event queue that handling its choices failed."""
     return f"() => {{ {_dispatch_js('viz-failure', queue=queue)} }}"
 
 
 def report_current_file_js() -> str:
-    """A browser's answer to the page's opening: the desk is told of the file that lies in the box."""
+    """Return a JavaScript event handler for the page load that passes the file in the upload box to the event queue."""
     return f"(file) => {{ {_dispatch_js('viz-current-file', 'file')} }}"
 
 
 def restore_file_js() -> str:
-    """A browser's answer to a choice that failed: what is to lie in the box, where what does is `wrong`.
+    """Return a JavaScript event handler for a failed choice that restores the last valid file in the upload box.
 
-    Else an update of nothing, as what is put there is told of even if it is the same.
+    Unless the value of the event queue is `wrong`, it returns an update without a change: setting even the same file
+    would fire the box's change event.
     """
-    asking, nothing = _dispatch_js("viz-restore-file", "found"), "{ __type__: 'update' }"
+    dispatch, no_change = _dispatch_js("viz-restore-file", "request"), "{ __type__: 'update' }"
     return (
-        f"(file, value) => {{ const found = {{ file, put: {nothing} }}; "
-        f"if (value && value.wrong) {asking} return found.put; }}"
+        f"(file, value) => {{ const request = {{ file, update: {no_change} }}; "
+        f"if (value && value.wrong) {dispatch} return request.update; }}"
     )
 
 
-def _dispatch_js(event: str, detail: str = "null", queue: str = "desk") -> str:
-    there = f"document.querySelector('#{queue} .viz-event_queue')"
-    return f"{there}.dispatchEvent(new CustomEvent('{event}', {{ detail: {detail} }}));"
+def _dispatch_js(event: str, detail: str = "null", queue: str = "event-queue") -> str:
+    element = f"document.querySelector('#{queue} .viz-event_queue')"
+    return f"{element}.dispatchEvent(new CustomEvent('{event}', {{ detail: {detail} }}));"

@@ -1,15 +1,23 @@
-// Photos to begin with, as buttons.
-show((value) => {
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", say("Example photos"));
-  root.replaceChildren(...(value.photos || []).map((photo, i) => {
-    const button = make("button"), image = make("img"), name = say(photo.name);
-    button.type = "button";
+// @ts-check
+
+// Example photos as buttons.
+
+/** @param {{ photos?: { name: string, picture: string }[] }} value */
+function draw({ photos = [] }) {
+  const buttons = photos.map((photo, index) => {
+    const button = createButton();
+    const image = createElement("img");
+    const name = translate(photo.name);
     button.title = name;
     image.src = photo.picture;
     image.alt = name;
     button.append(image);
-    button.addEventListener("click", () => trigger("select", { index: i, value: photo.name }));
+    button.addEventListener("click", () => trigger("select", { index, value: photo.name }));
     return button;
-  }));
-});
+  });
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", translate("Example photos"));
+  root.replaceChildren(...buttons);
+}
+
+onValueChange(draw);

@@ -1,4 +1,4 @@
-"""Photos to begin with, as buttons; `select` tells the place of the one that was clicked as its `index`."""
+"""Example photos as buttons; `select` has the place of the clicked one as its `index`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vizlib import open_image
 
 
 def build_examples(photos: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Small photos as buttons, by what a person is told of each."""
+    """Return the component's value: small copies of the photos, by their descriptions."""
     return {
         "photos": [
             {"name": name, "picture": make_data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}

@@ -1,31 +1,53 @@
-// A still picture with its caption, and what there is to know besides, folded away.
-function more(rows) {
-  const details = make("details", "viz-details"), list = make("dl");
-  list.append(...rows.flatMap(({ name, said }) => [make("dt", "", name), make("dd", "", said)]));
-  details.append(make("summary", "", say("Preprocessing")), list);
+// @ts-check
+
+// An image with its caption, and more facts in a closed list.
+
+/**
+ * @typedef {object} FigureValue
+ * @property {string} [picture]
+ * @property {string} caption
+ * @property {string} alt
+ * @property {string} fit
+ * @property {string} file name of the saved file; empty without a link
+ * @property {number[]} grid rows and columns of the lines over the image, or empty
+ * @property {{ name: string, text: string }[]} rows
+ */
+
+/** @param {FigureValue["rows"]} rows */
+function createDetails(rows) {
+  const details = createElement("details", "viz-details");
+  const list = createElement("dl");
+  for (const { name, text } of rows) list.append(createElement("dt", "", name), createElement("dd", "", text));
+  details.append(createElement("summary", "", translate("How it is prepared")), list);
   return details;
 }
 
-show((value) => {
+/** @param {FigureValue} value */
+function draw(value) {
   if (!value.picture) return root.replaceChildren();
-  const figure = make("figure"), image = make("img"), words = make("figcaption");
+  const figure = createElement("figure");
+  const image = createElement("img");
+  const caption = createElement("figcaption");
   image.src = value.picture;
   image.alt = value.alt;
   figure.dataset.fit = value.fit || "natural";
-  words.append(make("span", "", value.caption));
+  caption.append(createElement("span", "", value.caption));
   if (value.file) {
-    const save = make("a", "viz-link", say("Save PNG"));
-    save.href = value.picture;
-    save.download = value.file;
-    words.append(save);
+    const link = createElement("a", "viz-link", translate("Save PNG"));
+    link.href = value.picture;
+    link.download = value.file;
+    caption.append(link);
   }
-  const frame = make("div", "viz-image-frame");
+  const frame = createElement("div", "viz-image-frame");
   frame.append(image);
   if (value.grid?.length) {
-    const lines = make("div", "viz-image-grid"), [rows, columns] = value.grid;
+    const lines = createElement("div", "viz-image-grid");
+    const [rows, columns] = value.grid;
     lines.style.backgroundSize = `${100 / columns}% ${100 / rows}%`;
     frame.append(lines);
   }
-  figure.append(frame, words);
-  root.replaceChildren(figure, ...(value.rows?.length ? [more(value.rows)] : []));
-});
+  figure.append(frame, caption);
+  root.replaceChildren(figure, ...(value.rows?.length ? [createDetails(value.rows)] : []));
+}
+
+onValueChange(draw);

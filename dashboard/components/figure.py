@@ -1,4 +1,4 @@
-"""A still picture with its caption."""
+"""An image with its caption."""
 
 from __future__ import annotations
 
@@ -20,9 +20,16 @@ def build_figure(
     grid: Sequence[int] = (),
     rows: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A picture without loss; `fit` is natural, wide or small, and `file` names what "Save PNG" saves.
+    """Return the component's value.
 
-    A `grid` of rows and columns is drawn upon it, and `rows` are what there is to know besides, folded away.
+    Args:
+        picture: The image, encoded without loss.
+        caption: The text below it.
+        alt: The text alternative.
+        fit: The width: "natural", "wide" or "small".
+        file: The name of the file that "Save PNG" saves; empty for no link.
+        grid: The number of rows and columns of lines drawn over the image.
+        rows: Further facts by name, in a closed list.
     """
     return {
         "picture": make_data_url(picture),
@@ -31,5 +38,5 @@ def build_figure(
         "fit": fit,
         "file": file,
         "grid": list(grid),
-        "rows": [{"name": name, "said": said} for name, said in (rows or {}).items()],
+        "rows": [{"name": name, "text": text} for name, text in (rows or {}).items()],
     }

@@ -1,24 +1,33 @@
-// One click makes a file, and the browser takes it down when it is there.
-const row = make("div", "viz-row"), told = make("p", "viz-file-status");
-row.setAttribute("role", "group");
-row.setAttribute("aria-label", say("Files to download"));
-told.setAttribute("role", "status");
-root.append(row, told);
+// @ts-check
 
-function buttonOf({ key, name, hint }) {
-  const button = make("button", "viz-outline-button", name);
-  button.type = "button";
+// Buttons that each make a file on the server, which the browser then downloads.
+
+/** @typedef {{ key: string, name: string, hint: string }} FileButton */
+
+const row = createElement("div", "viz-row");
+const status = createElement("p", "viz-file-status");
+row.setAttribute("role", "group");
+row.setAttribute("aria-label", translate("Files to take away"));
+status.setAttribute("role", "status");
+root.append(row, status);
+
+/** @param {FileButton} file */
+function createFileButton({ key, name, hint }) {
+  const button = createButton("viz-outline-button", name);
   button.title = hint;
   button.dataset.key = key;
   button.addEventListener("click", () => {
-    told.textContent = say("Creating the file …");
+    status.textContent = translate("Making it …");
     trigger("select", { index: key, value: name });
   });
   return button;
 }
 
-show((value) => {
+/** @param {{ files?: FileButton[], status?: string }} value */
+function draw(value) {
   const files = value.files || [];
-  if (row.childElementCount !== files.length) row.replaceChildren(...files.map(buttonOf)); // else the focus would be lost
-  told.textContent = value.said || "";
-});
+  if (row.childElementCount !== files.length) row.replaceChildren(...files.map(createFileButton)); // else focus is lost
+  status.textContent = value.status || "";
+}
+
+onValueChange(draw);

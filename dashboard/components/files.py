@@ -1,4 +1,4 @@
-"""Files to download, each a button; `select` tells the key of the one that was clicked as its `index`."""
+"""Buttons that each make a file to download; `select` has the key of the clicked button as its `index`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 
 
 def build_files(downloads: Mapping[str, tuple[str, str]], status: str = "", generation: str = "") -> dict[str, Any]:
-    """The buttons: by key what each is called and what is in it; and a few words on the last one that was made.
+    """Return the component's value.
 
-    `turn` is another one each time, so that the browser hears of two that are alike.
+    Args:
+        downloads: By key, the file's name and what it contains.
+        status: A description of the file that was made last.
+        generation: A text that differs each time, so that the browser gets an update for two equal files.
     """
     rows = [{"key": key, "name": name, "hint": hint} for key, (name, hint) in downloads.items()]
-    return {"files": rows, "said": status, "turn": generation}
+    return {"files": rows, "status": status, "generation": generation}
 
 
 def describe_file(name: str, size: int) -> str:
-    """What is said of a file that was made.
+    """Return the name and size of a file.
 
-    >>> made("why.html", 880_625), made("why.npz", 713)
+    >>> describe_file("why.html", 880_625), describe_file("why.npz", 713)
     ('why.html, 0.9 MB', 'why.npz, 1 kB')
     """
     return f"{name}, {size / 1e6:.1f} MB" if size >= 100_000 else f"{name}, {max(round(size / 1000), 1)} kB"

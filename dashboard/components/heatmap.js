@@ -1,100 +1,177 @@
-// One map on the photo: opacity, threshold, colours and the value under the mouse cost no call to the server.
-const figure = make("figure"), stage = make("div", "viz-stage"), canvas = make("canvas");
-const tools = make("div", "viz-tools"), scale = make("div", "viz-legend"), controls = make("div", "viz-controls");
-const readout = make("output", "viz-readout"), save = make("button", "viz-link", say("Save PNG"));
-const menu = make("select"), menuLabel = make("label", "viz-choice", say("Colours"));
-const opacity = slider(say("Opacity"), 75, 0), strongest = slider(say("Show strongest"), 100, 1);
-let now = null, sorted = null; // the sizes of the values, from small to large
+// @ts-check
 
-function slider(name, value, min) {
-  const label = make("label", "viz-slider"), input = make("input"), said = make("span", "viz-amount");
+// One map over the photo. Opacity, threshold, colours and the value under the pointer are computed here, not on the
+// server.
+
+/**
+ * @typedef {object} HeatmapValue
+ * @property {string} [photo]
+ * @property {string} [empty] text shown instead of a photo
+ * @property {number} width
+ * @property {number} height
+ * @property {Box} box
+ * @property {string} alt
+ * @property {PackedMaps} [map]
+ * @property {Limits} limits
+ * @property {boolean} signed
+ * @property {boolean} smooth
+ * @property {{ name: string, colours: string }[]} palettes
+ * @property {[string, string]} ends what a value at each end of the colour scale means
+ * @property {string} file
+ */
+/** @typedef {{ values: Float32Array, rows: number, columns: number, box: Box, limits: Limits, signed: boolean, smooth: boolean }} ShownMap */
+/** @typedef {{ photo: ImageData | null, box: Box, file: string, palettes: HeatmapValue["palettes"], ends: [string, string], map?: ShownMap }} State */
+
+const figure = createElement("figure");
+const stage = createElement("div", "viz-stage");
+const canvas = createElement("canvas");
+const tools = createElement("div", "viz-tools");
+const scale = createElement("div", "viz-legend");
+const controls = createElement("div", "viz-controls");
+const readout = createElement("output", "viz-readout");
+const saveButton = createButton("viz-link", translate("Save PNG"));
+const paletteMenu = createElement("select");
+const paletteLabel = createElement("label", "viz-choice", translate("Colours"));
+const opacity = createSlider(translate("Opacity"), 75, 0);
+const strongest = createSlider(translate("Show strongest"), 100, 1);
+/** @type {State | null} */
+let state = null;
+/** @type {Float32Array} the absolute values of a signed map, or the values, in ascending order */
+let sortedValues = new Float32Array();
+
+/**
+ * Create a slider in percent.
+ * @param {string} name
+ * @param {number} value
+ * @param {number} min
+ */
+function createSlider(name, value, min) {
+  const label = createElement("label", "viz-slider");
+  const input = createElement("input");
+  const amount = createElement("span", "viz-amount");
   Object.assign(input, { type: "range", min, max: 100, value });
-  const tell = () => (said.textContent = input.value + "\u00a0%");
-  input.addEventListener("input", () => (tell(), redraw()));
-  tell();
-  label.append(make("span", "", name), input, said);
-  return { label, input };
+  const showAmount = () => {
+    amount.textContent = `${input.value}\u00a0%`;
+  };
+  input.addEventListener("input", () => {
+    showAmount();
+    redraw();
+  });
+  showAmount();
+  label.append(createElement("span", "", name), input, amount);
+  return { label, share: () => Number(input.value) / 100 };
 }
 
-save.type = "button";
 canvas.setAttribute("role", "img");
-menuLabel.append(menu);
-controls.append(opacity.label, strongest.label, menuLabel);
-tools.append(scale, readout, save);
+paletteLabel.append(paletteMenu);
+controls.append(opacity.label, strongest.label, paletteLabel);
+tools.append(scale, readout, saveButton);
 stage.append(canvas);
 figure.append(stage, tools, controls);
-const empty = make("p", "viz-empty");
+const empty = createElement("p", "viz-empty");
 root.append(figure, empty);
 figure.hidden = empty.hidden = true;
 
-// The size a value must have to be among the strongest; all are when nothing is hidden.
-const least = () => {
-  const share = strongest.input.value / 100;
-  return share === 1 ? -Infinity : sorted[Math.min(Math.round((1 - share) * sorted.length), sorted.length - 1)];
-};
+/** Return the smallest value among the strongest share of the map. */
+function computeThreshold() {
+  const share = strongest.share();
+  if (share === 1) return -Infinity;
+  return sortedValues[Math.min(Math.round((1 - share) * sortedValues.length), sortedValues.length - 1)];
+}
 
 function redraw() {
-  if (!now) return;
-  if (!now.map) return paint(canvas, now.photo, { ...now.blank, limits: [0, 1], values: [0], rows: 1, columns: 1 }, 0);
-  const { colours } = now.palettes[menu.selectedIndex] || now.palettes[0];
-  now.map.palette = colours;
-  legend(scale, colours, now.map.limits, now.map.signed, now.ends);
-  paint(canvas, now.photo, { ...now.map, least: least() }, opacity.input.value / 100);
+  if (!state) return;
+  const { photo, box, map, palettes, ends } = state;
+  if (!map) {
+    const blank = { values: [0], rows: 1, columns: 1, box, palette: "", limits: /** @type {Limits} */ ([0, 1]) };
+    return drawMap(canvas, photo, blank, 0);
+  }
+  const { colours } = palettes[paletteMenu.selectedIndex] || palettes[0];
+  drawLegend(scale, colours, map.limits, map.signed, ends);
+  drawMap(canvas, photo, { ...map, palette: colours, threshold: computeThreshold() }, opacity.share());
 }
-menu.addEventListener("change", redraw);
+paletteMenu.addEventListener("change", redraw);
 
-save.addEventListener("click", () => {
-  const link = make("a");
-  link.download = now.file;
+saveButton.addEventListener("click", () => {
+  const link = createElement("a");
+  link.download = state?.file ?? "";
   link.href = canvas.toDataURL("image/png");
   link.click();
 });
 
 canvas.addEventListener("pointermove", (event) => {
-  if (!now?.map) return;
-  const frame = canvas.getBoundingClientRect(), [top, left, bottom, right] = now.map.box;
+  if (!state?.map) return;
+  const { values, rows, columns, box } = state.map;
+  const cell = findCell(event, box, rows, columns);
+  readout.textContent = cell
+    ? translate("here {value}", { value: formatNumber(values[cell[0] * columns + cell[1]]) })
+    : translate("not seen by the model");
+});
+canvas.addEventListener("pointerleave", () => {
+  readout.textContent = "";
+});
+
+/**
+ * Return the cell of the map under the pointer, or null outside the model's input.
+ * @param {PointerEvent} event
+ * @param {Box} box
+ * @param {number} rows
+ * @param {number} columns
+ */
+function findCell(event, [top, left, bottom, right], rows, columns) {
+  const frame = canvas.getBoundingClientRect();
   const y = ((event.clientY - frame.top) / frame.height - top) / (bottom - top);
   const x = ((event.clientX - frame.left) / frame.width - left) / (right - left);
-  const inside = y >= 0 && y < 1 && x >= 0 && x < 1;
-  const { values, rows, columns } = now.map;
-  readout.textContent = inside
-    ? say("here {value}", { value: number(values[Math.floor(y * rows) * columns + Math.floor(x * columns)]) })
-    : say("outside the model input");
-});
-canvas.addEventListener("pointerleave", () => (readout.textContent = ""));
-
-// The menu of colours keeps its choice while the kind of map stays the same.
-function offer(palettes) {
-  if (palettes.map((one) => one.name).join() === [...menu.options].map((one) => one.value).join()) return;
-  menu.replaceChildren(...palettes.map(({ name }) => Object.assign(make("option", "", name.replace("_r", "")), { value: name })));
+  return y >= 0 && y < 1 && x >= 0 && x < 1 ? [Math.floor(y * rows), Math.floor(x * columns)] : null;
 }
 
-show(async (value, current) => {
+/**
+ * Fill the menu of colour maps; the selection stays while the palettes are the same.
+ * @param {HeatmapValue["palettes"]} palettes
+ */
+function updatePaletteMenu(palettes) {
+  const current = Array.from(paletteMenu.options, (option) => option.value);
+  if (palettes.map(({ name }) => name).join() === current.join()) return;
+  paletteMenu.replaceChildren(
+    ...palettes.map(({ name }) => Object.assign(createElement("option", "", name.replace("_r", "")), { value: name })),
+  );
+}
+
+/**
+ * @param {HeatmapValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   figure.hidden = !value.photo;
   empty.hidden = !value.empty;
   empty.textContent = value.empty || "";
   if (!value.photo) {
-    now = null;
+    state = null;
     return;
   }
-  const photo = await pixelsOf(value.photo, value.width, value.height);
-  if (!current()) return;
+  const photo = await loadPixels(value.photo, value.width, value.height);
+  if (!isCurrent()) return;
   const { box, limits, signed, smooth, palettes, ends, file } = value;
-  now = { photo, file, palettes, ends, blank: { box, palette: "" } };
+  state = { photo, file, palettes, ends, box };
   if (value.map) {
-    const { rows, columns, at } = unpack(value.map), values = at(0);
-    now.map = { values, rows, columns, box, limits, signed, smooth };
-    sorted = Float32Array.from(values, (one) => (signed ? Math.abs(one) : one)).sort();
-    offer(palettes);
+    const { rows, columns, at } = unpackMaps(value.map);
+    const values = at(0);
+    state.map = { values, rows, columns, box, limits, signed, smooth };
+    sortedValues = Float32Array.from(values, (number) => (signed ? Math.abs(number) : number)).sort();
+    updatePaletteMenu(palettes);
   }
   tools.hidden = controls.hidden = !value.map;
   canvas.width = value.width;
   canvas.height = value.height;
-  for (const node of [figure, element.closest(".column")]) node?.style.setProperty("--ratio", value.width / value.height);
+  const column = /** @type {HTMLElement | null} */ (element.closest(".column"));
+  for (const node of [figure, column]) node?.style.setProperty("--ratio", String(value.width / value.height));
   canvas.setAttribute("aria-label", value.alt);
   redraw();
   canvas.dataset.drawn = value.file || "photo";
-  // Chosen from the small maps far below, on a phone: the answer comes into sight.
-  const chosen = document.activeElement?.closest(".viz-thumbnails"), { bottom } = stage.getBoundingClientRect();
+  // On a phone the small maps are far below: scroll to the map that was chosen there.
+  const chosen = document.activeElement?.closest(".viz-thumbnails");
+  const { bottom } = stage.getBoundingClientRect();
   if (chosen && stage.checkVisibility() && bottom < 120) stage.scrollIntoView({ block: "nearest" });
-});
+}
+
+onValueChange(draw);

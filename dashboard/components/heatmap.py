@@ -1,4 +1,4 @@
-"""A map on the photo, with its colour bar, the raw value under the mouse, and how it is shown: all in the browser."""
+"""A map over the photo with a colour bar, the value under the pointer, and controls for opacity and colours."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ def build_heatmap(
     file: str,
     ends: tuple[str, str] = ("", ""),
 ) -> dict[str, Any]:
-    """Raw values "h w" over the model's input, as the browser draws them on the photo.
+    """Return the component's value.
 
-    The ends of the colour map are the library's, taken over what the photo shows of the map; `ends` says what they
-    stand for.
+    Args:
+        values: The raw map "h w" over the model's input.
+        photo: The photo.
+        geometry: Where on the photo the model's input lies.
+        signed: Whether the values have a sign.
+        smooth: Whether to interpolate between the values.
+        alt: The text alternative.
+        file: The name of the saved file.
+        ends: What a value at each end of the colour scale means.
     """
     base = encode_photo_and_box(photo, geometry)
     shown = geometry.project_to_photo(values, (base["height"], base["width"]), smooth=smooth)
@@ -47,13 +54,19 @@ def build_heatmap(
 
 
 def build_photo_only(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
-    """The photo as it is drawn upon, while there is no map yet."""
+    """Return the component's value for a photo without a map."""
     return {**encode_photo_and_box(photo, geometry), "alt": alt}
 
 
-def build_attribution_heatmap(attribution: Attribution, photo: Image.Image, alt: str, against: str = "") -> dict[str, Any]:
-    """An attribution as the browser draws it; `rival` is the label of the class it is set against, if any."""
-    ends = (shorten_label(against), shorten_label(attribution.label)) if against else (translate("common.against"), translate("common.for"))
+def build_attribution_heatmap(
+    attribution: Attribution, photo: Image.Image, alt: str, against: str = ""
+) -> dict[str, Any]:
+    """Return the component's value for an attribution; `against` is the label of the contrast class, if any."""
+    ends = (
+        (shorten_label(against), shorten_label(attribution.label))
+        if against
+        else (translate("common.against"), translate("common.for"))
+    )
     return build_heatmap(
         attribution.heat.numpy(),
         photo,

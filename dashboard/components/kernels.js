@@ -1,37 +1,56 @@
-// The kernels as buttons, cut from one tall picture that holds them under each other.
-const grid = make("div", "viz-cells"), words = make("p", "viz-caveat");
-grid.setAttribute("role", "group");
-root.append(grid, words);
+// @ts-check
 
-function load(address) {
-  return new Promise((done) => {
+// The kernels of the first layer as buttons, cut from one tall image with the kernels below each other.
+
+/** @typedef {{ picture?: string, count: number, chosen: number, label: string, caption: string }} KernelsValue */
+
+const grid = createElement("div", "viz-cells");
+const caption = createElement("p", "viz-caveat");
+grid.setAttribute("role", "group");
+root.append(grid, caption);
+
+/**
+ * @param {string} url
+ * @returns {Promise<HTMLImageElement>}
+ */
+function loadImage(url) {
+  return new Promise((resolve) => {
     const image = new Image();
-    image.onload = () => done(image);
-    image.src = address;
+    image.onload = () => resolve(image);
+    image.src = url;
   });
 }
 
-show(async (value, current) => {
+/**
+ * @param {KernelsValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   root.hidden = !value.picture;
-  if (root.hidden) return;
-  const image = await load(value.picture);
-  if (!current()) return;
-  const { naturalWidth: width, naturalHeight: height } = image, step = (height - width) / Math.max(value.count - 1, 1);
-  const held = grid.contains(document.activeElement);
+  if (!value.picture) return;
+  const sheet = await loadImage(value.picture);
+  if (!isCurrent()) return;
+  const { naturalWidth: size, naturalHeight: height } = sheet;
+  const step = (height - size) / Math.max(value.count - 1, 1);
+  const hadFocus = grid.contains(document.activeElement);
   grid.setAttribute("aria-label", value.label);
-  words.textContent = value.caption;
-  grid.replaceChildren(...Array.from({ length: value.count }, (_, i) => {
-    const button = make("button", "viz-cell"), canvas = make("canvas"), name = say("Kernel {number}", { number: i });
-    button.type = "button";
-    button.dataset.key = i;
+  caption.textContent = value.caption;
+  const buttons = Array.from({ length: value.count }, (_, index) => {
+    const button = createButton("viz-cell");
+    const canvas = createElement("canvas");
+    const name = translate("Kernel {number}", { number: index });
+    button.dataset.key = String(index);
     button.title = name;
     button.setAttribute("aria-label", name);
-    button.setAttribute("aria-pressed", i === value.chosen);
-    canvas.width = canvas.height = width;
-    canvas.getContext("2d").drawImage(image, 0, Math.round(i * step), width, width, 0, 0, width, width);
+    button.setAttribute("aria-pressed", String(index === value.chosen));
+    canvas.width = canvas.height = size;
+    getContext(canvas).drawImage(sheet, 0, Math.round(index * step), size, size, 0, 0, size, size);
     button.append(canvas);
-    button.addEventListener("click", () => trigger("select", { index: i, value: name }));
+    button.addEventListener("click", () => trigger("select", { index, value: name }));
     return button;
-  }));
-  if (held) grid.children[value.chosen]?.focus({ preventScroll: true });
-});
+  });
+  grid.replaceChildren(...buttons);
+  if (hadFocus) buttons[value.chosen]?.focus({ preventScroll: true });
+}
+
+onValueChange(draw);

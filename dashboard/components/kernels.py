@@ -1,4 +1,4 @@
-"""The kernels that read the pixels, each a button; `select` tells the number of the one that was clicked as `index`."""
+"""The kernels of the first layer as buttons; `select` has the number of the clicked kernel as its `index`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from jaxtyping import Float
 from dashboard.components.base import make_data_url
 from vizlib.render.image_grid import draw_kernel_grid
 
-MAX_KERNELS = 256  # a large transformer has 1,024 of them
+MAX_KERNELS = 256  # shown; a large transformer has 1,024
 
 
-def build_kernel_grid(weights: Float[np.ndarray, "n c h w"], chosen: int, *, label: str, caption: str) -> dict[str, Any]:
-    """The kernels on one scale, as one picture a column wide that the page cuts up."""
+def build_kernel_grid(
+    weights: Float[np.ndarray, "n c h w"], chosen: int, *, label: str, caption: str
+) -> dict[str, Any]:
+    """Return the component's value: the kernels on one colour scale, in one image with one kernel per row."""
     shown = weights[:MAX_KERNELS]
     return {
         "picture": make_data_url(draw_kernel_grid(shown, cell=16, columns=1)),

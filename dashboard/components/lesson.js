@@ -1,139 +1,236 @@
-// One step of a lesson. It is worked out only while it can be seen: what has changed meanwhile is asked for on return.
-const top_ = make("div", "viz-steps"), where = make("p", "viz-step-count"), dots = make("div", "viz-dots");
-const title = make("h2"), words = make("div", "viz-paragraphs"), pictures = make("div", "viz-pictures");
-const code = make("figure", "viz-code"), codeTitle = make("figcaption"), lines = make("code"), block = make("pre");
-const ways = make("div", "viz-lesson-links"), see = make("button", "viz-lesson-link"), other = make("button", "viz-lesson-link");
-const ends = make("div", "viz-lesson-navigation"), back = make("button", "viz-previous"), next = make("button", "viz-primary-button");
-const body = make("div", "viz-lesson-body"), busy = make("p", "viz-busy");
-let now = null, owed = false, seen = false, moved = false;
+// @ts-check
 
-for (const button of [see, other, back, next]) button.type = "button";
+// One step of a lesson. A step is computed only while the component can be seen: a change in the meantime is requested
+// when it is seen again.
+
+/**
+ * @typedef {object} LessonPicture a map over a photo with its colour bar, or an image
+ * @property {string} caption
+ * @property {string} [picture] URL of an image
+ * @property {PackedMaps} map
+ * @property {string} palette
+ * @property {Limits} limits
+ * @property {boolean} signed
+ * @property {boolean} smooth
+ * @property {Box} [box]
+ * @property {number[]} frame top, left, bottom, right of a marked part, or empty
+ * @property {boolean} [bare] without a photo
+ * @property {string} [photo]
+ * @property {number} width
+ * @property {number} height
+ */
+/**
+ * @typedef {object} LessonValue
+ * @property {string} [empty]
+ * @property {boolean} [pending] the shown step is outdated
+ * @property {number} [step]
+ * @property {string[]} titles
+ * @property {string[]} paragraphs
+ * @property {LessonPicture[]} pictures
+ * @property {Record<string, string>} labels
+ * @property {Photo} basePhoto
+ * @property {number} columns
+ * @property {string} code
+ * @property {string} tab
+ * @property {string} method
+ * @property {string} otherModel
+ */
+/** @typedef {LessonValue & { step: number }} Lesson */
+
+const header = createElement("div", "viz-steps");
+const stepCount = createElement("p", "viz-step-count");
+const dots = createElement("div", "viz-dots");
+const title = createElement("h2");
+const paragraphs = createElement("div", "viz-paragraphs");
+const pictures = createElement("div", "viz-pictures");
+const code = createElement("figure", "viz-code");
+const codeCaption = createElement("figcaption");
+const codeLines = createElement("code");
+const codeBlock = createElement("pre");
+const links = createElement("div", "viz-lesson-links");
+const tabButton = createButton("viz-lesson-link");
+const modelButton = createButton("viz-lesson-link");
+const navigation = createElement("div", "viz-lesson-navigation");
+const previousButton = createButton("viz-previous");
+const nextButton = createButton("viz-primary-button");
+const body = createElement("div", "viz-lesson-body");
+const busy = createElement("p", "viz-busy");
+/** @type {Lesson | null} */
+let lesson = null;
+let needsRequest = false;
+let isVisible = false;
+let userMoved = false;
+
 title.tabIndex = -1;
-words.setAttribute("role", "status");
+paragraphs.setAttribute("role", "status");
 busy.setAttribute("role", "status");
 dots.setAttribute("role", "group");
-block.tabIndex = 0; // so that the keyboard can scroll it
-block.append(lines);
-code.append(codeTitle, block);
-top_.append(where, dots);
-ways.append(see, other);
-ends.append(back, next);
-body.append(title, words, pictures, code, ways, ends);
-root.append(top_, busy, body);
-body.hidden = top_.hidden = true;
+codeBlock.tabIndex = 0; // so that the keyboard can scroll it
+codeBlock.append(codeLines);
+code.append(codeCaption, codeBlock);
+header.append(stepCount, dots);
+links.append(tabButton, modelButton);
+navigation.append(previousButton, nextButton);
+body.append(title, paragraphs, pictures, code, links, navigation);
+root.append(header, busy, body);
+body.hidden = header.hidden = true;
 
-const opening = () => Math.max(placed("s") - 1, 0) || 0; // the step that the address asks for, until there is one
+/** Return the step that the address asks for. */
+const initialStep = () => Math.max(Number(readUrlState("s")) - 1, 0) || 0;
 
-function ask(step) {
-  owed = false;
+/** @param {number} step */
+function requestStep(step) {
+  needsRequest = false;
   root.setAttribute("aria-busy", "true");
-  if (now) busy.textContent = now.labels.busy;
+  if (lesson) busy.textContent = lesson.labels.busy;
   trigger("select", { index: step, value: "" });
 }
 
-function go(step) {
-  if (step < 0 || step >= now.titles.length || step === now.step) return;
-  moved = true;
-  ask(step);
+/** @param {number} step */
+function moveTo(step) {
+  if (!lesson || step < 0 || step >= lesson.titles.length || step === lesson.step) return;
+  userMoved = true;
+  requestStep(step);
 }
 
-back.addEventListener("click", () => go(now.step - 1));
-next.addEventListener("click", () => go(now.step + 1));
-see.addEventListener("click", () => {
-  place("v", now.tab);
-  choose({ tab: now.tab, ...(now.method && { method: now.method }) });
+previousButton.addEventListener("click", () => lesson && moveTo(lesson.step - 1));
+nextButton.addEventListener("click", () => lesson && moveTo(lesson.step + 1));
+tabButton.addEventListener("click", () => {
+  if (!lesson) return;
+  const { tab, method } = lesson;
+  setUrlState("v", tab);
+  emitChoice({ tab, ...(method && { method }) });
 });
-other.addEventListener("click", () => choose({ model: now.other }));
+modelButton.addEventListener("click", () => lesson && emitChoice({ model: lesson.otherModel }));
 
-// Whatever is owed is asked for once it can be seen; a tab that is not open has no size.
-new IntersectionObserver((entries) => {
-  seen = entries[entries.length - 1].isIntersecting;
-  if (seen && owed) ask(now ? now.step : opening());
-}, { rootMargin: "300px" }).observe(root);
+// A component in a closed tab has no size and does not intersect.
+const observer = new IntersectionObserver(
+  (entries) => {
+    isVisible = entries[entries.length - 1].isIntersecting;
+    if (isVisible && needsRequest) requestStep(lesson ? lesson.step : initialStep());
+  },
+  { rootMargin: "300px" },
+);
+observer.observe(root);
 
-function dot(name, step) {
-  const button = make("button", "viz-dot");
-  button.type = "button";
+/**
+ * @param {string} name
+ * @param {number} step
+ * @param {number} currentStep
+ */
+function createDot(name, step, currentStep) {
+  const button = createButton("viz-dot");
   button.title = name;
   button.setAttribute("aria-label", `${step + 1}. ${name}`);
-  if (step === now.step) button.setAttribute("aria-current", "step");
-  button.addEventListener("click", () => go(step));
+  if (step === currentStep) button.setAttribute("aria-current", "step");
+  button.addEventListener("click", () => moveTo(step));
   return button;
 }
 
-// A map on the photo with its colour bar, or a still.
-async function drawn(picture, ground) {
-  const figure = make("figure"), caption = make("figcaption", "", picture.caption);
+/**
+ * @param {LessonPicture} picture
+ * @param {Photo} basePhoto
+ */
+async function createPicture(picture, basePhoto) {
+  const figure = createElement("figure");
+  const caption = createElement("figcaption", "", picture.caption);
   if (picture.picture) {
-    const image = make("img");
+    const image = createElement("img");
     image.src = picture.picture;
     image.alt = picture.caption;
     figure.append(image, caption);
     return figure;
   }
-  const canvas = make("canvas"), scale = make("div", "viz-legend"), { rows, columns, at } = unpack(picture.map);
-  const { photo: source, width, height } = picture.photo ? picture : ground;
+  const canvas = createElement("canvas");
+  const scale = createElement("div", "viz-legend");
+  const { rows, columns, at } = unpackMaps(picture.map);
+  const { photo: url, width, height } = picture.photo ? picture : basePhoto;
   Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", picture.caption);
-  const photo = picture.bare ? null : await pixelsOf(source, width, height);
-  paint(canvas, photo, { ...picture, values: at(0), rows, columns }, 0.8);
-  if (picture.frame.length) framed(canvas, picture.frame);
-  legend(scale, picture.palette, picture.limits, picture.signed);
+  const photo = picture.bare ? null : await loadPixels(url, width, height);
+  const { palette, limits, signed, smooth, box } = picture;
+  drawMap(canvas, photo, { values: at(0), rows, columns, palette, limits, signed, smooth, box }, 0.8);
+  if (picture.frame.length) strokeFrame(canvas, picture.frame);
+  drawLegend(scale, palette, limits, signed);
   figure.append(canvas, caption, scale);
   return figure;
 }
 
-function framed(canvas, [y0, x0, y1, x1]) {
-  const pen = canvas.getContext("2d"), { width, height } = canvas;
-  for (const [colour, line] of [["#000", 5], ["#fff", 2.5]]) {
-    pen.strokeStyle = colour;
-    pen.lineWidth = line;
-    pen.strokeRect(x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height);
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {number[]} frame
+ */
+function strokeFrame(canvas, [top, left, bottom, right]) {
+  const context = getContext(canvas);
+  const { width, height } = canvas;
+  const strokes = /** @type {const} */ ([
+    ["#000", 5],
+    ["#fff", 2.5],
+  ]);
+  for (const [colour, lineWidth] of strokes) {
+    context.strokeStyle = colour;
+    context.lineWidth = lineWidth;
+    context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
   }
 }
 
-show(async (value, current) => {
+/**
+ * @param {Lesson} value
+ * @param {HTMLElement[]} figures
+ */
+function showStep(value, figures) {
+  const { labels, step, titles } = value;
+  stepCount.textContent = labels.step;
+  dots.setAttribute("aria-label", labels.steps);
+  dots.replaceChildren(...titles.map((name, i) => createDot(name, i, step)));
+  title.textContent = titles[step];
+  paragraphs.replaceChildren(...value.paragraphs.map((text) => createElement("p", "", text)));
+  pictures.replaceChildren(...figures);
+  pictures.dataset.columns = String(value.columns);
+  code.hidden = !value.code;
+  codeCaption.textContent = labels.code;
+  codeLines.textContent = value.code;
+  tabButton.textContent = labels.see;
+  modelButton.textContent = labels.other;
+  modelButton.hidden = !value.otherModel;
+  previousButton.textContent = labels.previous;
+  nextButton.textContent = `${labels.next}: ${titles[step + 1]}`;
+  previousButton.disabled = step === 0;
+  nextButton.hidden = step === titles.length - 1;
+  busy.textContent = "";
+  body.hidden = header.hidden = false;
+  root.removeAttribute("aria-busy");
+  root.dataset.step = String(step);
+  setUrlState("s", step ? step + 1 : null);
+}
+
+/**
+ * @param {LessonValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   if (value.empty) {
-    now = null;
+    lesson = null;
     busy.textContent = value.empty;
-    body.hidden = top_.hidden = true;
+    body.hidden = header.hidden = true;
     return root.removeAttribute("aria-busy");
   }
   if (value.pending || value.step === undefined) {
-    owed = true;
-    if (seen) ask(value.step ?? opening());
+    needsRequest = true;
+    if (isVisible) requestStep(value.step ?? initialStep());
     return;
   }
-  const figures = await Promise.all(value.pictures.map((one) => drawn(one, value.ground)));
-  if (!current()) return;
-  now = value;
-  const { labels, step, titles } = value, dotted = dots.contains(document.activeElement);
-  where.textContent = labels.step;
-  dots.setAttribute("aria-label", labels.steps);
-  dots.replaceChildren(...titles.map(dot));
-  title.textContent = titles[step];
-  words.replaceChildren(...value.paragraphs.map((text) => make("p", "", text)));
-  pictures.replaceChildren(...figures);
-  pictures.dataset.columns = value.columns;
-  code.hidden = !value.code;
-  codeTitle.textContent = labels.code;
-  lines.textContent = value.code;
-  see.textContent = labels.see;
-  other.textContent = labels.other;
-  other.hidden = !value.other;
-  back.textContent = labels.previous;
-  next.textContent = `${labels.next}: ${titles[step + 1]}`;
-  back.disabled = step === 0;
-  next.hidden = step === titles.length - 1;
-  busy.textContent = "";
-  body.hidden = top_.hidden = false;
-  root.removeAttribute("aria-busy");
-  root.dataset.step = step;
-  place("s", step ? step + 1 : null);
-  if (!moved) return;
-  moved = false;
-  if (dotted) dots.children[step].focus();
-  else title.focus({ preventScroll: true });
+  const figures = await Promise.all(value.pictures.map((picture) => createPicture(picture, value.basePhoto)));
+  if (!isCurrent()) return;
+  lesson = /** @type {Lesson} */ (value);
+  const dotHadFocus = dots.contains(document.activeElement);
+  showStep(lesson, figures);
+  if (!userMoved) return;
+  userMoved = false;
+  const focused = dotHadFocus ? /** @type {HTMLElement} */ (dots.children[lesson.step]) : title;
+  focused.focus({ preventScroll: !dotHadFocus });
   if (root.getBoundingClientRect().top < 0) root.scrollIntoView({ block: "start" });
-});
+}
+
+onValueChange(draw);

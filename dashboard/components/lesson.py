@@ -1,7 +1,7 @@
-"""One step of a lesson: its words, its pictures, and the way to the next; all words come in the visitor's language.
+"""One step of a lesson: its text and pictures in the language of the request, and the buttons to other steps.
 
-`select` asks for the step of its `index`; the way to the tab it comes from chooses that `tab` and its `method`, the way
-to another network that `model`.
+`select` requests the step of its `index`. One button emits the choices `tab` and `method` of the tab that shows the
+same at full size, another the choice `model` of a model that shows more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ def build_lesson(
     method: str = "",
     other_model: str = "",
 ) -> dict[str, Any]:
-    """The step, counted from 0, among the `titles` of all; a picture is a map on a photo or a still, with a caption.
+    """Return the component's value.
 
-    Maps are drawn on the `ground` unless they bring a photo. `labels` are of the buttons, `tab` is where the same is to
-    be seen at large, with this `method` chosen there, and `other` a model with more to see.
+    Args:
+        step: The index of the step, from 0.
+        titles: The titles of all steps.
+        paragraphs: The text of the step.
+        pictures: Maps over a photo, or images, each with a caption.
+        labels: The texts of the buttons.
+        base_photo: The photo under maps that have none of their own.
+        columns: The number of pictures in a row.
+        code: The code that reproduces the step.
+        tab: The tab that shows the same at full size.
+        method: The method to select there.
+        other_model: The name of a model that shows more.
     """
     return {
         "step": step,
@@ -35,15 +45,15 @@ def build_lesson(
         "paragraphs": list(paragraphs),
         "pictures": [dict(picture) for picture in pictures],
         "labels": dict(labels),
-        "ground": dict(base_photo),
+        "basePhoto": dict(base_photo),
         "columns": columns,
         "code": code,
         "tab": tab,
         "method": method,
-        "other": other_model,
+        "otherModel": other_model,
     }
 
 
 def mark_pending_js() -> str:
-    """A browser's answer to an event: the step that is shown is of something else by now; it asks when it is seen."""
+    """Return a JavaScript event handler that marks the step as outdated; the lesson requests it when it is visible."""
     return "(value) => ({ ...value, pending: true })"

@@ -1,178 +1,300 @@
-// Maps of one photo beside each other. Point at a place on one: a ring marks it on all, and each tells its value there.
-//
-// value.rows hold items with one map a step; which step is shown is chosen here, or follows an event of another part.
-const grid = make("div", "viz-linked-grid"), foot = make("div", "viz-linked-footer"), says = make("output", "viz-screen-reader-text");
-let now = null, step = null, spot = null;
+// @ts-check
+
+// Maps of one photo beside each other. The pointer over one marks the same place on all, and each shows its value there.
+// An item may have one map for each step; the step is selected here, or follows the layer that another component shows.
+
+/** @typedef {{ name: string, limits: Limits[], signed: boolean, ends: [string, string] }} ColourScale */
+/**
+ * @typedef {object} HeatmapItem
+ * @property {string} name
+ * @property {string} alt
+ * @property {string} text
+ * @property {boolean} smooth
+ * @property {PackedMaps} maps
+ * @property {Box} box
+ * @property {number} scale index of its colour scale
+ * @property {number[]} factors for each step, what to multiply the values by; or empty
+ */
+/**
+ * @typedef {object} LinkedValue
+ * @property {boolean} [waiting] the server computes the maps once they can be seen
+ * @property {{ heading: string, items: (HeatmapItem | null)[] }[]} [rows]
+ * @property {ColourScale[]} scales
+ * @property {string} palette
+ * @property {string} signedPalette
+ * @property {string} label
+ * @property {string[]} steps names of the steps, if they are selected here
+ * @property {string} follows "layer", or nothing
+ * @property {string} photo
+ * @property {number} width
+ * @property {number} height
+ */
+/**
+ * @typedef {Omit<HeatmapItem, "maps" | "scale"> & {
+ *   heading: string, maps: Maps, scale: ColourScale, ownLegend: boolean, figure: HTMLElement, canvas: HTMLCanvasElement,
+ *   mark: HTMLElement, readout: HTMLElement, legend: HTMLElement
+ * }} ShownItem
+ */
+/** @typedef {[number, number]} Point height and width on the photo, as shares */
+/** @typedef {{ node: HTMLElement, scale: ColourScale }} SharedLegend */
+/** @typedef {{ value: LinkedValue, photo: ImageData | null, items: ShownItem[], legends: SharedLegend[] }} State */
+
+const grid = createElement("div", "viz-linked-grid");
+const footer = createElement("div", "viz-linked-footer");
+const announcement = createElement("output", "viz-screen-reader-text");
+/** @type {State | null} */
+let state = null;
+/** @type {number | null} null for the last step */
+let step = null;
+/** @type {Point | null} */
+let markedPoint = null;
 
 grid.setAttribute("role", "group");
 grid.tabIndex = 0;
-says.setAttribute("aria-live", "polite");
-root.append(grid, says);
+announcement.setAttribute("aria-live", "polite");
+root.append(grid, announcement);
 root.hidden = true;
 
-const at = (list) => list[Math.min(step ?? list.length - 1, list.length - 1)];
-const scaleOf = (item) => now.value.scales[item.scale];
-const factorOf = (item) => (item.factors.length ? at(item.factors) : 1);
+/**
+ * Return the element of a list with one element for each step.
+ * @template Item
+ * @param {Item[]} list
+ */
+const atStep = (list) => list[Math.min(step ?? list.length - 1, list.length - 1)];
 
-// The values of an item at the step that is shown, in the units that are shown.
-function valuesOf(item) {
-  const [steps] = item.maps.shape, factor = factorOf(item);
-  const raw = item.maps.at(Math.min(step ?? steps - 1, steps - 1));
-  return factor === 1 ? raw : raw.map((value) => value * factor);
+/**
+ * Return the values of an item at the current step, in the units that are shown.
+ * @param {ShownItem} item
+ */
+function currentValues({ maps, factors }) {
+  const [steps] = maps.shape;
+  const factor = factors.length ? atStep(factors) : 1;
+  const values = maps.at(Math.min(step ?? steps - 1, steps - 1));
+  return factor === 1 ? values : values.map((value) => value * factor);
 }
 
-function mapOf(item) {
-  const { rows, columns } = item.maps, { signed, limits } = scaleOf(item), { value } = now;
-  const palette = signed ? value.signedPalette : value.palette;
-  return { values: valuesOf(item), rows, columns, box: item.box, limits: at(limits), signed, smooth: item.smooth, palette };
-}
-
-// The value that is drawn at a place of the photo (shares of its height and width); null where the model saw nothing.
+/**
+ * Return the value that is drawn at a point of the photo; null outside the model's input.
+ * @param {ShownItem} item
+ * @param {Point} point
+ */
 function valueAt(item, [y, x]) {
-  const { rows, columns } = item.maps, [top, left, bottom, right] = item.box, values = valuesOf(item);
-  const v = ((y - top) / (bottom - top)) * rows, h = ((x - left) / (right - left)) * columns;
-  if (v < 0 || v >= rows || h < 0 || h >= columns) return null;
-  if (!item.smooth) return values[Math.floor(v) * columns + Math.floor(h)];
-  const r = Math.floor(v - 0.5), c = Math.floor(h - 0.5), fv = v - 0.5 - r, fh = h - 0.5 - c;
-  const pick = (row, column) => values[Math.min(Math.max(row, 0), rows - 1) * columns + Math.min(Math.max(column, 0), columns - 1)];
-  return (pick(r, c) * (1 - fh) + pick(r, c + 1) * fh) * (1 - fv) + (pick(r + 1, c) * (1 - fh) + pick(r + 1, c + 1) * fh) * fv;
+  const { rows, columns } = item.maps;
+  const [top, left, bottom, right] = item.box;
+  const values = currentValues(item);
+  const row = ((y - top) / (bottom - top)) * rows;
+  const column = ((x - left) / (right - left)) * columns;
+  if (row < 0 || row >= rows || column < 0 || column >= columns) return null;
+  if (!item.smooth) return values[Math.floor(row) * columns + Math.floor(column)];
+  const r = Math.floor(row - 0.5);
+  const c = Math.floor(column - 0.5);
+  const fy = row - 0.5 - r;
+  const fx = column - 0.5 - c;
+  const pick = (/** @type {number} */ i, /** @type {number} */ j) =>
+    values[Math.min(Math.max(i, 0), rows - 1) * columns + Math.min(Math.max(j, 0), columns - 1)];
+  const upper = pick(r, c) * (1 - fx) + pick(r, c + 1) * fx;
+  const lower = pick(r + 1, c) * (1 - fx) + pick(r + 1, c + 1) * fx;
+  return upper * (1 - fy) + lower * fy;
 }
 
-function figureOf(item) {
-  const figure = make("figure"), stage = make("div", "viz-linked-stage"), canvas = make("canvas"), ring = make("div", "viz-pointer-mark");
-  const words = make("figcaption"), readout = make("span", "viz-linked-value"), bar = make("div", "viz-legend");
-  [canvas.width, canvas.height] = [now.value.width, now.value.height];
+/**
+ * Create the figure of an item.
+ * @param {HeatmapItem} item
+ * @param {string} heading
+ * @param {ColourScale} scale
+ * @param {boolean} ownLegend
+ * @param {Photo} photo
+ * @returns {ShownItem}
+ */
+function createItem(item, heading, scale, ownLegend, { width, height }) {
+  const figure = createElement("figure");
+  const stage = createElement("div", "viz-linked-stage");
+  const canvas = createElement("canvas");
+  const mark = createElement("div", "viz-pointer-mark");
+  const caption = createElement("figcaption");
+  const name = createElement("div", "viz-linked-name");
+  const readout = createElement("span", "viz-linked-value");
+  const legend = createElement("div", "viz-legend");
+  Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", item.alt);
-  ring.hidden = true;
-  stage.append(canvas, ring);
-  const head = make("div", "viz-linked-name");
-  head.append(make("strong", "", item.name), readout);
-  words.append(head);
-  if (item.alone) words.append(bar);
-  if (item.text) words.append(make("p", "", item.text));
-  figure.append(stage, words);
-  const here = (event) => {
-    const box = stage.getBoundingClientRect();
-    point([(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width]);
+  mark.hidden = true;
+  stage.append(canvas, mark);
+  name.append(createElement("strong", "", item.name), readout);
+  caption.append(name);
+  if (ownLegend) caption.append(legend);
+  if (item.text) caption.append(createElement("p", "", item.text));
+  figure.append(stage, caption);
+  const markPointer = (/** @type {PointerEvent} */ event) => {
+    const frame = stage.getBoundingClientRect();
+    markPoint([(event.clientY - frame.top) / frame.height, (event.clientX - frame.left) / frame.width]);
   };
-  stage.addEventListener("pointermove", here);
-  stage.addEventListener("pointerdown", here);
-  return Object.assign(item, { figure, canvas, ring, readout, bar });
+  stage.addEventListener("pointermove", markPointer);
+  stage.addEventListener("pointerdown", markPointer);
+  return { ...item, heading, scale, ownLegend, maps: unpackMaps(item.maps), figure, canvas, mark, readout, legend };
 }
 
-function point(to) {
-  if (!now) return;
-  spot = to;
-  for (const item of now.items) {
-    item.ring.hidden = !to;
-    const value = to && valueAt(item, to);
-    item.readout.textContent = !to ? "" : value === null ? say("not in the input") : number(value);
-    if (to) Object.assign(item.ring.style, { top: 100 * to[0] + "%", left: 100 * to[1] + "%" });
+/** @param {Point | null} point */
+function markPoint(point) {
+  if (!state) return;
+  markedPoint = point;
+  for (const item of state.items) {
+    item.mark.hidden = !point;
+    item.readout.textContent = "";
+    if (!point) continue;
+    const value = valueAt(item, point);
+    item.readout.textContent = value === null ? translate("not seen") : formatNumber(value);
+    Object.assign(item.mark.style, { top: `${100 * point[0]}%`, left: `${100 * point[1]}%` });
   }
 }
 
 function redraw() {
-  for (const item of now.items) {
-    const map = mapOf(item);
-    paint(item.canvas, now.photo, map, 0.8);
-    if (item.alone) legend(item.bar, map.palette, map.limits, map.signed, scaleOf(item).ends);
+  if (!state) return;
+  const { value, photo, items, legends } = state;
+  const paletteOf = (/** @type {ColourScale} */ { signed }) => (signed ? value.signedPalette : value.palette);
+  const drawScale = (/** @type {HTMLElement} */ node, /** @type {ColourScale} */ scale) =>
+    drawLegend(node, paletteOf(scale), atStep(scale.limits), scale.signed, scale.ends);
+  for (const item of items) {
+    const { rows, columns } = item.maps;
+    const { box, smooth, scale } = item;
+    const limits = atStep(scale.limits);
+    const map = { values: currentValues(item), rows, columns, box, limits, signed: scale.signed, smooth };
+    drawMap(item.canvas, photo, { ...map, palette: paletteOf(scale) }, 0.8);
+    if (item.ownLegend) drawScale(item.legend, scale);
   }
-  now.bars.forEach(({ node, scale }) => legend(node, scale.signed ? now.value.signedPalette : now.value.palette, at(scale.limits), scale.signed, scale.ends));
-  root.dataset.step = step ?? "";
-  point(spot);
+  for (const { node, scale } of legends) drawScale(node, scale);
+  root.dataset.step = String(step ?? "");
+  markPoint(markedPoint);
 }
 
-function choose(wanted) {
-  step = wanted;
-  for (const button of foot.querySelectorAll("button")) button.setAttribute("aria-pressed", Number(button.dataset.step) === step);
+/** @param {number} index */
+function selectStep(index) {
+  step = index;
+  for (const button of footer.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(Number(button.dataset.step) === step));
+  }
   redraw();
 }
 
-// What several pictures share stands below all of them: their scales, and the units to choose from.
-function shared(value) {
-  now.bars = value.scales.filter((scale) => !scale.alone).map((scale) => {
-    const block = make("div", "viz-linked-scale"), node = make("div", "viz-legend");
-    block.append(make("span", "", scale.name), node);
-    return { block, node, scale };
+/**
+ * Show below all maps the colour scales that several of them share, and the buttons of the steps.
+ * @param {ColourScale[]} scales
+ * @param {string[]} steps
+ */
+function drawFooter(scales, steps) {
+  footer.replaceChildren();
+  const legends = scales.map((scale) => {
+    const block = createElement("div", "viz-linked-scale");
+    const node = createElement("div", "viz-legend");
+    block.append(createElement("span", "", scale.name), node);
+    footer.append(block);
+    return { node, scale };
   });
-  const units = make("div", "viz-units");
-  units.setAttribute("role", "group");
-  units.setAttribute("aria-label", say("Units of all values"));
-  value.steps.forEach((name, i) => {
-    const button = make("button", "viz-chip", name);
-    button.type = "button";
-    button.dataset.step = i;
-    button.setAttribute("aria-pressed", i === step);
-    button.addEventListener("click", () => choose(i));
-    units.append(button);
-  });
-  foot.replaceChildren(...now.bars.map(({ block }) => block), ...(value.steps.length ? [units] : []));
-  foot.hidden = !foot.children.length;
+  if (steps.length) {
+    const units = createElement("div", "viz-units");
+    units.setAttribute("role", "group");
+    units.setAttribute("aria-label", translate("Units of all values"));
+    for (const [i, name] of steps.entries()) {
+      const button = createButton("viz-chip", name);
+      button.dataset.step = String(i);
+      button.setAttribute("aria-pressed", String(i === step));
+      button.addEventListener("click", () => selectStep(i));
+      units.append(button);
+    }
+    footer.append(units);
+  }
+  footer.hidden = !footer.children.length;
+  return legends;
 }
 
 grid.addEventListener("pointerleave", (event) => {
-  if (event.pointerType !== "mouse") return; // a finger that is lifted leaves what it asked for
-  point(null);
-  says.textContent = "";
+  if (event.pointerType !== "mouse") return; // after a touch the values stay
+  markPoint(null);
+  announcement.textContent = "";
 });
+/** @type {Record<string, Point>} */
+const KEY_MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 grid.addEventListener("keydown", (event) => {
-  const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-  if (!now || (!move && event.key !== "Escape")) return;
+  const move = KEY_MOVES[event.key];
+  if (!state || (!move && event.key !== "Escape")) return;
   event.preventDefault();
-  if (!move) point(null);
-  else point((spot || [0.5, 0.5]).map((old, i) => Math.min(Math.max(old + (spot ? move[i] / 28 : 0), 0.01), 0.99)));
-  says.textContent = spot ? now.items.map((item) => `${item.row ? item.row + ", " : ""}${item.name}: ${item.readout.textContent}`).join("; ") : "";
+  if (!move) markPoint(null);
+  else if (!markedPoint) markPoint([0.5, 0.5]);
+  else {
+    const moved = markedPoint.map((share, axis) => Math.min(Math.max(share + move[axis] / 28, 0.01), 0.99));
+    markPoint(/** @type {Point} */ (moved));
+  }
+  const values = state.items.map(
+    ({ heading, name, readout }) => `${heading ? `${heading}, ` : ""}${name}: ${readout.textContent}`,
+  );
+  announcement.textContent = markedPoint ? values.join("; ") : "";
 });
 grid.addEventListener("blur", () => {
-  point(null);
-  says.textContent = "";
+  markPoint(null);
+  announcement.textContent = "";
 });
-let heard = null; // the layer another part shows, perhaps before there is anything to show here
+
+/** @type {number | null} the layer that another component shows, maybe before this one has a value */
+let shownLayer = null;
 document.addEventListener("viz-layer", (event) => {
-  heard = event.detail;
-  if (now?.value.follows !== "layer") return;
-  step = heard;
+  shownLayer = /** @type {CustomEvent} */ (event).detail;
+  if (state?.value.follows !== "layer") return;
+  step = shownLayer;
   redraw();
 });
 
-// A value that waits is asked for once somebody can see where it will be.
-let seen = false;
-function ask() {
-  if (seen && props.value?.waiting) trigger("select", { index: 0, value: "seen" });
+let isVisible = false;
+function requestWhenVisible() {
+  if (isVisible && props.value?.waiting) trigger("select", { index: 0, value: "seen" });
 }
-new IntersectionObserver((entries) => {
-  seen = entries.at(-1).isIntersecting;
-  ask();
-}).observe(root);
+const observer = new IntersectionObserver((entries) => {
+  isVisible = entries[entries.length - 1].isIntersecting;
+  requestWhenVisible();
+});
+observer.observe(root);
 
-show(async (value, current) => {
+/**
+ * @param {LinkedValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   root.classList.toggle("viz-pending", Boolean(value.waiting));
-  if (value.waiting) root.hidden = false;
-  if (value.waiting) return ask();
+  if (value.waiting) {
+    root.hidden = false;
+    return requestWhenVisible();
+  }
   if (!value.rows) {
     root.hidden = true;
-    now = null;
+    state = null;
     return;
   }
-  const photo = await pixelsOf(value.photo, value.width, value.height);
-  if (!current()) return;
-  if (value.follows === "layer") step = heard;
+  const photo = await loadPixels(value.photo, value.width, value.height);
+  if (!isCurrent()) return;
+  if (value.follows === "layer") step = shownLayer;
   if (value.steps.length) step = Math.min(step ?? 0, value.steps.length - 1);
-  const rows = value.rows.map((row) => row.items.map((item) => item && { ...item, row: row.heading, maps: unpack(item.maps) }));
-  const items = rows.flat().filter(Boolean), users = value.scales.map((_, i) => items.filter((item) => item.scale === i).length);
-  value = { ...value, scales: value.scales.map((scale, i) => ({ ...scale, alone: users[i] < 2 })) };
-  items.forEach((item) => (item.alone = value.scales[item.scale].alone));
-  now = { value, photo, items, bars: [] };
-  grid.dataset.columns = Math.max(...rows.map((row) => row.length));
-  grid.dataset.headed = value.rows.some((row) => row.heading);
+  const allItems = value.rows.flatMap((row) => row.items).filter((item) => item !== null);
+  const isShared = value.scales.map((_, i) => allItems.filter((item) => item.scale === i).length > 1);
+  const rows = value.rows.map(({ heading, items }) => ({
+    heading,
+    items: items
+      .filter((item) => item !== null)
+      .map((item) => createItem(item, heading, value.scales[item.scale], !isShared[item.scale], value)),
+  }));
+  const sharedScales = value.scales.filter((_, i) => isShared[i]);
+  state = { value, photo, items: rows.flatMap((row) => row.items), legends: drawFooter(sharedScales, value.steps) };
+  grid.dataset.columns = String(Math.max(...value.rows.map((row) => row.items.length)));
+  grid.dataset.headed = String(value.rows.some((row) => row.heading));
   grid.setAttribute("aria-label", value.label);
-  root.style.setProperty("--ratio", value.width / value.height);
-  grid.replaceChildren(...rows.flatMap((row, i) => [
-    ...(value.rows[i].heading ? [make("h3", "", value.rows[i].heading)] : []),
-    ...row.filter(Boolean).map((item) => figureOf(item).figure),
-  ]), foot);
-  shared(value);
+  root.style.setProperty("--ratio", String(value.width / value.height));
+  grid.replaceChildren(
+    ...rows.flatMap(({ heading, items }) => [
+      ...(heading ? [createElement("h3", "", heading)] : []),
+      ...items.map((item) => item.figure),
+    ]),
+    footer,
+  );
   root.hidden = false;
   redraw();
-});
+}
+
+onValueChange(draw);

@@ -1,4 +1,4 @@
-"""Maps of one photo beside each other: point at a place on one, and every other tells its value there."""
+"""Maps of one photo beside each other; the pointer over one shows the values of all maps at the same place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINKED_SIDE_PX = PHOTO_SIDE_PX // 2  # longest side of the photo under each map,
 
 @dataclass(frozen=True)
 class ColourScale:
-    """A colour scale and its legend: the ends of the colours for each step, and what they stand for."""
+    """A colour scale and its legend: its limits, and what a value at each end means."""
 
     name: str
     limits: Sequence[Limits]  # one, or one a step
@@ -37,13 +37,28 @@ def build_item(
     smooth: bool = True,
     factors: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """One picture: a map, or one for each step, which lies on the photo within `box` (top, left,
-    bottom, right as shares of its sides) and is coloured by a scale.
+    """Return one item of a row.
 
-    Values are shown times `factors`, one a step.
+    Args:
+        name: The name above the map.
+        maps: The map, or one for each step.
+        box: Where the map lies on the photo: top, left, bottom, right as shares of its sides.
+        scale: The index of its colour scale.
+        alt: The text alternative.
+        text: A sentence below the map.
+        smooth: Whether to interpolate between the values.
+        factors: For each step, what the shown values are multiplied by.
     """
-    told = {"name": name, "alt": alt, "text": text, "smooth": smooth}
-    return {**told, "maps": pack_floats(maps), "box": list(box), "scale": scale, "factors": list(factors)}
+    return {
+        "name": name,
+        "alt": alt,
+        "text": text,
+        "smooth": smooth,
+        "maps": pack_floats(maps),
+        "box": list(box),
+        "scale": scale,
+        "factors": list(factors),
+    }
 
 
 def build_linked_heatmaps(
@@ -55,16 +70,27 @@ def build_linked_heatmaps(
     steps: Sequence[str] = (),
     follows: str = "",
 ) -> dict[str, Any]:
-    """Rows of items, each with its heading, and the scales they share.
+    """Return the component's value.
 
-    The step of all maps is chosen among `steps`, where they have a name, or follows another part of the page.
+    Args:
+        rows: Headings, and the items of each row; None leaves a cell empty.
+        scales: The colour scales of the items.
+        photo: The photo under all maps.
+        label: What a screen reader calls the group.
+        steps: The names of the steps, if the user selects the step here.
+        follows: "layer" if the step is the layer that another component shows.
     """
     return {
         **encode_photo(photo, LINKED_SIDE_PX),
         "rows": [{"heading": heading, "items": list(items)} for heading, items in rows],
         "scales": [
-            {"name": one.name, "limits": [list(ends) for ends in one.limits], "signed": one.signed, "ends": one.ends}
-            for one in scales
+            {
+                "name": scale.name,
+                "limits": [list(limits) for limits in scale.limits],
+                "signed": scale.signed,
+                "ends": scale.ends,
+            }
+            for scale in scales
         ],
         "palette": encode_palette(False),
         "signedPalette": encode_palette(True),

@@ -1,4 +1,4 @@
-"""A method's knobs as menus; turning one is a choice of all `knobs` as they stand."""
+"""The parameters of a method as menus; changing one emits the choice `parameters` with all menus."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from vizlib.attribution.methods.registry import METHODS
 def build_parameter_menus(
     model: Model, method: str, changed: Mapping[str, object] | None = None, *, in_url: bool = False
 ) -> dict[str, Any]:
-    """What the registry offers for this method on this model, with the turned ones in their place.
+    """Return the component's value: a menu for each parameter of a method that has several choices for a model.
 
-    With `placed` the page's address names the method and the turned knobs.
+    Args:
+        model: The model, on which the choices may depend.
+        method: The name of the method.
+        changed: The parameters that differ from their defaults, by name.
+        in_url: Whether the browser writes the method and the changed parameters into the page's address.
     """
     rows = []
-    for name, knob in METHODS[method].knobs.items():
-        values = list(dict.fromkeys([knob.default, *knob.list_choices(model)]))
+    for name, parameter in METHODS[method].parameters.items():
+        values = list(dict.fromkeys([parameter.default, *parameter.list_choices(model)]))
         if len(values) < 2:
             continue
-        chosen = (changed or {}).get(name, knob.default)
+        chosen = (changed or {}).get(name, parameter.default)
         names = [
             "automatic" if value is None else str(value).replace("True", "yes").replace("False", "no")
             for value in values
@@ -31,22 +35,22 @@ def build_parameter_menus(
             {
                 "name": name,
                 "help": describe_parameter(METHODS[method], name),
-                "choices": [{"name": text, "said": format_value(text)} for text in names],
+                "choices": [{"name": text, "text": format_value(text)} for text in names],
                 "chosen": values.index(chosen) if chosen in values else 0,
             }
         )
-    return {"method": method, "knobs": rows, "placed": in_url}
+    return {"method": method, "parameters": rows, "inUrl": in_url}
 
 
 def format_value(value: str) -> str:
-    """A value as the menu shows it; the address calls it by its name in every language."""
+    """Return a value as the menu shows it, translated; the address has its English name."""
     return translate(f"parameter.{value}") if value in ("automatic", "yes", "no") else value
 
 
 def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    """The menus as they stand when each knob shows the value of this name; an unknown knob or value changes nothing."""
+    """Return the menus with the named values selected; unknown parameters and values are ignored."""
     value = build_parameter_menus(model, method)
-    for row in value["knobs"]:
+    for row in value["parameters"]:
         names = [choice["name"] for choice in row["choices"]]
         if settings.get(row["name"]) in names:
             row["chosen"] = names.index(settings[row["name"]])
@@ -54,22 +58,25 @@ def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> di
 
 
 def get_changed_names(menus: Mapping[str, Any] | None) -> dict[str, str]:
-    """What the menus show, where that is not the default, by name of the knob."""
-    rows = [row for row in (menus or {}).get("knobs", ()) if row["chosen"]]
+    """Return the name of the selected value of each parameter that differs from its default."""
+    rows = [row for row in (menus or {}).get("parameters", ()) if row["chosen"]]
     return {row["name"]: row["choices"][row["chosen"]]["name"] for row in rows}
 
 
 def parse_parameters(value: Any, model: Model, method: str) -> dict[str, object]:
-    """The knobs that a page's menus hold away from their defaults; none of another method's, or of nonsense."""
+    """Return the values of the parameters that differ from their defaults in the page's menus.
+
+    Menus of another method and invalid entries, which a forged request may hold, are ignored.
+    """
     if not isinstance(value, Mapping) or value.get("method") != method:
         return {}
-    found: dict[str, object] = {}
-    for row in value.get("knobs", ()):
-        knob = METHODS[method].knobs.get(row.get("name"))
-        if knob is None:
+    parameters: dict[str, object] = {}
+    for row in value.get("parameters", ()):
+        parameter = METHODS[method].parameters.get(row.get("name"))
+        if parameter is None:
             continue
-        values = list(dict.fromkeys([knob.default, *knob.list_choices(model)]))
+        values = list(dict.fromkeys([parameter.default, *parameter.list_choices(model)]))
         chosen = row.get("chosen")
         if isinstance(chosen, int) and 0 < chosen < len(values):
-            found[row["name"]] = values[chosen]
-    return found
+            parameters[row["name"]] = values[chosen]
+    return parameters

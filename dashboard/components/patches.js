@@ -1,255 +1,463 @@
-// Point at a patch and see its map: attention by layer and head, or any other map per patch. No call to the server.
-//
-// value.maps holds one map per (layer, head, token); value.names are the tokens before the first patch ("class").
-// Where all heads of all layers would be too many bytes, value.maps holds their means, and value.heads those of the one
-// layer value.of; the heads of another layer are asked for once it was looked at for a moment.
-const { main, side, stage, says } = gridOf(say("patch grid"));
-const tools = make("div", "viz-tools"), scale = make("div", "viz-legend"), tokens = make("div", "viz-chips");
-const panels = [panel(), panel()];
-const PINS = 2; // more than two pictures side by side nobody compares
-let now = null;
+// @ts-check
 
-tokens.setAttribute("role", "group");
-tokens.setAttribute("aria-label", say("Tokens without a position on the photo, and pinned patches"));
-stage.append(...panels.map((one) => one.frame));
-tools.append(scale, tokens);
-main.append(stage, tools, says);
+// The photo under a grid of patches where each patch has its own maps: attention by layer and head, or any other map.
+// The pointer over a patch shows its map, without a call to the server.
+//
+// value.maps holds one map per (layer, head, token). Where the maps of all heads are too many bytes, value.maps holds
+// the means over the heads, and value.heads those of the layer value.of; the heads of another layer are requested once
+// it was shown for a moment.
+
+/**
+ * @typedef {object} PatchesValue
+ * @property {PackedMaps} [maps] of shape layers, heads or 1, tokens, rows, columns
+ * @property {PackedMaps} [heads] of shape heads, tokens, rows, columns
+ * @property {number} [of]
+ * @property {string[]} names of the tokens before the first patch, such as "class"
+ * @property {Cell} patch shown first where there is no such token
+ * @property {boolean} signed
+ * @property {string} palette
+ * @property {string} label
+ * @property {"attention" | "similarity"} sentence
+ * @property {PackedMaps | null} positionSimilarity
+ * @property {string} similarityPalette
+ * @property {string} key the same as before: the layer, the token and the pins stay; empty: nothing is kept in the URL
+ * @property {Box} box
+ * @property {string} photo
+ * @property {number} width
+ * @property {number} height
+ */
+/**
+ * @typedef {object} State
+ * @property {PatchesValue} value
+ * @property {ImageData | null} photo
+ * @property {Maps} maps
+ * @property {Map<number | undefined, Maps>} heads by layer, where they are sent by layer
+ * @property {Maps | null} positionSimilarity
+ * @property {number} layer
+ * @property {number} head -1 for the mean of all heads
+ * @property {number | null} token under the pointer or moved to with the keys
+ * @property {number[]} pins tokens whose maps stay
+ */
+
+const { main, side, stage, description } = createGrid(translate("patch grid"));
+const tools = createElement("div", "viz-tools");
+const scale = createElement("div", "viz-legend");
+const tokenChips = createElement("div", "viz-chips");
+const panels = [createPanel(), createPanel()];
+const MAX_PINS = panels.length;
+const HEADS_DELAY_MS = 250;
+const multiples = createSmallMultiples(changeLayer, (head) => update({ head }));
+/** @type {State | null} */
+let state = null;
+
+tokenChips.setAttribute("role", "group");
+tokenChips.setAttribute("aria-label", translate("Tokens without a place on the photo, and what is pinned"));
+stage.append(...panels.map((panel) => panel.node));
+tools.append(scale, tokenChips);
+main.append(stage, tools, description);
 side.append(...multiples.nodes);
 
-// One picture of the photo, with a frame around the patch it is about and one around the patch under the mouse.
-function panel() {
-  const frame = make("div", "viz-panel"), canvas = make("canvas"), own = make("div", "viz-cursor");
-  const over = make("div", "viz-cursor viz-hovered"), name = make("span", "viz-token-name");
+/** Create a canvas with a frame around the patch whose map it shows, and one around the patch under the pointer. */
+function createPanel() {
+  const node = createElement("div", "viz-panel");
+  const canvas = createElement("canvas");
+  const ownFrame = createElement("div", "viz-cursor");
+  const pointerFrame = createElement("div", "viz-cursor viz-hovered");
+  const name = createElement("span", "viz-token-name");
   canvas.setAttribute("role", "img");
-  frame.append(canvas, own, over, name);
-  return { frame, canvas, own, over, name };
+  node.append(canvas, ownFrame, pointerFrame, name);
+  return { node, canvas, ownFrame, pointerFrame, name };
 }
 
-const shape = () => now.maps.shape; // [layers, heads or 1, tokens, rows, columns]
-const depth = () => shape()[0];
-const headCount = () => (now.value.heads ? now.value.heads.shape[0] : shape()[1]);
-const prefix = () => now.value.names.length;
-const placeOf = (token) => token < prefix() ? null : [Math.floor((token - prefix()) / now.maps.columns), (token - prefix()) % now.maps.columns];
-const tokenOf = ([row, column]) => prefix() + row * now.maps.columns + column;
-const focus = () => now.pins.at(-1) ?? now.at;
+/** @param {State} current */
+const countLayers = ({ maps }) => maps.shape[0];
 
-// The map of a token in a layer; the mean over the heads for head -1; nothing while a layer's heads are on their way.
-function mapOf(layer, head, token) {
-  const [, count, all] = shape(), index = (h) => (layer * count + h) * all + token;
-  if (head >= 0 && now.value.heads) return now.heads.get(layer)?.at(head * all + token);
-  if (head >= 0 || count === 1) return now.maps.at(index(Math.max(head, 0)));
-  const mean = new Float32Array(now.maps.at(index(0)));
-  for (let h = 1; h < count; h++) now.maps.at(index(h)).forEach((value, i) => (mean[i] += value));
-  return mean.map((value) => value / count);
+/** @param {State} current */
+const countHeads = ({ value, maps }) => (value.heads ? value.heads.shape[0] : maps.shape[1]);
+
+/**
+ * Return the patch of a token; null for a token without a position on the photo.
+ * @param {State} current
+ * @param {number} token
+ * @returns {Cell | null}
+ */
+function patchOf({ value, maps }, token) {
+  const index = token - value.names.length;
+  return index < 0 ? null : [Math.floor(index / maps.columns), index % maps.columns];
 }
 
-const shownMap = (token) => mapOf(now.layer, now.head, token) || mapOf(now.layer, -1, token);
+/**
+ * @param {State} current
+ * @param {Cell} patch
+ */
+const tokenOf = ({ value, maps }, [row, column]) => value.names.length + row * maps.columns + column;
 
-function draw(node, photo, values, limits, opacity, signed = now.value.signed, palette = now.value.palette) {
-  const { rows, columns } = now.maps, box = photo ? now.value.box : null;
-  paint(node, photo, { values, rows, columns, box, limits, signed, smooth: false, palette }, opacity);
+/** @param {State} current */
+const focusedToken = ({ pins, token }) => /** @type {number} */ (pins.at(-1) ?? token);
+
+/**
+ * Return the map of a token in a layer and head; undefined while the heads of the layer are being fetched.
+ * @param {State} current
+ * @param {number} layer
+ * @param {number} head -1 for the mean of all heads
+ * @param {number} token
+ */
+function mapOf({ value, maps, heads }, layer, head, token) {
+  const [, headCount, tokenCount] = maps.shape;
+  const indexOf = (/** @type {number} */ h) => (layer * headCount + h) * tokenCount + token;
+  if (head >= 0 && value.heads) return heads.get(layer)?.at(head * tokenCount + token);
+  if (head >= 0 || headCount === 1) return maps.at(indexOf(Math.max(head, 0)));
+  const mean = new Float32Array(maps.at(indexOf(0)));
+  for (let h = 1; h < headCount; h++) {
+    for (const [i, number] of maps.at(indexOf(h)).entries()) mean[i] += number;
+  }
+  return mean.map((number) => number / headCount);
 }
 
-function frame(node, token) {
-  const patch = token === null ? null : placeOf(token);
+/**
+ * Return the map of a token in the current layer and head, or meanwhile the mean of the heads.
+ * @param {State} current
+ * @param {number} token
+ */
+function currentMap(current, token) {
+  const { layer, head } = current;
+  return mapOf(current, layer, head, token) || /** @type {Float32Array} */ (mapOf(current, layer, -1, token));
+}
+
+/**
+ * Place a frame around the patch of a token, or hide it.
+ * @param {State} current
+ * @param {HTMLElement} node
+ * @param {number | null} token
+ */
+function framePatch(current, node, token) {
+  const patch = token === null ? null : patchOf(current, token);
   node.hidden = !patch;
   if (!patch) return;
-  const { rows, columns } = now.maps, [top, left, bottom, right] = now.value.box;
-  const tall = (bottom - top) / rows, wide = (right - left) / columns, y = top + patch[0] * tall, x = left + patch[1] * wide;
-  lay(node, [y, x, y + tall, x + wide]);
+  const { rows, columns } = current.maps;
+  const [top, left, bottom, right] = current.value.box;
+  const height = (bottom - top) / rows;
+  const width = (right - left) / columns;
+  const y = top + patch[0] * height;
+  const x = left + patch[1] * width;
+  placeFrame(node, [y, x, y + height, x + width]);
 }
 
-function nameOf(token) {
-  const patch = placeOf(token);
-  return patch ? say("row {row}, column {column}", { row: patch[0] + 1, column: patch[1] + 1 })
-    : say("{name} token", { name: now.value.names[token] });
+/**
+ * @param {State} current
+ * @param {number} token
+ */
+function nameOf(current, token) {
+  const patch = patchOf(current, token);
+  return patch
+    ? translate("row {row}, column {column}", { row: patch[0] + 1, column: patch[1] + 1 })
+    : translate("{name} token", { name: current.value.names[token] });
 }
 
-const SAYS = {
-  looks: {
-    patch: "The patch in {from} attends most to {to} ({value}).",
-    token: "The {from} attends most to {to} ({value}).",
-    patchIn: "The patch in {from} attends most to {to} ({value}) in layer {layer}, {head}.",
-    tokenIn: "The {from} attends most to {to} ({value}) in layer {layer}, {head}.",
+/** @type {Record<string, Record<string, string>>} */
+const SENTENCES = {
+  attention: {
+    patch: "The patch in {from} looks most at {to} ({value}).",
+    token: "The {from} looks most at {to} ({value}).",
+    patchInLayer: "The patch in {from} looks most at {to} ({value}) in layer {layer}, {head}.",
+    tokenInLayer: "The {from} looks most at {to} ({value}) in layer {layer}, {head}.",
   },
-  like: { patch: "The position embedding of the patch in {from} is most similar to that of {to} ({value})." },
+  similarity: { patch: "The patch in {from} is most like {to} ({value})." },
 };
 
-// What a token's picture shows, and what it says about the patch under the mouse.
-function sentence(token, values) {
-  const { value, layer, head } = now, own = token - prefix();
-  const best = values.reduce((top, v, i) => (i !== own && (top < 0 || v > values[top]) ? i : top), -1);
-  const facts = { from: nameOf(token), to: nameOf(best + prefix()), value: number(values[best]), layer: layer + 1 };
-  facts.head = head < 0 ? say("mean of all heads") : say("head {number}", { number: head + 1 });
-  const subject = placeOf(token) ? "patch" : "token", told = say(SAYS[value.says][subject + (depth() > 1 ? "In" : "")], facts);
-  if (now.at === null || now.at === token || !placeOf(now.at) || !now.pins.length) return told;
-  return `${told} ${say("Here, in {place}: {value}.", { place: nameOf(now.at), value: number(values[now.at - prefix()]) })}`;
+/**
+ * Describe the map of a token: the patch with its largest value and, with a pin, the value at the patch under the pointer.
+ * @param {State} current
+ * @param {number} token
+ * @param {Float32Array} values
+ */
+function describeMap(current, token, values) {
+  const { value, layer, head } = current;
+  const prefix = value.names.length;
+  const largest = values.reduce((top, v, i) => (i !== token - prefix && (top < 0 || v > values[top]) ? i : top), -1);
+  const subject = patchOf(current, token) ? "patch" : "token";
+  const text = SENTENCES[value.sentence][countLayers(current) > 1 ? `${subject}InLayer` : subject];
+  const sentence = translate(text, {
+    from: nameOf(current, token),
+    to: nameOf(current, largest + prefix),
+    value: formatNumber(values[largest]),
+    layer: layer + 1,
+    head: head < 0 ? translate("mean of all heads") : translate("head {number}", { number: head + 1 }),
+  });
+  const pointed = current.token;
+  if (pointed === null || pointed === token || !patchOf(current, pointed) || !current.pins.length) return sentence;
+  const facts = { place: nameOf(current, pointed), value: formatNumber(values[pointed - prefix]) };
+  return `${sentence} ${translate("Here, in {place}: {value}.", facts)}`;
 }
 
 function redraw() {
-  const { value, layer, head, pins } = now, shown = pins.length ? pins : [now.at];
-  const maps = shown.map(shownMap), limits = limitsOf(joined(maps), value.signed);
-  const told = shown.map((token, i) => sentence(token, maps[i]));
-  stage.dataset.panels = shown.length;
-  panels.forEach((one, i) => {
-    one.frame.hidden = i >= shown.length;
-    if (one.frame.hidden) return;
-    draw(one.canvas, now.photo, maps[i], limits, 0.8);
-    one.canvas.setAttribute("aria-label", told[i]);
-    one.name.textContent = shown.length > 1 ? nameOf(shown[i]) : "";
-    one.own.classList.toggle("viz-pinned", pins.includes(shown[i]));
-    frame(one.own, shown[i]);
-    frame(one.over, pins.length && !pins.includes(now.at) ? now.at : null);
+  if (!state) return;
+  const current = state;
+  const { value, photo, layer, head, pins, token } = current;
+  const { rows, columns } = current.maps;
+  const tokens = pins.length ? pins : [/** @type {number} */ (token)];
+  const maps = tokens.map((shown) => currentMap(current, shown));
+  const limits = computeLimits(concatenate(maps), value.signed);
+  const sentences = tokens.map((shown, i) => describeMap(current, shown, maps[i]));
+  const { box, signed, palette } = value;
+  stage.dataset.panels = String(tokens.length);
+  for (const [i, { node, canvas, ownFrame, pointerFrame, name }] of panels.entries()) {
+    node.hidden = i >= tokens.length;
+    if (node.hidden) continue;
+    drawMap(canvas, photo, { values: maps[i], rows, columns, box: photo && box, limits, signed, palette }, 0.8);
+    canvas.setAttribute("aria-label", sentences[i]);
+    name.textContent = tokens.length > 1 ? nameOf(current, tokens[i]) : "";
+    ownFrame.classList.toggle("viz-pinned", pins.includes(tokens[i]));
+    framePatch(current, ownFrame, tokens[i]);
+    framePatch(current, pointerFrame, pins.length && token !== null && !pins.includes(token) ? token : null);
+  }
+  drawLegend(scale, palette, limits, signed);
+  description.replaceChildren(...sentences.map((text) => createElement("span", "", text)));
+  stage.dataset.state = [layer, head, token, ...pins].join();
+  updateChips(current);
+  side.hidden = countLayers(current) * countHeads(current) === 1;
+  if (!side.hidden) drawMultiples(current);
+}
+
+/** @param {State} current */
+function drawMultiples(current) {
+  const { value, layer, head, positionSimilarity } = current;
+  const { rows, columns } = current.maps;
+  const token = focusedToken(current);
+  multiples.draw({
+    layerMaps: Array.from(
+      { length: countLayers(current) },
+      (_, l) => /** @type {Float32Array} */ (mapOf(current, l, -1, token)),
+    ),
+    headMaps: Array.from({ length: countHeads(current) + 1 }, (_, h) => mapOf(current, layer, h - 1, token)),
+    layer,
+    head,
+    rows,
+    columns,
+    signed: value.signed,
+    palette: value.palette,
+    tokenName: nameOf(current, token),
+    hasSimilarity: Boolean(positionSimilarity),
+    similarity: patchOf(current, token) ? (positionSimilarity?.at(token - value.names.length) ?? null) : null,
+    similarityPalette: value.similarityPalette,
   });
-  legend(scale, value.palette, limits, value.signed);
-  says.replaceChildren(...told.map((text) => make("span", "", text)));
-  stage.dataset.state = [layer, head, now.at, ...pins].join();
-  chips();
-  side.hidden = depth() * headCount() === 1;
-  if (!side.hidden) multiples.draw();
 }
 
-// A chip for each token without a place, and one for each pinned patch, which lets go of it.
-function chips() {
-  const wanted = [...now.value.names.keys(), ...now.pins.filter(placeOf)];
-  while (tokens.children.length > wanted.length) tokens.lastChild.remove();
-  wanted.forEach((token, i) => {
-    const chip = tokens.children[i] || tokens.appendChild(make("button", "viz-chip"));
-    chip.type = "button";
-    chip.dataset.token = token;
-    chip.textContent = placeOf(token) ? nameOf(token) + " ×" : nameOf(token);
-    chip.setAttribute("aria-pressed", now.pins.includes(token));
-    chip.setAttribute("aria-label", say(now.pins.includes(token) ? "Unpin {name}" : "Pin {name}", { name: nameOf(token) }));
-    chip.classList.toggle("viz-current", !now.pins.length && now.at === token);
-  });
-}
-
-let drawing = 0, waiting = 0;
-function go(change) {
-  Object.assign(now, change);
-  keep(change);
-  cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(redraw);
-}
-
-// A person's layer, head and pins stand in the address, counted from 1 as on the page; what is usual is left out.
-function keep({ layer, head, pins }) {
-  if (!now.value.key) return;
-  if (layer !== undefined) place("l", layer === depth() - 1 ? null : layer + 1);
-  if (head !== undefined) place("h", head < 0 ? null : head + 1);
-  if (pins) place("p", pins.map(placeOf).filter(Boolean).map((patch) => patch.map((i) => i + 1).join()).join(";"));
-}
-
-// What the address asks for, as far as there is such a layer, head or patch.
-function linked() {
-  const among = (text, count) => (/^\d+$/.test(text ?? "") && text >= 1 && text <= count ? text - 1 : null);
-  const patches = (placed("p") ?? "").split(";").map((pair) => pair.split(","));
-  const found = patches.map(([row, column]) => [among(row, now.maps.rows), among(column, now.maps.columns)]);
-  const pins = [...new Set(found.filter((patch) => !patch.includes(null)).map(tokenOf))].slice(0, PINS);
-  const layer = among(placed("l"), depth()) ?? depth() - 1, head = among(placed("h"), headCount()) ?? -1;
-  return { layer, head, pins, at: pins.length ? null : now.at };
-}
-
-// Another layer. What else on the page follows the layer hears of it; heads that did not come along are asked for.
-function turnTo(layer) {
-  layer = within(layer, depth());
-  go({ layer });
-  tell(layer);
-}
-
-function tell(layer) {
-  document.dispatchEvent(new CustomEvent("viz-layer", { detail: layer }));
-  clearTimeout(waiting);
-  if (now.value.heads && !now.heads.has(layer)) {
-    waiting = setTimeout(() => trigger("select", { index: layer, value: "heads" }), 250);
+/**
+ * Show a chip for each token without a position, and one for each pinned patch, which unpins it.
+ * @param {State} current
+ */
+function updateChips(current) {
+  const { value, pins } = current;
+  const tokens = [...value.names.keys(), ...pins.filter((pin) => patchOf(current, pin))];
+  while (tokenChips.children.length > tokens.length) tokenChips.lastChild?.remove();
+  for (const [i, token] of tokens.entries()) {
+    const existing = /** @type {HTMLButtonElement | undefined} */ (tokenChips.children[i]);
+    const chip = existing ?? tokenChips.appendChild(createButton("viz-chip"));
+    const name = nameOf(current, token);
+    chip.dataset.token = String(token);
+    chip.textContent = patchOf(current, token) ? `${name} ×` : name;
+    chip.setAttribute("aria-pressed", String(pins.includes(token)));
+    chip.setAttribute("aria-label", translate(pins.includes(token) ? "Unpin {name}" : "Pin {name}", { name }));
+    chip.classList.toggle("viz-current", !pins.length && current.token === token);
   }
 }
 
-// Pin a token, or let go of it; a third pin takes the place of the second.
-function pin(token) {
-  const pins = now.pins.includes(token) ? now.pins.filter((one) => one !== token) : [...now.pins.slice(0, PINS - 1), token];
-  go({ pins, at: token });
+let frameRequest = 0;
+let headsTimer = 0;
+
+/** @param {Partial<State>} change */
+function update(change) {
+  if (!state) return;
+  Object.assign(state, change);
+  writeUrl(state, change);
+  cancelAnimationFrame(frameRequest);
+  frameRequest = requestAnimationFrame(redraw);
 }
 
-function patchAt(event) {
-  const one = panels.find(({ canvas }) => canvas.contains(event.target));
-  return one ? cellUnder(event, one.canvas, now.value.box, now.maps) : null;
+/**
+ * Write the layer, head and pins into the address, counted from 1 as on the page; defaults are left out.
+ * @param {State} current
+ * @param {Partial<State>} change
+ */
+function writeUrl(current, { layer, head, pins }) {
+  if (!current.value.key) return;
+  if (layer !== undefined) setUrlState("l", layer === countLayers(current) - 1 ? null : layer + 1);
+  if (head !== undefined) setUrlState("h", head < 0 ? null : head + 1);
+  if (!pins) return;
+  const patches = pins.map((pin) => patchOf(current, pin)).filter((patch) => patch !== null);
+  setUrlState("p", patches.map((patch) => patch.map((i) => i + 1).join()).join(";"));
+}
+
+/**
+ * Read the layer, head and pins from the address; what does not exist is left out.
+ * @param {State} current
+ * @returns {Partial<State>}
+ */
+function readUrl(current) {
+  const { rows, columns } = current.maps;
+  const parseIndex = (/** @type {string | null | undefined} */ text, /** @type {number} */ count) => {
+    const index = /^\d+$/.test(text ?? "") ? Number(text) - 1 : -1;
+    return index >= 0 && index < count ? index : null;
+  };
+  const tokens = (readUrlState("p") ?? "").split(";").flatMap((pair) => {
+    const [row, column] = pair.split(",");
+    const patch = [parseIndex(row, rows), parseIndex(column, columns)];
+    return patch.includes(null) ? [] : [tokenOf(current, /** @type {Cell} */ (patch))];
+  });
+  const pins = [...new Set(tokens)].slice(0, MAX_PINS);
+  const layer = parseIndex(readUrlState("l"), countLayers(current)) ?? countLayers(current) - 1;
+  const head = parseIndex(readUrlState("h"), countHeads(current)) ?? -1;
+  return { layer, head, pins, token: pins.length ? null : current.token };
+}
+
+/** @param {number} index */
+function changeLayer(index) {
+  if (!state) return;
+  const layer = clampIndex(index, countLayers(state));
+  update({ layer });
+  announceLayer(state);
+}
+
+/**
+ * Notify the components that follow the layer, and request its heads if they are not here.
+ * @param {State} current
+ */
+function announceLayer({ value, heads, layer }) {
+  document.dispatchEvent(new CustomEvent("viz-layer", { detail: layer }));
+  clearTimeout(headsTimer);
+  if (value.heads && !heads.has(layer)) {
+    headsTimer = setTimeout(() => trigger("select", { index: layer, value: "heads" }), HEADS_DELAY_MS);
+  }
+}
+
+/**
+ * Pin a token, or unpin it; with all pins in use the last one is replaced.
+ * @param {number} token
+ */
+function togglePin(token) {
+  if (!state) return;
+  const { pins } = state;
+  const isPinned = pins.includes(token);
+  update({ pins: isPinned ? pins.filter((pin) => pin !== token) : [...pins.slice(0, MAX_PINS - 1), token], token });
+}
+
+/** @param {MouseEvent} event */
+function tokenAtPointer(event) {
+  const panel = panels.find(({ canvas }) => canvas.contains(/** @type {Node} */ (event.target)));
+  if (!state || !panel) return null;
+  const patch = cellAtPointer(event, panel.canvas, state.value.box, state.maps);
+  return patch && tokenOf(state, patch);
+}
+
+/**
+ * Return the chip that an event is about.
+ * @param {Event} event
+ */
+function chipOf(event) {
+  return /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest(".viz-chip"));
 }
 
 stage.addEventListener("pointermove", (event) => {
-  const patch = now && event.pointerType === "mouse" && patchAt(event);
-  if (patch && tokenOf(patch) !== now.at) go({ at: tokenOf(patch) });
+  const token = event.pointerType === "mouse" ? tokenAtPointer(event) : null;
+  if (token !== null && token !== state?.token) update({ token });
 });
 stage.addEventListener("click", (event) => {
-  const patch = now && patchAt(event);
-  if (patch) pin(tokenOf(patch));
+  const token = tokenAtPointer(event);
+  if (token !== null) togglePin(token);
 });
-tokens.addEventListener("pointerover", (event) => {
-  const chip = event.pointerType === "mouse" && event.target.closest(".viz-chip");
-  if (now && chip) go({ at: Number(chip.dataset.token) });
+tokenChips.addEventListener("pointerover", (event) => {
+  const chip = event.pointerType === "mouse" && chipOf(event);
+  if (chip) update({ token: Number(chip.dataset.token) });
 });
-tokens.addEventListener("focusin", (event) => {
-  if (now && event.target.matches(":focus-visible")) go({ at: Number(event.target.dataset.token) });
+tokenChips.addEventListener("focusin", (event) => {
+  const chip = chipOf(event);
+  if (chip?.matches(":focus-visible")) update({ token: Number(chip.dataset.token) });
 });
-tokens.addEventListener("click", (event) => {
-  const chip = event.target.closest(".viz-chip");
-  if (!now || !chip) return;
+tokenChips.addEventListener("click", (event) => {
+  const chip = chipOf(event);
+  if (!state || !chip) return;
   const token = Number(chip.dataset.token);
-  pin(token);
-  if (placeOf(token)) stage.focus({ preventScroll: true }); // the chip goes with the pin
+  togglePin(token);
+  if (patchOf(state, token)) stage.focus({ preventScroll: true }); // the chip is removed with the pin
 });
-// With something pinned the picture stays, and only what it says of the patch under the mouse goes.
-const left = () => now && now.pins.length && now.at !== null && go({ at: null });
-stage.addEventListener("pointerleave", left);
-tokens.addEventListener("pointerleave", left);
+
+// With a pin its map stays, and only the value at the patch under the pointer is removed.
+function clearPointed() {
+  if (state?.pins.length && state.token !== null) update({ token: null });
+}
+stage.addEventListener("pointerleave", clearPointed);
+tokenChips.addEventListener("pointerleave", clearPointed);
 
 root.addEventListener("keydown", (event) => {
-  if (now && event.key === "Escape" && now.pins.length) {
+  if (!state) return;
+  const { pins, maps, value } = state;
+  if (event.key === "Escape" && pins.length) {
     event.preventDefault();
-    return go({ at: now.pins.at(-1), pins: now.pins.slice(0, -1) });
+    return update({ token: pins.at(-1), pins: pins.slice(0, -1) });
   }
-  const turned = LAYERS[event.key];
-  if (now && turned) {
+  const layerStep = LAYER_STEPS[event.key];
+  if (layerStep) {
     event.preventDefault();
-    return turnTo(now.layer + turned);
+    return changeLayer(state.layer + layerStep);
   }
-  const step = STEPS[event.key];
-  if (!now || event.target !== stage) return; // Enter on a button is the button's
+  if (event.target !== stage) return; // the other keys belong to the focused button
+  const token = state.token ?? focusedToken(state);
   if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
-    return pin(now.at ?? focus());
+    return togglePin(token);
   }
+  const step = ARROW_STEPS[event.key];
   if (!step) return;
   event.preventDefault();
-  const limit = [now.maps.rows, now.maps.columns], from = placeOf(now.at ?? focus()) || now.value.patch;
-  go({ at: tokenOf(from.map((old, i) => within(old + step[i], limit[i]))) });
+  const [row, column] = patchOf(state, token) || value.patch;
+  const patch = /** @type {Cell} */ ([
+    clampIndex(row + step[0], maps.rows),
+    clampIndex(column + step[1], maps.columns),
+  ]);
+  update({ token: tokenOf(state, patch) });
 });
 
-show(async (value, current) => {
+/**
+ * @param {PatchesValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   if (!value.maps) {
     root.hidden = true;
-    now = null;
+    state = null;
     return;
   }
-  const photo = await pixelsOf(value.photo, value.width, value.height);
-  if (!current()) return;
-  const before = now, maps = unpack(value.maps), same = before && value.key && before.value.key === value.key;
-  const alike = before && before.maps.shape.join() === maps.shape.join(); // the layer stays when the photo changes
-  now = {
-    value, photo, maps, heads: same ? before.heads : new Map(), places: value.places && unpack(value.places),
-    layer: alike ? before.layer : maps.shape[0] - 1,
-    head: alike && before.head < (value.heads || value.maps).shape.at(-4) ? before.head : -1,
-    at: value.names.length ? 0 : value.patch[0] * maps.columns + value.patch[1], pins: [],
+  const photo = await loadPixels(value.photo, value.width, value.height);
+  if (!isCurrent()) return;
+  const previous = state;
+  const maps = unpackMaps(value.maps);
+  const { shape, rows, columns } = maps;
+  const headCount = value.heads ? value.heads.shape[0] : shape[1];
+  const sameKey = previous && value.key && previous.value.key === value.key ? previous : null;
+  const sameShape = previous && previous.maps.shape.join() === shape.join() ? previous : null; // only another photo
+  state = {
+    value,
+    photo,
+    maps,
+    heads: sameKey ? sameKey.heads : new Map(),
+    positionSimilarity: value.positionSimilarity && unpackMaps(value.positionSimilarity),
+    layer: sameShape ? sameShape.layer : shape[0] - 1,
+    head: sameShape && sameShape.head < headCount ? sameShape.head : -1,
+    token: value.names.length ? 0 : value.patch[0] * columns + value.patch[1],
+    pins: [],
   };
-  if (same) Object.assign(now, { at: before.at, pins: before.pins });
-  else if (!before && value.key) Object.assign(now, linked());
-  else keep({ pins: now.pins, ...(!alike && { layer: now.layer, head: now.head }) }); // another photo unpins
-  if (value.heads) now.heads.set(value.of, unpack(value.heads));
-  for (const { canvas } of panels) [canvas.width, canvas.height] = [value.width, value.height];
-  multiples.resize();
-  stage.style.setProperty("--ratio", value.width / value.height);
+  if (sameKey) Object.assign(state, { token: sameKey.token, pins: sameKey.pins });
+  else if (!previous && value.key) Object.assign(state, readUrl(state));
+  else writeUrl(state, { pins: state.pins, ...(!sameShape && { layer: state.layer, head: state.head }) });
+  if (value.heads) state.heads.set(value.of, unpackMaps(value.heads));
+  for (const { canvas } of panels) Object.assign(canvas, { width: value.width, height: value.height });
+  multiples.resize(columns, rows);
+  stage.style.setProperty("--ratio", String(value.width / value.height));
   stage.setAttribute("aria-label", value.label);
   root.hidden = false;
   redraw();
-  if (!same && depth() > 1) tell(now.layer);
-});
+  if (!sameKey && countLayers(state) > 1) announceLayer(state);
+}
+
+onValueChange(draw);

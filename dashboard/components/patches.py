@@ -1,4 +1,4 @@
-"""A photo on a grid of patches where each patch has maps of its own: point at one and see them, all in the browser."""
+"""A photo under a grid of patches where each patch has its own maps, which the browser shows under the pointer."""
 
 from __future__ import annotations
 
@@ -29,11 +29,19 @@ def build_patches(
     key: str = "",
     layer: int | None = None,
 ) -> dict[str, Any]:
-    """One map per layer, head and token; `names` are those of the tokens that come before the first patch.
+    """Return the component's value.
 
-    `says` is what the sentence tells of the other patch whose value is the largest, which it names: that this one looks
-    at it, or is like it. `places` are similarities of the patches' places, -1 to 1. With the same `key` as before, what
-    is pointed at and pinned stays. `layer` is the one whose heads are sent where not all can be, the last if left out.
+    Args:
+        maps: One map for each layer, head and token.
+        photo: The photo.
+        geometry: Where on the photo the model's input lies.
+        names: The names of the tokens before the first patch.
+        signed: Whether the values have a sign.
+        label: What a screen reader calls the grid.
+        sentence: What the sentence about the largest value states: `ATTENTION` or `SIMILARITY`.
+        position_similarity: The similarity of each patch's position embedding to that of every patch, -1 to 1.
+        key: With the same key as before, the selected and pinned tokens stay.
+        layer: The layer whose heads are sent where those of all layers are too large; the last by default.
     """
     rows, columns = maps.shape[-2:]
     return {
@@ -44,9 +52,9 @@ def build_patches(
         "signed": signed,
         "palette": encode_palette(signed),
         "label": label,
-        "says": sentence,
-        "places": None if position_similarity is None else pack_bytes(position_similarity),
-        "placesPalette": encode_palette(True) if position_similarity is not None else "",
+        "sentence": sentence,
+        "positionSimilarity": None if position_similarity is None else pack_bytes(position_similarity),
+        "similarityPalette": encode_palette(True) if position_similarity is not None else "",
         "key": key,
     }
 
@@ -54,8 +62,10 @@ def build_patches(
 def fit_to_budget(
     maps: Float[np.ndarray, "layers heads tokens rows columns"], layer: int | None = None, budget: int | None = None
 ) -> dict[str, Any]:
-    """All maps where they fit into the budget of bytes; else the mean over the heads in every layer, and the heads of
-    one layer, the last unless another is asked for."""
+    """Return all maps if they fit into a budget of bytes; else the means over the heads, and the heads of one layer.
+
+    An index that is no layer, which a forged request may hold, selects the last one.
+    """
     if maps.size <= (MAX_MAP_BYTES if budget is None else budget):
         return {"maps": pack_bytes(maps)}
     layer = len(maps) - 1 if layer is None or not 0 <= layer < len(maps) else layer

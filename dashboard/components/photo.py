@@ -1,4 +1,4 @@
-"""The box a person drops a photo into."""
+"""The upload box for a photo."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.atomic_image import Picture
+from dashboard.components.atomic_image import AtomicImage
 from dashboard.components.base import to_gradio_error
 from dashboard.services.byte_cache import ByteCache
 from vizlib import ImageError, open_image
 
-MAX_UPLOAD_MB = 20  # of one photo's file
-Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own guard, beside the library's, for whatever gradio may open itself
+MAX_UPLOAD_MB = 20  # size of a photo's file
+PHOTO_CACHE_BYTES = 192_000_000
+Image.MAX_IMAGE_PIXELS = 40_000_000  # Pillow's own limit, beside the library's, for images that gradio opens itself
 
 
 @cache
 def get_photo_cache() -> ByteCache:
-    """Photos decoded lately: every event sends the photo's address again, and it need not be decoded again.
+    """Return the cache of decoded photos by the hash of their file: every event sends the reference to the file again.
 
-    One for the whole process, and not for each `PhotoInput`: gradio makes a component anew for each visitor.
+    The cache belongs to the process and not to a `PhotoInput`, because gradio creates a new component for each session.
     """
-    return ByteCache(192_000_000)
+    return ByteCache(PHOTO_CACHE_BYTES)
 
 
-class PhotoInput(Picture):
-    """A `Picture` that opens what it is given with `vizlib.open_image`, and says in one plain sentence what is wrong.
+class PhotoInput(AtomicImage):
+    """An `AtomicImage` that opens an upload with `vizlib.open_image`.
 
-    Every event under way is sent what lies in the box. So what is no photo is not refused here but handed on as its
-    error, for one of them to raise.
+    Every pending event receives the upload. A file that is no photo therefore does not raise here: the error is
+    returned in place of the photo, for one of the handlers to raise.
 
-    It takes gradio's own arguments: gradio reads a component's settings off its constructor's signature.
+    The constructor is gradio's own, because gradio reads a component's settings from its signature.
     """
 
     def preprocess(self, payload: Any) -> Image.Image | gr.Error | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The upright RGB photo, the same object for the same file; or what is wrong with it."""
+        """Return the upright RGB photo, the same object for the same file; or an error about the file."""
         if payload is None:
             return None
         try:
@@ -51,13 +52,13 @@ class PhotoInput(Picture):
 
 
 def _read_bytes(payload: Any) -> bytes:
-    """The file behind an upload (gradio has checked that it is one), or the picture inside a `data:` address."""
+    """Return the content of an uploaded file (whose path gradio has validated), or the image inside a `data:` URL."""
     try:
         if payload.url and payload.url.startswith("data:"):
             text = payload.url.partition(",")[2]
             _check_size(len(text) * 3 // 4)
             return base64.b64decode(text, validate=True)
-        _check_size(Path(payload.path).stat().st_size)  # gradio weighs what is uploaded, not what it fetches
+        _check_size(Path(payload.path).stat().st_size)  # gradio limits uploads, but not files that it downloads
         return Path(payload.path).read_bytes()
     except ImageError:
         raise

@@ -1,47 +1,60 @@
-// What a long method costs, how far it is, and the button that begins or stops it. A stop is told here at once; the
-// server hears of it and ends the work after the batch it is in.
-const bar = make("progress"), said = make("p", "viz-progress-text"), button = make("button", "viz-primary-button");
-button.type = "button";
+// @ts-check
+
+// The estimated cost of a method of many forward passes, its progress, and the button that starts or stops it. A stop
+// shows here at once; the server stops after the batch that it is computing.
+
+/** @typedef {{ state?: string, text?: string, share?: number, stopped?: string, begin?: boolean }} ProgressValue */
+
+const bar = createElement("progress");
+const status = createElement("p", "viz-progress-text");
+const button = createButton("viz-primary-button");
 bar.max = 1;
-bar.setAttribute("aria-label", say("Progress"));
-said.setAttribute("role", "status");
-root.append(said, bar, button);
-let state = "", begins = false; // as soon as no choice waits for its answer
-let ended = false; // by a stop: a step that was on its way then comes all the same
+bar.setAttribute("aria-label", translate("How much of the work is done"));
+status.setAttribute("role", "status");
+root.append(status, bar, button);
+let state = "";
+let startsWhenIdle = false;
+let wasStopped = false; // a step that was under way at the stop still arrives
 
 button.addEventListener("click", () => {
-  if (state !== "running") return begin();
+  if (state !== "running") return start();
   trigger("stop");
-  const { stopped } = props.value;
-  ended = true;
-  draw({ state: "stopped", said: stopped });
+  wasStopped = true;
+  draw({ state: "stopped", text: props.value.stopped });
 });
 
-function begin() {
-  const desk = document.querySelector("#event-queue .viz-event_queue");
-  if (desk.dataset.busy !== undefined) { // something else may have been chosen already: then this is drawn anew before
-    begins = true;
-    return desk.addEventListener("viz-idle", () => begins && begin(), { once: true });
+function start() {
+  const queue = /** @type {HTMLElement} */ (document.querySelector("#event-queue .viz-event_queue"));
+  if (queue.dataset.busy !== undefined) {
+    // a choice may be under way that changes the method: then a new value cancels the start
+    startsWhenIdle = true;
+    return queue.addEventListener("viz-idle", () => startsWhenIdle && start(), { once: true });
   }
-  begins = ended = false;
-  said.textContent = say("Starting …");
-  button.hidden = true; // there is nothing to stop before the first batch is through
+  startsWhenIdle = wasStopped = false;
+  status.textContent = translate("Starting …");
+  button.hidden = true; // nothing to stop before the first batch is computed
   trigger("submit");
 }
 
+/** @param {ProgressValue} value */
 function draw(value) {
-  begins = false;
+  startsWhenIdle = false;
   state = value.state || "";
   root.hidden = !state;
   root.dataset.state = state;
   bar.hidden = state !== "running";
-  if (state === "running") bar.value = value.share;
-  if (said.textContent !== (value.said || "")) said.textContent = value.said || "";
-  button.textContent = say({ running: "Stop", stopped: "Start again" }[state] || "Start");
+  if (state === "running") bar.value = value.share ?? 0;
+  if (status.textContent !== (value.text || "")) status.textContent = value.text || "";
+  if (state === "running") button.textContent = translate("Stop");
+  else button.textContent = state === "stopped" ? translate("Start again") : translate("Start");
   button.hidden = false;
-  const { top } = root.getBoundingClientRect(); // chosen from the small maps far below: the button comes into sight
-  if (state === "waiting" && top < 0 && document.activeElement?.closest(".viz-thumbnails")) root.scrollIntoView({ block: "center" });
-  if (value.begin) begin();
+  // The method may have been chosen from the small maps far below: scroll to the button.
+  const { top } = root.getBoundingClientRect();
+  const chosen = document.activeElement?.closest(".viz-thumbnails");
+  if (state === "waiting" && top < 0 && chosen) root.scrollIntoView({ block: "center" });
+  if (value.begin) start();
 }
 
-show((value) => ended && value.state === "running" || draw(value));
+onValueChange((value) => {
+  if (!wasStopped || value.state !== "running") draw(value);
+});

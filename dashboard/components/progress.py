@@ -1,6 +1,6 @@
-"""Work that takes a while: what it will cost, how far it is, and the button that begins or stops it.
+"""The estimated cost and the progress of a method of many forward passes, with a button that starts or stops it.
 
-`submit` fires when it is to begin, `stop` when it is to end.
+The button fires `submit` to start and `stop` to stop.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dashboard.i18n.translate import translate
 
 
 def build_waiting(text: str, *, start_now: bool = False) -> dict[str, Any]:
-    """Nothing runs yet: what it will cost, and a button to begin; with `at_once` it begins by itself."""
-    return {"state": "waiting", "said": text, "begin": start_now}
+    """Return the value before the start: the cost in words, and whether to start without a click."""
+    return {"state": "waiting", "text": text, "begin": start_now}
 
 
 def build_running(done: int, total: int, time_left: str) -> dict[str, Any]:
-    """So much is done, and about so long it still takes; with a button to stop."""
+    """Return the value while the method runs: forward passes done and in total, and the remaining time in words."""
     share = done / total if total else 0.0
     passes = {"done": f"{done:,}", "total": f"{total:,}"}
-    said = translate("progress.left", **passes, left=time_left) if time_left else translate("progress.passes", **passes)
-    return {"state": "running", "share": share, "said": said, "stopped": translate("progress.stopped", **passes)}
+    text = translate("progress.left", **passes, left=time_left) if time_left else translate("progress.passes", **passes)
+    return {"state": "running", "share": share, "text": text, "stopped": translate("progress.stopped", **passes)}

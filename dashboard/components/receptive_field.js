@@ -1,144 +1,271 @@
-// Point at a cell of a layer: the frame is all it can see, the heat what it goes by. Only a click asks the server.
-const { main, side, stage, says } = gridOf(
-  say("grid of cells"),
-  say("The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter computes the effective receptive field"),
+// @ts-check
+
+// The photo under the cells of a layer. The frame is the theoretical receptive field of the cell under the pointer; the
+// heat of a clicked cell is its effective receptive field, which the server computes.
+
+/**
+ * @typedef {object} FieldLayer
+ * @property {string} name
+ * @property {(number | null)[]} size of the theoretical receptive field in pixels, height and width; null if unbounded
+ * @property {number[]} jump pixels from one cell to the next
+ * @property {number[]} centre of the first cell's field
+ * @property {PackedMaps} values activations of the strongest channels of each cell
+ * @property {PackedMaps} channels their numbers
+ */
+/**
+ * @typedef {object} FieldValue
+ * @property {string} photo
+ * @property {number} width
+ * @property {number} height
+ * @property {Box} box
+ * @property {[number, number]} input height and width of the model's input
+ * @property {FieldLayer[]} [layers]
+ * @property {[string, number, number]} cell the clicked cell: layer, row, column
+ * @property {{ map: PackedMaps, size: number }} effective
+ * @property {string} palette
+ */
+/** @typedef {Omit<FieldLayer, "values" | "channels"> & { values: Maps, channels: Maps }} Layer */
+/**
+ * @typedef {object} State
+ * @property {FieldValue} value
+ * @property {ImageData | null} photo
+ * @property {Layer[]} layers
+ * @property {{ rows: number, columns: number, values: Float32Array, top: number }} effective
+ * @property {number} layer
+ * @property {number} row
+ * @property {number} column
+ */
+
+const { main, side, stage, description } = createGrid(
+  translate("grid of cells"),
+  translate(
+    "The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by",
+  ),
 );
-const canvas = make("canvas"), reach = make("div", "viz-theoretical-field"), cursor = make("div", "viz-cursor");
-const chips = make("div", "viz-chips"), best = make("ol", "viz-strongest-channels");
-let now = null;
+const canvas = createElement("canvas");
+const fieldFrame = createElement("div", "viz-theoretical-field");
+const cursor = createElement("div", "viz-cursor");
+const layerChips = createElement("div", "viz-chips");
+const channelList = createElement("ol", "viz-strongest-channels");
+/** @type {State | null} */
+let state = null;
 
 canvas.setAttribute("role", "img");
-stage.append(canvas, reach, cursor);
-main.append(stage, says);
-side.append(make("h3", "", say("Layer")), chips, make("h3", "", say("Its strongest channels")), best);
+stage.append(canvas, fieldFrame, cursor);
+main.append(stage, description);
+side.append(createElement("h3", "", translate("Layer")), layerChips);
+side.append(createElement("h3", "", translate("Its strongest channels")), channelList);
 
-// From pixels of the model's input to shares of the photo's sides.
-const share = (pixel, axis) => {
-  const { box, input } = now.value;
-  return box[axis] + (pixel / input[axis]) * (box[axis + 2] - box[axis]);
-};
-
-function frame(node, edges) { // what lies beyond the input is padding, and not on the photo
-  const { input } = now.value, held = edges.map((edge, i) => Math.min(Math.max(edge, 0), input[i % 2]));
-  lay(node, held.map((edge, i) => Math.min(Math.max(share(edge, i % 2), 0), 1)));
+/**
+ * Place a frame around pixels of the model's input; what lies outside the input is padding and not on the photo.
+ * @param {HTMLElement} node
+ * @param {number[]} edges top, left, bottom, right in pixels
+ * @param {FieldValue} value
+ */
+function framePixels(node, edges, { box, input }) {
+  const shares = edges.map((edge, i) => {
+    const axis = i % 2;
+    const pixel = Math.min(Math.max(edge, 0), input[axis]);
+    const share = box[axis] + (pixel / input[axis]) * (box[axis + 2] - box[axis]);
+    return Math.min(Math.max(share, 0), 1);
+  });
+  placeFrame(node, /** @type {Box} */ (shares));
 }
 
-function fieldOf(layer, row, column) {
-  const at = [row, column], whole = now.value.input;
-  const low = at.map((i, k) => (layer.size[k] === null ? 0 : layer.centre[k] + i * layer.jump[k] - layer.size[k] / 2));
-  const high = low.map((edge, k) => (layer.size[k] === null ? whole[k] : edge + layer.size[k]));
-  return [low[0], low[1], high[0], high[1]];
+/**
+ * Return the edges of a cell's theoretical receptive field in pixels of the input.
+ * @param {Layer} layer
+ * @param {Cell} cell
+ * @param {[number, number]} input
+ */
+function computeFieldEdges({ size, centre, jump }, cell, input) {
+  const low = cell.map((i, axis) => (size[axis] === null ? 0 : centre[axis] + i * jump[axis] - size[axis] / 2));
+  const high = low.map((edge, axis) => (size[axis] === null ? input[axis] : edge + size[axis]));
+  return [...low, ...high];
+}
+
+/**
+ * @param {Layer} layer
+ * @param {boolean} pinned
+ * @param {State} state
+ */
+function describeCell(layer, pinned, { value, row, column }) {
+  const [fieldHeight, fieldWidth] = layer.size;
+  const [height, width] = value.input;
+  const facts = { row: row + 1, column: column + 1, layer: layer.name, wide: `${fieldHeight} × ${fieldWidth}` };
+  const effectiveSize = Math.round(value.effective.size);
+  const wide = `${effectiveSize} × ${effectiveSize}`;
+  const unbounded = fieldHeight === null || fieldWidth === null;
+  let theoretical = translate("Row {row}, column {column} of {layer} can see {wide} pixels.", facts);
+  if (unbounded) {
+    theoretical = translate("Row {row}, column {column} of {layer} can see all that the model is shown.", facts);
+  } else if (fieldHeight >= height && fieldWidth >= width) {
+    theoretical = translate(
+      "Row {row}, column {column} of {layer} can see {wide} pixels, more than the model is shown.",
+      facts,
+    );
+  }
+  let effective = translate("Click to see what it really goes by.");
+  if (pinned && unbounded) effective = translate("It really goes by about {wide} pixels.", { wide });
+  else if (pinned) effective = translate("It really goes by about {wide} of them.", { wide });
+  return `${theoretical} ${effective}`;
+}
+
+/**
+ * @param {Layer} layer
+ * @param {number} cellIndex
+ */
+function drawStrongestChannels({ values, channels }, cellIndex) {
+  const items = Array.from({ length: values.shape[0] }, (_, i) => ({
+    channel: channels.at(i)[cellIndex],
+    activation: values.at(i)[cellIndex],
+  }));
+  const largest = Math.max(...items.map(({ activation }) => Math.abs(activation)), 1e-9);
+  channelList.replaceChildren(
+    ...items.map(({ channel, activation }) => {
+      const item = createElement("li", "viz-bar-row");
+      const fill = createElement("span", "viz-fill");
+      fill.style.width = `${(Math.max(activation, 0) / largest) * 100}%`;
+      item.append(
+        createElement("span", "viz-name", translate("channel {number}", { number: channel })),
+        createElement("span", "viz-share", formatNumber(activation)),
+        fill,
+      );
+      return item;
+    }),
+  );
 }
 
 function redraw() {
-  const { value, photo, layer, row, column } = now, one = now.layers[layer], { rows, columns } = one.values;
+  if (!state) return;
+  const { value, photo, row, column } = state;
+  const layer = state.layers[state.layer];
+  const { rows, columns } = layer.values;
   const [pinnedLayer, pinnedRow, pinnedColumn] = value.cell;
-  const pinned = one.name === pinnedLayer && row === pinnedRow && column === pinnedColumn;
-  const map = pinned ? now.effective : null;
-  if (map) {
-    paint(canvas, photo, { ...map, box: value.box, limits: [0, map.top], signed: false, smooth: true, palette: value.palette }, 0.8);
+  const pinned = layer.name === pinnedLayer && row === pinnedRow && column === pinnedColumn;
+  const { box, palette } = value;
+  if (pinned) {
+    const { effective } = state;
+    drawMap(canvas, photo, { ...effective, box, limits: [0, effective.top], smooth: true, palette }, 0.8);
   } else {
-    const still = { values: new Float32Array(1), rows: 1, columns: 1, box: value.box, limits: [0, 1], palette: value.palette };
-    paint(canvas, photo, still, 0);
+    drawMap(canvas, photo, { values: [0], rows: 1, columns: 1, box, limits: [0, 1], palette }, 0);
   }
-  const [height, width] = value.input, edges = fieldOf(one, row, column);
-  frame(reach, edges);
-  frame(cursor, [(row * height) / rows, (column * width) / columns, ((row + 1) * height) / rows, ((column + 1) * width) / columns]);
-  const at = row * columns + column, found = [];
-  for (let i = 0; i < one.values.shape[0]; i++) found.push([one.channels.at(i)[at], one.values.at(i)[at]]);
-  const [tall, wide] = one.size, size = Math.round(value.effective.size);
-  const wider = tall !== null && tall >= height && wide >= width;
-  const facts = { row: row + 1, column: column + 1, layer: one.name, wide: `${tall} × ${wide}` };
-  const can = tall === null ? say("The receptive field of row {row}, column {column} of {layer} is the whole model input.", facts)
-    : wider ? say("Row {row}, column {column} of {layer} has a receptive field of {wide} pixels, larger than the model input.", facts)
-      : say("Row {row}, column {column} of {layer} has a receptive field of {wide} pixels.", facts);
-  const used = !pinned ? say("Click to compute its effective receptive field.")
-    : tall === null ? say("Its effective receptive field on this photo is about {wide} pixels.", { wide: `${size} × ${size}` })
-      : say("Its effective receptive field on this photo is about {wide} of them.", { wide: `${size} × ${size}` });
-  says.textContent = `${can} ${used}`;
-  canvas.setAttribute("aria-label", says.textContent);
-  stage.dataset.state = [one.name, row, column, pinned].join();
-  [...chips.children].forEach((node, i) => node.setAttribute("aria-pressed", i === layer));
-  const most = Math.max(...found.map(([, amount]) => Math.abs(amount)), 1e-9);
-  best.replaceChildren(...found.map(([channel, amount]) => {
-    const item = make("li", "viz-bar-row"), fill = make("span", "viz-fill");
-    fill.style.width = (Math.max(amount, 0) / most) * 100 + "%";
-    item.append(make("span", "viz-name", say("channel {number}", { number: channel })), make("span", "viz-share", number(amount)), fill);
-    return item;
-  }));
+  const [height, width] = value.input;
+  framePixels(fieldFrame, computeFieldEdges(layer, [row, column], value.input), value);
+  const cellEdges = [row * height, column * width, (row + 1) * height, (column + 1) * width];
+  framePixels(
+    cursor,
+    cellEdges.map((edge, i) => edge / (i % 2 ? columns : rows)),
+    value,
+  );
+  description.textContent = describeCell(layer, pinned, state);
+  canvas.setAttribute("aria-label", description.textContent);
+  stage.dataset.state = [layer.name, row, column, pinned].join();
+  for (const [i, chip] of [...layerChips.children].entries()) {
+    chip.setAttribute("aria-pressed", String(i === state.layer));
+  }
+  drawStrongestChannels(layer, row * columns + column);
 }
 
-let asked = 0;
-function go(moved) {
-  Object.assign(now, moved);
-  const { rows, columns } = now.layers[now.layer].values;
-  now.row = within(now.row, rows);
-  now.column = within(now.column, columns);
-  cancelAnimationFrame(asked);
-  asked = requestAnimationFrame(redraw);
+let frameRequest = 0;
+
+/** @param {Partial<State>} change */
+function moveTo(change) {
+  if (!state) return;
+  Object.assign(state, change);
+  const { rows, columns } = state.layers[state.layer].values;
+  state.row = clampIndex(state.row, rows);
+  state.column = clampIndex(state.column, columns);
+  cancelAnimationFrame(frameRequest);
+  frameRequest = requestAnimationFrame(redraw);
 }
 
-// The same place of the photo in another layer; what it really goes by is only asked for by a click.
-function change(to) {
-  const from = now.layers[now.layer].values, { rows, columns } = now.layers[to].values;
-  const row = Math.floor(((now.row + 0.5) * rows) / from.rows), column = Math.floor(((now.column + 0.5) * columns) / from.columns);
-  go({ layer: to, row, column });
+/**
+ * Show the same place of the photo in another layer.
+ * @param {number} layer
+ */
+function changeLayer(layer) {
+  if (!state) return;
+  const previous = state.layers[state.layer].values;
+  const { rows, columns } = state.layers[layer].values;
+  const row = Math.floor(((state.row + 0.5) * rows) / previous.rows);
+  const column = Math.floor(((state.column + 0.5) * columns) / previous.columns);
+  moveTo({ layer, row, column });
 }
 
-function pin() {
-  const name = now.layers[now.layer].name;
-  trigger("select", { index: [name, now.row, now.column], value: name });
+/** Request the effective receptive field of the current cell from the server. */
+function pinCell() {
+  if (!state) return;
+  const { name } = state.layers[state.layer];
+  trigger("select", { index: [name, state.row, state.column], value: name });
 }
 
-function cellAt(event) {
-  const cell = cellUnder(event, canvas, now.value.box, now.layers[now.layer].values);
-  return cell && { row: cell[0], column: cell[1] };
+function returnToPinnedCell() {
+  if (!state) return;
+  const [name, row, column] = state.value.cell;
+  moveTo({ layer: state.layers.findIndex((layer) => layer.name === name), row, column });
 }
 
-function back() {
-  const [name, row, column] = now.value.cell, layer = now.layers.findIndex((one) => one.name === name);
-  go({ layer, row, column });
+/** @param {MouseEvent} event */
+function findCell(event) {
+  return state && cellAtPointer(event, canvas, state.value.box, state.layers[state.layer].values);
 }
 
 canvas.addEventListener("pointermove", (event) => {
-  const cell = now && event.pointerType === "mouse" && cellAt(event);
-  if (cell) go(cell);
+  const cell = event.pointerType === "mouse" && findCell(event);
+  if (cell) moveTo({ row: cell[0], column: cell[1] });
 });
-canvas.addEventListener("pointerleave", () => now && now.layers[now.layer].name === now.value.cell[0] && back());
+canvas.addEventListener("pointerleave", () => {
+  if (state && state.layers[state.layer].name === state.value.cell[0]) returnToPinnedCell();
+});
 canvas.addEventListener("click", (event) => {
-  const cell = now && cellAt(event);
+  const cell = findCell(event);
   if (!cell) return;
-  go(cell);
-  pin();
+  moveTo({ row: cell[0], column: cell[1] });
+  pinCell();
 });
 stage.addEventListener("keydown", (event) => {
-  const step = STEPS[event.key], other = LAYERS[event.key];
-  if (!now || (!step && !other && event.key !== "Enter")) return;
+  const step = ARROW_STEPS[event.key];
+  const layerStep = LAYER_STEPS[event.key];
+  if (!state || (!step && !layerStep && event.key !== "Enter")) return;
   event.preventDefault();
-  if (event.key === "Enter") return pin();
-  if (other) return change(within(now.layer + other, now.layers.length));
-  go({ row: now.row + step[0], column: now.column + step[1] });
+  if (event.key === "Enter") return pinCell();
+  if (layerStep) return changeLayer(clampIndex(state.layer + layerStep, state.layers.length));
+  moveTo({ row: state.row + step[0], column: state.column + step[1] });
 });
 
-show(async (value, current) => {
+/**
+ * @param {FieldValue} value
+ * @param {() => boolean} isCurrent
+ */
+async function draw(value, isCurrent) {
   root.hidden = !value.layers;
-  if (root.hidden) {
-    now = null;
+  if (!value.layers) {
+    state = null;
     return;
   }
-  const photo = await pixelsOf(value.photo, value.width, value.height);
-  if (!current()) return;
-  const layers = value.layers.map((one) => ({ ...one, values: unpack(one.values), channels: unpack(one.channels) }));
-  const { rows, columns, at } = unpack(value.effective.map), values = at(0);
-  now = { value, photo, layers, effective: { rows, columns, values, top: limitsOf(values, false)[1] } };
+  const photo = await loadPixels(value.photo, value.width, value.height);
+  if (!isCurrent()) return;
+  const layers = value.layers.map((layer) => ({
+    ...layer,
+    values: unpackMaps(layer.values),
+    channels: unpackMaps(layer.channels),
+  }));
+  const { rows, columns, at } = unpackMaps(value.effective.map);
+  const values = at(0);
+  const effective = { rows, columns, values, top: computeLimits(values, false)[1] };
+  state = { value, photo, layers, effective, layer: 0, row: 0, column: 0 };
   canvas.width = value.width;
   canvas.height = value.height;
-  stage.style.setProperty("--ratio", value.width / value.height);
-  chips.replaceChildren(...layers.map((one, i) => {
-    const chip = make("button", "viz-chip", one.name);
-    chip.type = "button";
-    chip.addEventListener("click", () => change(i));
-    return chip;
-  }));
-  back();
-});
+  stage.style.setProperty("--ratio", String(value.width / value.height));
+  layerChips.replaceChildren(
+    ...layers.map((layer, i) => {
+      const chip = createButton("viz-chip", layer.name);
+      chip.addEventListener("click", () => changeLayer(i));
+      return chip;
+    }),
+  );
+  returnToPinnedCell();
+}
+
+onValueChange(draw);

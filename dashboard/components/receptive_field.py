@@ -1,6 +1,6 @@
-"""The photo in the cells of a layer: point at one and see how far it sees, and which channels are strongest there.
+"""The photo under the cells of a layer, with the receptive field of a cell and its strongest channels.
 
-`select` tells as its `index` the layer, row and column of the cell whose effective field is asked for.
+`select` has the layer, row and column of the clicked cell as its `index`, to compute its effective receptive field.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dashboard.components.base import encode_palette, encode_photo_and_box, pack
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.geometry import Geometry
 
-NUM_STRONGEST_CHANNELS = 5  # channels told of each cell
+NUM_STRONGEST_CHANNELS = 5  # listed for each cell
 
 
 class Cell(NamedTuple):
-    """A place of a layer."""
+    """A position in the output of a layer."""
 
     layer: str
     row: int
@@ -37,14 +37,24 @@ def build_receptive_field(
     heat: Float[np.ndarray, "h w"],
     size: float,
 ) -> dict[str, Any]:
-    """Everything hovering needs, of every layer; of the one `cell` also its effective field, and the side of that."""
+    """Return the component's value.
+
+    Args:
+        photo: The photo.
+        geometry: Where on the photo the model's input lies.
+        maps: The activations of each layer.
+        theory: The theoretical receptive field of each layer.
+        cell: The clicked cell.
+        heat: The effective receptive field of that cell, on the model's input.
+        size: The side of the effective receptive field in pixels.
+    """
     height, width = geometry.input_size
     layers = []
     for name, activation in maps.items():
         field = theory[name]
-        sides = [side if math.isfinite(side) else None for side in field.size]  # JSON knows no infinity
-        where = {"size": sides, "jump": list(field.jump), "centre": list(field.centre)}
-        layers.append({"name": name, **where, **pack_strongest_channels(activation)})
+        sides = [side if math.isfinite(side) else None for side in field.size]  # JSON has no infinity
+        placement = {"size": sides, "jump": list(field.jump), "centre": list(field.centre)}
+        layers.append({"name": name, **placement, **pack_strongest_channels(activation)})
     return {
         **encode_photo_and_box(photo, geometry),
         "input": [height, width],
@@ -56,7 +66,10 @@ def build_receptive_field(
 
 
 def pack_strongest_channels(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
-    """The channels that respond most in each cell, and how much: "best rows columns" each."""
+    """Encode the channels with the largest activation in each cell, and their activations: "rank rows columns" each."""
     count = min(NUM_STRONGEST_CHANNELS, len(maps))
     order = np.argsort(-maps, axis=0, kind="stable")[:count]
-    return {"channels": pack_floats(order.astype(np.float32)), "values": pack_floats(np.take_along_axis(maps, order, 0))}
+    return {
+        "channels": pack_floats(order.astype(np.float32)),
+        "values": pack_floats(np.take_along_axis(maps, order, 0)),
+    }

@@ -1,4 +1,4 @@
-"""How the page looks: a calm theme in one accent colour, with the fonts gradio carries."""
+"""The theme of the page: one accent colour, and the fonts that gradio ships."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ STYLE = Path(__file__).with_suffix(".css")
 
 
 def build_theme() -> themes.Base:
-    """Stone greys and one warm accent, the colour of heat."""
+    """Return the gradio theme: stone greys with orange as accent."""
     return themes.Base(
         primary_hue=themes.colors.orange,
         neutral_hue=themes.colors.stone,
         radius_size=themes.sizes.radius_lg,
-        font=[  # regular and bold: the semibold files that gradio 6.31 carries hold hardly any letters
+        font=[  # regular and bold: the semibold files of gradio 6.31 lack most letters
             LocalFont("IBM Plex Sans", weights=(400, 700)),
             "ui-sans-serif",
             "system-ui",
@@ -60,5 +60,5 @@ def build_theme() -> themes.Base:
 
 
 def read_css() -> str:
-    """The page's own style sheet and those of its parts."""
+    """Return the style sheet of the page and those of all components."""
     return STYLE.read_text(encoding="utf-8") + read_styles()

@@ -1,4 +1,4 @@
-"""Small maps side by side, each a button; a click chooses the `key` of one, as what the part is made with says."""
+"""Small maps as buttons; a click emits the clicked one's `key` as the choice that the property `choice_key` names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_CELLS = 56  # a small map needs no more along a side
 def build_thumbnail(
     key: str, name: str, values: np.ndarray | None, limits: tuple[float, float], *, signed=False, smooth=True, hint=""
 ) -> dict[str, Any]:
-    """One button; without `values` it has no picture yet."""
+    """Return one button; without `values` it has a placeholder instead of a map."""
     return {
         "key": key,
         "name": name,
@@ -42,8 +42,18 @@ def build_thumbnails(
     small: bool = False,
     of: str = "",
 ) -> dict[str, Any]:
-    """Buttons in a grid, drawn on a small copy of the photo where one is given; `label` names the group
-    to those who cannot see it, and the `heading` stands above it. A click tells what they are `of`, too."""
+    """Return the component's value.
+
+    Args:
+        items: The buttons, from `build_thumbnail`.
+        chosen: The key of the selected one.
+        label: What a screen reader calls the group.
+        heading: The heading above the buttons.
+        photo: The photo under the maps, if any.
+        geometry: Where on it the model's input lies.
+        small: Whether the buttons are small.
+        of: What the items belong to, such as a layer; a choice includes it.
+    """
     base = encode_photo_and_box(photo, geometry, side=200) if photo is not None and geometry is not None else {}
     return {
         **base,
@@ -59,7 +69,7 @@ def build_thumbnails(
 
 
 def downsample_map(values: np.ndarray, cells: int = MAX_CELLS) -> np.ndarray:
-    """A map of at most `cells` a side: averages over what falls together."""
+    """Return a map with at most `cells` values along each side, by average pooling."""
     height, width = values.shape
     if max(height, width) <= cells:
         return values

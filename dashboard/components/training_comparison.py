@@ -1,4 +1,4 @@
-"""The classic comparison of three starts, as it is drawn wherever the page speaks of it."""
+"""The comparison of one network trained from three initialisations, which two tabs show."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from vizlib.models.loading.training_history import list_training_histories, read
 
 
 def build_training_comparison() -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """The classic comparison of three starts: its curves, what it teaches, and how to do it again; empty without it."""
+    """Return the curves, the caption and the card of commands; all empty without a readable comparison file."""
     try:
-        told = read_training_comparison()
-    except ValueError:  # a broken file costs this section, not the page
+        comparison = read_training_comparison()
+    except ValueError:  # the rest of the page does not depend on the file
         return {}, "", {}
-    starts = {name: row for name, row in told.get("starts", {}).items() if name in list_training_histories()}
+    starts = {name: row for name, row in comparison.get("starts", {}).items() if name in list_training_histories()}
     names = {name: translate_stored(to_plain_text(row.get("label"))) or name for name, row in starts.items()}
     lines = []
-    for colour, (name, label) in enumerate(names.items()):
-        history = training_history(name)
+    for i, (start, label) in enumerate(names.items()):
+        history, colour = training_history(start), i % 3
         epochs = history["epoch"]
-        train, val = history["train_top1"], history["val_top1"]
-        lines.append(
-            build_curve(translate("curves.training", name=label), epochs, train, colour=colour % 3, dashed=True, faint=True)
-        )
-        lines.append(build_curve(label, epochs, val, colour=colour % 3))
-    title = translate_stored(to_plain_text(told.get("title"))) or translate("model.starts")
-    rows = {translate(f"model.{row}"): to_plain_text(told.get(row)) for row in ("data", "schedule", "licence")}
+        name = translate("curves.training", name=label)
+        lines.append(build_curve(name, epochs, history["train_top1"], colour=colour, dashed=True, faint=True))
+        lines.append(build_curve(label, epochs, history["val_top1"], colour=colour))
+    title = translate_stored(to_plain_text(comparison.get("title"))) or translate("model.starts")
+    rows = {translate(f"model.{row}"): to_plain_text(comparison.get(row)) for row in ("data", "schedule", "licence")}
     commands = {names[name].capitalize(): to_plain_text(row.get("command")) for name, row in starts.items()}
-    groups = [build_sidecar_group(translate("model.shared"), rows), build_sidecar_group(translate("model.repeat"), commands, *commands)]
-    value = build_curves(lines, label=title, caption=translate("curves.legend"))
-    return (
-        (value, build_caption(title, translate_stored(to_plain_text(told.get("text")))), build_card("", "", {}, groups))
-        if value
-        else ({}, "", {})
-    )
+    groups = [
+        build_sidecar_group(translate("model.shared"), rows),
+        build_sidecar_group(translate("model.repeat"), commands, *commands),
+    ]
+    curves = build_curves(lines, label=title, caption=translate("curves.legend"))
+    if not curves:
+        return {}, "", {}
+    caption = build_caption(title, translate_stored(to_plain_text(comparison.get("text"))))
+    return curves, caption, build_card("", "", {}, groups)

@@ -1,65 +1,123 @@
-// A network as a tree: a part with parts of its own is a <details>, one without is a button. A click chooses it as the layer.
-const list = make("div", "viz-tree-children"), head = make("div", "viz-tree-row viz-tree-header");
-const unfolded = new Set(); // names of the parts a person opened; kept while the model stays
-let model = null, drawn = "";
+// @ts-check
 
-head.append(...[say("Layer"), say("Output"), say("Params"), "FLOPs"].map((word) => make("span", "", word)));
-head.setAttribute("aria-hidden", "true");
-root.append(head, list);
+// The modules of a network as a tree: <details> for a module with children, a button for one without. A click chooses
+// the layer.
 
-const parent = (name) => name.split(".").slice(0, -1).join(".");
+/**
+ * @typedef {object} TreeRow
+ * @property {string} name
+ * @property {string} role
+ * @property {string} shape empty where the layer cannot be chosen
+ * @property {string} parameters
+ * @property {string} flops
+ * @property {string} tooltip
+ */
+/** @typedef {{ model?: string, chosen?: string, rows?: TreeRow[] }} TreeValue */
 
-// The nearest part above that is shown: a part in between may be left out.
-function above(name, known) {
-  for (let up = parent(name); up; up = parent(up)) if (known.has(up)) return up;
+const tree = createElement("div", "viz-tree-children");
+const header = createElement("div", "viz-tree-row viz-tree-header");
+/** @type {Set<string>} names of the modules that the user opened, while the model stays the same */
+const opened = new Set();
+/** @type {string | undefined} */
+let model;
+let drawnRows = "";
+
+for (const title of [translate("Layer"), translate("Output"), translate("Params"), "FLOPs"]) {
+  header.append(createElement("span", "", title));
+}
+header.setAttribute("aria-hidden", "true");
+root.append(header, tree);
+
+/** @param {string} name */
+const parentName = (name) => name.split(".").slice(0, -1).join(".");
+
+/**
+ * Return the nearest ancestor among the shown modules, or "".
+ * @param {string} name
+ * @param {Set<string>} shownNames
+ */
+function findShownParent(name, shownNames) {
+  for (let ancestor = parentName(name); ancestor; ancestor = parentName(ancestor)) {
+    if (shownNames.has(ancestor)) return ancestor;
+  }
   return "";
 }
 
-function line(node, item, under) {
+/**
+ * @param {HTMLElement} node
+ * @param {TreeRow} row
+ * @param {string} parent
+ */
+function fillRow(node, row, parent) {
   node.classList.add("viz-tree-row");
-  node.dataset.layer = item.name;
-  node.title = item.told;
-  const name = make("span", "viz-layer-name"), own = under ? item.name.slice(under.length + 1) : item.name;
-  name.append(make("b", "", own), make("i", "", item.role));
-  node.append(name, ...["shape", "parameters", "flops"].map((key) => make("span", "viz-count", item[key])));
-  if (item.shape) node.addEventListener("click", () => choose({ layer: item.name }, "inside-event-queue"));
+  node.dataset.layer = row.name;
+  node.title = row.tooltip;
+  const name = createElement("span", "viz-layer-name");
+  const shortName = parent ? row.name.slice(parent.length + 1) : row.name;
+  name.append(createElement("b", "", shortName), createElement("i", "", row.role));
+  node.append(name);
+  for (const text of [row.shape, row.parameters, row.flops]) node.append(createElement("span", "viz-count", text));
+  if (row.shape) node.addEventListener("click", () => emitChoice({ layer: row.name }, "inside-event-queue"));
 }
 
-function draw(rows) {
-  const known = new Set(rows.map((row) => row.name)), inside = { "": list };
-  const parents = new Set(rows.map((row) => above(row.name, known)));
-  list.replaceChildren();
-  for (const item of rows) {
-    const under = above(item.name, known);
-    if (!parents.has(item.name)) {
-      const leaf = make("button");
-      leaf.type = "button";
-      line(leaf, item, under);
-      inside[under].append(leaf);
+/** @param {TreeRow[]} rows */
+function drawRows(rows) {
+  const shownNames = new Set(rows.map((row) => row.name));
+  const parents = new Set(rows.map((row) => findShownParent(row.name, shownNames)));
+  /** @type {Record<string, HTMLElement>} */
+  const containers = { "": tree };
+  tree.replaceChildren();
+  for (const row of rows) {
+    const parent = findShownParent(row.name, shownNames);
+    if (!parents.has(row.name)) {
+      const leaf = createButton();
+      fillRow(leaf, row, parent);
+      containers[parent].append(leaf);
       continue;
     }
-    const branch = make("details"), summary = make("summary"), within = make("div", "viz-tree-children");
-    line(summary, item, under);
-    branch.open = unfolded.has(item.name);
-    branch.addEventListener("toggle", () => unfolded[branch.open ? "add" : "delete"](item.name));
-    branch.append(summary, within);
-    inside[under].append(branch);
-    inside[item.name] = within;
+    const details = createElement("details");
+    const summary = createElement("summary");
+    const children = createElement("div", "viz-tree-children");
+    fillRow(summary, row, parent);
+    details.open = opened.has(row.name);
+    details.addEventListener("toggle", () => {
+      if (details.open) opened.add(row.name);
+      else opened.delete(row.name);
+    });
+    details.append(summary, children);
+    containers[parent].append(details);
+    containers[row.name] = children;
   }
 }
 
-show((value) => {
-  const rows = value.rows || [], told = JSON.stringify(rows);
+/**
+ * Open the ancestors of the chosen layer and scroll it into view inside the tree.
+ * @param {HTMLElement} chosen
+ */
+function revealRow(chosen) {
+  const { clientHeight } = tree;
+  for (const details of tree.querySelectorAll("details")) {
+    if (details.contains(chosen) && details.firstElementChild !== chosen) details.open = true;
+  }
+  if (!clientHeight) return;
+  const top = chosen.getBoundingClientRect().top - tree.getBoundingClientRect().top;
+  if (top < 0 || top > clientHeight - 30) tree.scrollTop += top - clientHeight / 2;
+}
+
+/** @param {TreeValue} value */
+function draw(value) {
+  const rows = value.rows || [];
+  const serialised = JSON.stringify(rows);
   root.hidden = !rows.length;
-  if (value.model !== model) unfolded.clear();
+  if (value.model !== model) opened.clear();
   model = value.model;
-  if (told !== drawn) draw(rows); // else a click that has begun on a part would be lost
-  drawn = told;
-  for (const node of list.querySelectorAll("[aria-current]")) node.removeAttribute("aria-current");
-  const chosen = value.chosen && list.querySelector(`[data-layer="${CSS.escape(value.chosen)}"]`), reach = list.clientHeight;
+  if (serialised !== drawnRows) drawRows(rows); // unchanged rows stay: a click may have begun on one
+  drawnRows = serialised;
+  for (const node of tree.querySelectorAll("[aria-current]")) node.removeAttribute("aria-current");
+  if (!value.chosen) return;
+  const chosen = /** @type {HTMLElement | null} */ (tree.querySelector(`[data-layer="${CSS.escape(value.chosen)}"]`));
   chosen?.setAttribute("aria-current", "true");
-  for (let branch = chosen?.closest(".viz-tree-children"); branch && branch !== list; branch = branch.parentNode.parentNode) branch.parentNode.open = true;
-  if (!chosen || !reach) return;
-  const at = chosen.getBoundingClientRect().top - list.getBoundingClientRect().top;
-  if (at < 0 || at > reach - 30) list.scrollTop += at - reach / 2;
-});
+  if (chosen) revealRow(chosen);
+}
+
+onValueChange(draw);

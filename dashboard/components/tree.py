@@ -1,4 +1,4 @@
-"""A network as a tree of its parts, each with its shape, parameters and work; a click chooses a `layer`."""
+"""The modules of a network as a tree, with output shape, parameters and FLOPs; a click emits the choice `layer`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dashboard.i18n.translate import LANGUAGES, page_texts, translate
 from vizlib import Model
 from vizlib.models.layer_summary import Layer
 
-PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that hand on what they are given
-ROLES = (  # the beginning of a class's name, and the key of what a person calls it
+PASSIVE = ("Identity", "Dropout", "DropPath")  # layers that return their input in evaluation mode
+ROLES = (  # prefix of a class's name, and the key of its description
     ("Conv", "tree.convolution"),
     ("BatchNorm", "tree.normalisation"),
     ("LayerNorm", "tree.normalisation"),
@@ -36,63 +36,67 @@ BLOCKS = ("tree.block", "tree.residual")
 
 
 def build_tree(model: Model, chosen: str) -> dict[str, Any]:
-    """The parts in the order they stand; those that hand on what they are given are left out."""
-    return {"model": model.name, "chosen": chosen, "rows": [build_row(model, layer) for layer in list_shown_layers(model)]}
+    """Return the component's value, with the name of the chosen layer."""
+    rows = [build_row(model, layer) for layer in list_shown_layers(model)]
+    return {"model": model.name, "chosen": chosen, "rows": rows}
 
 
 def list_shown_layers(model: Model) -> list[Layer]:
-    """The parts worth showing."""
+    """Return the modules in their order, without those that return their input."""
     return [layer for layer in model.layers if not layer.class_name.startswith(PASSIVE)]
 
 
 def list_selectable_layers(model: Model) -> list[str]:
-    """The names of the layers whose output can be looked at."""
+    """Return the names of the layers that have a recorded output shape."""
     return [layer.name for layer in list_shown_layers(model) if layer.shape]
 
 
 def build_row(model: Model, layer: Layer) -> dict[str, Any]:
-    """One part as a line of the tree."""
+    """Return the row of one module."""
     return {
         "name": layer.name,
         "role": describe_role(model, layer),
         "shape": " × ".join(map(str, layer.shape)),
         "parameters": format_count(layer.num_parameters),
         "flops": format_count(layer.flops),
-        "told": translate(
-            "tree.summary", kind=layer.class_name, parameters=f"{layer.num_parameters:,}", flops=f"{layer.flops / 1e6:,.1f}"
+        "tooltip": translate(
+            "tree.summary",
+            kind=layer.class_name,
+            parameters=f"{layer.num_parameters:,}",
+            flops=f"{layer.flops / 1e6:,.1f}",
         ),
     }
 
 
 def describe_role(model: Model, layer: Layer) -> str:
-    """What a part is, in a person's words: its place in the hierarchy before its class."""
-    children = [other for other in model.layers if other.name.rpartition(".")[0] == layer.name]
-    blocks = [other for other in children if _key(other.class_name) in BLOCKS]
+    """Describe what a module is in the network: by its place in the hierarchy, else by its class."""
+    children = [child for child in model.layers if child.name.rpartition(".")[0] == layer.name]
+    blocks = [child for child in children if _find_role(child.class_name) in BLOCKS]
     if blocks and layer.name in model.stages:
         return translate("tree.stage")
     if blocks:
         return translate("tree.one-block") if len(blocks) == 1 else translate("tree.blocks", count=len(blocks))
     if layer.name.endswith("downsample"):
         return translate("tree.shortcut")
-    known = _key(layer.class_name)
-    return translate(known) if known in page_texts(LANGUAGES[0]) else known
+    role = _find_role(layer.class_name)
+    return translate(role) if role in page_texts(LANGUAGES[0]) else role
 
 
 def format_count(count: int) -> str:
-    """A large number in three digits.
+    """Return a count with three digits and a prefix.
 
-    >>> short_count(0), short_count(950), short_count(11_177_538), short_count(1_820_000_000)
+    >>> format_count(0), format_count(950), format_count(11_177_538), format_count(1_820_000_000)
     ('–', '950', '11.2 M', '1.82 G')
     """
     if not count:
         return "–"
-    size = 0
+    exponent = 0
     value = float(count)
-    while value >= 999.5 and size < 4:
-        value, size = value / 1000, size + 1
-    return f"{value:.3g} {' kMGT'[size]}".strip()
+    while value >= 999.5 and exponent < 4:
+        value, exponent = value / 1000, exponent + 1
+    return f"{value:.3g} {' kMGT'[exponent]}".strip()
 
 
-def _key(kind: str) -> str:
-    """The key of what a person calls a class of layers; its own name where there is none."""
-    return next((key for start, key in ROLES if kind.startswith(start)), kind)
+def _find_role(class_name: str) -> str:
+    """Return the key of the description of a layer class; its own name if there is none."""
+    return next((key for prefix, key in ROLES if class_name.startswith(prefix)), class_name)

@@ -13,7 +13,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.examples import load_examples
 from dashboard.sidebar.prediction_panel import PredictionPanel, draw_panel
 from dashboard.state.selection import ADDRESS_KEYS, Link, describe_value, find_class, parse_address
-from dashboard.tabs.inspector_state import linked
+from dashboard.tabs.inspector_state import parse_link
 from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
@@ -61,7 +61,7 @@ def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequen
         link = link._replace(layer=None)
     panel = draw_panel(service, photo, name, *classes)
     assert panel.selection is not None
-    for key in linked(service, photo, panel.selection, link.unit, link.off)[1]:
+    for key in parse_link(service, photo, panel.selection, link.unit, link.off)[1]:
         field = ADDRESS_KEYS[key][0]
         refused(key, getattr(link, field))
         link = link._replace(**{field: None})
@@ -71,5 +71,5 @@ def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequen
     said = [translate("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in ADDRESS_KEYS if key not in PHOTO_INDEPENDENT_KEYS):
         said.append(translate("link.unsent"))
-    panel.address["said"] = " ".join(said)
+    panel.address["note"] = " ".join(said)
     return LinkedPage(link, photo, panel, menus)

@@ -24,7 +24,7 @@ def apply_choices(now: PageState, choices: Iterable[Choice], labels: Callable[[s
     """After these choices, of which the later ones count; `labels` gives the classes of a model.
 
     A choice names some of: `photo`, a new one; `model`; `target` and `against`, each the index of a class, with the
-    model it was chosen `of`; `method`; `knobs`, its menus; `tab`. The same `against` again takes it away.
+    model it was chosen `of`; `method`; `parameters`, its menus; `tab`. The same `against` again takes it away.
     """
     for choice in choices:
         if choice.get("photo"):
@@ -39,9 +39,9 @@ def apply_choices(now: PageState, choices: Iterable[Choice], labels: Callable[[s
             rival = match_class(choice, "against", now.model, labels)
             now = now._replace(against=None if rival in (now.against, now.target) else rival)
         if isinstance(choice.get("method"), str):
-            now = now._replace(method=choice["method"], menus=None)
-        if "knobs" in choice:
-            now = now._replace(menus=choice["knobs"])
+            now = now._replace(method=choice["method"], parameters=None)
+        if "parameters" in choice:
+            now = now._replace(parameters=choice["parameters"])
         if "tab" in choice:
             now = now._replace(tab=choice["tab"])
     return now

@@ -1,6 +1,13 @@
-// gradio holds an event back while an earlier one of its kind is answered, but then sends the earlier one's data again. So
-// all data of a part's event are one and the same object, which by then says what was asked for last.
+// @ts-check
+
+// While an event is being handled, gradio holds back the next one of the same kind, but then sends the data of the first
+// again. So all data of a component's event are one object, which by then has the values of the last event.
 {
-  const ask = trigger, asked = {};
-  trigger = (event, data) => ask(event, data && Object.assign((asked[event] ??= {}), data));
+  const send = trigger;
+  /** @type {Record<string, object>} */
+  const latest = {};
+  trigger = (event, data) => {
+    latest[event] ??= {};
+    send(event, data && Object.assign(latest[event], data));
+  };
 }

@@ -1,14 +1,21 @@
-// Put a text on the clipboard; the focus stays where it is.
-async function copy(text) {
+// @ts-check
+
+/**
+ * Copy a text to the clipboard; the focus stays where it is.
+ * @param {string} text
+ */
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // over plain http a page may not write there
-    const field = make("textarea"), held = document.activeElement;
+  } catch {
+    // over plain http a page has no access to the clipboard
+    const field = createElement("textarea");
+    const focused = document.activeElement;
     field.value = text;
     root.append(field);
     field.select();
     document.execCommand("copy");
     field.remove();
-    held?.focus();
+    if (focused instanceof HTMLElement) focused.focus();
   }
 }

@@ -1,57 +1,116 @@
-// Beside a grid of patches: the maps of one token in every layer and head, small, and the places that are like its own.
-// It reads what patches.js holds, which stands behind it.
-const multiples = (() => {
-  const layersTitle = make("h3", "", say("Layers, mean of all heads")), layers = make("div", "viz-multiples");
-  const headsTitle = make("h3"), heads = make("div", "viz-multiples");
-  const like = make("figure", "viz-similar-positions"), picture = make("canvas"), words = make("figcaption");
-  picture.setAttribute("role", "img");
-  like.append(picture, words);
+// @ts-check
 
-  // On one scale, so that they can be compared; a map that is on its way leaves its place free.
-  function many(node, maps, names, chosen, choose) {
-    const limits = limitsOf(joined(maps.filter(Boolean)), now.value.signed);
-    while (node.children.length > maps.length) node.lastChild.remove();
+/**
+ * What the small maps show: the maps of one token in every layer and in every head of the current layer.
+ * @typedef {object} MultiplesView
+ * @property {Float32Array[]} layerMaps
+ * @property {(Float32Array | undefined)[]} headMaps the mean of all heads first; undefined while it is being fetched
+ * @property {number} layer
+ * @property {number} head -1 for the mean
+ * @property {number} rows
+ * @property {number} columns
+ * @property {boolean} signed
+ * @property {string} palette
+ * @property {string} tokenName
+ * @property {Float32Array | null} similarity of the token's position embedding to that of each patch; null for a token
+ *   without a position on the photo
+ * @property {boolean} hasSimilarity
+ * @property {string} similarityPalette
+ */
+
+/**
+ * Create the small maps beside a grid of patches.
+ * @param {(layer: number) => void} onLayer
+ * @param {(head: number) => void} onHead
+ */
+function createSmallMultiples(onLayer, onHead) {
+  const layersTitle = createElement("h3", "", translate("Layers, mean of all heads"));
+  const layers = createElement("div", "viz-multiples");
+  const headsTitle = createElement("h3");
+  const heads = createElement("div", "viz-multiples");
+  const similarFigure = createElement("figure", "viz-similar-positions");
+  const similarCanvas = createElement("canvas");
+  const similarCaption = createElement("figcaption");
+  similarCanvas.setAttribute("role", "img");
+  similarFigure.append(similarCanvas, similarCaption);
+
+  /**
+   * Draw maps on one scale, so that they can be compared; a map that is being fetched leaves its canvas empty.
+   * @param {HTMLElement} list
+   * @param {(Float32Array | undefined)[]} maps
+   * @param {string[]} names
+   * @param {number} current
+   * @param {MultiplesView} view
+   * @param {(index: number) => void} onClick
+   */
+  function drawTiles(list, maps, names, current, view, onClick) {
+    const { rows, columns, signed, palette } = view;
+    const limits = computeLimits(concatenate(maps.filter((map) => map !== undefined)), signed);
+    while (list.children.length > maps.length) list.lastChild?.remove();
     maps.forEach((map, i) => {
-      let button = node.children[i];
+      let button = /** @type {HTMLButtonElement | undefined} */ (list.children[i]);
       if (!button) {
-        button = make("button", "viz-tile");
-        button.type = "button";
-        button.append(make("canvas"), make("span", "viz-name"));
-        node.append(button);
+        button = createButton("viz-tile");
+        button.append(createElement("canvas"), createElement("span", "viz-name"));
+        list.append(button);
       }
-      const small = button.firstChild;
-      small.width = now.maps.columns;
-      small.height = now.maps.rows;
-      if (map) draw(small, null, map, limits, 1);
-      button.lastChild.textContent = names[i];
-      button.setAttribute("aria-pressed", i === chosen);
-      button.onclick = () => choose(i);
+      const [canvas, name] = /** @type {[HTMLCanvasElement, HTMLElement]} */ (/** @type {unknown} */ (button.children));
+      canvas.width = columns;
+      canvas.height = rows;
+      if (map) drawMap(canvas, null, { values: map, rows, columns, limits, signed, palette }, 1);
+      name.textContent = names[i];
+      button.setAttribute("aria-pressed", String(i === current));
+      button.onclick = () => onClick(i);
     });
   }
 
-  function places(token) {
-    like.hidden = !now.places;
-    if (like.hidden) return;
-    const patch = placeOf(token), name = nameOf(token);
-    picture.hidden = !patch;
-    if (patch) draw(picture, null, now.places.at(token - prefix()), [-1, 1], 1, true, now.value.placesPalette);
-    words.replaceChildren(make("strong", "", say("Similar positions")), document.createTextNode(patch
-      ? say("Red: patches with a similar position embedding; blue: patches with an opposite one. The embeddings were learned; the network is not given which patches are adjacent.")
-      : say("The {name} has no position on the photo.", { name })));
-    picture.setAttribute("aria-label", say("Similarity between the position embedding of {name} and that of each patch", { name }));
+  /** @param {MultiplesView} view */
+  function drawSimilarity({ hasSimilarity, similarity, similarityPalette, tokenName, rows, columns }) {
+    similarFigure.hidden = !hasSimilarity;
+    if (!hasSimilarity) return;
+    similarCanvas.hidden = !similarity;
+    if (similarity) {
+      const limits = /** @type {Limits} */ ([-1, 1]);
+      const map = { values: similarity, rows, columns, limits, signed: true, palette: similarityPalette };
+      drawMap(similarCanvas, null, map, 1);
+    }
+    const text = similarity
+      ? translate(
+          "Red patches have a position embedding like this one’s, blue ones an opposite one. Nobody told the network which patches are neighbours.",
+        )
+      : translate("The {name} has no place on the photo.", { name: tokenName });
+    similarCaption.replaceChildren(createElement("strong", "", translate("Places like it")), text);
+    const label = "How alike the position embedding of {name} is to that of each patch";
+    similarCanvas.setAttribute("aria-label", translate(label, { name: tokenName }));
   }
 
   return {
-    nodes: [layersTitle, layers, headsTitle, heads, like],
-    resize: () => ([picture.width, picture.height] = [now.maps.columns, now.maps.rows]),
-    draw() {
-      const { layer, head } = now, token = focus(), count = headCount();
-      const all = (length, one) => Array.from({ length }, (_, i) => one(i));
-      many(layers, all(depth(), (l) => mapOf(l, -1, token)), all(depth(), (l) => String(l + 1)), layer, (i) => turnTo(i));
-      headsTitle.textContent = say("Heads of layer {layer}", { layer: layer + 1 });
-      const names = [say("mean"), ...all(count, (h) => String(h + 1))];
-      many(heads, all(count + 1, (h) => mapOf(layer, h - 1, token)), names, head + 1, (i) => go({ head: i - 1 }));
-      places(token);
+    nodes: [layersTitle, layers, headsTitle, heads, similarFigure],
+
+    /**
+     * @param {number} width
+     * @param {number} height
+     */
+    resize(width, height) {
+      similarCanvas.width = width;
+      similarCanvas.height = height;
+    },
+
+    /** @param {MultiplesView} view */
+    draw(view) {
+      const { layer, head, layerMaps, headMaps } = view;
+      drawTiles(
+        layers,
+        layerMaps,
+        Array.from(layerMaps, (_, i) => String(i + 1)),
+        layer,
+        view,
+        onLayer,
+      );
+      headsTitle.textContent = translate("Heads of layer {layer}", { layer: layer + 1 });
+      const headNames = Array.from(headMaps, (_, i) => (i ? String(i) : translate("mean")));
+      drawTiles(heads, headMaps, headNames, head + 1, view, (i) => onHead(i - 1));
+      drawSimilarity(view);
     },
   };
-})();
+}

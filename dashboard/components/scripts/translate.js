@@ -1,6 +1,11 @@
-// What a script says, in the browser's language where the page speaks it; SAID is the other languages' tables, and facts
-// take the places of the {names} in a text.
-const say = (text, facts = {}) => {
-  const own = SAID[navigator.language.split("-")[0]]?.[text] ?? text;
-  return own.replace(/\{(\w+)\}/g, (name, key) => facts[key] ?? name);
-};
+// @ts-check
+
+/**
+ * Return a text in the browser's language where TRANSLATIONS has it, else in English, with its {names} replaced.
+ * @param {string} text
+ * @param {Record<string, unknown>} facts
+ */
+function translate(text, facts = {}) {
+  const translated = TRANSLATIONS[navigator.language.split("-")[0]]?.[text] ?? text;
+  return translated.replace(/\{(\w+)\}/g, (placeholder, name) => String(facts[name] ?? placeholder));
+}

@@ -1,21 +1,36 @@
-// The address is the selection: any part may read one of its keys, and keep one in step. The server hears nothing of it.
-function placed(key) {
+// @ts-check
+
+// The query string of the page holds the user's selection. Any component may read and write its keys in the browser.
+
+/** @param {string} key */
+function readUrlState(key) {
   return new URLSearchParams(location.search).get(key);
 }
 
-function place(key, value) {
-  const keys = new URLSearchParams(location.search), old = keys.get(key);
-  if (value === null || value === undefined || value === "") keys.delete(key);
-  else keys.set(key, value);
-  if (old !== keys.get(key)) history.replaceState(history.state, "", location.pathname + questionOf(keys) + location.hash);
+/**
+ * Set one key of the query string, or remove it where the value is empty.
+ * @param {string} key
+ * @param {string | number | null | undefined} value
+ */
+function setUrlState(key, value) {
+  const query = new URLSearchParams(location.search);
+  const previous = query.get(key);
+  if (value === null || value === undefined || value === "") query.delete(key);
+  else query.set(key, String(value));
+  if (previous === query.get(key)) return;
+  history.replaceState(history.state, "", location.pathname + formatQuery(query) + location.hash);
 }
 
-function placeAll(keys = {}) {
-  for (const [key, value] of Object.entries(keys)) place(key, value);
+/** @param {Record<string, string | null>} values */
+function setUrlStates(values = {}) {
+  for (const [key, value] of Object.entries(values)) setUrlState(key, value);
 }
 
-// From the question mark on, with the few signs left readable that need no escape.
-function questionOf(keys) {
-  const query = keys.toString().replace(/%3A/g, ":").replace(/%2C/g, ",").replace(/%3B/g, ";").replace(/%2F/g, "/");
-  return query && "?" + query;
+/**
+ * Return the query string from its question mark on; characters that need no escape stay readable.
+ * @param {URLSearchParams} query
+ */
+function formatQuery(query) {
+  const text = query.toString().replace(/%3A/g, ":").replace(/%2C/g, ",").replace(/%3B/g, ";").replace(/%2F/g, "/");
+  return text && `?${text}`;
 }

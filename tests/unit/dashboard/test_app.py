@@ -23,8 +23,8 @@ ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare",
 
 
 @pytest.fixture(scope="module")
-def page(study):
-    return app.build_app(study.catalog)
+def page(service):
+    return app.build_app(service.catalog)
 
 
 def test_exactly_the_named_endpoints_are_public_and_documented(page):
@@ -61,25 +61,25 @@ def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
         assert table["page.header"].count("<h1") == 1
 
 
-def test_explain_gives_the_numbers_and_the_picture_of_python(study, cheetah, name):
+def test_explain_gives_the_numbers_and_the_picture_of_python(service, cheetah, name):
     model = vizlib.load(name)
-    about, overlay = api.explain(study, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
+    about, overlay = api.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
     assert about["values"] == theirs.heat.tolist()
     assert about["notes"] == list(theirs.notes)
     assert np.array_equal(np.asarray(overlay), np.asarray(theirs.overlay()))
 
 
-def test_explain_answers_why_this_class_and_not_another(study, cheetah, name):
-    about, _ = api.explain(study, cheetah, name, "saliency", "church", {"against": "golf ball"})
+def test_explain_answers_why_this_class_and_not_another(service, cheetah, name):
+    about, _ = api.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target="church", against="golf ball")
     assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
 
 
 @pytest.mark.parametrize("other", [{"model": "vit_tiny-imagenette"}, {"target": "golf ball"}])
-def test_compare_gives_the_agreement_of_python(study, cheetah, other):
+def test_compare_gives_the_agreement_of_python(service, cheetah, other):
     first = {"model": "resnet18-imagenette", "target": "church"}
-    about = api.compare(study, cheetah, first, other, "grad-cam", 0.3)
+    about = api.compare(service, cheetah, first, other, "grad-cam", 0.3)
     maps = [
         vizlib.explain(vizlib.load(one["model"]), cheetah, method="grad-cam", target=one["target"])
         for one in (first, {**first, **other})
@@ -95,13 +95,13 @@ def test_a_token_is_a_name_or_a_patch(query, meant):
     assert api.parse_token(query) == meant
 
 
-def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(study, cheetah, name):
+def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(service, cheetah, name):
     with pytest.raises(vizlib.ImageError, match="photo is missing"):
-        api.predict(study, None, name, 5)
+        api.predict(service, None, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
-        api.channels(study, cheetah, name, study.catalog.get(name).stages[0], 10**6)
+        api.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
     with pytest.raises(vizlib.MethodError, match="knobs are an object"):
-        api.explain(study, cheetah, name, "saliency", "", ["layer"])
+        api.explain(service, cheetah, name, "saliency", "", ["layer"])
 
 
 def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
@@ -181,7 +181,7 @@ def test_files_lie_in_a_folder_of_the_servers_own_that_is_gone_afterwards(monkey
 def test_a_folder_of_yours_joins_the_menu(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     offered = []
-    monkeypatch.setattr(app, "build", lambda study, _: offered.extend(study.catalog.names))
+    monkeypatch.setattr(app, "build", lambda service, _: offered.extend(service.catalog.names))
     monkeypatch.setattr(app, "launch", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path)])
     with pytest.raises(SystemExit) as left:

@@ -26,10 +26,10 @@ TOWER = Path(gradio.media.get_image("tower.jpg"))
 @pytest.fixture(scope="module")
 def address():
     settings = ServerOptions(mcp=True)
-    study = AnalysisService(settings.make_catalog())
-    page = app.build_page(study, settings)
+    service = AnalysisService(settings.make_catalog())
+    page = app.build_page(service, settings)
     more = {"prevent_thread_lock": True, "quiet": True, "mcp_server": True}
-    _, local, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(study, settings), **more)
+    _, local, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(service, settings), **more)
     yield f"{local}gradio_api/mcp/"
     page.close(verbose=False)
 

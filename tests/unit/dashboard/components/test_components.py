@@ -95,8 +95,8 @@ def test_a_model_of_few_classes_says_which_they_are():
 
 def test_a_doubt_stands_with_the_bars_and_is_empty_where_there_is_none():
     found = [Prediction(0, "church", 0.9, 1.0)]
-    assert build_bars(found, 0, ood_note="This photo is unlike those.")["doubt"] == "This photo is unlike those."
-    assert build_bars(found, 0)["doubt"] == ""
+    assert build_bars(found, 0, ood_note="This photo is unlike those.")["oodNote"] == "This photo is unlike those."
+    assert build_bars(found, 0)["oodNote"] == ""
 
 
 def test_a_small_map_averages_what_falls_together():
@@ -108,10 +108,10 @@ def test_a_small_map_averages_what_falls_together():
 def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_default_count(service, name):
     model = service.catalog.get(name)
     menus = build_parameter_menus(model, "grad-cam")
-    assert [row["name"] for row in menus["knobs"]] == ["layer", "relu", "score"]
+    assert [row["name"] for row in menus["parameters"]] == ["layer", "relu", "score"]
     assert parse_parameters(menus, model, "grad-cam") == {}
-    menus["knobs"][0]["chosen"] = menus["knobs"][1]["chosen"] = 2
-    menus["knobs"][2]["chosen"] = 1
+    menus["parameters"][0]["chosen"] = menus["parameters"][1]["chosen"] = 2
+    menus["parameters"][2]["chosen"] = 1
     assert parse_parameters(menus, model, "grad-cam") == {
         "layer": model.stages[1],
         "relu": False,
@@ -122,10 +122,10 @@ def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_defau
 
 
 @pytest.mark.parametrize(
-    "forged", [None, 3, {"method": "grad-cam", "knobs": [{"name": "x"}, {"name": "layer", "chosen": 99}]}]
+    "forged", [None, 3, {"method": "grad-cam", "parameters": [{"name": "x"}, {"name": "layer", "chosen": 99}]}]
 )
 def test_forged_knobs_are_ignored(service, name, forged):
-    value = {"method": "grad-cam", "knobs": forged} if isinstance(forged, list) else forged
+    value = {"method": "grad-cam", "parameters": forged} if isinstance(forged, list) else forged
     assert parse_parameters(value, service.catalog.get(name), "grad-cam") == {}
 
 

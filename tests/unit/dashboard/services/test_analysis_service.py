@@ -18,7 +18,11 @@ from vizlib.models.ood import OodScore
 
 
 def test_predictions_are_the_librarys(service, cheetah, name):
-    assert service.predict(cheetah, name, 3) == vizlib.load(name).predict(cheetah, top=3)
+    ours, theirs = service.predict(cheetah, name, 3), vizlib.load(name).predict(cheetah, top=3)
+    assert [row.index for row in ours] == [row.index for row in theirs]
+    # The kept pass computes attention explicitly, which differs from the fused kernel in the last digits.
+    assert [row.logit for row in ours] == pytest.approx([row.logit for row in theirs], rel=1e-5)
+    assert [row.probability for row in ours] == pytest.approx([row.probability for row in theirs], rel=1e-5)
 
 
 def of_threshold(name: str, threshold: float) -> AnalysisService:
@@ -35,13 +39,13 @@ def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
     assert doubting.get_ood_note(cheetah, name) == doubting.catalog.get(name).ood_note(logits)
     assert doubting.get_ood_note(cheetah, name).startswith("This photo is unlike")
     assert of_threshold(name, energy - 0.5).get_ood_note(cheetah, name) is None
-    assert draw_panel(doubting, cheetah, name)[2]["doubt"] == doubting.get_ood_note(cheetah, name)
+    assert draw_panel(doubting, cheetah, name)[2]["oodNote"] == doubting.get_ood_note(cheetah, name)
 
 
 def test_the_logits_of_a_doubt_stand_in_class_order(service, cheetah, name, monkeypatch):
     seen = []
     model = service.catalog.get(name)
-    monkeypatch.setattr(type(model), "doubt", lambda self, logits: seen.append(logits))
+    monkeypatch.setattr(type(model), "ood_note", lambda self, logits: seen.append(logits))
     service.get_ood_note(cheetah, name)
     assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
@@ -60,8 +64,8 @@ def test_a_turned_knob_reaches_the_method(service, cheetah, name):
     layer = service.catalog.get(name).stages[1]
     ours = service.explain(ExplanationRequest(cheetah, name, 4, None, "grad-cam", {"layer": layer}))
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="grad-cam", target=4, layer=layer)
-    assert torch.equal(ours.heat, theirs.heat)
-    assert not torch.equal(ours.heat, service.explain(ExplanationRequest(cheetah, name, 4)).heat)
+    assert torch.allclose(ours.heat, theirs.heat, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(ours.heat, service.explain(ExplanationRequest(cheetah, name, 4)).heat)
 
 
 def test_a_class_by_label_by_index_or_by_default_is_one_and_the_same_result(service, cheetah, name):
@@ -79,7 +83,7 @@ def test_attention_is_the_librarys_raw_attention(service, cheetah):
     assert list(maps) == list(model.attention_layers)
     theirs = vizlib.explain(model, cheetah, method="raw-attention", layer="blocks.3.attn", head=0, query=(2, 5))
     rows, columns = model.tokens.grid
-    ours = maps["blocks.3.attn"][0, model.tokens.prefix + 2 * columns + 5, model.tokens.prefix :]
+    ours = maps["blocks.3.attn"][0, model.tokens.num_prefix_tokens + 2 * columns + 5, model.tokens.num_prefix_tokens :]
     assert torch.allclose(ours.view(rows, columns), theirs.heat)
 
 
@@ -92,7 +96,8 @@ def test_activations_are_the_runs(service, cheetah, name):
     layer = model.stages[1]
     maps, placed = service.get_activations(cheetah, name, layer)
     assert placed
-    assert torch.allclose(maps, to_spatial_map(model.run(cheetah, layers=[layer]).activations[layer], model.tokens))
+    theirs = to_spatial_map(model.run(cheetah, layers=[layer], attention=True).activations[layer], model.tokens)
+    assert torch.allclose(maps, theirs)
 
 
 def test_an_output_without_places_is_one_number_a_channel(service, cheetah, name):
@@ -131,11 +136,11 @@ def test_the_models_eye_is_its_input(service, cheetah, name):
         ),
         (
             lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "raw-attention")),
-            "does not fit",
+            "does not support",
         ),
         (
             lambda s, p: s.explain(ExplanationRequest(p, "resnet18-imagenette", 0, None, "saliency", {"steps": 3})),
-            "has no knob 'steps'",
+            "has no parameter 'steps'",
         ),
         (lambda s, p: s.get_activations(p, "resnet18-imagenette", "layer9"), "has no layer 'layer9'"),
     ],

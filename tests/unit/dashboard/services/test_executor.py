@@ -134,6 +134,7 @@ def test_the_package_is_used_where_it_is_there(monkeypatch):
         monkeypatch.setitem(sys.modules, "spaces", package)
         spec = importlib.util.spec_from_file_location("gpu_again", gpu.__file__)
         again = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "gpu_again", again)  # where dataclasses look their module up
         spec.loader.exec_module(again)
         assert again.spaces is expected
 

@@ -22,14 +22,14 @@ def model(name):
 def passes(monkeypatch):
     """The photos for which a forward pass was made."""
     made, real = [], vizlib.run_for_all
-    monkeypatch.setattr(vizlib, "run_for_all", lambda model, photo: made.append(photo) or real(model, photo))
+    monkeypatch.setattr(vizlib, "run_for_all", lambda model, photo, **kwargs: made.append(photo) or real(model, photo, **kwargs))
     return made
 
 
 def test_another_class_of_a_kept_pass_has_the_librarys_numbers(model, cheetah, passes):
     kept = ForwardCache(10**9)
     for target, against in ((0, None), (7, None), (7, 2), (0, None)):
-        ours = vizlib.explain_all(model, cheetah, target=target, against=against, run=kept.get_run(model, cheetah))
+        ours = vizlib.explain_all(model, cheetah, target=target, against=against, run=kept.find_or_run(model, cheetah))
         for method, answer in vizlib.explain_all(model, cheetah, target=target, against=against).items():
             assert torch.equal(ours[method].heat, answer.heat), method
             for layer, one in answer.by_layer.items():
@@ -64,19 +64,19 @@ def test_no_more_bytes_are_kept_than_the_budget_and_the_photo_seen_longest_ago_g
     passes.clear()
     kept = ForwardCache(int(1.5 * one))
     for photo in (cheetah, tower, tower, cheetah, cheetah):
-        kept.get_run(model, photo)
+        kept.find_or_run(model, photo)
         assert one <= kept.cache.held_bytes <= kept.cache.max_bytes
     assert passes == [cheetah, tower, cheetah]
     small = ForwardCache(one // 2)
-    assert small.get_run(model, cheetah).logits.shape[0] == 1
+    assert small.find_or_run(model, cheetah).logits.shape[0] == 1
     assert small.cache.held_bytes == 0
 
 
 def test_a_model_that_leaves_the_memory_takes_its_passes_along(name, cheetah):
     kept, model = ForwardCache(10**9), vizlib.load(name)
     other = vizlib.load(name)
-    gone = weakref.ref(kept.get_run(model, cheetah))
-    kept.get_run(other, cheetah)
+    gone = weakref.ref(kept.find_or_run(model, cheetah))
+    kept.find_or_run(other, cheetah)
     both = kept.cache.held_bytes
     del model
     gc.collect()
@@ -89,7 +89,7 @@ def test_four_threads_at_once_get_the_numbers_of_one(model, cheetah):
     alone = {target: vizlib.explain_all(model, cheetah, target=target) for target in range(4)}
 
     def ask(target: int):
-        return target, vizlib.explain_all(model, cheetah, target=target, run=kept.get_run(model, cheetah))
+        return target, vizlib.explain_all(model, cheetah, target=target, run=kept.find_or_run(model, cheetah))
 
     with ThreadPoolExecutor(4) as pool:
         for target, answers in pool.map(ask, [0, 1, 2, 3] * 3):
@@ -104,7 +104,7 @@ def test_nothing_of_a_pass_that_is_forgotten_stays_in_the_memory(model, cheetah,
     gc.collect()
     before = tensor_bytes(model)
     for photo in (cheetah, tower) * 3:
-        vizlib.explain_all(model, photo, run=kept.get_run(model, photo))
+        vizlib.explain_all(model, photo, run=kept.find_or_run(model, photo))
     gc.collect()
     assert tensor_bytes(model) - before <= kept.cache.max_bytes
 

@@ -20,7 +20,7 @@ def test_the_choices_of_each_visitor_are_counted_apart():
 
 
 def test_who_chose_least_recently_is_forgotten_first(monkeypatch):
-    monkeypatch.setattr(shared, "VISITORS", 2)
+    monkeypatch.setattr(shared, "MAX_COUNTED_SESSIONS", 2)
     turns, names = GenerationCounter(), ["a", "b", "a", "c"]
     for name in names:
         turns.advance(visitor(name))

@@ -56,7 +56,7 @@ def test_what_is_written_into_an_address_is_read_back(left_out):
 
 
 def test_an_address_reads_well():
-    assert format_address(FULL._replace(knobs=None)) == (
+    assert format_address(FULL._replace(parameters=None)) == (
         f"?m={VIT}&img=ex:cheetah&c=golf%20ball&vs=church&v=attention&l=9&h=mean&p=6,8;0,13&w=grad-cam%2B%2B"
         "&u=blocks.9.attn:2&o=blocks.4.mlp.fc1:17;blocks.9.attn:0&s=8"
     )
@@ -137,7 +137,7 @@ def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(
     assert photo is load_examples()["ex:cheetah"]
     assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
     assert get_changed_names(menus) == written.parameter_texts()
-    assert panel.address["said"] == ""
+    assert panel.address["note"] == ""
     assert panel.address["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
@@ -145,7 +145,7 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(service):
     link, photo, panel, menus = open_link(service, {"__theme": "dark"}, TABS)
     assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
     assert panel.selection == draw_panel(service, photo, service.catalog.names[0]).selection
-    assert panel.address["said"] == ""
+    assert panel.address["note"] == ""
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,17 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(service):
 def test_a_forged_address_is_the_first_view_and_one_sentence(service, wrong, sentence):
     found = open_link(service, {"img": "ex:tower", **wrong}, TABS)
     first = open_link(service, {}, TABS)
-    assert found.panel.address["said"] == f"This link contains values that are not available here: {sentence}."
+    assert found.panel.address["note"] == f"This link contains values that are not available here: {sentence}."
     assert found.panel.selection == first.panel.selection
-    assert found.link._replace(example=None, target=None, against=None, method=None, knobs=None) == Link()
+    assert found.link._replace(example=None, target=None, against=None, method=None, parameters=None) == Link()
     assert get_changed_names(found.parameters) == {}
 
 
 def test_a_link_without_its_photo_says_so(service):
-    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["said"]
+    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["note"]
     assert said == "This link does not contain its photo, so an example is shown."
     assert (
-        open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel.address["said"] == ""
+        open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel.address["note"] == ""
     )  # it asks for no photo
 
 
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
     service = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
     found = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
     assert found.panel.selection.model == "first"
-    assert "model “far” (the hub cannot be reached)" in found.panel.address["said"]
+    assert "model “far” (the hub cannot be reached)" in found.panel.address["note"]
 
 
 def test_a_new_target_that_was_the_rival_stands_alone(service, cheetah, name):

@@ -40,7 +40,7 @@ def service() -> AnalysisService:
 
 def said(service: AnalysisService, photo, name: str) -> str:
     selection = draw_panel(service, photo, name)[0]
-    value, words = attention.draw(service, photo, selection)
+    value, words = attention.compute_content(service, photo, selection)
     assert value == {}
     return words
 
@@ -64,11 +64,13 @@ def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(
     assert "resnet is built of convolutions" in said(service, cheetah, "resnet")
     for name in NETWORKS:
         selection = draw_panel(service, cheetah, name)[0]
-        assert bool(receptive.draw(service, cheetah, selection)[0]) == ("built of conv" in said(service, cheetah, name))
+        assert bool(receptive.compute_content(service, cheetah, selection)[0]) == (
+            "built of conv" in said(service, cheetah, name)
+        )
 
 
 def test_a_windowed_transformer_has_an_inside_tab(service, cheetah):
     selection = draw_panel(service, cheetah, "swin")[0]
-    _, tree, *_, sheet = inside.draw(service, cheetah, selection, None)
+    _, tree, *_, sheet = inside.compute_content(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

@@ -49,7 +49,7 @@ def run(text: str) -> dict:
 
 
 def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
-    _, value = code.draw(service, photo, selection, method, menus)
+    _, value = code.compute_content(service, photo, selection, method, menus)
     return {block["name"]: block["text"] for block in value["blocks"]}
 
 
@@ -57,7 +57,7 @@ def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheet
     labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
     menus = apply_settings(service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
-    words, _ = code.draw(service, cheetah, selection._replace(against=rival), "grad-cam", menus)
+    words, _ = code.compute_content(service, cheetah, selection._replace(against=rival), "grad-cam", menus)
     assert f"Why {labels[selection.target]} and not {labels[rival]}?" in words
     assert "cheetah.jpg is the photo shown here." in words
     for text in texts(service, cheetah, selection._replace(against=rival), "grad-cam", menus).values():
@@ -88,8 +88,8 @@ def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, h
     aimed = selection._replace(against=rival)
     menus = apply_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
     text = texts(service, cheetah, aimed, "saliency", menus)["API client"]
-    assert code.HERE in text
-    names = run(text.replace(code.HERE, address))
+    assert code.ADDRESS_PLACEHOLDER in text
+    names = run(text.replace(code.ADDRESS_PLACEHOLDER, address))
     expected = vizlib.explain(
         vizlib.load(selection.model), cheetah, "saliency", selection.target, rival, channels="norm"
     )
@@ -98,14 +98,14 @@ def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, h
 
 def test_client_code_names_the_space_that_serves_the_page(service, cheetah, selection, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/see-why")
-    _, value = code.draw(service, cheetah, selection, "grad-cam", None)
+    _, value = code.compute_content(service, cheetah, selection, "grad-cam", None)
     assert 'Client("someone/see-why")' in value["blocks"][2]["text"]
     assert value["here"] == ""
 
 
 def test_an_uploaded_photo_has_a_placeholder_name(service, tower, selection):
     own = vizlib.open_image(np.asarray(tower)[:300])
-    words, value = code.draw(service, own, selection, "grad-cam", None)
+    words, value = code.compute_content(service, own, selection, "grad-cam", None)
     assert "photo.jpg stands for your own photo." in words
     assert all("photo.jpg" in block["text"] for block in value["blocks"])
 
@@ -132,7 +132,7 @@ def exported(service, cheetah, selection, tmp_path):
     answer = service.explain(
         ExplanationRequest(cheetah, selection.model, selection.target, rival, "grad-cam", settings)
     )
-    return answer, lambda form: code.export(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
+    return answer, lambda form: code.export_map(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
 
 
 def test_exported_raw_values_equal_the_map(exported):
@@ -149,7 +149,7 @@ def test_exported_report_contains_the_map_and_its_code(service, exported, select
     text = path.read_text()
     HTMLParser().feed(text)
     assert "cheetah.jpg" in text
-    assert "SHA-256 of its weights" in text
+    assert "SHA-256 of the weights" in text
     assert str(path.parent) not in text
 
 
@@ -192,7 +192,7 @@ def test_an_export_without_a_map_raises_and_writes_no_file(
 ):
     asked_for = (cheetah, selection) if photo else (None, None)
     with pytest.raises(vizlib.VizlibError, match=f"^{sentence}"):
-        code.export(service, *asked_for, method, None, form, tmp_path)
+        code.export_map(service, *asked_for, method, None, form, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -201,14 +201,14 @@ def test_a_method_of_many_passes_is_exported_after_it_has_run(service, cheetah, 
     fresh = AnalysisService(service.catalog)
     for step in fresh.stream_explanation(selection.request(cheetah, "occlusion")):
         answer = step.attribution
-    path = code.export(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
+    path = code.export_map(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
     with np.load(path) as found:
         assert np.array_equal(found["heat"], answer.heat.numpy())
         assert json.loads(str(found["about"]))["method"] == "occlusion"
 
 
 def test_code_tab_is_empty_without_a_photo(service):
-    words, value = code.draw(service, None, None, None, None)
+    words, value = code.compute_content(service, None, None, None, None)
     assert "No photo yet" in words
     assert value == blocks_of(())
 

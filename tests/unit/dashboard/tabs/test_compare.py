@@ -39,25 +39,25 @@ def explained(photo, method: str, selection, second: int) -> list[list[vizlib.At
 def test_compare_defaults_to_the_other_bundled_model_and_its_prediction(service, tower, tower_selection):
     theirs = service.predict(tower, VIT, 1)[0].index
     assert theirs != tower_selection.target
-    chosen = compare.choose(service, tower, tower_selection)
+    chosen = compare.choose_comparison(service, tower, tower_selection)
     assert chosen.models == (RESNET, VIT)
     assert chosen.classes == ((tower_selection.target, theirs),) * 2
     agreed = tower_selection._replace(target=theirs)  # where both say the same, the runner-up is the second class
     runner_up = next(one.index for one in service.predict(tower, RESNET, 2) if one.index != theirs)
-    assert compare.choose(service, tower, agreed).classes[0] == (theirs, runner_up)
+    assert compare.choose_comparison(service, tower, agreed).classes[0] == (theirs, runner_up)
 
 
 def test_compare_offers_and_accepts_only_what_fits_both_models(service, tower, tower_selection):
-    offered = compare.methods(service, (RESNET, VIT))
+    offered = compare.list_common_methods(service, (RESNET, VIT))
     slow = [name for name in METHODS if METHODS[name].cost == MANY_PASSES]
     for name in METHODS:
         fits = all(name in vizlib.list_methods(service.catalog.get(model)) for model in (RESNET, VIT))
         assert (name in offered) == (fits and name not in slow), name
     for forged in ("raw-attention", "rise", "nonsense", None):
-        assert compare.choose(service, tower, tower_selection, method=forged).method == "grad-cam"
-    assert compare.choose(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
-    assert compare.choose(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
-    assert compare.choose(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
+        assert compare.choose_comparison(service, tower, tower_selection, method=forged).method == "grad-cam"
+    assert compare.choose_comparison(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
+    assert compare.choose_comparison(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
+    assert compare.choose_comparison(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
         tower_selection.target
     )
 
@@ -66,18 +66,18 @@ def test_classes_are_matched_by_name_between_models(service):
     one = service.catalog.get(RESNET)
     imagenet = ("goldfish", "chain saw, chainsaw", "tench, Tinca tinca", "church")
     other = replace(one, labels=imagenet)
-    common = compare.in_common(one, other)
+    common = compare.match_classes(one, other)
     assert {one.labels[i]: imagenet[j] for i, j in common.items()} == {
         "tench": "tench, Tinca tinca",
         "chain saw": "chain saw, chainsaw",
         "church": "church",
     }
-    assert {j: i for i, j in common.items()} == compare.in_common(other, one)
+    assert {j: i for i, j in common.items()} == compare.match_classes(other, one)
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
 def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_selection, method):
-    value = compare.draw(service, tower, tower_selection, VIT, method, 5)[3]
+    value = compare.compute_content(service, tower, tower_selection, VIT, method, 5)[3]
     answers = explained(tower, method, tower_selection, 5)
     factors = [1 / max(abs(v) for answer in row for v in answer.heat.flatten().tolist()) for row in answers]
     shares, raw = [], []
@@ -107,12 +107,12 @@ def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_
 def test_maximum_of_a_model_is_taken_over_both_classes(service, tower, tower_selection):
     (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
     largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
-    assert compare.strongest(row) == compare.strongest(row[::-1]) == pytest.approx(largest)
-    assert compare.strongest([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
+    assert compare.find_maximum(row) == compare.find_maximum(row[::-1]) == pytest.approx(largest)
+    assert compare.find_maximum([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
 
 
 def test_differences_cover_the_common_region_and_state_the_agreement(service, tower, tower_selection):
-    value = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[3]
+    value = compare.compute_content(service, tower, tower_selection, VIT, "grad-cam", 5)[3]
     answers = explained(tower, "grad-cam", tower_selection, 5)
     factors = [1 / max(answer.heat.abs().max().item() for answer in row) for row in answers]
     pairs = {(0, 2): ((0, 0), (0, 1)), (1, 2): ((1, 0), (1, 1)), (2, 0): ((0, 0), (1, 0)), (2, 1): ((0, 1), (1, 1))}
@@ -138,7 +138,7 @@ def test_differences_cover_the_common_region_and_state_the_agreement(service, to
 
 
 def test_compare_caption_states_the_agreement(service, tower, tower_selection):
-    words = compare.draw(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
+    words = compare.compute_content(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
     (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
     assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
@@ -148,14 +148,14 @@ def test_compare_caption_states_the_agreement(service, tower, tower_selection):
 
 def test_compare_states_that_the_other_model_lacks_the_class(service, tower, tower_selection, monkeypatch):
     monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
-    *_, value, words = compare.draw(service, tower, tower_selection)
+    *_, value, words = compare.compute_content(service, tower, tower_selection)
     assert value == {}
     label = service.catalog.get(RESNET).labels[tower_selection.target]
     assert f"{VIT} has no class {label}." in words
 
 
 def test_compare_is_empty_without_a_photo(service):
-    assert compare.draw(service, None, None)[3] == {}
+    assert compare.compute_content(service, None, None)[3] == {}
 
 
 def test_pretraining_caption_states_the_recorded_accuracies():
@@ -163,4 +163,6 @@ def test_pretraining_caption_states_the_recorded_accuracies():
     if not value:
         pytest.skip("the recorded comparison is not in checkpoints/")
     for name, label in (("resnet18-from-scratch", "from scratch"), ("resnet18-fine-tuned", "everything fine-tuned")):
-        assert f"{label} {vizlib.training_history(name)['val_top1'][-1]:.1f} %" in compare.starts(value)
+        assert f"{label} {vizlib.training_history(name)['val_top1'][-1]:.1f} %" in compare.build_pretraining_caption(
+            value
+        )

@@ -28,8 +28,8 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def at(service, selection, layer, number=None, off=()) -> whereabouts.At:
-    return whereabouts.settled(service, selection, None)._replace(layer=layer, number=number, off=off)
+def at(service, selection, layer, number=None, off=()) -> whereabouts.InspectorState:
+    return whereabouts.normalise_state(service, selection, None)._replace(layer=layer, unit_number=number, ablated=off)
 
 
 # The tree
@@ -44,8 +44,8 @@ def test_tree_contains_every_layer_with_the_library_numbers(service, name):
             continue
         row = rows[layer.name]
         assert row["shape"] == " × ".join(map(str, layer.shape))
-        assert f"{layer.parameters:,} parameters" in row["told"]
-        assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["told"]
+        assert f"{layer.parameters:,} parameters" in row["tooltip"]
+        assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["tooltip"]
 
 
 def test_tree_names_the_kind_of_each_layer(service):
@@ -68,13 +68,13 @@ def test_large_numbers_are_abbreviated(count, text):
 def test_channels_are_sorted_by_contribution(service, cheetah, selection):
     model = vizlib.load(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
-        where, parts, _, heat, words, _, sheet = inside.draw(
+        where, parts, _, heat, words, _, sheet = inside.compute_content(
             service, cheetah, selection, at(service, selection, layer, 7)
         )
         added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
         assert (where.layer, parts["chosen"], sheet["chosen"]) == (layer, layer, "7")
         keys = [int(item["key"]) for item in sheet["items"]]
-        assert len(keys) == min(len(added), inside.FOR + inside.AGAINST)
+        assert len(keys) == min(len(added), inside.MAX_UNITS_FOR + inside.MAX_UNITS_AGAINST)
         values = added[keys].tolist()
         assert values == pytest.approx(sorted(values, reverse=True), abs=1e-4)
         assert added.max().item() == pytest.approx(values[0], abs=1e-4)
@@ -94,9 +94,9 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
     first, second = (
         [
             item["key"]
-            for item in inside.draw(service, cheetah, selection._replace(target=target), at(service, selection, layer))[
-                6
-            ]["items"]
+            for item in inside.compute_content(
+                service, cheetah, selection._replace(target=target), at(service, selection, layer)
+            )[6]["items"]
         ]
         for target in (0, 1)
     )
@@ -106,7 +106,7 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
 def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(service, cheetah, selection):
     model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
     rival = (selection.target + 1) % 10
-    *_, words, _, sheet = inside.draw(
+    *_, words, _, sheet = inside.compute_content(
         service, cheetah, selection._replace(against=rival), at(service, selection, layer)
     )
     added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
@@ -118,7 +118,7 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
     selection = inside.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
-    *_, heat, words, switch, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
+    *_, heat, words, switch, sheet = inside.compute_content(service, cheetah, selection, at(service, selection, layer))
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()
     assert [int(item["key"]) for item in sheet["items"]] == order
@@ -133,19 +133,19 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
 def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        where, *_, sheet = inside.draw(service, cheetah, selection, at(service, selection, layer))
+        where, *_, sheet = inside.compute_content(service, cheetah, selection, at(service, selection, layer))
         assert where.layer == layer
         assert sheet["items"]
 
 
 def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selection):
-    first = inside.draw(service, cheetah, selection, None)
+    first = inside.compute_content(service, cheetah, selection, None)
     assert first[0].layer == service.catalog.get(selection.model).cam_layer
-    assert inside.draw(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
-    forged = inside.draw(service, cheetah, selection, first[0]._replace(number=10**9))
+    assert inside.compute_content(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
+    forged = inside.compute_content(service, cheetah, selection, first[0]._replace(unit_number=10**9))
     assert forged[6]["chosen"] == first[6]["items"][0]["key"]
-    elsewhere = first[0]._replace(model="another", off=(Unit("x", 1, False),))
-    assert inside.draw(service, cheetah, selection, elsewhere)[0] == first[0]
+    elsewhere = first[0]._replace(model="another", ablated=(Unit("x", 1, False),))
+    assert inside.compute_content(service, cheetah, selection, elsewhere)[0] == first[0]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selec
     ],
 )
 def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
-    assert inside.amounts(values) == texts
+    assert inside.format_contributions(values) == texts
 
 
 # Switching off
@@ -170,11 +170,11 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
     number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
     here = at(service, selection, layer, number)
     unit = Unit(layer, number, head=False)
-    here = whereabouts.switched(here, unit, "toggle")
-    assert here.off == (unit,)
-    *_, switch, sheet = inside.draw(service, cheetah, selection, here)
+    here = whereabouts.toggle_ablation(here, unit, "toggle")
+    assert here.ablated == (unit,)
+    *_, switch, sheet = inside.compute_content(service, cheetah, selection, here)
     theirs = ablate(model, cheetah, channels={layer: [number]})
-    before, after = switch["sides"]
+    before, after = switch["comparison"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
     assert [row["probability"] for row in after["rows"][:5]] == pytest.approx(
         [one.probability for one in theirs[:5]], abs=1e-5
@@ -188,15 +188,15 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
 
 def test_ablated_units_are_restored_one_by_one_or_all():
     a, b, c = Unit("x", 1, False), Unit("y", 2, True), Unit("x", 4, False)
-    here = whereabouts.At("m", "x", None, ())
+    here = whereabouts.InspectorState("m", "x", None, ())
     for unit in (a, b, c):
-        here = whereabouts.switched(here, unit, "toggle")
-    assert here.off == (a, b, c)
-    assert whereabouts.switched(here, b, "toggle").off == (a, c)
-    assert whereabouts.switched(here, a, "1").off == (a, c)
-    assert whereabouts.switched(here, a, "all").off == ()
+        here = whereabouts.toggle_ablation(here, unit, "toggle")
+    assert here.ablated == (a, b, c)
+    assert whereabouts.toggle_ablation(here, b, "toggle").ablated == (a, c)
+    assert whereabouts.toggle_ablation(here, a, "1").ablated == (a, c)
+    assert whereabouts.toggle_ablation(here, a, "all").ablated == ()
     for forged in ("9", "-1", None, 3, "<b>"):
-        assert whereabouts.switched(here, a, forged) == here
+        assert whereabouts.toggle_ablation(here, a, forged) == here
 
 
 def test_a_changed_top_class_is_stated():
@@ -215,7 +215,7 @@ def test_a_changed_top_class_is_stated():
 
 
 def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, selection):
-    words, grid, heat = kernels.draw(service, cheetah, selection, 5)
+    words, grid, heat = kernels.compute_content(service, cheetah, selection, 5)
     found = vizlib.kernels(vizlib.load(selection.model))
     assert found.layer in words
     assert (grid["count"], grid["chosen"]) == (len(found.weights), 5)
@@ -223,13 +223,13 @@ def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, sel
     theirs = run.activations[found.layer][0, 5].detach().numpy()
     assert np.allclose(floats(heat["map"]), theirs, atol=1e-4)
     assert (
-        kernels.draw(service, cheetah, selection, 10**6)[1]["chosen"]
-        == kernels.draw(service, cheetah, selection)[1]["chosen"]
+        kernels.compute_content(service, cheetah, selection, 10**6)[1]["chosen"]
+        == kernels.compute_content(service, cheetah, selection)[1]["chosen"]
     )
 
 
 def test_only_a_transformer_has_position_similarities(service, cheetah, selection):
-    similar, words = kernels.places(service, cheetah, selection)
+    similar, words = kernels.build_position_similarity(service, cheetah, selection)
     has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
     assert bool(similar) == bool(words) == has
     if has:
@@ -242,7 +242,7 @@ def test_only_a_transformer_has_position_similarities(service, cheetah, selectio
 def test_cells_have_the_library_receptive_fields_and_strongest_channels(service, cheetah):
     selection = inside.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
-    value, words = receptive.draw(service, cheetah, selection, ["layer2", 3, 4])
+    value, words = receptive.compute_content(service, cheetah, selection, ["layer2", 3, 4])
     assert "How large is the receptive field?" in words
     assert [one["name"] for one in value["layers"]] == list(model.stages)
     for one in value["layers"]:
@@ -261,12 +261,12 @@ def test_cells_have_the_library_receptive_fields_and_strongest_channels(service,
 
 @pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
 def test_an_invalid_cell_gives_the_default_cell(service, cheetah, forged):
-    value, _ = receptive.draw(service, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
+    value, _ = receptive.compute_content(service, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
     assert value["cell"] == ["layer2", 12, 12]
 
 
 def test_a_transformer_has_no_receptive_fields(service, cheetah):
-    assert receptive.draw(service, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
+    assert receptive.compute_content(service, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
 
 
 # The address
@@ -276,23 +276,26 @@ def test_a_transformer_has_no_receptive_fields(service, cheetah):
 def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
     selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    there = whereabouts.settled(service, selection, None)._replace(layer=layer, number=2, off=off)
-    keys = whereabouts.keys(service, selection, there)
+    there = whereabouts.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
+    keys = whereabouts.format_link(service, selection, there)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert whereabouts.linked(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
-    assert whereabouts.moved(service, cheetah, selection, None, [keys]) == there
-    assert whereabouts.moved(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).number == 0
-    assert whereabouts.keys(service, selection, there._replace(number=None, off=())) == {"u": layer, "o": None}
+    assert whereabouts.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert whereabouts.apply_choices(service, cheetah, selection, None, [keys]) == there
+    assert (
+        whereabouts.apply_choices(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).unit_number
+        == 0
+    )
+    assert whereabouts.format_link(service, selection, there._replace(unit_number=None, ablated=())) == {"u": layer, "o": None}
 
 
 def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     selection = Selection(photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
-    assert whereabouts.keys(service, selection, whereabouts.settled(service, selection, None)) == nothing
-    assert whereabouts.keys(service, None, None) == nothing
+    assert whereabouts.format_link(service, selection, whereabouts.normalise_state(service, selection, None)) == nothing
+    assert whereabouts.format_link(service, None, None) == nothing
     many = tuple(Unit(service.catalog.get(name).cam_layer, number, False) for number in range(60))
     assert (
-        whereabouts.keys(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
+        whereabouts.format_link(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
     )  # no link so long
 
 
@@ -301,5 +304,5 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
 )
 def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah, wrong):
     selection = Selection(photo_key(cheetah), RESNET, 0)
-    start = whereabouts.settled(service, selection, None)
-    assert whereabouts.moved(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    start = whereabouts.normalise_state(service, selection, None)
+    assert whereabouts.apply_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

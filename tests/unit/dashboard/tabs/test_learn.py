@@ -266,7 +266,7 @@ def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, mode
 @pytest.mark.parametrize("step", learn.STEPS)
 def test_step_texts_are_complete_in_their_language(service, cheetah, chosen, step, language):
     index = list(learn.STEPS).index(step)
-    told = learn.draw(service, cheetah, chosen, index, language)
+    told = learn.compute_content(service, cheetah, chosen, index, language)
     texts = [
         *told["titles"],
         *told["paragraphs"],
@@ -343,14 +343,16 @@ def test_a_step_is_computed_once_for_each_class(service, cheetah, chosen, monkey
 
 
 def test_learn_tab_without_photo_or_selection(service, cheetah):
-    assert learn.draw(service, None, None, 3, "ko") == {"empty": page_texts("ko")["common.no-photo"]}
-    assert learn.draw(service, None, Selection("gone", RESNET, 0)) == {"empty": page_texts("en")["common.no-photo"]}
-    assert learn.draw(service, cheetah, None) == gr.skip()
+    assert learn.compute_content(service, None, None, 3, "ko") == {"empty": page_texts("ko")["common.no-photo"]}
+    assert learn.compute_content(service, None, Selection("gone", RESNET, 0)) == {
+        "empty": page_texts("en")["common.no-photo"]
+    }
+    assert learn.compute_content(service, cheetah, None) == gr.skip()
 
 
 @pytest.mark.parametrize("step", [-1, 8, 10**9])
 def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, chosen, step):
-    assert learn.draw(service, cheetah, chosen, step)["step"] == 0
+    assert learn.compute_content(service, cheetah, chosen, step)["step"] == 0
 
 
 def test_correlate_maps_is_the_pearson_correlation_and_zero_for_a_constant_map():

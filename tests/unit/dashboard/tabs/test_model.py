@@ -38,7 +38,7 @@ def rows(card: dict) -> dict[str, str]:
 
 @pytest.fixture
 def drawn(service, cheetah, name):
-    return tab.draw(service, cheetah, draw_panel(service, cheetah, name)[0])
+    return tab.compute_content(service, cheetah, draw_panel(service, cheetah, name)[0])
 
 
 @pytest.fixture
@@ -173,8 +173,8 @@ def test_curves_are_the_training_history(name, drawn):
 
 
 def test_a_local_file_does_not_get_the_curves_of_a_bundled_network(name):
-    assert tab.learned(ModelEntry(name, "folder", 1.0)) == {}
-    assert tab.learned(ModelEntry("no-history", "bundled", 1.0)) == {}
+    assert tab.build_history_curves(ModelEntry(name, "folder", 1.0)) == {}
+    assert tab.build_history_curves(ModelEntry("no-history", "bundled", 1.0)) == {}
 
 
 def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
@@ -186,7 +186,7 @@ def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
     }
     monkeypatch.setattr(tab, "histories", lambda: ("x",))
     monkeypatch.setattr(tab, "training_history", lambda name: history)
-    assert tab.learned(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
+    assert tab.build_history_curves(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
 
 
 def test_training_comparison_shows_three_initialisations(compared):
@@ -214,7 +214,7 @@ def test_an_incomplete_training_comparison_is_left_out(tmp_path, monkeypatch, co
 
 
 def test_model_tab_without_a_photo(service):
-    assert tab.draw(service, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
+    assert tab.compute_content(service, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
 
 
 def test_curves_omit_missing_values_and_have_round_ticks():

@@ -35,19 +35,19 @@ def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, 
 
 def test_tabs_are_empty_without_a_photo(service, name):
     assert draw_panel(service, None, name)[0] is None
-    assert why.draw(service, None, None, "saliency", None)[1]["empty"]
-    assert attention.draw(service, None, None)[0] == {}
-    assert inside.draw(service, None, None, None)[3]["empty"]
-    assert kernels.draw(service, None, None) == ("", {}, {})
-    assert kernels.places(service, None, None) == ({}, "")
-    assert receptive.draw(service, None, None) == ({}, "")
-    assert attention.flow(service, None, None) == ({}, "")
+    assert why.compute_content(service, None, None, "saliency", None)[1]["empty"]
+    assert attention.compute_content(service, None, None)[0] == {}
+    assert inside.compute_content(service, None, None, None)[3]["empty"]
+    assert kernels.compute_content(service, None, None) == ("", {}, {})
+    assert kernels.build_position_similarity(service, None, None) == ({}, "")
+    assert receptive.compute_content(service, None, None) == ({}, "")
+    assert attention.build_attention_flow(service, None, None) == ({}, "")
 
 
 def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, selection):
     model = service.catalog.get(selection.model)
     for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
-        shown, heat, words, menus, strip, *_ = why.draw(service, cheetah, selection, method, None)
+        shown, heat, words, menus, strip, *_ = why.compute_content(service, cheetah, selection, method, None)
         model = vizlib.load(selection.model)
         theirs = vizlib.explain(model, cheetah, method=method, target=selection.target)
         assert shown == menus["method"] == strip["chosen"] == method
@@ -62,16 +62,16 @@ def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, 
 
 def test_why_tab_applies_a_parameter_and_falls_back_to_a_fitting_method(service, cheetah, selection):
     model = service.catalog.get(selection.model)
-    menus = why.draw(service, cheetah, selection, "grad-cam", None)[3]
-    menus["knobs"][0]["chosen"] = 1
-    heat = why.draw(service, cheetah, selection, "grad-cam", menus)[1]
+    menus = why.compute_content(service, cheetah, selection, "grad-cam", None)[3]
+    menus["parameters"][0]["chosen"] = 1
+    heat = why.compute_content(service, cheetah, selection, "grad-cam", menus)[1]
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target=selection.target, layer=model.stages[0])
     assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), rtol=1e-4, atol=1e-7)
-    assert why.draw(service, cheetah, selection, "no such method", None)[0] == "grad-cam"
+    assert why.compute_content(service, cheetah, selection, "no such method", None)[0] == "grad-cam"
 
 
 def test_method_strip_has_the_fitting_methods_with_their_maps(service, cheetah, selection):
-    strip = why.draw(service, cheetah, selection, "saliency", None)[4]
+    strip = why.compute_content(service, cheetah, selection, "saliency", None)[4]
     model = service.catalog.get(selection.model)
     assert [item["key"] for item in strip["items"]] == vizlib.list_methods(model)
     drawn = {item["key"] for item in strip["items"] if item["map"]}
@@ -83,7 +83,7 @@ def test_method_strip_has_the_fitting_methods_with_their_maps(service, cheetah, 
 def test_patch_grid_has_the_library_attention(service, cheetah):
     name = "vit_tiny-imagenette"
     model = service.catalog.get(name)
-    maps = attention.maps(service, cheetah, name)
+    maps = attention.compute_attention_maps(service, cheetah, name)
     assert maps.shape == (12, 3, 197, 14, 14)
     for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (13, 13), 196), (5, 1, "class", 0)):
         theirs = vizlib.explain(
@@ -94,22 +94,24 @@ def test_patch_grid_has_the_library_attention(service, cheetah):
 
 def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah):
     selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
-    grid, _ = attention.draw(service, cheetah, selection)
+    grid, _ = attention.compute_content(service, cheetah, selection)
     assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
     assert "heads" not in grid
-    places = np.frombuffer(base64.b64decode(grid["places"]["bytes"]), np.uint8).reshape(196, 14, 14)
-    ends = np.frombuffer(base64.b64decode(grid["places"]["ends"]), "<f4").reshape(196, 2)
+    places = np.frombuffer(base64.b64decode(grid["positionSimilarity"]["bytes"]), np.uint8).reshape(196, 14, 14)
+    ends = np.frombuffer(base64.b64decode(grid["positionSimilarity"]["ends"]), "<f4").reshape(196, 2)
     drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
     similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
     other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
-    assert attention.draw(service, cheetah, other)[0]["key"] == grid["key"]  # another class leaves the pins alone
+    assert (
+        attention.compute_content(service, cheetah, other)[0]["key"] == grid["key"]
+    )  # another class leaves the pins alone
 
 
 def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatch):
     monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
     selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
-    grid = attention.draw(service, cheetah, selection, 4)[0]
+    grid = attention.compute_content(service, cheetah, selection, 4)[0]
     assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
 
@@ -117,7 +119,7 @@ def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatc
 def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
     selection = draw_panel(service, cheetah, name, 3)[0]
-    value, words = attention.flow(service, cheetah, selection)
+    value, words = attention.build_attention_flow(service, cheetah, selection)
     model = vizlib.load(name)
     raw, rolled, relevant = value["rows"][0]["items"]
     for layer, heat in enumerate(floats(raw["maps"])):
@@ -134,9 +136,9 @@ def test_attention_flow_shows_the_three_library_methods(service, cheetah):
 
 def test_attention_tab_explains_a_convolutional_network(service, cheetah):
     selection = draw_panel(service, cheetah, "resnet18-imagenette")[0]
-    grid, words = attention.draw(service, cheetah, selection)
+    grid, words = attention.compute_content(service, cheetah, selection)
     assert grid == {}
-    assert attention.flow(service, cheetah, selection) == ({}, "")
+    assert attention.build_attention_flow(service, cheetah, selection) == ({}, "")
     assert "built of convolutions" in words
 
 

@@ -60,22 +60,22 @@ def patient(name, monkeypatch):
 def test_contrast_map_is_diverging_and_names_both_classes(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     rival = next(i for i in range(10) if i != selection.target)
-    shown = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None)
+    shown = why.compute_content(service, cheetah, selection._replace(against=rival), "grad-cam", None)
     theirs = vizlib.explain(vizlib.load(selection.model), cheetah, "grad-cam", selection.target, rival)
     near = 1e-2 * theirs.heat.abs().max().item()
-    assert np.allclose(floats(shown.heat["map"]), theirs.heat.numpy(), atol=near)
+    assert np.allclose(floats(shown.heatmap["map"]), theirs.heat.numpy(), atol=near)
     assert theirs.signed
-    assert shown.heat["signed"]
-    assert shown.heat["ends"] == (labels[rival], labels[selection.target])
-    assert next(one["name"] for one in shown.heat["palettes"]) == "RdBu_r"
-    assert f"Why {labels[selection.target]} and not {labels[rival]}?" in shown.words
-    assert shown.heat["file"] == f"{selection.model}_grad-cam_{selection.target}_vs_{rival}.png"
-    assert why.draw(service, cheetah, selection, "grad-cam", None).heat["file"] != shown.heat["file"]
+    assert shown.heatmap["signed"]
+    assert shown.heatmap["ends"] == (labels[rival], labels[selection.target])
+    assert next(one["name"] for one in shown.heatmap["palettes"]) == "RdBu_r"
+    assert f"Why {labels[selection.target]} and not {labels[rival]}?" in shown.caption
+    assert shown.heatmap["file"] == f"{selection.model}_grad-cam_{selection.target}_vs_{rival}.png"
+    assert why.compute_content(service, cheetah, selection, "grad-cam", None).heatmap["file"] != shown.heatmap["file"]
 
 
 def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
     rival = next(i for i in range(10) if i != selection.target)
-    strip = why.draw(service, cheetah, selection._replace(against=rival), "grad-cam", None).strip
+    strip = why.compute_content(service, cheetah, selection._replace(against=rival), "grad-cam", None).strip
     theirs = vizlib.explain_all(vizlib.load(selection.model), cheetah, selection.target, rival)
     for item in strip["items"]:
         if item["key"] in theirs:
@@ -83,42 +83,42 @@ def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
 
 
 def test_a_slow_method_states_its_duration_and_waits_for_start(patient, counted, cheetah, selection):
-    shown = why.draw(patient, cheetah, selection, "counted", None)
+    shown = why.compute_content(patient, cheetah, selection, "counted", None)
     assert shown.progress == build_waiting("counted needs many forward passes: about 40 seconds on this machine.")
-    assert "map" not in shown.heat
-    assert shown.heat["photo"].startswith("data:image/jpeg")
-    assert "It counts." in shown.words
-    assert "predicts it" in shown.words
+    assert "map" not in shown.heatmap
+    assert shown.heatmap["photo"].startswith("data:image/jpeg")
+    assert "It counts." in shown.caption
+    assert "predicts it" in shown.caption
     assert counted["passes"] == 0
 
 
 def test_a_fast_method_of_many_passes_starts_automatically(patient, counted, cheetah, selection, monkeypatch):
     monkeypatch.setattr(patient, "seconds", lambda *_: 2.0)
-    assert why.draw(patient, cheetah, selection, "counted", None).progress["begin"] is True
+    assert why.compute_content(patient, cheetah, selection, "counted", None).progress["begin"] is True
 
 
 def test_a_streamed_map_is_updated_with_each_batch_and_cached_when_complete(patient, counted, cheetah, selection):
-    steps = list(why.run(patient, cheetah, selection, "counted", None))
-    assert [floats(step.heat["map"])[0, 0] for step in steps] == list(range(1, PASSES + 1))
+    steps = list(why.stream_content(patient, cheetah, selection, "counted", None))
+    assert [floats(step.heatmap["map"])[0, 0] for step in steps] == list(range(1, PASSES + 1))
     assert [step.progress.get("share") for step in steps] == [done / PASSES for done in range(1, PASSES)] + [None]
-    assert steps[3].progress["said"].startswith("4 of 40 passes, about ")
+    assert steps[3].progress["text"].startswith("4 of 40 passes, about ")
     assert steps[3].progress["stopped"] == "Stopped after 4 of 40 passes; the map shows the result so far."
     assert counted == {"passes": PASSES, "ended": 1}
-    again = why.draw(patient, cheetah, selection, "counted", None)
+    again = why.compute_content(patient, cheetah, selection, "counted", None)
     assert again.progress == {}
-    assert floats(again.heat["map"])[0, 0] == PASSES
+    assert floats(again.heatmap["map"])[0, 0] == PASSES
     assert next(item for item in again.strip["items"] if item["key"] == "counted")["map"]
     assert counted["passes"] == PASSES  # nothing ran again
 
 
 def test_stopping_ends_the_computation_and_caches_nothing(patient, counted, cheetah, selection):
-    steps = show_errors(why.run)(patient, cheetah, selection, "counted", None)
+    steps = show_errors(why.stream_content)(patient, cheetah, selection, "counted", None)
     for _ in range(3):
         next(steps)
     steps.close()
     assert counted == {"passes": 3, "ended": 1}
     assert patient.found(cheetah, selection.model, selection.target, "counted") is None
-    assert "map" not in why.draw(patient, cheetah, selection, "counted", None).heat
+    assert "map" not in why.compute_content(patient, cheetah, selection, "counted", None).heatmap
 
 
 @pytest.mark.slow
@@ -156,22 +156,22 @@ def test_duration_of_a_method_is_measured_once(cheetah, name, monkeypatch):
 
 def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection):
     service = AnalysisService(ModelCatalog())
-    first = why.draw(service, cheetah, selection, "grad-cam", None)
-    assert first.kept == ""
-    said = why.keep(service, cheetah, selection, "grad-cam", None)
+    first = why.compute_content(service, cheetah, selection, "grad-cam", None)
+    assert first.metric == ""
+    said = why.compute_metric(service, cheetah, selection, "grad-cam", None)
     model = vizlib.load(selection.model)
     numbers = keep_top_fraction(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
     assert re.findall(r"<strong>([\d.]+)</strong>", said) == [f"{number:.2f}" for number in numbers]
-    second = why.draw(service, cheetah, selection, "grad-cam", None)
-    assert second.kept == said
+    second = why.compute_content(service, cheetah, selection, "grad-cam", None)
+    assert second.metric == said
 
 
 def test_top_fraction_check_is_empty_without_photo_or_attribution(patient, counted, cheetah, selection):
-    assert why.keep(patient, None, None, "grad-cam", None) == ""
-    assert why.keep(patient, cheetah, selection, "counted", None) == ""
-    assert list(why.run(patient, None, None, "counted", None)) == []
+    assert why.compute_metric(patient, None, None, "grad-cam", None) == ""
+    assert why.compute_metric(patient, cheetah, selection, "counted", None) == ""
+    assert list(why.stream_content(patient, None, None, "counted", None)) == []
 
 
 def test_progress_bar_text():
-    assert build_running(1312, 2000, "a minute")["said"] == "1,312 of 2,000 passes, about a minute left"
+    assert build_running(1312, 2000, "a minute")["text"] == "1,312 of 2,000 passes, about a minute left"
     assert build_running(0, 0, "")["share"] == 0
