@@ -79,8 +79,10 @@ def translate_note(note: str) -> str:
         note: A `Note`, which has a code. Any other string, and a note whose code has no translation, is returned
             as it is.
     """
-    template = library_texts(_LANGUAGE.get())["notes"].get(note.code) if isinstance(note, Note) else None
-    return str(note) if template is None else template.format_map(note.facts)
+    templates = library_texts(_LANGUAGE.get())["notes"]
+    if isinstance(note, Note) and note.code in templates:
+        return templates[note.code].format_map(note.facts)
+    return str(note)
 
 
 def translate_error(error: Exception) -> str:
@@ -98,7 +100,7 @@ def describe_method(method: Method) -> tuple[str, str]:
 def describe_parameter(method: Method, parameter: str) -> str:
     """Return the help text of a method's parameter in the current language."""
     texts = library_texts(_LANGUAGE.get())["parameters"]
-    shared = texts.get(parameter, method.knobs[parameter].help)
+    shared = texts.get(parameter, method.parameters[parameter].help)
     return texts.get(f"{method.name}.{parameter}", shared)
 
 

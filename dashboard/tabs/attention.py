@@ -1,4 +1,4 @@
-"""Attention: point at a patch and see what it looks at, in every layer and head."""
+"""The Attention tab: attention of each patch in every layer and head, and the attention methods."""
 
 from __future__ import annotations
 
@@ -19,51 +19,53 @@ from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
-from dashboard.tabs import receptive_field as receptive
+from dashboard.tabs import receptive_field
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Attention"
-FLOW = ("raw-attention", "attention-rollout", "attention-relevance")  # from the answer back to the patches
+FLOW_METHODS = ("raw-attention", "attention-rollout", "attention-relevance")
 
 
-def maps(
+def compute_attention_maps(
     service: AnalysisService, photo: Image.Image, model: str
 ) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
-    """How much every token takes from each patch, by layer and head; None for a network without attention.
+    """Return the attention of every token to each patch; `None` for a network without attention.
 
-    What a token takes from the class token is left out, as it has no place on the photo.
+    The attention to prefix tokens such as the class token is left out, as those have no position on the photo.
     """
     tokens = service.catalog.get(model).tokens
-    found = service.get_attention(photo, model)
-    if tokens is None or not found:
+    attention = service.get_attention(photo, model)
+    if tokens is None or not attention:
         return None
-    every = np.stack([weights.numpy()[:, :, tokens.num_prefix_tokens :] for weights in found.values()])
-    return every.reshape(*every.shape[:-1], *tokens.grid)  # (layers, heads, tokens, patches) -> (..., rows, columns)
+    stacked = np.stack([weights.numpy()[:, :, tokens.num_prefix_tokens :] for weights in attention.values()])
+    return stacked.reshape(
+        *stacked.shape[:-1], *tokens.grid
+    )  # (layers, heads, tokens, patches) -> (..., rows, columns)
 
 
-def draw(
+def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, layer: int | None = None
 ) -> tuple[dict[str, Any], str]:
-    """The patch grid, and what it means; for a network without one grid of patches why there is none.
+    """Return the values of the patch grid and of its caption; the reason where there is no grid of patches.
 
-    `layer` is the one whose heads are sent where all would be too many bytes.
+    `layer` is the layer whose heads are sent where those of all layers would be too many bytes.
     """
     if photo is None or selection is None:
         return {}, build_no_photo_caption()
     model = service.catalog.get(selection.model)
-    every = maps(service, photo, selection.model)
-    if every is None or model.tokens is None:
-        return {}, none_because(service, selection.model)
+    maps = compute_attention_maps(service, photo, selection.model)
+    if maps is None or model.tokens is None:
+        return {}, explain_missing_grid(service, selection.model)
     geometry = model.preprocessing.geometry(photo)
-    similar = service.get_kernels(selection.model).position_similarity
+    similarity = service.get_kernels(selection.model).position_similarity
     value = build_patches(
-        every,
+        maps,
         photo,
         geometry,
         names=model.tokens.names,
         label=translate("attention.photo"),
-        position_similarity=None if similar is None else similar.flatten(0, 1).numpy(),
+        position_similarity=None if similarity is None else similarity.flatten(0, 1).numpy(),
         key=f"{selection.photo} {selection.model}",
         layer=layer,
     )
@@ -72,52 +74,58 @@ def draw(
     )
 
 
-def none_because(service: AnalysisService, name: str) -> str:
-    """Why there is no grid of patches to point at: windows, other tokens, or no attention at all."""
+def explain_missing_grid(service: AnalysisService, name: str) -> str:
+    """Return the reason why there is no patch grid: attention within windows, other tokens, or no attention."""
     model = service.catalog.get(name)
-    if side := window(model):
-        sentence = translate("attention.windows", model=name, size=" × ".join(map(str, side)), count=side[0] * side[1])
+    if size := get_window_size(model):
+        sentence = translate("attention.windows", model=name, size=" × ".join(map(str, size)), count=size[0] * size[1])
         return build_caption(translate("attention.windows-heading"), sentence, translate("attention.windows-not"))
     if model.attention_layers:
         return build_caption(translate("attention.none-here"), translate("attention.grids", model=name))
-    convolutions = bool(service.get_receptive_fields(name))  # whose receptive fields are drawn below
+    has_receptive_fields = bool(service.get_receptive_fields(name))  # which are drawn below
     return build_caption(
         translate("attention.none"),
-        translate("attention.convolutions" if convolutions else "attention.no-softmax", model=name),
+        translate("attention.convolutions" if has_receptive_fields else "attention.no-softmax", model=name),
     )
 
 
-def window(model: vizlib.Model) -> tuple[int, int] | None:
-    """The rows and columns of the window that the first attention layer looks in; `None` where it sees everything."""
+def get_window_size(model: vizlib.Model) -> tuple[int, int] | None:
+    """Return rows and columns of the windows of the first attention layer; `None` for attention among all tokens."""
     if not model.attention_layers:
         return None
-    side = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)
-    return (int(side[0]), int(side[1])) if isinstance(side, Sequence) and len(side) == 2 else None
+    size = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)
+    return (int(size[0]), int(size[1])) if isinstance(size, Sequence) and len(size) == 2 else None
 
 
-def flow(
+def build_attention_flow(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str]:
-    """Raw attention of every layer beside rollout and relevance, and why they differ; nothing without attention."""
+    """Return the values of raw attention beside rollout and relevance, and of the caption; empty without attention."""
     layers = [] if photo is None or selection is None else list(service.get_attention(photo, selection.model))
     if photo is None or selection is None or not layers:
         return {}, ""
-    known = service.explain_all(selection.request(photo))
+    attributions = service.explain_all(selection.request(photo))
     items, scales = [], []
-    for method in filter(known.__contains__, FLOW):
-        answer, name = known[method], translate(f"attention.{method}")
-        steps = [answer.by_layer.get(layer, answer) for layer in layers] if answer.by_layer else [answer]
-        heats = np.stack([one.heat.numpy() for one in steps])
-        scales.append(ColourScale(name, [compute_limits(heat, signed=answer.signed) for heat in heats], answer.signed))
+    for method in filter(attributions.__contains__, FLOW_METHODS):
+        attribution, name = attributions[method], translate(f"attention.{method}")
+        steps = (
+            [attribution.by_layer.get(layer, attribution) for layer in layers]
+            if attribution.by_layer
+            else [attribution]
+        )
+        heats = np.stack([step.heat.numpy() for step in steps])
+        scales.append(
+            ColourScale(name, [compute_limits(heat, signed=attribution.signed) for heat in heats], attribution.signed)
+        )
         items.append(
             build_item(
                 name,
                 heats,
-                compute_input_box(answer.geometry),
+                compute_input_box(attribution.geometry),
                 len(scales) - 1,
-                alt=build_alt_text(answer),
+                alt=build_alt_text(attribution),
                 text=describe_method(METHODS[method])[0],
-                smooth=not answer.patch_values,
+                smooth=not attribution.patch_values,
             )
         )
     value = build_linked_heatmaps([("", items)], scales, photo, label=translate("attention.three"), follows="layer")
@@ -125,22 +133,24 @@ def flow(
 
 
 def build(shared: TabContext) -> None:
-    """The words, the grid, and below them what follows attention to the answer."""
-    words = gr.HTML(elem_id="attention-caption", apply_default_css=False)
+    """Build the caption, the patch grid, the attention methods, and the receptive fields of convolutional networks."""
+    caption = gr.HTML(elem_id="attention-caption", apply_default_css=False)
     grid = custom_component("patches", elem_id="attention-patches")
-    why = gr.HTML(elem_id="attention-why", elem_classes="viz-section", apply_default_css=False)
-    three = custom_component("linked_heatmaps", elem_id="attention-flow")
+    flow_caption = gr.HTML(elem_id="attention-why", elem_classes="viz-section", apply_default_css=False)
+    flow = custom_component("linked_heatmaps", elem_id="attention-flow")
 
-    def again(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return draw(shared.service, photo, selection)
+    def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
+        return compute_content(shared.service, photo, selection)
 
-    def heads(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> dict[str, Any]:
-        return draw(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)[0]
+    def send_heads(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> dict[str, Any]:
+        return compute_content(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)[
+            0
+        ]
 
-    def below(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return flow(shared.service, photo, selection)
+    def update_flow(photo: Image.Image | None, selection: Selection | None) -> tuple:
+        return build_attention_flow(shared.service, photo, selection)
 
-    shared.on_photo_or_model(again, [], [grid, words])
-    shared.on_event(grid.select, heads, [], [grid])
-    shared.on_selection(below, [], [three, why])
-    receptive.build(shared)  # a convolutional network's part of this tab
+    shared.on_photo_or_model(update, [], [grid, caption])
+    shared.on_event(grid.select, send_heads, [], [grid])
+    shared.on_selection(update_flow, [], [flow, flow_caption])
+    receptive_field.build(shared)

@@ -19,7 +19,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.request import ExplanationRequest
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
-from dashboard.tabs.compare_options import Chosen, choose, in_common, methods
+from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.text import format_percent, shorten_label
@@ -27,12 +27,18 @@ from vizlib.metrics.similarity import lift_to_common_region
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Compare"
-FINE = 168  # longest side of the photo a difference is drawn on, in pixels
-TOP = 0.2  # the share of strongest places whose overlap is told
-ALIKE = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # from this correlation on
+MAX_DIFFERENCE_SIDE = 168  # longest side of the photo a difference is drawn on, in pixels
+TOP_FRACTION = 0.2  # the share of strongest places whose overlap is told
+AGREEMENT_LEVELS = {
+    0.7: "much",
+    0.4: "partly",
+    0.1: "hardly",
+    -0.1: "chance",
+    -1.1: "reverse",
+}  # from this correlation on
 
 
-def maps(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> list[list[Attribution]]:
+def compute_maps(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> list[list[Attribution]]:
     """The map of each model (rows) for each class (columns)."""
     return [
         [service.explain(ExplanationRequest(photo, name, target, method=chosen.method)) for target in targets]
@@ -40,21 +46,21 @@ def maps(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> list[l
     ]
 
 
-def strongest(answers: list[Attribution]) -> float:
+def find_maximum(answers: list[Attribution]) -> float:
     """The largest value by size in the maps of one model: what its share of the strongest is a share of."""
     return max(answer.heat.abs().max().item() for answer in answers) or 1.0
 
 
-def difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
+def compute_difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
     """The first map less the second where both models looked, in shares and raw ("2 h w"), and where on the photo."""
-    left, right, box = lift_to_common_region(a, b, FINE)
+    left, right, box = lift_to_common_region(a, b, MAX_DIFFERENCE_SIDE)
     return np.stack([left * factors[0] - right * factors[1], left - right]), box
 
 
-def picture(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> dict[str, Any]:
+def build_maps(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> dict[str, Any]:
     """The four maps on one scale, and the differences between models and between classes on another."""
-    answers = maps(service, photo, chosen)
-    factors = [1 / strongest(row) for row in answers]
+    answers = compute_maps(service, photo, chosen)
+    factors = [1 / find_maximum(row) for row in answers]
     signed = METHODS[chosen.method].signed
     names = [shorten_label(answer.label) for answer in answers[0]]
 
@@ -69,9 +75,9 @@ def picture(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> dic
 
     def less(name: str, a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
         pair = answers[a[0]][a[1]], answers[b[0]][b[1]]
-        values, box = difference(*pair, (factors[a[0]], factors[b[0]]))
+        values, box = compute_difference(*pair, (factors[a[0]], factors[b[0]]))
         drawn.append(values)
-        said, smooth = told(*pair), not any(answer.patch_values for answer in pair)
+        said, smooth = format_agreement(*pair), not any(answer.patch_values for answer in pair)
         return build_item(
             name, values, box, 1, alt=translate("compare.difference", name=name, told=said), text=said, smooth=smooth
         )
@@ -101,28 +107,28 @@ def picture(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> dic
     )
 
 
-def told(a: Attribution, b: Attribution) -> str:
+def format_agreement(a: Attribution, b: Attribution) -> str:
     """Two numbers on two maps, in words."""
-    found = vizlib.agreement(a, b, TOP)
-    shares = {"overlap": f"{found.overlap * 100:.0f}", "top": f"{TOP * 100:.0f}"}
+    found = vizlib.agreement(a, b, TOP_FRACTION)
+    shares = {"overlap": f"{found.overlap * 100:.0f}", "top": f"{TOP_FRACTION * 100:.0f}"}
     if np.isnan(found.correlation):
         return translate("compare.rank-flat", **shares)
-    return translate("compare.rank", rank=_minus(found.correlation), **shares)
+    return translate("compare.rank", rank=_format_correlation(found.correlation), **shares)
 
 
-def verdict(service: AnalysisService, photo: Image.Image, chosen: Chosen) -> str:
+def describe_agreement(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> str:
     """Whether the models look at the same places for the chosen class, in words."""
-    first, second = (row[0] for row in maps(service, photo, chosen))
-    found = vizlib.agreement(first, second, TOP)
+    first, second = (row[0] for row in compute_maps(service, photo, chosen))
+    found = vizlib.agreement(first, second, TOP_FRACTION)
     label = {"class": shorten_label(first.label)}
     if np.isnan(found.correlation):
         return translate("compare.flat", **label)
-    alike = next(word for least, word in ALIKE.items() if found.correlation >= least)
-    facts = {"rank": _minus(found.correlation), "overlap": f"{found.overlap * 100:.0f}"}
+    alike = next(word for least, word in AGREEMENT_LEVELS.items() if found.correlation >= least)
+    facts = {"rank": _format_correlation(found.correlation), "overlap": f"{found.overlap * 100:.0f}"}
     return translate("compare.verdict", **label, alike=translate(f"compare.{alike}"), **facts)
 
 
-def draw(
+def compute_content(
     service: AnalysisService,
     photo: Image.Image | None,
     selection: Selection | None,
@@ -133,7 +139,7 @@ def draw(
     """The three menus with what fits, the pictures, and what they say."""
     if photo is None or selection is None:
         return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
-    chosen = choose(service, photo, selection, other, method, second)
+    chosen = choose_comparison(service, photo, selection, other, method, second)
     others = [row for row in service.catalog.menu_rows() if row[1] != selection.model]
     if chosen is None:
         known = shorten_label(service.catalog.get(selection.model).labels[selection.target])
@@ -148,18 +154,20 @@ def draw(
             build_caption(translate("compare.nothing"), words),
         )
     first = service.catalog.get(chosen.models[0])
-    common = in_common(first, service.catalog.get(chosen.models[1]))
+    common = match_classes(first, service.catalog.get(chosen.models[1]))
     classes = sorted((shorten_label(first.labels[index]), index) for index in common if index != selection.target)
     return (
         gr.update(choices=others, value=chosen.models[1]),
-        gr.update(choices=methods(service, chosen.models), value=chosen.method),
+        gr.update(choices=list_common_methods(service, chosen.models), value=chosen.method),
         gr.update(choices=classes, value=chosen.classes[0][1]),
-        picture(service, photo, chosen),
-        build_caption(translate("compare.heading"), verdict(service, photo, chosen), translate("compare.agreement")),
+        build_maps(service, photo, chosen),
+        build_caption(
+            translate("compare.heading"), describe_agreement(service, photo, chosen), translate("compare.agreement")
+        ),
     )
 
 
-def starts(value: Mapping[str, Any]) -> str:
+def build_pretraining_caption(value: Mapping[str, Any]) -> str:
     """What the recorded comparison of three starts teaches, with its own numbers."""
     last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
@@ -194,7 +202,7 @@ def build(shared: TabContext) -> None:
 
         def started() -> tuple[str, dict[str, Any]]:
             value = build_training_comparison()[0]
-            return starts(value), value
+            return build_pretraining_caption(value), value
 
         on_page_load(started, [lesson, curves])
 
@@ -208,7 +216,7 @@ def build(shared: TabContext) -> None:
         method: str | None,
         second: int | None,
     ) -> tuple:
-        return draw(shared.service, photo, selection, other, method, second)
+        return compute_content(shared.service, photo, selection, other, method, second)
 
     # Another model is asked only when somebody looks: the pictures say so once they are on the screen.
     shared.on_selection(waiting, [], [pictures, second])
@@ -216,5 +224,5 @@ def build(shared: TabContext) -> None:
         shared.on_event(event, again, [other, method, second], outputs)
 
 
-def _minus(value: float) -> str:
+def _format_correlation(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")

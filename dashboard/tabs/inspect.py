@@ -1,4 +1,4 @@
-"""Inside: a network as a tree, what the channels and heads of a layer add to a class, and the answer without some."""
+"""The Inside tab: the layer tree, contributions of channels and heads to a class, and predictions after ablation."""
 
 from __future__ import annotations
 
@@ -22,153 +22,185 @@ from dashboard.services.analysis_service import AnalysisService, Unit
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs import kernels
-from dashboard.tabs.inspector_state import At, View, keys, moved, order, settled, unit_of, view
+from dashboard.tabs.inspector_state import (
+    InspectorState,
+    LayerView,
+    apply_choices,
+    compute_layer_view,
+    format_link,
+    normalise_state,
+    rank_units,
+    select_unit,
+)
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Inside"
-FOR, AGAINST = 36, 12  # units on a sheet: those that speak most for the class, and most against it
+MAX_UNITS_FOR, MAX_UNITS_AGAINST = 36, 12  # in the unit grid: highest and lowest contributions
 
 
-def shown(seen: View) -> list[int]:
-    """The units on the sheet: of many, the two ends of the order."""
-    every = order(seen)
-    return every if len(every) <= FOR + AGAINST else every[:FOR] + every[-AGAINST:]
+def select_units(view: LayerView) -> list[int]:
+    """Return the unit numbers of the grid: all, or of many the two ends of the ranking."""
+    units = rank_units(view)
+    if len(units) <= MAX_UNITS_FOR + MAX_UNITS_AGAINST:
+        return units
+    return units[:MAX_UNITS_FOR] + units[-MAX_UNITS_AGAINST:]
 
 
-def sheet(seen: View, at: At, unit: Unit) -> dict[str, Any]:
-    """The units as buttons on one scale, each with what it adds to the class."""
-    numbers = shown(seen)
-    signed = bool(seen.maps.min() < 0)
-    limits = compute_limits(seen.maps[numbers], signed=signed)
-    off = {one.number for one in at.off if one.layer == at.layer and one.head == seen.heads}
-    notes = {} if seen.added is None else dict(zip(numbers, amounts(seen.added[numbers]), strict=True))
+def build_unit_grid(view: LayerView, state: InspectorState, unit: Unit) -> dict[str, Any]:
+    """Return the units as thumbnails on one colour scale, each with its contribution to the class."""
+    numbers = select_units(view)
+    signed = bool(view.maps.min() < 0)
+    limits = compute_limits(view.maps[numbers], signed=signed)
+    ablated = {
+        other.number for other in state.ablated if other.layer == state.layer and other.head == view.is_attention
+    }
+    notes = (
+        {}
+        if view.contributions is None
+        else dict(zip(numbers, format_contributions(view.contributions[numbers]), strict=True))
+    )
     items = []
     for i in numbers:
-        name = translate("inside.head", number=i + 1) if seen.heads else str(i)
-        hint = named(Unit(at.layer, i, seen.heads))
-        item = build_thumbnail(str(i), name, seen.maps[i], limits, signed=signed, smooth=False, hint=hint)
-        items.append({**item, "note": translate("inside.off") if i in off else notes.get(i, "")})
-    kind = "heads" if seen.heads else "channels"
+        name = translate("inside.head", number=i + 1) if view.is_attention else str(i)
+        hint = format_unit(Unit(state.layer, i, view.is_attention))
+        item = build_thumbnail(str(i), name, view.maps[i], limits, signed=signed, smooth=False, hint=hint)
+        items.append({**item, "note": translate("inside.off") if i in ablated else notes.get(i, "")})
+    kind = "heads" if view.is_attention else "channels"
     label, heading = (
-        translate(f"inside.{kind}", layer=at.layer),
-        translate(f"inside.{kind}-by", layer=at.layer, **{"class": seen.label}),
+        translate(f"inside.{kind}", layer=state.layer),
+        translate(f"inside.{kind}-by", layer=state.layer, **{"class": view.label}),
     )
-    return build_thumbnails(items, str(unit.number), label=label, heading=heading, small=True, of=at.layer)
+    return build_thumbnails(items, str(unit.number), label=label, heading=heading, small=True, of=state.layer)
 
 
-def named(unit: Unit) -> str:
-    """What a person calls a unit; heads are counted from 1, as everywhere on the page."""
+def format_unit(unit: Unit) -> str:
+    """Return the name of a unit in the current language; heads are counted from 1, as everywhere on the page."""
     if unit.head:
         return translate("inside.unit-head", layer=unit.layer, number=unit.number + 1)
     return translate("inside.unit", layer=unit.layer, number=unit.number)
 
 
-def amounts(values: Sequence[float] | np.ndarray) -> list[str]:
-    """Signed numbers with as many decimals as the largest needs for two digits.
+def format_contributions(values: Sequence[float] | np.ndarray) -> list[str]:
+    """Return signed numbers with as many decimals as the largest needs for two significant digits.
 
-    >>> amounts([0.394, -0.01, 0.0])
+    >>> format_contributions([0.394, -0.01, 0.0])
     ['+0.39', '−0.01', '0']
     """
-    most = max((abs(float(value)) for value in values), default=0.0)
-    decimals = min(max(1 - math.floor(math.log10(most)), 0), 6) if most > 0 else 0
+    largest = max((abs(float(value)) for value in values), default=0.0)
+    decimals = min(max(1 - math.floor(math.log10(largest)), 0), 6) if largest > 0 else 0
     texts = [f"{float(value):+.{decimals}f}" for value in values]
     return ["0" if not float(text) else text.replace("-", "\u2212") for text in texts]
 
 
-def onto(service: AnalysisService, photo: Image.Image, selection: Selection, seen: View, unit: Unit) -> dict[str, Any]:
-    """Where a unit fires on the photo; a sentence for a layer whose output has no places."""
-    if not seen.placed:
+def build_unit_heatmap(
+    service: AnalysisService, photo: Image.Image, selection: Selection, view: LayerView, unit: Unit
+) -> dict[str, Any]:
+    """Return the map of a unit on the photo, or a sentence for a layer whose output has no positions."""
+    if not view.has_positions:
         return {"empty": translate("inside.placeless", layer=unit.layer)}
-    values = seen.maps[unit.number]
-    alt = translate("inside.looks" if unit.head else "inside.responds", unit=named(unit), high=f"{values.max():.3g}")
+    values = view.maps[unit.number]
+    alt = translate(
+        "inside.looks" if unit.head else "inside.responds", unit=format_unit(unit), high=f"{values.max():.3g}"
+    )
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
-    name = f"{selection.model}_{unit.label}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
+    file_name = f"{selection.model}_{unit.label}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
     return build_heatmap(
-        values, photo, geometry, signed=bool(seen.maps.min() < 0), smooth=not unit.head, alt=alt, file=name
+        values, photo, geometry, signed=bool(view.maps.min() < 0), smooth=not unit.head, alt=alt, file=file_name
     )
 
 
-def about(service: AnalysisService, selection: Selection, seen: View, unit: Unit) -> str:
-    """What the unit is, does and adds, in words."""
+def build_unit_caption(service: AnalysisService, selection: Selection, view: LayerView, unit: Unit) -> str:
+    """Return the caption of a unit: its name, its map and its contribution."""
     number = unit.number + 1 if unit.head else unit.number
     name = translate("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
-    ends = (seen.maps[unit.number].min(), seen.maps[unit.number].max())
+    ends = (view.maps[unit.number].min(), view.maps[unit.number].max())
     low, high = (f"{end:.3g}".replace("-", "\u2212") for end in ends)
     tokens = service.catalog.get(selection.model).tokens
     if unit.head and tokens and tokens.classifier_tokens:
-        said = translate("inside.token-looks", token=tokens.names[tokens.classifier_tokens[0]])
+        sentence = translate("inside.token-looks", token=tokens.names[tokens.classifier_tokens[0]])
     elif unit.head:
-        said = translate("inside.patches-look")
-    elif seen.maps.min() < 0:
-        said = translate("inside.signed", low=low, high=high)
+        sentence = translate("inside.patches-look")
+    elif view.maps.min() < 0:
+        sentence = translate("inside.signed", low=low, high=high)
     else:
-        said = translate("inside.bright", high=high)
-    if seen.added is None:
-        return build_caption(name, said)
-    facts = {"class": seen.label, "score": f"{seen.logit:.2f}".replace("-", "\u2212")}
-    said = f"{said} {translate('inside.adds', amount=amounts([seen.added[unit.number]])[0], **facts)}"
-    return build_caption(name, said, translate("inside.linear"))
+        sentence = translate("inside.bright", high=high)
+    if view.contributions is None:
+        return build_caption(name, sentence)
+    facts = {"class": view.label, "score": f"{view.logit:.2f}".replace("-", "\u2212")}
+    amount = format_contributions([view.contributions[unit.number]])[0]
+    sentence = f"{sentence} {translate('inside.adds', amount=amount, **facts)}"
+    return build_caption(name, sentence, translate("inside.linear"))
 
 
-def switch(service: AnalysisService, photo: Image.Image, selection: Selection, at: At, unit: Unit) -> dict[str, Any]:
-    """The switch of a unit, and the answers with and without what is off."""
+def build_ablation_panel(
+    service: AnalysisService, photo: Image.Image, selection: Selection, state: InspectorState, unit: Unit
+) -> dict[str, Any]:
+    """Return the ablation panel: the switch of a unit, and the predictions with and without the ablated units."""
     before = service.predict(photo, selection.model, 10**6)
-    after = service.ablate(photo, selection.model, at.off) if at.off else None
-    turn = "on" if unit in at.off else "off"
+    after = service.ablate(photo, selection.model, state.ablated) if state.ablated else None
+    turn = "on" if unit in state.ablated else "off"
     if unit.head:
         label = translate(f"inside.switch-head-{turn}", number=unit.number + 1)
     else:
         label = translate(f"inside.switch-channel-{turn}", number=unit.number)
-    return build_ablation_list(label, [named(one) for one in at.off], before, after, selection.target)
+    return build_ablation_list(label, [format_unit(other) for other in state.ablated], before, after, selection.target)
 
 
-def draw(service: AnalysisService, photo: Image.Image | None, selection: Selection | None, at: At | None) -> tuple:
-    """All that depends on the layer and the class: the tree, a unit on the photo, its words and switch, the sheet."""
+def compute_content(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, state: InspectorState | None
+) -> tuple:
+    """Return the state and the values of the components: tree, its caption, map, caption, ablation panel, grid."""
     if photo is None or selection is None:
-        return at, {}, "", {"empty": get_no_photo_text()}, "", {}, {}
-    at = settled(service, selection, at)
+        return state, {}, "", {"empty": get_no_photo_text()}, "", {}, {}
+    state = normalise_state(service, selection, state)
     model = service.catalog.get(selection.model)
-    seen = view(service, photo, selection, at.layer)
-    unit = unit_of(seen, at)
+    view = compute_layer_view(service, photo, selection, state.layer)
+    unit = select_unit(view, state)
     return (
-        at,
-        build_tree(model, at.layer),
+        state,
+        build_tree(model, state.layer),
         build_caption(
             translate("inside.heading"),
             translate("inside.attention" if model.attention_layers else "inside.convolutions"),
         ),
-        onto(service, photo, selection, seen, unit),
-        about(service, selection, seen, unit),
-        switch(service, photo, selection, at, unit),
-        sheet(seen, at, unit),
+        build_unit_heatmap(service, photo, selection, view, unit),
+        build_unit_caption(service, selection, view, unit),
+        build_ablation_panel(service, photo, selection, state, unit),
+        build_unit_grid(view, state, unit),
     )
 
 
 def build(shared: TabContext) -> None:
-    """Choose a layer and a unit on the left, see it on the right; what every photo meets first below."""
-    service, desk, at = shared.service, shared.inspect_queue, gr.State(None)
+    """Build the tab: layers and units on the left, the selected unit on the right, the first-layer kernels below."""
+    service, event_queue, state = shared.service, shared.inspect_queue, gr.State(None)
     with gr.Row(equal_height=False, elem_id="inside-workspace"):
         with gr.Column(scale=5, min_width=300):
-            made = gr.HTML(apply_default_css=False)
-            parts = custom_component("tree", elem_id="inside-tree")
-            units = custom_component(
+            tree_caption = gr.HTML(apply_default_css=False)
+            tree = custom_component("tree", elem_id="inside-tree")
+            unit_grid = custom_component(
                 "thumbnails", elem_id="inside-channels", choice_key="unit", queue="inside-event-queue"
             )
         with gr.Column(scale=6, min_width=320, elem_classes="viz-sticky"):
-            shows = custom_component("heatmap", elem_id="inside-heatmap")
-            words = gr.HTML(elem_id="inside-caption", apply_default_css=False)
-            silent = custom_component("ablation_list", elem_id="inside-ablation")
+            heatmap = custom_component("heatmap", elem_id="inside-heatmap")
+            caption = gr.HTML(elem_id="inside-caption", apply_default_css=False)
+            ablation_panel = custom_component("ablation_list", elem_id="inside-ablation")
 
-    def choose(photo: Image.Image | None, selection: Selection | None, at: At | None, value: Any) -> tuple:
+    def choose(
+        photo: Image.Image | None, selection: Selection | None, state: InspectorState | None, value: Any
+    ) -> tuple:
         if photo is not None and selection is not None:
-            at = moved(service, photo, selection, at, parse_choices(value))
-        at, *drawn = draw(service, photo, selection, at)
-        return at, *drawn, {**acknowledge(value), "keys": keys(service, selection, at)}
+            state = apply_choices(service, photo, selection, state, parse_choices(value))
+        state, *values = compute_content(service, photo, selection, state)
+        return state, *values, {**acknowledge(value), "keys": format_link(service, selection, state)}
 
-    alone = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
-    shared.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **alone)
+    options = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the event queue already sends one choice at a time
+    shared.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **options)
     choice = shared.on_event(
-        desk.input, choose, [at, desk], [at, parts, made, shows, words, silent, units, desk], **alone
+        event_queue.input,
+        choose,
+        [state, event_queue],
+        [state, tree, tree_caption, heatmap, caption, ablation_panel, unit_grid, event_queue],
+        **options,
     )
     choice.failure(None, None, None, js=report_failure_js("inside-event-queue"), **PRIVATE_EVENT)
     kernels.build(shared)

@@ -1,4 +1,4 @@
-"""Where a visitor is inside a network: a layer, a unit of it, what is switched off; and how an address says so."""
+"""The state of the Inside tab: selected layer and unit, ablated units, and their form in the page's address."""
 
 from __future__ import annotations
 
@@ -17,141 +17,172 @@ from dashboard.state.selection import MAX_VALUE_LENGTH, Selection, parse_address
 from vizlib.core.text import shorten_label
 
 
-class At(NamedTuple):
-    """Where a visitor is: a layer of a model, one of its units, and which units are switched off."""
+class InspectorState(NamedTuple):
+    """What a visitor selected in the Inside tab.
+
+    Attributes:
+        model: Name of the model.
+        layer: Name of the selected layer.
+        unit_number: Number of the selected unit, from 0; `None` for the first of the list.
+        ablated: Units that are switched off.
+    """
 
     model: str
     layer: str
-    number: int | None  # of the unit a person chose; None is the first of the sheet
-    off: tuple[Unit, ...]
+    unit_number: int | None
+    ablated: tuple[Unit, ...]
 
 
-class View(NamedTuple):
-    """A layer seen by one photo, and what each of its units adds to the class."""
+class LayerView(NamedTuple):
+    """The output of a layer for one photo, and the contribution of each of its units to the class.
+
+    Attributes:
+        maps: Activation of each channel, or attention of each head, at each position.
+        has_positions: Whether the maps can be drawn on the photo.
+        is_attention: Whether the units are heads of an attention layer.
+        contributions: Contribution of each unit to the logit; `None` where it is not known for each unit.
+        label: Label of the target class, or of both classes of a contrast.
+        logit: Logit of the target class, or difference of both logits of a contrast.
+    """
 
     maps: Float[np.ndarray, "units rows columns"]
-    placed: bool  # whether they lie on the photo
-    heads: bool
-    added: Float[np.ndarray, " units"] | None  # None where it cannot be told unit by unit
-    label: str  # of the class, or of the two where one is set against the other
+    has_positions: bool
+    is_attention: bool
+    contributions: Float[np.ndarray, " units"] | None
+    label: str
     logit: float
 
 
-def settled(service: AnalysisService, selection: Selection, at: At | None) -> At:
-    """Where a visitor is on this model: as before, or at the layer class activation maps are drawn from."""
+def normalise_state(service: AnalysisService, selection: Selection, state: InspectorState | None) -> InspectorState:
+    """Return the state, with the layer that Grad-CAM reads where it has no layer of the selected model."""
     model = service.catalog.get(selection.model)
     names = list_selectable_layers(model)
-    if at is None or at.model != selection.model:
-        return At(selection.model, model.cam_layer or names[-1], None, ())
-    return at if at.layer in names else at._replace(layer=model.cam_layer or names[-1], number=None)
+    if state is None or state.model != selection.model:
+        return InspectorState(selection.model, model.cam_layer or names[-1], None, ())
+    return state if state.layer in names else state._replace(layer=model.cam_layer or names[-1], unit_number=None)
 
 
-def view(service: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> View:
-    """A layer's channels, or an attention layer's heads."""
-    found = service.get_contributions(selection.request(photo), layer)
+def compute_layer_view(service: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> LayerView:
+    """Return the channels of a layer, or the heads of an attention layer, for one photo."""
+    contributions = service.get_contributions(selection.request(photo), layer)
     attention = service.get_attention(photo, selection.model).get(layer)
     tokens = service.catalog.get(selection.model).tokens
     if attention is not None and tokens is not None:
         rows = attention[:, tokens.classifier_tokens[0]] if tokens.classifier_tokens else attention.mean(1)
-        maps, placed = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
-        added = found.heads.get(layer)
+        maps, has_positions = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
+        values = contributions.heads.get(layer)
     else:
-        activations, placed = service.get_activations(photo, selection.model, layer)
-        maps, added = activations.numpy(), found.channels[layer]
-    fits = added is not None and len(added) == len(maps)
-    values = added.numpy() if added is not None and fits else None
-    label = shorten_label(found.label)
-    if found.against is not None:
+        activations, has_positions = service.get_activations(photo, selection.model, layer)
+        maps, values = activations.numpy(), contributions.channels[layer]
+    by_unit = values.numpy() if values is not None and len(values) == len(maps) else None
+    label = shorten_label(contributions.label)
+    if contributions.against is not None:
         label = translate(
             "inside.over",
             **{"class": label},
-            other=shorten_label(service.catalog.get(selection.model).labels[found.against]),
+            other=shorten_label(service.catalog.get(selection.model).labels[contributions.against]),
         )
-    return View(maps, placed, attention is not None, values, label, found.logit)
+    return LayerView(maps, has_positions, attention is not None, by_unit, label, contributions.logit)
 
 
-def order(seen: View) -> list[int]:
-    """The units, first those that speak most for the class; where that is not known, those that differ most."""
-    if seen.added is not None:
-        return np.argsort(-seen.added, kind="stable").tolist()
-    weight = seen.maps.std((1, 2)) if seen.maps[0].size > 1 else np.abs(seen.maps[:, 0, 0])
-    return np.argsort(-weight, kind="stable").tolist()
+def rank_units(view: LayerView) -> list[int]:
+    """Return the unit numbers by decreasing contribution, or by decreasing variation where no contribution is known."""
+    if view.contributions is not None:
+        return np.argsort(-view.contributions, kind="stable").tolist()
+    variation = view.maps.std((1, 2)) if view.maps[0].size > 1 else np.abs(view.maps[:, 0, 0])
+    return np.argsort(-variation, kind="stable").tolist()
 
 
-def unit_of(seen: View, at: At) -> Unit:
-    """The unit that is looked at: the one that was chosen, if there is such a one."""
-    known = at.number is not None and 0 <= at.number < len(seen.maps)
-    return Unit(at.layer, at.number if known and at.number is not None else order(seen)[0], seen.heads)
+def select_unit(view: LayerView, state: InspectorState) -> Unit:
+    """Return the selected unit, or the first of the ranking where there is no such unit."""
+    number = state.unit_number
+    if number is None or not 0 <= number < len(view.maps):
+        number = rank_units(view)[0]
+    return Unit(state.layer, number, view.is_attention)
 
 
-def switched(at: At, unit: Unit, asked: object) -> At:
-    """After a click in the list of what is off: the unit toggled, one of the list on again, or all."""
-    if asked == "toggle":
-        rest = tuple(one for one in at.off if one != unit)
-        return at._replace(off=rest if unit in at.off else (*at.off, unit))
-    if asked == "all":
-        return at._replace(off=())
-    if isinstance(asked, str) and asked.isdecimal() and int(asked) < len(at.off):
-        return at._replace(off=at.off[: int(asked)] + at.off[int(asked) + 1 :])
-    return at
+def toggle_ablation(state: InspectorState, unit: Unit, action: object) -> InspectorState:
+    """Return the state after a click in the ablation panel.
+
+    Args:
+        state: State before the click.
+        unit: The selected unit.
+        action: `"toggle"` for the selected unit, an index of the list of ablated units as text to restore that one,
+            `"all"` to restore all; any other value changes nothing.
+    """
+    if action == "toggle":
+        rest = tuple(other for other in state.ablated if other != unit)
+        return state._replace(ablated=rest if unit in state.ablated else (*state.ablated, unit))
+    if action == "all":
+        return state._replace(ablated=())
+    if isinstance(action, str) and action.isdecimal() and int(action) < len(state.ablated):
+        return state._replace(ablated=state.ablated[: int(action)] + state.ablated[int(action) + 1 :])
+    return state
 
 
-def linked(
+def parse_link(
     service: AnalysisService, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
-) -> tuple[At, list[str]]:
-    """Where an address sends a visitor by its keys `u` and `o`, and which of the two ask for what is not there."""
-    at, unknown, layers = (
-        settled(service, selection, None),
-        [],
-        list_selectable_layers(service.catalog.get(selection.model)),
-    )
+) -> tuple[InspectorState, list[str]]:
+    """Return the state that the address keys `u` and `o` describe, and which of the two keys are not valid."""
+    state, invalid = normalise_state(service, selection, None), []
+    layers = list_selectable_layers(service.catalog.get(selection.model))
 
-    def found(text: str) -> Unit | None:
+    def parse_unit(text: str) -> Unit | None:
         layer, _, number = text.partition(":")
-        seen = view(service, photo, selection, layer) if layer in layers else None
-        return Unit(layer, int(number or 0), seen.heads) if seen and int(number or 0) < len(seen.maps) else None
+        view = compute_layer_view(service, photo, selection, layer) if layer in layers else None
+        return Unit(layer, int(number or 0), view.is_attention) if view and int(number or 0) < len(view.maps) else None
 
     if unit:
-        one = found(unit)
-        if one is None:
-            unknown.append("u")
+        linked = parse_unit(unit)
+        if linked is None:
+            invalid.append("u")
         else:
-            at = at._replace(layer=one.layer, number=one.number if ":" in unit else None)
+            state = state._replace(layer=linked.layer, unit_number=linked.number if ":" in unit else None)
     if off:
-        units = tuple(one for one in map(found, off.split(";")) if one is not None)
+        units = tuple(parsed for parsed in map(parse_unit, off.split(";")) if parsed is not None)
         if len(units) < off.count(";") + 1:
-            unknown.append("o")
+            invalid.append("o")
         else:
-            at = at._replace(off=units)
-    return at, unknown
+            state = state._replace(ablated=units)
+    return state, invalid
 
 
-def keys(service: AnalysisService, selection: Selection | None, at: At | None) -> dict[str, str | None]:
-    """What an address calls the place where a visitor is; nothing where everybody begins."""
-    if at is None or selection is None:
+def format_link(
+    service: AnalysisService, selection: Selection | None, state: InspectorState | None
+) -> dict[str, str | None]:
+    """Return the address keys of a state; `None` for keys with the default value."""
+    if state is None or selection is None:
         return {"u": None, "o": None}
-    number = "" if at.number is None else f":{at.number}"
-    off = ";".join(f"{one.layer}:{one.number}" for one in at.off)
-    first = not number and at.layer == settled(service, selection, None).layer
-    return {"u": None if first else at.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
+    number = "" if state.unit_number is None else f":{state.unit_number}"
+    off = ";".join(f"{unit.layer}:{unit.number}" for unit in state.ablated)
+    is_default = not number and state.layer == normalise_state(service, selection, None).layer
+    return {"u": None if is_default else state.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
 
 
-def moved(
-    service: AnalysisService, photo: Image.Image, selection: Selection, at: At | None, choices: Sequence[Choice]
-) -> At:
-    """Where a visitor is after these choices: a `layer`, a `unit` `of` one, what to `switch`; an address's `u`, `o`."""
-    at = settled(service, selection, at)
+def apply_choices(
+    service: AnalysisService,
+    photo: Image.Image,
+    selection: Selection,
+    state: InspectorState | None,
+    choices: Sequence[Choice],
+) -> InspectorState:
+    """Return the state after a sequence of choices.
+
+    A choice selects a `layer`, or a `unit` `of` a layer, or is an action of the ablation panel (`switch`), or has the
+    address keys `u` and `o`.
+    """
+    state = normalise_state(service, selection, state)
     layers = list_selectable_layers(service.catalog.get(selection.model))
     for choice in choices:
         if "u" in choice or "o" in choice:
             link, _ = parse_address(choice, {})
-            at, _ = linked(service, photo, selection, link.unit, link.off)
+            state, _ = parse_link(service, photo, selection, link.unit, link.off)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:
             number = int(unit) if isinstance(unit, str) and unit.isdecimal() else None
-            at = at._replace(layer=layer, number=number)
+            state = state._replace(layer=layer, unit_number=number)
         if "switch" in choice:
-            one = unit_of(view(service, photo, selection, at.layer), at)
-            at = switched(at, one, choice["switch"])._replace(number=one.number)
-    return at
+            selected = select_unit(compute_layer_view(service, photo, selection, state.layer), state)
+            state = toggle_ablation(state, selected, choice["switch"])._replace(unit_number=selected.number)
+    return state

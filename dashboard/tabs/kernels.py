@@ -1,4 +1,4 @@
-"""The lower part of Inside: the kernels that read the pixels, and how a transformer tells its places apart."""
+"""The lower part of the Inside tab: first-layer kernels, and similarities of position embeddings."""
 
 from __future__ import annotations
 
@@ -18,73 +18,86 @@ from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 
 
-def draw(
-    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, chosen: int | None = None
+def compute_content(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, kernel: int | None = None
 ) -> tuple:
-    """The words, the kernels as buttons, and what one of them answers on this photo."""
+    """Return the values of the caption, the kernel grid and the response of one kernel to the photo.
+
+    `kernel` is the number of the selected kernel; where there is no such kernel, the one whose response varies most.
+    """
     if photo is None or selection is None:
         return "", {}, {}
     model = service.catalog.get(selection.model)
-    found = service.get_kernels(selection.model)
-    answers = service.get_activations(photo, selection.model, found.layer).maps[:MAX_KERNELS]
-    if chosen is None or not 0 <= chosen < len(answers):
-        chosen = int(answers.std((1, 2)).argmax())
-    count, _, height, width = found.weights.shape
-    values = answers[chosen].numpy()
-    apart = model.tokens is not None  # patches do not overlap, so nothing lies between two of them
-    words = build_caption(
+    kernels = service.get_kernels(selection.model)
+    responses = service.get_activations(photo, selection.model, kernels.layer).maps[:MAX_KERNELS]
+    if kernel is None or not 0 <= kernel < len(responses):
+        kernel = int(responses.std((1, 2)).argmax())
+    count, _, height, width = kernels.weights.shape
+    values = responses[kernel].numpy()
+    has_patches = model.tokens is not None  # patches do not overlap, so nothing is interpolated between them
+    caption = build_caption(
         translate("kernels.heading"),
-        translate("kernels.means", count=count, layer=found.layer, size=f"{height} × {width}"),
+        translate("kernels.means", count=count, layer=kernels.layer, size=f"{height} × {width}"),
     )
     low, high = (f"{value:.3g}".replace("-", "\u2212") for value in (values.min(), values.max()))
-    alt = translate("kernels.alt", kernel=chosen, layer=found.layer, low=low, high=high)
-    name = f"{selection.model}_kernel_{chosen}.png".replace("/", "-")
-    number = translate("kernels.number", kernel=chosen, low=low, high=high)
-    label = translate("kernels.label", layer=found.layer)
+    alt = translate("kernels.alt", kernel=kernel, layer=kernels.layer, low=low, high=high)
+    file_name = f"{selection.model}_kernel_{kernel}.png".replace("/", "-")
+    number = translate("kernels.number", kernel=kernel, low=low, high=high)
+    label = translate("kernels.label", layer=kernels.layer)
     return (
-        words,
-        build_kernel_grid(found.weights.numpy(), chosen, label=label, caption=number),
+        caption,
+        build_kernel_grid(kernels.weights.numpy(), kernel, label=label, caption=number),
         build_heatmap(
-            values, photo, model.preprocessing.geometry(photo), signed=True, smooth=not apart, alt=alt, file=name
+            values,
+            photo,
+            model.preprocessing.geometry(photo),
+            signed=True,
+            smooth=not has_patches,
+            alt=alt,
+            file=file_name,
         ),
     )
 
 
-def places(
+def build_position_similarity(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str]:
-    """How alike the position embeddings of a transformer's patches are; nothing for other networks."""
-    similar = None if photo is None or selection is None else service.get_kernels(selection.model).position_similarity
-    if photo is None or selection is None or similar is None:
+    """Return the values of the similarity grid of a transformer's position embeddings; empty for other networks."""
+    similarity = (
+        None if photo is None or selection is None else service.get_kernels(selection.model).position_similarity
+    )
+    if photo is None or selection is None or similarity is None:
         return {}, ""
-    rows, columns = similar.shape[:2]
+    rows, columns = similarity.shape[:2]
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
-    every = similar.numpy().reshape(1, 1, rows * columns, rows, columns)
-    value = build_patches(every, photo, geometry, signed=True, label=translate("kernels.places"), sentence=SIMILARITY)
+    maps = similarity.numpy().reshape(1, 1, rows * columns, rows, columns)
+    value = build_patches(maps, photo, geometry, signed=True, label=translate("kernels.places"), sentence=SIMILARITY)
     return value, build_caption(
         translate("kernels.places-heading"), translate("kernels.places-means"), translate("kernels.places-learned")
     )
 
 
 def build(shared: TabContext) -> None:
-    """The kernels beside what one of them answers; below, a transformer's places."""
-    words = gr.HTML(elem_classes="viz-section", apply_default_css=False)
+    """Build the kernel grid beside the response of one kernel, and the position similarities below."""
+    caption = gr.HTML(elem_classes="viz-section", apply_default_css=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            every = custom_component("kernels", elem_id="inside-kernels")
+            kernel_grid = custom_component("kernels", elem_id="inside-kernels")
         with gr.Column(scale=6, min_width=320):
-            answer = custom_component("heatmap", elem_id="inside-kernel")
+            response = custom_component("heatmap", elem_id="inside-kernel")
     with gr.Row(equal_height=False, elem_classes="viz-section"):
         with gr.Column(scale=5, min_width=280):
-            place_words = gr.HTML(apply_default_css=False)
+            similarity_caption = gr.HTML(apply_default_css=False)
         with gr.Column(scale=6, min_width=320):
-            similar = custom_component("patches", elem_id="inside-position-similarity")
+            similarity = custom_component("patches", elem_id="inside-position-similarity")
 
-    def again(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return *draw(shared.service, photo, selection), *places(shared.service, photo, selection)
+    def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
+        return *compute_content(shared.service, photo, selection), *build_position_similarity(
+            shared.service, photo, selection
+        )
 
-    def clicked(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        return draw(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)
+    def select_kernel(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
+        return compute_content(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)
 
-    shared.on_photo_or_model(again, [], [words, every, answer, similar, place_words])
-    shared.on_event(every.select, clicked, [], [words, every, answer])
+    shared.on_photo_or_model(update, [], [caption, kernel_grid, response, similarity, similarity_caption])
+    shared.on_event(kernel_grid.select, select_kernel, [], [caption, kernel_grid, response])

@@ -39,7 +39,7 @@ def compute_lesson(service: AnalysisService, photo: Image.Image, selection: Sele
     )
 
 
-def draw(
+def compute_content(
     service: AnalysisService,
     photo: Image.Image | None,
     selection: Selection | None,
@@ -91,7 +91,7 @@ def build(shared: TabContext) -> gr.HTML:
     def show_step(
         photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
     ) -> dict[str, Any]:
-        return draw(shared.service, photo, selection, int(event.index), language_of_request(request))
+        return compute_content(shared.service, photo, selection, int(event.index), language_of_request(request))
 
     shared.on_event(component.select, show_step, [], [component])
     shared.selection.change(None, [component], [component], js=mark_pending_js(), **PRIVATE_EVENT)

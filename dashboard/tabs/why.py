@@ -37,59 +37,59 @@ from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
-FIRST = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
-SOON = 3.0  # seconds: what takes no longer begins by itself
+DEFAULT_METHOD = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
+MAX_AUTOSTART_SECONDS = 3.0  # seconds: what takes no longer begins by itself
 
 
-class Shown(NamedTuple):
+class WhyContent(NamedTuple):
     """All the tab shows."""
 
     method: str | None
-    heat: dict[str, Any]
-    words: str
+    heatmap: dict[str, Any]
+    caption: str
     menus: dict[str, Any]
     strip: dict[str, Any]
     progress: dict[str, Any]
-    kept: str = ""  # empty where it is still to be worked out
+    metric: str = ""  # empty where it is still to be worked out
 
 
-def method_of(service: AnalysisService, model: str, wanted: str | None) -> str:
+def choose_method(service: AnalysisService, model: str, wanted: str | None) -> str:
     """The method to show: the one that was chosen if it fits this model, else the one to begin with."""
     fitting = vizlib.list_methods(service.catalog.get(model))
-    return next(name for name in (wanted, FIRST, *fitting) if name in fitting)
+    return next(name for name in (wanted, DEFAULT_METHOD, *fitting) if name in fitting)
 
 
-def draw(
+def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
-) -> Shown:
+) -> WhyContent:
     """All the tab shows: the method, its map, its words, its knobs and the strip.
 
     A method of many passes that was not yet worked out has no map, but says how long it will take.
     """
     if photo is None or selection is None:
-        return Shown(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
-    method = method_of(service, selection.model, method)
+        return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
+    method = choose_method(service, selection.model, method)
     model = service.catalog.get(selection.model)
     settings = parse_parameters(menus, model, method)
     request = selection.request(photo, method, settings)
     answer = service.find_or_explain(request)
     offered = build_parameter_menus(model, method, settings, in_url=True)
-    others = strip(service, photo, selection, method, answer)
+    others = build_method_strip(service, photo, selection, method, answer)
     if answer is None:
-        heat, words = unanswered(service, photo, selection, method)
-        return Shown(method, heat, words, offered, others, cost(service, request))
-    heat, words = picture(answer, photo, rival(service, selection))
+        heat, words = build_pending_map(service, photo, selection, method)
+        return WhyContent(method, heat, words, offered, others, build_start_button(service, request))
+    heat, words = build_map(answer, photo, get_contrast_label(service, selection))
     pair = service.find_top_fraction(selection.model, answer)
-    return Shown(method, heat, words, offered, others, {}, kept_words(pair) if pair else "")
+    return WhyContent(method, heat, words, offered, others, {}, format_metric(pair) if pair else "")
 
 
-def run(
+def stream_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
-) -> Generator[Shown, None, None]:
+) -> Generator[WhyContent, None, None]:
     """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
     if photo is None or selection is None:
         return
-    method = method_of(service, selection.model, method)
+    method = choose_method(service, selection.model, method)
     settings = parse_parameters(menus, service.catalog.get(selection.model), method)
     keep = gr.skip()
     began = time.perf_counter()
@@ -97,12 +97,12 @@ def run(
         if step.done < step.total:
             each = (time.perf_counter() - began) / step.done
             bar = build_running(step.done, step.total, format_duration(each * (step.total - step.done)))
-            heat, words = picture(step.attribution, photo, rival(service, selection))
-            yield Shown(method, heat, words, keep, keep, bar)
-    yield draw(service, photo, selection, method, menus)
+            heat, words = build_map(step.attribution, photo, get_contrast_label(service, selection))
+            yield WhyContent(method, heat, words, keep, keep, bar)
+    yield compute_content(service, photo, selection, method, menus)
 
 
-def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
+def build_map(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
     """The map on the photo, and what it means and does not mean."""
     row = METHODS[answer.method]
     return (
@@ -113,32 +113,32 @@ def picture(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> 
     )
 
 
-def unanswered(
+def build_pending_map(
     service: AnalysisService, photo: Image.Image, selection: Selection, method: str
 ) -> tuple[dict[str, Any], str]:
     """The photo without a map, and what the map will mean."""
     model, row = service.catalog.get(selection.model), METHODS[method]
     found = {one.index: one for one in service.predict(photo, selection.model, 10**6)}[selection.target]
-    heading = format_heading(method, found.label, rival(service, selection))
+    heading = format_heading(method, found.label, get_contrast_label(service, selection))
     words = build_caption(heading, *describe_method(row), (), format_probability(model.name, found.probability))
     return build_photo_only(
         photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)
     ), words
 
 
-def cost(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
+def build_start_button(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
     """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
     seconds = service.estimate_seconds(request)
     said = translate("why.cost", method=request.method, time=format_duration(seconds))
-    return build_waiting(said, start_now=seconds <= SOON)
+    return build_waiting(said, start_now=seconds <= MAX_AUTOSTART_SECONDS)
 
 
-def rival(service: AnalysisService, selection: Selection) -> str:
+def get_contrast_label(service: AnalysisService, selection: Selection) -> str:
     """The label of the class that the target is set against, or nothing."""
     return "" if selection.against is None else service.catalog.get(selection.model).labels[selection.against]
 
 
-def strip(
+def build_method_strip(
     service: AnalysisService, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
 ) -> dict[str, Any]:
     """Every method that fits as a button, with its map where it is known already."""
@@ -151,7 +151,7 @@ def strip(
         signed = answer is not None and answer.signed
         limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
         smooth = not METHODS[name].patch_values
-        items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=hint(name)))
+        items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=format_hint(name)))
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     return build_thumbnails(
         items,
@@ -163,26 +163,26 @@ def strip(
     )
 
 
-def hint(name: str) -> str:
+def format_hint(name: str) -> str:
     """What a method's picture means, and whether it takes long."""
     row = METHODS[name]
     means = describe_method(row)[0]
     return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
 
 
-def keep(
+def compute_metric(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> str:
     """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
     if photo is None or selection is None:
         return ""
-    method = method_of(service, selection.model, method)
+    method = choose_method(service, selection.model, method)
     settings = parse_parameters(menus, service.catalog.get(selection.model), method)
     answer = service.find_or_explain(selection.request(photo, method, settings))
-    return "" if answer is None else kept_words(service.keep_top_fraction(selection.model, answer))
+    return "" if answer is None else format_metric(service.keep_top_fraction(selection.model, answer))
 
 
-def kept_words(probabilities: TopFractionProbabilities) -> str:
+def format_metric(probabilities: TopFractionProbabilities) -> str:
     """What keeping only the warmest pixels does to the answer, as safe HTML."""
     said = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
     return f'<p class="viz-metric">{said} <strong>{probabilities.before:.2f}</strong> → <strong>{probabilities.after:.2f}</strong></p>'
@@ -203,13 +203,13 @@ def build(shared: TabContext) -> TabView:
     outputs = [method, heat, words, menus, others, progress, kept]
 
     def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-        return draw(service, photo, selection, method, menus)
+        return compute_content(service, photo, selection, method, menus)
 
     def begun(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
         turn = shared.generations.current(request)
-        with closing(run(service, photo, selection, method, menus)) as steps:
+        with closing(stream_content(service, photo, selection, method, menus)) as steps:
             for shown in steps:
                 # gradio ends this only after the answer to another choice, which one more step would undo; and what was
                 # handed out last it hands out again at the end.
@@ -219,7 +219,7 @@ def build(shared: TabContext) -> TabView:
                 yield shown
 
     def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
-        return keep(service, photo, selection, method, menus)
+        return compute_metric(service, photo, selection, method, menus)
 
     stream = shared.on_event(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream], **PRIVATE_EVENT)

@@ -15,7 +15,7 @@ from PIL import Image
 import vizlib
 from dashboard.i18n.translate import page_texts
 from dashboard.tabs import learn
-from dashboard.tabs.lessons.base import correlation, number
+from dashboard.tabs.lessons.base import format_correlation, format_number
 from vizlib.core.text import format_percent
 from vizlib.metrics.faithfulness import deletion
 from vizlib.render.color_scale import compute_limits
@@ -65,8 +65,8 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     said = forward(session, 1)
     logit, chance = explained("saliency").max().item(), explained("saliency", score="probability").max().item()
     assert f"For {first.label}, p is {first.probability:.3f}" in said
-    assert f"Gradient of the logit: up to {number(logit)}" in said
-    assert f"up to {number(chance)}" in said
+    assert f"Gradient of the logit: up to {format_number(logit)}" in said
+    assert f"up to {format_number(chance)}" in said
     assert format_percent(chance / logit) in said
 
     said = forward(session, 2)
@@ -74,9 +74,9 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     convolution = model.module.get_submodule(found.layer)
     answers = F.conv2d(model.tensor(image), found.weights, convolution.bias, convolution.stride, convolution.padding)[0]
     answer = answers[answers.flatten(1).std(1).argmax()]
-    assert f"from {number(answer.min().item())} to {number(answer.max().item())}" in said
+    assert f"from {format_number(answer.min().item())} to {format_number(answer.max().item())}" in said
     values = np.abs(np.frombuffer(answer.detach().numpy().tobytes(), "<f4"))
-    assert number(float(np.percentile(values, 99.5))) in said  # the end of the colour bar
+    assert format_number(float(np.percentile(values, 99.5))) in said  # the end of the colour bar
 
     said = forward(session, 3)
     for layer in (model.stages[0], model.stages[-1]):
@@ -86,7 +86,7 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     said = forward(session, 4)
     for method in ("saliency", "grad-cam", *(["guided-backprop"] if name == RESNET else [])):
         pair = [explained(method, one).flatten() for one in (target, rival)]
-        assert correlation(np.corrcoef(*pair)[0, 1]) in said
+        assert format_correlation(np.corrcoef(*pair)[0, 1]) in said
 
     said = forward(session, 5)
     if name == RESNET:
@@ -228,7 +228,10 @@ def test_the_page_speaks_the_language_of_the_browser(open_checked_session, local
     assert tabs == [
         table[f"page.tab.{name}"] for name in ("why", "attention", "inside", "compare", "learn", "model", "use-in-code")
     ]
-    assert session.page.locator(".viz-outline-button").all_inner_texts() == [table["script.export"], table["script.copy"]]
+    assert session.page.locator(".viz-outline-button").all_inner_texts() == [
+        table["script.export"],
+        table["script.copy"],
+    ]
     session.page.get_by_role("tab", name=table["page.tab.why"], exact=True).click()
     session.settle()
     controls = session.get_text("#why-heatmap .viz-controls")
