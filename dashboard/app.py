@@ -11,7 +11,7 @@ import gradio as gr
 
 from dashboard.api import endpoints as api
 from dashboard.components.base import to_gradio_error, url_update_js
-from dashboard.components.photo import MEGABYTES
+from dashboard.components.photo import MAX_UPLOAD_MB
 from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (
     LANGUAGES,
@@ -108,7 +108,7 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
             server_port=port or None,
             theme=build_theme(),
             css=read_css(),
-            max_file_size=f"{MEGABYTES}mb",
+            max_file_size=f"{MAX_UPLOAD_MB}mb",
             state_session_capacity=200,
             run_history=False,
             enable_monitoring=False,

@@ -25,14 +25,14 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import vizlib
-from dashboard.components.photo import MEGABYTES, opened
+from dashboard.components.photo import MAX_UPLOAD_MB, get_photo_cache
 from dashboard.server.temp_dirs import delete_stale_uploads
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.metrics import LOG, RunMetrics, exposition, log_event
 from dashboard.services.model_catalog import ModelCatalog
 from vizlib import VizlibError
 
-MAX_BODY_BYTES = MEGABYTES * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
+MAX_BODY_BYTES = MAX_UPLOAD_MB * 1_400_000 + 1_000_000  # bytes of a request: a photo as text within JSON, and all else
 HOUR_SECONDS = 3600
 M_ARENA_MAX = -8  # of malloc.h
 UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -176,7 +176,7 @@ class BodyLimitMiddleware:
             await JSONResponse({"detail": DISK_FULL_MESSAGE}, status)(scope, receive, send)
         if got > self.largest:
             status = 413
-            words = f"a photo may have at most {MEGABYTES} MB"
+            words = f"a photo may have at most {MAX_UPLOAD_MB} MB"
             await JSONResponse({"detail": words}, status)(scope, receive, send)
             log_event(event="too large")
         route = scope.get("route")  # what matched, never the address itself: that may hold a file's name
@@ -208,8 +208,8 @@ async def _metrics(service: AnalysisService) -> Response:
         ("vizlib_cache_budget_bytes", "gauge", "The most it may remember.", one(cache.max_bytes), ()),
         ("vizlib_pass_cache_bytes", "gauge", "Bytes of remembered passes through a model.", one(passes.held_bytes), ()),
         ("vizlib_pass_cache_budget_bytes", "gauge", "The most of them it may remember.", one(passes.max_bytes), ()),
-        ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(opened().held_bytes), ()),
-        ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(opened().max_bytes), ()),
+        ("vizlib_photo_cache_bytes", "gauge", "Bytes of decoded photos.", one(get_photo_cache().held_bytes), ()),
+        ("vizlib_photo_cache_budget_bytes", "gauge", "The most of them it may keep.", one(get_photo_cache().max_bytes), ()),
         ("vizlib_resident_models", "gauge", "Models in memory.", one(len(resident)), ()),
         ("vizlib_resident_model_bytes", "gauge", "Bytes of their weights.", one(sum(resident.values())), ()),
     )
