@@ -5,7 +5,6 @@ Nothing is written to the network (no `.grad`, no flag, no mode), and every hook
 
 from vizlib.capture.flop_counter import count_flops
 from vizlib.capture.intervene import alter_output, substitute_output
-from vizlib.capture.recorder import record_pass
-from vizlib.capture.recording import Recording, compute_gradients
+from vizlib.capture.recorder import Recording, compute_gradients, record_pass
 
 __all__ = ["Recording", "alter_output", "compute_gradients", "count_flops", "record_pass", "substitute_output"]

@@ -9,15 +9,20 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vizlib.capture.recording import GRAPH_SOURCE, Recording
 from vizlib.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from vizlib.capture.recorder import Recording
+
+# Attribute of a recorded tensor that is not on the graph: the tensor with the same values that is.
+GRAPH_SOURCE = "_vizlib_source"
 
 RELU_FUNCTIONS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 SOFTMAX_FUNCTIONS = {F.softmax, torch.softmax, Tensor.softmax}

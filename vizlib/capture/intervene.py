@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from vizlib.capture.module_output import unknown_layer_error, unpack_first_tensor
+from vizlib.capture.recorder import unknown_layer_error, unpack_first_tensor
 from vizlib.core.errors import ModelError
 
 

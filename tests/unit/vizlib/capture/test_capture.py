@@ -866,8 +866,8 @@ def test_nothing_is_left_behind_by_an_exception_in_a_methods_own_formula(name, e
     def compute(*_, **__):
         raise error
 
-    broken = {**registry.METHODS, name: dataclasses.replace(registry.METHODS[name], compute=compute)}
-    monkeypatch.setattr(registry, "METHODS", broken)
+    broken = dataclasses.replace(registry.METHODS[name], compute=compute)
+    monkeypatch.setitem(registry.METHODS, name, broken)
     with pytest.raises(type(error)):
         vizlib.explain(model, photo(32, 32), name)
     assert_untouched(module, before)
