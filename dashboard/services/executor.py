@@ -86,7 +86,8 @@ def explanation(
     model: vizlib.Model, request: ExplanationRequest, *, run: vizlib.Run | None = None
 ) -> vizlib.Attribution:
     """Return the attribution of one method with its parameters."""
-    if run is not None and not run_holds(model, run, request.method, **request.parameters):
+    many = request.method in METHODS and METHODS[request.method].cost == MANY_PASSES
+    if run is not None and (many or not run_holds(model, run, request.method, **request.parameters)):
         run = None
     return vizlib.explain(
         model, request.photo, request.method, request.target, request.against, run=run, **request.parameters
