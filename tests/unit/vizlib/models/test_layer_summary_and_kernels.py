@@ -50,7 +50,7 @@ def wrapped(name):
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_kernels_are_a_copy_of_the_weights_that_read_the_pixels(name):
+def test_kernels_returns_a_copy_of_the_first_convolutions_weights(name):
     model = wrapped(name)
     found = vizlib.kernels(model)
     assert found.layer == FIRST[name]
@@ -97,7 +97,7 @@ def slow_similarity(vectors, rows, columns):
     ],
     ids=["wide", "distilled", "registers without places", "registers with places", "torchvision"],
 )
-def test_position_similarity_equals_slow_cosines_and_leaves_the_named_tokens_out(build, prefix, grid):
+def test_position_similarity_equals_cosines_by_hand_without_prefix_tokens(build, prefix, grid):
     torch.manual_seed(0)
     module = build().eval()
     embedding = module.pos_embed if hasattr(module, "pos_embed") else module.encoder.pos_embedding
@@ -113,20 +113,20 @@ def test_position_similarity_equals_slow_cosines_and_leaves_the_named_tokens_out
     assert torch.allclose(found[1, 2, 1, 2], torch.tensor(1.0))
 
 
-def test_a_network_without_position_embedding_has_no_similarity():
+def test_kernels_has_no_position_similarity_without_position_embedding():
     assert vizlib.kernels(wrapped("resnet18")).position_similarity is None
     module = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1, pos_embed="none").eval()
     assert vizlib.kernels(vizlib.wrap(module, preprocessing=PREPROCESSING)).position_similarity is None
 
 
-def test_a_network_that_reads_no_colours_says_so():
+def test_kernels_raises_for_a_network_without_an_rgb_convolution():
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)).eval()
     with pytest.raises(vizlib.ModelError, match="no convolution that reads the three colours"):
         vizlib.kernels(vizlib.wrap(module, preprocessing=PREPROCESSING))
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_shapes_and_parameters_of_the_table_are_those_of_the_network(name):
+def test_model_layers_has_the_shapes_and_parameters_of_the_network(name):
     model = wrapped(name)
     real, handles = {}, []
     for layer, part in model.module.named_modules():
@@ -151,7 +151,7 @@ def test_shapes_and_parameters_of_the_table_are_those_of_the_network(name):
     assert sum(bool(layer.shape) for layer in model.layers) >= 0.8 * len(model.layers)
 
 
-def test_the_well_known_numbers_of_resnet18_come_out():
+def test_model_layers_has_the_published_numbers_of_resnet18():
     model = vizlib.wrap(
         timm.create_model("resnet18").eval(), preprocessing={**PREPROCESSING, "input_size": (3, 224, 224)}
     )
@@ -166,7 +166,7 @@ def test_the_well_known_numbers_of_resnet18_come_out():
     assert row.split() == ["layer2.0.downsample.0", "Conv2d", "128", "×", "28", "×", "28", "8,192", "12.8"]
 
 
-def test_only_what_has_places_is_a_picture():
+def test_to_spatial_map_returns_none_without_spatial_positions():
     from vizlib.models.families import to_spatial_map
 
     vit = timm.models.VisionTransformer(img_size=40, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)

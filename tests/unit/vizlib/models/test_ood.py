@@ -35,27 +35,27 @@ def slowly(score: str, row: list[float]) -> float:
 
 
 @pytest.mark.parametrize("score", OOD_SCORES)
-def test_a_score_is_its_papers_formula(score):
+def test_compute_equals_the_formula_of_the_paper(score):
     found = OodScore(score, 0.0, 0.95, "photos").compute(rows())
     assert found.shape == (5,)
     assert found.tolist() == pytest.approx([slowly(score, row) for row in rows().double().tolist()], rel=1e-6)
 
 
-def test_an_energy_of_huge_logits_does_not_overflow():
+def test_compute_energy_of_huge_logits_does_not_overflow():
     assert OodScore("energy", 0.0, 0.95, "photos").compute(torch.tensor([1e4, 1e4])).item() == pytest.approx(
         1e4 + math.log(2)
     )
 
 
 @pytest.mark.parametrize("score", OOD_SCORES)
-def test_the_sentence_appears_exactly_below_the_threshold(score):
+def test_ood_note_is_given_exactly_below_the_threshold(score):
     logits = rows(1)[0]
     found = float(OodScore(score, 0.0, 0.95, "photos").compute(logits))
     for threshold, said in ((found, False), (math.nextafter(found, -9), False), (math.nextafter(found, 99), True)):
         assert (OodScore(score, threshold, 0.95, "photos").ood_note(logits) is not None) == said
 
 
-def test_the_sentence_says_what_was_found_and_what_is_usual():
+def test_ood_note_states_score_threshold_and_coverage():
     logits = torch.tensor([2.0, 2.0])
     assert OodScore("max-logit", 7.5, 0.95, "Imagenette's validation photos").ood_note(logits) == (
         "This photo is unlike the photos that the model was calibrated on: its max logit is 2, and 95 % of "
@@ -63,11 +63,11 @@ def test_the_sentence_says_what_was_found_and_what_is_usual():
     )
 
 
-def test_logits_that_are_no_numbers_are_no_reason_for_doubt():
+def test_ood_note_is_none_for_nan_logits():
     assert OodScore(**KNOWN).ood_note(torch.full((3,), torch.nan)) is None
 
 
-def test_a_sidecar_is_read_back_as_it_was_written():
+def test_from_sidecar_reads_what_asdict_writes():
     known = OodScore.from_sidecar(json.loads(json.dumps({**KNOWN, "auroc": 0.98})))
     assert known == OodScore(**KNOWN)
     assert dataclasses.asdict(known) == KNOWN
@@ -91,12 +91,12 @@ def test_a_sidecar_is_read_back_as_it_was_written():
         ("data", 3925, "needs data, the name of the photos"),
     ],
 )
-def test_a_malformed_field_is_one_sentence_with_what_was_expected(field, value, expected):
+def test_from_sidecar_states_what_is_expected_of_a_malformed_field(field, value, expected):
     with pytest.raises(ModelError, match=f"the sidecar's ood entry .*{expected}"):
         OodScore.from_sidecar({**KNOWN, field: value})
 
 
-def test_a_file_brings_its_ood_score_along(tmp_path):
+def test_load_reads_the_ood_score_of_the_sidecar(tmp_path):
     path = checkpoints.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
     sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": KNOWN}
@@ -107,7 +107,7 @@ def test_a_file_brings_its_ood_score_along(tmp_path):
         vizlib.load(tmp_path / "my.safetensors")
 
 
-def test_a_run_and_what_explains_it_say_the_doubt_once(model, cheetah):
+def test_run_and_explain_have_the_ood_note_once(model, cheetah):
     logits = model.logits(model.tensor(cheetah))
     energy = logits.logsumexp(-1).item()
     sure = dataclasses.replace(model, ood_score=OodScore("energy", energy - 0.01, 0.95, "photos"))

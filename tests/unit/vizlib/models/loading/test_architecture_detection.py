@@ -68,7 +68,7 @@ def same(model: vizlib.Model, module: nn.Module) -> None:
     ["resnet18", "resnet50", "resnet50d", "resnext50_32x4d", "wide_resnet50_2", "seresnet50", "test_resnet"],
 )
 @pytest.mark.parametrize("classes", [1, 1000])
-def test_a_resnet_is_recognised_whatever_its_classes(name, classes):
+def test_detect_architecture_finds_a_resnet_with_any_number_of_classes(name, classes):
     assert detect_architecture(state(name, num_classes=classes)) == DetectedArchitecture(name)
 
 
@@ -89,12 +89,12 @@ def test_a_resnet_is_recognised_whatever_its_classes(name, classes):
         ("test_vit", 160),
     ],
 )
-def test_a_vision_transformer_is_recognised_whatever_its_classes_and_the_size_of_its_photos(name, size):
+def test_detect_architecture_finds_a_vision_transformer_with_any_number_of_classes_and_input_size(name, size):
     assert detect_architecture(state(name, img_size=size)) == DetectedArchitecture(name, {"img_size": size})
 
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
-def test_one_weight_of_another_shape_or_name_is_another_network(name):
+def test_detect_architecture_returns_none_if_one_weight_has_another_shape_or_name(name):
     weights = state(name)
     key = next(key for key, value in weights.items() if value.ndim == 1 and ".1." in key)
     assert detect_architecture({**weights, key: torch.ones(3)}) is None
@@ -104,7 +104,7 @@ def test_one_weight_of_another_shape_or_name_is_another_network(name):
 
 @pytest.mark.parametrize("sidecar", [None, {"labels": [f"thing {i}" for i in range(10)]}, {"remark": "no labels"}])
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_a_file_without_architecture_answers_to_the_bit_as_its_network(tmp_path, ending, sidecar):
+def test_load_without_architecture_gives_bitwise_the_same_logits(tmp_path, ending, sidecar):
     path, module = tmp_path / f"my{ending}", network()
     if ending == ".pth":
         torch.save(module.state_dict(), path)
@@ -117,7 +117,7 @@ def test_a_file_without_architecture_answers_to_the_bit_as_its_network(tmp_path,
     assert model.labels == tuple((sidecar or {}).get("labels") or [f"class {i}" for i in range(10)])
 
 
-def test_a_transformer_for_other_photos_is_shown_photos_of_its_size(tmp_path, cheetah):
+def test_load_uses_the_input_size_that_a_transformer_was_built_for(tmp_path, cheetah):
     module = network("test_vit", img_size=96)
     model = loaded(tmp_path / "my.pth", module.state_dict())
     assert model.preprocessing.input_size == (96, 96)
@@ -125,7 +125,7 @@ def test_a_transformer_for_other_photos_is_shown_photos_of_its_size(tmp_path, ch
     assert len(model.predict(cheetah)) == 5
 
 
-def test_a_thousand_outputs_of_an_imagenet_architecture_have_imagenets_names(tmp_path):
+def test_load_labels_a_thousand_outputs_with_imagenets_classes(tmp_path):
     assert loaded(tmp_path / "my.pth", network(num_classes=1000).state_dict()).labels[0] == "tench, Tinca tinca"
 
 
@@ -156,7 +156,7 @@ class Own(nn.Module):
         ("model", "fc", False),
     ],
 )
-def test_a_backbone_with_a_linear_layer_beside_it_answers_as_the_whole(tmp_path, name, body, head, deep):
+def test_load_takes_a_backbone_with_one_linear_layer(tmp_path, name, body, head, deep):
     module = Own(name, body, head, deep=deep).eval()
     model = loaded(tmp_path / "my.pth", module.state_dict())
     same(model, module)
@@ -165,13 +165,13 @@ def test_a_backbone_with_a_linear_layer_beside_it_answers_as_the_whole(tmp_path,
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["backbone.", "module.", "model.", "_orig_mod.", "model.backbone.", "module.model."])
-def test_prefixes_and_wrappers_hide_no_network(tmp_path, prefix, wrapper):
+def test_load_removes_prefixes_and_wrappers(tmp_path, prefix, wrapper):
     module = network()
     weights = {prefix + key: value for key, value in module.state_dict().items()}
     same(loaded(tmp_path / "my.pth", {"epoch": 3, wrapper: weights} if wrapper else weights), module)
 
 
-def test_a_file_as_old_as_pytorch_0_3_loads(tmp_path):
+def test_load_takes_a_file_without_batch_counters(tmp_path):
     module = network()
     old = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(module.state_dict())
@@ -179,11 +179,11 @@ def test_a_file_as_old_as_pytorch_0_3_loads(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_weights_without_a_classifier_ask_for_the_architecture(tmp_path, name):
+def test_load_requires_the_architecture_of_weights_without_classifier(tmp_path, name):
     asked(tmp_path / "my.pth", network(name, num_classes=0).state_dict())
 
 
-def test_several_layers_beside_the_backbone_ask_for_the_architecture(tmp_path):
+def test_load_requires_the_architecture_if_several_layers_follow_the_backbone(tmp_path):
     body = {f"backbone.{key}": value for key, value in network(num_classes=0).state_dict().items()}
     two = {"head.0.weight": torch.ones(8, 512), "head.0.bias": torch.ones(8)}
     asked(tmp_path / "my.pth", {**body, **two, "head.2.weight": torch.ones(10, 8), "head.2.bias": torch.ones(10)})
@@ -193,12 +193,12 @@ def test_several_layers_beside_the_backbone_ask_for_the_architecture(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "densenet121"])
-def test_a_network_of_another_family_asks_for_the_architecture(tmp_path, name):
+def test_load_requires_the_architecture_of_another_family(tmp_path, name):
     assert detect_architecture(state(name)) is None
     asked(tmp_path / "my.pth", {key: torch.zeros(()) for key in state(name)})
 
 
-def test_patches_that_make_no_square_ask_for_the_architecture(tmp_path):
+def test_load_requires_the_architecture_if_patches_form_no_square(tmp_path):
     weights = network("test_vit").state_dict()
     weights["pos_embed"] = torch.zeros(1, 1 + 6 * 7, weights["pos_embed"].shape[2])
     asked(tmp_path / "my.pth", weights)
@@ -206,19 +206,19 @@ def test_patches_that_make_no_square_ask_for_the_architecture(tmp_path):
 
 @pytest.mark.parametrize("key", ["pos_embed", "cls_token", "patch_embed.proj.weight", "head.weight"])
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (1, 1, 1, 1, 1)])
-def test_weights_with_axes_that_make_no_sense_are_one_sentence(tmp_path, key, shape):
+def test_load_raises_one_line_for_weights_with_impossible_axes(tmp_path, key, shape):
     weights = {**network("test_vit").state_dict(), key: torch.zeros(shape)}
     torch.save(weights, tmp_path / "my.pth")
     with pytest.raises(ModelError, match=r"my\.pth"):
         vizlib.load(tmp_path / "my.pth")
 
 
-def test_other_state_dicts_keep_their_names():
+def test_unwrap_backbone_leaves_other_state_dicts_unchanged():
     plain = {"conv1.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
     assert unwrap_backbone(plain) == plain
 
 
-def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_runs(tmp_path, cheetah):
+def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, cheetah):
     module = network()
     path = tmp_path / "my.pth"
     (note,) = loaded(path, module.state_dict()).notes
@@ -233,13 +233,13 @@ def test_preprocessing_that_had_to_be_assumed_is_a_note_of_the_model_and_of_its_
     assert not any("how photos are prepared" in note for note in model.run(cheetah).notes)
 
 
-def test_torchvisions_preprocessing_is_assumed_in_a_note_too(tmp_path):
+def test_load_notes_assumed_torchvision_preprocessing(tmp_path):
     weights = build_network("torchvision/resnet18", 3).state_dict()
     (note,) = loaded(tmp_path / "my.pth", weights, architecture="torchvision/resnet18").notes
     assert "the default preprocessing of torchvision/resnet18 is assumed (224 × 224 pixels" in note
 
 
-def test_arguments_of_a_sidecar_count_for_a_recognised_network_too(tmp_path):
+def test_load_passes_sidecar_arguments_to_a_detected_architecture(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps({"arguments": {"global_pool": "max"}}))
     module = network(global_pool="max")
     same(loaded(tmp_path / "my.pth", module.state_dict()), module)
@@ -248,12 +248,12 @@ def test_arguments_of_a_sidecar_count_for_a_recognised_network_too(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [{"pretrained": True}, {"checkpoint_path": "other.pth"}, {"pretrained_cfg": {"file": "other.pth"}}]
 )
-def test_a_sidecar_cannot_make_timm_read_another_file(tmp_path, monkeypatch, arguments):
+def test_build_network_refuses_timm_arguments_that_load_weights(tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(timm, "create_model", lambda *a, **b: pytest.fail("the network was built"))
     with pytest.raises(ModelError, match=f"the argument {next(iter(arguments))} would load other weights"):
         build_network("test_resnet", 10, arguments)
 
 
-def test_a_sidecar_cannot_make_torchvision_download():
+def test_build_network_refuses_torchvision_arguments_that_load_weights():
     with pytest.raises(ModelError, match="the argument weights would load other weights"):
         build_network("torchvision/resnet18", 1000, {"weights": "DEFAULT"})

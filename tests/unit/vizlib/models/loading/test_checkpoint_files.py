@@ -59,7 +59,7 @@ def sentence(path: Path, *words: str, names: str | None = None, **options) -> st
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt", ".PTH"])
-def test_a_file_is_loaded_whatever_it_is_saved_as(tmp_path, weights, network, ending):
+def test_load_takes_every_file_type(tmp_path, weights, network, ending):
     path = saved(tmp_path / f"mine{ending}", weights, architecture=ARCHITECTURE, labels=LABELS)
     model = vizlib.load(path)
     assert model.name == "mine"
@@ -68,7 +68,7 @@ def test_a_file_is_loaded_whatever_it_is_saved_as(tmp_path, weights, network, en
     assert torch.equal(model.module(photo), network(photo))
 
 
-def test_a_path_may_be_text_or_a_path_and_may_start_at_home(tmp_path, weights, monkeypatch):
+def test_load_takes_str_path_and_home_directory(tmp_path, weights, monkeypatch):
     saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -76,7 +76,7 @@ def test_a_path_may_be_text_or_a_path_and_may_start_at_home(tmp_path, weights, m
         assert len(vizlib.load(given).labels) == 7
 
 
-def test_half_precision_becomes_the_networks_own(tmp_path, weights):
+def test_load_converts_half_precision_to_the_networks_dtype(tmp_path, weights):
     half = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     module = vizlib.load(saved(tmp_path / "half.safetensors", half), architecture=ARCHITECTURE).module
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
@@ -84,7 +84,7 @@ def test_half_precision_becomes_the_networks_own(tmp_path, weights):
         assert torch.equal(value, half[key].to(value.dtype))
 
 
-def test_the_number_of_classes_is_found_in_the_classifier(tmp_path, weights):
+def test_load_reads_the_number_of_classes_from_the_classifier(tmp_path, weights):
     assert len(vizlib.load(saved(tmp_path / "seven.pth", weights), architecture=ARCHITECTURE).labels) == 7
     vit = timm.create_model("test_vit", num_classes=11).state_dict()
     assert len(vizlib.load(saved(tmp_path / "eleven.pth", vit), architecture="test_vit").labels) == 11
@@ -94,7 +94,7 @@ def test_the_number_of_classes_is_found_in_the_classifier(tmp_path, weights):
 
 @pytest.mark.parametrize("wrapper", [None, *checkpoints.STATE_DICT_KEYS])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "_orig_mod.module."])
-def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path, weights, wrapper, prefix):
+def test_read_weights_removes_wrappers_and_prefixes(tmp_path, weights, wrapper, prefix):
     content = OrderedDict((prefix + key, value) for key, value in weights.items())
     if wrapper:
         content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
@@ -103,7 +103,7 @@ def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path, w
     assert all(torch.equal(found[key], weights[key]) for key in weights)
 
 
-def test_a_prefix_that_not_every_name_has_belongs_to_the_names(tmp_path):
+def test_read_weights_keeps_a_prefix_that_not_all_keys_have(tmp_path):
     path = saved(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
     assert checkpoints.read_weights(path).keys() == {"module.weight", "bias"}
 
@@ -121,7 +121,7 @@ class Malice:
 @pytest.mark.parametrize("ending", [".pth", ".pt"])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "optimizer"])
 @pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
-def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how, wrapper, ending):
+def test_load_refuses_a_pickle_with_code_before_it_runs(tmp_path, how, wrapper, ending):
     written, path = tmp_path / "written", tmp_path / f"evil{ending}"
     content = {"weight": torch.ones(2), "evil": Malice(written)}
     if wrapper == "state_dict":
@@ -143,7 +143,7 @@ def test_a_pickle_that_would_write_a_file_is_refused_before_it_can(tmp_path, how
 
 
 @pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
-def test_a_pickle_called_safetensors_is_not_unpickled(tmp_path, how):
+def test_load_never_unpickles_a_safetensors_file(tmp_path, how):
     written, path = tmp_path / "written", tmp_path / "evil.safetensors"
     if how == "pickle":
         path.write_bytes(pickle.dumps(Malice(written), protocol=2))
@@ -154,7 +154,7 @@ def test_a_pickle_called_safetensors_is_not_unpickled(tmp_path, how):
     assert not written.exists()
 
 
-def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
+def test_load_refuses_sidecar_arguments_that_would_unpickle_a_file(tmp_path, weights):
     written = tmp_path / "written"
     torch.save({"evil": Malice(written)}, tmp_path / "evil.bin")
     for argument in ("checkpoint_path", "pretrained_cfg"):
@@ -168,14 +168,14 @@ def test_a_sidecar_cannot_have_a_pickle_read_behind_our_back(tmp_path, weights):
 @pytest.mark.parametrize(
     ("real", "called"), [(".pth", ".safetensors"), (".safetensors", ".pth"), (".safetensors", ".pt")]
 )
-def test_a_file_that_is_called_what_it_is_not_is_refused(tmp_path, weights, real, called):
+def test_load_refuses_a_file_with_the_wrong_suffix(tmp_path, weights, real, called):
     path = saved(tmp_path / f"mine{real}", weights, architecture=ARCHITECTURE)
     sentence(path.rename(path.with_suffix(called)), f"damaged, truncated or not a {called} file")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
-def test_a_download_that_broke_off_is_refused_wherever_it_did(tmp_path, weights, ending, share):
+def test_load_refuses_a_file_truncated_anywhere(tmp_path, weights, ending, share):
     path = saved(tmp_path / f"mine{ending}", weights)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     sentence(path, "damaged, truncated or not", "download or save it again")
@@ -183,19 +183,19 @@ def test_a_download_that_broke_off_is_refused_wherever_it_did(tmp_path, weights,
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize("how", ["sparse", "meta"])
-def test_tensors_of_the_right_shape_without_plain_numbers_are_refused(tmp_path, weights, how):
+def test_load_refuses_sparse_and_meta_tensors(tmp_path, weights, how):
     key = "layer1.0.conv1.weight"
     weights[key] = weights[key].to_sparse() if how == "sparse" else weights[key].to("meta")
     sentence(saved(tmp_path / "mine.pth", weights), names="mine.pth")
 
 
-def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path, network):
+def test_load_refuses_a_pickled_module_with_advice(tmp_path, network):
     torch.save(network, tmp_path / "whole.pth")
     sentence(tmp_path / "whole.pth", "torch.save(model.state_dict(), path)", architecture=ARCHITECTURE)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:'torch.load' received a zip file")
-def test_a_torchscript_program_is_refused(tmp_path):
+def test_load_refuses_a_torchscript_program(tmp_path):
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
     sentence(tmp_path / "script.pt", "TorchScript", architecture=ARCHITECTURE)
 
@@ -206,7 +206,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
     [b"", b"hello, I am a text\n", b"<html>", b'{"json": 1}', b"PK\x03\x04 no zip", b"\x80\x02}q\x00.", b"\x89PNG\r\n"],
     ids=["empty", "text", "web page", "JSON", "zip", "pickle", "picture"],
 )
-def test_what_is_no_weight_file_at_all_is_refused(tmp_path, ending, content):
+def test_load_refuses_files_of_other_types(tmp_path, ending, content):
     path = tmp_path / f"other{ending}"
     path.write_bytes(content)
     sentence(path, "damaged, truncated or not", "download or save it again", architecture=ARCHITECTURE)
@@ -214,7 +214,7 @@ def test_what_is_no_weight_file_at_all_is_refused(tmp_path, ending, content):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", "legacy.pth"])
-def test_a_file_cut_or_corrupted_anywhere_loads_or_is_one_model_error(tmp_path, ending):
+def test_read_weights_raises_only_model_errors_for_corrupted_files(tmp_path, ending):
     path = tmp_path / f"victim{ending}"
     content = {"weight": torch.arange(300.0), "bias": torch.ones(2, 2)}
     if "legacy" in ending:
@@ -236,20 +236,20 @@ def test_a_file_cut_or_corrupted_anywhere_loads_or_is_one_model_error(tmp_path, 
             checkpoints.read_weights(path)
 
 
-def test_a_file_that_is_not_there_is_said_with_those_that_are(tmp_path, weights):
+def test_load_suggests_similar_file_names(tmp_path, weights):
     sentence(tmp_path / "none.pth", "there is no file", "check its folder")
     saved(tmp_path / "resnet18_best.pth", weights)
     sentence(tmp_path / "resnet18_bets.pth", "did you mean resnet18_best.pth?")
 
 
-def test_a_folder_or_another_ending_is_no_weight_file(tmp_path):
+def test_load_refuses_a_folder_and_other_suffixes(tmp_path):
     sentence(tmp_path / "weights.h5", "expected a name with .safetensors, .pth, .pt")
     (tmp_path / "folder.pth").mkdir()
     sentence(tmp_path / "folder.pth", "there is no file")
     sentence(tmp_path, "is not a weight file")
 
 
-def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
+def test_load_checks_the_sha256_of_the_sidecar(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
     sentence(path, "its sha256 differs", "mine.json", "download it again")
     for digest in (checkpoints.hash_file(path), checkpoints.hash_file(path).upper()):
@@ -257,25 +257,25 @@ def test_a_wrong_sha256_is_refused_and_the_right_one_is_not(tmp_path, weights):
         assert len(vizlib.load(path).labels) == 7
 
 
-def test_a_file_that_does_not_say_its_architecture_is_recognised_or_asks_for_it(tmp_path, weights):
+def test_load_detects_or_requires_the_architecture(tmp_path, weights):
     assert len(vizlib.load(saved(tmp_path / "mine.pth", weights)).labels) == 7
     sentence(
         saved(tmp_path / "mine.pth", {"weight": torch.ones(2)}), "give architecture=", "--architecture", "mine.json"
     )
 
 
-def test_an_unknown_architecture_is_answered_with_near_names(tmp_path, weights):
+def test_load_suggests_similar_architectures(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights)
     sentence(path, "did you mean resnet18", architecture="resnet_18", names="'resnet_18'")
     sentence(path, "did you mean resnet18", architecture="torchvision/resnet_18", names="'resnet_18'")
 
 
-def test_arguments_the_architecture_does_not_take_are_said(tmp_path, weights):
+def test_load_names_arguments_that_the_architecture_does_not_take(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, arguments={"imgsize": 3})
     sentence(path, "imgsize", names=ARCHITECTURE)
 
 
-def test_the_wrong_architecture_is_said_with_the_first_of_each_difference(tmp_path, weights):
+def test_load_names_the_first_differences_from_a_wrong_architecture(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights)
     sentence(path, "does not fit the architecture resnet18", "missing, such as", architecture="resnet18")
     sentence(path, "does not fit the architecture test_vit", "missing, such as", architecture="test_vit")
@@ -283,19 +283,19 @@ def test_the_wrong_architecture_is_said_with_the_first_of_each_difference(tmp_pa
     sentence(path, "does not fit the architecture resnet26", "missing, such as")
 
 
-def test_a_missing_key_is_named(tmp_path, weights):
+def test_load_names_a_missing_weight(tmp_path, weights):
     del weights["layer1.0.conv1.weight"]
     path = saved(tmp_path / "mine.pth", weights)
     sentence(path, "1 of its weights are missing, such as layer1.0.conv1.weight", architecture=ARCHITECTURE)
 
 
-def test_an_extra_key_is_named(tmp_path, weights):
+def test_load_names_an_unexpected_weight(tmp_path, weights):
     weights["head.extra"] = torch.ones(1)
     path = saved(tmp_path / "mine.pth", weights)
     sentence(path, "1 are unexpected, such as head.extra", architecture=ARCHITECTURE)
 
 
-def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path, weights):
+def test_load_names_both_shapes_of_a_mismatched_weight(tmp_path, weights):
     key = "layer1.0.conv1.weight"
     right = " × ".join(map(str, weights[key].shape))
     weights[key] = torch.ones(2, 3)
@@ -304,7 +304,7 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path, weights):
 
 
 @pytest.mark.parametrize("count", [6, 8])
-def test_labels_of_another_number_than_the_classes_are_refused(tmp_path, weights, count):
+def test_load_refuses_labels_of_another_number_than_the_classes(tmp_path, weights, count):
     labels = [f"thing {i}" for i in range(count)]
     path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, labels=labels)
     sentence(path, "has 7 classes", f"mine.json names {count}")
@@ -317,7 +317,7 @@ def test_labels_of_another_number_than_the_classes_are_refused(tmp_path, weights
     [{"epoch": 3}, [torch.ones(1)], torch.ones(1), {}, {"weight": [1, 2]}, 3],
     ids=["no tensors", "list", "tensor", "empty", "lists", "number"],
 )
-def test_something_else_than_a_state_dict_is_described(tmp_path, content):
+def test_load_describes_content_that_is_not_a_state_dict(tmp_path, content):
     path = saved(tmp_path / "mine.pth", content)
     sentence(path, "not a state dict of named tensors", "state_dict()", architecture=ARCHITECTURE)
 
@@ -343,13 +343,13 @@ def test_something_else_than_a_state_dict_is_described(tmp_path, content):
         pytest.param("[" * 100_000, "is not JSON", id="too deep"),
     ],
 )
-def test_a_sidecar_that_is_not_one_is_refused(tmp_path, weights, text, said):
+def test_load_refuses_a_malformed_sidecar(tmp_path, weights, text, said):
     path = saved(tmp_path / "mine.pth", weights)
     path.with_suffix(".json").write_text(text)
     sentence(path, said, names="mine.json", architecture=ARCHITECTURE)
 
 
-def test_a_sidecar_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(tmp_path, weights):
+def test_load_takes_a_sidecar_with_byte_order_mark_but_no_other_encoding(tmp_path, weights):
     path = saved(tmp_path / "mine.pth", weights)
     path.with_suffix(".json").write_bytes('{"labels": "é"}'.encode("latin-1"))
     sentence(path, "is not JSON", names="mine.json", architecture=ARCHITECTURE)
@@ -358,7 +358,7 @@ def test_a_sidecar_in_another_encoding_is_refused_and_a_byte_order_mark_is_not(t
     assert vizlib.load(path).labels == tuple(LABELS)
 
 
-def test_every_bundled_checkpoint_is_the_file_its_sidecar_describes():
+def test_bundled_checkpoints_have_the_sha256_and_labels_of_their_sidecars():
     assert list(checkpoints.list_bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
     for name, path in checkpoints.list_bundled().items():
         sidecar = checkpoints.Sidecar.read_for(path)

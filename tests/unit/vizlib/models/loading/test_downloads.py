@@ -25,7 +25,7 @@ def left(folder: Path) -> list[Path]:
     ]
 
 
-def test_a_download_tells_how_much_has_come_and_gives_the_model(hub, tmp_path, cheetah):
+def test_load_reports_progress_while_it_downloads(hub, tmp_path, cheetah):
     told: list[tuple[int, int]] = []
     middle = threading.Event()
 
@@ -53,7 +53,7 @@ def test_a_download_tells_how_much_has_come_and_gives_the_model(hub, tmp_path, c
     assert sum(path.endswith("model.safetensors") for path in hub.asked) == 1
 
 
-def test_a_download_that_is_cut_is_one_sentence_and_leaves_nothing(hub, tmp_path, monkeypatch):
+def test_load_raises_one_line_and_leaves_no_file_if_a_download_breaks(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub library's own attempts
     told: list[tuple[int, int]] = []
     hub.cut.set()
@@ -66,14 +66,14 @@ def test_a_download_that_is_cut_is_one_sentence_and_leaves_nothing(hub, tmp_path
     assert len(vizlib.load(NAME, progress=lambda *_: None).labels) == 1000
 
 
-def test_a_library_that_takes_no_bar_downloads_without_a_word(hub, monkeypatch):
+def test_load_downloads_without_progress_reports_if_they_are_not_supported(hub, monkeypatch):
     monkeypatch.setattr(downloads, "_supports_progress_bar", lambda: False)
     told: list[tuple[int, int]] = []
     assert vizlib.load(NAME, progress=lambda *here: told.append(here)).name == NAME
     assert told == []
 
 
-def test_a_repository_may_have_its_weights_in_the_second_file_only(hub, tmp_path):
+def test_download_from_hub_takes_the_first_file_that_exists(hub, tmp_path):
     downloads.download_from_hub("timm/test_resnet.r160_in1k", ["none.bin", "model.safetensors"], lambda *_: None)
     downloads.download_from_hub("timm/test_resnet.r160_in1k", ["none.bin"], lambda *_: None)
     assert downloads.is_in_hub_cache("timm/test_resnet.r160_in1k", ["model.safetensors"])
@@ -113,7 +113,7 @@ def torch_server(tmp_path, monkeypatch):
         listening.shutdown()
 
 
-def test_torchvisions_weights_are_told_about_too(torch_server, tmp_path, monkeypatch):
+def test_download_to_torch_cache_reports_progress(torch_server, tmp_path, monkeypatch):
     url, (whole,) = torch_server
     told: list[tuple[int, int]] = []
     downloads.download_to_torch_cache(url, lambda *here: told.append(here))
@@ -124,7 +124,7 @@ def test_torchvisions_weights_are_told_about_too(torch_server, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("sent", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" + whole[1:]])
-def test_what_torchvisions_server_sends_is_whole_and_its_own_or_not_there(torch_server, tmp_path, monkeypatch, sent):
+def test_load_keeps_no_incomplete_or_changed_file_of_torchvisions_server(torch_server, tmp_path, monkeypatch, sent):
     url, send = torch_server
     send[0] = sent(send[0])
     weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT

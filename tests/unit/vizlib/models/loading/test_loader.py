@@ -60,7 +60,7 @@ def refused(kind: type[Exception], call, *arguments, **options) -> str:
 
 
 @pytest.mark.parametrize("file", ["resnet18.in1k", "deit_tiny_patch16_224.in1k"])
-def test_a_file_and_its_architecture_answer_as_timm_does(data, cheetah, file):
+def test_load_file_with_architecture_equals_timm(data, cheetah, file):
     path = data / "weights" / f"{file}.safetensors"
     architecture = file.removesuffix(".in1k")
     module = timm.create_model(architecture).eval()
@@ -74,7 +74,7 @@ def test_a_file_and_its_architecture_answer_as_timm_does(data, cheetah, file):
     assert model.predict(cheetah)[0].label == "cheetah, chetah, Acinonyx jubatus"
 
 
-def test_a_bundled_model_is_loaded_from_any_folder(tmp_path, monkeypatch):
+def test_load_bundled_model_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = vizlib.load("resnet18-imagenette")
     assert len(model.labels) == 10
@@ -82,7 +82,7 @@ def test_a_bundled_model_is_loaded_from_any_folder(tmp_path, monkeypatch):
     assert "10 classes" in repr(model)
 
 
-def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
+def test_list_models_lists_bundled_models_first_by_accuracy():
     entries = vizlib.list_models()
     own = [entry for entry in entries if entry.bundled]
     assert entries[: len(own)] == own
@@ -111,20 +111,20 @@ def test_models_lists_the_bundled_ones_first_and_the_best_of_them_at_the_top():
         ("", "there are resnet18-imagenette"),
     ],
 )
-def test_an_unknown_name_is_answered_with_near_ones(name, said):
+def test_load_suggests_names_for_an_unknown_one(name, said):
     assert said in refused(ModelError, vizlib.load, name)
 
 
-def test_a_file_of_another_kind_given_as_text_is_no_unknown_name(tmp_path):
+def test_load_refuses_a_file_of_another_type_given_as_str(tmp_path):
     (tmp_path / "mine.ckpt").write_bytes(b"weights")
     assert "mine.ckpt is not a weight file; expected" in refused(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
 
 
-def test_an_architecture_for_a_name_is_refused():
+def test_load_refuses_architecture_for_a_pretrained_name():
     assert "requires a weight file" in refused(ModelError, vizlib.load, "resnet50", architecture="resnet18")
 
 
-def test_a_device_that_is_not_there_is_one_sentence():
+def test_load_raises_one_line_for_an_unknown_device():
     said = refused(ModelError, vizlib.load, "resnet18-imagenette", device="toaster")
     assert said.startswith("resnet18-imagenette cannot be moved to the device 'toaster'")
 
@@ -145,7 +145,7 @@ def offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_base_patch16_224", "hf-hub:timm/resnet18.a1_in1k", "hf-hub:nope"])
-def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_is(offline, name):
+def test_load_offline_fails_within_seconds_and_names_bundled_models(offline, name):
     started = time.monotonic()
     said = refused(ModelError, vizlib.load, name)
     assert time.monotonic() - started < 30  # the hub's own library would try again for minutes
@@ -153,13 +153,13 @@ def test_without_a_network_a_download_fails_within_seconds_and_says_what_there_i
     assert said.endswith("available offline: resnet18-imagenette, vit_tiny-imagenette")
 
 
-def test_the_hubs_offline_switch_asks_nobody(offline, monkeypatch):
+def test_load_makes_no_request_if_the_hub_is_set_offline(offline, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(downloads, "is_reachable", lambda url: pytest.fail("the network was asked"))
     assert "cannot be reached" in refused(ModelError, vizlib.load, "resnet50")
 
 
-def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
+def test_load_raises_one_line_for_a_failed_download(offline, monkeypatch):
     def fails(*arguments, **options):
         raise OSError("404 Client Error\n\nfor url: ...")
 
@@ -169,7 +169,7 @@ def test_what_goes_wrong_in_a_download_is_one_sentence(offline, monkeypatch):
     assert said == "resnet50 could not be downloaded: 404 Client Error"
 
 
-def test_torchvisions_server_is_asked_for_torchvisions_weights(offline, monkeypatch):
+def test_load_checks_torchvisions_server_for_torchvisions_weights(offline, monkeypatch):
     asked = []
     monkeypatch.setattr(downloads, "is_reachable", asked.append)
     assert "download.pytorch.org cannot be reached" in refused(ModelError, vizlib.load, "torchvision/resnet18")
@@ -186,7 +186,7 @@ class Refusal(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_is_there_when_it_gives_any_answer_at_all(monkeypatch):
+def test_is_reachable_accepts_any_response(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with HTTPServer(("127.0.0.1", 0), Refusal) as server:
         thread = threading.Thread(target=server.handle_request)
@@ -197,7 +197,7 @@ def test_a_server_is_there_when_it_gives_any_answer_at_all(monkeypatch):
     assert not downloads.is_reachable(address), "nobody listens there any more"
 
 
-def test_downloaded_weights_are_used_without_a_network(data, offline, monkeypatch, cheetah):
+def test_load_uses_cached_weights_offline(data, offline, monkeypatch, cheetah):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     for repository, files in (
         ("timm/resnet18.a1_in1k", []),
@@ -215,7 +215,7 @@ def test_downloaded_weights_are_used_without_a_network(data, offline, monkeypatc
         assert vizlib.load(name).predict(cheetah)[0].label.startswith("cheetah")
 
 
-def test_torchvisions_weights_come_with_torchvisions_labels_and_preprocessing(data, offline, cheetah):
+def test_load_torchvision_has_torchvisions_labels_and_preprocessing(data, offline, cheetah):
     weights = torchvision.models.ResNet18_Weights.DEFAULT
     path = offline / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     path.parent.mkdir()
@@ -237,14 +237,14 @@ def test_torchvisions_weights_come_with_torchvisions_labels_and_preprocessing(da
     ],
     ids=str,
 )
-def test_torchvisions_preprocessing_is_the_same_to_the_pixel(weights, cheetah, tower):
+def test_convert_torchvision_transforms_is_bitwise_equal(weights, cheetah, tower):
     transforms = weights.transforms()
     ours = models.convert_torchvision_transforms(transforms)
     for photo in (cheetah, tower, cheetah.rotate(90, expand=True), cheetah.resize((301, 97))):
         assert torch.equal(ours.tensor(photo), transforms(photo).unsqueeze(0))
 
 
-def test_a_torchvision_architecture_in_a_file_is_shown_photos_as_torchvision_does(tmp_path):
+def test_load_file_with_torchvision_architecture_has_torchvisions_preprocessing(tmp_path):
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
     model = vizlib.load(tmp_path / "mine.pth", architecture="torchvision/resnet18", labels=["a", "b", "c"])
     assert model.preprocessing.interpolation == "bilinear"
@@ -255,7 +255,7 @@ def test_a_torchvision_architecture_in_a_file_is_shown_photos_as_torchvision_doe
 # ---------------------------------------------------------------------------------- wrapping
 
 
-def test_a_timm_network_brings_its_own_preprocessing_and_imagenets_labels():
+def test_wrap_timm_network_has_its_preprocessing_and_imagenets_labels():
     module = timm.create_model("test_vit").eval()
     model = vizlib.wrap(module)
     assert model.preprocessing.input_size == (160, 160)
@@ -266,7 +266,7 @@ def test_a_timm_network_brings_its_own_preprocessing_and_imagenets_labels():
     assert other.labels[1] == "goldfish, Carassius auratus"
 
 
-def test_a_network_of_ones_own_has_numbered_classes_and_imagenets_preprocessing():
+def test_wrap_own_network_has_numbered_classes_and_imagenets_preprocessing():
     model = vizlib.wrap(network())
     assert model.labels == tuple(f"class {i}" for i in range(6))
     assert model.name == "Sequential"
@@ -274,7 +274,7 @@ def test_a_network_of_ones_own_has_numbered_classes_and_imagenets_preprocessing(
     assert vizlib.wrap(network(classes=1000), preprocessing=SMALL).labels[7] == "class 7"
 
 
-def test_what_is_given_is_used():
+def test_wrap_uses_the_given_arguments():
     labels = list("uvwxyz")
     preprocessing = TimmPreprocessing.from_config(SMALL)
     model = vizlib.wrap(network(), preprocessing=preprocessing, labels=labels, name="mine")
@@ -283,18 +283,18 @@ def test_what_is_given_is_used():
 
 
 @pytest.mark.parametrize("make", [torchvision.models.resnet18, timm.models.resnet18])
-def test_a_replaced_head_is_counted_not_believed(make):
+def test_wrap_counts_the_outputs_of_a_replaced_head(make):
     module = make().eval()
     module.fc = nn.Linear(512, 4)
     assert vizlib.wrap(module, preprocessing=SMALL).labels == ("class 0", "class 1", "class 2", "class 3")
 
 
-def test_labels_of_another_number_are_refused():
+def test_wrap_refuses_labels_of_another_number():
     said = refused(ModelError, vizlib.wrap, network(), preprocessing=SMALL, labels=["one", "two"])
     assert said == "Sequential has 6 outputs, but 2 labels were given; give one for each output"
 
 
-def test_labels_recorded_with_the_network_are_used():
+def test_wrap_uses_labels_recorded_with_the_network():
     module = timm.create_model("test_vit", num_classes=2).eval()
     module.pretrained_cfg = {**module.pretrained_cfg, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "owl"}}
     assert vizlib.wrap(module).labels == ("owl", "n2")
@@ -311,7 +311,7 @@ class Answer(nn.Module):
         return self.form(self.inside(image))
 
 
-def test_logits_inside_an_object_are_found_as_hugging_face_gives_them(plain, cheetah):
+def test_wrap_reads_logits_from_an_output_object(plain, cheetah):
     module = Answer(lambda logits: SimpleNamespace(logits=logits, hidden_states=None)).eval()
     model = vizlib.wrap(module, preprocessing=SMALL)
     assert model.predict(cheetah) == plain.predict(cheetah)
@@ -328,7 +328,7 @@ def test_logits_inside_an_object_are_found_as_hugging_face_gives_them(plain, che
         (lambda logits: logits[..., None], "returns a tensor of shape (1, 6, 1)"),
     ],
 )
-def test_another_answer_than_logits_is_described(form, said):
+def test_wrap_describes_an_output_that_is_not_logits(form, said):
     text = refused(ModelError, vizlib.wrap, Answer(form).eval(), preprocessing=SMALL)
     assert said in text
     assert text.endswith("expected one logit per class")
@@ -346,31 +346,31 @@ class Faulty(nn.Module):
 @pytest.mark.parametrize(
     "error", [RuntimeError("broken\nin two"), KeyError("pixel_values"), AttributeError("no x"), ZeroDivisionError()]
 )
-def test_whatever_a_network_raises_is_one_model_error(error):
+def test_wrap_translates_any_exception_of_the_network(error):
     text = refused(ModelError, vizlib.wrap, Faulty(error))
     assert text.startswith("Faulty cannot be run on a 224 × 224 RGB input: ")
     assert ("broken" if isinstance(error, RuntimeError) else type(error).__name__) in text
 
 
-def test_a_network_for_one_colour_is_refused_with_its_own_reason():
+def test_wrap_reports_the_reason_of_a_grayscale_network():
     assert "3 channels" in refused(ModelError, vizlib.wrap, nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))
 
 
-def test_a_network_without_parameters_works(cheetah):
+def test_wrap_takes_a_network_without_parameters(cheetah):
     model = vizlib.wrap(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), preprocessing=SMALL)
     assert len(model.predict(cheetah, top=99)) == len(model.labels) == 12
     assert vizlib.explain(model, cheetah, "saliency").heat.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_network_of_another_precision_is_shown_its_own_kind(dtype, plain, cheetah):
+def test_tensor_has_the_dtype_of_the_network(dtype, plain, cheetah):
     model = vizlib.wrap(network().to(dtype), preprocessing=SMALL)
     assert model.tensor(cheetah).dtype == dtype
     assert model.predict(cheetah)[0].probability == pytest.approx(plain.predict(cheetah)[0].probability, abs=0.01)
     assert vizlib.explain(model, cheetah, "grad-cam", layer="3").heat.dtype == torch.float32
 
 
-def test_a_compiled_or_copied_network_is_refused_anywhere_in_the_tree():
+def test_wrap_refuses_compiled_and_data_parallel_networks():
     inner = network()
     inner[3] = torch.compile(inner[3])
     in_place = network()
@@ -380,7 +380,7 @@ def test_a_compiled_or_copied_network_is_refused_anywhere_in_the_tree():
     assert "wrap its .module" in refused(ModelError, vizlib.wrap, nn.DataParallel(network()), preprocessing=SMALL)
 
 
-def test_a_network_in_training_mode_is_used_as_in_evaluation_and_left_in_it(cheetah):
+def test_predict_in_training_mode_equals_evaluation_mode_and_changes_nothing(cheetah):
     module = timm.create_model("test_resnet", drop_rate=0.5).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     model = vizlib.wrap(module)
@@ -393,14 +393,14 @@ def test_a_network_in_training_mode_is_used_as_in_evaluation_and_left_in_it(chee
 # ---------------------------------------------------------------------------------- networks of no known family
 
 
-def test_a_network_of_no_family_has_the_last_layer_of_each_resolution_as_stages(plain):
+def test_stages_of_an_unknown_network_are_the_last_layer_per_resolution(plain):
     assert plain.family is None
     assert plain.stages == ("1", "3.3")
     assert plain.cam_layer == "3.3"
 
 
 @pytest.mark.parametrize(("name", "deepest"), [("squeezenet1_1", (13, 13)), ("mobilenet_v3_small", (7, 7))])
-def test_the_stages_of_torchvisions_networks_go_from_shallow_to_deep(name, deepest):
+def test_stages_of_unknown_torchvision_networks_go_from_shallow_to_deep(name, deepest):
     module = torchvision.models.get_model(name, weights=None).eval()
     model = vizlib.wrap(module)
     shapes = {layer.name: layer.shape for layer in model.layers}
@@ -410,7 +410,7 @@ def test_the_stages_of_torchvisions_networks_go_from_shallow_to_deep(name, deepe
     assert sizes[-1] == deepest
 
 
-def test_outputs_with_channels_last_or_without_places_are_no_stages():
+def test_stages_exclude_channels_last_and_flat_outputs():
     class Last(nn.Module):
         def forward(self, image):
             return image.permute(0, 2, 3, 1)
@@ -427,7 +427,7 @@ def test_outputs_with_channels_last_or_without_places_are_no_stages():
     assert "grad-cam" not in vizlib.list_methods(flat)
 
 
-def test_grad_cam_of_a_network_of_no_family_is_its_formula(plain, cheetah):
+def test_grad_cam_of_an_unknown_network_equals_its_formula(plain, cheetah):
     image = plain.tensor(cheetah)
     module = plain.module
     activation = module[:4](image).detach().requires_grad_()
@@ -443,7 +443,7 @@ def test_grad_cam_of_a_network_of_no_family_is_its_formula(plain, cheetah):
 # ---------------------------------------------------------------------------------- predictions and targets
 
 
-def test_predictions_are_the_softmax_by_hand_likeliest_first(resnet, cheetah):
+def test_predict_equals_softmax_by_hand_in_descending_order(resnet, cheetah):
     with torch.no_grad():
         logits = resnet.module(resnet.tensor(cheetah))[0].tolist()
     total = math.fsum(math.exp(logit) for logit in logits)
@@ -456,7 +456,7 @@ def test_predictions_are_the_softmax_by_hand_likeliest_first(resnet, cheetah):
 
 
 @pytest.mark.parametrize(("top", "count"), [(1, 1), (6, 6), (7, 6), (1000, 6), (0, 1), (-3, 1)])
-def test_more_classes_than_there_are_gives_all_and_none_gives_one(plain, cheetah, top, count):
+def test_predict_clips_top_to_the_number_of_classes(plain, cheetah, top, count):
     predictions = plain.predict(cheetah, top=top)
     assert len(predictions) == count
     assert [p.probability for p in predictions] == sorted((p.probability for p in predictions), reverse=True)
@@ -464,7 +464,7 @@ def test_more_classes_than_there_are_gives_all_and_none_gives_one(plain, cheetah
         assert sum(p.probability for p in predictions) == pytest.approx(1)
 
 
-def test_a_class_is_meant_by_index_label_or_one_of_its_names(resnet):
+def test_resolve_target_takes_index_label_or_name(resnet):
     logits = torch.zeros(1, 1000)
     logits[0, 5] = 1
     assert resnet.resolve_target(None, logits) == 5
@@ -473,26 +473,26 @@ def test_a_class_is_meant_by_index_label_or_one_of_its_names(resnet):
     assert resnet.resolve_target("cheetah, chetah, Acinonyx jubatus", logits) == 293
 
 
-def test_a_name_of_two_classes_is_refused_with_both_numbers(resnet):
+def test_resolve_target_names_the_candidates_of_an_ambiguous_name(resnet):
     said = refused(TargetError, resnet.resolve_target, "crane", torch.zeros(1, 1000))
     assert said == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
 
 
-def test_a_class_is_meant_by_another_networks_label_for_it(resnet):
+def test_resolve_target_takes_the_label_of_another_network(resnet):
     logits = torch.zeros(1, 1000)
     assert resnet.resolve_target("tench, some fish, Tinca tinca", logits) == 0
     with pytest.raises(vizlib.TargetError, match="names 2 classes"):
         resnet.resolve_target("goldfish, tench", logits)
 
 
-def test_a_whole_label_comes_before_a_name_within_another(resnet):
+def test_resolve_target_prefers_a_whole_label_to_a_name(resnet):
     assert resnet.labels[638:640] == ("maillot", "maillot, tank suit")
     assert resnet.resolve_target("maillot", torch.zeros(1, 1000)) == 638
     assert resnet.resolve_target("tank suit", torch.zeros(1, 1000)) == 639
 
 
 @pytest.mark.parametrize("target", [1000, -1, "1000", "-1"])
-def test_an_index_out_of_range_is_said_with_the_range(resnet, target):
+def test_resolve_target_states_the_range_of_indices(resnet, target):
     said = refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
     assert said == f"there is no class {target}; this model's classes are 0 to 999"
 
@@ -506,21 +506,21 @@ def test_an_index_out_of_range_is_said_with_the_range(resnet, target):
         ("--5", "no"),
     ],
 )
-def test_an_unknown_class_is_answered_with_near_names(resnet, target, said):
+def test_resolve_target_suggests_similar_names(resnet, target, said):
     assert said in refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
 
 
-def test_a_label_that_is_a_number_is_a_label_first():
+def test_resolve_target_prefers_a_label_to_a_number():
     model = vizlib.wrap(network(classes=2), preprocessing=SMALL, labels=["3", "7"])
     logits = torch.zeros(1, 2)
     assert [model.resolve_target(given, logits) for given in ("3", "7", "1", 0)] == [0, 1, 1, 0]
 
 
-def test_an_unknown_class_reaches_the_caller_of_explain_as_one_target_error(plain, cheetah):
+def test_explain_raises_target_error_for_an_unknown_class(plain, cheetah):
     assert "did you mean class 1" in refused(TargetError, vizlib.explain, plain, cheetah, "saliency", target="klass 1")
 
 
-def test_a_path_may_hold_spaces_and_other_letters(tmp_path):
+def test_load_takes_a_path_with_spaces_and_non_ascii_letters(tmp_path):
     path = Path(tmp_path, "a b", "ü.safetensors")
     path.parent.mkdir()
     shutil.copy(checkpoints.list_bundled()["resnet18-imagenette"], path)

@@ -41,7 +41,7 @@ def own(folder: Path) -> dict[str, ModelEntry]:
     return {entry.name: entry for entry in list_models(folder) if entry.source == "folder"}
 
 
-def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder):
+def test_list_models_order_is_bundled_folder_curated(folder):
     names = [entry.name for entry in list_models(folder)]
     bundled = [entry.name for entry in list_models() if entry.bundled]
     assert set(bundled) == set(checkpoints.list_bundled())
@@ -52,7 +52,7 @@ def test_the_bundled_ones_come_first_then_the_folders_then_the_well_known(folder
     assert vizlib.list_models(folder) == list_models(folder)
 
 
-def test_a_file_is_called_by_its_whole_name_where_the_short_one_is_taken_or_shared(folder):
+def test_list_models_uses_the_full_file_name_if_the_stem_is_taken(folder):
     assert {name: entry.path.name for name, entry in own(folder).items()} == {
         "A": "A.PTH",
         "b": "b.pt",
@@ -65,7 +65,7 @@ def test_a_file_is_called_by_its_whole_name_where_the_short_one_is_taken_or_shar
     assert len(names) == len(set(names))
 
 
-def test_every_name_of_the_folder_loads_the_file_it_stands_for(folder, weights):
+def test_load_takes_every_listed_name_of_a_folder(folder, weights):
     for name in own(folder):
         model = vizlib.load(name, checkpoints=folder)
         assert model.name == name
@@ -75,20 +75,20 @@ def test_every_name_of_the_folder_loads_the_file_it_stands_for(folder, weights):
     assert len(vizlib.load("resnet18-imagenette", checkpoints=str(folder)).labels) == 10
 
 
-def test_a_files_whole_name_loads_it_too_and_its_path_without_a_folder(folder):
+def test_load_takes_a_file_name_in_the_folder_or_a_path(folder):
     assert vizlib.load("b.pt", checkpoints=folder).name == "b"
     assert vizlib.load(folder / "b.pt").name == "b"
     with pytest.raises(ModelError, match=r"there is no file .*; did you mean b\.pt"):
         vizlib.load("bb.pt", checkpoints=folder)
 
 
-def test_an_unknown_name_is_answered_with_names_of_the_folder(folder):
+def test_load_suggests_names_of_the_folder(folder):
     (folder / "b.pt").rename(folder / "resnet18-flowers.pt")
     with pytest.raises(ModelError, match="did you mean resnet18-flowers"):
         vizlib.load("resnet18-flower", checkpoints=folder)
 
 
-def test_accuracy_and_classes_are_the_sidecars(folder):
+def test_list_models_reads_accuracy_and_classes_from_sidecars(folder):
     sidecar = {"labels": LABELS, "accuracy": {"top1": 91.25, "photos": 300}}
     (folder / "b.json").write_text(json.dumps(sidecar))
     entry = own(folder)["b"]
@@ -101,7 +101,7 @@ def test_accuracy_and_classes_are_the_sidecars(folder):
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"labels": 3}', '{"accuracy": 93.1}', "[" * 100_000])
-def test_a_damaged_sidecar_leaves_the_list_whole(folder, text):
+def test_list_models_tolerates_a_damaged_sidecar(folder, text):
     (folder / "b.json").write_text(text)
     entry = own(folder)["b"]
     assert (entry.accuracy, entry.classes) == (None, "")
@@ -110,12 +110,12 @@ def test_a_damaged_sidecar_leaves_the_list_whole(folder, text):
 
 
 @pytest.mark.parametrize("top1", ["91", None, True, float("nan"), [91.0]])
-def test_an_accuracy_that_is_no_number_is_none(folder, top1):
+def test_list_models_ignores_an_accuracy_that_is_not_a_number(folder, top1):
     (folder / "b.json").write_text(json.dumps({"accuracy": {"top1": top1}}))
     assert own(folder)["b"].accuracy is None
 
 
-def test_a_wrong_folder_is_one_sentence_that_names_the_flag(folder):
+def test_list_models_and_load_name_the_flag_for_a_missing_folder(folder):
     for wrong in (folder / "nowhere", folder / "b.pt"):
         for call in (list_models, lambda wrong: vizlib.load("resnet18-imagenette", checkpoints=wrong)):
             with pytest.raises(ModelError) as caught:
@@ -123,11 +123,11 @@ def test_a_wrong_folder_is_one_sentence_that_names_the_flag(folder):
             assert str(caught.value).startswith(f"there is no folder {wrong}; --checkpoints expects one with ")
 
 
-def test_an_empty_folder_adds_nothing(tmp_path):
+def test_list_models_of_an_empty_folder_equals_the_default(tmp_path):
     assert list_models(tmp_path) == list_models()
 
 
-def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
+def test_list_models_marks_cached_models_as_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert [entry.name for entry in list_models() if entry.needs_download] == list(CURATED_MODELS_MB)
@@ -143,7 +143,7 @@ def test_a_download_is_needed_until_it_is_in_a_cache(tmp_path, monkeypatch):
     assert here == {"resnet18.a1_in1k": "downloaded", "torchvision/resnet50": "downloaded"}
 
 
-def test_few_classes_are_named_and_many_are_counted():
+def test_describe_classes_lists_few_and_counts_many():
     assert describe_classes(LABELS) == "thing 0, thing 1, thing 2"
     assert describe_classes([]) == ""
     assert describe_classes([str(i) for i in range(1000)]) == "1,000 classes"

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(checkpoints.list_bundled()))
-def test_every_bundled_network_has_the_history_that_its_file_says(name):
+def test_training_history_equals_the_csv_of_each_bundled_network(name):
     history = vizlib.training_history(name)
     with (checkpoints.BUNDLED_FOLDER / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -37,18 +37,18 @@ def test_every_bundled_network_has_the_history_that_its_file_says(name):
         assert values == tuple(float(row[column]) for row in rows)
 
 
-def test_the_values_are_the_files(folder):
+def test_training_history_returns_the_values_of_the_file(folder):
     assert histories.list_training_histories() == ("mine", "finetuned", "scratch")
     assert vizlib.training_history("mine") == {"epoch": (1, 2), "lr": (0.1, 0.001), "val_top1": (33.5, 45.25)}
     assert vizlib.training_history("scratch") == {"epoch": (1,), "val_top1": (50,)}
 
 
-def test_a_history_that_has_not_begun_is_empty_columns(folder):
+def test_training_history_of_a_header_only_file_has_empty_columns(folder):
     (folder / "mine.csv").write_text("epoch,val_top1\n")
     assert vizlib.training_history("mine") == {"epoch": (), "val_top1": ()}
 
 
-def test_an_unknown_name_is_answered_with_near_ones(folder):
+def test_training_history_suggests_similar_names(folder):
     with pytest.raises(VizlibError) as caught:
         vizlib.training_history("finetund")
     assert str(caught.value) == "there is no training history 'finetund'; did you mean finetuned?"
@@ -56,7 +56,7 @@ def test_an_unknown_name_is_answered_with_near_ones(folder):
         vizlib.training_history("../../etc/passwd")
 
 
-def test_the_comparison_is_the_file_beside_its_histories(folder):
+def test_read_training_comparison_returns_the_json_file(folder):
     assert histories.read_training_comparison() == {}
     content = {"title": "Three starts", "starts": {"scratch": {"label": "ü", "command": "python"}}}
     text = json.dumps(content, ensure_ascii=False)
@@ -64,7 +64,7 @@ def test_the_comparison_is_the_file_beside_its_histories(folder):
     assert histories.read_training_comparison() == content
 
 
-def test_where_no_comparison_travels_along_there_is_none(tmp_path, monkeypatch):
+def test_read_training_comparison_is_empty_if_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(histories, "BUNDLED_FOLDER", tmp_path)
     assert histories.read_training_comparison() == {}
     assert histories.list_training_histories() == ()
