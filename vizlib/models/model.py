@@ -46,12 +46,12 @@ class Model:
         >>> import numpy as np, vizlib
         >>> model = vizlib.load("resnet18-imagenette")
         >>> model
-        <Model resnet18-imagenette: ResNet, 10 classes, input 160 × 160>
+        <Model resnet18-imagenette: ResNet, 10 classes, input 192 × 192>
         >>> photo = np.zeros((200, 300, 3), np.uint8)
         >>> len(model.predict(photo, top=3))
         3
         >>> model.run(photo, layers=["layer4"]).activations["layer4"].shape
-        torch.Size([1, 512, 5, 5])
+        torch.Size([1, 512, 6, 6])
     """
 
     module: nn.Module

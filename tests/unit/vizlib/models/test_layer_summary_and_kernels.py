@@ -1,4 +1,4 @@
-"""The kernels are the network's own numbers, and the table of layers tells what really comes out of each."""
+"""First-layer kernels, position similarities, layer tables and spatial maps against values by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 
 import vizlib
+from vizlib.models.layer_summary import summarise_layers
 
 PREPROCESSING = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"}
 
@@ -52,24 +53,26 @@ def wrapped(name):
 @pytest.mark.parametrize("name", BUILDS)
 def test_kernels_returns_a_copy_of_the_first_convolutions_weights(name):
     model = wrapped(name)
-    found = vizlib.kernels(model)
-    assert found.layer == FIRST[name]
-    weight = model.module.get_submodule(found.layer).weight
-    # It is the convolution that is handed the photo itself.
+    kernels = vizlib.kernels(model)
+    assert kernels.layer == FIRST[name]
+    weight = model.module.get_submodule(kernels.layer).weight
+    # The layer's input is the image itself.
     inputs = []
-    handle = model.module.get_submodule(found.layer).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    handle = model.module.get_submodule(kernels.layer).register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0])
+    )
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         model.module(image)
     handle.remove()
     assert torch.equal(inputs[0], image)
-    assert torch.equal(found.weights, weight)
-    assert not found.weights.requires_grad
-    found.weights.zero_()
+    assert torch.equal(kernels.weights, weight)
+    assert not kernels.weights.requires_grad
+    kernels.weights.zero_()
     assert weight.abs().sum() > 0
 
 
-def slow_similarity(vectors, rows, columns):
+def similarity_by_hand(vectors, rows, columns):
     similarity = torch.zeros(rows, columns, rows, columns)
     for r in range(rows):
         for c in range(columns):
@@ -95,7 +98,13 @@ def slow_similarity(vectors, rows, columns):
         (lambda: timm.create_model("vit_tiny_patch16_224", img_size=(48, 64), depth=1, reg_tokens=3), 4, (3, 4)),
         (tiny_torchvision_vit, 1, (4, 4)),
     ],
-    ids=["wide", "distilled", "registers without places", "registers with places", "torchvision"],
+    ids=[
+        "wide",
+        "distilled",
+        "registers without position embedding",
+        "registers with position embedding",
+        "torchvision",
+    ],
 )
 def test_position_similarity_equals_cosines_by_hand_without_prefix_tokens(build, prefix, grid):
     torch.manual_seed(0)
@@ -104,13 +113,14 @@ def test_position_similarity_equals_cosines_by_hand_without_prefix_tokens(build,
     nn.init.normal_(embedding)
     rows, columns = grid
     size = (3, rows * 16, columns * 16)
-    found = vizlib.kernels(vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": size})).position_similarity
+    model = vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": size})
+    similarity = vizlib.kernels(model).position_similarity
     with torch.no_grad():
-        slow = slow_similarity(embedding[0, prefix:], rows, columns)
+        expected = similarity_by_hand(embedding[0, prefix:], rows, columns)
     assert embedding.shape[1] == prefix + rows * columns
-    assert found.shape == slow.shape
-    assert (found - slow).abs().max() < 1e-6
-    assert torch.allclose(found[1, 2, 1, 2], torch.tensor(1.0))
+    assert similarity.shape == expected.shape
+    assert (similarity - expected).abs().max() < 1e-6
+    assert torch.allclose(similarity[1, 2, 1, 2], torch.tensor(1.0))
 
 
 def test_kernels_has_no_position_similarity_without_position_embedding():
@@ -128,25 +138,25 @@ def test_kernels_raises_for_a_network_without_an_rgb_convolution():
 @pytest.mark.parametrize("name", BUILDS)
 def test_model_layers_has_the_shapes_and_parameters_of_the_network(name):
     model = wrapped(name)
-    real, handles = {}, []
+    shapes, handles = {}, []
     for layer, part in model.module.named_modules():
 
-        def note(_part, _inputs, output, layer=layer):
+        def record(_module, _inputs, output, layer=layer):
             output = output[0] if isinstance(output, tuple) else output
-            real[layer] = tuple(output.shape)[1:]
+            shapes[layer] = tuple(output.shape)[1:]
 
-        handles.append(part.register_forward_hook(note))
+        handles.append(part.register_forward_hook(record))
     model.module(torch.randn(1, 3, 64, 64, requires_grad=True))
     for handle in handles:
         handle.remove()
     assert [layer.name for layer in model.layers] == [layer for layer, _ in model.module.named_modules() if layer]
     for layer in model.layers:
         part = model.module.get_submodule(layer.name)
-        own = {}
-        for one in part.modules():
-            own.update({id(p): math.prod(p.shape) for p in one._parameters.values() if p is not None})
-        assert layer.shape == real.get(layer.name, ()), layer.name
-        assert layer.num_parameters == sum(own.values()), layer.name
+        counts = {}
+        for child in part.modules():
+            counts.update({id(p): math.prod(p.shape) for p in child._parameters.values() if p is not None})
+        assert layer.shape == shapes.get(layer.name, ()), layer.name
+        assert layer.num_parameters == sum(counts.values()), layer.name
         assert layer.class_name == type(part).__name__
     assert sum(bool(layer.shape) for layer in model.layers) >= 0.8 * len(model.layers)
 
@@ -166,6 +176,20 @@ def test_model_layers_has_the_published_numbers_of_resnet18():
     assert row.split() == ["layer2.0.downsample.0", "Conv2d", "128", "×", "28", "×", "28", "8,192", "12.8"]
 
 
+def test_summarise_layers_returns_layers_and_attention_layers_for_any_output():
+    class DictOutput(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 5)
+
+        def forward(self, image):
+            return {"features": self.convolution(image)}  # the number of outputs is not part of the summary
+
+    layers, attention_layers = summarise_layers(DictOutput().eval(), (8, 8))
+    assert [(layer.name, layer.shape) for layer in layers] == [("convolution", (4, 4, 4))]
+    assert attention_layers == ()
+
+
 def test_to_spatial_map_returns_none_without_spatial_positions():
     from vizlib.models.families import to_spatial_map
 
@@ -173,10 +197,10 @@ def test_to_spatial_map_returns_none_without_spatial_positions():
     model = vizlib.wrap(vit.eval(), preprocessing={"input_size": (3, 40, 40)})  # 10 x 10 patches and a class token
     names = ["patch_embed.proj", "patch_embed", "blocks.0", "blocks.0.attn.q_norm", "head"]
     run = model.run(np.zeros((50, 50, 3), np.uint8), layers=names)
-    pictures = {name: to_spatial_map(output, model.tokens) for name, output in run.activations.items()}
-    assert [name for name, picture in pictures.items() if picture is not None] == names[:3]
-    assert all(pictures[name].shape[1:] == (10, 10) for name in names[:3])
+    maps = {name: to_spatial_map(output, model.tokens) for name, output in run.activations.items()}
+    assert [name for name, spatial in maps.items() if spatial is not None] == names[:3]
+    assert all(maps[name].shape[1:] == (10, 10) for name in names[:3])
     block = run.activations["blocks.0"][0, 1:]  # without the class token, row by row
-    assert torch.equal(pictures["blocks.0"][:, 3, 7], block[3 * 10 + 7])
+    assert torch.equal(maps["blocks.0"][:, 3, 7], block[3 * 10 + 7])
     convolution = torch.rand(1, 8, 5, 7)
     assert torch.equal(to_spatial_map(convolution, None), convolution[0])

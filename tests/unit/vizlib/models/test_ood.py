@@ -1,4 +1,4 @@
-"""A photo unlike those a network knows is told by its logits, exactly below a threshold that was calibrated."""
+"""The out-of-distribution score and its note, against the formulas of the papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vizlib import ModelError
 from vizlib.models.loading import checkpoint_files as checkpoints
 from vizlib.models.ood import OOD_SCORES, OodScore
 
-KNOWN = {"score": "energy", "threshold": 7.5, "coverage": 0.95, "data": "Imagenette's validation photos"}
+SIDECAR = {"score": "energy", "threshold": 7.5, "coverage": 0.95, "data": "Imagenette's validation photos"}
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,12 @@ def model():
     return vizlib.load("resnet18-imagenette")
 
 
-def rows(count: int = 5) -> torch.Tensor:
+def random_logits(count: int = 5) -> torch.Tensor:
     return torch.randn(count, 12, generator=torch.Generator().manual_seed(0)) * 6
 
 
-def slowly(score: str, row: list[float]) -> float:
-    """Each paper's formula in double precision."""
+def score_by_hand(score: str, row: list[float]) -> float:
+    """Return the score by the paper's formula in double precision."""
     if score == "max-logit":
         return sorted(row)[-1]
     total = math.fsum(math.exp(logit) for logit in row)
@@ -36,9 +36,11 @@ def slowly(score: str, row: list[float]) -> float:
 
 @pytest.mark.parametrize("score", OOD_SCORES)
 def test_compute_equals_the_formula_of_the_paper(score):
-    found = OodScore(score, 0.0, 0.95, "photos").compute(rows())
-    assert found.shape == (5,)
-    assert found.tolist() == pytest.approx([slowly(score, row) for row in rows().double().tolist()], rel=1e-6)
+    scores = OodScore(score, 0.0, 0.95, "photos").compute(random_logits())
+    assert scores.shape == (5,)
+    assert scores.tolist() == pytest.approx(
+        [score_by_hand(score, row) for row in random_logits().double().tolist()], rel=1e-6
+    )
 
 
 def test_compute_energy_of_huge_logits_does_not_overflow():
@@ -49,10 +51,10 @@ def test_compute_energy_of_huge_logits_does_not_overflow():
 
 @pytest.mark.parametrize("score", OOD_SCORES)
 def test_ood_note_is_given_exactly_below_the_threshold(score):
-    logits = rows(1)[0]
-    found = float(OodScore(score, 0.0, 0.95, "photos").compute(logits))
-    for threshold, said in ((found, False), (math.nextafter(found, -9), False), (math.nextafter(found, 99), True)):
-        assert (OodScore(score, threshold, 0.95, "photos").ood_note(logits) is not None) == said
+    logits = random_logits(1)[0]
+    value = float(OodScore(score, 0.0, 0.95, "photos").compute(logits))
+    for threshold, flagged in ((value, False), (math.nextafter(value, -9), False), (math.nextafter(value, 99), True)):
+        assert (OodScore(score, threshold, 0.95, "photos").ood_note(logits) is not None) == flagged
 
 
 def test_ood_note_states_score_threshold_and_coverage():
@@ -64,13 +66,13 @@ def test_ood_note_states_score_threshold_and_coverage():
 
 
 def test_ood_note_is_none_for_nan_logits():
-    assert OodScore(**KNOWN).ood_note(torch.full((3,), torch.nan)) is None
+    assert OodScore(**SIDECAR).ood_note(torch.full((3,), torch.nan)) is None
 
 
 def test_from_sidecar_reads_what_asdict_writes():
-    known = OodScore.from_sidecar(json.loads(json.dumps({**KNOWN, "auroc": 0.98})))
-    assert known == OodScore(**KNOWN)
-    assert dataclasses.asdict(known) == KNOWN
+    ood_score = OodScore.from_sidecar(json.loads(json.dumps({**SIDECAR, "auroc": 0.98})))
+    assert ood_score == OodScore(**SIDECAR)
+    assert dataclasses.asdict(ood_score) == SIDECAR
     assert OodScore.from_sidecar({}) is None
 
 
@@ -93,15 +95,15 @@ def test_from_sidecar_reads_what_asdict_writes():
 )
 def test_from_sidecar_states_what_is_expected_of_a_malformed_field(field, value, expected):
     with pytest.raises(ModelError, match=f"the sidecar's ood entry .*{expected}"):
-        OodScore.from_sidecar({**KNOWN, field: value})
+        OodScore.from_sidecar({**SIDECAR, field: value})
 
 
 def test_load_reads_the_ood_score_of_the_sidecar(tmp_path):
     path = checkpoints.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
-    sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": KNOWN}
+    sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": SIDECAR}
     (tmp_path / "my.json").write_text(json.dumps(sidecar))
-    assert vizlib.load(tmp_path / "my.safetensors").ood_score == OodScore(**KNOWN)
+    assert vizlib.load(tmp_path / "my.safetensors").ood_score == OodScore(**SIDECAR)
     (tmp_path / "my.json").write_text(json.dumps({**sidecar, "ood": {"score": "energy"}}))
     with pytest.raises(ModelError, match="the sidecar's ood entry needs a number as threshold"):
         vizlib.load(tmp_path / "my.safetensors")
@@ -110,12 +112,12 @@ def test_load_reads_the_ood_score_of_the_sidecar(tmp_path):
 def test_run_and_explain_have_the_ood_note_once(model, cheetah):
     logits = model.logits(model.tensor(cheetah))
     energy = logits.logsumexp(-1).item()
-    sure = dataclasses.replace(model, ood_score=OodScore("energy", energy - 0.01, 0.95, "photos"))
-    unsure = dataclasses.replace(model, ood_score=OodScore("energy", energy + 0.01, 0.95, "photos"))
-    sentence = unsure.ood_note(logits)
-    assert sentence.startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
-    assert unsure.run(cheetah).notes.count(sentence) == 1
-    assert vizlib.explain(unsure, cheetah, "grad-cam").notes.count(sentence) == 1
-    assert sure.ood_note(logits) is None
-    assert not any(note.startswith("This photo is unlike") for note in sure.run(cheetah).notes)
+    in_distribution = dataclasses.replace(model, ood_score=OodScore("energy", energy - 0.01, 0.95, "photos"))
+    flagged = dataclasses.replace(model, ood_score=OodScore("energy", energy + 0.01, 0.95, "photos"))
+    note = flagged.ood_note(logits)
+    assert note.startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
+    assert flagged.run(cheetah).notes.count(note) == 1
+    assert vizlib.explain(flagged, cheetah, "grad-cam").notes.count(note) == 1
+    assert in_distribution.ood_note(logits) is None
+    assert not any(text.startswith("This photo is unlike") for text in in_distribution.run(cheetah).notes)
     assert dataclasses.replace(model, ood_score=None).ood_note(logits) is None

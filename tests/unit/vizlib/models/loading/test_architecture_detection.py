@@ -1,4 +1,4 @@
-"""A weight file without a sidecar is recognised by its names and shapes, and answers as the network it came from."""
+"""Architectures are detected by the names and shapes of weights, and the loaded network equals the original."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SQUARE = {"img_size": 224}
 
 
 def state(name: str, **arguments) -> dict[str, torch.Tensor]:
-    """The names and shapes of a network's weights, without any numbers."""
+    """Return a state dict on the meta device: names and shapes without values."""
     with torch.device("meta"):
         return timm.create_model(name, **{"num_classes": 7, **arguments}).state_dict()
 
 
 def network(name: str = "test_resnet", **arguments) -> nn.Module:
-    """A network of timm's with random numbers everywhere, those that start at 0 or 1 included."""
+    """Return a timm network in which every parameter and buffer is random."""
     torch.manual_seed(0)
     module = timm.create_model(name, **{"num_classes": 10, **arguments}).eval()
     for value in module.state_dict().values():
@@ -39,13 +39,13 @@ def network(name: str = "test_resnet", **arguments) -> nn.Module:
     return module
 
 
-def loaded(path: Path, weights, **options) -> vizlib.Model:
+def save_and_load(path: Path, weights, **options) -> vizlib.Model:
     torch.save(weights, path)
     return vizlib.load(path, **options)
 
 
-def asked(path: Path, weights) -> None:
-    """The file is refused in one sentence that names the flag."""
+def assert_architecture_required(path: Path, weights) -> None:
+    """Check that the file is refused with one line that names the flag."""
     torch.save(weights, path)
     with pytest.raises(ModelError) as caught:
         vizlib.load(path)
@@ -56,8 +56,8 @@ def asked(path: Path, weights) -> None:
     assert "\n" not in text
 
 
-def same(model: vizlib.Model, module: nn.Module) -> None:
-    """Both answer alike, to the last bit."""
+def assert_same_logits(model: vizlib.Model, module: nn.Module) -> None:
+    """Check that the logits are bitwise equal."""
     photo = torch.rand(2, 3, *model.preprocessing.input_size)
     with torch.no_grad():
         assert torch.equal(model.module(photo), module(photo))
@@ -79,9 +79,9 @@ def test_detect_architecture_finds_a_resnet_with_any_number_of_classes(name, cla
         ("vit_tiny_patch16_224", 160),
         ("vit_base_patch32_224", 224),
         ("deit_tiny_distilled_patch16_224", 224),
-        ("deit3_small_patch16_224", 224),  # its position embedding leaves the class token out
+        ("deit3_small_patch16_224", 224),  # its position embedding excludes the class token
         ("vit_small_patch14_dinov2", 518),
-        ("vit_small_patch14_reg4_dinov2", 224),  # this one's leaves the registers out too
+        ("vit_small_patch14_reg4_dinov2", 224),  # this one excludes the registers too
         ("vit_base_patch16_clip_224", 224),
         ("vit_base_patch16_gap_224", 224),
         ("vit_base_patch16_siglip_224", 224),
@@ -99,7 +99,7 @@ def test_detect_architecture_returns_none_if_one_weight_has_another_shape_or_nam
     key = next(key for key, value in weights.items() if value.ndim == 1 and ".1." in key)
     assert detect_architecture({**weights, key: torch.ones(3)}) is None
     assert detect_architecture({**weights, "more": torch.ones(3)}) is None
-    assert detect_architecture({other: value for other, value in weights.items() if other != key}) is None
+    assert detect_architecture({name: value for name, value in weights.items() if name != key}) is None
 
 
 @pytest.mark.parametrize("sidecar", [None, {"labels": [f"thing {i}" for i in range(10)]}, {"remark": "no labels"}])
@@ -113,24 +113,24 @@ def test_load_without_architecture_gives_bitwise_the_same_logits(tmp_path, endin
     if sidecar:
         path.with_suffix(".json").write_text(json.dumps(sidecar))
     model = vizlib.load(path)
-    same(model, module)
+    assert_same_logits(model, module)
     assert model.labels == tuple((sidecar or {}).get("labels") or [f"class {i}" for i in range(10)])
 
 
 def test_load_uses_the_input_size_that_a_transformer_was_built_for(tmp_path, cheetah):
     module = network("test_vit", img_size=96)
-    model = loaded(tmp_path / "my.pth", module.state_dict())
+    model = save_and_load(tmp_path / "my.pth", module.state_dict())
     assert model.preprocessing.input_size == (96, 96)
-    same(model, module)
+    assert_same_logits(model, module)
     assert len(model.predict(cheetah)) == 5
 
 
 def test_load_labels_a_thousand_outputs_with_imagenets_classes(tmp_path):
-    assert loaded(tmp_path / "my.pth", network(num_classes=1000).state_dict()).labels[0] == "tench, Tinca tinca"
+    assert save_and_load(tmp_path / "my.pth", network(num_classes=1000).state_dict()).labels[0] == "tench, Tinca tinca"
 
 
 class Own(nn.Module):
-    """What people write: a backbone of timm's, and a linear layer of their own under some name."""
+    """A timm backbone and a linear layer of one's own, under given attribute names."""
 
     def __init__(self, name: str, body: str, head: str, *, deep: bool = False) -> None:
         super().__init__()
@@ -158,8 +158,8 @@ class Own(nn.Module):
 )
 def test_load_takes_a_backbone_with_one_linear_layer(tmp_path, name, body, head, deep):
     module = Own(name, body, head, deep=deep).eval()
-    model = loaded(tmp_path / "my.pth", module.state_dict())
-    same(model, module)
+    model = save_and_load(tmp_path / "my.pth", module.state_dict())
+    assert_same_logits(model, module)
     assert model.labels == tuple(f"class {i}" for i in range(10))
 
 
@@ -168,40 +168,50 @@ def test_load_takes_a_backbone_with_one_linear_layer(tmp_path, name, body, head,
 def test_load_removes_prefixes_and_wrappers(tmp_path, prefix, wrapper):
     module = network()
     weights = {prefix + key: value for key, value in module.state_dict().items()}
-    same(loaded(tmp_path / "my.pth", {"epoch": 3, wrapper: weights} if wrapper else weights), module)
+    assert_same_logits(
+        save_and_load(tmp_path / "my.pth", {"epoch": 3, wrapper: weights} if wrapper else weights), module
+    )
 
 
 def test_load_takes_a_file_without_batch_counters(tmp_path):
     module = network()
-    old = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
-    assert len(old) < len(module.state_dict())
-    same(loaded(tmp_path / "my.pth", old), module)
+    without_counters = {
+        key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
+    assert len(without_counters) < len(module.state_dict())
+    assert_same_logits(save_and_load(tmp_path / "my.pth", without_counters), module)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_load_requires_the_architecture_of_weights_without_classifier(tmp_path, name):
-    asked(tmp_path / "my.pth", network(name, num_classes=0).state_dict())
+    assert_architecture_required(tmp_path / "my.pth", network(name, num_classes=0).state_dict())
 
 
 def test_load_requires_the_architecture_if_several_layers_follow_the_backbone(tmp_path):
     body = {f"backbone.{key}": value for key, value in network(num_classes=0).state_dict().items()}
-    two = {"head.0.weight": torch.ones(8, 512), "head.0.bias": torch.ones(8)}
-    asked(tmp_path / "my.pth", {**body, **two, "head.2.weight": torch.ones(10, 8), "head.2.bias": torch.ones(10)})
-    asked(tmp_path / "my.pth", {**body, "norm.weight": torch.ones(512), "norm.bias": torch.ones(512)})
-    whole = {f"backbone.{key}": value for key, value in network().state_dict().items()}  # with its own classifier
-    asked(tmp_path / "my.pth", {**whole, "head.weight": torch.ones(3, 10), "head.bias": torch.ones(3)})
+    two_layers = {"head.0.weight": torch.ones(8, 512), "head.0.bias": torch.ones(8)}
+    assert_architecture_required(
+        tmp_path / "my.pth", {**body, **two_layers, "head.2.weight": torch.ones(10, 8), "head.2.bias": torch.ones(10)}
+    )
+    assert_architecture_required(
+        tmp_path / "my.pth", {**body, "norm.weight": torch.ones(512), "norm.bias": torch.ones(512)}
+    )
+    with_classifier = {f"backbone.{key}": value for key, value in network().state_dict().items()}
+    assert_architecture_required(
+        tmp_path / "my.pth", {**with_classifier, "head.weight": torch.ones(3, 10), "head.bias": torch.ones(3)}
+    )
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "densenet121"])
 def test_load_requires_the_architecture_of_another_family(tmp_path, name):
     assert detect_architecture(state(name)) is None
-    asked(tmp_path / "my.pth", {key: torch.zeros(()) for key in state(name)})
+    assert_architecture_required(tmp_path / "my.pth", {key: torch.zeros(()) for key in state(name)})
 
 
 def test_load_requires_the_architecture_if_patches_form_no_square(tmp_path):
     weights = network("test_vit").state_dict()
     weights["pos_embed"] = torch.zeros(1, 1 + 6 * 7, weights["pos_embed"].shape[2])
-    asked(tmp_path / "my.pth", weights)
+    assert_architecture_required(tmp_path / "my.pth", weights)
 
 
 @pytest.mark.parametrize("key", ["pos_embed", "cls_token", "patch_embed.proj.weight", "head.weight"])
@@ -221,8 +231,10 @@ def test_unwrap_backbone_leaves_other_state_dicts_unchanged():
 def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, cheetah):
     module = network()
     path = tmp_path / "my.pth"
-    (note,) = loaded(path, module.state_dict()).notes
-    assert note.startswith("my.pth does not state how photos are prepared; the default preprocessing of test_resnet is assumed")
+    (note,) = save_and_load(path, module.state_dict()).notes
+    assert note.startswith(
+        "my.pth does not state how photos are prepared; the default preprocessing of test_resnet is assumed"
+    )
     assert "(160 × 160 pixels, mean 0.5...)" in note
     assert vizlib.load(path).run(cheetah).notes.count(note) == 1
     assert vizlib.explain(vizlib.load(path), cheetah, "saliency").notes.count(note) == 1
@@ -235,14 +247,14 @@ def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, ch
 
 def test_load_notes_assumed_torchvision_preprocessing(tmp_path):
     weights = build_network("torchvision/resnet18", 3).state_dict()
-    (note,) = loaded(tmp_path / "my.pth", weights, architecture="torchvision/resnet18").notes
+    (note,) = save_and_load(tmp_path / "my.pth", weights, architecture="torchvision/resnet18").notes
     assert "the default preprocessing of torchvision/resnet18 is assumed (224 × 224 pixels" in note
 
 
 def test_load_passes_sidecar_arguments_to_a_detected_architecture(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps({"arguments": {"global_pool": "max"}}))
     module = network(global_pool="max")
-    same(loaded(tmp_path / "my.pth", module.state_dict()), module)
+    assert_same_logits(save_and_load(tmp_path / "my.pth", module.state_dict()), module)
 
 
 @pytest.mark.parametrize(

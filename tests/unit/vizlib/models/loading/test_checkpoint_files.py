@@ -1,4 +1,4 @@
-"""A weight file is loaded for what it is, or refused in one sentence; nothing in it is ever executed."""
+"""Weight files are loaded or refused with one line; nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import vizlib
 from vizlib import ModelError
 from vizlib.models.loading import checkpoint_files as checkpoints
 
-ARCHITECTURE = "test_resnet"  # timm's own, made for tests: half a million weights
+ARCHITECTURE = "test_resnet"  # timm's network for tests: half a million parameters
 LABELS = [f"thing {i}" for i in range(7)]
 
 
@@ -34,7 +34,7 @@ def weights(network) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in network.state_dict().items()}
 
 
-def saved(path: Path, weights, **sidecar) -> Path:
+def save(path: Path, weights, **sidecar) -> Path:
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(weights, path)
     else:
@@ -44,8 +44,8 @@ def saved(path: Path, weights, **sidecar) -> Path:
     return path
 
 
-def sentence(path: Path, *words: str, names: str | None = None, **options) -> str:
-    """The one sentence with which a file is refused: it names the file and holds these words."""
+def load_error(path: Path, *words: str, names: str | None = None, **options) -> str:
+    """Return the one-line error of loading a file, after checking that it names the file and contains the words."""
     with pytest.raises(ModelError) as caught:
         vizlib.load(path, **options)
     text = str(caught.value)
@@ -60,7 +60,7 @@ def sentence(path: Path, *words: str, names: str | None = None, **options) -> st
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt", ".PTH"])
 def test_load_takes_every_file_type(tmp_path, weights, network, ending):
-    path = saved(tmp_path / f"mine{ending}", weights, architecture=ARCHITECTURE, labels=LABELS)
+    path = save(tmp_path / f"mine{ending}", weights, architecture=ARCHITECTURE, labels=LABELS)
     model = vizlib.load(path)
     assert model.name == "mine"
     assert model.labels == tuple(LABELS)
@@ -69,27 +69,27 @@ def test_load_takes_every_file_type(tmp_path, weights, network, ending):
 
 
 def test_load_takes_str_path_and_home_directory(tmp_path, weights, monkeypatch):
-    saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
+    save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    for given in (str(tmp_path / "mine.pth"), tmp_path / "mine.pth", "~/mine.pth"):
-        assert len(vizlib.load(given).labels) == 7
+    for path in (str(tmp_path / "mine.pth"), tmp_path / "mine.pth", "~/mine.pth"):
+        assert len(vizlib.load(path).labels) == 7
 
 
 def test_load_converts_half_precision_to_the_networks_dtype(tmp_path, weights):
     half = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    module = vizlib.load(saved(tmp_path / "half.safetensors", half), architecture=ARCHITECTURE).module
+    module = vizlib.load(save(tmp_path / "half.safetensors", half), architecture=ARCHITECTURE).module
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     for key, value in module.state_dict().items():
         assert torch.equal(value, half[key].to(value.dtype))
 
 
 def test_load_reads_the_number_of_classes_from_the_classifier(tmp_path, weights):
-    assert len(vizlib.load(saved(tmp_path / "seven.pth", weights), architecture=ARCHITECTURE).labels) == 7
+    assert len(vizlib.load(save(tmp_path / "seven.pth", weights), architecture=ARCHITECTURE).labels) == 7
     vit = timm.create_model("test_vit", num_classes=11).state_dict()
-    assert len(vizlib.load(saved(tmp_path / "eleven.pth", vit), architecture="test_vit").labels) == 11
+    assert len(vizlib.load(save(tmp_path / "eleven.pth", vit), architecture="test_vit").labels) == 11
     other = timm.create_model("test_efficientnet", num_classes=5).state_dict()
-    assert len(vizlib.load(saved(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
+    assert len(vizlib.load(save(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
 
 
 @pytest.mark.parametrize("wrapper", [None, *checkpoints.STATE_DICT_KEYS])
@@ -98,18 +98,18 @@ def test_read_weights_removes_wrappers_and_prefixes(tmp_path, weights, wrapper, 
     content = OrderedDict((prefix + key, value) for key, value in weights.items())
     if wrapper:
         content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
-    found = checkpoints.read_weights(saved(tmp_path / "wrapped.pth", content))
-    assert found.keys() == weights.keys()
-    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    loaded = checkpoints.read_weights(save(tmp_path / "wrapped.pth", content))
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
 
 
 def test_read_weights_keeps_a_prefix_that_not_all_keys_have(tmp_path):
-    path = saved(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
+    path = save(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
     assert checkpoints.read_weights(path).keys() == {"module.weight", "bias"}
 
 
 class Malice:
-    """What a pickle may hold: a call, made while it is read."""
+    """An object whose pickle calls a function when it is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,37 +120,37 @@ class Malice:
 
 @pytest.mark.parametrize("ending", [".pth", ".pt"])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "optimizer"])
-@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
-def test_load_refuses_a_pickle_with_code_before_it_runs(tmp_path, how, wrapper, ending):
+@pytest.mark.parametrize("pickled_by", ["torch", "legacy", "pickle"])
+def test_load_refuses_a_pickle_with_code_before_it_runs(tmp_path, pickled_by, wrapper, ending):
     written, path = tmp_path / "written", tmp_path / f"evil{ending}"
     content = {"weight": torch.ones(2), "evil": Malice(written)}
     if wrapper == "state_dict":
         content = {"epoch": 3, "state_dict": content}
-    elif wrapper == "optimizer":  # beside weights that have nothing wrong with them
+    elif wrapper == "optimizer":  # beside harmless weights
         content = {"state_dict": {"weight": torch.ones(2)}, "optimizer": {"state": [content]}}
-    if how == "pickle":
+    if pickled_by == "pickle":
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
-        torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
-    text = sentence(path, architecture=ARCHITECTURE)
+        torch.save(content, path, _use_new_zipfile_serialization=pickled_by == "torch")
+    text = load_error(path, architecture=ARCHITECTURE)
     assert not written.exists()
-    assert "weights_only" not in text, "PyTorch's advice is to switch the safety off"
-    if how != "pickle":
+    assert "weights_only" not in text, "PyTorch advises to disable the check"
+    if pickled_by != "pickle":
         assert "it uses Python's" in text
-    with path.open("rb") as file:  # the file is as dangerous as it should be for this test to mean anything
-        torch.load(file, weights_only=False) if how != "pickle" else pickle.load(file)
+    with path.open("rb") as file:  # check that the file is in fact dangerous
+        torch.load(file, weights_only=False) if pickled_by != "pickle" else pickle.load(file)
     assert written.exists()
 
 
-@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
-def test_load_never_unpickles_a_safetensors_file(tmp_path, how):
+@pytest.mark.parametrize("pickled_by", ["torch", "legacy", "pickle"])
+def test_load_never_unpickles_a_safetensors_file(tmp_path, pickled_by):
     written, path = tmp_path / "written", tmp_path / "evil.safetensors"
-    if how == "pickle":
+    if pickled_by == "pickle":
         path.write_bytes(pickle.dumps(Malice(written), protocol=2))
     else:
-        torch.save({"evil": Malice(written)}, path, _use_new_zipfile_serialization=how == "torch")
-    sentence(path, "damaged, truncated or not a .safetensors file")
-    sentence(path, "damaged, truncated or not a .safetensors file", architecture=ARCHITECTURE)
+        torch.save({"evil": Malice(written)}, path, _use_new_zipfile_serialization=pickled_by == "torch")
+    load_error(path, "damaged, truncated or not a .safetensors file")
+    load_error(path, "damaged, truncated or not a .safetensors file", architecture=ARCHITECTURE)
     assert not written.exists()
 
 
@@ -160,44 +160,44 @@ def test_load_refuses_sidecar_arguments_that_would_unpickle_a_file(tmp_path, wei
     for argument in ("checkpoint_path", "pretrained_cfg"):
         evil = str(tmp_path / "evil.bin")
         arguments = {argument: evil if argument == "checkpoint_path" else {"file": evil}, "pretrained": True}
-        path = saved(tmp_path / "mine.safetensors", weights, architecture=ARCHITECTURE, arguments=arguments)
-        sentence(path, "would load other weights; remove it from the sidecar", names=argument)
+        path = save(tmp_path / "mine.safetensors", weights, architecture=ARCHITECTURE, arguments=arguments)
+        load_error(path, "would load other weights; remove it from the sidecar", names=argument)
     assert not written.exists()
 
 
 @pytest.mark.parametrize(
-    ("real", "called"), [(".pth", ".safetensors"), (".safetensors", ".pth"), (".safetensors", ".pt")]
+    ("suffix", "wrong_suffix"), [(".pth", ".safetensors"), (".safetensors", ".pth"), (".safetensors", ".pt")]
 )
-def test_load_refuses_a_file_with_the_wrong_suffix(tmp_path, weights, real, called):
-    path = saved(tmp_path / f"mine{real}", weights, architecture=ARCHITECTURE)
-    sentence(path.rename(path.with_suffix(called)), f"damaged, truncated or not a {called} file")
+def test_load_refuses_a_file_with_the_wrong_suffix(tmp_path, weights, suffix, wrong_suffix):
+    path = save(tmp_path / f"mine{suffix}", weights, architecture=ARCHITECTURE)
+    load_error(path.rename(path.with_suffix(wrong_suffix)), f"damaged, truncated or not a {wrong_suffix} file")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
 def test_load_refuses_a_file_truncated_anywhere(tmp_path, weights, ending, share):
-    path = saved(tmp_path / f"mine{ending}", weights)
+    path = save(tmp_path / f"mine{ending}", weights)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    sentence(path, "damaged, truncated or not", "download or save it again")
+    load_error(path, "damaged, truncated or not", "download or save it again")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
-@pytest.mark.parametrize("how", ["sparse", "meta"])
-def test_load_refuses_sparse_and_meta_tensors(tmp_path, weights, how):
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
+def test_load_refuses_sparse_and_meta_tensors(tmp_path, weights, kind):
     key = "layer1.0.conv1.weight"
-    weights[key] = weights[key].to_sparse() if how == "sparse" else weights[key].to("meta")
-    sentence(saved(tmp_path / "mine.pth", weights), names="mine.pth")
+    weights[key] = weights[key].to_sparse() if kind == "sparse" else weights[key].to("meta")
+    load_error(save(tmp_path / "mine.pth", weights), names="mine.pth")
 
 
 def test_load_refuses_a_pickled_module_with_advice(tmp_path, network):
     torch.save(network, tmp_path / "whole.pth")
-    sentence(tmp_path / "whole.pth", "torch.save(model.state_dict(), path)", architecture=ARCHITECTURE)
+    load_error(tmp_path / "whole.pth", "torch.save(model.state_dict(), path)", architecture=ARCHITECTURE)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:'torch.load' received a zip file")
 def test_load_refuses_a_torchscript_program(tmp_path):
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
-    sentence(tmp_path / "script.pt", "TorchScript", architecture=ARCHITECTURE)
+    load_error(tmp_path / "script.pt", "TorchScript", architecture=ARCHITECTURE)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
@@ -209,107 +209,107 @@ def test_load_refuses_a_torchscript_program(tmp_path):
 def test_load_refuses_files_of_other_types(tmp_path, ending, content):
     path = tmp_path / f"other{ending}"
     path.write_bytes(content)
-    sentence(path, "damaged, truncated or not", "download or save it again", architecture=ARCHITECTURE)
+    load_error(path, "damaged, truncated or not", "download or save it again", architecture=ARCHITECTURE)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", "legacy.pth"])
 def test_read_weights_raises_only_model_errors_for_corrupted_files(tmp_path, ending):
     path = tmp_path / f"victim{ending}"
-    content = {"weight": torch.arange(300.0), "bias": torch.ones(2, 2)}
+    weights = {"weight": torch.arange(300.0), "bias": torch.ones(2, 2)}
     if "legacy" in ending:
-        torch.save(content, path, _use_new_zipfile_serialization=False)
+        torch.save(weights, path, _use_new_zipfile_serialization=False)
     else:
-        saved(path, content)
-    whole, chance = path.read_bytes(), random.Random(0)
-    for cut in [*range(20), *chance.sample(range(len(whole)), 60), len(whole) - 1]:
-        path.write_bytes(whole[:cut])
-        if cut == len(whole) - 1 and "legacy" in ending:
+        save(path, weights)
+    content, rng = path.read_bytes(), random.Random(0)
+    for cut in [*range(20), *rng.sample(range(len(content)), 60), len(content) - 1]:
+        path.write_bytes(content[:cut])
+        if cut == len(content) - 1 and "legacy" in ending:
             continue
-        sentence(path, architecture=ARCHITECTURE)
+        load_error(path, architecture=ARCHITECTURE)
     for _ in range(120):
-        damaged = bytearray(whole)
-        for place in chance.sample(range(min(len(whole), 1500)), 3):
-            damaged[place] = chance.randrange(256)
+        damaged = bytearray(content)
+        for index in rng.sample(range(min(len(content), 1500)), 3):
+            damaged[index] = rng.randrange(256)
         path.write_bytes(damaged)
-        with contextlib.suppress(ModelError):  # anything else fails the test
+        with contextlib.suppress(ModelError):  # any other exception fails the test
             checkpoints.read_weights(path)
 
 
 def test_load_suggests_similar_file_names(tmp_path, weights):
-    sentence(tmp_path / "none.pth", "there is no file", "check its folder")
-    saved(tmp_path / "resnet18_best.pth", weights)
-    sentence(tmp_path / "resnet18_bets.pth", "did you mean resnet18_best.pth?")
+    load_error(tmp_path / "none.pth", "there is no file", "check its folder")
+    save(tmp_path / "resnet18_best.pth", weights)
+    load_error(tmp_path / "resnet18_bets.pth", "did you mean resnet18_best.pth?")
 
 
 def test_load_refuses_a_folder_and_other_suffixes(tmp_path):
-    sentence(tmp_path / "weights.h5", "expected a name with .safetensors, .pth, .pt")
+    load_error(tmp_path / "weights.h5", "expected a name with .safetensors, .pth, .pt")
     (tmp_path / "folder.pth").mkdir()
-    sentence(tmp_path / "folder.pth", "there is no file")
-    sentence(tmp_path, "is not a weight file")
+    load_error(tmp_path / "folder.pth", "there is no file")
+    load_error(tmp_path, "is not a weight file")
 
 
 def test_load_checks_the_sha256_of_the_sidecar(tmp_path, weights):
-    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
-    sentence(path, "its sha256 differs", "mine.json", "download it again")
+    path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
+    load_error(path, "its sha256 differs", "mine.json", "download it again")
     for digest in (checkpoints.hash_file(path), checkpoints.hash_file(path).upper()):
         path.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE, "sha256": digest}))
         assert len(vizlib.load(path).labels) == 7
 
 
 def test_load_detects_or_requires_the_architecture(tmp_path, weights):
-    assert len(vizlib.load(saved(tmp_path / "mine.pth", weights)).labels) == 7
-    sentence(
-        saved(tmp_path / "mine.pth", {"weight": torch.ones(2)}), "give architecture=", "--architecture", "mine.json"
+    assert len(vizlib.load(save(tmp_path / "mine.pth", weights)).labels) == 7
+    load_error(
+        save(tmp_path / "mine.pth", {"weight": torch.ones(2)}), "give architecture=", "--architecture", "mine.json"
     )
 
 
 def test_load_suggests_similar_architectures(tmp_path, weights):
-    path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, "did you mean resnet18", architecture="resnet_18", names="'resnet_18'")
-    sentence(path, "did you mean resnet18", architecture="torchvision/resnet_18", names="'resnet_18'")
+    path = save(tmp_path / "mine.pth", weights)
+    load_error(path, "did you mean resnet18", architecture="resnet_18", names="'resnet_18'")
+    load_error(path, "did you mean resnet18", architecture="torchvision/resnet_18", names="'resnet_18'")
 
 
 def test_load_names_arguments_that_the_architecture_does_not_take(tmp_path, weights):
-    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, arguments={"imgsize": 3})
-    sentence(path, "imgsize", names=ARCHITECTURE)
+    path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, arguments={"imgsize": 3})
+    load_error(path, "imgsize", names=ARCHITECTURE)
 
 
 def test_load_names_the_first_differences_from_a_wrong_architecture(tmp_path, weights):
-    path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, "does not fit the architecture resnet18", "missing, such as", architecture="resnet18")
-    sentence(path, "does not fit the architecture test_vit", "missing, such as", architecture="test_vit")
-    path = saved(tmp_path / "mine.pth", weights, architecture="resnet26")
-    sentence(path, "does not fit the architecture resnet26", "missing, such as")
+    path = save(tmp_path / "mine.pth", weights)
+    load_error(path, "does not fit the architecture resnet18", "missing, such as", architecture="resnet18")
+    load_error(path, "does not fit the architecture test_vit", "missing, such as", architecture="test_vit")
+    path = save(tmp_path / "mine.pth", weights, architecture="resnet26")
+    load_error(path, "does not fit the architecture resnet26", "missing, such as")
 
 
 def test_load_names_a_missing_weight(tmp_path, weights):
     del weights["layer1.0.conv1.weight"]
-    path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, "1 of its weights are missing, such as layer1.0.conv1.weight", architecture=ARCHITECTURE)
+    path = save(tmp_path / "mine.pth", weights)
+    load_error(path, "1 of its weights are missing, such as layer1.0.conv1.weight", architecture=ARCHITECTURE)
 
 
 def test_load_names_an_unexpected_weight(tmp_path, weights):
     weights["head.extra"] = torch.ones(1)
-    path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, "1 are unexpected, such as head.extra", architecture=ARCHITECTURE)
+    path = save(tmp_path / "mine.pth", weights)
+    load_error(path, "1 are unexpected, such as head.extra", architecture=ARCHITECTURE)
 
 
 def test_load_names_both_shapes_of_a_mismatched_weight(tmp_path, weights):
     key = "layer1.0.conv1.weight"
-    right = " × ".join(map(str, weights[key].shape))
+    expected = " × ".join(map(str, weights[key].shape))
     weights[key] = torch.ones(2, 3)
-    path = saved(tmp_path / "mine.pth", weights)
-    sentence(path, f"{key} is 2 × 3, expected {right}", architecture=ARCHITECTURE)
+    path = save(tmp_path / "mine.pth", weights)
+    load_error(path, f"{key} is 2 × 3, expected {expected}", architecture=ARCHITECTURE)
 
 
 @pytest.mark.parametrize("count", [6, 8])
 def test_load_refuses_labels_of_another_number_than_the_classes(tmp_path, weights, count):
     labels = [f"thing {i}" for i in range(count)]
-    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, labels=labels)
-    sentence(path, "has 7 classes", f"mine.json names {count}")
-    path = saved(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
-    sentence(path, "has 7 classes", f"labels= names {count}", labels=labels)
+    path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, labels=labels)
+    load_error(path, "has 7 classes", f"mine.json names {count}")
+    path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE)
+    load_error(path, "has 7 classes", f"labels= names {count}", labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -318,12 +318,12 @@ def test_load_refuses_labels_of_another_number_than_the_classes(tmp_path, weight
     ids=["no tensors", "list", "tensor", "empty", "lists", "number"],
 )
 def test_load_describes_content_that_is_not_a_state_dict(tmp_path, content):
-    path = saved(tmp_path / "mine.pth", content)
-    sentence(path, "not a state dict of named tensors", "state_dict()", architecture=ARCHITECTURE)
+    path = save(tmp_path / "mine.pth", content)
+    load_error(path, "not a state dict of named tensors", "state_dict()", architecture=ARCHITECTURE)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("not JSON", "is not JSON"),
         ("", "is not JSON"),
@@ -343,17 +343,19 @@ def test_load_describes_content_that_is_not_a_state_dict(tmp_path, content):
         pytest.param("[" * 100_000, "is not JSON", id="too deep"),
     ],
 )
-def test_load_refuses_a_malformed_sidecar(tmp_path, weights, text, said):
-    path = saved(tmp_path / "mine.pth", weights)
+def test_load_refuses_a_malformed_sidecar(tmp_path, weights, text, message):
+    path = save(tmp_path / "mine.pth", weights)
     path.with_suffix(".json").write_text(text)
-    sentence(path, said, names="mine.json", architecture=ARCHITECTURE)
+    load_error(path, message, names="mine.json", architecture=ARCHITECTURE)
 
 
 def test_load_takes_a_sidecar_with_byte_order_mark_but_no_other_encoding(tmp_path, weights):
-    path = saved(tmp_path / "mine.pth", weights)
+    path = save(tmp_path / "mine.pth", weights)
     path.with_suffix(".json").write_bytes('{"labels": "é"}'.encode("latin-1"))
-    sentence(path, "is not JSON", names="mine.json", architecture=ARCHITECTURE)
-    content = json.dumps({"architecture": ARCHITECTURE, "labels": LABELS, "sha256": None, "remark": "more is allowed"})
+    load_error(path, "is not JSON", names="mine.json", architecture=ARCHITECTURE)
+    content = json.dumps(
+        {"architecture": ARCHITECTURE, "labels": LABELS, "sha256": None, "remark": "unknown fields are allowed"}
+    )
     path.with_suffix(".json").write_bytes(content.encode("utf-8-sig"))
     assert vizlib.load(path).labels == tuple(LABELS)
 

@@ -1,4 +1,4 @@
-"""Downloads that can be watched, from servers on this machine."""
+"""Downloads with progress reports, from servers on this machine."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ from vizlib.models.loading import downloads
 NAME = "test_resnet.r160_in1k"
 
 
-def left(folder: Path) -> list[Path]:
-    """Files of a cache that are no weights."""
+def partial_files(folder: Path) -> list[Path]:
+    """Return the unfinished downloads in a cache."""
     return [
         path for path in folder.rglob("*") if path.is_file() and path.suffix in (".incomplete", ".partial", ".part")
     ]
 
 
 def test_load_reports_progress_while_it_downloads(hub, tmp_path, cheetah):
-    told: list[tuple[int, int]] = []
-    middle = threading.Event()
+    reports: list[tuple[int, int]] = []
+    halfway = threading.Event()
 
     def progress(here: int, total: int) -> None:
-        told.append((here, total))
+        reports.append((here, total))
         if here >= 1_000_000:
-            middle.set()
+            halfway.set()
 
     hub.go_on.clear()
     loaded = []
     thread = threading.Thread(target=lambda: loaded.append(vizlib.load(NAME, progress=progress)), daemon=True)
     thread.start()
-    assert middle.wait(60)
-    assert not loaded  # it was told while the rest is still to come
+    assert halfway.wait(60)
+    assert not loaded  # progress is reported before the download is complete
     hub.go_on.set()
     thread.join(60)
-    assert {total for _, total in told} == {hub.size}
-    assert [here for here, _ in told] == sorted(here for here, _ in told)
-    assert told[-1] == (hub.size, hub.size)
-    theirs = vizlib.load(tmp_path / "model.safetensors", architecture="test_resnet").predict(cheetah)
-    assert [one.logit for one in loaded[0].predict(cheetah)] == pytest.approx([one.logit for one in theirs], rel=1e-4)
-    told.clear()
+    assert {total for _, total in reports} == {hub.size}
+    assert [here for here, _ in reports] == sorted(here for here, _ in reports)
+    assert reports[-1] == (hub.size, hub.size)
+    expected = vizlib.load(tmp_path / "model.safetensors", architecture="test_resnet").predict(cheetah)
+    assert [prediction.logit for prediction in loaded[0].predict(cheetah)] == pytest.approx(
+        [prediction.logit for prediction in expected], rel=1e-4
+    )
+    reports.clear()
     vizlib.load(NAME, progress=progress)
-    assert told == []  # it is here
+    assert reports == []  # cached
     assert sum(path.endswith("model.safetensors") for path in hub.asked) == 1
 
 
 def test_load_raises_one_line_and_leaves_no_file_if_a_download_breaks(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub library's own attempts
-    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub
+    reports: list[tuple[int, int]] = []
     hub.cut.set()
     with pytest.raises(vizlib.ModelError, match=rf"^{NAME} could not be downloaded: [^\n]+$"):
-        vizlib.load(NAME, progress=lambda *here: told.append(here))
-    assert 0 < max(told)[0] < hub.size
-    assert [here for here, _ in told] == sorted(here for here, _ in told)  # though each attempt began anew
-    assert left(tmp_path / "cache") == []
+        vizlib.load(NAME, progress=lambda *here: reports.append(here))
+    assert 0 < max(reports)[0] < hub.size
+    assert [here for here, _ in reports] == sorted(here for here, _ in reports)  # although each attempt starts at 0
+    assert partial_files(tmp_path / "cache") == []
     hub.cut.clear()
     assert len(vizlib.load(NAME, progress=lambda *_: None).labels) == 1000
 
 
 def test_load_downloads_without_progress_reports_if_they_are_not_supported(hub, monkeypatch):
     monkeypatch.setattr(downloads, "_supports_progress_bar", lambda: False)
-    told: list[tuple[int, int]] = []
-    assert vizlib.load(NAME, progress=lambda *here: told.append(here)).name == NAME
-    assert told == []
+    reports: list[tuple[int, int]] = []
+    assert vizlib.load(NAME, progress=lambda *here: reports.append(here)).name == NAME
+    assert reports == []
 
 
 def test_download_from_hub_takes_the_first_file_that_exists(hub, tmp_path):
@@ -84,17 +86,17 @@ def test_download_from_hub_takes_the_first_file_that_exists(hub, tmp_path):
 
 @pytest.fixture
 def torch_server(tmp_path, monkeypatch):
-    """A server with SqueezeNet's weights, random ones, under a name with their hash; gives where, and what to send."""
+    """A server of random SqueezeNet weights named with their hash; yields the URL and a list of the bytes to send."""
     torch.manual_seed(0)
     file = io.BytesIO()
     torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
-    whole = file.getvalue()
-    send = [whole]
+    content = file.getvalue()
+    send = [content]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
-            self.send_header("Content-Length", str(len(whole)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(send[0])
 
@@ -106,27 +108,29 @@ def torch_server(tmp_path, monkeypatch):
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        name = f"squeezenet1_1-{hashlib.sha256(whole).hexdigest()[:8]}.pth"
-        yield f"http://127.0.0.1:{listening.server_address[1]}/{name}", send
-        listening.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        name = f"squeezenet1_1-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        yield f"http://127.0.0.1:{server.server_address[1]}/{name}", send
+        server.shutdown()
 
 
 def test_download_to_torch_cache_reports_progress(torch_server, tmp_path, monkeypatch):
-    url, (whole,) = torch_server
-    told: list[tuple[int, int]] = []
-    downloads.download_to_torch_cache(url, lambda *here: told.append(here))
-    assert (tmp_path / "checkpoints" / url.rsplit("/", 1)[-1]).read_bytes() == whole
-    assert told[-1] == (len(whole), len(whole))
-    assert [here for here, _ in told] == [min(n * downloads.BLOCK_BYTES, len(whole)) for n in range(1, len(told) + 1)]
+    url, (content,) = torch_server
+    reports: list[tuple[int, int]] = []
+    downloads.download_to_torch_cache(url, lambda *here: reports.append(here))
+    assert (tmp_path / "checkpoints" / url.rsplit("/", 1)[-1]).read_bytes() == content
+    assert reports[-1] == (len(content), len(content))
+    assert [here for here, _ in reports] == [
+        min(n * downloads.BLOCK_BYTES, len(content)) for n in range(1, len(reports) + 1)
+    ]
     assert downloads.is_in_torch_cache(url)
 
 
-@pytest.mark.parametrize("sent", [lambda whole: whole[: len(whole) // 2], lambda whole: b"x" + whole[1:]])
-def test_load_keeps_no_incomplete_or_changed_file_of_torchvisions_server(torch_server, tmp_path, monkeypatch, sent):
+@pytest.mark.parametrize("alter", [lambda content: content[: len(content) // 2], lambda content: b"x" + content[1:]])
+def test_load_keeps_no_incomplete_or_changed_file_of_torchvisions_server(torch_server, tmp_path, monkeypatch, alter):
     url, send = torch_server
-    send[0] = sent(send[0])
+    send[0] = alter(send[0])
     weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
     monkeypatch.setattr(type(weights), "url", url)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A network is found by name or file, or wrapped as it is; it says who it is, and which class is meant."""
+"""`load` and `wrap`, and the predictions, targets, stages and errors of the models they return."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ import timm
 import torch
 import torchvision
 from huggingface_hub import constants as hub
+from PIL import Image
 from torch import nn
 
 import vizlib
 from vizlib import ModelError, TargetError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading import downloads
-from vizlib.models.loading import loader as models
-from vizlib.models.preprocessing import TimmPreprocessing
+from vizlib.models.loading import downloads, loader
+from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
 
 
-def network(*end: nn.Module, classes: int = 6) -> nn.Sequential:
-    """A small network of no known family: two resolutions, then a classifier."""
+def network(*last_layers: nn.Module, classes: int = 6) -> nn.Sequential:
+    """Return a small network of no known family with two resolutions and a classifier."""
     torch.manual_seed(0)
     first = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4)]
     deep = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1), nn.ReLU())
-    return nn.Sequential(*first, deep, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes), *end).eval()
+    return nn.Sequential(
+        *first, deep, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes), *last_layers
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,9 @@ def plain():
     return vizlib.wrap(network(), preprocessing=SMALL)
 
 
-def refused(kind: type[Exception], call, *arguments, **options) -> str:
-    with pytest.raises(kind) as caught:
+def error_of(error: type[Exception], call, *arguments, **options) -> str:
+    """Return the message of the error that a call raises, after checking that it is one line."""
+    with pytest.raises(error) as caught:
         call(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -67,10 +70,10 @@ def test_load_file_with_architecture_equals_timm(data, cheetah, file):
     module.load_state_dict(safetensors.torch.load_file(path))
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(module))
     with torch.no_grad():
-        wanted = module(transform(cheetah).unsqueeze(0))[0]
+        expected = module(transform(cheetah).unsqueeze(0))[0]
     model = vizlib.load(path, architecture=architecture)
     for prediction in model.predict(cheetah, top=1000):
-        assert prediction.logit == wanted[prediction.index].item()
+        assert prediction.logit == expected[prediction.index].item()
     assert model.predict(cheetah)[0].label == "cheetah, chetah, Acinonyx jubatus"
 
 
@@ -84,19 +87,19 @@ def test_load_bundled_model_from_any_working_directory(tmp_path, monkeypatch):
 
 def test_list_models_lists_bundled_models_first_by_accuracy():
     entries = vizlib.list_models()
-    own = [entry for entry in entries if entry.bundled]
-    assert entries[: len(own)] == own
-    assert {entry.name for entry in own} == set(checkpoints.list_bundled())
-    assert [entry.accuracy for entry in own] == sorted((entry.accuracy for entry in own), reverse=True)
-    assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in own)
-    for entry in entries[len(own) :]:
+    bundled = [entry for entry in entries if entry.bundled]
+    assert entries[: len(bundled)] == bundled
+    assert {entry.name for entry in bundled} == set(checkpoints.list_bundled())
+    assert [entry.accuracy for entry in bundled] == sorted((entry.accuracy for entry in bundled), reverse=True)
+    assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in bundled)
+    for entry in entries[len(bundled) :]:
         plain = entry.name.removeprefix("torchvision/")
         known = torchvision.models.list_models(torchvision.models) if plain != entry.name else timm.list_pretrained()
         assert plain in known
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("resnet18-imagnette", "did you mean resnet18-imagenette"),
         ("vit_bas_patch16_224", "did you mean vit_base_patch16_224"),
@@ -111,29 +114,29 @@ def test_list_models_lists_bundled_models_first_by_accuracy():
         ("", "there are resnet18-imagenette"),
     ],
 )
-def test_load_suggests_names_for_an_unknown_one(name, said):
-    assert said in refused(ModelError, vizlib.load, name)
+def test_load_suggests_names_for_an_unknown_one(name, message):
+    assert message in error_of(ModelError, vizlib.load, name)
 
 
 def test_load_refuses_a_file_of_another_type_given_as_str(tmp_path):
     (tmp_path / "mine.ckpt").write_bytes(b"weights")
-    assert "mine.ckpt is not a weight file; expected" in refused(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
+    assert "mine.ckpt is not a weight file; expected" in error_of(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
 
 
 def test_load_refuses_architecture_for_a_pretrained_name():
-    assert "requires a weight file" in refused(ModelError, vizlib.load, "resnet50", architecture="resnet18")
+    assert "requires a weight file" in error_of(ModelError, vizlib.load, "resnet50", architecture="resnet18")
 
 
 def test_load_raises_one_line_for_an_unknown_device():
-    said = refused(ModelError, vizlib.load, "resnet18-imagenette", device="toaster")
-    assert said.startswith("resnet18-imagenette cannot be moved to the device 'toaster'")
+    message = error_of(ModelError, vizlib.load, "resnet18-imagenette", device="toaster")
+    assert message.startswith("resnet18-imagenette cannot be moved to the device 'toaster'")
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """A server that takes calls and never answers, in place of every server a download goes to; empty caches."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    """Replace all download servers by one that accepts connections and never responds, and all caches by empty ones."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "ENDPOINT", address)
         monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
@@ -147,37 +150,37 @@ def offline(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["resnet50", "vit_base_patch16_224", "hf-hub:timm/resnet18.a1_in1k", "hf-hub:nope"])
 def test_load_offline_fails_within_seconds_and_names_bundled_models(offline, name):
     started = time.monotonic()
-    said = refused(ModelError, vizlib.load, name)
-    assert time.monotonic() - started < 30  # the hub's own library would try again for minutes
-    assert said.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
-    assert said.endswith("available offline: resnet18-imagenette, vit_tiny-imagenette")
+    message = error_of(ModelError, vizlib.load, name)
+    assert time.monotonic() - started < 30  # huggingface_hub itself would retry for minutes
+    assert message.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
+    assert message.endswith("available offline: resnet18-imagenette, vit_tiny-imagenette")
 
 
 def test_load_makes_no_request_if_the_hub_is_set_offline(offline, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(downloads, "is_reachable", lambda url: pytest.fail("the network was asked"))
-    assert "cannot be reached" in refused(ModelError, vizlib.load, "resnet50")
+    monkeypatch.setattr(downloads, "is_reachable", lambda url: pytest.fail("a request was made"))
+    assert "cannot be reached" in error_of(ModelError, vizlib.load, "resnet50")
 
 
 def test_load_raises_one_line_for_a_failed_download(offline, monkeypatch):
-    def fails(*arguments, **options):
+    def fail(*arguments, **options):
         raise OSError("404 Client Error\n\nfor url: ...")
 
     monkeypatch.setattr(downloads, "is_reachable", lambda url: True)
-    monkeypatch.setattr(timm, "create_model", fails)
-    said = refused(ModelError, vizlib.load, "resnet50")
-    assert said == "resnet50 could not be downloaded: 404 Client Error"
+    monkeypatch.setattr(timm, "create_model", fail)
+    message = error_of(ModelError, vizlib.load, "resnet50")
+    assert message == "resnet50 could not be downloaded: 404 Client Error"
 
 
 def test_load_checks_torchvisions_server_for_torchvisions_weights(offline, monkeypatch):
-    asked = []
-    monkeypatch.setattr(downloads, "is_reachable", asked.append)
-    assert "download.pytorch.org cannot be reached" in refused(ModelError, vizlib.load, "torchvision/resnet18")
-    assert asked == [torchvision.models.ResNet18_Weights.DEFAULT.url]
+    urls = []
+    monkeypatch.setattr(downloads, "is_reachable", urls.append)
+    assert "download.pytorch.org cannot be reached" in error_of(ModelError, vizlib.load, "torchvision/resnet18")
+    assert urls == [torchvision.models.ResNet18_Weights.DEFAULT.url]
 
 
-class Refusal(BaseHTTPRequestHandler):
-    """A server that knows nothing, and says so."""
+class NotFoundHandler(BaseHTTPRequestHandler):
+    """Responds to every request with status 404."""
 
     def do_HEAD(self):
         self.send_error(404)
@@ -188,13 +191,13 @@ class Refusal(BaseHTTPRequestHandler):
 
 def test_is_reachable_accepts_any_response(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+    with HTTPServer(("127.0.0.1", 0), NotFoundHandler) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}"
         assert downloads.is_reachable(address)
         thread.join()
-    assert not downloads.is_reachable(address), "nobody listens there any more"
+    assert not downloads.is_reachable(address), "the server has stopped"
 
 
 def test_load_uses_cached_weights_offline(data, offline, monkeypatch, cheetah):
@@ -233,15 +236,15 @@ def test_load_torchvision_has_torchvisions_labels_and_preprocessing(data, offlin
         torchvision.models.ResNet50_Weights.IMAGENET1K_V2,  # 224 of 232
         torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1,  # bicubic
         torchvision.models.Inception_V3_Weights.IMAGENET1K_V1,  # 299 of 342
-        torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1,  # the whole shorter edge
+        torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1,  # the whole shorter side
     ],
     ids=str,
 )
 def test_convert_torchvision_transforms_is_bitwise_equal(weights, cheetah, tower):
     transforms = weights.transforms()
-    ours = models.convert_torchvision_transforms(transforms)
+    preprocessing = loader.convert_torchvision_transforms(transforms)
     for photo in (cheetah, tower, cheetah.rotate(90, expand=True), cheetah.resize((301, 97))):
-        assert torch.equal(ours.tensor(photo), transforms(photo).unsqueeze(0))
+        assert torch.equal(preprocessing.tensor(photo), transforms(photo).unsqueeze(0))
 
 
 def test_load_file_with_torchvision_architecture_has_torchvisions_preprocessing(tmp_path):
@@ -261,9 +264,9 @@ def test_wrap_timm_network_has_its_preprocessing_and_imagenets_labels():
     assert model.preprocessing.input_size == (160, 160)
     assert model.labels[0] == "tench, Tinca tinca"
     assert len(model.labels) == 1000
-    other = vizlib.wrap(timm.create_model("test_convnext", num_classes=1000).eval())
-    assert other.family is None
-    assert other.labels[1] == "goldfish, Carassius auratus"
+    unknown = vizlib.wrap(timm.create_model("test_convnext", num_classes=1000).eval())
+    assert unknown.family is None
+    assert unknown.labels[1] == "goldfish, Carassius auratus"
 
 
 def test_wrap_own_network_has_numbered_classes_and_imagenets_preprocessing():
@@ -282,6 +285,37 @@ def test_wrap_uses_the_given_arguments():
     assert vizlib.wrap(network(), preprocessing=SMALL).preprocessing == preprocessing
 
 
+class ResizePreprocessing:
+    """A minimal `Preprocessing` of one's own: resize to the input size, scale to -1 ... 1."""
+
+    input_size = (48, 64)
+    mean = std = (0.5, 0.5, 0.5)
+
+    def tensor(self, photo):
+        pixels = np.asarray(photo.resize((64, 48)), dtype=np.float32) / 255
+        return torch.from_numpy(pixels).permute(2, 0, 1)[None] * 2 - 1
+
+    def geometry(self, photo):
+        return TimmPreprocessing.from_config({"input_size": (48, 64), "crop_mode": "squash"}).geometry(photo)
+
+    def denormalise(self, tensor):
+        pixels = (tensor.detach().reshape(3, 48, 64) + 1) * 127.5
+        return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+
+
+def test_wrap_takes_any_object_with_the_members_of_preprocessing(cheetah):
+    preprocessing = ResizePreprocessing()
+    assert isinstance(preprocessing, Preprocessing)
+    assert isinstance(TimmPreprocessing.from_config({}), Preprocessing)
+    model = vizlib.wrap(network(), preprocessing=preprocessing)
+    assert model.preprocessing is preprocessing
+    assert repr(model) == "<Model Sequential: Sequential, 6 classes, input 48 × 64>"
+    assert model.tensor(cheetah).shape == (1, 3, 48, 64)
+    assert {layer.name: layer.shape for layer in model.layers}["0"] == (8, 48, 64)
+    assert vizlib.explain(model, cheetah, "saliency").heat.shape == (48, 64)
+    assert model.preprocessing.denormalise(model.tensor(cheetah)).size == (64, 48)
+
+
 @pytest.mark.parametrize("make", [torchvision.models.resnet18, timm.models.resnet18])
 def test_wrap_counts_the_outputs_of_a_replaced_head(make):
     module = make().eval()
@@ -290,8 +324,8 @@ def test_wrap_counts_the_outputs_of_a_replaced_head(make):
 
 
 def test_wrap_refuses_labels_of_another_number():
-    said = refused(ModelError, vizlib.wrap, network(), preprocessing=SMALL, labels=["one", "two"])
-    assert said == "Sequential has 6 outputs, but 2 labels were given; give one for each output"
+    message = error_of(ModelError, vizlib.wrap, network(), preprocessing=SMALL, labels=["one", "two"])
+    assert message == "Sequential has 6 outputs, but 2 labels were given; give one for each output"
 
 
 def test_wrap_uses_labels_recorded_with_the_network():
@@ -300,26 +334,26 @@ def test_wrap_uses_labels_recorded_with_the_network():
     assert vizlib.wrap(module).labels == ("owl", "n2")
 
 
-class Answer(nn.Module):
-    """A network that gives its logits in some other form."""
+class OutputOf(nn.Module):
+    """A network whose output is a function of its logits."""
 
-    def __init__(self, form) -> None:
+    def __init__(self, convert) -> None:
         super().__init__()
-        self.inside, self.form = network(), form
+        self.network, self.convert = network(), convert
 
     def forward(self, image):
-        return self.form(self.inside(image))
+        return self.convert(self.network(image))
 
 
 def test_wrap_reads_logits_from_an_output_object(plain, cheetah):
-    module = Answer(lambda logits: SimpleNamespace(logits=logits, hidden_states=None)).eval()
+    module = OutputOf(lambda logits: SimpleNamespace(logits=logits, hidden_states=None)).eval()
     model = vizlib.wrap(module, preprocessing=SMALL)
     assert model.predict(cheetah) == plain.predict(cheetah)
     assert vizlib.explain(model, cheetah, "saliency").heat.any()
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("convert", "message"),
     [
         (lambda logits: {"scores": logits}, "returns dict"),
         (lambda logits: (logits, logits), "returns tuple"),
@@ -328,9 +362,9 @@ def test_wrap_reads_logits_from_an_output_object(plain, cheetah):
         (lambda logits: logits[..., None], "returns a tensor of shape (1, 6, 1)"),
     ],
 )
-def test_wrap_describes_an_output_that_is_not_logits(form, said):
-    text = refused(ModelError, vizlib.wrap, Answer(form).eval(), preprocessing=SMALL)
-    assert said in text
+def test_wrap_describes_an_output_that_is_not_logits(convert, message):
+    text = error_of(ModelError, vizlib.wrap, OutputOf(convert).eval(), preprocessing=SMALL)
+    assert message in text
     assert text.endswith("expected one logit per class")
 
 
@@ -347,13 +381,13 @@ class Faulty(nn.Module):
     "error", [RuntimeError("broken\nin two"), KeyError("pixel_values"), AttributeError("no x"), ZeroDivisionError()]
 )
 def test_wrap_translates_any_exception_of_the_network(error):
-    text = refused(ModelError, vizlib.wrap, Faulty(error))
+    text = error_of(ModelError, vizlib.wrap, Faulty(error))
     assert text.startswith("Faulty cannot be run on a 224 × 224 RGB input: ")
     assert ("broken" if isinstance(error, RuntimeError) else type(error).__name__) in text
 
 
 def test_wrap_reports_the_reason_of_a_grayscale_network():
-    assert "3 channels" in refused(ModelError, vizlib.wrap, nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))
+    assert "3 channels" in error_of(ModelError, vizlib.wrap, nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))
 
 
 def test_wrap_takes_a_network_without_parameters(cheetah):
@@ -371,23 +405,23 @@ def test_tensor_has_the_dtype_of_the_network(dtype, plain, cheetah):
 
 
 def test_wrap_refuses_compiled_and_data_parallel_networks():
-    inner = network()
-    inner[3] = torch.compile(inner[3])
+    compiled_part = network()
+    compiled_part[3] = torch.compile(compiled_part[3])
     in_place = network()
     in_place.compile()
-    for module in (torch.compile(network()), inner, in_place):
-        assert "compiled" in refused(ModelError, vizlib.wrap, module, preprocessing=SMALL)
-    assert "wrap its .module" in refused(ModelError, vizlib.wrap, nn.DataParallel(network()), preprocessing=SMALL)
+    for module in (torch.compile(network()), compiled_part, in_place):
+        assert "compiled" in error_of(ModelError, vizlib.wrap, module, preprocessing=SMALL)
+    assert "wrap its .module" in error_of(ModelError, vizlib.wrap, nn.DataParallel(network()), preprocessing=SMALL)
 
 
 def test_predict_in_training_mode_equals_evaluation_mode_and_changes_nothing(cheetah):
     module = timm.create_model("test_resnet", drop_rate=0.5).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     model = vizlib.wrap(module)
-    answers = [model.predict(cheetah) for _ in range(2)]
+    predictions = [model.predict(cheetah) for _ in range(2)]
     assert all(part.training for part in module.modules())
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
-    assert answers[0] == answers[1] == vizlib.wrap(module.eval()).predict(cheetah)
+    assert predictions[0] == predictions[1] == vizlib.wrap(module.eval()).predict(cheetah)
 
 
 # ---------------------------------------------------------------------------------- networks of no known family
@@ -411,15 +445,17 @@ def test_stages_of_unknown_torchvision_networks_go_from_shallow_to_deep(name, de
 
 
 def test_stages_exclude_channels_last_and_flat_outputs():
-    class Last(nn.Module):
+    class ToChannelsLast(nn.Module):
         def forward(self, image):
             return image.permute(0, 2, 3, 1)
 
-    class First(nn.Module):
+    class ToChannelsFirst(nn.Module):
         def forward(self, image):
             return image.permute(0, 3, 1, 2)
 
-    model = vizlib.wrap(nn.Sequential(Last(), First(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), preprocessing=SMALL)
+    model = vizlib.wrap(
+        nn.Sequential(ToChannelsLast(), ToChannelsFirst(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), preprocessing=SMALL
+    )
     assert model.stages == ("1",)
     flat = vizlib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), preprocessing=SMALL)
     assert flat.stages == ()
@@ -448,8 +484,8 @@ def test_predict_equals_softmax_by_hand_in_descending_order(resnet, cheetah):
         logits = resnet.module(resnet.tensor(cheetah))[0].tolist()
     total = math.fsum(math.exp(logit) for logit in logits)
     predictions = resnet.predict(cheetah, top=12)
-    wanted = sorted(range(1000), key=lambda i: -logits[i])[:12]
-    assert [p.index for p in predictions] == wanted
+    expected = sorted(range(1000), key=lambda i: -logits[i])[:12]
+    assert [p.index for p in predictions] == expected
     for p in predictions:
         assert p.probability == pytest.approx(math.exp(logits[p.index]) / total, rel=1e-5)
         assert (p.logit, p.label) == (logits[p.index], resnet.labels[p.index])
@@ -468,14 +504,14 @@ def test_resolve_target_takes_index_label_or_name(resnet):
     logits = torch.zeros(1, 1000)
     logits[0, 5] = 1
     assert resnet.resolve_target(None, logits) == 5
-    for given in (293, "293", " 293 ", np.int64(293), "cheetah", "CHEETAH", " chetah ", "Acinonyx jubatus", "+293"):
-        assert resnet.resolve_target(given, logits) == 293
+    for target in (293, "293", " 293 ", np.int64(293), "cheetah", "CHEETAH", " chetah ", "Acinonyx jubatus", "+293"):
+        assert resnet.resolve_target(target, logits) == 293
     assert resnet.resolve_target("cheetah, chetah, Acinonyx jubatus", logits) == 293
 
 
 def test_resolve_target_names_the_candidates_of_an_ambiguous_name(resnet):
-    said = refused(TargetError, resnet.resolve_target, "crane", torch.zeros(1, 1000))
-    assert said == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
+    message = error_of(TargetError, resnet.resolve_target, "crane", torch.zeros(1, 1000))
+    assert message == "'crane' names 2 classes: 134 (crane), 517 (crane); give the number"
 
 
 def test_resolve_target_takes_the_label_of_another_network(resnet):
@@ -493,12 +529,12 @@ def test_resolve_target_prefers_a_whole_label_to_a_name(resnet):
 
 @pytest.mark.parametrize("target", [1000, -1, "1000", "-1"])
 def test_resolve_target_states_the_range_of_indices(resnet, target):
-    said = refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
-    assert said == f"there is no class {target}; this model's classes are 0 to 999"
+    message = error_of(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
+    assert message == f"there is no class {target}; this model's classes are 0 to 999"
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("cheeta", "did you mean cheetah"),
         ("golden retreiver", "golden retriever"),
@@ -506,18 +542,18 @@ def test_resolve_target_states_the_range_of_indices(resnet, target):
         ("--5", "no"),
     ],
 )
-def test_resolve_target_suggests_similar_names(resnet, target, said):
-    assert said in refused(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
+def test_resolve_target_suggests_similar_names(resnet, target, message):
+    assert message in error_of(TargetError, resnet.resolve_target, target, torch.zeros(1, 1000))
 
 
 def test_resolve_target_prefers_a_label_to_a_number():
     model = vizlib.wrap(network(classes=2), preprocessing=SMALL, labels=["3", "7"])
     logits = torch.zeros(1, 2)
-    assert [model.resolve_target(given, logits) for given in ("3", "7", "1", 0)] == [0, 1, 1, 0]
+    assert [model.resolve_target(target, logits) for target in ("3", "7", "1", 0)] == [0, 1, 1, 0]
 
 
 def test_explain_raises_target_error_for_an_unknown_class(plain, cheetah):
-    assert "did you mean class 1" in refused(TargetError, vizlib.explain, plain, cheetah, "saliency", target="klass 1")
+    assert "did you mean class 1" in error_of(TargetError, vizlib.explain, plain, cheetah, "saliency", target="klass 1")
 
 
 def test_load_takes_a_path_with_spaces_and_non_ascii_letters(tmp_path):

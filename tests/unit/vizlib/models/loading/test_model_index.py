@@ -1,4 +1,4 @@
-"""The list of what can be loaded by name: every name on it loads, and says what it is before anything is loaded."""
+"""`list_models`: names, order and descriptions, read without loading anything."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def weights():
 
 @pytest.fixture
 def folder(tmp_path, weights):
-    """What a person keeps: two of one name, one called as a bundled network, one as a curated one, one plain."""
+    """A folder with two files of one stem, one named like a bundled model, one like a curated one, and plain ones."""
     for name in ("my.pth", "resnet18-imagenette.pth", "b.pt", "resnet50.a1_in1k.pth", "A.PTH"):
         torch.save(weights, tmp_path / name)
     path = checkpoints.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
-    for other in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
-        (tmp_path / other).write_text("no weights")
+    for name in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
+        (tmp_path / name).write_text("not weights")
     (tmp_path / "folder.pth").mkdir()
     return tmp_path
 
 
-def own(folder: Path) -> dict[str, ModelEntry]:
+def folder_entries(folder: Path) -> dict[str, ModelEntry]:
     return {entry.name: entry for entry in list_models(folder) if entry.source == "folder"}
 
 
@@ -46,14 +46,14 @@ def test_list_models_order_is_bundled_folder_curated(folder):
     bundled = [entry.name for entry in list_models() if entry.bundled]
     assert set(bundled) == set(checkpoints.list_bundled())
     assert names[: len(bundled)] == bundled
-    assert names[len(bundled) : -len(CURATED_MODELS_MB)] == list(own(folder))
+    assert names[len(bundled) : -len(CURATED_MODELS_MB)] == list(folder_entries(folder))
     assert names[-len(CURATED_MODELS_MB) :] == list(CURATED_MODELS_MB)
     assert [entry.name for entry in list_models()] == bundled + list(CURATED_MODELS_MB)
     assert vizlib.list_models(folder) == list_models(folder)
 
 
 def test_list_models_uses_the_full_file_name_if_the_stem_is_taken(folder):
-    assert {name: entry.path.name for name, entry in own(folder).items()} == {
+    assert {name: entry.path.name for name, entry in folder_entries(folder).items()} == {
         "A": "A.PTH",
         "b": "b.pt",
         "my.pth": "my.pth",
@@ -66,7 +66,7 @@ def test_list_models_uses_the_full_file_name_if_the_stem_is_taken(folder):
 
 
 def test_load_takes_every_listed_name_of_a_folder(folder, weights):
-    for name in own(folder):
+    for name in folder_entries(folder):
         model = vizlib.load(name, checkpoints=folder)
         assert model.name == name
         if name != "my.safetensors":
@@ -91,19 +91,19 @@ def test_load_suggests_names_of_the_folder(folder):
 def test_list_models_reads_accuracy_and_classes_from_sidecars(folder):
     sidecar = {"labels": LABELS, "accuracy": {"top1": 91.25, "photos": 300}}
     (folder / "b.json").write_text(json.dumps(sidecar))
-    entry = own(folder)["b"]
+    entry = folder_entries(folder)["b"]
     assert (entry.accuracy, entry.classes) == (91.25, "thing 0, thing 1, thing 2")
     assert entry.size_mb == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
-    assert (own(folder)["A"].accuracy, own(folder)["A"].classes) == (None, "")
+    assert (folder_entries(folder)["A"].accuracy, folder_entries(folder)["A"].classes) == (None, "")
     for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
-        found = checkpoints.Sidecar.read_for(checkpoints.list_bundled()[name])
-        assert (entry.accuracy, entry.classes) == (found.accuracy["top1"], ", ".join(found.labels))
+        sidecar = checkpoints.Sidecar.read_for(checkpoints.list_bundled()[name])
+        assert (entry.accuracy, entry.classes) == (sidecar.accuracy["top1"], ", ".join(sidecar.labels))
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"labels": 3}', '{"accuracy": 93.1}', "[" * 100_000])
 def test_list_models_tolerates_a_damaged_sidecar(folder, text):
     (folder / "b.json").write_text(text)
-    entry = own(folder)["b"]
+    entry = folder_entries(folder)["b"]
     assert (entry.accuracy, entry.classes) == (None, "")
     with pytest.raises(ModelError, match=r"the sidecar b\.json"):
         vizlib.load("b", checkpoints=folder)
@@ -112,7 +112,7 @@ def test_list_models_tolerates_a_damaged_sidecar(folder, text):
 @pytest.mark.parametrize("top1", ["91", None, True, float("nan"), [91.0]])
 def test_list_models_ignores_an_accuracy_that_is_not_a_number(folder, top1):
     (folder / "b.json").write_text(json.dumps({"accuracy": {"top1": top1}}))
-    assert own(folder)["b"].accuracy is None
+    assert folder_entries(folder)["b"].accuracy is None
 
 
 def test_list_models_and_load_name_the_flag_for_a_missing_folder(folder):
@@ -139,8 +139,8 @@ def test_list_models_marks_cached_models_as_downloaded(tmp_path, monkeypatch):
     file = torchvision.models.ResNet50_Weights.DEFAULT.url.rsplit("/", 1)[-1]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / file).write_bytes(b"weights")
-    here = {entry.name: entry.source for entry in list_models() if not entry.needs_download and not entry.bundled}
-    assert here == {"resnet18.a1_in1k": "downloaded", "torchvision/resnet50": "downloaded"}
+    cached = {entry.name: entry.source for entry in list_models() if not entry.needs_download and not entry.bundled}
+    assert cached == {"resnet18.a1_in1k": "downloaded", "torchvision/resnet50": "downloaded"}
 
 
 def test_describe_classes_lists_few_and_counts_many():

@@ -1,4 +1,4 @@
-"""How a network learned is read as it was written, epoch by epoch."""
+"""Training histories are the values of their CSV files."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 import vizlib
 from vizlib import VizlibError
 from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading import training_history as histories
+from vizlib.models.loading import training_history
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with one history, and a comparison of two starts beside it."""
+    """A folder with one history and a comparison of two initialisations."""
     (tmp_path / "mine.csv").write_text("epoch,lr,val_top1\n1,0.1,33.5\n2,1e-3,45.25\n")
     (tmp_path / "notes.txt").write_text("no history")
     (tmp_path / "comparison").mkdir()
     for name in ("scratch", "finetuned"):
         (tmp_path / "comparison" / f"{name}.csv").write_text("epoch,val_top1\n1,50\n")
-    monkeypatch.setattr(histories, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(training_history, "BUNDLED_FOLDER", tmp_path)
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_training_history_equals_the_csv_of_each_bundled_network(name):
 
 
 def test_training_history_returns_the_values_of_the_file(folder):
-    assert histories.list_training_histories() == ("mine", "finetuned", "scratch")
+    assert training_history.list_training_histories() == ("mine", "finetuned", "scratch")
     assert vizlib.training_history("mine") == {"epoch": (1, 2), "lr": (0.1, 0.001), "val_top1": (33.5, 45.25)}
     assert vizlib.training_history("scratch") == {"epoch": (1,), "val_top1": (50,)}
 
@@ -57,14 +57,14 @@ def test_training_history_suggests_similar_names(folder):
 
 
 def test_read_training_comparison_returns_the_json_file(folder):
-    assert histories.read_training_comparison() == {}
+    assert training_history.read_training_comparison() == {}
     content = {"title": "Three starts", "starts": {"scratch": {"label": "ü", "command": "python"}}}
     text = json.dumps(content, ensure_ascii=False)
     (folder / "comparison" / "comparison.json").write_text(text, encoding="utf-8")
-    assert histories.read_training_comparison() == content
+    assert training_history.read_training_comparison() == content
 
 
 def test_read_training_comparison_is_empty_if_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(histories, "BUNDLED_FOLDER", tmp_path)
-    assert histories.read_training_comparison() == {}
-    assert histories.list_training_histories() == ()
+    monkeypatch.setattr(training_history, "BUNDLED_FOLDER", tmp_path)
+    assert training_history.read_training_comparison() == {}
+    assert training_history.list_training_histories() == ()
