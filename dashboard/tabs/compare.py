@@ -1,4 +1,4 @@
-"""Compare: two models and two classes on one colour scale, how far their maps agree, and what three starts teach."""
+"""The Compare tab: maps of two models for two classes, their agreement, and the effect of pretraining."""
 
 from __future__ import annotations
 
@@ -21,111 +21,124 @@ from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes
 from vizlib import Attribution
-from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.text import format_percent, shorten_label
 from vizlib.metrics.similarity import lift_to_common_region
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Compare"
-MAX_DIFFERENCE_SIDE = 168  # longest side of the photo a difference is drawn on, in pixels
-TOP_FRACTION = 0.2  # the share of strongest places whose overlap is told
-AGREEMENT_LEVELS = {
-    0.7: "much",
-    0.4: "partly",
-    0.1: "hardly",
-    -0.1: "chance",
-    -1.1: "reverse",
-}  # from this correlation on
+MAX_DIFFERENCE_SIDE = 168  # longest side of a difference map, in pixels
+TOP_FRACTION = 0.2  # of the positions, those with the highest values; their overlap is reported
+AGREEMENT_LEVELS = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # by lowest correlation
 
 
-def compute_maps(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> list[list[Attribution]]:
-    """The map of each model (rows) for each class (columns)."""
+def compute_maps(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> list[list[Attribution]]:
+    """Return the attribution of each model (rows) for each class (columns)."""
     return [
-        [service.explain(ExplanationRequest(photo, name, target, method=chosen.method)) for target in targets]
-        for name, targets in zip(chosen.models, chosen.classes, strict=True)
+        [service.explain(ExplanationRequest(photo, name, target, method=comparison.method)) for target in targets]
+        for name, targets in zip(comparison.models, comparison.classes, strict=True)
     ]
 
 
-def find_maximum(answers: list[Attribution]) -> float:
-    """The largest value by size in the maps of one model: what its share of the strongest is a share of."""
-    return max(answer.heat.abs().max().item() for answer in answers) or 1.0
+def find_maximum(attributions: list[Attribution]) -> float:
+    """Return the largest absolute value in the maps of one model; 1 where all values are 0."""
+    return max(attribution.heat.abs().max().item() for attribution in attributions) or 1.0
 
 
 def compute_difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
-    """The first map less the second where both models looked, in shares and raw ("2 h w"), and where on the photo."""
-    left, right, box = lift_to_common_region(a, b, MAX_DIFFERENCE_SIDE)
-    return np.stack([left * factors[0] - right * factors[1], left - right]), box
+    """Return the first map minus the second on the part of the photo that both models receive.
+
+    Args:
+        a: First attribution.
+        b: Second attribution.
+        factors: What to multiply either map with, to get fractions of the model's maximum.
+
+    Returns:
+        Difference "2 h w", of the fractions and of the raw values, and its box on the photo.
+    """
+    first, second, box = lift_to_common_region(a, b, MAX_DIFFERENCE_SIDE)
+    return np.stack([first * factors[0] - second * factors[1], first - second]), box
 
 
-def build_maps(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> dict[str, Any]:
-    """The four maps on one scale, and the differences between models and between classes on another."""
-    answers = compute_maps(service, photo, chosen)
-    factors = [1 / find_maximum(row) for row in answers]
-    signed = METHODS[chosen.method].signed
-    names = [shorten_label(answer.label) for answer in answers[0]]
+def build_maps(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> dict[str, Any]:
+    """Return the four maps on one colour scale, and the differences of models and of classes on another."""
+    attributions = compute_maps(service, photo, comparison)
+    factors = [1 / find_maximum(row) for row in attributions]
+    signed = attributions[0][0].signed
+    names = [shorten_label(attribution.label) for attribution in attributions[0]]
 
-    def one(i: int, j: int) -> dict[str, Any]:
-        answer = answers[i][j]
-        alt = f"{answer.model}: {build_alt_text(answer)}"
-        said, smooth = format_percent(answer.probability), not answer.patch_values
-        box, units = compute_input_box(answer.geometry), (factors[i], 1.0)
-        return build_item(names[j], answer.heat.numpy()[None], box, 0, alt=alt, text=said, smooth=smooth, factors=units)
-
-    drawn: list[np.ndarray] = []
-
-    def less(name: str, a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
-        pair = answers[a[0]][a[1]], answers[b[0]][b[1]]
-        values, box = compute_difference(*pair, (factors[a[0]], factors[b[0]]))
-        drawn.append(values)
-        said, smooth = format_agreement(*pair), not any(answer.patch_values for answer in pair)
+    def build_single(i: int, j: int) -> dict[str, Any]:
+        attribution = attributions[i][j]
+        alt = f"{attribution.model}: {build_alt_text(attribution)}"
+        text, smooth = format_percent(attribution.probability), not attribution.patch_values
+        box, units = compute_input_box(attribution.geometry), (factors[i], 1.0)
         return build_item(
-            name, values, box, 1, alt=translate("compare.difference", name=name, told=said), text=said, smooth=smooth
+            names[j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units
         )
 
-    between = [less(f"{names[0]} − {names[1]}", (i, 0), (i, 1)) for i in (0, 1)]
-    rows = [(chosen.models[i], [one(i, 0), one(i, 1), between[i]]) for i in (0, 1)]
-    rows.append((translate("compare.models-differ"), [less(names[j], (0, j), (1, j)) for j in (0, 1)]))
-    heats = [np.concatenate([a.heat.numpy().ravel() * f for a in row]) for row, f in zip(answers, factors, strict=True)]
-    raw = [answer.heat.numpy().ravel() for row in answers for answer in row]
+    differences: list[np.ndarray] = []
+
+    def build_difference(name: str, a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
+        pair = attributions[a[0]][a[1]], attributions[b[0]][b[1]]
+        values, box = compute_difference(*pair, (factors[a[0]], factors[b[0]]))
+        differences.append(values)
+        text, smooth = format_agreement(*pair), not any(attribution.patch_values for attribution in pair)
+        return build_item(
+            name,
+            values,
+            box,
+            1,
+            alt=translate("compare.difference", name=name, agreement=text),
+            text=text,
+            smooth=smooth,
+        )
+
+    between_classes = [build_difference(f"{names[0]} − {names[1]}", (i, 0), (i, 1)) for i in (0, 1)]
+    rows = [(comparison.models[i], [build_single(i, 0), build_single(i, 1), between_classes[i]]) for i in (0, 1)]
+    rows.append((translate("compare.models-differ"), [build_difference(names[j], (0, j), (1, j)) for j in (0, 1)]))
+    fractions = [
+        np.concatenate([attribution.heat.numpy().ravel() * factor for attribution in row])
+        for row, factor in zip(attributions, factors, strict=True)
+    ]
+    raw = [attribution.heat.numpy().ravel() for row in attributions for attribution in row]
     scales = [
         ColourScale(
             translate("compare.all-maps"),
-            [compute_limits(np.concatenate(values), signed=signed) for values in (heats, raw)],
+            [compute_limits(np.concatenate(values), signed=signed) for values in (fractions, raw)],
             signed,
             (translate("common.against"), translate("common.for")) if signed else ("", ""),
         ),
         ColourScale(
             translate("compare.all-differences"),
-            [compute_limits(np.concatenate([v[k].ravel() for v in drawn]), signed=True) for k in (0, 1)],
+            [compute_limits(np.concatenate([v[k].ravel() for v in differences]), signed=True) for k in (0, 1)],
             True,
             (translate("compare.second"), translate("compare.first")),
         ),
     ]
-    label = translate("compare.label", method=chosen.method)
+    label = translate("compare.label", method=comparison.method)
     return build_linked_heatmaps(
         rows, scales, photo, label=label, steps=(translate("compare.shares"), translate("compare.raw"))
     )
 
 
 def format_agreement(a: Attribution, b: Attribution) -> str:
-    """Two numbers on two maps, in words."""
-    found = vizlib.agreement(a, b, TOP_FRACTION)
-    shares = {"overlap": f"{found.overlap * 100:.0f}", "top": f"{TOP_FRACTION * 100:.0f}"}
-    if np.isnan(found.correlation):
+    """Return rank correlation and overlap of two maps as text."""
+    agreement = vizlib.agreement(a, b, TOP_FRACTION)
+    shares = {"overlap": f"{agreement.overlap * 100:.0f}", "top": f"{TOP_FRACTION * 100:.0f}"}
+    if np.isnan(agreement.correlation):
         return translate("compare.rank-flat", **shares)
-    return translate("compare.rank", rank=_format_correlation(found.correlation), **shares)
+    return translate("compare.rank", rank=_format_correlation(agreement.correlation), **shares)
 
 
-def describe_agreement(service: AnalysisService, photo: Image.Image, chosen: Comparison) -> str:
-    """Whether the models look at the same places for the chosen class, in words."""
-    first, second = (row[0] for row in compute_maps(service, photo, chosen))
-    found = vizlib.agreement(first, second, TOP_FRACTION)
+def describe_agreement(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> str:
+    """Return a sentence about the agreement of both models' maps for the target class."""
+    first, second = (row[0] for row in compute_maps(service, photo, comparison))
+    agreement = vizlib.agreement(first, second, TOP_FRACTION)
     label = {"class": shorten_label(first.label)}
-    if np.isnan(found.correlation):
+    if np.isnan(agreement.correlation):
         return translate("compare.flat", **label)
-    alike = next(word for least, word in AGREEMENT_LEVELS.items() if found.correlation >= least)
-    facts = {"rank": _format_correlation(found.correlation), "overlap": f"{found.overlap * 100:.0f}"}
-    return translate("compare.verdict", **label, alike=translate(f"compare.{alike}"), **facts)
+    level = next(key for lowest, key in AGREEMENT_LEVELS.items() if agreement.correlation >= lowest)
+    facts = {"rank": _format_correlation(agreement.correlation), "overlap": f"{agreement.overlap * 100:.0f}"}
+    return translate("compare.verdict", **label, alike=translate(f"compare.{level}"), **facts)
 
 
 def compute_content(
@@ -136,41 +149,42 @@ def compute_content(
     method: str | None = None,
     second: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]:
-    """The three menus with what fits, the pictures, and what they say."""
+    """Return the values of the three menus, of the maps and of their caption."""
     if photo is None or selection is None:
         return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
-    chosen = choose_comparison(service, photo, selection, other, method, second)
-    others = [row for row in service.catalog.menu_rows() if row[1] != selection.model]
-    if chosen is None:
-        known = shorten_label(service.catalog.get(selection.model).labels[selection.target])
-        asked = other if other in [name for _, name in others] else (others[0][1] if others else None)
-        facts = {"model": asked, "class": known}
-        words = translate("compare.unknown", **facts) if asked else translate("compare.alone")
+    comparison = choose_comparison(service, photo, selection, other, method, second)
+    other_models = [row for row in service.catalog.menu_rows() if row[1] != selection.model]
+    if comparison is None:
+        label = shorten_label(service.catalog.get(selection.model).labels[selection.target])
+        names = [name for _, name in other_models]
+        other = other if other in names else next(iter(names), None)
+        facts = {"model": other, "class": label}
+        sentence = translate("compare.unknown", **facts) if other else translate("compare.alone")
         return (
-            gr.update(choices=others, value=asked),
+            gr.update(choices=other_models, value=other),
             gr.update(),
             gr.update(),
             {},
-            build_caption(translate("compare.nothing"), words),
+            build_caption(translate("compare.nothing"), sentence),
         )
-    first = service.catalog.get(chosen.models[0])
-    common = match_classes(first, service.catalog.get(chosen.models[1]))
+    first = service.catalog.get(comparison.models[0])
+    common = match_classes(first, service.catalog.get(comparison.models[1]))
     classes = sorted((shorten_label(first.labels[index]), index) for index in common if index != selection.target)
     return (
-        gr.update(choices=others, value=chosen.models[1]),
-        gr.update(choices=list_common_methods(service, chosen.models), value=chosen.method),
-        gr.update(choices=classes, value=chosen.classes[0][1]),
-        build_maps(service, photo, chosen),
+        gr.update(choices=other_models, value=comparison.models[1]),
+        gr.update(choices=list_common_methods(service, comparison.models), value=comparison.method),
+        gr.update(choices=classes, value=comparison.classes[0][1]),
+        build_maps(service, photo, comparison),
         build_caption(
-            translate("compare.heading"), describe_agreement(service, photo, chosen), translate("compare.agreement")
+            translate("compare.heading"), describe_agreement(service, photo, comparison), translate("compare.agreement")
         ),
     )
 
 
 def build_pretraining_caption(value: Mapping[str, Any]) -> str:
-    """What the recorded comparison of three starts teaches, with its own numbers."""
-    last = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
-    ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in last.items())
+    """Return the caption of the recorded comparison of three initialisations, from the value of its curves."""
+    final = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
+    ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in final.items())
     return build_caption(
         translate("compare.pretraining"),
         translate("compare.pretraining-accuracies", ends=ends),
@@ -179,8 +193,8 @@ def build_pretraining_caption(value: Mapping[str, Any]) -> str:
 
 
 def build(shared: TabContext) -> None:
-    """The menus, the pictures, their words, and the curves of three starts below."""
-    words = gr.HTML(elem_id="compare-caption", apply_default_css=False)
+    """Build the caption, the menus, the maps, and the comparison of initialisations below."""
+    caption = gr.HTML(elem_id="compare-caption", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
         other = gr.Dropdown(
             [], label=browser_text("compare-with"), elem_id="compare-model", interactive=True, min_width=220
@@ -191,25 +205,25 @@ def build(shared: TabContext) -> None:
         second = gr.Dropdown(
             [], label=browser_text("other-class"), elem_id="compare-class", interactive=True, min_width=220
         )
-    pictures = custom_component("linked_heatmaps", elem_id="compare-maps")
-    outputs = [other, method, second, pictures, words]
+    maps = custom_component("linked_heatmaps", elem_id="compare-maps")
+    outputs = [other, method, second, maps, caption]
     if build_training_comparison()[0]:
         with gr.Row(equal_height=False, elem_classes="viz-section"):
             with gr.Column(scale=4, min_width=280):
-                lesson = gr.HTML(apply_default_css=False)
+                pretraining_caption = gr.HTML(apply_default_css=False)
             with gr.Column(scale=6, min_width=320):
                 curves = custom_component("curves", elem_id="compare-training")
 
-        def started() -> tuple[str, dict[str, Any]]:
+        def show_pretraining() -> tuple[str, dict[str, Any]]:
             value = build_training_comparison()[0]
             return build_pretraining_caption(value), value
 
-        on_page_load(started, [lesson, curves])
+        on_page_load(show_pretraining, [pretraining_caption, curves])
 
-    def waiting(photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], None]:
+    def reset(photo: Image.Image | None, selection: Selection | None) -> tuple[dict[str, Any], None]:
         return {} if photo is None or selection is None else {"waiting": [*selection]}, None
 
-    def again(
+    def update(
         photo: Image.Image | None,
         selection: Selection | None,
         other: str | None,
@@ -218,10 +232,10 @@ def build(shared: TabContext) -> None:
     ) -> tuple:
         return compute_content(shared.service, photo, selection, other, method, second)
 
-    # Another model is asked only when somebody looks: the pictures say so once they are on the screen.
-    shared.on_selection(waiting, [], [pictures, second])
-    for event in (pictures.select, other.input, method.input, second.input):
-        shared.on_event(event, again, [other, method, second], outputs)
+    # The second model runs only for a visible tab: the maps send a `select` event once they are on the screen.
+    shared.on_selection(reset, [], [maps, second])
+    for event in (maps.select, other.input, method.input, second.input):
+        shared.on_event(event, update, [other, method, second], outputs)
 
 
 def _format_correlation(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What is compared: two models, a method that fits both, and two classes that both know."""
+"""The options of the Compare tab: two models, a method that fits both, and two classes that both have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ DEFAULT_METHOD = "grad-cam"
 
 
 class Comparison(NamedTuple):
-    """What is compared; classes are the first model's, `classes[i][j]` is what model `i` calls class `j`."""
+    """What is compared.
+
+    Attributes:
+        models: Names of the two models.
+        method: Name of the method.
+        classes: `classes[i][j]` is the index of class `j` in model `i`.
+    """
 
     models: tuple[str, str]
     method: str
@@ -24,17 +30,22 @@ class Comparison(NamedTuple):
 
 
 def match_classes(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
-    """The classes both models know: the first one's number to the second one's, by label or a name they share."""
+    """Return the classes that both models have: index in the first -> index in the second.
+
+    Classes are matched by label, or by one of the names in it.
+    """
     if a.labels == b.labels:
         return {index: index for index in range(len(a.labels))}
-    named = {name: index for index, label in reversed(list(enumerate(b.labels))) for name in _split_label(label)}
-    whole = {label.lower(): index for index, label in enumerate(b.labels)}
-    found = {}
+    by_name = {name: index for index, label in reversed(list(enumerate(b.labels))) for name in _split_label(label)}
+    by_label = {label.lower(): index for index, label in enumerate(b.labels)}
+    matches = {}
     for index, label in enumerate(a.labels):
-        names = [label.lower()] if label.lower() in whole else [name for name in _split_label(label) if name in named]
+        names = (
+            [label.lower()] if label.lower() in by_label else [name for name in _split_label(label) if name in by_name]
+        )
         if names:
-            found[index] = whole.get(names[0], named.get(names[0], 0))
-    return found
+            matches[index] = by_label.get(names[0], by_name.get(names[0], 0))
+    return matches
 
 
 def choose_comparison(
@@ -45,11 +56,19 @@ def choose_comparison(
     method: str | None = None,
     second: int | None = None,
 ) -> Comparison | None:
-    """What is compared: as asked for where it fits, else with the other bundled model and what that one sees.
+    """Return what to compare: the given options where they fit, defaults otherwise.
 
-    The second class is the contrast where there is one, else the other model's likeliest, or where that is the chosen
-    class already the first one's next likeliest. Nothing where there is no other model, or it
-    does not know the chosen class.
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: The first model, its target class and contrast class.
+        other: Name of the second model; by default the first other model of the catalog.
+        method: Name of the method; by default `DEFAULT_METHOD`.
+        second: Index of the second class in the first model; by default the contrast class, else the most probable
+            class of the second model, else the most probable class of the first model that is not the target.
+
+    Returns:
+        The comparison; `None` where there is no other model, or where it does not have the target class.
     """
     others = [name for name in service.catalog.names if name != selection.model]
     if not others:
@@ -58,22 +77,24 @@ def choose_comparison(
     common = match_classes(*map(service.catalog.get, models))
     if selection.target not in common:
         return None
-    back = {theirs: ours for ours, theirs in common.items()}
-    theirs = [back.get(one.index) for one in service.predict(photo, models[1], 1)]
-    ours = [one.index for one in service.predict(photo, models[0], 10**6)]
-    free = [
-        index for index in (second, selection.against, *theirs, *ours) if index in common and index != selection.target
+    to_first = {index_in_second: index for index, index_in_second in common.items()}
+    top_of_second = [to_first.get(row.index) for row in service.predict(photo, models[1], 1)]
+    ranking_of_first = [row.index for row in service.predict(photo, models[0], 10**6)]
+    candidates = [
+        index
+        for index in (second, selection.against, *top_of_second, *ranking_of_first)
+        if index in common and index != selection.target
     ]
-    if not free:
+    if not candidates:
         return None
     fitting = list_common_methods(service, models)
     method = next(name for name in (method, DEFAULT_METHOD, *fitting) if name in fitting)
-    classes = selection.target, free[0]
+    classes = selection.target, candidates[0]
     return Comparison(models, method, (classes, (common[classes[0]], common[classes[1]])))
 
 
 def list_common_methods(service: AnalysisService, models: tuple[str, str]) -> list[str]:
-    """The methods that fit both models and take no more than a few passes."""
+    """Return the methods that fit both models and do not need many passes."""
     first, second = (vizlib.list_methods(service.catalog.get(name)) for name in models)
     return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]
 

@@ -1,4 +1,4 @@
-"""Why this class: any method's map on the photo, and all the one-pass methods beside each other."""
+"""The Why tab: the map of one method on the photo, and thumbnails of all methods that fit the model."""
 
 from __future__ import annotations
 
@@ -37,12 +37,22 @@ from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
-DEFAULT_METHOD = "grad-cam"  # fits both kinds of network, so that a change of model keeps the method
-MAX_AUTOSTART_SECONDS = 3.0  # seconds: what takes no longer begins by itself
+DEFAULT_METHOD = "grad-cam"  # fits convolutional networks and transformers, so a change of model keeps the method
+MAX_AUTOSTART_SECONDS = 3.0  # a method of many passes that takes longer waits for the start button
 
 
 class WhyContent(NamedTuple):
-    """All the tab shows."""
+    """Values of the components of the tab.
+
+    Attributes:
+        method: Selected method; `None` before there is a photo.
+        heatmap: Value of the heat map.
+        caption: Caption of the map, as safe HTML.
+        menus: Value of the parameter menus.
+        strip: Value of the thumbnails of all methods.
+        progress: Value of the progress bar and its start button.
+        metric: Result of the top-fraction check, as safe HTML; empty where it is not computed yet.
+    """
 
     method: str | None
     heatmap: dict[str, Any]
@@ -50,65 +60,76 @@ class WhyContent(NamedTuple):
     menus: dict[str, Any]
     strip: dict[str, Any]
     progress: dict[str, Any]
-    metric: str = ""  # empty where it is still to be worked out
+    metric: str = ""
 
 
-def choose_method(service: AnalysisService, model: str, wanted: str | None) -> str:
-    """The method to show: the one that was chosen if it fits this model, else the one to begin with."""
+def choose_method(service: AnalysisService, model: str, requested: str | None) -> str:
+    """Return the requested method if it fits the model, else the default method, else any that fits."""
     fitting = vizlib.list_methods(service.catalog.get(model))
-    return next(name for name in (wanted, DEFAULT_METHOD, *fitting) if name in fitting)
+    return next(name for name in (requested, DEFAULT_METHOD, *fitting) if name in fitting)
 
 
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> WhyContent:
-    """All the tab shows: the method, its map, its words, its knobs and the strip.
+    """Return the values of all components of the tab.
 
-    A method of many passes that was not yet worked out has no map, but says how long it will take.
+    A method of many passes that is not cached has no map, but a start button with its estimated duration.
     """
     if photo is None or selection is None:
         return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
     method = choose_method(service, selection.model, method)
     model = service.catalog.get(selection.model)
-    settings = parse_parameters(menus, model, method)
-    request = selection.request(photo, method, settings)
-    answer = service.find_or_explain(request)
-    offered = build_parameter_menus(model, method, settings, in_url=True)
-    others = build_method_strip(service, photo, selection, method, answer)
-    if answer is None:
-        heat, words = build_pending_map(service, photo, selection, method)
-        return WhyContent(method, heat, words, offered, others, build_start_button(service, request))
-    heat, words = build_map(answer, photo, get_contrast_label(service, selection))
-    pair = service.find_top_fraction(selection.model, answer)
-    return WhyContent(method, heat, words, offered, others, {}, format_metric(pair) if pair else "")
+    parameters = parse_parameters(menus, model, method)
+    request = selection.request(photo, method, parameters)
+    attribution = service.find_or_explain(request)
+    parameter_menus = build_parameter_menus(model, method, parameters, in_url=True)
+    strip = build_method_strip(service, photo, selection, method, attribution)
+    if attribution is None:
+        heatmap, caption = build_pending_map(service, photo, selection, method)
+        return WhyContent(method, heatmap, caption, parameter_menus, strip, build_start_button(service, request))
+    heatmap, caption = build_map(attribution, photo, get_contrast_label(service, selection))
+    probabilities = service.find_top_fraction(selection.model, attribution)
+    return WhyContent(
+        method, heatmap, caption, parameter_menus, strip, {}, format_metric(probabilities) if probabilities else ""
+    )
 
 
 def stream_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> Generator[WhyContent, None, None]:
-    """A method of many passes as a map that gets better and better; with the last step all else is drawn again."""
+    """Yield the values of all components after each batch of a method of many passes.
+
+    Until the last step only map, caption and progress bar change.
+    """
     if photo is None or selection is None:
         return
     method = choose_method(service, selection.model, method)
-    settings = parse_parameters(menus, service.catalog.get(selection.model), method)
-    keep = gr.skip()
-    began = time.perf_counter()
-    for step in service.stream_explanation(selection.request(photo, method, settings)):
+    parameters = parse_parameters(menus, service.catalog.get(selection.model), method)
+    unchanged = gr.skip()
+    start = time.perf_counter()
+    for step in service.stream_explanation(selection.request(photo, method, parameters)):
         if step.done < step.total:
-            each = (time.perf_counter() - began) / step.done
-            bar = build_running(step.done, step.total, format_duration(each * (step.total - step.done)))
-            heat, words = build_map(step.attribution, photo, get_contrast_label(service, selection))
-            yield WhyContent(method, heat, words, keep, keep, bar)
+            seconds_per_pass = (time.perf_counter() - start) / step.done
+            time_left = format_duration(seconds_per_pass * (step.total - step.done))
+            progress = build_running(step.done, step.total, time_left)
+            heatmap, caption = build_map(step.attribution, photo, get_contrast_label(service, selection))
+            yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress)
     yield compute_content(service, photo, selection, method, menus)
 
 
-def build_map(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -> tuple[dict[str, Any], str]:
-    """The map on the photo, and what it means and does not mean."""
-    row = METHODS[answer.method]
+def build_map(
+    attribution: vizlib.Attribution, photo: Image.Image, contrast_label: str = ""
+) -> tuple[dict[str, Any], str]:
+    """Return the values of the heat map and of its caption."""
+    method = METHODS[attribution.method]
     return (
-        build_attribution_heatmap(answer, photo, build_alt_text(answer), rival),
+        build_attribution_heatmap(attribution, photo, build_alt_text(attribution), contrast_label),
         build_caption(
-            format_attribution_heading(answer, rival), *describe_method(row), answer.notes, format_confidence(answer)
+            format_attribution_heading(attribution, contrast_label),
+            *describe_method(method),
+            attribution.notes,
+            format_confidence(attribution),
         ),
     )
 
@@ -116,39 +137,54 @@ def build_map(answer: vizlib.Attribution, photo: Image.Image, rival: str = "") -
 def build_pending_map(
     service: AnalysisService, photo: Image.Image, selection: Selection, method: str
 ) -> tuple[dict[str, Any], str]:
-    """The photo without a map, and what the map will mean."""
-    model, row = service.catalog.get(selection.model), METHODS[method]
-    found = {one.index: one for one in service.predict(photo, selection.model, 10**6)}[selection.target]
-    heading = format_heading(method, found.label, get_contrast_label(service, selection))
-    words = build_caption(heading, *describe_method(row), (), format_probability(model.name, found.probability))
-    return build_photo_only(
-        photo, model.preprocessing.geometry(photo), alt=translate("why.not-run", method=method)
-    ), words
+    """Return the values of the photo without a map, and of the caption of the map to come."""
+    model = service.catalog.get(selection.model)
+    predictions = service.predict(photo, selection.model, 10**6)
+    prediction = next(row for row in predictions if row.index == selection.target)
+    heading = format_heading(method, prediction.label, get_contrast_label(service, selection))
+    confidence = format_probability(model.name, prediction.probability)
+    caption = build_caption(heading, *describe_method(METHODS[method]), (), confidence)
+    alt = translate("why.not-run", method=method)
+    return build_photo_only(photo, model.preprocessing.geometry(photo), alt=alt), caption
 
 
 def build_start_button(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
-    """How long a method of many passes will take, and the button to begin; what is over soon begins by itself."""
+    """Return the value of the start button with the estimated duration; a short computation starts without a click."""
     seconds = service.estimate_seconds(request)
-    said = translate("why.cost", method=request.method, time=format_duration(seconds))
-    return build_waiting(said, start_now=seconds <= MAX_AUTOSTART_SECONDS)
+    text = translate("why.cost", method=request.method, time=format_duration(seconds))
+    return build_waiting(text, start_now=seconds <= MAX_AUTOSTART_SECONDS)
 
 
 def get_contrast_label(service: AnalysisService, selection: Selection) -> str:
-    """The label of the class that the target is set against, or nothing."""
+    """Return the label of the contrast class; empty where there is none."""
     return "" if selection.against is None else service.catalog.get(selection.model).labels[selection.against]
 
 
 def build_method_strip(
-    service: AnalysisService, photo: Image.Image, selection: Selection, method: str, shown: vizlib.Attribution | None
+    service: AnalysisService,
+    photo: Image.Image,
+    selection: Selection,
+    method: str,
+    attribution: vizlib.Attribution | None,
 ) -> dict[str, Any]:
-    """Every method that fits as a button, with its map where it is known already."""
+    """Return the thumbnails of all methods that fit the model, with their maps where they are cached.
+
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: Model and classes.
+        method: The selected method.
+        attribution: Its attribution, where there is one.
+    """
     items = []
-    at_hand = service.explain_all(selection.request(photo))
+    one_pass = service.explain_all(selection.request(photo))
     for name in vizlib.list_methods(service.catalog.get(selection.model)):
-        answer = at_hand.get(name) or service.find_explanation(selection.request(photo, name))
-        answer = shown if name == method else answer
-        values = None if answer is None else downsample_map(answer.heat.numpy())
-        signed = answer is not None and answer.signed
+        if name == method:
+            shown = attribution
+        else:
+            shown = one_pass.get(name) or service.find_explanation(selection.request(photo, name))
+        values = None if shown is None else downsample_map(shown.heat.numpy())
+        signed = shown is not None and shown.signed
         limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
         smooth = not METHODS[name].patch_values
         items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=format_hint(name)))
@@ -164,65 +200,70 @@ def build_method_strip(
 
 
 def format_hint(name: str) -> str:
-    """What a method's picture means, and whether it takes long."""
-    row = METHODS[name]
-    means = describe_method(row)[0]
-    return f"{means} {translate('why.many')}" if row.cost == MANY_PASSES else means
+    """Return what the map of a method shows, and whether it needs many passes."""
+    method = METHODS[name]
+    shows, _ = describe_method(method)
+    return f"{shows} {translate('why.many')}" if method.cost == MANY_PASSES else shows
 
 
 def compute_metric(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> str:
-    """How sure the model still is where only the warmest of what it saw is left, as a sentence."""
+    """Return the result of keeping only the pixels with the highest attribution, as safe HTML; empty without a map."""
     if photo is None or selection is None:
         return ""
     method = choose_method(service, selection.model, method)
-    settings = parse_parameters(menus, service.catalog.get(selection.model), method)
-    answer = service.find_or_explain(selection.request(photo, method, settings))
-    return "" if answer is None else format_metric(service.keep_top_fraction(selection.model, answer))
+    parameters = parse_parameters(menus, service.catalog.get(selection.model), method)
+    attribution = service.find_or_explain(selection.request(photo, method, parameters))
+    return "" if attribution is None else format_metric(service.keep_top_fraction(selection.model, attribution))
 
 
 def format_metric(probabilities: TopFractionProbabilities) -> str:
-    """What keeping only the warmest pixels does to the answer, as safe HTML."""
-    said = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
-    return f'<p class="viz-metric">{said} <strong>{probabilities.before:.2f}</strong> → <strong>{probabilities.after:.2f}</strong></p>'
+    """Return the probability before and after keeping only the pixels with the highest attribution, as safe HTML."""
+    text = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
+    before, after = (f"<strong>{value:.2f}</strong>" for value in (probabilities.before, probabilities.after))
+    return f'<p class="viz-metric">{text} {before} → {after}</p>'
 
 
 def build(shared: TabContext) -> TabView:
-    """The map and its words side by side, the strip of methods below; drawn in one event with the selection."""
+    """Build the map beside its caption, and the thumbnails of all methods below.
+
+    Returns:
+        The view of the tab, which is computed in the same event as the selection.
+    """
     service, method, menus = shared.service, shared.method, shared.parameters
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
-            heat = custom_component("heatmap", elem_id="why-heatmap")
+            heatmap = custom_component("heatmap", elem_id="why-heatmap")
         with gr.Column(scale=5, min_width=280):
             progress = custom_component("progress", elem_id="why-progress")
-            words = gr.HTML(elem_id="why-caption", apply_default_css=False)
-            kept = gr.HTML(elem_id="why-metric", apply_default_css=False)
+            caption = gr.HTML(elem_id="why-caption", apply_default_css=False)
+            metric = gr.HTML(elem_id="why-metric", apply_default_css=False)
             menus.render()
-    others = custom_component("thumbnails", elem_id="why-methods", choice_key="method")
-    outputs = [method, heat, words, menus, others, progress, kept]
+    strip = custom_component("thumbnails", elem_id="why-methods", choice_key="method")
+    outputs = [method, heatmap, caption, menus, strip, progress, metric]
 
-    def again(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
+    def update(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
         return compute_content(service, photo, selection, method, menus)
 
-    def begun(
+    def stream(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
-        turn = shared.generations.current(request)
+        generation = shared.generations.current(request)
         with closing(stream_content(service, photo, selection, method, menus)) as steps:
-            for shown in steps:
-                # gradio ends this only after the answer to another choice, which one more step would undo; and what was
-                # handed out last it hands out again at the end.
-                if shared.generations.current(request) != turn:
+            for content in steps:
+                # Gradio cancels this event only after it has processed another choice, whose result one more step would
+                # overwrite; and at the end it sends the last value again.
+                if shared.generations.current(request) != generation:
                     yield (gr.skip(),) * len(outputs)
                     return
-                yield shown
+                yield content
 
-    def sure(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
+    def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return compute_metric(service, photo, selection, method, menus)
 
-    stream = shared.on_event(progress.submit, begun, [method, menus], outputs, **STREAM_QUEUE)
-    progress.stop(None, None, None, cancels=[stream], **PRIVATE_EVENT)
-    later = sure, [method, menus], [kept]
-    shared.on_event(stream.success, *later)
-    return TabView(again, [method, menus], outputs, later, long_events=[stream])
+    stream_event = shared.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
+    progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
+    follow_up = update_metric, [method, menus], [metric]
+    shared.on_event(stream_event.success, *follow_up)
+    return TabView(update, [method, menus], outputs, follow_up, long_events=[stream_event])
