@@ -1,6 +1,6 @@
-"""Every class activation map equals its paper's formula in slow loops, and its peers' maps where they compute the same.
+"""Class activation maps equal the formulas of their papers in explicit loops, and other libraries.
 
-Where a peer computes something else, a test says what, and that this is all of the difference.
+Where another library computes something else, a test states the difference, and that there is no other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import vizlib
-from vizlib.attribution.methods import cam
 from vizlib.attribution.evidence import SpatialFeatures
+from vizlib.attribution.methods import cam
 
 ROWS = {method.name: method for method in cam.METHODS}
-NEW = [name for name in ROWS if name != "grad-cam"]
-CLIPPED = [name for name in NEW if "relu" in ROWS[name].parameters]
+NAMES = [name for name in ROWS if name != "grad-cam"]
+WITH_RELU = [name for name in NAMES if "relu" in ROWS[name].parameters]
 
 # ---------------------------------------------------------------------------------- the papers' formulas in slow loops
 
@@ -34,77 +34,77 @@ def cells(activation):
     return range(channels), [(i, j) for i in range(rows) for j in range(columns)]
 
 
-def summed(activation, weight):
-    """The sum over channels of weight(channel, place) × activation."""
-    channels, places = cells(activation)
+def sum_channels(activation, weight):
+    """Return the sum over channels of weight(channel, position) × activation."""
+    channels, positions = cells(activation)
     heat = np.zeros(activation.shape[1:])
-    for place in places:
-        heat[place] = sum(weight(k, place) * activation[(k, *place)] for k in channels)
+    for position in positions:
+        heat[position] = sum(weight(k, position) * activation[(k, *position)] for k in channels)
     return heat
 
 
 def slow_plus_plus(activation, gradient):
     """Chattopadhay et al. 2018, equations 5, 10 and 19: alpha = g² / (2 g² + sum(A) g³), w = sum alpha relu(g)."""
-    channels, places = cells(activation)
+    channels, positions = cells(activation)
     weights = []
     for k in channels:
-        total = sum(activation[(k, *place)] for place in places)
+        total = sum(activation[(k, *position)] for position in positions)
         weight = 0.0
-        for place in places:
-            g = gradient[(k, *place)]
+        for position in positions:
+            g = gradient[(k, *position)]
             alpha = g**2 / (2 * g**2 + total * g**3) if g != 0 else 0.0
             weight += alpha * max(g, 0.0)
         weights.append(weight)
-    return summed(activation, lambda k, place: weights[k])
+    return sum_channels(activation, lambda k, position: weights[k])
 
 
 def slow_hires(activation, gradient):
     """Draelos and Carin 2020: the sum over channels of gradient × activation."""
-    return summed(activation, lambda k, place: gradient[(k, *place)])
+    return sum_channels(activation, lambda k, position: gradient[(k, *position)])
 
 
 def slow_layer(activation, gradient):
     """Jiang et al. 2021, equations 5 to 7: each activation weighted by its own gradient where that is positive."""
-    return summed(activation, lambda k, place: max(gradient[(k, *place)], 0.0))
+    return sum_channels(activation, lambda k, position: max(gradient[(k, *position)], 0.0))
 
 
 def slow_xgrad(activation, gradient):
     """Fu et al. 2020, equation 8: w = sum (A / sum A) g."""
-    channels, places = cells(activation)
+    channels, positions = cells(activation)
     weights = []
     for k in channels:
-        total = sum(activation[(k, *place)] for place in places)
-        weights.append(sum(activation[(k, *p)] / total * gradient[(k, *p)] for p in places) if total else 0.0)
-    return summed(activation, lambda k, place: weights[k])
+        total = sum(activation[(k, *position)] for position in positions)
+        weights.append(sum(activation[(k, *p)] / total * gradient[(k, *p)] for p in positions) if total else 0.0)
+    return sum_channels(activation, lambda k, position: weights[k])
 
 
-def projected(values, like):
-    """Muhammad and Yeasin 2020, equations 5 and 6: places × channels on V's first column, by numpy's full SVD."""
-    channels, places = cells(values)
-    table = np.array([[values[(k, *place)] for k in channels] for place in places])
+def project_slowly(values, reference):
+    """Muhammad and Yeasin 2020, equations 5 and 6: positions × channels on the first column of V, by NumPy's SVD."""
+    channels, positions = cells(values)
+    table = np.array([[values[(k, *position)] for k in channels] for position in positions])
     heat = (table @ np.linalg.svd(table)[2][0]).reshape(values.shape[1:])
-    return heat * (1 if (heat * like).sum() > 0 else -1)
+    return heat * (1 if (heat * reference).sum() > 0 else -1)
 
 
 def slow_eigen(activation, gradient):
-    return projected(activation, np.ones(activation.shape[1:]))
+    return project_slowly(activation, np.ones(activation.shape[1:]))
 
 
 def slow_eigen_grad(activation, gradient):
-    """The same of activation × gradient; its sign is HiResCAM's, or where that cancels out, makes its sum positive."""
+    """The same of activation × gradient; the sign is that of HiResCAM, or where it cancels, of a positive sum."""
     contributions = slow_hires(activation, gradient)
-    heat = projected(activation * gradient, contributions)
+    heat = project_slowly(activation * gradient, contributions)
     cancelled = abs((heat * contributions).sum()) < 1e-2 * (heat**2).sum()
-    return projected(activation * gradient, np.ones_like(heat)) if cancelled else heat
+    return project_slowly(activation * gradient, np.ones_like(heat)) if cancelled else heat
 
 
 def slow_normgrad(activation, gradient):
-    """Rebuffi et al. 2020, table 1: the Frobenius norm of the outer product of activation and gradient in a place."""
-    _, places = cells(activation)
+    """Rebuffi et al. 2020, table 1: Frobenius norm of the outer product of activation and gradient at a position."""
+    _, positions = cells(activation)
     heat = np.zeros(activation.shape[1:])
-    for place in places:
-        a, g = activation[(slice(None), *place)], gradient[(slice(None), *place)]
-        heat[place] = np.sqrt(sum((x * y) ** 2 for x in a for y in g))
+    for position in positions:
+        a, g = activation[(slice(None), *position)], gradient[(slice(None), *position)]
+        heat[position] = np.sqrt(sum((x * y) ** 2 for x in a for y in g))
     return heat
 
 
@@ -122,7 +122,7 @@ SLOW = {
 
 
 class Small(nn.Module):
-    """`body` is never negative, as a ResNet's stages are; `conv` is both."""
+    """The output of `body` is not negative, as that of the stages of a ResNet; that of `conv` has both signs."""
 
     def __init__(self):
         super().__init__()
@@ -142,52 +142,52 @@ def torchvision_swin():
     return torchvision.models.SwinTransformer([4, 4], 6, [2, 2], [1, 2], [4, 4], num_classes=5)
 
 
-def patches(prefix, output):
-    """Tokens back in their places, after those that have none."""
+def patches_to_map(prefix, output):
+    """Return the patch tokens at their rows and columns, without the prefix tokens."""
     return torch.stack([torch.stack([output[0, prefix + 4 * i + j] for j in range(4)]) for i in range(4)])
 
 
-def as_it_is(output):
+def channels_first_to_last(output):
     return output[0].permute(1, 2, 0)
 
 
-def channels_last(output):
+def drop_batch(output):
     return output[0]
 
 
 # name -> build, size of the input, layer, its output -> rows × columns × channels
 NETWORKS = {
-    "after a ReLU": (Small, (24, 30), "body", as_it_is),
-    "before any": (Small, (24, 30), "conv", as_it_is),
-    "class token": (lambda: timm.models.VisionTransformer(**VIT), (32, 32), "blocks.0", partial(patches, 1)),
+    "after a ReLU": (Small, (24, 30), "body", channels_first_to_last),
+    "before any": (Small, (24, 30), "conv", channels_first_to_last),
+    "class token": (lambda: timm.models.VisionTransformer(**VIT), (32, 32), "blocks.0", partial(patches_to_map, 1)),
     "registers": (
         lambda: timm.models.VisionTransformer(**VIT, reg_tokens=3),
-        *((32, 32), "blocks.0", partial(patches, 4)),
+        *((32, 32), "blocks.0", partial(patches_to_map, 4)),
     ),
     "distilled": (
         lambda: timm.models.deit.VisionTransformerDistilled(**VIT),
-        *((32, 32), "blocks.0", partial(patches, 2)),
+        *((32, 32), "blocks.0", partial(patches_to_map, 2)),
     ),
     "ViT of torchvision": (
         lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 8, 16, num_classes=5),
-        *((32, 32), "encoder.layers.encoder_layer_0", partial(patches, 1)),
+        *((32, 32), "encoder.layers.encoder_layer_0", partial(patches_to_map, 1)),
     ),
-    "Swin": (lambda: timm.models.SwinTransformer(32, **SWIN), (32, 32), "layers.0", channels_last),
-    "Swin's norm": (lambda: timm.models.SwinTransformer((64, 32), **SWIN), (64, 32), "norm", channels_last),
-    "Swin 2": (lambda: timm.models.SwinTransformerV2(32, **SWIN), (32, 32), "layers.0", channels_last),
-    "Swin of torchvision": (torchvision_swin, (40, 32), "features.1", channels_last),
+    "Swin": (lambda: timm.models.SwinTransformer(32, **SWIN), (32, 32), "layers.0", drop_batch),
+    "Swin's norm": (lambda: timm.models.SwinTransformer((64, 32), **SWIN), (64, 32), "norm", drop_batch),
+    "Swin 2": (lambda: timm.models.SwinTransformerV2(32, **SWIN), (32, 32), "layers.0", drop_batch),
+    "Swin of torchvision": (torchvision_swin, (40, 32), "features.1", drop_batch),
 }
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def seen(request):
-    """A small network, a photo, and what a layer of it shows and what its gradient is, by PyTorch alone."""
-    build, size, layer, laid_out = NETWORKS[request.param]
+def layer_output(request):
+    """A small network, a photo, a layer, and its activation and gradient computed by PyTorch alone."""
+    build, size, layer, to_channels_last = NETWORKS[request.param]
     torch.manual_seed(1)
     module = build().double().eval()
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.normal_(std=0.4)  # as they begin, many are 0 or 1, and would hide mistakes
+            parameter.normal_(std=0.4)  # many initial values are 0 or 1, which would hide errors
     model = vizlib.wrap(module, preprocessing={"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash"})
     photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     outputs = []
@@ -195,71 +195,72 @@ def seen(request):
     score = module(model.tensor(vizlib.open_image(photo)).requires_grad_())[0, 3]
     handle.remove()
     (gradient,) = torch.autograd.grad(score, outputs)
-    pair = (laid_out(tensor).detach().permute(2, 0, 1).numpy() for tensor in (outputs[0], gradient))
+    pair = (to_channels_last(tensor).detach().permute(2, 0, 1).numpy() for tensor in (outputs[0], gradient))
     return model, photo, layer, *pair
 
 
-@pytest.mark.parametrize("name", NEW)
-def test_a_map_equals_its_papers_formula_in_slow_loops(name, seen):
-    model, photo, layer, activation, gradient = seen
+@pytest.mark.parametrize("name", NAMES)
+def test_map_equals_the_formula_of_its_paper_in_explicit_loops(name, layer_output):
+    model, photo, layer, activation, gradient = layer_output
     assert gradient.any()
     expected = SLOW[name](activation, gradient)
-    for relu in (True, False) if name in CLIPPED else (None,):
-        knobs = {} if relu is None else {"relu": relu}
-        found = vizlib.explain(model, photo, name, 3, layer=layer, **knobs)
-        wanted = np.maximum(expected, 0) if relu else expected
-        assert found.heat.shape == wanted.shape
-        assert np.abs(found.heat.numpy() - wanted).max() < 1e-6 * np.abs(expected).max()
-        assert found.signed == (relu is False)
+    for relu in (True, False) if name in WITH_RELU else (None,):
+        parameters = {} if relu is None else {"relu": relu}
+        attribution = vizlib.explain(model, photo, name, 3, layer=layer, **parameters)
+        expected_heat = np.maximum(expected, 0) if relu else expected
+        assert attribution.heat.shape == expected_heat.shape
+        assert np.abs(attribution.heat.numpy() - expected_heat).max() < 1e-6 * np.abs(expected).max()
+        assert attribution.signed == (relu is False)
 
 
-@pytest.mark.parametrize("name", NEW)
-def test_the_slow_map_of_a_small_network_has_something_to_say(name, seen):
-    *_, activation, gradient = seen
+@pytest.mark.parametrize("name", NAMES)
+def test_reference_map_of_a_small_network_is_not_constant(name, layer_output):
+    *_, activation, gradient = layer_output
     heat = SLOW[name](activation, gradient)
     assert np.ptp(heat) > 1e-3 * np.abs(heat).max() > 0
 
 
-def test_one_pass_for_all_gives_what_each_alone_gives(seen):
-    model, photo, *_ = seen
-    together = vizlib.explain_all(model, photo, 3)
-    for name in NEW:
-        assert set(together[name].by_layer) == set(model.stages)
-        for layer, one in together[name].by_layer.items():
-            alone = vizlib.explain(model, photo, name, 3, layer=layer)
-            largest = max(alone.heat.abs().max().item(), 1e-9)  # a last block without gradient says nothing
-            assert (one.heat - alone.heat).abs().max() < 1e-6 * largest, (name, layer)
+def test_explain_all_equals_each_method_alone_at_every_stage(layer_output):
+    model, photo, *_ = layer_output
+    all_attributions = vizlib.explain_all(model, photo, 3)
+    for name in NAMES:
+        assert set(all_attributions[name].by_layer) == set(model.stages)
+        for layer, attribution in all_attributions[name].by_layer.items():
+            single = vizlib.explain(model, photo, name, 3, layer=layer)
+            largest = max(single.heat.abs().max().item(), 1e-9)  # the last block can have no gradient
+            assert (attribution.heat - single.heat).abs().max() < 1e-6 * largest, (name, layer)
 
 
-def test_eigen_cam_needs_no_gradient_and_knows_no_class(seen):
-    model, photo, layer, *_ = seen
+def test_eigen_cam_needs_no_gradient_and_does_not_depend_on_the_class(layer_output):
+    model, photo, layer, *_ = layer_output
     assert not ROWS["eigen-cam"].class_specific
     assert not ROWS["eigen-cam"].signals(model, {"layer": layer}).signals
     assert all(method.class_specific for name, method in ROWS.items() if name != "eigen-cam")
-    one, other = (vizlib.explain(model, photo, "eigen-cam", target, layer=layer).heat for target in (0, 1))
-    assert torch.equal(one, other)
-    assert one.sum() > 0
+    heat, other_heat = (vizlib.explain(model, photo, "eigen-cam", target, layer=layer).heat for target in (0, 1))
+    assert torch.equal(heat, other_heat)
+    assert heat.sum() > 0
 
 
-def test_a_contrast_keeps_what_speaks_for_the_other_class(seen):
-    model, photo, layer, *_ = seen
+def test_contrast_map_keeps_evidence_for_the_other_class(layer_output):
+    model, photo, layer, *_ = layer_output
     for name in ("hires-cam", "xgrad-cam"):  # linear in the gradient
-        one, other = (vizlib.explain(model, photo, name, t, layer=layer, relu=False).heat for t in (3, 1))
-        both = vizlib.explain(model, photo, name, 3, against=1, layer=layer)
-        assert both.signed
-        assert (both.heat - (one - other)).abs().max() < 1e-6 * max(one.abs().max(), other.abs().max())
+        target, against = (vizlib.explain(model, photo, name, t, layer=layer, relu=False).heat for t in (3, 1))
+        contrast = vizlib.explain(model, photo, name, 3, against=1, layer=layer)
+        assert contrast.signed
+        largest = max(target.abs().max(), against.abs().max())
+        assert (contrast.heat - (target - against)).abs().max() < 1e-6 * largest
 
 
-def avg(**changes):
+def vit_with_mean_pooling(**changes):
     return timm.models.VisionTransformer(**VIT, global_pool="avg", **changes)
 
 
-# the layer of most methods, and that of those that multiply activation and gradient
-BEHIND = {
+# default layer of most methods, and of those that multiply activation by gradient
+NORMED_LAYERS = {
     "class token": (NETWORKS["class token"][0], "blocks.0", "blocks.1.norm1"),
     "distilled": (NETWORKS["distilled"][0], "blocks.0", "blocks.1.norm1"),
-    "mean of patches": (partial(avg, fc_norm=False), "blocks.1", "norm"),
-    "mean of patches, then normed": (avg, "blocks.1", "blocks.1"),
+    "mean of patches": (partial(vit_with_mean_pooling, fc_norm=False), "blocks.1", "norm"),
+    "mean of patches, then normed": (vit_with_mean_pooling, "blocks.1", "blocks.1"),
     "attention pooling": (
         lambda: timm.models.VisionTransformer(**VIT, global_pool="map", class_token=False),
         *("blocks.1", "norm"),
@@ -273,10 +274,10 @@ BEHIND = {
 }
 
 
-@pytest.mark.parametrize("name", BEHIND)
-def test_what_cancels_before_a_normalisation_is_read_behind_it(name):
-    """It takes the length out of each place, so changing a place along itself changes nothing behind."""
-    build, before, behind = BEHIND[name]
+@pytest.mark.parametrize("name", NORMED_LAYERS)
+def test_methods_that_multiply_by_the_gradient_use_the_layer_after_a_normalisation(name):
+    """A normalisation removes the length of each position, so that activation times gradient cancels before it."""
+    build, default_layer, normed_layer = NORMED_LAYERS[name]
     torch.manual_seed(0)
     module = build().double().eval()
     with torch.no_grad():
@@ -284,51 +285,52 @@ def test_what_cancels_before_a_normalisation_is_read_behind_it(name):
             parameter.normal_(std=0.4)
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 32, 32), "crop_pct": 1.0})
     photo = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert model.cam_layer == before
+    assert model.cam_layer == default_layer
     for method in ("hires-cam", "xgrad-cam", "eigen-grad-cam"):
-        assert ROWS[method].signals(model, {}).layers == (behind,)
+        assert ROWS[method].signals(model, {}).layers == (normed_layer,)
     for method in ("grad-cam++", "layer-cam", "eigen-cam", "normgrad"):
-        assert ROWS[method].signals(model, {}).layers == (before,)
-    for layer in {before, behind}:
-        activation, gradient = pair_of(model, photo, layer, 3)
+        assert ROWS[method].signals(model, {}).layers == (default_layer,)
+    for layer in {default_layer, normed_layer}:
+        activation, gradient = activation_and_gradient(model, photo, layer, 3)
         gross = (activation * gradient).abs().sum(0).max().item()
         net = vizlib.explain(model, photo, "hires-cam", 3, relu=False, layer=layer).heat.abs().max().item()
-        assert (net > 0.03 * gross) == (layer == behind)
+        assert (net > 0.03 * gross) == (layer == normed_layer)
         assert net > 0.03 * gross or net < 1e-3 * gross
     default = vizlib.explain(model, photo, "hires-cam", 3, relu=False).heat
-    assert torch.equal(default, vizlib.explain(model, photo, "hires-cam", 3, relu=False, layer=behind).heat)
+    assert torch.equal(default, vizlib.explain(model, photo, "hires-cam", 3, relu=False, layer=normed_layer).heat)
 
 
-def test_eigen_grad_cam_is_positive_in_sum_where_contributions_cancel():
+def test_eigen_grad_cam_has_a_positive_sum_where_contributions_cancel():
     activation, gradient = [[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]], [[1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     for sign in (1, -1):
-        found = cam._eigen_grad_cam(places(activation, (sign * np.array(gradient)).tolist()))
-        assert found.tolist() == pytest.approx([2**0.5, 2 * 2**0.5, -(2**0.5)])
+        heat = cam._eigen_grad_cam(make_features(activation, (sign * np.array(gradient)).tolist()))
+        assert heat.tolist() == pytest.approx([2**0.5, 2 * 2**0.5, -(2**0.5)])
 
 
-def places(activation, gradient):
+def make_features(activation, gradient):
     return SpatialFeatures(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
 
 
-@pytest.mark.parametrize("on_a_gpu", [False, True])
-def test_grad_cam_plus_plus_has_no_alpha_where_its_lower_side_is_zero(monkeypatch, on_a_gpu):
-    if on_a_gpu:
+@pytest.mark.parametrize("is_gpu", [False, True])
+def test_grad_cam_plus_plus_uses_alpha_zero_where_its_denominator_is_zero(monkeypatch, is_gpu):
+    if is_gpu:
         monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
-    made = places([[1.0, -2.0], [3.0, 1.0]], [[2.0, 1.0], [1.0, 0.0]])  # the first sums to -1, and 2 - 1 × 2 = 0
+    # The first channel sums to -1: the denominator is 2 - 1 × 2 = 0.
+    features = make_features([[1.0, -2.0], [3.0, 1.0]], [[2.0, 1.0], [1.0, 0.0]])
     weights = [0 + 1 / (2 - 1), 1 / (2 + 4)]
     expected = [weights[0] * 1 + weights[1] * 3, weights[0] * -2 + weights[1] * 1]
-    assert cam._grad_cam_plus_plus(made).tolist() == pytest.approx(expected, abs=1e-12)
-    broken = places([[1.0, -2.0]], [[float("nan"), 1.0]])
-    assert not cam._grad_cam_plus_plus(broken).isfinite().any()  # what is wrong with a gradient is not hidden
+    assert cam._grad_cam_plus_plus(features).tolist() == pytest.approx(expected, abs=1e-12)
+    features_with_nan = make_features([[1.0, -2.0]], [[float("nan"), 1.0]])
+    assert not cam._grad_cam_plus_plus(features_with_nan).isfinite().any()  # a NaN in the gradient is not hidden
 
 
-def test_xgrad_cam_gives_a_channel_that_sums_to_zero_no_weight():
-    made = places([[1.0, -1.0], [0.0, 0.0], [2.0, 2.0]], [[2.0, 1.0], [5.0, 5.0], [1.0, 0.0]])
-    assert cam._xgrad_cam(made).tolist() == pytest.approx([0.5 * 2, 0.5 * 2], abs=1e-12)
+def test_xgrad_cam_gives_weight_zero_to_a_channel_that_sums_to_zero():
+    features = make_features([[1.0, -1.0], [0.0, 0.0], [2.0, 2.0]], [[2.0, 1.0], [5.0, 5.0], [1.0, 0.0]])
+    assert cam._xgrad_cam(features).tolist() == pytest.approx([0.5 * 2, 0.5 * 2], abs=1e-12)
 
 
-@pytest.mark.parametrize("name", NEW)
-def test_a_half_precision_network_is_summed_in_single_precision(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_activations_are_summed_in_single_precision(name):
     torch.manual_seed(0)
     activation, gradient = torch.rand(8, 6, 6), torch.randn(8, 6, 6)
     formula = getattr(cam, "_" + name.replace("++", "_plus_plus").replace("-", "_"))
@@ -354,44 +356,44 @@ def deit(real_network):
     return real_network("deit_tiny_patch16_224")
 
 
-def assert_same_map(found, expected, share=1e-4):
-    """Largest difference below a share of the map's range."""
+def assert_same_map(heat, expected, share=1e-4):
+    """Assert that the largest difference is below a share of the range of the map."""
     expected = torch.as_tensor(expected)
-    assert found.shape == expected.shape
+    assert heat.shape == expected.shape
     spread = (expected.max() - expected.min()).item()
     assert spread > 0
-    assert (found - expected).abs().max().item() < share * spread
+    assert (heat - expected).abs().max().item() < share * spread
 
 
-def rows_of_patches(tensor):
+def reshape_tokens(tensor):
     return tensor[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
 
 
-def grad_cams(kind, model, layer, image, target, reshape=None):
-    """pytorch-grad-cam's map before it is clipped at 0, enlarged and stretched, twice, to 0..1."""
+def pytorch_grad_cam_map(method, model, layer, image, target, reshape=None):
+    """Return the map of pytorch-grad-cam before it is clipped at 0, upsampled and rescaled to 0..1."""
     module = copy.deepcopy(model.module)  # it leaves .grad on every parameter
-    kept = {}
+    captured = {}
 
-    class Peer(kind):
+    class Peer(method):
         def get_cam_image(self, *args, **kwargs):
-            kept["map"] = super().get_cam_image(*args, **kwargs)
-            return kept["map"]
+            captured["map"] = super().get_cam_image(*args, **kwargs)
+            return captured["map"]
 
     with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as peer:
         peer(input_tensor=image, targets=[ClassifierOutputTarget(target)])
-    return kept["map"][0]
+    return captured["map"][0]
 
 
-def torchcams(kind, model, layer, image, target):
-    """torchcam's map, clipped at 0 and not stretched."""
+def torchcam_map(method, model, layer, image, target):
+    """Return the map of torchcam, clipped at 0 and not rescaled."""
     module = copy.deepcopy(model.module)
-    with kind(module, layer) as peer:
-        (found,) = peer(target, module(image), normalized=False)
-    return found[0].detach()
+    with method(module, layer) as peer:
+        (heat,) = peer(target, module(image), normalized=False)
+    return heat[0].detach()
 
 
-def pair_of(model, photo, layer, target):
-    """A layer's activation and gradient, in double precision."""
+def activation_and_gradient(model, photo, layer, target):
+    """Return the activation and the gradient of a layer, in double precision."""
     run = model.run(photo, layers=[layer])
     (gradient,) = run.gradients(target, of=[run.activations[layer]])
     return model.spatial_map(run.activations[layer].detach()).double(), model.spatial_map(gradient).double()
@@ -399,9 +401,9 @@ def pair_of(model, photo, layer, target):
 
 @pytest.mark.parametrize("layer", STAGES)
 @pytest.mark.parametrize(("name", "peer"), [("hires-cam", HiResCAM), ("layer-cam", LayerCAM), ("xgrad-cam", XGradCAM)])
-def test_every_stage_equals_pytorch_grad_cams(name, peer, layer, resnet, cheetah):
+def test_every_stage_equals_pytorch_grad_cam(name, peer, layer, resnet, cheetah):
     for target in (resnet.predict(cheetah, top=1)[0].index, 281):
-        expected = grad_cams(peer, resnet, layer, resnet.tensor(cheetah), target)
+        expected = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
         assert_same_map(vizlib.explain(resnet, cheetah, name, target, layer=layer, relu=False).heat, expected)
 
 
@@ -409,23 +411,23 @@ def test_every_stage_equals_pytorch_grad_cams(name, peer, layer, resnet, cheetah
 @pytest.mark.parametrize(
     ("name", "peer"), [("layer-cam", torchcam.methods.LayerCAM), ("xgrad-cam", torchcam.methods.XGradCAM)]
 )
-def test_every_stage_equals_torchcams(name, peer, layer, resnet, cheetah):
+def test_every_stage_equals_torchcam(name, peer, layer, resnet, cheetah):
     target = resnet.predict(cheetah, top=1)[0].index
-    expected = torchcams(peer, resnet, layer, resnet.tensor(cheetah), target)
+    expected = torchcam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
     assert_same_map(vizlib.explain(resnet, cheetah, name, layer=layer).heat, expected)
 
 
 @pytest.mark.parametrize(("name", "peer"), [("hires-cam", HiResCAM), ("layer-cam", LayerCAM), ("xgrad-cam", XGradCAM)])
-def test_a_transformers_equals_pytorch_grad_cams(name, peer, deit, cheetah):
+def test_map_of_a_transformer_equals_pytorch_grad_cam(name, peer, deit, cheetah):
     target = deit.predict(cheetah, top=1)[0].index
-    expected = grad_cams(peer, deit, "blocks.11.norm1", deit.tensor(cheetah), target, rows_of_patches)
-    found = vizlib.explain(deit, cheetah, name, layer="blocks.11.norm1", relu=False).heat
-    assert_same_map(found, expected)
+    expected = pytorch_grad_cam_map(peer, deit, "blocks.11.norm1", deit.tensor(cheetah), target, reshape_tokens)
+    heat = vizlib.explain(deit, cheetah, name, layer="blocks.11.norm1", relu=False).heat
+    assert_same_map(heat, expected)
     if name != "layer-cam":
-        assert torch.equal(vizlib.explain(deit, cheetah, name, relu=False).heat, found)  # the default
+        assert torch.equal(vizlib.explain(deit, cheetah, name, relu=False).heat, heat)  # the default
 
 
-def plus_plus(activation, gradient, eps):
+def grad_cam_plus_plus_with_eps(activation, gradient, eps):
     """Equation 19 as pytorch-grad-cam writes it."""
     below = 2 * gradient**2 + activation.sum((1, 2), keepdim=True) * gradient**3 + eps
     alpha = torch.where(gradient != 0, gradient**2 / below, 0)
@@ -433,49 +435,47 @@ def plus_plus(activation, gradient, eps):
 
 
 @pytest.mark.parametrize("layer", STAGES)
-def test_grad_cam_plus_plus_is_pytorch_grad_cams_without_the_millionth_it_adds_to_squared_gradients(
-    layer, resnet, cheetah
-):
-    """Most of a ResNet's gradients are so small that it counts beside their squares: maps are 0.3 to 20 % too low."""
+def test_grad_cam_plus_plus_equals_pytorch_grad_cam_without_its_epsilon(layer, resnet, cheetah):
+    """Most gradients of a ResNet are so small that 1e-6 matters beside their squares: maps are 0.3 to 20 % too low."""
     target = resnet.predict(cheetah, top=1)[0].index
-    activation, gradient = pair_of(resnet, cheetah, layer, target)
-    peer = torch.as_tensor(grad_cams(GradCAMPlusPlus, resnet, layer, resnet.tensor(cheetah), target))
-    found = vizlib.explain(resnet, cheetah, "grad-cam++", layer=layer).heat
-    assert_same_map(peer, plus_plus(activation, gradient, 1e-6))
-    assert_same_map(found, plus_plus(activation, gradient, 0))
-    assert 0.75 < (peer.max() / found.max()).item() < 0.999
+    activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
+    peer = torch.as_tensor(pytorch_grad_cam_map(GradCAMPlusPlus, resnet, layer, resnet.tensor(cheetah), target))
+    heat = vizlib.explain(resnet, cheetah, "grad-cam++", layer=layer).heat
+    assert_same_map(peer, grad_cam_plus_plus_with_eps(activation, gradient, 1e-6))
+    assert_same_map(heat, grad_cam_plus_plus_with_eps(activation, gradient, 0))
+    assert 0.75 < (peer.max() / heat.max()).item() < 0.999
 
 
 @pytest.mark.parametrize("layer", STAGES)
-def test_torchcams_grad_cam_plus_plus_has_lost_its_lower_side(layer, resnet, cheetah):
-    """It divides a copy (`alpha[mask].div_`), so what is left of alpha is the squared gradient."""
+def test_grad_cam_plus_plus_of_torchcam_lacks_the_denominator(layer, resnet, cheetah):
+    """It divides a copy (`alpha[mask].div_`), so that alpha remains the squared gradient."""
     target = resnet.predict(cheetah, top=1)[0].index
-    activation, gradient = pair_of(resnet, cheetah, layer, target)
-    peer = torchcams(torchcam.methods.GradCAMpp, resnet, layer, resnet.tensor(cheetah), target)
+    activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
+    peer = torchcam_map(torchcam.methods.GradCAMpp, resnet, layer, resnet.tensor(cheetah), target)
     weights = gradient.clamp(min=0).pow(3).sum((1, 2))
     assert_same_map(peer, (weights[:, None, None] * activation).sum(0))
 
 
 @pytest.mark.parametrize("layer", STAGES)
 @pytest.mark.parametrize(("name", "peer"), [("eigen-cam", EigenCAM), ("eigen-grad-cam", EigenGradCAM)])
-def test_eigen_maps_are_pytorch_grad_cams_without_its_centring(name, peer, layer, resnet, cheetah):
-    """The paper projects the activations as they are; the peer takes each channel's mean off, and leaves the sign.
+def test_eigen_maps_equal_pytorch_grad_cam_without_its_centring(name, peer, layer, resnet, cheetah):
+    """The paper projects the activations themselves; pytorch-grad-cam subtracts the mean of each channel first.
 
-    It is another map, of correlation 0.06 to 0.69 with ours but at the last stage, and half of it is below 0.
+    Its map is different: except at the last stage, the correlation with ours is 0.06 to 0.69, and half is negative.
     """
     target = resnet.predict(cheetah, top=1)[0].index
-    activation, gradient = pair_of(resnet, cheetah, layer, target)
-    read = (activation if name == "eigen-cam" else activation * gradient).flatten(1).T.numpy()
-    theirs = grad_cams(peer, resnet, layer, resnet.tensor(cheetah), target)
-    found = vizlib.explain(resnet, cheetah, name, layer=layer, **({"relu": False} if name in CLIPPED else {})).heat
+    activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
+    matrix = (activation if name == "eigen-cam" else activation * gradient).flatten(1).T.numpy()
+    peer_heat = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
+    heat = vizlib.explain(resnet, cheetah, name, layer=layer, **({"relu": False} if name in WITH_RELU else {})).heat
 
-    def first(table):
-        return (table @ np.linalg.svd(table, full_matrices=False)[2][0]).reshape(found.shape)
+    def project_on_first(table):
+        return (table @ np.linalg.svd(table, full_matrices=False)[2][0]).reshape(heat.shape)
 
-    ours, centred = first(read), first(read - read.mean(0))
-    like = np.ones_like(ours) if name == "eigen-cam" else read.sum(1).reshape(found.shape)
-    assert_same_map(found, ours * np.sign((ours * like).sum()))
-    assert_same_map(torch.as_tensor(theirs), centred * np.sign((centred * theirs).sum()), 1e-3)
-    if name == "eigen-cam":  # contributions have means near 0 in early stages, so theirs hardly change
-        centred = centred * np.sign((centred * ours).sum())
-        assert np.abs(np.abs(ours) - centred).max() > 0.3 * np.ptp(ours)
+    uncentred, centred = project_on_first(matrix), project_on_first(matrix - matrix.mean(0))
+    reference = np.ones_like(uncentred) if name == "eigen-cam" else matrix.sum(1).reshape(heat.shape)
+    assert_same_map(heat, uncentred * np.sign((uncentred * reference).sum()))
+    assert_same_map(torch.as_tensor(peer_heat), centred * np.sign((centred * peer_heat).sum()), 1e-3)
+    if name == "eigen-cam":  # contributions have means near 0 in early stages, where centring has little effect
+        centred = centred * np.sign((centred * uncentred).sum())
+        assert np.abs(np.abs(uncentred) - centred).max() > 0.3 * np.ptp(uncentred)

@@ -185,14 +185,8 @@ def test_integrated_gradients_equals_the_midpoint_sum_over_growing_steps(model, 
     with torch.no_grad():
         difference = (score_of(model.module(image)[0]) - score_of(model.module(start)[0])).item()
     total = expected.sum().item()
-    assert (
-        np.abs(
-            np.subtract(
-                parse_sum_note(attribution.notes), [total, difference, 100 * (total - difference) / abs(difference)]
-            )
-        ).max()
-        < 0.051
-    )
+    facts = [total, difference, 100 * (total - difference) / abs(difference)]
+    assert np.abs(np.subtract(parse_sum_note(attribution.notes), facts)).max() < 0.051
 
 
 def test_integrated_gradients_with_many_steps_equals_the_integral_and_sums_to_the_score_difference(model, image):

@@ -1,6 +1,6 @@
-"""Occlusion, RISE, Score-CAM and Ablation-CAM equal their papers' formulas in slow loops, and their peers'.
+"""Occlusion, RISE, Score-CAM and Ablation-CAM equal the formulas of their papers in explicit loops, and peers.
 
-Where a peer's map is another one, a test says what the peer does otherwise, and that this is all of the difference.
+Where another library (peer) computes something else, a test states the difference, and that there is no other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREPROCESSING = {"input_size": (3, *SIZE), "crop_pct": 1.0, "crop_mode": "squash
 
 
 class Small(nn.Module):
-    """Two convolutions; `body` is never negative, `conv` is both."""
+    """Two convolutions; the output of `body` is not negative, that of `conv` has both signs."""
 
     def __init__(self, stride=2):
         super().__init__()
@@ -76,7 +76,7 @@ SCORES = {
 
 
 def assert_close(heat, expected, share=1e-6):
-    """Largest difference below a share of the largest value."""
+    """Assert that the largest difference is below a share of the largest value."""
     expected = torch.as_tensor(expected)
     assert heat.shape == expected.shape
     assert expected.abs().max() > 1e-6
@@ -84,8 +84,8 @@ def assert_close(heat, expected, share=1e-6):
     assert (heat - expected).abs().max().item() < share * expected.abs().max().item()
 
 
-def enlarged(grid, height, width):
-    """Bilinear interpolation between the centres of cells; beyond the outermost centres the value stays."""
+def upsample_slowly(grid, height, width):
+    """Upsample bilinearly between the centres of cells; values are constant beyond the outermost centres."""
     rows, columns = len(grid), len(grid[0])
     out = np.zeros((height, width))
     for i in range(height):
@@ -105,23 +105,23 @@ def enlarged(grid, height, width):
 
 
 def slow_blur(image):
-    """A Gaussian as wide as a tenth of the longer side; at the edge the photo is mirrored."""
+    """Blur by a Gaussian whose standard deviation is a tenth of the longer side; borders are reflected."""
     height, width = image.shape[-2:]
     sigma = max(height, width) / 10
     reach = round(2 * sigma)
 
-    def along(pixels, count):
+    def blur_rows(pixels, count):
         weights = {offset: math.exp(-(offset**2) / (2 * sigma**2)) for offset in range(-reach, reach + 1)}
         total, out = sum(weights.values()), torch.zeros_like(pixels)
-        for place in range(count):
+        for position in range(count):
             for offset, weight in weights.items():
-                at = abs(place + offset)
+                at = abs(position + offset)
                 at = 2 * (count - 1) - at if at >= count else at
-                out[..., place] += weight / total * pixels[..., at]
+                out[..., position] += weight / total * pixels[..., at]
         return out
 
-    across = along(image, width)
-    return along(across.transpose(-1, -2), height).transpose(-1, -2)
+    across = blur_rows(image, width)
+    return blur_rows(across.transpose(-1, -2), height).transpose(-1, -2)
 
 
 def slow_cover(name, image):
@@ -140,10 +140,10 @@ def slow_cover(name, image):
 
 
 def slow_occlusion(model, image, score, cover, window, stride):
-    """Zeiler & Fergus 2014, 4.2: what the score loses when a square is covered, on average over the squares there."""
+    """Zeiler & Fergus 2014, 4.2: score drop when a square is covered, on average over the squares over each pixel."""
     height, width = image.shape[-2:]
-    drops, times = np.zeros((height, width)), np.zeros((height, width))
-    whole = score(model.module(image)[0]).item()
+    drop_sums, counts = np.zeros((height, width)), np.zeros((height, width))
+    full_score = score(model.module(image)[0]).item()
     top = 0
     while True:
         left = 0
@@ -152,18 +152,18 @@ def slow_occlusion(model, image, score, cover, window, stride):
             for i in range(top, min(top + window, height)):
                 for j in range(left, min(left + window, width)):
                     covered[0, :, i, j] = cover[0, :, i, j]
-            drop = whole - score(model.module(covered)[0]).item()
+            drop = full_score - score(model.module(covered)[0]).item()
             for i in range(top, min(top + window, height)):
                 for j in range(left, min(left + window, width)):
-                    drops[i, j] += drop
-                    times[i, j] += 1
+                    drop_sums[i, j] += drop
+                    counts[i, j] += 1
             if left + window >= width:
                 break
             left += stride
         if top + window >= height:
             break
         top += stride
-    return drops / np.maximum(times, 1)
+    return drop_sums / np.maximum(counts, 1)
 
 
 @pytest.mark.parametrize(
@@ -177,22 +177,26 @@ def slow_occlusion(model, image, score, cover, window, stride):
         (6, 5, "blur", "against"),
     ],
 )
-def test_occlusion_is_the_mean_loss_of_the_squares_over_each_pixel(model, image, window, stride, baseline, score):
-    options, number = SCORES[score]
+def test_occlusion_equals_the_mean_score_drop_of_the_squares_over_each_pixel(
+    model, image, window, stride, baseline, score
+):
+    options, score_of = SCORES[score]
     with torch.no_grad():
         cover = slow_cover(baseline, image)
-        expected = slow_occlusion(model, image, number, cover, window, stride)
-    found = vizlib.explain(model, photo(), "occlusion", **options, window=window, stride=stride, baseline=baseline)
-    assert found.signed
+        expected = slow_occlusion(model, image, score_of, cover, window, stride)
+    attribution = vizlib.explain(
+        model, photo(), "occlusion", **options, window=window, stride=stride, baseline=baseline
+    )
+    assert attribution.signed
     if window == 20:
         assert expected.std() < 1e-12  # the same everywhere
-        assert abs(found.heat.mean().item() - expected.mean()) < 1e-6 * abs(expected.mean())
-        assert (found.heat == found.heat[0, 0]).all()
+        assert abs(attribution.heat.mean().item() - expected.mean()) < 1e-6 * abs(expected.mean())
+        assert (attribution.heat == attribution.heat[0, 0]).all()
     else:
-        assert_close(found.heat, expected)
+        assert_close(attribution.heat, expected)
 
 
-def test_the_squares_reach_both_edges_and_no_square_adds_nothing():
+def test_window_spans_reach_both_edges_without_redundant_windows():
     for size in range(1, 40):
         for window in (1, 3, 8, 50):
             for stride in (1, 3, 9):
@@ -200,62 +204,62 @@ def test_the_squares_reach_both_edges_and_no_square_adds_nothing():
                 assert spans[0][0] == 0
                 assert spans[-1][1] == size
                 assert [start for start, _ in spans] == [stride * i for i in range(len(spans))]
-                assert all(end < size for _, end in spans[:-1]), "the squares after one at the edge show nothing new"
+                assert all(end < size for _, end in spans[:-1]), "a window after one at the edge is redundant"
 
 
-def shrunk(model, side=96):
-    """A convolutional network with its real weights, shown a small photo."""
-    shown = {**model.preprocessing.to_config(), "input_size": (3, side, side)}
-    return vizlib.wrap(model.module, preprocessing=shown, name=model.name)
+def with_small_input(model, side=96):
+    """Return the model with a smaller input, so that the tests take less time."""
+    preprocessing = {**model.preprocessing.to_config(), "input_size": (3, side, side)}
+    return vizlib.wrap(model.module, preprocessing=preprocessing, name=model.name)
 
 
 @pytest.fixture(scope="module")
-def real(real_network):
-    return shrunk(real_network("resnet18"))
+def resnet(real_network):
+    return with_small_input(real_network("resnet18"))
 
 
-def test_occlusion_equals_captums_with_the_same_squares(real, cheetah):
-    target = real.predict(cheetah, top=1)[0].index
-    expected = Occlusion(real.module).attribute(
-        real.tensor(cheetah),
+def test_occlusion_equals_captum_with_the_same_squares(resnet, cheetah):
+    target = resnet.predict(cheetah, top=1)[0].index
+    expected = Occlusion(resnet.module).attribute(
+        resnet.tensor(cheetah),
         sliding_window_shapes=(3, 40, 40),
         strides=(3, 24, 24),
         target=target,
         baselines=0,
         perturbations_per_eval=8,
     )
-    assert (expected[0, 0] == expected[0, 2]).all()  # the three colours are covered together
-    knobs = {"window": 40, "stride": 24, "baseline": "mean", "precision": "float32"}
-    assert_close(vizlib.explain(real, cheetah, "occlusion", **knobs).heat, expected[0, 0].detach(), 1e-4)
+    assert (expected[0, 0] == expected[0, 2]).all()  # all three colours are covered together
+    parameters = {"window": 40, "stride": 24, "baseline": "mean", "precision": "float32"}
+    assert_close(vizlib.explain(resnet, cheetah, "occlusion", **parameters).heat, expected[0, 0].detach(), 1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ RISE
 
 
-def slow_rise_mask(number, size, cells, share, seed):
-    """RISE, 3.2: a coarse random grid, enlarged to one cell more than the photo, and a random piece of it."""
-    random = np.random.Generator(np.random.PCG64([seed, number]))
+def slow_rise_mask(index, size, cells, share, seed):
+    """RISE, 3.2: a coarse random grid, upsampled to one cell more than the photo, and a random crop of it."""
+    random = np.random.Generator(np.random.PCG64([seed, index]))
     grid = [[float(value < share) for value in row] for row in random.random((cells, cells))]
     height, width = math.ceil(size[0] / cells), math.ceil(size[1] / cells)
     top, left = int(random.integers(0, height)), int(random.integers(0, width))
-    large = enlarged(grid, (cells + 1) * height, (cells + 1) * width)
+    large = upsample_slowly(grid, (cells + 1) * height, (cells + 1) * width)
     return large[top : top + size[0], left : left + size[1]]
 
 
 @pytest.mark.parametrize(("score", "cells", "share", "seed"), [("probability", 4, 0.5, 0), ("against", 3, 0.2, 11)])
-def test_rise_is_the_masks_weighed_by_their_scores(model, image, score, cells, share, seed):
-    options, number = SCORES[score]
+def test_rise_equals_the_masks_weighted_by_their_scores(model, image, score, cells, share, seed):
+    options, score_of = SCORES[score]
     total, heat = 18, np.zeros(SIZE)
-    for one in range(total):
-        mask = slow_rise_mask(one, SIZE, cells, share, seed)
+    for index in range(total):
+        mask = slow_rise_mask(index, SIZE, cells, share, seed)
         with torch.no_grad():
-            value = number(model.module(image * torch.from_numpy(mask))[0]).item()
+            value = score_of(model.module(image * torch.from_numpy(mask))[0]).item()
         for i in range(SIZE[0]):
             for j in range(SIZE[1]):
                 heat[i, j] += value * mask[i, j]
     expected = heat / (total * share)  # equation 6
-    knobs = {"masks": total, "cells": cells, "share": share, "seed": seed}
-    assert_close(vizlib.explain(model, photo(), "rise", **options, **knobs).heat, expected)
+    parameters = {"masks": total, "cells": cells, "share": share, "seed": seed}
+    assert_close(vizlib.explain(model, photo(), "rise", **options, **parameters).heat, expected)
 
 
 BATCH_SIZE = "vizlib.models.inference.batched_inference.BatchedInference.batch_size"
@@ -287,42 +291,42 @@ def test_rise_weights_the_masks_of_each_batch_when_all_batches_are_scored_before
     assert torch.equal(vizlib.explain(model, photo(), "rise", 1, masks=18).heat, expected.heat)
 
 
-def test_a_mask_depends_on_its_number_and_the_seed_alone():
+def test_rise_mask_depends_only_on_its_index_and_the_seed():
     size = (45, 61)
-    together = make_rise_masks(torch.arange(9), size, 6, 0.4, 3)
-    for number in range(9):
-        assert np.abs(together[number].numpy() - slow_rise_mask(number, size, 6, 0.4, 3)).max() < 1e-6
+    masks = make_rise_masks(torch.arange(9), size, 6, 0.4, 3)
+    for index in range(9):
+        assert np.abs(masks[index].numpy() - slow_rise_mask(index, size, 6, 0.4, 3)).max() < 1e-6
     for parts in (torch.arange(9).split(1), torch.arange(9).split(4), [torch.tensor([8, 0, 5]), torch.tensor([5])]):
         for part in parts:
-            for number, mask in zip(part.tolist(), make_rise_masks(part, size, 6, 0.4, 3), strict=True):
-                assert torch.equal(mask, together[number])
-    other = make_rise_masks(torch.arange(9), size, 6, 0.4, 4)
-    assert not any(torch.equal(a, b) for a, b in zip(together, other, strict=True))
-    assert not any(torch.equal(together[0], one) for one in together[1:])
+            for index, mask in zip(part.tolist(), make_rise_masks(part, size, 6, 0.4, 3), strict=True):
+                assert torch.equal(mask, masks[index])
+    other_masks = make_rise_masks(torch.arange(9), size, 6, 0.4, 4)
+    assert not any(torch.equal(a, b) for a, b in zip(masks, other_masks, strict=True))
+    assert not any(torch.equal(masks[0], mask) for mask in masks[1:])
 
 
-def test_the_masks_of_a_seed_are_these_on_every_machine():
+def test_rise_masks_of_a_seed_are_the_same_on_every_machine():
     masks = make_rise_masks(torch.arange(40), (64, 96), 7, 0.5, 0)
-    thousandths = (masks * 1000).round().to(torch.int16)  # another machine may round the last bit otherwise
+    rounded = (masks * 1000).round().to(torch.int16)  # the last bit may differ between machines
     bits = np.packbits((masks > 0.5).numpy())
-    assert thousandths[0, 20, ::12].tolist() == [122, 539, 156, 0, 219, 969, 681, 764]
-    assert thousandths.sum((1, 2))[:4].tolist() == [2472516, 3829638, 3945171, 3900096]
+    assert rounded[0, 20, ::12].tolist() == [122, 539, 156, 0, 219, 969, 681, 764]
+    assert rounded.sum((1, 2))[:4].tolist() == [2472516, 3829638, 3945171, 3900096]
     assert hashlib.sha256(bits.tobytes()).hexdigest()[:16] == "943cb35e4ef5f93c"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
-def test_about_the_asked_share_of_the_cells_is_visible(share):
+def test_visible_share_of_rise_masks_equals_the_parameter(share):
     masks = make_rise_masks(torch.arange(300), (28, 28), 7, share, 0)
     assert masks.min() == 0
     assert masks.max() == 1
-    error = math.sqrt(share * (1 - share) / (300 * 49))  # of a mean over so many cells
+    error = math.sqrt(share * (1 - share) / (300 * 49))  # standard error of the mean over all cells
     assert abs(masks.mean().item() - share) < 4 * error
 
 
 # ------------------------------------------------------------------------------------------------ Score-CAM
 
 
-def body_of(model, image, layer):
+def activation_of(model, image, layer):
     module = model.module
     with torch.no_grad():
         body = module.body(image)
@@ -339,89 +343,89 @@ def slow_sum(weights, activation, relu):
 
 
 def slow_score_cam(network, image, activation, score, relu):
-    """Wang et al. 2020, equations 4 to 8: see through each channel, enlarged and scaled; ReLU(sum softmax(score) A)."""
+    """Wang et al. 2020, equations 4 to 8: mask by each channel, upsampled and scaled; ReLU(sum softmax(score) A)."""
     scores = []
     for channel in activation:
-        mask = enlarged(channel.tolist(), *image.shape[-2:])
+        mask = upsample_slowly(channel.tolist(), *image.shape[-2:])
         mask = (mask - mask.min()) / (mask.max() - mask.min())
         with torch.no_grad():
             scores.append(score(network(image * torch.from_numpy(mask))[0]).item())
-    powers = [math.exp(one - max(scores)) for one in scores]
+    powers = [math.exp(value - max(scores)) for value in scores]
     return slow_sum([power / sum(powers) for power in powers], activation, relu)
 
 
 @pytest.mark.parametrize("layer", ["body", "conv"])
 @pytest.mark.parametrize("score", SCORES)
-def test_score_cam_equals_the_papers_equations(model, image, layer, score):
-    options, number = SCORES[score]
-    activation = body_of(model, image, layer)
+def test_score_cam_equals_the_equations_of_the_paper(model, image, layer, score):
+    options, score_of = SCORES[score]
+    activation = activation_of(model, image, layer)
     for relu in (True, False):
-        expected = slow_score_cam(model.module, image, activation, number, relu)
-        found = vizlib.explain(model, photo(), "score-cam", **options, layer=layer, relu=relu)
-        assert found.signed == (not relu)
+        expected = slow_score_cam(model.module, image, activation, score_of, relu)
+        attribution = vizlib.explain(model, photo(), "score-cam", **options, layer=layer, relu=relu)
+        assert attribution.signed == (not relu)
         if expected.any():
-            assert_close(found.heat, expected)
+            assert_close(attribution.heat, expected)
         else:
-            assert not found.heat.any()
+            assert not attribution.heat.any()
 
 
-def test_a_channel_that_is_the_same_everywhere_has_no_mask_and_no_weight():
+def test_constant_channel_has_no_mask_and_no_weight():
     model = small()
     with torch.no_grad():
-        for channel, bias in ((0, -1.0), (3, 2.0)):  # one is silent, one says the same everywhere
+        for channel, bias in ((0, -1.0), (3, 2.0)):  # one is 0, one is constant
             model.module.body[0].weight[channel] = 0
             model.module.body[0].bias[channel] = bias
     image = model.tensor(vizlib.open_image(photo()))
-    activation = body_of(model, image, "body")
+    activation = activation_of(model, image, "body")
     assert [channel.std() == 0 for channel in activation] == [True, False, False, True, False]
-    alive = activation[[1, 2, 4]]
-    found = vizlib.explain(model, photo(), "score-cam", 2, layer="body")
-    expected = slow_score_cam(model.module, image, alive, lambda logits: logits[2], True)
-    assert_close(found.heat, expected)
+    varying = activation[[1, 2, 4]]
+    attribution = vizlib.explain(model, photo(), "score-cam", 2, layer="body")
+    expected = slow_score_cam(model.module, image, varying, lambda logits: logits[2], True)
+    assert_close(attribution.heat, expected)
     steps = list(vizlib.explain_stream(model, photo(), "ablation-cam", 2, layer="body"))
-    assert steps[-1].total == 4  # silencing a channel that is silent anyway costs no pass
+    assert steps[-1].total == 4  # a channel that is 0 everywhere needs no pass
 
 
 @pytest.mark.parametrize("method", ["score-cam", "ablation-cam"])
-def test_where_no_channel_says_anything_the_map_is_empty_and_says_so(method):
+def test_map_is_empty_and_has_a_note_when_no_channel_varies(method):
     model = small()
     with torch.no_grad():
         model.module.body[0].weight.zero_()
         model.module.body[0].bias.fill_(-1)
-    found = vizlib.explain(model, photo(), method, 2, layer="body")
-    assert found.heat.shape == (7, 9)
-    assert not found.heat.any()
-    assert any("has the same value at all positions" in note for note in found.notes)
+    attribution = vizlib.explain(model, photo(), method, 2, layer="body")
+    assert attribution.heat.shape == (7, 9)
+    assert not attribution.heat.any()
+    assert any("has the same value at all positions" in note for note in attribution.notes)
 
 
-def peer(kind, model, image, target, layer, **options):
-    """The map of one of pytorch-grad-cam's classes before it is enlarged and stretched."""
-    module, kept = copy.deepcopy(model.module), {}
+def pytorch_grad_cam_result(kind, model, image, target, layer, **options):
+    """Return map and weights of a class of pytorch-grad-cam, before the map is upsampled and rescaled."""
+    module, captured = copy.deepcopy(model.module), {}
 
     class Peer(kind):
         def get_cam_image(self, *args, **kwargs):
-            kept["map"] = super().get_cam_image(*args, **kwargs)
-            return kept["map"]
+            captured["map"] = super().get_cam_image(*args, **kwargs)
+            return captured["map"]
 
         def get_cam_weights(self, *args, **kwargs):
-            kept["weights"] = super().get_cam_weights(*args, **kwargs)
-            return kept["weights"]
+            captured["weights"] = super().get_cam_weights(*args, **kwargs)
+            return captured["weights"]
 
-    with Peer(model=module, target_layers=[module.get_submodule(layer)], **options) as one:
-        one.batch_size = options.get("batch_size", 32)
-        one(input_tensor=image, targets=[ClassifierOutputTarget(target)])
-    return np.maximum(kept["map"][0], 0), kept["weights"][0]
+    with Peer(model=module, target_layers=[module.get_submodule(layer)], **options) as cam:
+        cam.batch_size = options.get("batch_size", 32)
+        cam(input_tensor=image, targets=[ClassifierOutputTarget(target)])
+    return np.maximum(captured["map"][0], 0), captured["weights"][0]
 
 
-def cornered(activation, size):
-    """pytorch-grad-cam's masks: `UpsamplingBilinear2d`, which is align_corners=True, and so a little wider."""
+def align_corners_masks(activation, size):
+    """Return the masks of pytorch-grad-cam: `UpsamplingBilinear2d`, which has align_corners=True."""
     large = F.interpolate(activation[None], size, mode="bilinear", align_corners=True)[0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     return (large - low) / (high - low + 1e-8)
 
 
-def scaled_first(activation, size):
-    """torchcam's masks: scaled before they are enlarged, so that a peak between two pixels ends below 1."""
+def scale_before_upsampling_masks(activation, size):
+    """Return the masks of torchcam: scaled before upsampling, so that a peak between two pixels is below 1."""
     low, high = activation.amin((1, 2), keepdim=True), activation.amax((1, 2), keepdim=True)
     return F.interpolate(((activation - low) / (high - low + 1e-8))[None], size, mode="bilinear")[0]
 
@@ -435,34 +439,34 @@ def torchcam_score_cam(model, image, target, layer):
 
 
 @pytest.mark.parametrize("network", ["pytorch-grad-cam", "torchcam"])
-def test_score_cam_equals_the_peers_where_nothing_need_be_enlarged(network):
-    """A layer as large as the input leaves the peers no choice of interpolation, and the three agree."""
+def test_score_cam_equals_peers_where_no_upsampling_is_needed(network):
+    """A layer as large as the input needs no interpolation, and the three implementations agree."""
     model = small(stride=1, dtype=torch.float32)
     image = model.tensor(vizlib.open_image(photo()))
-    assert body_of(model, image, "body").shape[1:] == SIZE
+    assert activation_of(model, image, "body").shape[1:] == SIZE
     if network == "torchcam":
         expected = torchcam_score_cam(model, image, 2, "body")
     else:
-        expected = peer(ScoreCAM, model, image, 2, "body")[0]
+        expected = pytorch_grad_cam_result(ScoreCAM, model, image, 2, "body")[0]
     assert_close(vizlib.explain(model, photo(), "score-cam", 2, layer="body", precision="float32").heat, expected, 1e-5)
 
 
-@pytest.mark.parametrize(("network", "masks"), [("pytorch-grad-cam", cornered), ("torchcam", scaled_first)])
-def test_score_cam_of_a_real_network_is_the_peers_but_for_how_they_make_a_mask(
-    real, cheetah, network, masks, monkeypatch
-):
-    image, target = real.tensor(cheetah), real.predict(cheetah, top=1)[0].index
+@pytest.mark.parametrize(
+    ("network", "masks"), [("pytorch-grad-cam", align_corners_masks), ("torchcam", scale_before_upsampling_masks)]
+)
+def test_score_cam_of_a_real_network_equals_peers_with_their_masks(resnet, cheetah, network, masks, monkeypatch):
+    image, target = resnet.tensor(cheetah), resnet.predict(cheetah, top=1)[0].index
     if network == "torchcam":
-        expected = torchcam_score_cam(real, image, target, "layer1")
+        expected = torchcam_score_cam(resnet, image, target, "layer1")
     else:
-        expected = torch.from_numpy(peer(ScoreCAM, real, image, target, "layer1")[0])
-    activation = real.run(cheetah, layers=["layer1"]).activations["layer1"][0].detach()
+        expected = torch.from_numpy(pytorch_grad_cam_result(ScoreCAM, resnet, image, target, "layer1")[0])
+    activation = resnet.run(cheetah, layers=["layer1"]).activations["layer1"][0].detach()
     own = make_channel_masks(activation, (96, 96))
     assert own.amax((1, 2)).eq(1).all()  # equation 7: each mask fills 0 to 1
     assert own.amin((1, 2)).eq(0).all()
     assert (masks(activation, (96, 96)) - own).abs().max() > 0.1
     monkeypatch.setattr(perturbation, "make_channel_masks", masks)
-    assert_close(vizlib.explain(real, cheetah, "score-cam", layer="layer1", precision="float32").heat, expected, 1e-4)
+    assert_close(vizlib.explain(resnet, cheetah, "score-cam", layer="layer1", precision="float32").heat, expected, 1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ Ablation-CAM
@@ -471,46 +475,46 @@ def test_score_cam_of_a_real_network_is_the_peers_but_for_how_they_make_a_mask(
 def slow_ablation_cam(above, activation, score, relu):
     """Desai & Ramaswamy 2020, equations 3 and 4: weight = (y - y without the channel) / y; ReLU(sum weight A)."""
     with torch.no_grad():
-        whole, weights = score(above(activation[None])[0]).item(), []
+        full_score, weights = score(above(activation[None])[0]).item(), []
         for k in range(len(activation)):
-            silenced = activation.clone()
-            silenced[k] = 0
-            weights.append((whole - score(above(silenced[None])[0]).item()) / whole)
-    return slow_sum(weights, activation, relu), whole
+            ablated = activation.clone()
+            ablated[k] = 0
+            weights.append((full_score - score(above(ablated[None])[0]).item()) / full_score)
+    return slow_sum(weights, activation, relu), full_score
 
 
 @pytest.mark.parametrize("layer", ["body", "conv"])
 @pytest.mark.parametrize("score", SCORES)
-def test_ablation_cam_equals_the_papers_equations(model, image, layer, score):
-    options, number = SCORES[score]
-    module, activation = model.module, body_of(model, image, layer)
+def test_ablation_cam_equals_the_equations_of_the_paper(model, image, layer, score):
+    options, score_of = SCORES[score]
+    module, activation = model.module, activation_of(model, image, layer)
     above = module.above if layer == "conv" else lambda body: module.above(module.conv(body))
     for relu in (True, False):
-        expected, whole = slow_ablation_cam(above, activation, number, relu)
-        assert whole > 0
+        expected, full_score = slow_ablation_cam(above, activation, score_of, relu)
+        assert full_score > 0
         assert_close(vizlib.explain(model, photo(), "ablation-cam", **options, layer=layer, relu=relu).heat, expected)
 
 
-def test_ablation_cam_of_a_negative_score_still_shows_what_holds_it_up(image):
-    """The paper divides by the score itself, which turns the picture round where it is negative; we by its size."""
+def test_ablation_cam_of_a_negative_score_keeps_the_sign_of_the_drops(image):
+    """The paper divides by the score, which reverses the map where it is negative; vizlib by its absolute value."""
     model = small()
     with torch.no_grad():
         model.module.head.bias.sub_(16)
-    activation = body_of(model, image, "body")
-    expected, whole = slow_ablation_cam(
+    activation = activation_of(model, image, "body")
+    expected, full_score = slow_ablation_cam(
         lambda body: model.module.above(model.module.conv(body)), activation, lambda logits: logits[2], False
     )
-    assert whole < 0
+    assert full_score < 0
     assert_close(vizlib.explain(model, photo(), "ablation-cam", 2, layer="body", relu=False).heat, -expected)
 
 
 @pytest.mark.parametrize("method", ["score-cam", "ablation-cam"])
-def test_a_class_against_itself_leaves_nothing_to_divide_by_and_the_map_is_finite(model, method):
-    found = vizlib.explain(model, photo(), method, 2, against=2, layer="body")
-    assert found.heat.isfinite().all()
-    assert "A class against itself leaves nothing." in found.notes
+def test_map_of_a_class_against_itself_is_finite(model, method):
+    attribution = vizlib.explain(model, photo(), method, 2, against=2, layer="body")
+    assert attribution.heat.isfinite().all()
+    assert "The target is compared with itself, so the score is always zero." in attribution.notes
     if method == "ablation-cam":
-        assert not found.heat.any()
+        assert not attribution.heat.any()
 
 
 def tiny_vit():
@@ -527,62 +531,62 @@ SIZE_OF_TOKENS = (16, 24)
 
 
 @pytest.mark.parametrize("layer", ["blocks.0", "blocks.1"])
-def test_a_channel_of_a_transformer_is_silenced_in_every_token(layer):
+def test_channel_of_a_transformer_is_ablated_in_every_token(layer):
     model = vizlib.wrap(tiny_vit(), preprocessing={**PREPROCESSING, "input_size": (3, *SIZE_OF_TOKENS)})
-    picture, module = photo(SIZE_OF_TOKENS), model.module
-    tokens = model.run(picture, layers=[layer]).activations[layer].detach()
-    rest = module.blocks[int(layer[-1]) + 1 :]
+    pixels, module = photo(SIZE_OF_TOKENS), model.module
+    tokens = model.run(pixels, layers=[layer]).activations[layer].detach()
+    remaining_blocks = module.blocks[int(layer[-1]) + 1 :]
 
     def score(tokens):
         with torch.no_grad():
-            return module.forward_head(module.norm(rest(tokens)))[0, 1].item()
+            return module.forward_head(module.norm(remaining_blocks(tokens)))[0, 1].item()
 
     grid = tokens[0, 1:].T.unflatten(1, (2, 3))
-    whole, weights = score(tokens), []
+    full_score, weights = score(tokens), []
     for k in range(12):
-        silenced = tokens.clone()
-        silenced[..., k] = 0
-        weights.append((whole - score(silenced)) / whole)
-    assert whole > 0
+        ablated = tokens.clone()
+        ablated[..., k] = 0
+        weights.append((full_score - score(ablated)) / full_score)
+    assert full_score > 0
     expected = slow_sum(weights, grid, False)
-    assert_close(vizlib.explain(model, picture, "ablation-cam", 1, layer=layer, relu=False).heat, expected)
-    image = model.tensor(vizlib.open_image(picture))
+    assert_close(vizlib.explain(model, pixels, "ablation-cam", 1, layer=layer, relu=False).heat, expected)
+    image = model.tensor(vizlib.open_image(pixels))
     expected = slow_score_cam(module, image, grid, lambda logits: logits[1], False)
-    assert_close(vizlib.explain(model, picture, "score-cam", 1, layer=layer, relu=False).heat, expected)
+    assert_close(vizlib.explain(model, pixels, "score-cam", 1, layer=layer, relu=False).heat, expected)
 
 
-def test_ablation_cam_equals_pytorch_grad_cams_where_the_layer_ends_in_a_relu(real, cheetah):
-    image, target = real.tensor(cheetah), real.predict(cheetah, top=1)[0].index
-    assert real.run(cheetah).logits[0, target] > 0
-    expected, _ = peer(AblationCAM, real, image, target, "layer1", ablation_layer=AblationLayer())
-    found = vizlib.explain(real, cheetah, "ablation-cam", layer="layer1", precision="float32")
-    assert_close(found.heat, torch.from_numpy(expected), 1e-3)
+def test_ablation_cam_equals_pytorch_grad_cam_where_the_layer_ends_in_a_relu(resnet, cheetah):
+    image, target = resnet.tensor(cheetah), resnet.predict(cheetah, top=1)[0].index
+    assert resnet.run(cheetah).logits[0, target] > 0
+    expected, _ = pytorch_grad_cam_result(AblationCAM, resnet, image, target, "layer1", ablation_layer=AblationLayer())
+    attribution = vizlib.explain(resnet, cheetah, "ablation-cam", layer="layer1", precision="float32")
+    assert_close(attribution.heat, torch.from_numpy(expected), 1e-3)
 
 
-def test_where_a_layer_has_negative_values_pytorch_grad_cam_writes_ten_million_and_not_zero():
-    """Its weights are then what a channel of -1e7 does, and in a batch of -2e7, -3e7 ...: ours are the paper's."""
+def test_pytorch_grad_cam_ablates_with_minus_ten_million_where_a_layer_has_negative_values():
+    """Its weights are those of a channel of -1e7, in a batch of -2e7, -3e7 ...; vizlib uses 0 as in the paper."""
     model = small(dtype=torch.float32)
     image = model.tensor(vizlib.open_image(photo()))
-    activation = body_of(model, image, "conv")
+    activation = activation_of(model, image, "conv")
     assert activation.min() < 0
     options = {"ablation_layer": AblationLayer(), "batch_size": 1}
-    _, weights = peer(AblationCAM, model, image, 2, "conv", **options)
+    _, weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **options)
     with torch.no_grad():
-        whole, theirs, ours = model.module.above(activation[None])[0, 2], [], []
+        full_score, peer_weights, paper_weights = model.module.above(activation[None])[0, 2], [], []
         for k in range(len(activation)):
-            for kept, value in ((theirs, activation.min() - 1e7), (ours, 0)):
-                silenced = activation.clone()
-                silenced[k] = value
-                kept.append(((whole - model.module.above(silenced[None])[0, 2]) / whole).item())
-    assert np.abs(weights - theirs).max() < 1e-5
-    # above `conv` all that is negative is cut off, so here -1e7 and 0 happen to be the same ...
-    assert np.abs(np.subtract(theirs, ours)).max() < 1e-5
-    # ... but to a network that reads the negative values too they are not, and the paper's is 0
+            for weights_list, value in ((peer_weights, activation.min() - 1e7), (paper_weights, 0)):
+                ablated = activation.clone()
+                ablated[k] = value
+                weights_list.append(((full_score - model.module.above(ablated[None])[0, 2]) / full_score).item())
+    assert np.abs(weights - peer_weights).max() < 1e-5
+    # Negative values are set to 0 after `conv`, so that -1e7 and 0 have the same effect here.
+    assert np.abs(np.subtract(peer_weights, paper_weights)).max() < 1e-5
+    # In a network that uses negative values they differ, and the paper uses 0.
     model.module.above = lambda conv: model.module.head(conv.mean((2, 3)))
-    _, weights = peer(AblationCAM, model, image, 2, "conv", **options)
+    _, weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **options)
     assert np.abs(weights).min() > 1e4
-    _, together = peer(AblationCAM, model, image, 2, "conv", **{**options, "batch_size": 4})
-    assert np.abs(together / weights - [1, 2, 3, 4]).max() < 1e-3
+    _, batched_weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **{**options, "batch_size": 4})
+    assert np.abs(batched_weights / weights - [1, 2, 3, 4]).max() < 1e-3
     heat = vizlib.explain(model, photo(), "ablation-cam", 2, layer="conv", relu=False, precision="float32").heat
     expected, _ = slow_ablation_cam(model.module.above, activation, lambda logits: logits[2], False)
     assert_close(heat, expected, 1e-4)

@@ -1,6 +1,6 @@
-"""Real ImageNet weights on photos whose objects are boxed: the hottest place of a map lies on the object.
+"""Pointing game with real ImageNet weights: the maximum of a map lies in a bounding box of the object.
 
-`pytest -m slow -s tests/reference/test_pointing_game.py` prints what was measured.
+`pytest -m slow -s tests/reference/test_pointing_game.py` prints the measured values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def correct(model, photos):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "deit_tiny_patch16_224"])
-def test_the_crop_matters_little_on_these_squashed_photos(name, real_network, boxed_photos, capsys):
+def test_accuracy_depends_little_on_the_crop(name, real_network, boxed_photos, capsys):
     network, photos = partial(real_network, name), boxed_photos[::2]
     shares = {crop: correct(network(crop), photos) / len(photos) for crop in CROPS}
     with capsys.disabled():
@@ -32,39 +32,40 @@ def test_the_crop_matters_little_on_these_squashed_photos(name, real_network, bo
     assert max(shares.values()) - min(shares.values()) < 0.06
 
 
-def hit(place, boxes):
-    y, x = place
+def is_in_a_box(point, boxes):
+    y, x = point
     return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_hottest_place_lies_on_the_object_more_often_than_chance(name, real_network, boxed_photos, capsys):
-    """The pointing game (Zhang et al. 2016), for the true class, against two guesses that look at nothing.
+def test_maximum_of_the_map_is_on_the_object_more_often_than_chance(name, real_network, boxed_photos, capsys):
+    """The pointing game (Zhang et al. 2016) for the true class, beside two baselines that ignore the photo.
 
-    ImageNet's objects stand in the middle, so the middle is a strong guess; a random place is the share of box area.
+    The centre is a strong baseline, because the objects of ImageNet are central; a random point hits a box as often as
+    its share of the area.
     """
     model, photos = real_network(name), boxed_photos[::3]
     names = [
         name for name in ("grad-cam", "attention-relevance", "attention-rollout") if name in vizlib.list_methods(model)
     ]
     hits = dict.fromkeys(names, 0)
-    middle, area = 0, 0.0
+    centre_hits, box_area = 0, 0.0
     for path, label, boxes in tqdm(photos, desc=model.name):
-        found = vizlib.explain_all(model, path, target=label)
+        attributions = vizlib.explain_all(model, path, target=label)
         for name in names:
-            rows, columns = found[name].heat.shape
-            row, column = divmod(int(found[name].heat.argmax()), columns)
+            rows, columns = attributions[name].heat.shape
+            row, column = divmod(int(attributions[name].heat.argmax()), columns)
             grid = (row + 0.5) * 224 / rows, (column + 0.5) * 224 / columns
-            hits[name] += hit(found[name].geometry.to_photo(*grid), boxes)
-        middle += hit((113.5, 113.5), boxes)
-        inside = np.zeros((227, 227), dtype=bool)
+            hits[name] += is_in_a_box(attributions[name].geometry.to_photo(*grid), boxes)
+        centre_hits += is_in_a_box((113.5, 113.5), boxes)
+        in_box = np.zeros((227, 227), dtype=bool)
         for x0, y0, x1, y1 in boxes:
-            inside[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1] = True
-        area += inside.mean()
+            in_box[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1] = True
+        box_area += in_box.mean()
     count = len(photos)
     with capsys.disabled():
-        told = ", ".join(f"{name} {number / count:.1%}" for name, number in hits.items())
-        print(f"\n{model.name}: {told}; the middle {middle / count:.1%}, a random place {area / count:.1%}")
+        summary = ", ".join(f"{name} {number / count:.1%}" for name, number in hits.items())
+        print(f"\n{model.name}: {summary}; the centre {centre_hits / count:.1%}, a random point {box_area / count:.1%}")
     for name in names:
         if name != "attention-rollout" and not (name == "grad-cam" and "deit" in model.name):
-            assert hits[name] / count > area / count + 0.1, name
+            assert hits[name] / count > box_area / count + 0.1, name
