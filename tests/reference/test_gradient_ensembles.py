@@ -91,15 +91,15 @@ def noisy_copies(image, noise, samples, seed):
 def combine_slowly(form, gradients):
     """Combine gradients as in Smilkov et al. 2017, Hooker et al. 2019 (squares) and Adebayo et al. 2018 (variance)."""
     out = torch.zeros_like(gradients[0])
-    for place in np.ndindex(*out.shape):
-        values = [gradient[place].item() for gradient in gradients]
+    for index in np.ndindex(*out.shape):
+        values = [gradient[index].item() for gradient in gradients]
         mean = sum(values) / len(values)
         if form == "mean":
-            out[place] = mean
+            out[index] = mean
         elif form == "squared":
-            out[place] = sum(value**2 for value in values) / len(values)
+            out[index] = sum(value**2 for value in values) / len(values)
         else:
-            out[place] = sum((value - mean) ** 2 for value in values) / len(values)
+            out[index] = sum((value - mean) ** 2 for value in values) / len(values)
     return out
 
 

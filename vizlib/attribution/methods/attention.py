@@ -71,9 +71,7 @@ def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 hea
         if tokens is not None and weights.shape[-2:] == (tokens.num_tokens, tokens.num_tokens)
     }
     if not attention_maps:
-        raise MethodError(
-            f"{evidence.model.name} computed no attention among all of its tokens, expected at least one layer"
-        )
+        raise MethodError(f"{evidence.model.name} computed no attention among all of its tokens in any layer")
     return attention_maps
 
 

@@ -81,7 +81,7 @@ def _grad_cam_plus_plus(features: SpatialFeatures) -> Tensor:
     ratios = torch.div(features.positive_gradients, denominator, out=denominator)
     weights = ratios.sum(1)
     # The denominator can be 0 for a channel with a negative sum; alpha is undefined there, and 0 is used. On a GPU the
-    # repair is done in any case, because waiting for the answer of the check takes longer.
+    # repair is always done, because the check would wait for the GPU, which takes longer.
     if not weights.is_cpu or not weights.isfinite().all():
         weights = ratios.masked_fill_(ratios.isposinf(), 0).sum(1)
     return weights @ features.activations

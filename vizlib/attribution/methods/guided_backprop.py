@@ -22,14 +22,14 @@ def _guided_backprop(evidence: Evidence, *, channels: str, **_) -> Tensor:
     return reduce_channels(evidence.guided_gradient, channels)
 
 
-def _guided_grad_cam(evidence: Evidence, *, channels: str, **knobs) -> Tensor:
+def _guided_grad_cam(evidence: Evidence, *, channels: str, **parameters) -> Tensor:
     """Return guided backpropagation times Grad-CAM, clamped at 0 and upsampled bilinearly to the input.
 
     References:
         Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. Grad-CAM: Visual Explanations from Deep Networks via
         Gradient-based Localization. ICCV 2017, section 3.2. arXiv:1610.02391
     """
-    features = evidence.spatial_features(choose_cam_layer(evidence.model, knobs))
+    features = evidence.spatial_features(choose_cam_layer(evidence.model, parameters))
     cam = features.reshape_to_map(grad_cam(features)).clamp(min=0)
     guided = reduce_channels(evidence.guided_gradient, channels)
     return guided * F.interpolate(cam[None, None], guided.shape, mode="bilinear")[0, 0]

@@ -181,7 +181,9 @@ def make_channel_masks(
     return (upsampled - low) / (high - low)
 
 
-def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[PartialHeat]:
+def _score_cam(
+    evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **parameters
+) -> Iterator[PartialHeat]:
     """Yield the sum of the channels, weighted by the softmax over the scores of the image masked by each channel.
 
     Channels that are constant make no mask and get weight 0.
@@ -191,7 +193,7 @@ def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int
         Neural Networks. CVPR Workshops 2020, equations 4 to 8. arXiv:1910.01279
     """
     image, size = evidence.run.image.detach(), evidence.model.preprocessing.input_size
-    features = evidence.spatial_features(choose_cam_layer(evidence.model, knobs))
+    features = evidence.spatial_features(choose_cam_layer(evidence.model, parameters))
     activation_maps = features.activation_maps
     channels = _find_varying_channels(activation_maps)
     if not len(channels):
@@ -207,7 +209,9 @@ def _score_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int
         yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
 
 
-def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **knobs) -> Iterator[PartialHeat]:
+def _ablation_cam(
+    evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **parameters
+) -> Iterator[PartialHeat]:
     """Yield the sum of the channels, weighted by the relative drop of the score when each channel is set to 0.
 
     The drop is divided by the absolute value of the score, where the paper divides by the score, so that a negative
@@ -217,7 +221,7 @@ def _ablation_cam(evidence: Evidence, *, relu: bool, precision: str, budget_mb: 
         Desai, Ramaswamy. Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
         Localization. WACV 2020, equations 3 and 4.
     """
-    layer = choose_cam_layer(evidence.model, knobs)
+    layer = choose_cam_layer(evidence.model, parameters)
     features, output = evidence.spatial_features(layer), evidence.run.activations[layer].detach()
     channels = _find_varying_channels(features.activation_maps, constant=0.0)
     if not len(channels):
