@@ -86,7 +86,7 @@ def only_weights(call: ast.Call) -> bool:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_gradio_stays_in_the_dashboard_and_pyplot_and_pickle_stay_out(file):
+def test_forbidden_imports(file):
     names = set(imported(file))
     if file.startswith("vizlib/"):
         assert not {"gradio", "gradio_client"} & {name.split(".")[0] for name in names}
@@ -94,13 +94,13 @@ def test_gradio_stays_in_the_dashboard_and_pyplot_and_pickle_stay_out(file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_only_capture_hooks(file):
+def test_only_capture_registers_hooks(file):
     hooking = [name for name, _ in calls(file) if re.search(r"\.register_\w*hook$", name)]
     assert bool(hooking) == (file in HOOKING), hooking
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_only_checkpoints_loads_and_never_unpickles(file):
+def test_only_checkpoint_files_loads_weights_and_nothing_is_unpickled(file):
     for name, call in calls(file):
         last = name.rsplit(".", 1)[-1]
         if name in ("torch.load", "torch.jit.load") or last in ("safetensors.torch.load_file", "load_file"):
@@ -111,7 +111,7 @@ def test_only_checkpoints_loads_and_never_unpickles(file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_everything_public_has_a_docstring(file):
+def test_public_definitions_have_docstrings(file):
     assert ast.get_docstring(tree(file)) or not tree(file).body, f"{file} does not say what it is"
     for node in tree(file).body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
@@ -127,7 +127,7 @@ def test_everything_public_has_a_docstring(file):
                 assert opening.endswith((".", "?", ":", '"')), f"{file}: {part.name} does not open with a sentence"
 
 
-def test_the_public_names_are_the_frozen_ones():
+def test_public_names_are_the_expected_ones():
     assert set(vizlib.__all__) == PUBLIC
     assert list(vizlib.__all__) == sorted(vizlib.__all__)
     for name in vizlib.__all__:
@@ -137,7 +137,7 @@ def test_the_public_names_are_the_frozen_ones():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_has_its_paper_what_it_means_and_what_it_does_not(name):
+def test_method_has_paper_and_description(name):
     method = METHODS[name]
     assert name == method.name
     assert name in NAMES, f"{name} is not among the frozen names"
@@ -148,7 +148,7 @@ def test_a_method_has_its_paper_what_it_means_and_what_it_does_not(name):
     assert all(knob.help for knob in method.knobs.values())
 
 
-def test_importing_vizlib_and_its_shell_starts_neither_gradio_nor_matplotlib():
+def test_import_loads_no_heavy_dependencies():
     heavy = "gradio", "matplotlib", "captum", "pytorch_grad_cam", "dashboard"
     code = f"import sys, vizlib, vizlib.cli; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -37,29 +37,29 @@ def folder(tmp_path, monkeypatch, tower):
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if "Client(" not in block])
-def test_a_python_example_runs(code, folder):
+def test_python_example_runs(code, folder):
     exec(compile(code, "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash")[2:] for line in block.strip().splitlines()])
-def test_a_shell_example_runs(line, folder):
+def test_shell_example_runs(line, folder):
     words = shlex.split(line.replace("*.jpg", "photo.jpg"))
     assert words[0] == "vizlib"
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
 
 
-def test_the_table_of_methods_is_the_registrys():
+def test_method_table_matches_the_registry():
     rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \|$", README, re.MULTILINE)
-    assert rows == [(row.name, row.means, row.means_not, row.paper) for row in METHODS.values()]
+    assert rows == [(row.name, row.shows, row.does_not_show, row.paper) for row in METHODS.values()]
 
 
-def test_the_version_stands_in_three_places_and_is_the_same():
+def test_version_is_the_same_everywhere():
     assert f'version = "{vizlib.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"  version = {{{vizlib.__version__}}}," in blocks("bibtex")[0]
 
 
-def test_the_set_up_commands_are_the_two_that_everything_relies_on():
+def test_setup_commands_match_ci():
     assert "pip install . && vizlib serve" in README
     assert 'pip install -e ".[test]" && pytest' in (ROOT / ".ci" / "run").read_text().replace("\\", "")
     assert 'pip install -e ".[test]" && pytest' in README

@@ -1,25 +1,38 @@
-"""The same from a shell: `vizlib explain PHOTO`, `compare`, `predict`, `units`, `field`, `layers`, `serve` and more."""
+"""The command line: `vizlib explain PHOTO`, `compare`, `predict`, `units`, `layers`, `serve` and more."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from vizlib.cli.explain import compare, estimate, explain, predict
-from vizlib.cli.listings import kernels, layers, methods, models
-from vizlib.cli.serve import serve
-from vizlib.cli.units import field, units
+from vizlib.cli.explain import compare_command, estimate_command, explain_command, predict_command
+from vizlib.cli.listings import kernels_command, layers_command, methods_command, models_command
+from vizlib.cli.serve import serve_command
+from vizlib.cli.units import receptive_field_command, units_command
 from vizlib.core.errors import VizlibError
 
-COMMANDS = (explain, compare, estimate, predict, units, field, models, layers, methods, kernels, serve)
+COMMANDS = {
+    "explain": explain_command,
+    "compare": compare_command,
+    "estimate": estimate_command,
+    "predict": predict_command,
+    "units": units_command,
+    "receptive-field": receptive_field_command,
+    "models": models_command,
+    "layers": layers_command,
+    "methods": methods_command,
+    "kernels": kernels_command,
+    "serve": serve_command,
+}
 
 
-class _PlainErrors(TyperGroup):
-    """A person's mistake is one sentence and exit code 2, never a traceback."""
+class _ErrorReportingGroup(TyperGroup):
+    """Print a `VizlibError` as one line and exit with code 2, without a traceback."""
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except VizlibError as error:
@@ -28,11 +41,11 @@ class _PlainErrors(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_PlainErrors,
+    cls=_ErrorReportingGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="See why a vision model decided what it decided.",
+    help="Explain the decisions of vision models.",
 )
-for command in COMMANDS:
-    app.command()(command)
+for name, command in COMMANDS.items():
+    app.command(name)(command)

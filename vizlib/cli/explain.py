@@ -1,154 +1,214 @@
-"""Shell commands about a photo: `vizlib explain PHOTO`, `compare`, `estimate` and `predict`."""
+"""Shell commands for photos: `vizlib explain PHOTO`, `compare`, `estimate` and `predict`."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
-from vizlib import agreement as agreement_of
-from vizlib import estimate as seconds_of
-from vizlib import explain_all, explain_stream, load, open_image
-from vizlib import report as report_on
+import vizlib
 from vizlib.attribution.result import SAVE_SUFFIXES, Attribution, ExplanationStep
-from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, Knobs, ModelName, Photos
+from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Parameters, Photo, Photos
 from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
 
 
-def explain(
+def explain_command(
     photos: Photos,
     model: ModelName = DEFAULT_MODEL,
     method: Annotated[
-        str, typer.Option("--method", "-x", help="A name `vizlib methods` lists, or `all`.")
+        str, typer.Option("--method", "-x", help="A name that `vizlib methods` lists, or `all`.")
     ] = "grad-cam",
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="The class to explain; the likeliest if left out.")
+        str | None, typer.Option("--target", "-t", help="The class to explain; by default the most probable one.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="Why the target and not this class; runner-up is the next likeliest.")
+        str | None,
+        typer.Option(help="Explain why the target and not this class; `runner-up` is the next most probable one."),
     ] = None,
-    knob: Knobs = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),
+    param: Parameters = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the output files.")] = Path(),
     save_as: Annotated[str, typer.Option("--as", help="png, svg, npz or json.")] = "png",
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write all of it as one page, to send to someone.")
+        Path | None, typer.Option(metavar="FILE.html", help="Also write all results as one self-contained HTML page.")
     ] = None,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw on each photo how much each place spoke for a class."""
+    """Draw a heat map on each photo that shows the evidence for a class."""
     if f".{save_as}" not in SAVE_SUFFIXES:
         raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SAVE_SUFFIXES)}")
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    knobs = _knobs(knob or [])
-    opened = [(path, open_image(path)) for path in photos]  # a wrong photo is told before any work is done
-    # A report is sent to others: it names files, but not the folders they lie in.
-    named = {
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    parameters = _parse_parameters(param or [])
+    opened = [vizlib.open_image(path) for path in photos]  # an unusable photo is reported before anything is computed
+    # A report may be sent to others: it names files, but not the folders that they are in.
+    load_options = {
         "model": Path(model).name if Path(model).is_file() else model,
         "architecture": architecture,
         "checkpoints": None if checkpoints is None else checkpoints.name or ".",
     }
     out.mkdir(parents=True, exist_ok=True)
-    answers, told = [], []
-    with tqdm(total=len(opened), desc="explaining", disable=None, leave=False) as progress:  # none into a file
-        for path, photo in opened:
+    rows, attributions, snippets = [], [], []
+    with tqdm(total=len(opened), desc="explaining", disable=None, leave=False) as progress:  # hidden without a terminal
+        for path, stem, name, photo in zip(photos, make_stems(photos), make_names(photos), opened, strict=True):
             if method == "all":
-                results = list(explain_all(network, photo, target, against).values())
+                results = list(vizlib.explain_all(network, photo, target, against).values())
             else:
-                results = [_watched(progress, explain_stream(network, photo, method, target, against, **knobs))]
-            for result in results:
-                file = result.save(out / f"{path.stem}.{result.method}.{save_as}")
-                answers.append({"photo": str(path), "file": str(file), **result.to_dict()})
-                told.append((result, CodeSnippet.from_attribution(result, network, photo=path.name, **named)))
+                steps = vizlib.explain_stream(network, photo, method, target, against, **parameters)
+                results = [_finish(progress, steps)]
+            for attribution in results:
+                file = attribution.save(out / f"{stem}.{attribution.method}.{save_as}")
+                rows.append({"path": str(path), "file": str(file), **attribution.to_dict()})
+                attributions.append(attribution)
+                snippets.append(CodeSnippet.from_attribution(attribution, network, photo=name, **load_options))
     if report is not None:
-        report_on([result for result, _ in told], report, model=network, snippets=[recipe for _, recipe in told])
+        vizlib.report(attributions, report, model=network, snippets=snippets)
     if as_json:
-        typer.echo(json.dumps(answers, indent=1))
+        typer.echo(json.dumps(rows, indent=1))
         return
-    for answer in answers:
-        typer.echo(f"{answer['file']}: {answer['method']} for {answer['label']} ({answer['probability']:.1%})")
-        for note in answer["notes"]:
+    for row in rows:
+        typer.echo(f"{row['file']}: {row['method']} for {row['label']} ({row['probability']:.1%})")
+        for note in row["notes"]:
             typer.echo(f"  {note}")
     if report is not None:
-        typer.echo(f"{report}: all of it as one page")
+        typer.echo(f"{report}: all results as one page")
 
 
-def compare(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="An image file.")],
+def compare_command(
+    photo: Photo,
     model: Annotated[tuple[str, str], typer.Option("--model", "-m", help="Two models, each as in `explain`.")],
-    method: Annotated[str, typer.Option("--method", "-x", help="One that fits both.")] = "grad-cam",
+    method: Annotated[str, typer.Option("--method", "-x", help="A method that fits both models.")] = "grad-cam",
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="The class; the first model's likeliest if left out.")
+        str | None,
+        typer.Option("--target", "-t", help="The class; by default the most probable one of the first model."),
     ] = None,
-    share: Annotated[float, typer.Option(help="The share of strongest places whose overlap is told.")] = 0.2,
+    fraction: Annotated[float, typer.Option(help="Fraction of strongest positions whose overlap is measured.")] = 0.2,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far two models agree about the places that spoke for a class."""
-    networks = [load(name, checkpoints=checkpoints) for name in model]
-    opened, answers = open_image(photo), []
+    """Measure how similar the heat maps of two models are for one class."""
+    networks = [vizlib.load(name, checkpoints=checkpoints) for name in model]
+    image = vizlib.open_image(photo)
+    attributions: list[Attribution] = []
     with tqdm(total=2, desc="explaining", disable=None, leave=False) as progress:
-        for network in networks:  # the second is asked by the class's name, as its classes may be others
-            asked = answers[0].label if answers else target
-            answers.append(_watched(progress, explain_stream(network, opened, method, asked)))
-    found = agreement_of(*answers, fraction=share)
+        for network in networks:  # the second target is given by label, as the models may number classes differently
+            label = attributions[0].label if attributions else target
+            attributions.append(_finish(progress, vizlib.explain_stream(network, image, method, label)))
+    agreement = vizlib.agreement(*attributions, fraction=fraction)
     if as_json:
-        correlation = found.correlation if math.isfinite(found.correlation) else None  # JSON has no NaN
-        about = {"correlation": correlation, "overlap": found.overlap, "share": share}
-        typer.echo(json.dumps({"photo": str(photo), **about, "maps": [one.to_dict() for one in answers]}, indent=1))
+        correlation = agreement.correlation if math.isfinite(agreement.correlation) else None  # JSON has no NaN
+        scores = {"correlation": correlation, "overlap": agreement.overlap, "fraction": fraction}
+        maps = [attribution.to_dict() for attribution in attributions]
+        typer.echo(json.dumps({"photo": str(photo), **scores, "maps": maps}, indent=1))
         return
-    for one in answers:
-        typer.echo(f"{one.model}: {one.method} for {one.label} ({one.probability:.1%})")
-    typer.echo(f"rank correlation {found.correlation:.2f}; of the strongest {share:.0%}, {found.overlap:.0%} is shared")
+    for attribution in attributions:
+        label, probability = attribution.label, attribution.probability
+        typer.echo(f"{attribution.model}: {attribution.method} for {label} ({probability:.1%})")
+    typer.echo(
+        f"rank correlation {agreement.correlation:.2f}; "
+        f"overlap of the strongest {fraction:.0%}: {agreement.overlap:.0%}"
+    )
 
 
-def estimate(
-    method: Annotated[str, typer.Option("--method", "-x", help="A name `vizlib methods` lists.")],
+def estimate_command(
+    method: Annotated[str, typer.Option("--method", "-x", help="A name that `vizlib methods` lists.")],
     model: ModelName = DEFAULT_MODEL,
-    knob: Knobs = None,
+    param: Parameters = None,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
 ) -> None:
-    """Say about how many seconds a method takes on this machine, from a short probe."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    typer.echo(f"about {seconds_of(network, method, **_knobs(knob or [])):.1f} s a photo")
+    """Estimate from a short measurement how many seconds a method takes on this machine."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    seconds = vizlib.estimate(network, method, **_parse_parameters(param or []))
+    typer.echo(f"about {seconds:.1f} s per photo")
 
 
-def predict(
+def predict_command(
     photos: Photos,
     model: ModelName = DEFAULT_MODEL,
-    top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to list.")] = 5,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the likeliest classes of each photo."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    answers = {str(path): network.logits(network.tensor(open_image(path))) for path in photos}
+    """List the most probable classes of each photo."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    logits_by_path = {str(path): network.logits(network.tensor(vizlib.open_image(path))) for path in photos}
     if as_json:
-        ranked = {path: network.rank_classes(logits, top) for path, logits in answers.items()}
-        typer.echo(json.dumps({path: [p._asdict() for p in found] for path, found in ranked.items()}, indent=1))
+        predictions = {
+            path: [prediction._asdict() for prediction in network.rank_classes(logits, top)]
+            for path, logits in logits_by_path.items()
+        }
+        typer.echo(json.dumps(predictions, indent=1))
         return
-    for path, logits in answers.items():
-        if len(answers) > 1:
+    for path, logits in logits_by_path.items():
+        if len(logits_by_path) > 1:
             typer.echo(path)
         for prediction in network.rank_classes(logits, top):
             typer.echo(f"{prediction.probability:7.2%}  {prediction.label}")
-        if doubt := network.ood_note(logits):
-            typer.echo(doubt)
+        if note := network.ood_note(logits):
+            typer.echo(note)
     for note in network.notes:
         typer.echo(note)
 
 
-def _watched(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
-    """The last step's attribution; the bar moves by one photo, in as many parts as there are steps."""
+def make_stems(paths: Sequence[Path]) -> list[str]:
+    """Return the start of each photo's output files: its name without suffix, or more of it where two would be equal.
+
+    >>> make_stems([Path("a/cat.jpg"), Path("a/dog.jpg")])
+    ['cat', 'dog']
+    >>> make_stems([Path("a/cat.jpg"), Path("b/cat.png"), Path("c/cat.png")])
+    ['cat.jpg', 'b-cat.png', 'c-cat.png']
+    """
+    forms = [lambda path: path.stem, lambda path: path.name, lambda path: f"{path.parent.name}-{path.name}".lstrip("-")]
+    return _make_unique(paths, forms)
+
+
+def make_names(paths: Sequence[Path]) -> list[str]:
+    """Return the name of each photo in the code of a report: its file name, with its folder where two would be equal.
+
+    >>> make_names([Path("a/cat.jpg"), Path("b/cat.jpg"), Path("c/dog.jpg")])
+    ['a/cat.jpg', 'b/cat.jpg', 'dog.jpg']
+    """
+    forms = [lambda path: path.name, lambda path: Path(path.parent.name, path.name).as_posix()]
+    return _make_unique(paths, forms, number=False)
+
+
+def _make_unique(paths: Sequence[Path], forms: Sequence[Callable[[Path], str]], *, number: bool = True) -> list[str]:
+    """Return the shortest form of each path that no other path has, ignoring case.
+
+    Args:
+        paths: Paths of files.
+        forms: From the shortest to the longest.
+        number: Append a number to the last form where even that is not unique.
+    """
+    levels, names = [0] * len(paths), [forms[0](path) for path in paths]
+    for _ in forms[1:]:
+        counts = Counter(name.lower() for name in names)
+        repeated = [i for i, name in enumerate(names) if counts[name.lower()] > 1]
+        for i in repeated:
+            levels[i] = min(levels[i] + 1, len(forms) - 1)
+            names[i] = forms[levels[i]](paths[i])
+    taken: set[str] = set()
+    for i, name in enumerate(names if number else []):
+        unique, count = name, 1
+        while unique.lower() in taken:
+            count += 1
+            unique = f"{name}-{count}"
+        taken.add(unique.lower())
+        names[i] = unique
+    return names
+
+
+def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
+    """Return the attribution of the last step; meanwhile advance the progress bar by one photo."""
     before, step = progress.n, None
     for step in steps:
         progress.n = before + step.fraction
@@ -157,16 +217,19 @@ def _watched(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
     return step.attribution
 
 
-def _knobs(pairs: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` as keyword arguments; a value that reads as JSON is one (`false`, `3`, `[6, 8]`), else text."""
-    knobs: dict[str, Any] = {}
+def _parse_parameters(pairs: list[str]) -> dict[str, Any]:
+    """Return `NAME=VALUE` pairs as keyword arguments.
+
+    A value that is valid JSON is read as JSON (`false`, `3`, `[6, 8]`), any other as text.
+    """
+    parameters: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise MethodError(f"a knob is given as NAME=VALUE, not {pair!r}")
+            raise MethodError(f"a parameter is given as NAME=VALUE, not {pair!r}")
         try:
             value = json.loads(text)
         except ValueError:
             value = text
-        knobs[name] = tuple(value) if isinstance(value, list) else value
-    return knobs
+        parameters[name] = tuple(value) if isinstance(value, list) else value
+    return parameters

@@ -1,4 +1,4 @@
-"""Shell commands that list what there is: `vizlib models`, `layers MODEL`, `methods` and `kernels MODEL`."""
+"""Shell commands that list: `vizlib models`, `layers MODEL` and `methods`; and `kernels MODEL`, which draws."""
 
 from __future__ import annotations
 
@@ -8,80 +8,79 @@ from typing import Annotated
 
 import typer
 
-from vizlib import kernels as kernels_of
-from vizlib import list_methods as fitting
-from vizlib import list_models as known_models
-from vizlib import load
+import vizlib
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints
 from vizlib.render.image_grid import draw_kernel_grid
 
 
-def models(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
-    """List what can be loaded by name, the bundled checkpoints first."""
-    entries = known_models(checkpoints)
+def models_command(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """List the models that can be loaded by name, bundled ones first."""
+    entries = vizlib.list_models(checkpoints)
     if as_json:
-        derived = ("bundled", "needs_download")
-        listed = [{**vars(entry), **{key: getattr(entry, key) for key in derived}} for entry in entries]
-        typer.echo(json.dumps(listed, indent=1, default=str))  # a path is text
+        rows = [{**vars(entry), "bundled": entry.bundled, "needs_download": entry.needs_download} for entry in entries]
+        typer.echo(json.dumps(rows, indent=1, default=str))  # a path becomes text
         return
-    wide = max(len(entry.name) for entry in entries)
+    width = max(len(entry.name) for entry in entries)
     for entry in entries:
-        where = "your folder" if entry.source == "folder" else entry.source
+        source = "your folder" if entry.source == "folder" else entry.source
         accuracy = "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
         size = f"{entry.size_mb:.0f} MB"
-        typer.echo(f"{entry.name:<{wide}}  {size:>7}  {where:<11}  {accuracy:>7}  {entry.classes}".rstrip())
-    typer.echo("Besides these, any timm name, torchvision/NAME, hf-hub:REPOSITORY, or a weight file.")
+        typer.echo(f"{entry.name:<{width}}  {size:>7}  {source:<11}  {accuracy:>7}  {entry.classes}".rstrip())
+    typer.echo("Also available: any timm name, torchvision/NAME, hf-hub:REPOSITORY, or a weight file.")
 
 
-def layers(
+def layers_command(
     model: Annotated[str, typer.Argument()],
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """List a model's layers: class, output shape, parameters, FLOPs."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
     if as_json:
         typer.echo(json.dumps([vars(layer) for layer in network.layers], indent=1))
     else:
         typer.echo(network.summary())
 
 
-def methods(
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only those that fit this model.")] = None,
+def methods_command(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only methods that fit this model.")] = None,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods: what their picture means, what it does not, and their knobs."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints) if model else None
-    rows = [METHODS[name] for name in fitting(network)]
+    """List the methods: what a map shows and does not show, the paper, and the parameters."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints) if model else None
+    methods = [METHODS[name] for name in vizlib.list_methods(network)]
     if as_json:
-        fields = ("name", "paper", "cost", "means", "means_not")
-        listed = [
-            {**{key: getattr(row, key) for key in fields}, "knobs": {k: v.default for k, v in row.parameters.items()}}
-            for row in rows
+        fields = ("name", "paper", "cost", "shows", "does_not_show")
+        rows = [
+            {
+                **{field: getattr(method, field) for field in fields},
+                "parameters": {name: parameter.default for name, parameter in method.parameters.items()},
+            }
+            for method in methods
         ]
-        typer.echo(json.dumps(listed, indent=1))
+        typer.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        typer.echo(f"{row.name} ({row.cost})\n  {row.shows}\n  {row.does_not_show}\n  {row.paper}")
-        for name, knob in row.parameters.items():
-            span = "" if knob.range is None else f", {knob.range[0]} to {knob.range[1]}"
-            typer.echo(f"    {name}={knob.default}{span}: {knob.help}")
+    for method in methods:
+        typer.echo(f"{method.name} ({method.cost})\n  {method.shows}\n  {method.does_not_show}\n  {method.paper}")
+        for name, parameter in method.parameters.items():
+            limits = "" if parameter.range is None else f", {parameter.range[0]} to {parameter.range[1]}"
+            typer.echo(f"    {name}={parameter.default}{limits}: {parameter.help}")
 
 
-def kernels(
+def kernels_command(
     model: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the image.")] = Path(),
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
 ) -> None:
-    """Draw the kernels that read the pixels: a first convolution's, or a patch embedding's."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    found = kernels_of(network)
+    """Draw the kernels of the first convolution or of the patch embedding."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    kernels = vizlib.kernels(network)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{network.name.replace('/', '-')}.kernels.png"
-    draw_kernel_grid(found.weights.numpy()).save(file)
-    typer.echo(f"{file}: {len(found.weights)} kernels of {found.layer}")
+    draw_kernel_grid(kernels.weights.numpy()).save(file)
+    typer.echo(f"{file}: {len(kernels.weights)} kernels of {kernels.layer}")

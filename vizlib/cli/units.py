@@ -1,95 +1,101 @@
-"""Shell commands about a network's inside: `vizlib units PHOTO -l LAYER` and `vizlib field LAYER`."""
+"""Shell commands for layers: `vizlib units PHOTO -l LAYER` and `vizlib receptive-field LAYER`."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vizlib import ablate, contributions, load, receptive_field
+import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
-from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName
+from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Photo
 from vizlib.core.errors import ModelError
-from vizlib.core.images import open_image
 
 
-def units(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="An image file.")],
+def units_command(
+    photo: Photo,
     layer: Annotated[
-        str, typer.Option("--layer", "-l", help="Its channels are listed; of an attention layer, its heads.")
+        str, typer.Option("--layer", "-l", help="A layer, for its channels, or an attention layer, for its heads.")
     ],
     model: ModelName = DEFAULT_MODEL,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="The class they speak for; the likeliest if left out.")
+        str | None, typer.Option("--target", "-t", help="The class; by default the most probable one.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many units.")] = 10,
-    off: Annotated[
-        str | None, typer.Option(metavar="3,17", help="Switch these units off, and see what the model would answer.")
+    top: Annotated[int, typer.Option(min=1, help="How many units to list.")] = 10,
+    ablate: Annotated[
+        str | None, typer.Option(metavar="3,17", help="Ablate these units and list the predictions without them.")
     ] = None,
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what the channels or heads of a layer contribute to a class, or switch some off."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    picture, attention = open_image(photo), layer in network.attention_layers
-    kind = "heads" if attention else "channels"
-    if off is not None:
-        answers = ablate(network, picture, **{kind: {layer: _numbers(off)}})[: min(top, 5)]
+    """List the contributions of a layer's channels or heads to a class, or ablate some."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    image, is_attention = vizlib.open_image(photo), layer in network.attention_layers
+    kind = "heads" if is_attention else "channels"
+    if ablate is not None:
+        units = {layer: _parse_numbers(ablate)}
+        ablated = vizlib.ablate(network, image, **{kind: units})[: min(top, 5)]
         if as_json:
-            typer.echo(json.dumps([one._asdict() for one in answers], indent=1))
+            typer.echo(json.dumps([prediction._asdict() for prediction in ablated], indent=1))
             return
-        for before, after in zip(network.predict(picture), answers, strict=False):
+        for before, after in zip(network.predict(image), ablated, strict=False):
             typer.echo(f"{before.probability:7.2%}  {before.label:<24}{after.probability:7.2%}  {after.label}")
         return
-    found = contributions(network, picture, target, layers=[] if attention else [layer], heads=attention)
-    values = getattr(found, kind)[layer]
-    best = [(i, values[i].item()) for i in values.argsort(descending=True).tolist()][:top]
+    contributions = vizlib.contributions(
+        network, image, target, layers=[] if is_attention else [layer], heads=is_attention
+    )
+    values = getattr(contributions, kind)[layer]
+    ranked = [(i, values[i].item()) for i in values.argsort(descending=True).tolist()][:top]
     if as_json:
-        about = {"layer": layer, "kind": kind, "target": found.target, "label": found.label, "logit": found.logit}
-        listed = [{"unit": i, "contribution": value} for i, value in best]
-        typer.echo(json.dumps({**about, "units": listed}, indent=1))
+        facts = {"layer": layer, "kind": kind, "target": contributions.target, "label": contributions.label}
+        rows = [{"unit": i, "contribution": value} for i, value in ranked]
+        typer.echo(json.dumps({**facts, "logit": contributions.logit, "units": rows}, indent=1))
         return
-    typer.echo(f"{kind} of {layer} for {found.label} (logit {found.logit:.3f})")
-    for i, value in best:
+    typer.echo(f"{kind} of {layer} for {contributions.label} (logit {contributions.logit:.3f})")
+    for i, value in ranked:
         typer.echo(f"{i:>6}  {value:+.4f}")
 
 
-def field(
-    layer: Annotated[str, typer.Argument(metavar="LAYER", help="A name `vizlib layers` lists.")],
+def receptive_field_command(
+    layer: Annotated[str, typer.Argument(metavar="LAYER", help="A name that `vizlib layers` lists.")],
     model: ModelName = DEFAULT_MODEL,
     photo: Annotated[
-        Path | None, typer.Option("--photo", "-p", help="Say what a place really goes by on this image.")
+        Path | None, typer.Option("--photo", help="Also measure the effective receptive field on this photo.")
     ] = None,
-    cell: Annotated[tuple[int, int], typer.Option(metavar="ROW COLUMN", help="Which place; from 0.")] = (0, 0),
+    cell: Annotated[
+        tuple[int, int], typer.Option(metavar="ROW COLUMN", help="Position in the layer's output, from 0.")
+    ] = (0, 0),
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which pixels a place of a layer can see: its receptive field."""
-    network = load(model, architecture=architecture, checkpoints=checkpoints)
-    found = receptive_field(network, layer)
-    whole = math.isinf(found.size[0])
-    answer = {"layer": layer, "whole": whole}
+    """Print the receptive field of a layer in pixels of the model input."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    field = vizlib.receptive_field(network, layer)
+    whole = math.isinf(field.size[0])
+    facts: dict[str, Any] = {"layer": layer, "whole": whole}
     if not whole:
-        answer |= {"size": found.size, "jump": found.jump, "centre": found.centre, "box": found.box(*cell)}
+        facts |= {"size": field.size, "jump": field.jump, "centre": field.centre, "box": field.box(*cell)}
     if photo is not None:
-        answer["effective"] = effective_receptive_field(network, open_image(photo), layer, cell).size
+        facts["effective"] = effective_receptive_field(network, vizlib.open_image(photo), layer, cell).size
     if as_json:
-        typer.echo(json.dumps(answer, indent=1))
+        typer.echo(json.dumps(facts, indent=1))
         return
-    size, jump = ("{:g} × {:g}".format(*pair) for pair in (found.size, found.jump))
-    typer.echo(f"{layer}: " + ("the whole input" if whole else f"{size} pixels, neighbours {jump} pixels apart"))
+    size, jump = ("{:g} × {:g}".format(*pair) for pair in (field.size, field.jump))
+    typer.echo(f"{layer}: " + ("the whole input" if whole else f"{size} pixels, stride {jump} pixels"))
     if photo is not None:
         row, column = cell
-        typer.echo(f"row {row}, column {column} really goes by about {answer['effective']:.0f} pixels a side")
+        typer.echo(
+            f"row {row}, column {column}: effective receptive field about {facts['effective']:.0f} pixels a side"
+        )
 
 
-def _numbers(text: str) -> list[int]:
-    """`3,17` as whole numbers."""
+def _parse_numbers(text: str) -> list[int]:
+    """Return `3,17` as integers."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

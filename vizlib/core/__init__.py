@@ -1,1 +1,1 @@
-"""Errors, photos, geometry, class labels, text formatting and atomic file writing: what every other package uses."""
+"""Errors, notes, photos, geometry, class labels, text formatting and atomic file writing, used by all packages."""

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,19 +14,28 @@ from vizlib.core.errors import VizlibError
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which takes its name once it is whole: whatever ends the work, none is ever cut short.
+    """Open a file for writing that appears under `path` only when the `with` block has ended without an error.
 
-    Raises: VizlibError where the folder is not there or may not be written to, or the disk is full.
+    The data goes to a temporary file in the same folder, which is then renamed.
+
+    Args:
+        path: The file to write; an existing file is replaced.
+
+    Yields:
+        The temporary file, opened in binary mode.
+
+    Raises:
+        VizlibError: If the folder does not exist or cannot be written to, or the disk is full.
     """
-    unfinished = path.with_name(f".{uuid4().hex}.part")  # in the same folder, or it could not be renamed
+    temporary = path.with_name(f".{uuid4().hex}.part")  # in the same folder, as renaming works on one file system
     try:
-        with unfinished.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise VizlibError(f"{path.name} cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # the folder itself is in the way, which was said above
-            unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not exist, which is reported above
+            temporary.unlink(missing_ok=True)

@@ -1,12 +1,12 @@
-"""What vizlib says when it cannot do what was asked.
+"""Exceptions that vizlib raises for input that the user can correct.
 
     VizlibError (a ValueError)
     ├── ImageError     the photo cannot be used
     ├── ModelError     the model, checkpoint or layer cannot be found, loaded or run
-    ├── TargetError    no such class
-    └── MethodError    no such method or knob, or it does not fit this model
+    ├── TargetError    there is no such class
+    └── MethodError    there is no such method or parameter, or it does not fit the model
 
-Each message is for a person: what was given, what was expected, which names exist.
+Each message states what was given, what was expected and which names exist.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Iterable
 
 
 class VizlibError(ValueError):
-    """Something a person can put right; the message says how."""
+    """Base class: an error that the user can correct, with a message that says how."""
 
 
 class ImageError(VizlibError):
-    """The photo cannot be opened, or is not one a network can look at."""
+    """The photo cannot be opened, or cannot be used as the input of a model."""
 
 
 class ModelError(VizlibError):
@@ -28,15 +28,20 @@ class ModelError(VizlibError):
 
 
 class TargetError(VizlibError):
-    """There is no such class in this model."""
+    """The model has no such class."""
 
 
 class MethodError(VizlibError):
-    """There is no such method or knob, or the method does not fit this model."""
+    """There is no such method or parameter, or the method does not fit the model."""
 
 
 def suggest_names(given: str, names: Iterable[str], *, max_names: int = 8) -> str:
-    """The half sentence that ends a message about an unknown name: near misses if there are any, else what exists.
+    """Return the end of an error message about an unknown name: similar names if there are any, else those that exist.
+
+    Args:
+        given: The unknown name.
+        names: All valid names.
+        max_names: How many names to list where none is similar.
 
     >>> suggest_names("grad-cm", ["saliency", "grad-cam"])
     'did you mean grad-cam?'
@@ -44,9 +49,10 @@ def suggest_names(given: str, names: Iterable[str], *, max_names: int = 8) -> st
     'there are saliency, grad-cam'
     """
     names = list(names)
-    close = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.6)
-    close += [name for name in names if given and given.lower() in name.lower() and name not in close][: 3 - len(close)]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    shown = ", ".join(names[:max_names])
-    return f"there are {shown}" + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
+    similar = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.6)
+    containing = [name for name in names if given and given.lower() in name.lower() and name not in similar]
+    similar += containing[: 3 - len(similar)]
+    if similar:
+        return f"did you mean {' or '.join(similar)}?"
+    listed = ", ".join(names[:max_names])
+    return f"there are {listed}" + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

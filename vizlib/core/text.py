@@ -1,10 +1,12 @@
-"""How classes, shares, numbers and questions are put into words, wherever a person reads of them."""
+"""Format class labels, fractions, numbers and titles for display."""
 
 from __future__ import annotations
 
+from typing import SupportsFloat
+
 
 def shorten_label(label: str) -> str:
-    """The first of a label's comma-separated names.
+    """Return the first of a label's comma-separated names.
 
     >>> shorten_label("tench, Tinca tinca")
     'tench'
@@ -13,17 +15,17 @@ def shorten_label(label: str) -> str:
 
 
 def format_percent(fraction: float) -> str:
-    """A share, from 0 to 1, as a person reads it.
+    """Return a fraction from 0 to 1 as a percentage.
 
     >>> format_percent(0.5), format_percent(0.0123), format_percent(0.00001)
     ('50 %', '1.2 %', '< 0.1 %')
     """
-    fraction *= 100
-    return "< 0.1 %" if fraction < 0.1 else f"{fraction:.1f} %" if fraction < 10 else f"{fraction:.0f} %"
+    percent = 100 * fraction
+    return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
-def format_number(value) -> str:
-    """A raw value with three digits.
+def format_number(value: SupportsFloat) -> str:
+    """Return a number with three significant digits.
 
     >>> format_number(-0.01234)
     '−0.0123'
@@ -32,11 +34,21 @@ def format_number(value) -> str:
 
 
 def format_question(label: str, against: str = "", *, class_specific: bool = True) -> str:
-    """What a method answers about a class, set against the class `rival` if there is one.
+    """Return the question that an attribution answers, as a title.
 
+    Args:
+        label: Label of the target class.
+        against: Label of the contrast class, if there is one.
+        class_specific: Whether the method depends on the target class.
+
+    >>> format_question("tench, Tinca tinca")
+    'Why tench?'
     >>> format_question("church", "tench")
-    ('Why tench?', 'Why church and not tench?', 'Where does it look?')
+    'Why church and not tench?'
+    >>> format_question("church", class_specific=False)
+    'Which places are salient?'
     """
     if not class_specific:
-        return "Where does it look?"
-    return f"Why {shorten_label(label)} and not {shorten_label(against)}?" if against else f"Why {shorten_label(label)}?"
+        return "Which places are salient?"
+    contrast = f" and not {shorten_label(against)}" if against else ""
+    return f"Why {shorten_label(label)}{contrast}?"

@@ -1,3 +1,3 @@
-"""Which vizlib this is."""
+"""The version of vizlib."""
 
 __version__ = "0.1.0"

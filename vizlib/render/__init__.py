@@ -1,1 +1,1 @@
-"""From raw values to pictures and HTML: the only package that rescales or colours."""
+"""Draw heat maps as images, figures and HTML: the only package that rescales or colours raw values."""

@@ -10,76 +10,90 @@ from PIL import Image
 
 from vizlib.core.errors import VizlibError, suggest_names
 
-Limits = tuple[float, float]
-SEQUENTIAL_COLORMAP, DIVERGING_COLORMAP = (
-    "inferno",
-    "RdBu_r",
-)  # perceptually uniform; never jet, whose bands are not in the data
-CLIP_PERCENTILE = 99.5  # per cent of the values that fit on the scale: one hot pixel must not darken all others
+Limits = tuple[float, float]  # the values at the low and high end of a colour map
+SEQUENTIAL_COLORMAP, DIVERGING_COLORMAP = "inferno", "RdBu_r"  # perceptually uniform, unlike jet
+CLIP_PERCENTILE = 99.5  # the upper limit: a single extreme value must not darken all others
 
 
 @cache
 def load_colormap(name: str) -> UInt8[np.ndarray, "256 3"]:
-    """A matplotlib colour map as a table of 256 colours.
+    """Return a matplotlib colour map as a read-only table of 256 RGB colours.
 
-    Raises: VizlibError for a name matplotlib does not know.
+    Raises:
+        VizlibError: If matplotlib has no colour map of that name.
     """
-    from matplotlib import colormaps  # here, so that `import vizlib` stays quick
+    from matplotlib import colormaps  # here, as `import vizlib` must not load matplotlib
 
     if name not in colormaps:
         raise VizlibError(f"matplotlib has no colour map {name!r}; {suggest_names(name, colormaps)}")
-    shares = np.linspace(0, 1, 256)  # not 0 to 255: a map of few colours would be read past its end
-    table = (colormaps[name](shares)[:, :3] * 255).round().astype(np.uint8)
-    table.setflags(write=False)  # it is handed out again
+    fractions = np.linspace(0, 1, 256)  # integers from 0 to 255 would exceed a colour map of fewer colours
+    table = (colormaps[name](fractions)[:, :3] * 255).round().astype(np.uint8)
+    table.setflags(write=False)  # the cached table is returned again
     return table
 
 
 def compute_limits(values: np.ndarray, *, signed: bool) -> Limits:
-    """The values at the two ends of the colour map; symmetric about 0 for signed values, NaN left out.
+    """Return the values at the two ends of the colour map.
 
-    The top end is the 99.5th percentile, so that a single hot pixel does not darken all others.
+    The upper limit is the 99.5th percentile, of signed values that of their absolute values. NaN and infinite values
+    are ignored.
+
+    Args:
+        values: Array of any shape.
+        signed: Make the limits symmetric about 0.
+
+    Returns:
+        (low, high) with low < high.
     """
     values = values[np.isfinite(values)]
     if not len(values):
         return (-1.0, 1.0) if signed else (0.0, 1.0)
     if signed:
-        top = float(np.percentile(np.abs(values), CLIP_PERCENTILE)) or float(np.abs(values).max()) or 1.0
-        return -top, top
-    low, top = float(values.min()), float(np.percentile(values, CLIP_PERCENTILE))
-    if top <= low:
-        top = float(values.max())
-    return (low, top) if top > low else (low, low + max(1.0, abs(low)))  # 1e20 + 1 is 1e20 again
+        high = float(np.percentile(np.abs(values), CLIP_PERCENTILE)) or float(np.abs(values).max()) or 1.0
+        return -high, high
+    low, high = float(values.min()), float(np.percentile(values, CLIP_PERCENTILE))
+    if high <= low:
+        high = float(values.max())
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))  # not low + 1: 1e20 + 1 == 1e20
 
 
 def normalize_values(values: np.ndarray, limits: Limits) -> Float[np.ndarray, "..."]:
-    """Values as 0..1 between the limits; what lies beyond is clipped, NaN stays NaN.
+    """Return values scaled linearly so that the limits become 0 and 1, and clipped; NaN stays NaN.
 
-    Raises: VizlibError for limits that are no range.
+    Raises:
+        VizlibError: If the lower limit is not below the upper one.
     """
-    low, high = (float(end) for end in limits)
+    low, high = (float(limit) for limit in limits)
     if not low < high:
-        raise VizlibError(f"the limits of a colour scale are its low end, then a higher one, not {low:g} and {high:g}")
+        raise VizlibError(f"the limits of a colour scale must be a low and a higher value, not {low:g} and {high:g}")
     return np.clip((values - low) / (high - low), 0, 1)
 
 
 def apply_colormap(
     values: Float[np.ndarray, "h w"], *, signed: bool, colormap: str | None = None, limits: Limits | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map in false colours; NaN in grey.
+    """Return a map as RGB colours; NaN becomes grey.
 
-    Raises: VizlibError for an unknown colour map, or limits that are no range.
+    Args:
+        values: The raw map.
+        signed: Use a diverging colour map and limits symmetric about 0 by default.
+        colormap: Name of a matplotlib colour map; by default `inferno`, or `RdBu_r` for signed values.
+        limits: Values at the ends of the colour map; `compute_limits` by default.
+
+    Raises:
+        VizlibError: For an unknown colour map, or limits that are not a range.
     """
     limits = limits or compute_limits(values, signed=signed)
-    share = normalize_values(values, limits)
+    fractions = normalize_values(values, limits)
     table = load_colormap(colormap or (DIVERGING_COLORMAP if signed else SEQUENTIAL_COLORMAP))
-    colours = table[np.nan_to_num(share * 255).round().astype(np.uint8)]
-    colours[np.isnan(share)] = 128
-    return colours
+    colors = table[np.nan_to_num(fractions * 255).round().astype(np.uint8)]
+    colors[np.isnan(fractions)] = 128
+    return colors
 
 
 def draw_color_bar(
     *, signed: bool = False, colormap: str | None = None, width: int = 256, height: int = 12
 ) -> Image.Image:
-    """The colour map from its low end to its high end."""
+    """Return an image of the colour map from its low end (left) to its high end (right)."""
     ramp = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, 0)
     return Image.fromarray(apply_colormap(ramp, signed=signed, colormap=colormap, limits=(0.0, 1.0)))

@@ -1,45 +1,65 @@
-"""Pieces of HTML: pictures inlined, rows of facts, code; all they are given is escaped."""
+"""HTML templates (jinja2, with autoescape) and images that are embedded in a page."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from html import escape
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from vizlib.core.text import format_percent
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-MAX_LOSSLESS_PIXELS = 1_500_000  # pixels: a larger photo is kept as JPEG, or the page would be too heavy to send
+MAX_LOSSLESS_PIXELS = 1_500_000  # a larger image is embedded as JPEG, as a PNG would make the page too large to send
+TEMPLATES = Path(__file__).with_name("templates")  # shared by all pages; a page's own folder is searched first
 
 
-def inline_image(picture: Image.Image, alt: str, *, lossless: bool | None = None) -> str:
-    """A picture that needs no file beside the page; without loss where it is small, or as told."""
-    lossless = picture.width * picture.height <= MAX_LOSSLESS_PIXELS if lossless is None else lossless
+class InlineImage(NamedTuple):
+    """An image as a data URL, and its size in pixels."""
+
+    url: str
+    width: int
+    height: int
+
+
+def inline_image(image: Image.Image, *, lossless: bool | None = None) -> InlineImage:
+    """Return an image as a data URL, so that a page needs no file beside it.
+
+    Args:
+        image: Any image that Pillow can save.
+        lossless: Encode as PNG (True) or as JPEG (False); by default PNG up to `MAX_LOSSLESS_PIXELS`.
+    """
+    lossless = image.width * image.height <= MAX_LOSSLESS_PIXELS if lossless is None else lossless
     file = io.BytesIO()
     if lossless:
-        picture.save(file, "PNG", compress_level=9)
+        image.save(file, "PNG", compress_level=9)
     else:
-        picture.save(file, "JPEG", quality=92, subsampling=0)
+        image.save(file, "JPEG", quality=92, subsampling=0)
     data = base64.b64encode(file.getvalue()).decode()
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img src="data:image/{"png" if lossless else "jpeg"};base64,{data}" alt="{escape(alt)}" {size}>'
+    return InlineImage(f"data:image/{'png' if lossless else 'jpeg'};base64,{data}", image.width, image.height)
 
 
-def rows(facts: Mapping[str, str]) -> str:
-    """What is known, by name; what is empty has no row."""
-    lines = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(said)}</dd></div>" for name, said in facts.items() if said
+def render_template(path: Path, **values: object) -> str:
+    """Return the text of a template file filled with values, which are escaped.
+
+    Args:
+        path: The template; it may import templates of its folder and of `TEMPLATES`.
+        **values: What the names in the template stand for.
+
+    Raises:
+        jinja2.UndefinedError: For a name in the template that has no value.
+    """
+    return _load_environment(path.parent).get_template(path.name).render(**values)
+
+
+@cache
+def _load_environment(folder: Path) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, so that `import vizlib` stays fast
+
+    loader = FileSystemLoader([folder, TEMPLATES])
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=50
     )
-    return f"<dl>{lines}</dl>"
-
-
-def code(text: str) -> str:
-    """Lines to copy."""
-    return f"<pre><code>{escape(text.rstrip())}</code></pre>"
-
-
-def share(probability: float) -> str:
-    """A share of which no line begins with its %."""
-    return format_percent(probability).replace(" ", "\u00a0")

@@ -1,4 +1,4 @@
-"""Draw many small images on one grid: maps, kernels."""
+"""Draw many small images on one grid: maps and kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from vizlib.core.errors import VizlibError
 from vizlib.render.color_scale import apply_colormap, compute_limits, normalize_values
 
-GRID_GAP_PIXELS = 2  # pixels between the pictures of a grid
+GRID_GAP_PIXELS = 2  # between the images of a grid
 
 
 def draw_map_grid(
@@ -23,50 +23,61 @@ def draw_map_grid(
     columns: int | None = None,
     colormap: str | None = None,
 ) -> Image.Image:
-    """Many maps side by side, on one scale, or with `shared=False` each on its own.
+    """Return a grid of maps in false colours.
 
-    `cell` is about a map's side in pixels.
+    Args:
+        maps: Raw maps of shape (n, h, w).
+        signed: Use a diverging colour map with limits symmetric about 0.
+        shared: Use one colour scale for all maps; if False, one for each.
+        cell: Approximate side of a map in the grid, in pixels.
+        columns: Number of columns; by default the grid is about as wide as high.
+        colormap: Name of a matplotlib colour map.
     """
-    common = compute_limits(maps, signed=signed) if shared else None
-    return draw_image_grid(
-        [apply_colormap(one, signed=signed, limits=common, colormap=colormap) for one in maps], cell, columns
-    )
+    limits = compute_limits(maps, signed=signed) if shared else None
+    images = [apply_colormap(values, signed=signed, limits=limits, colormap=colormap) for values in maps]
+    return draw_image_grid(images, cell, columns)
 
 
 def draw_kernel_grid(
     weights: Float[np.ndarray, "n c h w"], *, cell: int = 48, columns: int | None = None
 ) -> Image.Image:
-    """Kernels as pictures on one scale: a kernel over three colours in those colours, where grey is 0.
+    """Return a grid of kernels on one scale symmetric about 0.
 
-    A kernel over other channels is shown as their mean in false colours, where white is 0.
+    Kernels over three channels are drawn as RGB, where grey is 0. Of kernels over another number of channels, the mean
+    over the channels is drawn in false colours, where white is 0.
+
+    Args:
+        weights: Kernels of shape (n, c, h, w).
+        cell: Approximate side of a kernel in the grid, in pixels.
+        columns: Number of columns; by default the grid is about as wide as high.
     """
-    top = float(np.abs(weights).max()) or 1.0
+    high = float(np.abs(weights).max()) or 1.0
     if weights.shape[1] != 3:
         return draw_map_grid(weights.mean(1), signed=True, cell=cell, columns=columns)
-    colours = normalize_values(weights, (-top, top)).transpose(0, 2, 3, 1) * 255
-    return draw_image_grid(list(colours.round().astype(np.uint8)), cell, columns)
+    colors = normalize_values(weights, (-high, high)).transpose(0, 2, 3, 1) * 255
+    return draw_image_grid(list(colors.round().astype(np.uint8)), cell, columns)
 
 
-def draw_image_grid(pictures: list[UInt8[np.ndarray, "h w 3"]], cell: int, columns: int | None = None) -> Image.Image:
-    """Small pictures on a grid about as wide as it is high, each enlarged without smoothing to about `cell` pixels.
+def draw_image_grid(images: list[UInt8[np.ndarray, "h w 3"]], cell: int, columns: int | None = None) -> Image.Image:
+    """Return a grid of small images with transparent gaps.
 
-    They are enlarged by a whole number and never made smaller; between them the board is clear.
+    Each image is enlarged by the whole factor that brings its longer side closest to `cell` pixels, without smoothing;
+    no image is made smaller.
 
-    Raises: VizlibError where there is no picture.
+    Raises:
+        VizlibError: If there is no image.
     """
-    if not pictures:
-        raise VizlibError("there is nothing to show: not one picture was given")
-    columns = min(max(columns or math.ceil(math.sqrt(len(pictures))), 1), len(pictures))
-    height, width = pictures[0].shape[:2]
+    if not images:
+        raise VizlibError("there is nothing to draw: the list of images is empty")
+    columns = min(max(columns or math.ceil(math.sqrt(len(images))), 1), len(images))
+    height, width = images[0].shape[:2]
     factor = max(1, round(cell / max(height, width)))
     height, width = height * factor, width * factor
-    rows = math.ceil(len(pictures) / columns)
-    board = np.zeros(
-        (rows * (height + GRID_GAP_PIXELS) - GRID_GAP_PIXELS, columns * (width + GRID_GAP_PIXELS) - GRID_GAP_PIXELS, 4),
-        dtype=np.uint8,
-    )  # clear gaps
-    for i, picture in enumerate(pictures):
+    rows = math.ceil(len(images) / columns)
+    shape = rows * (height + GRID_GAP_PIXELS) - GRID_GAP_PIXELS, columns * (width + GRID_GAP_PIXELS) - GRID_GAP_PIXELS
+    grid = np.zeros((*shape, 4), dtype=np.uint8)  # transparent
+    for i, image in enumerate(images):
         top, left = (i // columns) * (height + GRID_GAP_PIXELS), (i % columns) * (width + GRID_GAP_PIXELS)
-        board[top : top + height, left : left + width, :3] = picture.repeat(factor, 0).repeat(factor, 1)
-        board[top : top + height, left : left + width, 3] = 255
-    return Image.fromarray(board)
+        grid[top : top + height, left : left + width, :3] = image.repeat(factor, 0).repeat(factor, 1)
+        grid[top : top + height, left : left + width, 3] = 255
+    return Image.fromarray(grid)

@@ -1,6 +1,8 @@
-"""Draw a map on its photo, with or without a colour bar, and mark a box on an image."""
+"""Draw a heat map on its photo, with or without a colour bar, and a box on an image."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +18,10 @@ from vizlib.render.color_scale import (
     normalize_values,
 )
 
-OUTSIDE_BRIGHTNESS = 0.35  # brightness of what the model never saw
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OUTSIDE_BRIGHTNESS = 0.35  # of the part of the photo that was not in the model input
 
 
 def overlay_heat(
@@ -28,27 +33,37 @@ def overlay_heat(
     colormap: str | None = None,
     limits: Limits | None = None,
 ) -> Image.Image:
-    """The photo with the heat upon it, at the photo's own size; what the model never saw (NaN) is dimmed and grey.
+    """Return the photo with the heat map drawn on it.
 
-    Strong values cover the photo, weak ones let it through, so what is cold stays recognisable: a pixel is covered by
-    `opacity` times its strength to the power of 0.6, where strength is its place on the scale, 0 to 1 (of signed values
-    the distance from the middle).
+    The map's opacity at a pixel is `opacity` times the strength of its value to the power of 0.6. The strength is the
+    position of the value on the colour scale, from 0 to 1; of a signed value, the distance from the middle. Weak values
+    thus leave the photo visible. Pixels that were not in the model input (NaN) are dimmed and grey.
 
-    Raises: VizlibError for an opacity outside 0 to 1, an unknown colour map, or limits that are no range.
+    Args:
+        photo: The photo in mode RGB.
+        heat: Raw map with the photo's height and width.
+        signed: Use a diverging colour map with limits symmetric about 0.
+        opacity: Of the strongest values, from 0 to 1.
+        colormap: Name of a matplotlib colour map.
+        limits: Values at the ends of the colour map; `compute_limits` by default.
+
+    Returns:
+        An RGB image of the photo's size.
+
+    Raises:
+        VizlibError: For an opacity outside 0 to 1, an unknown colour map, or limits that are not a range.
     """
     if not 0 <= opacity <= 1:
-        raise VizlibError(
-            f"opacity is {opacity:g}, expected 0 (only the photo) to 1 (only the heat where it is strongest)"
-        )
+        raise VizlibError(f"opacity is {opacity:g}, expected 0 (only the photo) to 1 (strong values hide the photo)")
     limits = limits or compute_limits(heat, signed=signed)
-    share = normalize_values(heat, limits)
-    strength = np.abs(2 * share - 1) if signed else share
-    cover = (opacity * np.nan_to_num(strength) ** 0.6)[..., None].astype(np.float32)
+    fractions = normalize_values(heat, limits)
+    strength = np.abs(2 * fractions - 1) if signed else fractions
+    alpha = (opacity * np.nan_to_num(strength) ** 0.6)[..., None].astype(np.float32)
     pixels = np.asarray(photo, dtype=np.float32)
-    picture = pixels * (1 - cover) + apply_colormap(heat, signed=signed, colormap=colormap, limits=limits) * cover
-    unseen = np.isnan(heat)
-    picture[unseen] = pixels[unseen].mean(-1, keepdims=True) * OUTSIDE_BRIGHTNESS
-    return Image.fromarray(picture.round().astype(np.uint8))
+    blended = pixels * (1 - alpha) + apply_colormap(heat, signed=signed, colormap=colormap, limits=limits) * alpha
+    outside = np.isnan(heat)
+    blended[outside] = pixels[outside].mean(-1, keepdims=True) * OUTSIDE_BRIGHTNESS
+    return Image.fromarray(blended.round().astype(np.uint8))
 
 
 def draw_figure(
@@ -60,43 +75,60 @@ def draw_figure(
     opacity: float = 0.75,
     colormap: str | None = None,
     limits: Limits | None = None,
-):
-    """The overlay beside a colour bar of the raw values, as a matplotlib `Figure`.
+) -> Figure:
+    """Return a matplotlib `Figure` of the overlay and a colour bar of the raw values.
 
-    An end of the bar is pointed where values lie beyond it.
+    An end of the colour bar is pointed where values exceed the limits.
 
-    Raises: VizlibError as `overlay` does.
+    Args:
+        photo: The photo in mode RGB.
+        heat: Raw map with the photo's height and width.
+        title: Title of the figure.
+        signed: As in `overlay_heat`, like the parameters below.
+        opacity: Of the strongest values, from 0 to 1.
+        colormap: Name of a matplotlib colour map.
+        limits: Values at the ends of the colour map.
+
+    Raises:
+        VizlibError: As `overlay_heat`.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     low, high = limits = limits or compute_limits(heat, signed=signed)
-    picture = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=limits)
-    seen = heat[np.isfinite(heat)]
-    beyond = bool((seen < low).any()), bool((seen > high).any())
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}[beyond]
-    factor = 6 / max(photo.size)  # inches
-    board = Figure((photo.width * factor + 1, photo.height * factor + 0.5), dpi=200, layout="constrained")
-    axes = board.add_subplot()
-    axes.imshow(picture)
+    overlay = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=limits)
+    finite = heat[np.isfinite(heat)]
+    exceeds = bool((finite < low).any()), bool((finite > high).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}[exceeds]
+    inches_per_pixel = 6 / max(photo.size)
+    size = (photo.width * inches_per_pixel + 1, photo.height * inches_per_pixel + 0.5)
+    figure = Figure(size, dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(overlay)
     axes.set_axis_off()
-    # A label is text, not mathematics, whatever dollar signs it holds.
+    # A label may hold dollar signs, which matplotlib would read as mathematics.
     axes.set_title(" ".join(title.split()), loc="left", fontsize=10, parse_math=False)
     scale = ScalarMappable(Normalize(low, high), colormap or (DIVERGING_COLORMAP if signed else SEQUENTIAL_COLORMAP))
-    said = "raw values (below 0: against)" if signed else "raw values"
-    beside = axes.inset_axes((1.025, 0, 0.15 / factor / photo.width, 1))  # as high as the photo
-    board.colorbar(scale, cax=beside, extend=extend, label=said).ax.tick_params(labelsize=8)
-    return board
+    label = "raw values (below 0: against)" if signed else "raw values"
+    bar_axes = axes.inset_axes((1.025, 0, 0.15 / inches_per_pixel / photo.width, 1))  # as high as the photo
+    figure.colorbar(scale, cax=bar_axes, extend=extend, label=label).ax.tick_params(labelsize=8)
+    return figure
 
 
-def draw_box(picture: Image.Image, box: tuple[float, float, float, float], colour: str = "#ffffff") -> Image.Image:
-    """The picture with a frame around a box given as top, left, bottom, right in pixels."""
+def draw_box(image: Image.Image, box: tuple[float, float, float, float], color: str = "#ffffff") -> Image.Image:
+    """Return a copy of the image with a frame around a box.
+
+    Args:
+        image: Any RGB image.
+        box: (top, left, bottom, right) in pixels.
+        color: Of the frame, which has a black border.
+    """
     top, left, bottom, right = box
-    width = max(1, round(min(picture.size) / 200))
-    copy = picture.copy()
+    width = max(1, round(min(image.size) / 200))
+    copy = image.copy()
     draw = ImageDraw.Draw(copy)
-    right, bottom = max(right - 1, left), max(bottom - 1, top)  # a patch of a tiny photo is less than a pixel
+    right, bottom = max(right - 1, left), max(bottom - 1, top)  # a box may be smaller than a pixel
     draw.rectangle((left - width, top - width, right + width, bottom + width), outline="#000000", width=width)
-    draw.rectangle((left, top, right, bottom), outline=colour, width=width)
+    draw.rectangle((left, top, right, bottom), outline=color, width=width)
     return copy

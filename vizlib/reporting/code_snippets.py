@@ -1,4 +1,4 @@
-"""The lines that make the same map again: in Python, in a shell, through `gradio_client`."""
+"""Code that computes an attribution again: in Python, in a shell, through `gradio_client`."""
 
 from __future__ import annotations
 
@@ -12,126 +12,155 @@ from typing import Any, NamedTuple
 import torch
 
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.request import RUNNER_UP
+from vizlib.attribution.request import RUNNER_UP, TargetSpec
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import TargetError
 from vizlib.models.model import Model
 
-WIDE = 72  # characters; a call that is longer gets a line for each of its arguments
+MAX_LINE_LENGTH = 72  # characters; a longer call gets one line per argument
 
 
 class CodeSnippet(NamedTuple):
-    """What one map is made of. Any of its texts may be a stranger's: each is quoted for the language it stands in."""
+    """The arguments from which an attribution was computed, and code in three languages that repeats it.
 
-    model: str  # as `load` takes it
+    All texts may come from untrusted files, so each is quoted for the language in which it is written.
+
+    Attributes:
+        model: Name or file as `load` takes it.
+        method: Name of the method.
+        target: Number or name of the target class.
+        against: Number or name of the contrast class, if there is one.
+        parameters: The method's parameters that differ from their defaults.
+        photo: File name of the photo.
+        architecture: Architecture of a weight file, if `load` needs it.
+        checkpoints: Folder of the user's checkpoints, if `load` needs it.
+    """
+
+    model: str
     method: str
     target: int | str
     against: int | str | None = None
-    parameters: Mapping[str, Any] = MappingProxyType({})  # those that are turned
+    parameters: Mapping[str, Any] = MappingProxyType({})
     photo: str = "photo.jpg"
     architecture: str | None = None
     checkpoints: str | None = None
 
     @classmethod
-    def from_attribution(cls, answer: Attribution, model: Model | None = None, /, **places: str | None) -> CodeSnippet:
-        """The recipe of an attribution; given its model, with classes by name.
+    def from_attribution(
+        cls, attribution: Attribution, model: Model | None = None, /, **fields: str | None
+    ) -> CodeSnippet:
+        """Return the snippet of an attribution.
 
-        `places` are the fields that an attribution does not know: `photo`, `model` as it was loaded, `architecture`,
-        `checkpoints`.
+        Args:
+            attribution: The attribution to compute again.
+            model: Its model; if given, classes are named instead of numbered.
+            **fields: Values of `photo`, `model`, `architecture` and `checkpoints`, which an attribution does not hold.
         """
-        rival = answer.parameters.get("against")
-        offered = METHODS[answer.method].parameters
-        turned = {name: value for name, value in answer.parameters.items() if name in offered}
-        turned = {name: value for name, value in turned.items() if value != offered[name].default}
-        if turned.get("relu") is (rival is None):
-            turned.pop("relu")  # as it is when left alone
-        recipe = cls(
-            answer.model,
-            answer.method,
-            find_class_name(answer.target, model),
-            rival if rival is None else find_class_name(int(str(rival)), model),
-            turned,
+        target = TargetSpec(attribution.target, attribution.against)
+        known = METHODS[attribution.method].parameters
+        changed = {
+            name: value
+            for name, value in attribution.parameters.items()
+            if name in known and not known[name].is_default(value, target)
+        }
+        against = None if attribution.against is None else find_class_name(attribution.against, model)
+        snippet = cls(
+            attribution.model, attribution.method, find_class_name(attribution.target, model), against, changed
         )
-        return recipe._replace(**{name: value for name, value in places.items() if value is not None})
+        return snippet._replace(**{name: value for name, value in fields.items() if value is not None})
 
     def to_python(self) -> str:
-        """The lines for Python: a picture, and the raw values, which are in `why.heat` too."""
-        load = _call("model = vizlib.load", [_text(self.model), *_named(self._where())])
-        asked = {"method": self.method, "target": self.target, **self._against(), **self.parameters}
-        explain = _call("why = vizlib.explain", ["model", "photo", *_named(asked)])
+        """Return Python code that writes the overlay and the raw values."""
+        load = _format_call("model = vizlib.load", [_quote(self.model), *_format_keywords(self._load_options())])
+        options = {"method": self.method, "target": self.target, **self._contrast(), **self.parameters}
+        explain = _format_call("why = vizlib.explain", ["model", "photo", *_format_keywords(options)])
         return (
-            f"import vizlib\n\n{load}\nphoto = vizlib.open_image({_text(self.photo)})\n{explain}\n"
-            'why.save("why.png")  # the photo with the heat upon it\n'
-            'why.save("why.npz")  # the raw values\n'
+            f"import vizlib\n\n{load}\nphoto = vizlib.open_image({_quote(self.photo)})\n{explain}\n"
+            'why.save("why.png")  # the heat map on the photo\n'
+            'why.save("why.npz")  # the raw values, also in why.heat\n'
         )
 
     def to_shell(self, report: str = "why.html") -> str:
-        """The line for a shell: a picture, and a report that holds the raw values too."""
+        """Return a shell command that writes the overlay and a report with the raw values."""
         photo = os.path.join(".", self.photo) if self.photo.startswith("-") else self.photo
-        asked = {"model": self.model, **self._where(), "method": self.method, "target": self.target, **self._against()}
-        words = [f"--{name} {shlex.quote(str(value))}" for name, value in asked.items()]
-        words += [f"--knob {shlex.quote(f'{name}={_json(value)}')}" for name, value in self.parameters.items()]
+        options = {"model": self.model, **self._load_options(), "method": self.method, "target": self.target}
+        options |= self._contrast()
+        words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items()]
+        words += [f"--param {shlex.quote(f'{name}={_to_json(value)}')}" for name, value in self.parameters.items()]
         words = [f"vizlib explain {shlex.quote(photo)}", *words, f"--report {shlex.quote(report)}"]
-        whole = " ".join(words)
-        return (whole if len(whole) <= WIDE else " \\\n    ".join(words)) + "\n"
+        line = " ".join(words)
+        return (line if len(line) <= MAX_LINE_LENGTH else " \\\n    ".join(words)) + "\n"
 
     def to_client(self, address: str) -> str:
-        """The lines for `gradio_client`, which asks a running page."""
-        knobs = {name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()}
-        knobs |= self._against()
-        asked = {"model": self.model, "method": self.method, "target": str(self.target), "knobs": knobs}
-        asked = {name: value for name, value in asked.items() if value != {}}
-        photo = f"photo=handle_file({_text(self.photo)})"
-        call = _call("numbers, picture = client.predict", [photo, *_named(asked), 'api_name="/explain"'])
+        """Return Python code for `gradio_client` that sends the request to the running page at an address."""
+        parameters = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()
+        }
+        parameters |= self._contrast()
+        options = {
+            "model": self.model,
+            "method": self.method,
+            "target": str(self.target),
+            **({"parameters": parameters} if parameters else {}),
+        }
+        photo = f"photo=handle_file({_quote(self.photo)})"
+        call = _format_call(
+            "result, image = client.predict", [photo, *_format_keywords(options), 'api_name="/explain"']
+        )
         return (
-            f"from gradio_client import Client, handle_file\n\nclient = Client({_text(address)})\n{call}\n"
-            'heat = numbers["values"]  # the raw values, row by row\n'
+            f"from gradio_client import Client, handle_file\n\nclient = Client({_quote(address)})\n{call}\n"
+            'heat = result["values"]  # the raw values, row by row\n'
         )
 
-    def _where(self) -> dict[str, str]:
-        given = {"architecture": self.architecture, "checkpoints": self.checkpoints}
-        return {name: value for name, value in given.items() if value is not None}
+    def _load_options(self) -> dict[str, str]:
+        options = {"architecture": self.architecture, "checkpoints": self.checkpoints}
+        return {name: value for name, value in options.items() if value is not None}
 
-    def _against(self) -> dict[str, int | str]:
+    def _contrast(self) -> dict[str, int | str]:
         return {} if self.against is None else {"against": self.against}
 
 
 def find_class_name(index: int, model: Model | None) -> int | str:
-    """The first name of a class, or all of them, where that finds it again and can be typed, else its number."""
+    """Return a name of a class that `explain` takes as its target: the first name, the whole label, or the number.
+
+    A name is taken only if it is printable and resolves to this very class.
+    """
     if model is None:
         return index
     for name in (model.labels[index].split(",")[0].strip(), model.labels[index]):
-        if name and name.isprintable() and name != RUNNER_UP and _finds(model, name) == index:
+        if name and name.isprintable() and name != RUNNER_UP and _resolve_name(model, name) == index:
             return name
     return index
 
 
-def _finds(model: Model, name: str) -> int | None:
+def _resolve_name(model: Model, name: str) -> int | None:
     try:
         return model.resolve_target(name, torch.empty(1, 0))
     except TargetError:
         return None
 
 
-def _call(function: str, arguments: list[str]) -> str:
+def _format_call(function: str, arguments: list[str]) -> str:
     line = f"{function}({', '.join(arguments)})"
-    return line if len(line) <= WIDE else f"{function}(\n" + "".join(f"    {one},\n" for one in arguments) + ")"
+    if len(line) <= MAX_LINE_LENGTH:
+        return line
+    return f"{function}(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")"
 
 
-def _named(arguments: Mapping[str, Any]) -> Iterable[str]:
-    return [f"{name}={_text(value)}" for name, value in arguments.items()]
+def _format_keywords(arguments: Mapping[str, Any]) -> Iterable[str]:
+    return [f"{name}={_quote(value)}" for name, value in arguments.items()]
 
 
-def _text(value: Any) -> str:
-    """A value as Python writes it, its texts in double quotes where they hold none."""
+def _quote(value: Any) -> str:
+    """Return a value as a Python literal, with strings in double quotes unless they contain one."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_text(key)}: {_text(one)}" for key, one in value.items()) + "}"
-    written = repr(value)
-    return f'"{written[1:-1]}"' if isinstance(value, str) and written[0] == "'" and '"' not in written else written
+        return "{" + ", ".join(f"{_quote(key)}: {_quote(item)}" for key, item in value.items()) + "}"
+    literal = repr(value)
+    return f'"{literal[1:-1]}"' if isinstance(value, str) and literal[0] == "'" and '"' not in literal else literal
 
 
-def _json(value: Any) -> str:
-    """A knob's value as the shell takes it: JSON, but text that reads as no JSON stands as it is."""
+def _to_json(value: Any) -> str:
+    """Return a parameter's value as the command line takes it: JSON, or the string itself if it is not valid JSON."""
     if not isinstance(value, str):
         return json.dumps(value)
     try:

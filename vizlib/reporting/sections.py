@@ -1,4 +1,4 @@
-"""What a report says of one map: the pictures, the words, the numbers, and the code that makes it again."""
+"""Sections of an HTML report: what the template shows of a photo and of each map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import hashlib
 import io
 import json
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,165 +15,181 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import MAX_FIGURE_SIDE_PX, Attribution
 from vizlib.core.text import format_number, format_percent, format_question, shorten_label
 from vizlib.models.model import Model
-from vizlib.render.color_scale import Limits, compute_limits, draw_color_bar
-from vizlib.render.html import MAX_LOSSLESS_PIXELS, code, inline_image, rows, share
+from vizlib.render.color_scale import compute_limits, draw_color_bar
+from vizlib.render.html import MAX_LOSSLESS_PIXELS, InlineImage, inline_image
 from vizlib.render.overlay import overlay_heat
 from vizlib.reporting.code_snippets import CodeSnippet
 
-
-def alone(answer: Attribution, recipe: CodeSnippet, model: Model | None) -> str:
-    """The only map: beside its photo, with all that is known of it in the open."""
-    return f"""<article>
-<div class="hero {_shape(answer)}">
-{_picture(answer, model)}
-{_original(answer)}
-{_words(answer)}
-<div class="sees">{_sees(answer, model)}</div>
-</div>
-<section><h2>In numbers</h2>
-{rows({**_facts(answer, model), **_photo_facts(answer)})}</section>
-<section><h2>Make it again</h2>
-{_again(recipe)}</section>
-</article>
-"""
+TOP_CLASSES = 5
 
 
-def one_of_many(answer: Attribution, recipe: CodeSnippet, model: Model | None) -> str:
-    """One map under the photo that it shares with others."""
-    heading = f"<h2>{escape(answer.method)}: {escape(asked(answer, model))}</h2>"
-    return f"""<article>
-<div class="pair {_shape(answer)}">
-{_picture(answer, model)}
-{_words(answer, heading)}
-</div>
-<details><summary>In numbers</summary>
-{rows(_facts(answer, model))}</details>
-<details><summary>Make it again</summary>
-{_again(recipe)}</details>
-</article>
-"""
+@dataclass(frozen=True)
+class PredictionRow:
+    """One class, its probability as text and as the width of a bar in percent."""
+
+    label: str
+    probability: str
+    width: str
+    is_target: bool
 
 
-def shared_photo(answer: Attribution, model: Model | None) -> str:
-    """The photo that many maps share."""
-    return f"""<section class="pair {_shape(answer)}">
-{_original(answer)}
-<div>{_sees(answer, model)}
-{rows(_photo_facts(answer))}</div>
-</section>
-"""
+@dataclass(frozen=True)
+class PhotoSection:
+    """A photo, what the model predicts for it, and its size and hash.
+
+    Attributes:
+        layout: CSS class of the page's layout for the shape of the photo.
+        predictions: Empty if the model was not given.
+    """
+
+    layout: str
+    image: InlineImage
+    caption: str
+    predictions: Sequence[PredictionRow]
+    facts: Mapping[str, str]
 
 
-def asked(answer: Attribution, model: Model | None) -> str:
-    """The question a map answers."""
-    return format_question(answer.label, _rival(answer, model), class_specific=METHODS[answer.method].class_specific)
+@dataclass(frozen=True)
+class MapSection:
+    """One attribution: overlay and colour bar, description, raw values, details and code.
+
+    Attributes:
+        title: The question that the map answers.
+        low: Raw value at the low end of the colour bar, as text; `high` likewise.
+        low_meaning: Of a signed map, what values below 0 stand for; `high_meaning` those above.
+        values_file: Name under which the browser saves the raw values.
+        values_url: The raw values and their metadata as a data URL.
+    """
+
+    title: str
+    method: str
+    model: str
+    label: str
+    probability: str
+    overlay: InlineImage
+    color_bar: InlineImage
+    signed: bool
+    low: str
+    high: str
+    low_meaning: str
+    high_meaning: str
+    shows: str
+    does_not_show: str
+    notes: Sequence[str]
+    values_file: str
+    values_url: str
+    facts: Mapping[str, str]
+    python: str
+    shell: str
 
 
-def _picture(answer: Attribution, model: Model | None) -> str:
-    """The map upon the photo, with its colour bar."""
-    photo, heat = answer.resize_with_heat(MAX_FIGURE_SIDE_PX)
-    limits = compute_limits(heat, signed=answer.signed)
-    picture = overlay_heat(photo, heat, signed=answer.signed, limits=limits)
-    alt = f"{answer.method} for {answer.label} upon the photo"
-    return f'<figure class="map">{inline_image(picture, alt)}\n{_scale(answer, limits, _rival(answer, model))}</figure>'
-
-
-def _scale(answer: Attribution, limits: Limits, rival: str) -> str:
-    """The colour bar, with the raw values at its ends and what they stand for."""
-    low, high = (format_number(end) for end in limits)
-    less, more = (shorten_label(rival) or "against", shorten_label(answer.label) if rival else "for") if answer.signed else ("", "")
-    middle = "<span>0</span>" if answer.signed else ""
-    ends = f"<span>{low}<small>{escape(less)}</small></span>{middle}<span>{high}<small>{escape(more)}</small></span>"
-    return (
-        f'<figcaption class="scale">{inline_image(draw_color_bar(signed=answer.signed), "")}<div>{ends}</div></figcaption>'
+def build_photo_section(attribution: Attribution, model: Model | None) -> PhotoSection:
+    """Return the section of an attribution's photo; its predictions only if the model is given."""
+    photo = attribution.photo
+    image, _ = attribution.resize_with_heat(MAX_FIGURE_SIDE_PX)
+    full_size = image.size == photo.size and image.width * image.height <= MAX_LOSSLESS_PIXELS
+    caption = "The photo, pixel for pixel: save it to compute the map again." if full_size else "The photo, compressed."
+    return PhotoSection(
+        layout="broad" if photo.width > 1.2 * photo.height else "tall",
+        image=inline_image(image, lossless=full_size),
+        caption=caption,
+        predictions=[] if model is None else _list_predictions(attribution, model),
+        facts={
+            "Photo": f"{photo.width} × {photo.height} pixels",
+            "SHA-256 of the RGB pixels": hashlib.sha256(photo.tobytes()).hexdigest(),
+        },
     )
 
 
-def _original(answer: Attribution) -> str:
-    """The photo itself."""
-    small, _ = answer.resize_with_heat(MAX_FIGURE_SIDE_PX)
-    kept = small.size == answer.photo.size and small.width * small.height <= MAX_LOSSLESS_PIXELS
-    said = (
-        "The photo, to the pixel: save it to make the map again." if kept else "The photo, lighter than it was given."
+def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Model | None) -> MapSection:
+    """Return the section of one attribution."""
+    method = METHODS[attribution.method]
+    photo, heat = attribution.resize_with_heat(MAX_FIGURE_SIDE_PX)
+    limits = compute_limits(heat, signed=attribution.signed)
+    overlay = overlay_heat(photo, heat, signed=attribution.signed, limits=limits)
+    contrast = _contrast_label(attribution, model)
+    return MapSection(
+        title=build_title(attribution, model),
+        method=attribution.method,
+        model=attribution.model,
+        label=shorten_label(attribution.label),
+        probability=_join_percent(attribution.probability),
+        overlay=inline_image(overlay),
+        color_bar=inline_image(draw_color_bar(signed=attribution.signed)),
+        signed=attribution.signed,
+        low=format_number(limits[0]),
+        high=format_number(limits[1]),
+        low_meaning=shorten_label(contrast) or "against",
+        high_meaning=shorten_label(attribution.label) if contrast else "for",
+        shows=method.shows,
+        does_not_show=method.does_not_show,
+        notes=attribution.notes,
+        values_file=f"{attribution.file_stem}.npz",
+        values_url=_encode_values(attribution),
+        facts=_list_facts(attribution, model),
+        python=snippet.to_python(),
+        shell=snippet.to_shell(),
     )
-    caption = f"<figcaption>{said}</figcaption>"
-    return f'<figure class="photo">{inline_image(small, "The photo", lossless=kept)}\n{caption}</figure>'
 
 
-def _words(answer: Attribution, heading: str = "") -> str:
-    """What the map means and does not mean, what is worth knowing, and its raw values to take away."""
-    row = METHODS[answer.method]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
-    file = f"{answer.file_stem}.npz"
-    gives = f"{escape(answer.model)} gives {escape(shorten_label(answer.label))}"
-    return f"""<div class="words">{heading}
-<p class="verdict">{gives} <strong>{share(answer.probability)}</strong></p>
-<p class="means">{escape(row.shows)}</p>
-<p class="quiet">{escape(row.does_not_show)}</p>
-{f'<ul class="notes">{notes}</ul>' if notes else ""}
-<p><a class="button" download="{escape(file)}" href="{_npz(answer)}">Raw values (.npz)</a></p>
-</div>"""
+def build_title(attribution: Attribution, model: Model | None) -> str:
+    """Return the question that a map answers."""
+    class_specific = METHODS[attribution.method].class_specific
+    return format_question(attribution.label, _contrast_label(attribution, model), class_specific=class_specific)
 
 
-def _npz(answer: Attribution) -> str:
-    """The raw values and all that is said of them, as the address of a file to save."""
+def _list_predictions(attribution: Attribution, model: Model) -> list[PredictionRow]:
+    """Return the most probable classes, and target and contrast class if they are not among them."""
+    predictions = model.predict(attribution.photo, top=len(model.labels))
+    compared = (attribution.target, attribution.against)
+    listed = [*predictions[:TOP_CLASSES], *(row for row in predictions[TOP_CLASSES:] if row.index in compared)]
+    return [
+        PredictionRow(
+            label=shorten_label(row.label),
+            probability=_join_percent(row.probability),
+            width=f"{100 * row.probability:.1f}",
+            is_target=row.index == attribution.target,
+        )
+        for row in listed
+    ]
+
+
+def _encode_values(attribution: Attribution) -> str:
+    """Return the raw values and their metadata as the data URL of an `.npz` file."""
     file = io.BytesIO()
-    np.savez_compressed(file, heat=answer.heat.numpy(), about=json.dumps(answer.to_dict()))
+    np.savez_compressed(file, heat=attribution.heat.numpy(), about=json.dumps(attribution.to_dict()))
     return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _sees(answer: Attribution, model: Model | None) -> str:
-    """What the model thinks the photo is."""
-    if model is None:
-        return ""
-    about = (answer.target, answer.parameters.get("against"))
-    ranked = model.predict(answer.photo, top=len(model.labels))
-    bars = "".join(
-        f"<li{' class=chosen' if one.index == answer.target else ''}><span>{escape(shorten_label(one.label))}</span>"
-        f'<span>{share(one.probability)}</span><i><b style="width:{100 * one.probability:.1f}%"></b></i></li>'
-        for one in [*ranked[:5], *(one for one in ranked[5:] if one.index in about)]
-    )
-    return f'<h2>What the model sees</h2><ol class="bars">{bars}</ol>'
-
-
-def _again(recipe: CodeSnippet) -> str:
-    python, shell = code(recipe.to_python()), code(recipe.to_shell())
-    return f'<div class="pair code"><div><h3>Python</h3>{python}</div><div><h3>Shell</h3>{shell}</div></div>'
-
-
-def _photo_facts(answer: Attribution) -> dict[str, str]:
-    photo = answer.photo
-    pixels = hashlib.sha256(photo.tobytes()).hexdigest()
-    return {"Photo": f"{photo.width} × {photo.height} pixels", "SHA-256 of its RGB pixels": pixels}
-
-
-def _facts(answer: Attribution, model: Model | None) -> dict[str, str]:
-    row = METHODS[answer.method]
-    rival = _rival(answer, model)
-    heat, seen = answer.heat, answer.geometry.visible_fraction
-    layers = row.needs(model, answer.parameters).layers if model is not None else ()
-    knobs = {name: value for name, value in answer.parameters.items() if name in row.parameters}
+def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]:
+    method = METHODS[attribution.method]
+    contrast = _contrast_label(attribution, model)
+    heat, visible = attribution.heat, attribution.geometry.visible_fraction
+    layers = method.signals(model, attribution.parameters).layers if model is not None else ()
+    parameters = {name: value for name, value in attribution.parameters.items() if name in method.parameters}
     return {
-        "Method": answer.method,
-        "Paper": row.paper,
-        "Class": f"{answer.label} (number {answer.target})",
-        "Against": rival and f"{rival} (number {answer.parameters['against']})",
-        "Probability": f"{answer.probability:.6f}",
-        "Knobs": ", ".join(f"{name} = {'automatic' if value is None else value}" for name, value in knobs.items()),
-        "Read from": ", ".join(layers),
-        "Map": f"{heat.shape[0]} × {heat.shape[1]} values from {format_number(heat.min())} to {format_number(heat.max())}",
-        "Seen": f"{format_percent(seen)} of the photo; the rest is dimmed" if seen < 1 else "the whole photo",
+        "Method": attribution.method,
+        "Paper": method.paper,
+        "Class": f"{attribution.label} (number {attribution.target})",
+        "Against": contrast and f"{contrast} (number {attribution.against})",
+        "Probability": f"{attribution.probability:.6f}",
+        "Parameters": ", ".join(
+            f"{name} = {'automatic' if value is None else value}" for name, value in parameters.items()
+        ),
+        "Layers": ", ".join(layers),
+        "Map": f"{heat.shape[0]} × {heat.shape[1]} values from {format_number(heat.min())} "
+        f"to {format_number(heat.max())}",
+        "Model input": f"{format_percent(visible)} of the photo; the rest is dimmed" if visible < 1 else "whole photo",
     }
 
 
-def _rival(answer: Attribution, model: Model | None) -> str:
-    """The label of the class that the target is set against, or nothing."""
-    index = answer.parameters.get("against")
-    if index is None:
+def _contrast_label(attribution: Attribution, model: Model | None) -> str:
+    """Return the label of the class that the target is compared with; empty if there is none."""
+    if attribution.against is None:
         return ""
-    return f"class {index}" if model is None else model.labels[int(str(index))]
+    return f"class {attribution.against}" if model is None else model.labels[attribution.against]
 
 
-def _shape(answer: Attribution) -> str:
-    """How the page is laid out for this photo."""
-    return "broad" if answer.photo.width > 1.2 * answer.photo.height else "tall"
+def _join_percent(probability: float) -> str:
+    """Return a probability in percent, with a space before the sign at which no line is broken."""
+    return format_percent(probability).replace(" ", "\u00a0")

@@ -60,7 +60,7 @@ def divergence(got, wanted):
     return (p * (p.log() - got.log_softmax(-1))).sum(-1).mean()
 
 
-def test_features_are_the_normalised_tokens_of_every_block(weights):
+def test_feature_loss_compares_normalised_tokens_of_every_block(weights):
     student, teacher, images = pair(weights, "features")
     (got, _), (wanted, _) = seen(student, images), seen(teacher.model, images)
     slow = 4 * sum(smooth_l1(normalised(a), normalised(b)) for a, b in zip(got, wanted, strict=True)) / len(got)
@@ -69,7 +69,7 @@ def test_features_are_the_normalised_tokens_of_every_block(weights):
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
-def test_attention_is_the_divergence_of_every_row_of_weights(weights):
+def test_attention_loss_is_the_divergence_of_attention_rows(weights):
     student, teacher, images = pair(weights, "attention")
     (_, got), (_, wanted) = seen(student, images), seen(teacher.model, images)
     slow = sum((b * (b.log() - a.log())).sum(-1).mean() for a, b in zip(got, wanted, strict=True)) / len(got)
@@ -79,7 +79,7 @@ def test_attention_is_the_divergence_of_every_row_of_weights(weights):
 
 
 @pytest.mark.parametrize("kinds", [("logits",), ("logits", "features")])
-def test_logits_are_all_of_the_teachers_through_a_spare_classifier(weights, kinds):
+def test_logit_loss_uses_an_auxiliary_classifier(weights, kinds):
     student, teacher, images = pair(weights, *kinds)
     pooled = student.forward_head(student.forward_features(images), pre_logits=True)
     slow = divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(images))
@@ -90,7 +90,7 @@ def test_logits_are_all_of_the_teachers_through_a_spare_classifier(weights, kind
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
-def test_a_teacher_of_logits_is_shown_small_photos_enlarged(weights):
+def test_teacher_gets_small_photos_enlarged(weights):
     student = timm.create_model("resnet18", num_classes=10)
     from checkpoints.training.distill import Teacher
 
@@ -107,7 +107,7 @@ def test_a_teacher_of_logits_is_shown_small_photos_enlarged(weights):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
-def test_classes_are_how_the_teacher_decides_among_the_students_own(weights, name):
+def test_class_loss_compares_the_students_classes(weights, name):
     from timm.data import ImageNetInfo
 
     from checkpoints.training.distill import Teacher
@@ -125,7 +125,7 @@ def test_classes_are_how_the_teacher_decides_among_the_students_own(weights, nam
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
-def test_a_teacher_that_does_not_know_the_students_classes_is_refused(tmp_path):
+def test_teacher_without_the_students_classes_is_refused(tmp_path):
     from checkpoints.training.distill import Teacher
 
     save_file(timm.create_model("test_vit", num_classes=1000).state_dict(), tmp_path / "t.safetensors")
@@ -134,7 +134,7 @@ def test_a_teacher_that_does_not_know_the_students_classes_is_refused(tmp_path):
         Teacher("test_vit", str(tmp_path / "t.safetensors"), ("classes",), student, SIZE, [1000])
 
 
-def test_patches_are_what_the_teachers_last_block_reads_place_by_place(weights):
+def test_patch_loss_compares_the_input_of_the_teachers_last_block(weights):
     from checkpoints.training.distill import Teacher
 
     torch.manual_seed(0)
@@ -157,7 +157,7 @@ def test_patches_are_what_the_teachers_last_block_reads_place_by_place(weights):
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
-def test_blocks_are_each_given_the_teachers_tokens_then_chained(weights):
+def test_block_loss_trains_blocks_separately_then_chained(weights):
     student, teacher, images = pair(weights, "blocks")
     wanted, _ = seen(teacher.model, images)
     first = seen(student, images)[0][0]
@@ -172,7 +172,7 @@ def test_blocks_are_each_given_the_teachers_tokens_then_chained(weights):
 
 
 @pytest.mark.parametrize("kinds", [("features",), ("attention",), ("blocks",), ("logits", "features", "attention")])
-def test_a_teacher_never_learns_and_its_student_does(weights, kinds):
+def test_teacher_is_frozen_and_student_learns(weights, kinds):
     student, teacher, images = pair(weights, *kinds)
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     teacher.train()
@@ -186,7 +186,7 @@ def test_a_teacher_never_learns_and_its_student_does(weights, kinds):
     assert "head.weight" in learning
 
 
-def test_a_perfect_student_is_not_apart(weights):
+def test_identical_student_has_zero_loss(weights):
     from safetensors.torch import load_file
 
     _, teacher, images = pair(weights, "features", "attention")
@@ -197,7 +197,7 @@ def test_a_perfect_student_is_not_apart(weights):
     assert teacher(use_explicit_attention(twin), images, 0.0)[1].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_explicit_attention_answers_as_the_fused_kernel_does():
+def test_explicit_attention_equals_the_fused_kernel():
     from checkpoints.training.distill import use_explicit_attention
 
     model, images = timm.create_model("test_vit", num_classes=10).eval(), torch.rand(2, 3, SIZE, SIZE)

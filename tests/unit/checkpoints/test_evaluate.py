@@ -25,7 +25,7 @@ def answers():
     return torch.randn(400, 10, generator=chance) + 2 * torch.eye(10)[labels], labels
 
 
-def test_accuracy_is_the_share_of_right_answers(answers):
+def test_accuracy_is_the_fraction_of_correct_predictions(answers):
     from checkpoints.training.evaluate import _summarize_accuracy
 
     logits, labels = answers
@@ -36,7 +36,7 @@ def test_accuracy_is_the_share_of_right_answers(answers):
     assert found["photos"] == 400
 
 
-def test_a_confusion_is_the_share_of_a_class_that_is_taken_for_another(answers):
+def test_confusions_list_misclassified_fractions(answers):
     from checkpoints.training.evaluate import _describe_confusions
     from checkpoints.training.imagenette import LABELS
 
@@ -50,7 +50,7 @@ def test_a_confusion_is_the_share_of_a_class_that_is_taken_for_another(answers):
     assert not [line for line in said for name in names if line.count(f"a {name}") > 1]  # being right is no confusion
 
 
-def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers):
+def test_ood_threshold_covers_95_percent_of_validation_photos(answers):
     from checkpoints.training.evaluate import _calibrate_ood_score
     from vizlib.models.ood import OodScore
 
@@ -68,7 +68,7 @@ def test_a_familiar_score_is_reached_by_nineteen_of_twenty_known_photos(answers)
 
 
 @pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
-def test_the_interval_is_wilsons(right, total, wanted):
+def test_wilson_interval(right, total, wanted):
     from checkpoints.training.evaluate import wilson_interval
 
     assert wilson_interval(right, total) == pytest.approx(wanted, abs=1e-4)
@@ -91,7 +91,7 @@ def fifth(data, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_stored_accuracy_is_measured_again_by_the_stored_command(fifth, name):
+def test_stored_accuracy_is_reproduced_by_its_command(fifth, name):
     from checkpoints.training.evaluate import wilson_interval
 
     stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["accuracy"]
@@ -107,7 +107,7 @@ def test_the_stored_accuracy_is_measured_again_by_the_stored_command(fifth, name
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_its_maps_take_away_what_it_uses_sooner_than_a_gaussian_in_the_middle(fifth, name):
+def test_maps_are_more_faithful_than_a_centred_gaussian(fifth, name):
     from checkpoints.training.imagenette import load_photos
     from vizlib.metrics.faithfulness import centred_gaussian, deletion
 

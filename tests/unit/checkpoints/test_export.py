@@ -57,7 +57,7 @@ def options(**given) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(("done", "clean"), [(24, 3), (23, 2), (21, 0), (12, 0)])
-def test_a_run_that_was_stopped_tells_only_of_the_epochs_it_had(here, done, clean):
+def test_export_of_a_stopped_run_describes_its_own_epochs(here, done, clean):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
@@ -68,7 +68,7 @@ def test_a_run_that_was_stopped_tells_only_of_the_epochs_it_had(here, done, clea
     assert told == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
 
 
-def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
+def test_exported_network_equals_the_trained_one_in_half_precision(here):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
@@ -85,7 +85,7 @@ def test_an_exported_network_answers_as_the_trained_one_in_half_precision(here):
     assert model.ood_score.threshold == 1.5
 
 
-def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
+def test_sidecar_describes_the_actual_run_without_folders(here):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
@@ -111,7 +111,7 @@ def test_a_sidecar_tells_what_really_ran_and_names_no_folder(here):
     assert {key: sidecar[key] for key in MEASURED} == MEASURED
 
 
-def test_a_second_stage_keeps_the_story_of_the_first_and_a_repeated_export_tells_it_once(here):
+def test_second_stage_keeps_the_first_and_repeated_export_adds_nothing(here):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
@@ -133,7 +133,7 @@ def test_a_second_stage_keeps_the_story_of_the_first_and_a_repeated_export_tells
     assert [stage["command"][-1] for stage in stages] == ["c"]
 
 
-def test_of_the_classic_comparison_only_histories_are_kept(here, monkeypatch):
+def test_comparison_runs_export_only_histories(here, monkeypatch):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 

@@ -13,17 +13,17 @@ FOLDER = Path(__file__).resolve().parents[3] / "checkpoints"
 NAMES = ("resnet18-imagenette", "vit_tiny-imagenette")
 
 
-def test_the_model_cards_are_the_sidecars_written_out():
+def test_model_cards_match_the_sidecars():
     from checkpoints.training import model_cards as cards
 
     assert (FOLDER / "README.md").read_text() == cards.render_cards(), "run python -m checkpoints.training.model_cards"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_bundled_file_is_the_one_its_sidecar_describes(name):
+def test_bundled_file_has_the_hash_in_its_sidecar(name):
     path = checkpoints.list_bundled()[name]
     assert checkpoints.hash_file(path) == json.loads(path.with_suffix(".json").read_text())["sha256"]
 
 
-def test_the_bundled_files_stay_small():
+def test_bundled_files_are_small():
     assert sum(path.stat().st_size for path in checkpoints.list_bundled().values()) < 45e6

@@ -24,7 +24,7 @@ def folded() -> nn.Module:
     return network
 
 
-def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
+def test_restored_network_keeps_outputs_and_has_the_statistics(folded):
     from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = [torch.randn(8, 3, 64, 64) for _ in range(3)]
@@ -44,7 +44,7 @@ def test_an_unfolded_network_answers_as_before_and_knows_its_statistics(folded):
         assert torch.allclose(layer.running_var, values.var((0, 2, 3), unbiased=False), rtol=1e-3, atol=1e-4)
 
 
-def test_in_training_mode_only_an_unfolded_network_answers_as_it_does_in_evaluation(folded):
+def test_restored_network_gives_similar_outputs_in_training_mode(folded):
     from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = torch.randn(64, 3, 64, 64)
@@ -56,7 +56,7 @@ def test_in_training_mode_only_an_unfolded_network_answers_as_it_does_in_evaluat
     assert (other - wanted).abs().max() > 0.3 * wanted.abs().max()
 
 
-def test_unfolding_leaves_no_hook_and_the_mode_as_it_was(folded):
+def test_restoring_leaves_no_hook_and_keeps_the_mode(folded):
     from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     folded.train()

@@ -77,7 +77,7 @@ def backbone(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_step_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
+def test_killed_run_resumes_to_the_same_result(tiny, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(monkeypatch, words(tiny, whole, epochs=2))
     killed(words(tiny, broken, epochs=2), step=2)  # in the first epoch: nothing was written yet
@@ -96,7 +96,7 @@ def test_a_run_killed_at_any_step_ends_as_one_that_was_not(tiny, tmp_path, monke
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
 
 
-def test_a_finished_run_trains_no_further(tiny, tmp_path, monkeypatch):
+def test_finished_run_does_not_train_again(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
     before = state_of(tmp_path)
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
@@ -104,7 +104,7 @@ def test_a_finished_run_trains_no_further(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
+def test_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
     with pytest.raises(SystemExit, match=r"was begun with epochs=1, not 2; give another --runs or delete it"):
         run(monkeypatch, words(tiny, tmp_path, epochs=2))
@@ -113,14 +113,14 @@ def test_a_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_network_learns_what_can_be_learned(tiny, tmp_path, monkeypatch):
+def test_training_learns_a_simple_task(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=5))
     history = state_of(tmp_path)["history"]
     assert history[-1]["train_top1"] > 60 > 30 > history[0]["train_top1"]
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
-def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(tiny, tmp_path, monkeypatch, backbone):
+def test_frozen_backbone_is_unchanged_and_the_head_learns(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 
     run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--freeze-backbone", epochs=1))
@@ -137,7 +137,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_the_head_learns(tiny, tmp_path, m
 
 
 @pytest.mark.slow
-def test_fine_tuning_moves_every_kernel_and_the_statistics(tiny, tmp_path, monkeypatch, backbone):
+def test_fine_tuning_changes_all_kernels_and_statistics(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 
     run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--unfold", epochs=1))
@@ -151,7 +151,7 @@ def test_fine_tuning_moves_every_kernel_and_the_statistics(tiny, tmp_path, monke
     assert not [key for key in statistics if torch.equal(after[key], theirs[key])]
 
 
-def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monkeypatch, capsys, backbone):
+def test_options_are_checked_before_loading(tiny, tmp_path, monkeypatch, capsys, backbone):
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, words(tiny, tmp_path, "--freeze-backbone"))
     assert caught.value.code == 2
@@ -164,7 +164,7 @@ def test_the_options_are_checked_before_anything_is_loaded(tiny, tmp_path, monke
         run(monkeypatch, words(tiny, tmp_path, "--finetune", str(other)))
 
 
-def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
+def test_described_augmentation_matches_the_transform():
     from checkpoints.training.train_configs import TRAIN_CONFIGS, create_train_transform, describe_augmentation
 
     for recipe in TRAIN_CONFIGS.values():
@@ -179,7 +179,7 @@ def test_what_a_recipe_tells_of_its_augmentation_is_what_its_transform_does():
         assert set(asdict(recipe)) >= {"ships", "explained_by", "weaknesses"}
 
 
-def test_weights_of_another_size_of_photos_get_the_position_embedding_timm_would_use():
+def test_position_embedding_is_resampled_as_timm_does():
     from checkpoints.training.train_configs import resample_position_embedding
 
     small = timm.create_model("test_vit", num_classes=10, img_size=96, dynamic_img_size=True).eval()
@@ -195,7 +195,7 @@ def test_weights_of_another_size_of_photos_get_the_position_embedding_timm_would
     assert resample_position_embedding(resnet.state_dict(), resnet).keys() == resnet.state_dict().keys()
 
 
-def test_photos_grow_in_steps_of_32_pixels_and_end_clean():
+def test_train_size_grows_in_steps_of_32_pixels():
     from checkpoints.training.train_configs import TRAIN_CONFIGS, compute_train_size
 
     recipe = TRAIN_CONFIGS["resnet18-imagenette"]
@@ -206,7 +206,7 @@ def test_photos_grow_in_steps_of_32_pixels_and_end_clean():
     assert not [size for size in sizes if size % 32]
 
 
-def test_a_shared_command_names_no_folder_of_the_machine_it_ran_on():
+def test_strip_local_paths_removes_folders():
     from checkpoints.training.export import strip_local_paths
 
     start = "python -m checkpoints.training.train vit"

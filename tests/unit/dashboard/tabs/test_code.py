@@ -23,7 +23,7 @@ from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
 from dashboard.tabs import code
-from vizlib.reporting.html_report import READ
+from vizlib.reporting.html_report import READ_CODE
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_exported_raw_values_equal_the_map(exported):
 def test_exported_report_contains_the_map_and_its_code(service, exported, selection):
     answer, export = exported
     path = export("html")
-    names = run(READ.format(file=repr(str(path))))
+    names = run(READ_CODE.format(file=repr(str(path))))
     assert np.array_equal(names["maps"][0]["heat"], answer.heat.numpy())
     text = path.read_text()
     HTMLParser().feed(text)

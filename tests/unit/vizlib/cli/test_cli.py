@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli import app
+from vizlib.cli.explain import make_stems
 
 COMMANDS = (
     "explain",
@@ -19,7 +22,7 @@ COMMANDS = (
     "estimate",
     "predict",
     "units",
-    "field",
+    "receptive-field",
     "models",
     "layers",
     "methods",
@@ -56,13 +59,13 @@ def photo(tmp_path, cheetah):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_loads_or_lists_takes_a_folder(command):
-    calls = {row.callback.__name__: row.callback for row in app.registered_commands}
+def test_every_command_takes_a_checkpoints_folder(command):
+    calls = {row.name: row.callback for row in app.registered_commands}
     assert set(COMMANDS) == calls.keys()
-    assert calls[command].__annotations__["checkpoints"] == "Checkpoints"
+    assert "checkpoints" in inspect.signature(calls[command]).parameters
 
 
-def test_the_list_says_name_size_place_accuracy_and_classes(folder):
+def test_models_command_lists_name_size_source_accuracy_and_classes(folder):
     (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"], "accuracy": {"top1": 0.0}}))
     lines = [line.split(maxsplit=3) for line in shell("models", "--checkpoints", folder).splitlines()]
     assert [line[0] for line in lines[:-1]] == [entry.name for entry in vizlib.list_models(folder)]
@@ -73,14 +76,14 @@ def test_the_list_says_name_size_place_accuracy_and_classes(folder):
     assert "ImageNet's 1,000 classes" in text
 
 
-def test_the_list_for_machines_is_json_with_every_entrys_facts(folder):
+def test_models_command_prints_json(folder):
     listed = json.loads(shell("models", "--checkpoints", folder, "--json"))
     for row, entry in zip(listed, vizlib.list_models(folder), strict=True):
         wanted = {**vars(entry), "path": entry.path and str(entry.path)}
         assert row == {**wanted, "bundled": entry.bundled, "needs_download": entry.needs_download}
 
 
-def test_each_command_finds_a_file_of_the_folder_by_name(folder, photo):
+def test_commands_load_a_file_of_the_folder_by_name(folder, photo):
     there = ("--checkpoints", folder)
     assert "class " in shell("predict", photo, "--model", "mine", *there)
     (answer,) = json.loads(shell("explain", photo, "-m", "mine", "-x", "saliency", "-o", folder, "--json", *there))
@@ -90,15 +93,15 @@ def test_each_command_finds_a_file_of_the_folder_by_name(folder, photo):
     assert "mine.kernels.png" in shell("kernels", "mine", "--out", folder, *there)
 
 
-def test_serve_is_given_the_folder(folder, monkeypatch):
-    app_of = pytest.importorskip("dashboard.app")
+def test_serve_command_passes_the_folder(folder, monkeypatch):
+    app_module = pytest.importorskip("dashboard.app")
     given = {}
-    monkeypatch.setattr(app_of, "serve", lambda settings: given.update(vars(settings)))
+    monkeypatch.setattr(app_module, "serve", lambda options: given.update(vars(options)))
     shell("serve", "--no-browser", "--checkpoints", folder)
-    assert given == {**vars(app_of.Settings()), "checkpoints": folder}
+    assert given == {**vars(app_module.ServerOptions()), "checkpoints": folder}
 
 
-def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, photo):
+def test_predict_command_prints_ood_and_preprocessing_notes(folder, photo):
     say = ("predict", photo, "--model", "mine", "--checkpoints", folder)
     (folder / "mine.json").write_text(
         json.dumps({"ood": {"score": "energy", "threshold": 1000, "coverage": 0.9, "data": "photos"}})
@@ -112,13 +115,13 @@ def test_a_prediction_is_followed_by_the_doubt_and_by_what_was_assumed(folder, p
     assert len(shell(*say).splitlines()) == 3
 
 
-def test_a_prediction_for_machines_is_the_predictions_of_each_path(folder, photo):
+def test_predict_command_prints_json_by_path(folder, photo):
     answer = json.loads(shell("predict", photo, "--model", "mine", "--checkpoints", folder, "--top", 2, "--json"))
     wanted = vizlib.load("mine", checkpoints=folder).predict(photo, top=2)
     assert answer == {str(photo): [prediction._asdict() for prediction in wanted]}
 
 
-def test_a_mistake_is_one_sentence_and_code_2(folder, photo):
+def test_errors_are_one_line_with_exit_code_2(folder, photo):
     assert "there is no folder" in mistake("models", "--checkpoints", folder / "nowhere")
     assert "did you mean mine" in mistake("layers", "mines", "--checkpoints", folder)
     torch.save({"weight": torch.ones(1)}, folder / "other.pth")
@@ -127,23 +130,23 @@ def test_a_mistake_is_one_sentence_and_code_2(folder, photo):
     assert "lightning.ckpt is not a weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
 
 
-def test_an_estimate_is_in_seconds_and_a_wrong_knob_is_one_sentence(folder):
+def test_estimate_command_prints_seconds_and_checks_parameters(folder):
     there = ("--checkpoints", folder, "--model", "mine")
-    told = shell("estimate", "-x", "rise", "-k", "masks=32", *there)
-    assert float(told.removeprefix("about ").removesuffix(" s a photo\n")) > 0
+    told = shell("estimate", "-x", "rise", "-p", "masks=32", *there)
+    assert float(told.removeprefix("about ").removesuffix(" s per photo\n")) > 0
     assert "a whole number from 16 to 20000 for masks, not 3" in mistake(
-        "estimate", "-x", "rise", "-k", "masks=3", *there
+        "estimate", "-x", "rise", "-p", "masks=3", *there
     )
 
 
-def test_methods_say_what_they_cost_and_how_far_a_knob_goes(folder):
+def test_methods_command_lists_cost_and_parameter_ranges(folder):
     told = shell("methods")
     assert "rise (many passes)" in told
     assert "saliency (one pass)" in told
-    assert "masks=1000, 16 to 20000: how many random masks" in told
+    assert "masks=1000, 16 to 20000: " in told
 
 
-def test_a_method_of_many_passes_is_explained_and_saved_like_any_other(folder, photo):
+def test_explain_command_runs_methods_of_many_passes(folder, photo):
     words = (
         "-m",
         "mine",
@@ -151,7 +154,7 @@ def test_a_method_of_many_passes_is_explained_and_saved_like_any_other(folder, p
         folder,
         "-x",
         "rise",
-        "-k",
+        "-p",
         "masks=20",
         "-o",
         folder,
@@ -163,11 +166,11 @@ def test_a_method_of_many_passes_is_explained_and_saved_like_any_other(folder, p
     saved = json.loads((folder / "photo.rise.json").read_text())
     model = vizlib.load("mine", checkpoints=folder)
     expected = vizlib.explain(model, photo, "rise", masks=20)
-    assert answer["knobs"]["masks"] == 20
+    assert answer["parameters"]["masks"] == 20
     assert torch.allclose(torch.tensor(saved["values"]), expected.heat, rtol=1e-4)
 
 
-def test_units_are_listed_by_what_they_contribute(photo):
+def test_units_command_ranks_contributions(photo):
     model = vizlib.load("vit_tiny-imagenette")
     for layer, kind in (("blocks.5", "channels"), ("blocks.5.attn", "heads")):
         answer = json.loads(shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--json"))
@@ -184,43 +187,43 @@ def test_units_are_listed_by_what_they_contribute(photo):
         assert len(first) == 2
 
 
-def test_units_are_switched_off_from_the_shell(photo):
+def test_units_command_ablates_units(photo):
     model = vizlib.load("resnet18-imagenette")
     rest = vizlib.ablate(model, photo, channels={"layer4": [3, 17]})
-    answer = json.loads(shell("units", photo, "-l", "layer4", "--off", "3,17", "--json"))
+    answer = json.loads(shell("units", photo, "-l", "layer4", "--ablate", "3,17", "--json"))
     assert [row["logit"] for row in answer] == pytest.approx([one.logit for one in rest[:5]], abs=1e-4)
-    lines = shell("units", photo, "-l", "layer4", "--off", "3,17").splitlines()
+    lines = shell("units", photo, "-l", "layer4", "--ablate", "3,17").splitlines()
     assert len(lines) == 5
     assert f"{rest[0].probability:.2%}" in lines[0]
     assert rest[0].label in lines[0]
-    assert "as in 3,17, not '3;17'" in mistake("units", photo, "-l", "layer4", "--off", "3;17")
-    assert "has no channel 512" in mistake("units", photo, "-l", "layer4", "--off", "512")
+    assert "as in 3,17, not '3;17'" in mistake("units", photo, "-l", "layer4", "--ablate", "3;17")
+    assert "has no channel 512" in mistake("units", photo, "-l", "layer4", "--ablate", "512")
     assert "no layer 'layer9'" in mistake("units", photo, "-l", "layer9")
 
 
-def test_a_field_is_told_and_what_a_place_really_goes_by(photo):
-    answer = json.loads(shell("field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
+def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
+    answer = json.loads(shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
     model = vizlib.load("resnet18-imagenette")
     found = vizlib.receptive_field(model, "layer2")
     assert (answer["size"], answer["jump"], answer["box"]) == (list(found.size), list(found.jump), [*found.box(5, 9)])
     used = effective_receptive_field(model, photo, "layer2", (5, 9))
     assert answer["effective"] == pytest.approx(used.size, rel=0.02)
-    lines = shell("field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
-    assert lines[0] == "layer2: 99 × 99 pixels, neighbours 8 × 8 pixels apart"
-    assert lines[1].startswith("row 5, column 9 really goes by about ")
-    assert shell("field", "blocks.3", "-m", "vit_tiny-imagenette").strip() == "blocks.3: the whole input"
-    assert json.loads(shell("field", "blocks.3", "-m", "vit_tiny-imagenette", "--json"))["whole"] is True
-    assert "no places in it" in mistake("field", "fc")
+    lines = shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
+    assert lines[0] == "layer2: 99 × 99 pixels, stride 8 × 8 pixels"
+    assert lines[1].startswith("row 5, column 9: effective receptive field about ")
+    assert shell("receptive-field", "blocks.3", "-m", "vit_tiny-imagenette").strip() == "blocks.3: the whole input"
+    assert json.loads(shell("receptive-field", "blocks.3", "-m", "vit_tiny-imagenette", "--json"))["whole"] is True
+    assert "without spatial positions" in mistake("receptive-field", "fc")
 
 
-def test_two_models_are_compared_on_one_class_as_python_compares_them(folder, photo):
+def test_compare_command_equals_agreement_in_python(folder, photo):
     torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), folder / "other.pth")
     (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"]}))
     (folder / "other.json").write_text(
         json.dumps({"labels": ["c, sea", "a", "b"], "architecture": "test_vit"})
     )  # the same classes in another order
     there = ("--checkpoints", folder, "--model", "mine", "other", "-x", "saliency", "-t", "c")
-    told = json.loads(shell("compare", photo, *there, "--share", 0.1, "--json"))
+    told = json.loads(shell("compare", photo, *there, "--fraction", 0.1, "--json"))
     a, b = (
         vizlib.explain(vizlib.load(name, checkpoints=folder), photo, "saliency", target=target)
         for name, target in (("mine", 2), ("other", 0))
@@ -228,7 +231,29 @@ def test_two_models_are_compared_on_one_class_as_python_compares_them(folder, ph
     assert [one["label"] for one in told["maps"]] == ["c", "c, sea"]
     expected = vizlib.agreement(a, b, fraction=0.1)
     assert (told["correlation"], told["overlap"]) == pytest.approx((expected.correlation, expected.overlap), abs=1e-3)
-    assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; of the strongest 20%, " in shell(
+    assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; overlap of the strongest 20%: " in shell(
         "compare", photo, *there
     )
-    assert "does not fit" in mistake("compare", photo, *there[:5], "-x", "raw-attention")
+    assert "does not support mine" in mistake("compare", photo, *there[:5], "-x", "raw-attention")
+
+
+def test_explain_command_gives_photos_of_the_same_name_different_files(folder, cheetah, tower):
+    paths = [folder / "a" / "img.png", folder / "b" / "img.png", folder / "b" / "img.jpg", folder / "other.png"]
+    for path, photo in zip(paths, (cheetah, tower, tower, tower), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        photo.save(path)
+    options = ("-m", "mine", "--checkpoints", folder, "-x", "saliency", "--report", folder / "why.html")
+    rows = json.loads(shell("explain", *paths, *options, "-o", folder / "out", "--json"))
+    names = [Path(row["file"]).name for row in rows]
+    assert names == [f"{stem}.saliency.png" for stem in ("a-img.png", "b-img.png", "img.jpg", "other")]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(names)
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    page = (folder / "why.html").read_text()
+    for name in ("a/img.png", "b/img.png", "img.jpg", "other.png"):
+        assert f"vizlib.open_image(&#34;{name}&#34;)" in page
+
+
+def test_make_stems_are_unique_for_repeated_and_clashing_paths():
+    assert make_stems([Path("img.jpg"), Path("img.jpg")]) == ["img.jpg", "img.jpg-2"]
+    assert make_stems([Path("a/x.png"), Path("b/X.jpg"), Path("x.png.jpg")]) == ["a-x.png", "X.jpg", "x.png.jpg"]
+    assert make_stems([Path("/x.png"), Path("/a/x.png")]) == ["x.png", "a-x.png"]

@@ -88,7 +88,7 @@ def centroid(heat):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_mode", MODES)
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_dot_on_the_photo_lies_in_the_tensor_where_the_geometry_says(name, crop_mode, interpolation):
+def test_to_input_matches_the_position_of_a_dot_in_the_tensor(name, crop_mode, interpolation):
     for input_size, crop_pct in SETTINGS:
         way = preprocessing(input_size, crop_mode, crop_pct, interpolation)
         blank = open_image(photo_with_dot(PHOTOS[name], (0, 0), -1))
@@ -105,7 +105,7 @@ def test_a_dot_on_the_photo_lies_in_the_tensor_where_the_geometry_says(name, cro
 
 @pytest.mark.parametrize("crop_mode", MODES)
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
+def test_project_to_photo_returns_a_point_to_its_pixel(name, crop_mode):
     for input_size, crop_pct in SETTINGS:
         geometry = Geometry.from_timm_transform(PHOTOS[name], input_size, crop_pct=crop_pct, crop_mode=crop_mode)
         for at in [(0.02, 0.03), (0.5, 0.5), (0.31, 0.77), (0.97, 0.98)]:
@@ -119,7 +119,7 @@ def test_a_heat_point_comes_back_at_its_photo_pixel(name, crop_mode):
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_any_heat_point_comes_back_within_an_input_pixel_even_between_the_pixels_of_a_tiny_photo(name):
+def test_project_to_photo_is_within_one_input_pixel_on_tiny_photos(name):
     rng = random.Random(0)
     geometry = Geometry.from_timm_transform(PHOTOS[name], (224, 224), crop_pct=0.9, crop_mode="center")
     for _ in range(20):
@@ -135,7 +135,7 @@ def test_any_heat_point_comes_back_within_an_input_pixel_even_between_the_pixels
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("size", [(500, 375), (90, 160), (20, 12)], ids=["portrait", "16:9", "tiny"])
-def test_a_dot_on_an_exif_rotated_photo_comes_back_at_its_upright_pixel(size, orientation):
+def test_geometry_holds_for_exif_rotated_photos(size, orientation):
     for input_size, crop_mode in [((224, 224), "center"), ((192, 256), "border")]:
         way = preprocessing(input_size, crop_mode)
         geometry = Geometry.from_timm_transform(size, input_size, crop_pct=0.875, crop_mode=crop_mode)
@@ -167,7 +167,7 @@ def assert_brightest_at(geometry, lifted, pixel):
     assert abs(x - pixel[1]) * geometry.scale[1] <= 1
 
 
-def test_every_rounding_equals_that_of_timms_own_transform():
+def test_rounding_equals_timms_transform():
     rng = random.Random(1)
     for _ in range(400):
         photo_size = rng.randint(8, 400), rng.randint(8, 400)
@@ -226,7 +226,7 @@ def slow_lift(geometry, heat, size, smooth):
 
 @pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "nearest"])
 @pytest.mark.parametrize("crop_mode", MODES)
-def test_lift_equals_bilinear_sampling_pixel_by_pixel(crop_mode, smooth):
+def test_project_to_photo_equals_bilinear_sampling(crop_mode, smooth):
     rng = np.random.default_rng(0)
     for photo_size, input_size, grid, size in [
         ((60, 81), (32, 32), (7, 7), None),
@@ -243,7 +243,7 @@ def test_lift_equals_bilinear_sampling_pixel_by_pixel(crop_mode, smooth):
         np.testing.assert_array_equal(geometry.project_to_photo(torch.tensor(heat), size, smooth=smooth), lifted)
 
 
-def test_lift_averages_over_the_cells_that_a_pixel_of_a_small_version_covers():
+def test_project_to_photo_averages_over_covered_cells():
     geometry = Geometry.from_timm_transform((224, 224), (224, 224), crop_pct=1.0, crop_mode="center")
     heat = np.random.default_rng(0).normal(size=(224, 224))
     # Pillow's own resize of float images with BILINEAR is the same tent, made independently.
@@ -252,7 +252,7 @@ def test_lift_averages_over_the_cells_that_a_pixel_of_a_small_version_covers():
 
 
 @pytest.mark.parametrize("crop_mode", MODES)
-def test_nan_marks_exactly_the_pixels_with_their_centre_outside_what_the_model_saw(crop_mode):
+def test_nan_marks_exactly_the_pixels_outside_the_model_input(crop_mode):
     for photo_size in PHOTOS.values():
         for input_size in INPUTS:
             geometry = Geometry.from_timm_transform(photo_size, input_size, crop_pct=0.875, crop_mode=crop_mode)
@@ -265,7 +265,7 @@ def test_nan_marks_exactly_the_pixels_with_their_centre_outside_what_the_model_s
                 np.testing.assert_allclose(lifted[inside], 1, rtol=1e-6)
 
 
-def test_the_seen_box_and_fraction_of_known_crops():
+def test_visible_box_and_fraction_of_known_crops():
     center = Geometry.from_timm_transform((256, 512), (224, 224), crop_pct=0.875, crop_mode="center")
     assert center.visible_box == (16, 144, 240, 368)
     assert center.visible_fraction == pytest.approx(224 * 224 / (256 * 512))
@@ -276,7 +276,7 @@ def test_the_seen_box_and_fraction_of_known_crops():
     assert (border.visible_fraction, border.offset) == (pytest.approx(1), (0, 84))
 
 
-def test_the_cell_of_a_photo_pixel_is_the_one_that_lift_draws_there():
+def test_find_cell_matches_project_to_photo():
     grid = (5, 7)
     numbered = np.arange(35).reshape(grid)
     for crop_mode in MODES:
@@ -290,12 +290,12 @@ def test_the_cell_of_a_photo_pixel_is_the_one_that_lift_draws_there():
 
 
 @pytest.mark.parametrize("place", [(-1, 5), (5, -0.5), (40, 5), (5, 61)])
-def test_there_is_no_cell_off_the_photo_even_where_the_input_is_padded(place):
+def test_find_cell_is_none_outside_the_photo(place):
     geometry = Geometry.from_timm_transform((40, 61), (64, 64), crop_pct=1.0, crop_mode="border")
     assert geometry.find_cell(*place, (4, 4)) is None
 
 
-def test_the_middle_of_a_cells_box_lies_in_that_cell():
+def test_centre_of_a_cell_box_is_in_that_cell():
     grid = (14, 14)
     for crop_mode in MODES:
         geometry = Geometry.from_timm_transform((300, 400), (224, 224), crop_pct=0.875, crop_mode=crop_mode)
@@ -305,14 +305,14 @@ def test_the_middle_of_a_cells_box_lies_in_that_cell():
                 assert geometry.find_cell((y0 + y1) / 2, (x0 + x1) / 2, grid) == (row, col)
 
 
-def test_an_unknown_crop_mode_and_a_vanishing_photo_are_refused():
+def test_unknown_crop_mode_and_vanishing_photo_are_refused():
     with pytest.raises(ValueError, match="no crop mode 'centre'; there are center, squash, border"):
         Geometry.from_timm_transform((300, 400), (224, 224), crop_pct=0.875, crop_mode="centre")
     with pytest.raises(ValueError, match="shrinks"):
         Geometry.from_timm_transform((8, 4000), (16, 16), crop_pct=1.0, crop_mode="border")
 
 
-def test_a_heat_map_that_is_not_a_plane_is_refused():
+def test_heat_map_of_wrong_shape_is_refused():
     geometry = Geometry.from_timm_transform((8, 8), (16, 16), crop_pct=1.0, crop_mode="border")
     unchecked = inspect.unwrap(Geometry.project_to_photo)  # without the shape checks that tests switch on
     with pytest.raises(ValueError, match=r"a heat map is \(height, width\), not \(3, 4, 4\)"):

@@ -63,7 +63,7 @@ def png(width, height, bits, colour, rows):
 # ------------------------------------------------------------------------------------------ where it comes from
 
 
-def test_a_photo_comes_from_a_path_bytes_file_array_tensor_or_picture_and_is_the_same(tmp_path):
+def test_open_image_accepts_every_source(tmp_path):
     path = tmp_path / "photo.png"
     data = encoded(RAMP, "PNG")
     path.write_bytes(data)
@@ -82,13 +82,13 @@ def test_lossless_formats_keep_every_pixel(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "MPO"])
-def test_lossy_formats_keep_the_picture(kind):
+def test_lossy_formats_stay_close_to_the_original(kind):
     options = {} if kind == "GIF" else {"quality": 95}
     difference = np.abs(pixels(encoded(SMOOTH, kind, **options)).astype(int) - SMOOTH)
     assert difference.mean() < 4
 
 
-def test_the_callers_own_picture_stays_as_it_was():
+def test_open_image_leaves_the_given_image_unchanged():
     image = Image.fromarray(RAMP).convert("RGBA")
     image.info["comment"] = "mine"
     photo = open_image(image)
@@ -100,7 +100,7 @@ def test_the_callers_own_picture_stays_as_it_was():
     np.testing.assert_array_equal(np.asarray(plain), RAMP)
 
 
-def test_an_opened_photo_opens_again_unchanged_with_its_notes():
+def test_open_image_is_idempotent_and_keeps_notes():
     exif = Image.Exif()
     exif[0x0112] = 6
     faint = Image.fromarray(RAMP).convert("LA").point(lambda value: value // 2)
@@ -112,7 +112,7 @@ def test_an_opened_photo_opens_again_unchanged_with_its_notes():
         assert len(once.info["notes"]) == noted
 
 
-def test_text_that_a_file_calls_notes_is_not_taken_for_ours():
+def test_text_chunk_called_notes_is_ignored():
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -151,7 +151,7 @@ def as_stored(upright, orientation):
 
 
 @pytest.mark.parametrize("orientation", SIDES)
-def test_every_exif_orientation_comes_upright(orientation):
+def test_exif_orientation_is_applied(orientation):
     stored = as_stored(RAMP, orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -165,7 +165,7 @@ def test_every_exif_orientation_comes_upright(orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_photo_with_broken_exif_is_still_a_photo():
+def test_broken_exif_is_ignored():
     for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0nonsense", b"Exif\0\0"):
         for kind in ("JPEG", "PNG", "WEBP"):
             assert pixels(encoded(RAMP, kind, exif=exif)).shape == RAMP.shape
@@ -174,7 +174,7 @@ def test_a_photo_with_broken_exif_is_still_a_photo():
 # ------------------------------------------------------------------------------------------ colours
 
 
-def test_transparency_lies_on_white_and_is_noted():
+def test_transparency_is_composited_on_white_with_a_note():
     rgba = np.dstack([RAMP, np.full((20, 30), 255, np.uint8)])
     assert notes(encoded(rgba, "PNG")) == ()
     rgba[:10, :, 3] = 0
@@ -183,10 +183,10 @@ def test_transparency_lies_on_white_and_is_noted():
     expected[10:15] = RAMP[10:15] * 0.4 + 255 * 0.6
     for source in (encoded(rgba, "PNG"), rgba, torch.tensor(rgba)):
         np.testing.assert_allclose(pixels(source), expected, atol=1)
-        assert notes(source) == ("Its transparent parts were laid on white.",)
+        assert notes(source) == ("Its transparent parts were composited on white.",)
 
 
-def test_grey_with_alpha_and_palettes_with_a_transparent_colour_lie_on_white():
+def test_grey_alpha_and_transparent_palette_colours_are_composited_on_white():
     grey = Image.merge("LA", [Image.new("L", (30, 20), 80), Image.new("L", (30, 20), 0)])
     assert (pixels(encoded(grey, "PNG")) == 255).all()
     for kind in ("PNG", "GIF"):
@@ -200,7 +200,7 @@ def test_grey_with_alpha_and_palettes_with_a_transparent_colour_lie_on_white():
     assert (pixels(encoded(keyed, "PNG", transparency=(1, 2, 3))) == 255).all()
 
 
-def test_palettes_grey_and_one_bit_pictures_become_their_colours():
+def test_palette_grey_and_one_bit_images_become_rgb():
     palette = Image.fromarray(RAMP).quantize(16)
     expected = np.asarray(palette.convert("RGB"))
     for kind in ("PNG", "GIF", "BMP"):
@@ -214,7 +214,7 @@ def test_palettes_grey_and_one_bit_pictures_become_their_colours():
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
-def test_cmyk_becomes_rgb_and_is_noted(kind):
+def test_cmyk_becomes_rgb_with_a_note(kind):
     inks = np.zeros((24, 32, 4), dtype=np.uint8)
     inks[:, :16] = (255, 0, 0, 0)
     inks[:, 16:] = (0, 100, 200, 50)
@@ -225,7 +225,7 @@ def test_cmyk_becomes_rgb_and_is_noted(kind):
     assert "CMYK" in notes(encoded(Image.fromarray(inks, "CMYK"), kind))[0]
 
 
-def test_the_rarer_colour_spaces_become_rgb():
+def test_ycbcr_hsv_and_lab_become_rgb():
     grey = Image.new("L", (30, 20), 100).convert("RGB")
     for mode in ("YCbCr", "HSV", "LAB"):
         picture = Image.new("LAB", (30, 20), (108, 128, 128)) if mode == "LAB" else grey.convert(mode)
@@ -233,7 +233,7 @@ def test_the_rarer_colour_spaces_become_rgb():
 
 
 @pytest.mark.parametrize("top", [65535, 4095])
-def test_sixteen_bit_grey_is_stretched_over_its_range_with_a_note(top):
+def test_sixteen_bit_grey_is_scaled_by_its_range_with_a_note(top):
     values = np.linspace(0, top, 600).round().astype(np.uint16).reshape(20, 30)
     expected = np.rint(values.astype(float) / top * 255)
     sources = [encoded(values, "PNG"), encoded(values, "TIFF"), values, torch.tensor(values), Image.fromarray(values)]
@@ -259,7 +259,7 @@ def test_sixteen_bit_colour_arrays_share_one_range_and_alpha_keeps_its_own():
     np.testing.assert_allclose(pixels(values)[0, 0], [127.5, 191.5, 255], atol=1)
 
 
-def test_floats_are_black_to_white_from_0_to_1_and_stretched_otherwise():
+def test_floats_from_0_to_1_keep_their_range_and_others_are_scaled():
     unit = np.linspace(0.25, 0.75, 600, dtype=np.float32).reshape(20, 30)
     for source in (unit, torch.tensor(unit), unit.astype(np.float64), encoded(unit, "TIFF"), Image.fromarray(unit)):
         np.testing.assert_array_equal(pixels(source)[..., 2], np.rint(unit * 255))
@@ -272,22 +272,22 @@ def test_floats_are_black_to_white_from_0_to_1_and_stretched_otherwise():
     assert (pixels(np.full((20, 30), 7.0)) == 0).all()
 
 
-def test_eight_bit_values_in_a_wider_integer_array_are_taken_as_they_are():
+def test_eight_bit_values_in_a_wider_integer_array_are_unchanged():
     np.testing.assert_array_equal(pixels(RAMP.astype(np.int64)), RAMP)
     assert notes(torch.tensor(RAMP).long()) == ()
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_an_animation_gives_its_first_frame_and_says_so(kind):
+def test_animation_gives_its_first_frame_with_a_note(kind):
     frames = [Image.new("RGB", (30, 20), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert (pixels(data) == (255, 0, 0)).all()
     assert notes(encoded(frames[0], kind, **options)) == ()
-    assert notes(data) == ("Only frame 1 of this animation is looked at.",)
+    assert notes(data) == ("Only frame 1 of this animation is used.",)
 
 
-def test_a_phones_photo_with_its_preview_is_no_animation():
+def test_mpo_with_preview_is_not_an_animation():
     data = encoded(Image.fromarray(SMOOTH), "MPO", save_all=True, append_images=[Image.fromarray(SMOOTH[::2, ::2])])
     assert pixels(data).shape == SMOOTH.shape
     assert notes(data) == ()
@@ -307,13 +307,13 @@ TEXTS = {
     "clip.mp4": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "is a video"),
     "noise.jpg": (bytes(range(256)) * 4, "is not an image"),
     "figure.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "not an image"),
-    "header.jpg": (encoded(SMOOTH, "JPEG")[:30], "is damaged or cut short"),
+    "header.jpg": (encoded(SMOOTH, "JPEG")[:30], "is damaged or incomplete"),
     "empty.png": (b"", "is empty"),
 }
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_no_image_is_refused_by_what_it_is(name, tmp_path):
+def test_other_files_are_refused_with_their_kind(name, tmp_path):
     data, what = TEXTS[name]
     path = tmp_path / name
     path.write_bytes(data)
@@ -325,24 +325,24 @@ def test_what_is_no_image_is_refused_by_what_it_is(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
-def test_a_file_cut_short_is_refused_as_damaged(kind):
+def test_truncated_file_is_refused_as_damaged(kind):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     data = encoded(noise, kind)
     for part in (0.9, 0.5, 0.2):
-        assert "damaged or cut short" in refusal(data[: int(len(data) * part)])
+        assert "damaged or incomplete" in refusal(data[: int(len(data) * part)])
 
 
-def test_missing_files_folders_devices_and_impossible_names_are_refused_without_their_folder(tmp_path):
+def test_missing_files_folders_devices_and_invalid_names_are_refused_without_their_folder(tmp_path):
     assert "there is no file 'cat.jpg'" in refusal(tmp_path / "cat.jpg")
     assert f"'{tmp_path.name}' is a folder" in refusal(tmp_path)
-    assert "not an ordinary file" in refusal("/dev/zero")
+    assert "not a regular file" in refusal("/dev/zero")
     assert "cannot be read" in refusal(tmp_path / ("x" * 300 + ".jpg"))
     assert "'a\\x00b.jpg'" in refusal("a\0b.jpg")
     for given in (tmp_path / "cat.jpg", tmp_path / ("x" * 300 + ".jpg")):
         assert str(tmp_path) not in refusal(given)
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path):
+def test_unreadable_streams_are_refused(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(RAMP, "PNG"))
     with path.open(encoding="latin-1") as text:
@@ -356,7 +356,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(7, 100), (100, 7), (1, 1)])
-def test_a_picture_under_8_pixels_a_side_is_refused(size):
+def test_image_under_8_pixels_a_side_is_refused(size):
     height, width = size
     tiny = np.zeros((*size, 3), dtype=np.uint8)
     for source in (tiny, torch.tensor(tiny), encoded(tiny, "PNG"), Image.fromarray(tiny)):
@@ -364,13 +364,13 @@ def test_a_picture_under_8_pixels_a_side_is_refused(size):
     assert pixels(np.zeros((8, 8, 3), dtype=np.uint8)).shape == (8, 8, 3)
 
 
-def test_an_endless_strip_is_refused():
+def test_long_strip_is_refused():
     assert "50 times as long" in refusal(np.zeros((10, 501), dtype=np.uint8))
     assert pixels(np.zeros((10, 500), dtype=np.uint8)).shape == (10, 500, 3)
 
 
 @pytest.mark.parametrize("side", [6400, 13_000, 20_000])
-def test_a_bomb_is_refused_from_its_header_before_anything_is_decoded(side, tmp_path, monkeypatch):
+def test_decompression_bomb_is_refused_from_its_header(side, tmp_path, monkeypatch):
     decoded = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image.size))
     bomb = png(side, side, 1, 0, [bytes((side + 7) // 8)] * side)
@@ -387,7 +387,7 @@ def test_a_bomb_is_refused_from_its_header_before_anything_is_decoded(side, tmp_
     assert set(decoded) == {(30, 20)}
 
 
-def test_an_array_over_40_megapixels_is_refused_before_it_is_copied():
+def test_array_over_40_megapixels_is_refused_before_it_is_copied():
     huge = np.broadcast_to(np.uint8(5), (7000, 7000))  # takes one byte
     tracemalloc.start()
     try:
@@ -412,12 +412,12 @@ def test_nan_and_infinity_are_refused(bad):
 
 
 @pytest.mark.parametrize("shape", [(20,), (20, 30, 2), (20, 30, 5), (1, 3, 20, 30), (2, 20, 30), (0, 30), ()])
-def test_arrays_of_another_shape_are_refused(shape):
+def test_arrays_of_wrong_shape_are_refused(shape):
     for source in (np.zeros(shape), torch.zeros(shape)):
         assert f"has shape {shape}, expected (height, width)" in refusal(source)
 
 
-def test_things_that_are_no_photo_at_all_are_refused():
+def test_sources_of_wrong_type_are_refused():
     assert "not nothing (None)" in refusal(None)
     assert "not a list" in refusal([[1, 2], [3, 4]])
     assert "complex128" in refusal(np.zeros((20, 30), dtype=complex))
@@ -438,7 +438,7 @@ CONFIG = {
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
-def test_the_tensor_is_bit_for_bit_that_of_timms_evaluation(crop_mode):
+def test_tensor_equals_timms_evaluation_transform_bit_for_bit(crop_mode):
     config = {**CONFIG, "crop_mode": crop_mode}
     photo = open_image(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
     expected = create_transform(**{**config, "input_size": (3, 32, 48)})(photo)
@@ -447,14 +447,14 @@ def test_the_tensor_is_bit_for_bit_that_of_timms_evaluation(crop_mode):
     assert torch.equal(tensor[0], expected)
 
 
-def test_a_config_survives_the_way_to_the_sidecar_and_back():
+def test_config_survives_a_round_trip():
     way = TimmPreprocessing.from_config(CONFIG)
     assert way.to_config() == CONFIG
     assert TimmPreprocessing.from_config(way.to_config()) == way
     assert hash(way) == hash(TimmPreprocessing.from_config({**CONFIG, "input_size": (32, 48)}))
 
 
-def test_missing_keys_take_timms_defaults():
+def test_missing_config_keys_get_timms_defaults():
     assert TimmPreprocessing.from_config({}).to_config() == {
         "input_size": [3, 224, 224],
         "interpolation": "bicubic",
@@ -480,12 +480,12 @@ def test_missing_keys_take_timms_defaults():
         ({"std": [0.5, 0.5, 0]}, "std above 0"),
     ],
 )
-def test_a_config_no_photo_survives_is_refused(change, message):
+def test_invalid_config_is_refused(change, message):
     with pytest.raises(ModelError, match=message):
         TimmPreprocessing.from_config({**CONFIG, **change})
 
 
-def test_what_the_model_saw_can_be_looked_at():
+def test_denormalise_inverts_normalisation():
     way = TimmPreprocessing.from_config({**CONFIG, "input_size": [3, 20, 30], "crop_pct": 1.0})
     photo = open_image(RAMP)
     tensor = way.tensor(photo)
@@ -493,7 +493,7 @@ def test_what_the_model_saw_can_be_looked_at():
     np.testing.assert_array_equal(np.asarray(way.denormalise(tensor[0].requires_grad_())), RAMP)
 
 
-def test_a_photo_too_thin_for_the_model_and_one_not_opened_are_refused():
+def test_too_thin_photo_and_unopened_image_are_refused():
     way = TimmPreprocessing.from_config({**CONFIG, "input_size": [3, 16, 16], "crop_pct": 1.0})
     with pytest.raises(ImageError, match="too long and thin"):
         way.tensor(open_image(np.zeros((10, 500), dtype=np.uint8)))
@@ -501,7 +501,7 @@ def test_a_photo_too_thin_for_the_model_and_one_not_opened_are_refused():
         way.tensor(Image.new("L", (20, 20)))
 
 
-def test_the_transform_is_built_once():
+def test_transform_is_built_once():
     way = TimmPreprocessing.from_config(CONFIG)
     photo = open_image(RAMP)
     way.tensor(photo)

@@ -28,12 +28,12 @@ def answer():
     return vizlib.explain(model, photo, "saliency", target="dog", against="cat")
 
 
-def test_a_card_shows_the_overlay_no_larger_than_a_cell(answer):
+def test_attribution_html_shows_the_overlay_at_notebook_size(answer):
     (found,) = Page(answer._repr_html_()).every("img")
     shown = picture(found["src"])
     assert found["src"].startswith("data:image/jpeg;")
     assert shown.shape == (160, 480, 3)
-    photo, heat = answer.within(480)
+    photo, heat = answer.resize_with_heat(480)
     overlay = overlay_heat(photo, heat, signed=answer.signed)
     # A JPEG of noise is not the noise, but nearer to it than to the bare photo.
     far = [np.abs(shown - np.asarray(one, float)).mean() for one in (overlay, photo)]
@@ -41,19 +41,19 @@ def test_a_card_shows_the_overlay_no_larger_than_a_cell(answer):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_the_bar_runs_through_the_colours_of_the_map_between_its_raw_values(answer, signed):
+def test_color_bar_has_the_colormap_and_the_limits(answer, signed):
     answer = replace(answer, signed=signed)
     html = answer._repr_html_()
     colours = re.findall("#([0-9a-f]{6})", html)
     table = load_colormap(DIVERGING_COLORMAP if signed else SEQUENTIAL_COLORMAP)
     assert [bytes.fromhex(one) for one in (colours[0], colours[-1])] == [bytes(table[0]), bytes(table[-1])]
     assert bytes.fromhex(colours[len(colours) // 2]) in {bytes(table[127]), bytes(table[128])}
-    low, high = compute_limits(answer.within(480)[1], signed=signed)
+    low, high = compute_limits(answer.resize_with_heat(480)[1], signed=signed)
     ends = [float(one.replace("−", "-")) for one in re.findall(r"<span>(.*?)</span>", html)]
     assert ends == pytest.approx([low, 0, high] if signed else [low, high], rel=0.01)
 
 
-def test_a_card_says_what_the_map_is_of_and_every_note(answer):
+def test_attribution_html_has_title_and_notes(answer):
     text = Page(answer._repr_html_()).text()
     assert "saliency for dog against class 0" in text
     assert answer.notes
@@ -61,7 +61,7 @@ def test_a_card_says_what_the_map_is_of_and_every_note(answer):
     assert not Page(replace(answer, notes=())._repr_html_()).every("li")
 
 
-def test_what_a_label_or_a_note_holds_stays_text(answer):
+def test_labels_and_notes_are_escaped(answer):
     bad = "<script>alert(1)</script> & \"'"
     page = Page(replace(answer, label=bad, model=bad, notes=(bad,))._repr_html_())
     assert not page.every("script")
@@ -69,7 +69,7 @@ def test_what_a_label_or_a_note_holds_stays_text(answer):
     assert page.every("img")[0]["alt"].count(bad) == 2
 
 
-def test_a_map_without_any_number_has_a_card_too(answer):
+def test_map_of_nan_has_html(answer):
     assert Page(replace(answer, heat=torch.full_like(answer.heat, torch.nan))._repr_html_()).every("img")
 
 
@@ -80,13 +80,13 @@ def answers():
     return vizlib.explain_all(model, photo, target="church")
 
 
-def test_all_methods_are_shown_side_by_side_each_with_its_name(answers):
+def test_attribution_dict_html_shows_all_methods_with_names(answers):
     page = Page(answers._repr_html_())
     pictures = page.every("img")
     assert [one["alt"] for one in pictures] == list(answers)
     for one, answer in zip(pictures, answers.values(), strict=True):
         shown = picture(one["src"])
-        photo, heat = answer.within(180)
+        photo, heat = answer.resize_with_heat(180)
         overlay = overlay_heat(photo, heat, signed=answer.signed)
         assert shown.shape == np.asarray(overlay).shape == (90, 180, 3)
         assert np.abs(shown - np.asarray(overlay, float)).mean() < 6
@@ -94,7 +94,7 @@ def test_all_methods_are_shown_side_by_side_each_with_its_name(answers):
     assert f"church ({100 * answers['saliency'].probability:.3g} %), resnet18-imagenette" in page.text()
 
 
-def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
+def test_attribution_dict_html_shows_only_common_notes(answers):
     (first, *others) = [set(answer.notes) for answer in answers.values()]
     shared = first.intersection(*others)
     own = set().union(first, *others) - shared
@@ -105,20 +105,20 @@ def test_what_is_said_of_all_maps_is_what_holds_for_each(answers):
     assert not any(note in page.text() for note in own | {"Of this one alone."})
 
 
-def test_all_maps_are_a_dictionary_and_none_of_them_shows_nothing(answers):
+def test_attribution_dict_is_a_dict_and_an_empty_one_has_no_html(answers):
     assert isinstance(answers, dict)
     assert AttributionDict()._repr_html_() is None
     assert repr(answers).startswith("{'saliency': <Attribution saliency for church (")
 
 
-def test_a_map_and_a_run_are_one_line_where_only_text_is_shown(answer):
+def test_repr_of_attribution_and_run_is_one_line(answer):
     low, high = (f"{value:.3g}".replace("-", "−") for value in (answer.heat.min(), answer.heat.max()))
     assert repr(answer) == f"<Attribution {answer._title}: 32 × 32 values from {low} to {high}>"
     run = vizlib.run_for_all(vizlib.load("resnet18-imagenette"), answer.photo)
     assert repr(run) == "<Run of a photo of 900 × 300: 10 logits, 4 activations, 0 attention layers>"
 
 
-def test_kernels_are_shown_on_one_scale_to_the_pixel():
+def test_kernels_html_shows_exact_pixels_on_one_scale():
     found = vizlib.kernels(vizlib.load("resnet18-imagenette"))
     page = Page(found._repr_html_())
     (found_picture,) = page.every("img")
@@ -134,7 +134,7 @@ def test_kernels_are_shown_on_one_scale_to_the_pixel():
     assert repr(found) == "<Kernels conv1: 64 of 3 × 7 × 7 weights>"
 
 
-def test_contributions_are_one_line_of_text(answer):
+def test_repr_of_contributions_is_one_line(answer):
     model = vizlib.load("resnet18-imagenette")
     found = vizlib.contributions(model, answer.photo, "church", "tench")
     logits = model.logits(model.tensor(answer.photo))[0]
@@ -143,13 +143,13 @@ def test_contributions_are_one_line_of_text(answer):
     assert (model.labels[4], model.labels[0], repr(found)) == ("church", "tench", said)
 
 
-def test_a_card_brings_no_style_sheet_and_no_colour_of_text(answer):
+def test_attribution_html_has_no_style_sheet_and_no_text_color(answer):
     page = Page(answer._repr_html_())
     assert not page.every("style")
     assert not any(re.search(r"(^|;)\s*color:", one.get("style", "")) for _, one in page.found)
 
 
-def test_a_card_is_as_wide_as_its_title_needs_and_its_bar_as_wide_as_the_picture():
+def test_attribution_html_limits_the_bar_to_the_image_width():
     card = notebook.render_attribution(Image.new("RGB", (64, 64)), "A long title", (), limits=(0.0, 1.0), signed=False)
     widths = [int(one) for one in re.findall(r"max-width:(\d+)px", card)]
     assert widths == [480, 64]

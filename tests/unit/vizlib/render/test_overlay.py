@@ -47,7 +47,7 @@ def slow_overlay(photo, heat, low, high, *, signed, opacity, colormap):
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize(("opacity", "colormap"), [(0.75, None), (1.0, "viridis"), (0.2, "PiYG")])
-def test_an_overlay_is_its_formula_at_every_pixel(photo, heat, signed, opacity, colormap):
+def test_overlay_equals_its_formula_at_every_pixel(photo, heat, signed, opacity, colormap):
     low, high = (-2.0, 2.0) if signed else (-1.0, 2.5)
     picture = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=(low, high))
     used = colormap or ("RdBu_r" if signed else "inferno")
@@ -56,7 +56,7 @@ def test_an_overlay_is_its_formula_at_every_pixel(photo, heat, signed, opacity, 
     assert np.abs(np.asarray(picture) - wanted).max() <= 1.01  # two roundings
 
 
-def test_the_photo_is_untouched_where_the_heat_is_cold(photo):
+def test_overlay_leaves_the_photo_unchanged_at_the_lowest_values(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[5:9, 6:12] = 1
     picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo)
@@ -65,14 +65,14 @@ def test_the_photo_is_untouched_where_the_heat_is_cold(photo):
     assert np.array_equal(np.asarray(overlay_heat(photo, heat, opacity=0.0)), pixels)
 
 
-def test_signed_heat_leaves_the_photo_untouched_at_zero(photo):
+def test_signed_overlay_leaves_the_photo_unchanged_at_zero(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[0, 0], heat[19, 29] = 1, -1
     picture, pixels = np.asarray(overlay_heat(photo, heat, signed=True)), np.asarray(photo)
     assert np.array_equal(picture[heat == 0], pixels[heat == 0])
 
 
-def test_what_was_never_seen_is_dimmed_and_grey(photo, heat):
+def test_pixels_outside_the_model_input_are_dimmed_and_grey(photo, heat):
     picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo).astype(float)
     unseen = np.isnan(heat)
     assert unseen.any()
@@ -80,7 +80,7 @@ def test_what_was_never_seen_is_dimmed_and_grey(photo, heat):
     assert np.allclose(picture[unseen][:, 0], pixels[unseen].mean(-1) * OUTSIDE_BRIGHTNESS, atol=0.51)
 
 
-def test_a_map_of_nothing_seen_is_all_dimmed(photo):
+def test_map_of_nan_is_all_dimmed(photo):
     picture = np.asarray(overlay_heat(photo, np.full((20, 30), np.nan, np.float32)))
     assert (np.ptp(picture.astype(int), axis=-1) == 0).all()
 
@@ -92,7 +92,7 @@ def test_signed_limits_are_symmetric_about_zero():
         assert low == -high < 0
 
 
-def test_a_value_and_its_opposite_have_mirrored_colours():
+def test_opposite_values_have_mirrored_colors():
     table = load_colormap("RdBu_r").astype(int)
     values = np.linspace(0.01, 1, 40)[None]
     against = apply_colormap(-values, signed=True, limits=(-1.0, 1.0))[0]
@@ -101,7 +101,7 @@ def test_a_value_and_its_opposite_have_mirrored_colours():
     assert np.array_equal(apply_colormap(values, signed=True, limits=(-1.0, 1.0))[0], mirrored)
 
 
-def test_the_scale_ends_at_the_995th_thousandth_and_leaves_nan_out():
+def test_limits_use_the_995th_permille_and_ignore_nan():
     values = np.arange(1001.0)
     assert compute_limits(values, signed=False) == (0, 995)
     assert compute_limits(np.append(values, [np.nan, np.inf, -np.inf]), signed=False) == (0, 995)
@@ -110,7 +110,7 @@ def test_the_scale_ends_at_the_995th_thousandth_and_leaves_nan_out():
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 1e20, -1e20])
-def test_a_constant_map_has_a_scale_and_one_colour(photo, value, signed):
+def test_constant_map_has_limits_and_one_color(photo, value, signed):
     values = np.full((20, 30), value, np.float32)
     low, high = compute_limits(values, signed=signed)
     assert low < high
@@ -121,7 +121,7 @@ def test_a_constant_map_has_a_scale_and_one_colour(photo, value, signed):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_one_hot_pixel_is_seen_and_all_others_are_cold(photo, signed):
+def test_single_nonzero_pixel_is_visible(photo, signed):
     heat = np.zeros((20, 30), np.float32)
     heat[7, 8] = 1e-6
     colours = apply_colormap(heat, signed=signed)
@@ -131,7 +131,7 @@ def test_one_hot_pixel_is_seen_and_all_others_are_cold(photo, signed):
     assert changed[7, 8]
 
 
-def test_one_hot_pixel_does_not_darken_all_others():
+def test_single_extreme_value_does_not_darken_others():
     values = np.random.default_rng(3).random((50, 50)).astype(np.float32)
     before = normalize_values(values, compute_limits(values, signed=False))
     values[3, 3] = 1e6
@@ -140,7 +140,7 @@ def test_one_hot_pixel_does_not_darken_all_others():
     assert np.abs(before - after)[others].max() < 0.02
 
 
-def test_nothing_but_nan_or_infinity_is_grey_or_at_an_end():
+def test_nan_is_grey_and_infinity_has_the_end_colors():
     values = np.array([[np.nan, np.inf, -np.inf, 0.0]], np.float32)
     colours = apply_colormap(values, signed=False, limits=(0.0, 1.0))[0]
     table = load_colormap("inferno")
@@ -148,7 +148,7 @@ def test_nothing_but_nan_or_infinity_is_grey_or_at_an_end():
     assert (apply_colormap(np.full((2, 2), np.nan), signed=True) == 128).all()
 
 
-def test_the_same_limits_give_the_same_colours_in_every_picture():
+def test_same_limits_give_same_colors():
     first, second = np.array([[0.0, 1.0, 2.0]]), np.array([[2.0, 5.0, 1.0]])
     one, two = (apply_colormap(values, signed=False, limits=(0.0, 5.0))[0] for values in (first, second))
     assert np.array_equal(one[2], two[0])
@@ -158,23 +158,23 @@ def test_the_same_limits_give_the_same_colours_in_every_picture():
 
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])
-def test_limits_that_are_no_range_are_refused(limits):
-    with pytest.raises(VizlibError, match="low end, then a higher one"):
+def test_invalid_limits_are_refused(limits):
+    with pytest.raises(VizlibError, match="must be a low and a higher value"):
         apply_colormap(np.zeros((2, 2)), signed=False, limits=limits)
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, 2, float("nan")])
-def test_an_opacity_outside_its_range_is_refused(photo, heat, opacity):
+def test_opacity_out_of_range_is_refused(photo, heat, opacity):
     with pytest.raises(VizlibError, match="expected 0"):
         overlay_heat(photo, heat, opacity=float(opacity))
 
 
-def test_an_unknown_colour_map_is_answered_with_near_names():
+def test_unknown_colormap_suggests_similar_names():
     with pytest.raises(VizlibError, match="did you mean inferno"):
         load_colormap("infernal")
 
 
-def test_a_palette_is_matplotlibs_and_cannot_be_changed():
+def test_load_colormap_equals_matplotlib_and_is_read_only():
     table = load_colormap("inferno")
     for i in (0, 1, 128, 254, 255):
         assert tuple(table[i]) == tuple(round(255 * part) for part in colormaps["inferno"](i)[:3])
@@ -185,7 +185,7 @@ def test_a_palette_is_matplotlibs_and_cannot_be_changed():
 
 @pytest.mark.parametrize(("count", "columns"), [(1, None), (5, None), (9, None), (7, 3), (4, 1), (3, 99)])
 @pytest.mark.parametrize(("size", "cell"), [((4, 4), 12), ((3, 5), 16), ((20, 10), 8)])
-def test_tiles_stand_at_their_places_enlarged_without_smoothing(count, columns, size, cell):
+def test_image_grid_places_and_enlarges_images_without_smoothing(count, columns, size, cell):
     chance = np.random.default_rng(count)
     pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
     board = np.asarray(draw_image_grid(pictures, cell, columns))
@@ -203,12 +203,12 @@ def test_tiles_stand_at_their_places_enlarged_without_smoothing(count, columns, 
     assert shown[-1].any()
 
 
-def test_no_picture_at_all_is_refused():
-    with pytest.raises(VizlibError, match="nothing to show"):
+def test_empty_grid_is_refused():
+    with pytest.raises(VizlibError, match="nothing to draw"):
         draw_map_grid(np.zeros((0, 3, 3)))
 
 
-def test_a_sheet_is_on_one_scale_or_each_map_on_its_own():
+def test_map_grid_shares_one_scale_or_uses_one_per_map():
     maps = np.stack([np.array([[0.0, 1.0]]), np.array([[0.0, 4.0]])])
     shared = np.asarray(draw_map_grid(maps, cell=2, columns=1))
     apart = np.asarray(draw_map_grid(maps, cell=2, columns=1, shared=False))
@@ -219,7 +219,7 @@ def test_a_sheet_is_on_one_scale_or_each_map_on_its_own():
     assert np.array_equal(shared[0, :, :3], wanted[0])
 
 
-def test_a_kernel_of_zeros_is_grey_and_the_scale_is_shared():
+def test_kernel_grid_draws_zero_as_grey_on_a_shared_scale():
     kernels = np.zeros((3, 3, 2, 2), np.float32)
     kernels[1], kernels[2, 0] = 0.5, -1  # all channels alike; the strongest of all, in red
     board = np.asarray(draw_kernel_grid(kernels, cell=2, columns=3))[..., :3]
@@ -230,7 +230,7 @@ def test_a_kernel_of_zeros_is_grey_and_the_scale_is_shared():
         assert (np.asarray(draw_kernel_grid(kernels * 0))[0, 0, :3] == GREY).all()
 
 
-def test_kernels_over_other_channels_are_their_mean_in_false_colours():
+def test_kernel_grid_draws_the_mean_over_other_channel_counts():
     kernels = np.random.default_rng(5).normal(size=(4, 7, 3, 3)).astype(np.float32)
     board = draw_kernel_grid(kernels, cell=9)
     assert np.array_equal(np.asarray(board), np.asarray(draw_map_grid(kernels.mean(1), signed=True, cell=9)))
@@ -239,7 +239,7 @@ def test_kernels_over_other_channels_are_their_mean_in_false_colours():
 @pytest.mark.parametrize(
     "box", [(2, 3, 9, 12), (0, 0, 20, 30), (4.2, 4.2, 4.6, 4.5), (19.5, 29.5, 20, 30), (7, 7, 7, 7)]
 )
-def test_a_box_is_outlined_however_small_and_the_picture_stays_as_it_was(photo, box):
+def test_draw_box_marks_boxes_of_any_size_on_a_copy(photo, box):
     before = photo.tobytes()
     outlined = draw_box(photo, tuple(float(side) for side in box))
     assert photo.tobytes() == before
@@ -247,7 +247,7 @@ def test_a_box_is_outlined_however_small_and_the_picture_stays_as_it_was(photo, 
     assert outlined.getpixel((int(box[1]), int(box[0]))) == (255, 255, 255)
 
 
-def test_a_frame_covers_the_edge_of_its_box_and_nothing_inside(photo):
+def test_draw_box_covers_only_the_edge(photo):
     pixels, framed = np.asarray(photo), np.asarray(draw_box(photo, (5.0, 6.0, 12.0, 18.0)))
     assert (framed[5, 6:18] == 255).all()
     assert (framed[11, 6:18] == 255).all()
@@ -259,7 +259,7 @@ def test_a_frame_covers_the_edge_of_its_box_and_nothing_inside(photo):
     assert np.array_equal(framed[:4], pixels[:4])
 
 
-def test_a_scale_bar_runs_from_the_low_end_to_the_high_end():
+def test_color_bar_runs_from_low_to_high():
     bar = np.asarray(draw_color_bar(width=256, height=3))
     assert bar.shape == (3, 256, 3)
     assert np.array_equal(bar[1], load_colormap("inferno"))

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.attribution.request import RUNNER_UP
 from vizlib.cli import app
-from vizlib.cli.explain import _knobs
+from vizlib.cli.explain import _parse_parameters
 from vizlib.reporting.code_snippets import CodeSnippet, find_class_name
-from vizlib.reporting.html_report import READ
+from vizlib.reporting.html_report import READ_CODE
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HOSTILE = 'it\'s "$(touch hacked)" `touch hacked`; touch hacked #\\ \t!'
@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch, tower):
 
 def run_python(code: str) -> torch.Tensor:
     names = {}
-    exec(compile(code, "recipe", "exec"), names)
+    exec(compile(code, "snippet", "exec"), names)
     with np.load("why.npz") as found:
         assert np.array_equal(found["heat"], names["why"].heat.numpy())
     return names["why"].heat
@@ -72,29 +72,31 @@ def run_shell(line: str) -> None:
 def values_in(page: str) -> list[np.ndarray]:
     """The raw values of a report, read as it says itself."""
     names = {}
-    exec(READ.format(file=repr(page)), names)
+    exec(READ_CODE.format(file=repr(page)), names)
     return [one["heat"] for one in names["maps"]]
 
 
-@pytest.mark.parametrize(("name", "method", "knobs", "against"), CASES)
-def test_python_and_shell_make_the_same_map_again(name, method, knobs, against, folder, tower):
+@pytest.mark.parametrize(("name", "method", "parameters", "against"), CASES)
+def test_python_and_shell_snippets_reproduce_the_map(name, method, parameters, against, folder, tower):
     model = vizlib.load(name)
-    answer = vizlib.explain(model, tower, method, target=7, against=against, **knobs)
-    recipe = CodeSnippet.from_attribution(answer, model, photo="photo.png")
-    assert torch.equal(run_python(recipe.to_python()), answer.heat)
-    run_shell(recipe.to_shell())
+    answer = vizlib.explain(model, tower, method, target=7, against=against, **parameters)
+    snippet = CodeSnippet.from_attribution(answer, model, photo="photo.png")
+    assert torch.equal(run_python(snippet.to_python()), answer.heat)
+    run_shell(snippet.to_shell())
     (found,) = values_in("why.html")
     assert np.array_equal(found, answer.heat.numpy())
     assert Path(f"photo.{method}.png").is_file()
 
 
-def test_only_turned_knobs_are_written_and_classes_by_name(tower):
+def test_snippet_has_only_changed_parameters_and_class_names(tower):
     model = vizlib.load(RESNET)
     plain = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model)
     assert (plain.target, plain.against, plain.parameters) == ("church", None, {})
     versus = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9), model)
     assert (versus.against, versus.parameters) == ("parachute", {})
-    turned = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9, relu=True, layer="layer2"))
+    turned = CodeSnippet.from_attribution(
+        vizlib.explain(model, tower, "grad-cam", target=4, against=9, relu=True, layer="layer2")
+    )
     assert (turned.target, turned.against) == (4, 9)  # no model was given, so no names
     assert turned.parameters == {"layer": "layer2", "relu": True}
 
@@ -108,7 +110,7 @@ def test_only_turned_knobs_are_written_and_classes_by_name(tower):
         (["it's", '"$(x)"', "-x"], ["it's", '"$(x)"', "-x"]),
     ],
 )
-def test_a_class_is_called_by_the_name_that_finds_it_else_by_its_number(labels, names):
+def test_find_class_name_returns_a_resolvable_name_or_the_number(labels, names):
     module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, len(labels)))
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 32, 32)}, labels=labels)
     assert [find_class_name(i, model) for i in range(len(labels))] == names
@@ -128,34 +130,42 @@ def hostile(folder, tower):
     return CodeSnippet(name, "saliency", "-x", '"$(touch hacked)', {}, f"-{HOSTILE}\n.png", checkpoints=".")
 
 
-def test_hostile_names_stay_names_in_python(hostile, folder, tower):
+def test_hostile_names_are_quoted_in_python(hostile, folder, tower):
     before = set(os.listdir())
-    heat = run_python(hostile.python())
+    heat = run_python(hostile.to_python())
     model = vizlib.load(hostile.model, checkpoints=folder)
     assert torch.equal(heat, vizlib.explain(model, tower, "saliency", target=2, against=1).heat)
     assert set(os.listdir()) - before == {"why.png", "why.npz"}
 
 
-def test_hostile_names_stay_names_in_a_shell(hostile, folder, tower):
+def test_hostile_names_are_quoted_in_the_shell(hostile, folder, tower):
     before = set(os.listdir())
-    run_shell(hostile.shell())
+    run_shell(hostile.to_shell())
     assert set(os.listdir()) - before == {"why.html", f"-{HOSTILE}\n.saliency.png"}
     model = vizlib.load(hostile.model, checkpoints=folder)
     expected = vizlib.explain(model, tower, "saliency", target=2, against=1).heat
     assert np.array_equal(values_in("why.html")[0], expected.numpy())
 
 
-def test_a_text_that_reads_as_a_number_stays_text_in_a_shell():
-    knobs = {"layer": "0", "other": "layer3", "head": 2, "query": (6, 8), "share": 0.1, "relu": False, "empty": None}
-    words = words_of(CodeSnippet("m", "grad-cam", 0, None, knobs).to_shell())
-    assert _knobs([words[i + 1] for i, word in enumerate(words) if word == "--knob"]) == knobs
+def test_shell_parameters_keep_their_types():
+    parameters = {
+        "layer": "0",
+        "other": "layer3",
+        "head": 2,
+        "query": (6, 8),
+        "share": 0.1,
+        "relu": False,
+        "empty": None,
+    }
+    words = words_of(CodeSnippet("m", "grad-cam", 0, None, parameters).to_shell())
+    assert _parse_parameters([words[i + 1] for i, word in enumerate(words) if word == "--param"]) == parameters
 
 
-def test_the_lines_for_a_running_page_are_python_whose_texts_are_what_they_were():
-    recipe = CodeSnippet(HOSTILE, "raw-attention", "it's", "\n", {"query": (6, 8)}, f"{HOSTILE}.png")
+def test_client_snippet_is_python_with_quoted_texts():
+    snippet = CodeSnippet(HOSTILE, "raw-attention", "it's", "\n", {"query": (6, 8)}, f"{HOSTILE}.png")
     (call,) = [
         node
-        for node in ast.walk(ast.parse(recipe.to_client("http://127.0.0.1:7860/")))
+        for node in ast.walk(ast.parse(snippet.to_client("http://127.0.0.1:7860/")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.predict"
     ]
     given = {word.arg: word.value for word in call.keywords}
@@ -164,15 +174,17 @@ def test_the_lines_for_a_running_page_are_python_whose_texts_are_what_they_were(
         "model": HOSTILE,
         "method": "raw-attention",
         "target": "it's",
-        "knobs": {"query": [6, 8], "against": "\n"},
+        "parameters": {"query": [6, 8], "against": "\n"},
         "api_name": "/explain",
     }
 
 
-def test_a_short_call_is_one_line_and_no_long_one_is_cut(tower):
+def test_short_calls_are_one_line_and_long_ones_are_wrapped(tower):
     model = vizlib.load(RESNET)
     short = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model).to_python()
     assert 'why = vizlib.explain(model, photo, method="grad-cam", target="church")\n' in short
-    long = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9, layer="layer2"), model)
+    long = CodeSnippet.from_attribution(
+        vizlib.explain(model, tower, "grad-cam", target=4, against=9, layer="layer2"), model
+    )
     assert '    against="parachute",\n    layer="layer2",\n)\n' in long.to_python()
     assert max(map(len, (long.to_python() + long.to_shell() + long.to_client("http://a")).splitlines())) <= 72
