@@ -55,7 +55,7 @@ def test_kernels_returns_a_copy_of_the_first_convolutions_weights(name):
     model = wrapped(name)
     kernels = vizlib.kernels(model)
     assert kernels.layer == FIRST[name]
-    weight = model.module.get_submodule(kernels.layer).weight
+    weight = model.module.get_parameter(f"{kernels.layer}.weight")
     # The layer's input is the image itself.
     inputs = []
     handle = model.module.get_submodule(kernels.layer).register_forward_pre_hook(
@@ -115,6 +115,7 @@ def test_position_similarity_equals_cosines_by_hand_without_prefix_tokens(build,
     size = (3, rows * 16, columns * 16)
     model = vizlib.wrap(module, preprocessing={**PREPROCESSING, "input_size": size})
     similarity = vizlib.kernels(model).position_similarity
+    assert similarity is not None
     with torch.no_grad():
         expected = similarity_by_hand(embedding[0, prefix:], rows, columns)
     assert embedding.shape[1] == prefix + rows * columns
@@ -198,9 +199,12 @@ def test_to_spatial_map_returns_none_without_spatial_positions():
     names = ["patch_embed.proj", "patch_embed", "blocks.0", "blocks.0.attn.q_norm", "head"]
     run = model.run(np.zeros((50, 50, 3), np.uint8), layers=names)
     maps = {name: to_spatial_map(output, model.tokens) for name, output in run.activations.items()}
-    assert [name for name, spatial in maps.items() if spatial is not None] == names[:3]
-    assert all(maps[name].shape[1:] == (10, 10) for name in names[:3])
+    maps = {name: spatial for name, spatial in maps.items() if spatial is not None}
+    assert list(maps) == names[:3]
+    assert all(spatial.shape[1:] == (10, 10) for spatial in maps.values())
     block = run.activations["blocks.0"][0, 1:]  # without the class token, row by row
     assert torch.equal(maps["blocks.0"][:, 3, 7], block[3 * 10 + 7])
     convolution = torch.rand(1, 8, 5, 7)
-    assert torch.equal(to_spatial_map(convolution, None), convolution[0])
+    spatial = to_spatial_map(convolution, None)
+    assert spatial is not None
+    assert torch.equal(spatial, convolution[0])

@@ -72,6 +72,7 @@ def test_ood_note_is_none_for_nan_logits():
 def test_from_sidecar_reads_what_asdict_writes():
     ood_score = OodScore.from_sidecar(json.loads(json.dumps({**SIDECAR, "auroc": 0.98})))
     assert ood_score == OodScore(**SIDECAR)
+    assert ood_score is not None
     assert dataclasses.asdict(ood_score) == SIDECAR
     assert OodScore.from_sidecar({}) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -135,7 +136,7 @@ class Own(nn.Module):
     def __init__(self, name: str, body: str, head: str, *, deep: bool = False) -> None:
         super().__init__()
         self.names = body, head
-        backbone = network(name, num_classes=0)
+        backbone: Any = network(name, num_classes=0)
         linear = nn.Linear(backbone.num_features, 10)
         self.add_module(body, backbone)
         self.add_module(head, nn.Sequential(nn.Dropout(), linear) if deep else linear)

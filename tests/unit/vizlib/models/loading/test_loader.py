@@ -11,6 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ import torch
 import torchvision
 from huggingface_hub import constants as hub
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
+from timm.models.resnet import resnet18
 from torch import nn
 
 import vizlib
@@ -68,7 +72,7 @@ def test_load_file_with_architecture_equals_timm(data, cheetah, file):
     architecture = file.removesuffix(".in1k")
     module = timm.create_model(architecture).eval()
     module.load_state_dict(safetensors.torch.load_file(path))
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(module))
+    transform: Any = create_transform(**resolve_model_data_config(module))
     with torch.no_grad():
         expected = module(transform(cheetah).unsqueeze(0))[0]
     model = vizlib.load(path, architecture=architecture)
@@ -90,7 +94,7 @@ def test_list_models_lists_bundled_models_first_by_accuracy():
     bundled = [entry for entry in entries if entry.bundled]
     assert entries[: len(bundled)] == bundled
     assert {entry.name for entry in bundled} == set(checkpoints.list_bundled())
-    assert [entry.accuracy for entry in bundled] == sorted((entry.accuracy for entry in bundled), reverse=True)
+    assert [entry.accuracy for entry in bundled] == sorted((entry.accuracy or 0 for entry in bundled), reverse=True)
     assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in bundled)
     for entry in entries[len(bundled) :]:
         plain = entry.name.removeprefix("torchvision/")
@@ -250,6 +254,7 @@ def test_convert_torchvision_transforms_is_bitwise_equal(weights, cheetah, tower
 def test_load_file_with_torchvision_architecture_has_torchvisions_preprocessing(tmp_path):
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "mine.pth")
     model = vizlib.load(tmp_path / "mine.pth", architecture="torchvision/resnet18", labels=["a", "b", "c"])
+    assert isinstance(model.preprocessing, TimmPreprocessing)
     assert model.preprocessing.interpolation == "bilinear"
     assert model.family is not None
     assert model.family.name == "ResNet"
@@ -316,7 +321,7 @@ def test_wrap_takes_any_object_with_the_members_of_preprocessing(cheetah):
     assert model.preprocessing.denormalise(model.tensor(cheetah)).size == (64, 48)
 
 
-@pytest.mark.parametrize("make", [torchvision.models.resnet18, timm.models.resnet18])
+@pytest.mark.parametrize("make", [torchvision.models.resnet18, resnet18])
 def test_wrap_counts_the_outputs_of_a_replaced_head(make):
     module = make().eval()
     module.fc = nn.Linear(512, 4)
@@ -329,7 +334,7 @@ def test_wrap_refuses_labels_of_another_number():
 
 
 def test_wrap_uses_labels_recorded_with_the_network():
-    module = timm.create_model("test_vit", num_classes=2).eval()
+    module: Any = timm.create_model("test_vit", num_classes=2).eval()
     module.pretrained_cfg = {**module.pretrained_cfg, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "owl"}}
     assert vizlib.wrap(module).labels == ("owl", "n2")
 
@@ -405,7 +410,7 @@ def test_tensor_has_the_dtype_of_the_network(dtype, plain, cheetah):
 
 
 def test_wrap_refuses_compiled_and_data_parallel_networks():
-    compiled_part = network()
+    compiled_part: Any = network()
     compiled_part[3] = torch.compile(compiled_part[3])
     in_place = network()
     in_place.compile()

@@ -53,7 +53,7 @@ def test_list_models_order_is_bundled_folder_curated(folder):
 
 
 def test_list_models_uses_the_full_file_name_if_the_stem_is_taken(folder):
-    assert {name: entry.path.name for name, entry in folder_entries(folder).items()} == {
+    assert {name: entry.path and entry.path.name for name, entry in folder_entries(folder).items()} == {
         "A": "A.PTH",
         "b": "b.pt",
         "my.pth": "my.pth",
@@ -97,7 +97,7 @@ def test_list_models_reads_accuracy_and_classes_from_sidecars(folder):
     assert (folder_entries(folder)["A"].accuracy, folder_entries(folder)["A"].classes) == (None, "")
     for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
         sidecar = checkpoints.Sidecar.read_for(checkpoints.list_bundled()[name])
-        assert (entry.accuracy, entry.classes) == (sidecar.accuracy["top1"], ", ".join(sidecar.labels))
+        assert (entry.accuracy, entry.classes) == (sidecar.accuracy["top1"], ", ".join(sidecar.labels or ()))
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"labels": 3}', '{"accuracy": 93.1}', "[" * 100_000])
