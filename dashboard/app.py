@@ -22,14 +22,8 @@ from dashboard.i18n.translate import (
     tab_title,
     use_language,
 )
-from dashboard.server.server import (
-    DISK_FULL_MESSAGE,
-    HOUR_SECONDS,
-    UNWRITABLE_ERRNOS,
-    ServerOptions,
-    configure_process,
-    make_app_kwargs,
-)
+from dashboard.server.options import HOUR_SECONDS, ServerOptions
+from dashboard.server.server import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, configure_process, make_app_kwargs
 from dashboard.server.temp_dirs import private_temp_dir
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog

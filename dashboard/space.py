@@ -35,9 +35,9 @@ NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` is what trainin
 APP = """\
 # Staged by `python -m dashboard.space`, which replaces what it staged before.
 from dashboard.app import serve
-from dashboard.server.server import Settings
+from dashboard.server.options import ServerOptions
 
-serve(Settings(host=None, port=None))  # where GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
+serve(ServerOptions(host=None, port=None))  # from GRADIO_SERVER_NAME and GRADIO_SERVER_PORT
 """
 
 DOCKERFILE = """\

@@ -1,4 +1,4 @@
-"""A folder of a server's own for uploads and pictures, so that what a killed server left can be told from the rest."""
+"""A private folder of each server for uploads and pictures, so that what a killed server left can be recognised."""
 
 from __future__ import annotations
 
@@ -10,82 +10,80 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there a killed server's files stay until somebody deletes them
-    fcntl = None
+from filelock import FileLock, Timeout
 
-TEMP_DIR_VARIABLE = "GRADIO_TEMP_DIR"  # where gradio keeps files; a person who sets it also tidies there
-LOCK_NAME = "alive"  # a file that is locked as long as its server lives: the system opens the lock of who was killed
+TEMP_DIR_VARIABLE = "GRADIO_TEMP_DIR"  # where gradio keeps files; a user who sets it deletes them as well
+LOCK_NAME = "alive"  # a file locked while its server runs: the system releases the lock of a killed process
 
 
 @contextmanager
 def private_temp_dir() -> Iterator[Path]:
-    """Give gradio a folder of this server's own, deleted at the end; at the start those of dead servers are deleted.
+    """Give gradio a folder that only this server uses, and delete it at the end; delete those of dead servers first.
 
-    Servers of one user may start, live and die at the same time. A folder that the person chose is left as it is.
+    Servers of one user may start, run and end at the same time. A folder set by the user is left as it is.
     """
     if os.environ.get(TEMP_DIR_VARIABLE):
         yield Path(os.environ[TEMP_DIR_VARIABLE])
         return
-    folder, lock = _made()
+    folder, lock = _make_folder()
     files = folder / "files"
     files.mkdir()
     os.environ[TEMP_DIR_VARIABLE] = str(files)
-    if tools := sys.modules.get("gradio.mcp"):  # which has read it by now
-        tools.DEFAULT_TEMP_DIR = str(files)  # pyright: ignore[reportAttributeAccessIssue]
+    if mcp := sys.modules.get("gradio.mcp"):  # which has read the variable already
+        mcp.DEFAULT_TEMP_DIR = str(files)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield files
     finally:
         del os.environ[TEMP_DIR_VARIABLE]
-        lock.close()
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def delete_stale_uploads(folder: Path, seconds: float) -> None:
-    """Delete what was begun to be uploaded and never came whole: such files lie in the folder itself, nobody's."""
+def delete_stale_uploads(folder: Path, max_age: float) -> None:
+    """Delete incomplete uploads that are older than `max_age` seconds: gradio keeps them in the folder itself."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
-        with suppress(OSError):  # it came whole meanwhile, and lies elsewhere
-            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
+        with suppress(OSError):  # the upload was completed meanwhile, and moved
+            if path.is_file() and time.time() - path.stat().st_mtime > max_age:
                 path.unlink()
 
 
-def _made() -> tuple[Path, IO[str]]:
-    """A new folder and its lock."""
+def _make_folder() -> tuple[Path, FileLock]:
+    """Make a folder and lock its lock file; folders whose lock file is not locked are deleted."""
     user = os.getuid() if hasattr(os, "getuid") else 0
-    place = Path(tempfile.gettempdir()).resolve() / f"vizlib-{user}"
+    parent = Path(tempfile.gettempdir()).resolve() / f"vizlib-{user}"
     with suppress(OSError):
-        place.mkdir(mode=0o700, exist_ok=True)
-    if not place.is_dir() or place.is_symlink() or (hasattr(os, "getuid") and place.stat().st_uid != user):
-        place = Path(tempfile.mkdtemp(prefix="vizlib-"))  # somebody else's folder has that name
-    with (place / "lock").open("w") as all_of_them:  # one server at a time looks around and moves in
-        _lock(all_of_them, wait=True)
-        for other in place.iterdir():
-            if other.is_dir() and not _lives(other):
+        parent.mkdir(mode=0o700, exist_ok=True)
+    if not parent.is_dir() or parent.is_symlink() or (hasattr(os, "getuid") and parent.stat().st_uid != user):
+        parent = Path(tempfile.mkdtemp(prefix="vizlib-"))  # a folder of another user has that name
+    setup = FileLock(parent / "lock", is_singleton=False)
+    locked = _acquire(setup, timeout=-1)  # one server at a time deletes and makes folders
+    try:
+        for other in parent.iterdir():
+            if other.is_dir() and not _is_in_use(other):
                 shutil.rmtree(other, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=place))
-        alive = (folder / LOCK_NAME).open("w")
-        _lock(alive)
-    return folder, alive
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        lock = FileLock(folder / LOCK_NAME, is_singleton=False)
+        _acquire(lock, timeout=0)
+    finally:
+        if locked:
+            setup.release()
+    return folder, lock
 
 
-def _lives(folder: Path) -> bool:
-    """Whether the server that made a folder is still there."""
-    try:
-        with (folder / LOCK_NAME).open("r+") as file:
-            return fcntl is None or not _lock(file)
-    except OSError:  # it was killed before it had made its lock
-        return fcntl is None
-
-
-def _lock(file: IO[str], *, wait: bool = False) -> bool:
-    """Lock a file until it is closed; whether that could be done."""
-    if fcntl is None:
+def _is_in_use(folder: Path) -> bool:
+    """Return whether the server that made a folder still runs."""
+    lock = FileLock(folder / LOCK_NAME, is_singleton=False)
+    if _acquire(lock, timeout=0):
+        lock.release()
         return False
+    return True
+
+
+def _acquire(lock: FileLock, timeout: float) -> bool:
+    """Return whether a lock was acquired; not on a file system without locks, where all folders count as in use."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        lock.acquire(timeout=timeout)
+    except (Timeout, OSError, NotImplementedError):
         return False
     return True

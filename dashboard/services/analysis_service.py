@@ -143,7 +143,7 @@ class AnalysisService:
         return self._cache.get(key, lambda: self._executor.run("seconds", request.model, request))
 
     def keep_top_fraction(self, model: str, attribution: vizlib.Attribution) -> TopFractionProbabilities:
-        """Return the probability of the class on the photo, and where only the pixels of greatest attribution remain."""
+        """Return the probability of the class on the photo, and with only its pixels of greatest attribution."""
         key = _top_fraction_key(model, attribution)
         return self._cache.get(key, lambda: self._executor.run("top_fraction", model, attribution, TOP_FRACTION))
 

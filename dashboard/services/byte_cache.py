@@ -1,108 +1,125 @@
-"""What was computed lately, within a budget of bytes, for all visitors together."""
+"""Recently computed results within a number of bytes, shared by all visitors."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor
 
 T = TypeVar("T")
 
 
+class _Entry(NamedTuple):
+    """A cached result and how many bytes it holds."""
+
+    result: Any
+    size: int
+
+
 class ByteCache:
-    """Results by key, the least recently used forgotten first. Keys hold all a result depends on: visitors never mix.
+    """Results by key, the least recently used evicted first; concurrent requests for one key compute it once.
+
+    A key holds all that a result depends on, so results of different visitors are never mixed up.
 
     >>> cache = ByteCache(1000)
     >>> cache.get(("photo", "model"), lambda: "computed once")
     'computed once'
     """
 
-    def __init__(self, budget: int, size: Callable[[Any], int] | None = None) -> None:
-        """A budget in bytes; `size` tells how many a result takes, else tensors, arrays and pictures are counted."""
-        self.max_bytes = budget
-        self.held_bytes = 0  # bytes
+    def __init__(self, max_bytes: int, size: Callable[[Any], int] | None = None) -> None:
+        """Make an empty cache.
+
+        Args:
+            max_bytes: Maximum bytes of all results together; a larger result is returned but not cached.
+            size: Returns the bytes of a result; by default those of its tensors, arrays, pictures and text.
+        """
         self.hits = self.misses = 0
-        self._size = size or count_bytes
-        self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._making: dict[Hashable, Future] = {}
-        self._lock = threading.RLock()  # what is collected while one holds it may have something forgotten
+        self._count_bytes = size or count_bytes
+        self._results: LRUCache[Hashable, _Entry] = LRUCache(max_bytes, getsizeof=lambda entry: entry.size)
+        self._running: dict[Hashable, Future] = {}
+        self._lock = threading.RLock()  # garbage collection under the lock may evict passes of a freed model
+
+    @property
+    def max_bytes(self) -> int:
+        """Maximum bytes of all results together."""
+        return int(self._results.maxsize)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all results together."""
+        return int(self._results.currsize)
 
     def find(self, key: Hashable) -> Any:
-        """The result under this key, or `None` where there is none."""
+        """Return the result of a key, or `None` where there is none."""
         with self._lock:
-            if key not in self._results:
-                return None
-            self._results.move_to_end(key)
-            return self._results[key][0]
+            entry = self._results.get(key)
+        return entry and entry.result
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The result under this key, made now if it is not there; who asks while another makes it waits for that one.
+        """Return the result of a key, computed now if it is not cached.
 
-        Should making it fail, the one who made it is told, and the next who waits tries anew.
+        While another thread computes it, its result is awaited. Should that fail, the other thread gets the exception,
+        and a waiting one computes the result itself.
         """
         while True:
             with self._lock:
-                if key in self._results:
-                    self._results.move_to_end(key)
+                entry = self._results.get(key)
+                if entry is not None:
                     self.hits += 1
-                    return self._results[key][0]
-                other = self._making.get(key)
-                if other is None:
-                    mine = self._making[key] = Future()
+                    return entry.result
+                running = self._running.get(key)
+                if running is None:
+                    mine = self._running[key] = Future()
                     self.misses += 1
                     break
-            if not other.exception():  # waits
+            if not running.exception():  # waits
                 with self._lock:
                     self.hits += 1
-                return other.result()
-        return self._made(key, compute, mine)
+                return running.result()
+        return self._compute(key, compute, mine)
 
-    def _made(self, key: Hashable, make: Callable[[], T], told: Future[T]) -> T:
-        """The result, made outside the lock, so that others go on reading; those who wait for it are told."""
+    def _compute(self, key: Hashable, compute: Callable[[], T], future: Future[T]) -> T:
+        """Compute a result outside the lock, so that other threads can read the cache, and pass it to those waiting."""
         try:
-            result = make()
-            size = self._size(result)
+            result = compute()
+            size = self._count_bytes(result)
         except BaseException as error:
             with self._lock:
-                del self._making[key]
-            told.set_exception(error)
+                del self._running[key]
+            future.set_exception(error)
             raise
         with self._lock:
-            del self._making[key]
+            del self._running[key]
             if size <= self.max_bytes:
-                self._results[key] = result, size
-                self.held_bytes += size
-            while self.held_bytes > self.max_bytes:
-                _, (_, freed) = self._results.popitem(last=False)
-                self.held_bytes -= freed
-        told.set_result(result)
+                self._results[key] = _Entry(result, size)
+        future.set_result(result)
         return result
 
-    def evict(self, meant: Callable[[Any], bool]) -> None:
-        """Let go of the results whose keys are meant."""
+    def evict(self, matches: Callable[[Any], bool]) -> None:
+        """Remove the results whose keys match."""
         with self._lock:
-            for key in [key for key in self._results if meant(key)]:
-                self.held_bytes -= self._results.pop(key)[1]
+            for key in [key for key in self._results if matches(key)]:
+                self._results.pop(key, None)
 
 
 def photo_key(photo: Image.Image) -> str:
-    """A photo's own name: a hash of its pixels and of what was noted when it was opened, kept with it."""
+    """Return a hash of the pixels of a photo and of the notes made when it was opened; it is stored in `photo.info`."""
     if "key" not in photo.info:
-        about = repr((photo.mode, photo.size, photo.info.get("notes", ()))).encode()
-        photo.info["key"] = hashlib.blake2b(about + photo.tobytes(), digest_size=16).hexdigest()
+        description = repr((photo.mode, photo.size, photo.info.get("notes", ()))).encode()
+        photo.info["key"] = hashlib.blake2b(description + photo.tobytes(), digest_size=16).hexdigest()
     return photo.info["key"]
 
 
 def count_bytes(value: Any, counted: set[int] | None = None) -> int:
-    """About how many bytes a result holds: its tensors, arrays and pictures, each once, wherever they stand in it."""
+    """Return about how many bytes a result holds: its tensors, arrays, pictures and text, each object once."""
     counted = set() if counted is None else counted
     if id(value) in counted:
         return 0

@@ -1,6 +1,6 @@
-"""What a server did since it started: counts and seconds for `/metrics`, and one line of JSON for each run of a model.
+"""Counts and times of a server for `/metrics`, and one line of JSON for each run of a model.
 
-Nothing here holds a photo, a path or an address: only names from the tables of methods and models, and numbers.
+Neither holds a photo, a path or an address: only names from the tables of methods and models, and numbers.
 """
 
 from __future__ import annotations
@@ -13,58 +13,77 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from vizlib import VizlibError
 
 LOG = logging.getLogger("vizlib.dashboard")
 
 
 class RunMetrics:
-    """Counters that many threads may raise."""
+    """Counters of model runs and HTTP requests that any thread may increase."""
 
     def __init__(self) -> None:
-        self.runs: Counter[tuple[str, str]] = Counter()  # (what was asked of a model, how it ended)
-        self.seconds: Counter[str] = Counter()  # by what was asked
-        self.requests: Counter[tuple[str, str]] = Counter()  # (route, status)
+        self.runs: Counter[tuple[str, str]] = Counter()  # by (method or task, outcome)
+        self.seconds: Counter[str] = Counter()  # by method or task
+        self.requests: Counter[tuple[str, str]] = Counter()  # by (route, status)
         self._lock = threading.Lock()
 
     @contextmanager
-    def measure_run(self, what: str, model: str) -> Iterator[None]:
-        """Time what a model is asked, and log it when it is over."""
-        started, end = time.perf_counter(), "failed"
+    def measure_run(self, method: str, model: str) -> Iterator[None]:
+        """Time a run of a model, count it by its outcome ("answered", "refused", "stopped" or "failed") and log it."""
+        started, outcome = time.perf_counter(), "failed"
         try:
             yield
-            end = "answered"
+            outcome = "answered"
         except (VizlibError, GeneratorExit) as error:
-            end = "refused" if isinstance(error, VizlibError) else "stopped"
+            outcome = "refused" if isinstance(error, VizlibError) else "stopped"
             raise
         finally:
             seconds = time.perf_counter() - started
             with self._lock:
-                self.runs[what, end] += 1
-                self.seconds[what] += seconds  # pyright: ignore[reportArgumentType] - a Counter adds any numbers
-            log_event(event="run", what=what, model=model, end=end, seconds=round(seconds, 4))
+                self.runs[method, outcome] += 1
+                self.seconds[method] += seconds  # pyright: ignore[reportArgumentType] - a Counter adds any numbers
+            log_event(event="run", what=method, model=model, end=outcome, seconds=round(seconds, 4))
 
     def count_request(self, route: str, status: int) -> None:
-        """Count a request that was answered."""
+        """Count a finished request."""
         with self._lock:
             self.requests[route, str(status)] += 1
 
 
-def log_event(**about: object) -> None:
-    """One line for machines."""
-    LOG.info(json.dumps({"time": round(time.time(), 3), **about}))
+def log_event(**values: object) -> None:
+    """Log one event as a line of JSON."""
+    LOG.info(json.dumps({"time": round(time.time(), 3), **values}))
 
 
-def exposition(rows: Iterable[tuple[str, str, str, Mapping[tuple[str, ...], float], tuple[str, ...]]]) -> str:
-    """Prometheus's text format: rows of name, kind, help, values by labels, and what the labels are called."""
-    lines = []
-    for name, kind, words, values, labels in rows:
-        lines += [f"# HELP {name} {words}", f"# TYPE {name} {kind}"]
-        for key, value in sorted(values.items()):
-            pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in zip(labels, key, strict=True))
-            lines.append(f"{name}{{{pairs}}} {value}" if pairs else f"{name} {value}")
-    return "\n".join([*lines, ""])
+def make_counter(name: str, description: str, labels: tuple[str, ...], values: Mapping) -> Metric:
+    """Return a counter; `values` maps the values of its labels, in their order, to counts."""
+    family = CounterMetricFamily(name, description, labels=labels)
+    for key, value in sorted(values.items()):
+        family.add_metric(key if isinstance(key, tuple) else (key,), value)
+    return family
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def make_gauge(name: str, description: str, value: float) -> Metric:
+    """Return a gauge with one value."""
+    return GaugeMetricFamily(name, description, value=value)
+
+
+def render_metrics(metrics: Iterable[Metric]) -> bytes:
+    """Return metrics in the text format of Prometheus, version 0.0.4."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(list(metrics)))
+    return generate_latest(registry)
+
+
+class _Collector(Collector):
+    """Metrics whose values are given."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics

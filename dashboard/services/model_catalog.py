@@ -1,4 +1,4 @@
-"""Which models the page offers, and the few that are in memory."""
+"""The models that the page offers, and the few that are in memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from vizlib.core.errors import ModelError, suggest_names
 from vizlib.models.loading.model_index import ModelEntry, find_timm_model, list_models
 
 Loader = Callable[[], vizlib.Model]
-POLL_SECONDS = 0.2  # seconds between two looks at how far a download is
+POLL_SECONDS = 0.2  # between two reads of the progress of a download
 
 
 class ModelCatalog:
-    """Models by name, loaded when first asked for; only names on the list are ever handed to a loader.
+    """Models by name, loaded when first requested; only names of the list are passed to a loader.
 
-    `folder` adds the weight files of a folder, `extra` models of your own to the front: name to a function that loads.
-    `only` offers nothing but these names, `offline` nothing that would be downloaded. For a server of one's own: with
-    `any_timm` the name of any ResNet or transformer of timm's may be typed, with `any_model` whatever `vizlib.load`
-    takes.
+    Args:
+        entries: Rows of the menu; by default those of `list_models`.
+        extra: Further models, listed first: name -> function that loads one.
+        folder: A folder of weight files to offer as well.
+        only: Offer nothing but these names, in their order.
+        offline: Offer nothing that would need a download.
+        any_timm: Accept the name of any timm model of a supported family; for a local server.
+        any_model: Accept whatever `vizlib.load` accepts; for a local server.
+        resident: Maximum number of models in memory.
 
-    Raises: ModelError for a name in `only` that there is not, or where nothing is left.
+    Raises:
+        ModelError: For a name in `only` that does not exist, or if no model is left.
     """
 
     def __init__(
@@ -42,40 +48,42 @@ class ModelCatalog:
         resident: int = 2,
     ) -> None:
         self._extra, self._folder = dict(extra or {}), folder
-        own = [ModelEntry(name, "given", 0.0) for name in self._extra]
-        self.entries = _offered(own + list(list_models(folder) if entries is None else entries), only, offline)
+        given = [ModelEntry(name, "given", 0.0) for name in self._extra]
+        self.entries = _select_entries(given + list(list_models(folder) if entries is None else entries), only, offline)
         self.resident, self.any_timm, self.any_model = resident, any_timm, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
-        self._asked: dict[str, float] = {}  # name to when it was last asked for
-        self._coming: dict[str, tuple[int, int]] = {}  # name to the bytes of its download that have come, and in all
-        self._lock = threading.Lock()  # of the tables, held for a moment only
-        self._loading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by name, while any waits
+        self._last_used: dict[str, float] = {}  # name -> time of the last request
+        self._downloads: dict[str, tuple[int, int]] = {}  # name -> downloaded and total bytes
+        self._lock = threading.Lock()  # of the tables; never held while a model loads
+        self._loading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by name, while in use
 
     @property
     def names(self) -> list[str]:
-        """What can be asked for, in the order of the menu."""
+        """The names of the menu, in its order."""
         return [entry.name for entry in self.entries]
 
     def get(self, name: str | None) -> vizlib.Model:
-        """The model of this name, loaded if need be; the least recently used one makes room.
+        """Return a model by name, loaded if necessary; the least recently used one is unloaded to make room.
 
-        Raises: ModelError for a name that is not on the list, or a download that fails.
+        Raises:
+            ModelError: For a name that is not offered, or a download that fails.
         """
-        name = self._checked(name)
-        model = self._resident(name)
+        name = self._check_name(name)
+        model = self._find_loaded(name)
         if model is not None:
             return model
         with self._lock:
             loading = self._loading.setdefault(name, threading.Lock())
-        with loading:  # who asks for the same model waits for one load, who asks for another does not
-            return self._resident(name) or self._kept(name, self._load(name))
+        with loading:  # threads that request the same model wait for one load
+            return self._find_loaded(name) or self._keep(name, self._load(name))
 
     def fetch(self, name: str | None) -> Iterator[tuple[int, int]]:
-        """Load a model as `get` does, telling meanwhile how many bytes of a download have come, and of how many.
+        """Load a model as `get` does, and yield the downloaded and total bytes whenever they change.
 
-        The download goes on if nobody listens any more: the next who asks for it will be glad.
+        The download continues when the iteration is abandoned; the next request waits for it.
 
-        Raises: ModelError as `get` does.
+        Raises:
+            ModelError: As `get`.
         """
         if name in self._loaded:
             return
@@ -84,81 +92,85 @@ class ModelCatalog:
         def load() -> None:
             try:
                 loaded.set_result(self.get(name))
-            except BaseException as error:  # handed to whoever waits
+            except BaseException as error:  # raised below, in the thread that waits
                 loaded.set_exception(error)
 
         threading.Thread(target=load, daemon=True).start()
-        told = None
+        last = None
         while not wait([loaded], POLL_SECONDS).done:
-            come = self._coming.get(str(name))
-            if come and come != told:
-                yield (told := come)
+            progress = self._downloads.get(str(name))
+            if progress and progress != last:
+                yield (last := progress)
         loaded.result()
 
     def get_loaded(self, name: str) -> vizlib.Model:
-        """A model that `get` gave before, without waiting: in a fork of this process nobody would open the lock."""
+        """Return a model that `get` returned before, without a lock, which in a fork of this process may stay locked."""
         return self._loaded.get(name) or self._load(name)
 
     def unload_idle(self, seconds: float) -> None:
-        """Let go of models that nobody asked for in so many seconds."""
+        """Unload the models that were not requested for so many seconds."""
         since = time.monotonic() - seconds
         with self._lock:
-            for name in [name for name in self._loaded if self._asked[name] < since]:
+            for name in [name for name in self._loaded if self._last_used[name] < since]:
                 del self._loaded[name]
 
     def count_bytes(self) -> dict[str, int]:
-        """The models in memory and the bytes of their weights."""
+        """Return the bytes of the weights of each model in memory."""
         return {
             name: sum(weight.nbytes for weight in model.module.state_dict().values())
             for name, model in list(self._loaded.items())
         }
 
     def get_entry(self, name: str) -> ModelEntry:
-        """What is known of a model without loading it. Raises: ModelError for one that may not be asked for."""
+        """Return what is known of a model without loading it.
+
+        Raises:
+            ModelError: For a name that is not offered.
+        """
         listed = next((entry for entry in self.entries if entry.name == name), None)
         if listed or self.any_model:
             return listed or ModelEntry(name, "given", 0.0)
-        return find_timm_model(self._checked(name))
+        return find_timm_model(self._check_name(name))
 
     @property
     def accepts_typed_names(self) -> bool:
-        """Whether more names may be asked for than the menu has."""
+        """Whether names outside the menu are accepted."""
         return self.any_timm or self.any_model
 
     def is_linkable(self, name: str) -> bool:
-        """Whether a link may ask for a model: nobody's link makes a server download what is on no list."""
+        """Return whether a URL may select a model: a link never starts the download of an unlisted one."""
         try:
             return name in self.names or (self.any_timm and not find_timm_model(name).needs_download)
         except ModelError:
             return False
 
     def menu_rows(self) -> list[tuple[str, str]]:
-        """The rows of the model menu: what a person reads, and the name."""
-        return [(_described(entry), entry.name) for entry in self.entries]
+        """Return the rows of the model menu: text and name."""
+        return [(_format_row(entry), entry.name) for entry in self.entries]
 
-    def _checked(self, name: str | None) -> str:
-        """The name, if it may be asked for."""
+    def _check_name(self, name: str | None) -> str:
+        """Return a name that is offered; raise a ModelError for any other."""
         if isinstance(name, str) and (name in self.names or name in self._loaded or (self.any_model and name)):
             return name
         if isinstance(name, str) and self.any_timm:
             return find_timm_model(name, self.names).name
         raise ModelError(f"there is no model {name!r} here; {suggest_names(str(name), self.names)}")
 
-    def _resident(self, name: str) -> vizlib.Model | None:
+    def _find_loaded(self, name: str) -> vizlib.Model | None:
         with self._lock:
             model = self._loaded.get(name)
-            return model and self._touched(name, model)
+            return model and self._mark_used(name, model)
 
-    def _kept(self, name: str, model: vizlib.Model) -> vizlib.Model:
+    def _keep(self, name: str, model: vizlib.Model) -> vizlib.Model:
         with self._lock:
             while len(self._loaded) >= self.resident:
                 self._loaded.popitem(last=False)
-            return self._touched(name, model)
+            return self._mark_used(name, model)
 
-    def _touched(self, name: str, model: vizlib.Model) -> vizlib.Model:
+    def _mark_used(self, name: str, model: vizlib.Model) -> vizlib.Model:
         self._loaded[name] = model
         self._loaded.move_to_end(name)
-        self._asked[name] = time.monotonic()
+        self._last_used[name] = time.monotonic()
         return model
 
     def _load(self, name: str) -> vizlib.Model:
@@ -169,32 +181,32 @@ class ModelCatalog:
         if load:
             return load()
 
-        def come(here: int, total: int) -> None:
-            self._coming[name] = here, total
+        def record_progress(done: int, total: int) -> None:
+            self._downloads[name] = done, total
 
         try:
-            return vizlib.load(name, checkpoints=self._folder, progress=come)
+            return vizlib.load(name, checkpoints=self._folder, progress=record_progress)
         finally:
-            self._coming.pop(name, None)
+            self._downloads.pop(name, None)
 
 
-def _offered(entries: Sequence[ModelEntry], only: Sequence[str], offline: bool) -> tuple[ModelEntry, ...]:
-    """Those of the entries that are to be offered, in the order they are asked for."""
-    there = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
+def _select_entries(entries: Sequence[ModelEntry], only: Sequence[str], offline: bool) -> tuple[ModelEntry, ...]:
+    """Return the entries to offer, in the order of `only` if it is given."""
+    available = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
     for name in only:
-        if name not in there:
-            raise ModelError(f"there is no model {name!r} to offer; {suggest_names(name, list(there))}")
-    if entries and not there:
+        if name not in available:
+            raise ModelError(f"there is no model {name!r} to offer; {suggest_names(name, list(available))}")
+    if entries and not available:
         raise ModelError("no model is on this machine, and nothing may be downloaded")
-    return tuple(there[name] for name in only or there)
+    return tuple(available[name] for name in only or available)
 
 
-def _described(entry: ModelEntry) -> str:
-    words = [entry.name]
+def _format_row(entry: ModelEntry) -> str:
+    parts = [entry.name]
     if entry.accuracy is not None:
-        words.append(f"{entry.accuracy:.1f} %")
+        parts.append(f"{entry.accuracy:.1f} %")
     if entry.size_mb:
         size = f"{entry.size_mb:.0f} MB"
-        here = f"{size}, downloaded" if entry.source == "downloaded" else size
-        words.append(f"downloads {size}" if entry.needs_download else here)
-    return " · ".join(words)
+        local = f"{size}, downloaded" if entry.source == "downloaded" else size
+        parts.append(f"downloads {size}" if entry.needs_download else local)
+    return " · ".join(parts)

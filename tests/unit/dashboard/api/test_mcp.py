@@ -13,7 +13,7 @@ import pytest
 import vizlib
 from dashboard import app
 from dashboard.server import server as serving
-from dashboard.server.server import ServerOptions
+from dashboard.server.options import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
 
 mcp = pytest.importorskip("mcp", reason="the extra for language models is not installed: pip install 'vizlib[mcp]'")

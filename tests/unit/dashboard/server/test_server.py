@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 
 import vizlib
 from dashboard import app
+from dashboard.server import options as options_module
 from dashboard.server import server as serving
-from dashboard.server.server import ServerOptions
+from dashboard.server.options import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.metrics import LOG, RunMetrics, exposition
+from dashboard.services.metrics import LOG, RunMetrics, make_counter, make_gauge, render_metrics
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
 from vizlib.cli import app as shell
@@ -75,13 +76,13 @@ def test_metrics_count_what_was_done(server, cheetah):
     with pytest.raises(vizlib.MethodError):
         service.explain(ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": -1}))
     after = metrics(address)
-    assert after['vizlib_runs_total{method="occlusion",end="answered"}'] == 1
-    assert after['vizlib_runs_total{method="occlusion",end="refused"}'] == 1
-    assert after['vizlib_runs_total{method="predictions",end="answered"}'] == 1
+    assert after['vizlib_runs_total{end="answered",method="occlusion"}'] == 1
+    assert after['vizlib_runs_total{end="refused",method="occlusion"}'] == 1
+    assert after['vizlib_runs_total{end="answered",method="predictions"}'] == 1
     assert 0 < after['vizlib_run_seconds_total{method="occlusion"}'] < 60
     assert after["vizlib_cache_misses_total"] - before["vizlib_cache_misses_total"] == 3
     assert after["vizlib_cache_hits_total"] - before["vizlib_cache_hits_total"] == 4
-    assert after["vizlib_cache_bytes"] == service.cache.held > before["vizlib_cache_bytes"]
+    assert after["vizlib_cache_bytes"] == service.cache.held_bytes > before["vizlib_cache_bytes"]
     assert after["vizlib_resident_models"] == 1
     weights = sum(p.numel() * p.element_size() for p in service.catalog.get(RESNET).module.parameters())
     assert weights < after["vizlib_resident_model_bytes"] < weights * 1.01  # batch statistics besides
@@ -111,13 +112,11 @@ def test_routes_are_counted_without_the_names_of_files(server):
 
 
 def test_the_text_is_prometheus_own():
-    rows = [
-        ("a_total", "counter", "Words.", {('say "hi"\n\\',): 2, ("x",): 0.5}, ("of",)),
-        ("b", "gauge", "B.", {(): 3}, ()),
-    ]
-    assert exposition(rows) == (
-        '# HELP a_total Words.\n# TYPE a_total counter\na_total{of="say \\"hi\\"\\n\\\\"} 2\na_total{of="x"} 0.5\n'
-        "# HELP b B.\n# TYPE b gauge\nb 3\n"
+    counter = make_counter("a_total", "Words.", ("of",), {'say "hi"\n\\': 2, "x": 0.5})
+    assert render_metrics([counter, make_gauge("b", "B.", 3)]).decode() == (
+        "# HELP a_total Words.\n# TYPE a_total counter\n"
+        'a_total{of="say \\"hi\\"\\n\\\\"} 2.0\na_total{of="x"} 0.5\n'
+        "# HELP b B.\n# TYPE b gauge\nb 3.0\n"
     )
 
 
@@ -316,13 +315,13 @@ def test_a_space_uses_its_own_cores(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--workers", "0"], "--workers is more than 0, not 0"),
-        (["--delete-after", "-5"], "--delete-after is more than 0, not -5"),
-        (["--offline", "--allow-any-model"], "--offline and --allow-any-model do not go together"),
-        (["--listed-only", "--allow-any-model"], "--listed-only and --allow-any-model do not go together"),
-        (["--mcp", "--auth", "ann:one"], "--mcp and --auth do not go together"),
-        (["--auth", "nobody"], "--auth is user:password"),
-        (["--auth", "ann:"], "--auth is user:password"),
+        (["--workers", "0"], "--workers must be greater than 0, not 0"),
+        (["--delete-after", "-5"], "--delete-after must be greater than 0, not -5"),
+        (["--offline", "--allow-any-model"], "--offline and --allow-any-model exclude each other"),
+        (["--listed-only", "--allow-any-model"], "--listed-only and --allow-any-model exclude each other"),
+        (["--mcp", "--auth", "ann:one"], "--mcp and --auth exclude each other"),
+        (["--auth", "nobody"], "--auth takes user:password"),
+        (["--auth", "ann:"], "--auth takes user:password"),
         (["--auth", "@/nowhere/at/all"], "the file of users given by --auth cannot be read"),
         (["--models", "resnet18-imagenete"], "did you mean resnet18-imagenette"),
     ],
@@ -339,13 +338,13 @@ def test_names_of_models_may_stand_in_a_row(monkeypatch):
     given = []
     monkeypatch.setattr(app, "serve", given.append)
     words = ["--models", f"{VIT},{RESNET}", "--models", "resnet50.a1_in1k", "--workers", "4", "--mcp"]
-    monkeypatch.setattr(serving, "find_spec", lambda name: name)
+    monkeypatch.setattr(options_module, "find_spec", lambda name: name)
     result = CliRunner().invoke(shell, ["serve", *words])
     assert result.exit_code == 0, result.output
     assert given == [ServerOptions(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
 
 
 def test_tools_for_language_models_need_their_extra(monkeypatch):
-    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    monkeypatch.setattr(options_module, "find_spec", lambda name: None)
     with pytest.raises(vizlib.VizlibError, match=r"pip install 'vizlib\[mcp\]'"):
         ServerOptions(mcp=True)

@@ -21,15 +21,14 @@ ROOT = Path(__file__).resolve().parents[4]
 LIVES = """
 import signal, time
 from pathlib import Path
-from dashboard.server.temp_dirs import own_folder
+from dashboard.server.temp_dirs import private_temp_dir
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with own_folder() as folder:
+with private_temp_dir() as folder:
     Path(folder, "upload.jpg").write_bytes(b"a photo")
     print(folder, flush=True)
     for _ in range(6000):
         time.sleep(0.1)
 """
-pytestmark = pytest.mark.skipif(folders.fcntl is None, reason="this system has no locks that the dead let go of")
 
 
 class Process:

@@ -153,7 +153,7 @@ def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
     hub.cut.set()
     with pytest.raises(vizlib.ModelError, match=rf"^{SMALL} could not be downloaded: [^\n]+$"):
         list(catalog.fetch(SMALL))
-    assert catalog._coming == {}
+    assert catalog._downloads == {}
     hub.cut.clear()
     list(catalog.fetch(SMALL))
     assert list(catalog.count_bytes()) == [SMALL]

@@ -1,0 +1,64 @@
+"""The shell command that starts the dashboard, made from `ServerOptions`: `vizlib serve`, `python -m dashboard`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from dashboard.server.options import ServerOptions
+from vizlib import VizlibError
+
+ERROR_EXIT_CODE = 2
+SHELL_TYPES = {"models": list[str] | None, "checkpoints": Path | None}  # where a shell option differs from its field
+SHELL_DEFAULTS = {"models": None, "browser": True}
+
+
+def make_command(start: Callable[[ServerOptions], None]) -> Callable[..., None]:
+    """Return a typer command with one shell option for each field of `ServerOptions`, which calls `start` with them."""
+
+    def command(**values: Any) -> None:
+        models = values.pop("models")
+        names = " ".join(models or ()).replace(",", " ").split()
+        start(ServerOptions(**values, models=tuple(names)))
+
+    types = {**get_type_hints(ServerOptions), **SHELL_TYPES}
+    parameters = []
+    for option in fields(ServerOptions):
+        flag = f"--{option.name.replace('_', '-')}"
+        names = [flag] if types[option.name] is bool and option.name != "browser" else []
+        annotation = Annotated[types[option.name], typer.Option(*names, **option.metadata)]
+        default = SHELL_DEFAULTS.get(option.name, option.default)
+        parameters.append(
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = "Start the dashboard."
+    return command
+
+
+def start_server(options: ServerOptions) -> None:
+    """Serve the page until interrupted."""
+    from dashboard.app import serve  # here, so that the other shell commands do not import gradio
+
+    serve(options)
+
+
+serve_command = make_command(start_server)
+
+
+def main() -> None:
+    """Read the command line of `python -m dashboard` and serve; a VizlibError is printed as one line."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(serve_command)
+    try:
+        app(["--no-browser", *sys.argv[1:]], prog_name="python -m dashboard")
+    except VizlibError as error:
+        typer.echo(f"vizlib: {error}", err=True)
+        sys.exit(ERROR_EXIT_CODE)
