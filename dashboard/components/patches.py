@@ -12,7 +12,7 @@ from PIL import Image
 from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes
 from vizlib.core.geometry import Geometry
 
-ATTENTION, SIMILARITY = "looks", "like"
+ATTENTION, SIMILARITY = "attention", "similarity"
 MAX_MAP_BYTES = 3_000_000  # bytes of maps sent at once, one a value: a ViT-Tiny's heads are 1.4 MB, a ViT-Base's 5.6 MB
 
 

@@ -71,7 +71,7 @@ def test_a_click_outlives_what_is_drawn_anew_before_it_is_through(session, press
     button = session.page.locator(pressed)
     button.hover()
     session.page.mouse.down()
-    session.wait_for_change(WHY, lambda: session.emit_choice("desk", target=meanwhile))
+    session.wait_for_change(WHY, lambda: session.emit_choice("event-queue", target=meanwhile))
     assert button.get_attribute("aria-pressed") == "false"
     session.wait_for_change(WHY, session.page.mouse.up)
     assert button.get_attribute("aria-pressed") == "true"

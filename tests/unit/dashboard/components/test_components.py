@@ -1,4 +1,4 @@
-"""What travels to the browser is what the library computed."""
+"""The data that components send to the browser, and the photos that they receive."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ def floats(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
-def test_exact_values_arrive_bit_by_bit():
+def test_pack_floats_is_lossless():
     values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
     packed = pack_floats(values)
     assert np.array_equal(floats(packed["floats"]).reshape(packed["shape"]), values)
 
 
-def test_rough_values_arrive_to_half_a_step_of_each_map():
+def test_pack_bytes_is_within_half_a_step_of_each_map():
     values = np.random.default_rng(0).normal(size=(2, 3, 7, 5)) * np.array([1, 1000]).reshape(2, 1, 1, 1)
     packed = pack_bytes(values)
     ends = floats(packed["ends"]).reshape(2, 3, 2)
     steps = np.frombuffer(base64.b64decode(packed["bytes"]), np.uint8).reshape(values.shape)
     step = (ends[..., 1] - ends[..., 0])[..., None, None] / 255
     assert (np.abs(ends[..., 0][..., None, None] + steps * step - values) <= step * 0.501).all()
-    assert floats(pack_bytes(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [3, 4]  # a flat map divides by nothing
+    assert floats(pack_bytes(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [
+        3,
+        4,
+    ]  # no division by zero for a constant map
 
 
-def test_a_photo_to_draw_upon_is_as_large_as_the_page_shows_and_knows_where_the_model_looked():
+def test_encode_photo_and_box_scales_the_photo_and_returns_the_box_of_the_input():
     geometry = Geometry.from_timm_transform((300, 600), (224, 224), crop_pct=1.0, crop_mode="center")
     base = encode_photo_and_box(Image.new("RGB", (600, 300), "teal"), geometry, side=840)
     assert (base["width"], base["height"]) == (840, 420)
@@ -53,24 +56,24 @@ def test_a_photo_to_draw_upon_is_as_large_as_the_page_shows_and_knows_where_the_
     assert base["photo"].startswith("data:image/jpeg;base64,")
 
 
-def test_all_heads_travel_while_they_fit_into_the_budget_else_the_means_and_one_layers_heads():
+def test_fit_to_budget_sends_all_heads_or_the_means_and_the_heads_of_one_layer():
     maps = np.random.default_rng(0).random((3, 4, 5, 2, 6))
     assert fit_to_budget(maps, budget=maps.size) == {"maps": pack_bytes(maps)}
-    for asked, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
-        less = fit_to_budget(maps, asked, budget=maps.size - 1)
-        assert less["of"] == sent
-        assert less["heads"] == pack_bytes(maps[sent])
+    for requested, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
+        reduced = fit_to_budget(maps, requested, budget=maps.size - 1)
+        assert reduced["of"] == sent
+        assert reduced["heads"] == pack_bytes(maps[sent])
         means = np.array([[[sum(head[token] for head in layer) / 4 for token in range(5)]] for layer in maps])
-        assert less["maps"] == pack_bytes(means)
+        assert reduced["maps"] == pack_bytes(means)
     tiny, base = 12 * 3 * 197 * 196, 12 * 12 * 197 * 196
     assert tiny < MAX_MAP_BYTES < base
 
 
-def test_linked_maps_keep_their_values_and_say_which_scale_they_share():
+def test_build_linked_heatmaps_keeps_values_and_scales():
     heats = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    one = build_item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
+    item = build_item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
     value = build_linked_heatmaps(
-        [("a model", [one, None])], [ColourScale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
+        [("a model", [item, None])], [ColourScale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
     )
     sent = value["rows"][0]["items"][0]["maps"]
     assert np.array_equal(floats(sent["floats"]).reshape(sent["shape"]), heats)
@@ -78,34 +81,36 @@ def test_linked_maps_keep_their_values_and_say_which_scale_they_share():
     assert value["scales"][0]["limits"] == [[0, 1], [0, 2]]
 
 
-def test_the_bars_add_the_target_when_it_is_not_among_the_first():
-    found = [Prediction(i, f"label {i}, other name", 0.5 / (i + 1), 1.0) for i in range(9)]
-    assert [row["index"] for row in build_bars(found, 0)["rows"]] == [0, 1, 2, 3, 4]
-    assert [row["index"] for row in build_bars(found, 7)["rows"]] == [0, 1, 2, 3, 4, 7]
-    assert build_bars(found, 7)["rows"][0]["name"] == "label 0"
+def test_build_bars_adds_the_target_if_it_is_not_among_the_first():
+    predictions = [Prediction(i, f"label {i}, other name", 0.5 / (i + 1), 1.0) for i in range(9)]
+    assert [row["index"] for row in build_bars(predictions, 0)["rows"]] == [0, 1, 2, 3, 4]
+    assert [row["index"] for row in build_bars(predictions, 7)["rows"]] == [0, 1, 2, 3, 4, 7]
+    assert build_bars(predictions, 7)["rows"][0]["name"] == "label 0"
 
 
-def test_a_model_of_few_classes_says_which_they_are():
-    found = [Prediction(i, f"label {i}", 0.5, 1.0) for i in (2, 0, 1)]
-    assert build_bars(found, 0)["note"].endswith(
+def test_build_bars_lists_the_classes_of_a_small_model():
+    predictions = [Prediction(i, f"label {i}", 0.5, 1.0) for i in (2, 0, 1)]
+    assert build_bars(predictions, 0)["note"].endswith(
         "these 3 classes and always predicts one of them: label 0, label 1, label 2."
     )
-    assert build_bars(found * 400, 0)["note"] == ""
+    assert build_bars(predictions * 400, 0)["note"] == ""
 
 
-def test_a_doubt_stands_with_the_bars_and_is_empty_where_there_is_none():
-    found = [Prediction(0, "church", 0.9, 1.0)]
-    assert build_bars(found, 0, ood_note="This photo is unlike those.")["oodNote"] == "This photo is unlike those."
-    assert build_bars(found, 0)["oodNote"] == ""
+def test_build_bars_includes_the_ood_note():
+    predictions = [Prediction(0, "church", 0.9, 1.0)]
+    assert (
+        build_bars(predictions, 0, ood_note="This photo is unlike those.")["oodNote"] == "This photo is unlike those."
+    )
+    assert build_bars(predictions, 0)["oodNote"] == ""
 
 
-def test_a_small_map_averages_what_falls_together():
+def test_downsample_map_averages_cells():
     values = np.arange(16.0).reshape(4, 4)
     assert downsample_map(values, 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
     assert downsample_map(values, 4) is values
 
 
-def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_default_count(service, name):
+def test_parse_parameters_returns_the_changed_parameters_of_the_menus(service, name):
     model = service.catalog.get(name)
     menus = build_parameter_menus(model, "grad-cam")
     assert [row["name"] for row in menus["parameters"]] == ["layer", "relu", "score"]
@@ -118,13 +123,13 @@ def test_the_knobs_are_the_registrys_and_only_those_turned_away_from_their_defau
         "score": "probability",
     }
     assert build_parameter_menus(model, "grad-cam", parse_parameters(menus, model, "grad-cam")) == menus
-    assert parse_parameters(menus, model, "saliency") == {}  # another method's knobs, though it has a score too
+    assert parse_parameters(menus, model, "saliency") == {}  # menus of another method, though it has a score too
 
 
 @pytest.mark.parametrize(
     "forged", [None, 3, {"method": "grad-cam", "parameters": [{"name": "x"}, {"name": "layer", "chosen": 99}]}]
 )
-def test_forged_knobs_are_ignored(service, name, forged):
+def test_parse_parameters_ignores_forged_menus(service, name, forged):
     value = {"method": "grad-cam", "parameters": forged} if isinstance(forged, list) else forged
     assert parse_parameters(value, service.catalog.get(name), "grad-cam") == {}
 
@@ -147,106 +152,106 @@ def jpeg(image: Image.Image, **more) -> bytes:
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<svg></svg>", b"\xff\xd8\xff\xe0 cut", b"\0\0\0\x18ftypheic\0\0"])
-def test_what_is_no_photo_is_refused_in_one_sentence_without_a_path(box, tmp_path, data):
-    refused = box.preprocess(upload(tmp_path, data))
-    assert isinstance(refused, gr.Error)
-    sentence = refused.message
+def test_photo_input_returns_one_sentence_without_a_path_for_an_invalid_file(box, tmp_path, data):
+    error = box.preprocess(upload(tmp_path, data))
+    assert isinstance(error, gr.Error)
+    sentence = error.message
     assert sentence.endswith(".")
     assert "\n" not in sentence
     assert str(tmp_path) not in sentence
 
 
-def test_a_phone_photo_is_opened_upright(box, tmp_path):
+def test_photo_input_applies_the_exif_orientation(box, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = box.preprocess(upload(tmp_path, jpeg(Image.new("RGB", (60, 30)), exif=exif)))
     assert photo.size == (30, 60)
 
 
-def test_the_same_file_is_opened_once(box, tmp_path):
+def test_photo_input_decodes_equal_files_once(box, tmp_path):
     data = jpeg(Image.new("RGB", (60, 30)))
     assert box.preprocess(upload(tmp_path, data, "a.jpg")) is box.preprocess(upload(tmp_path, data, "b.jpg"))
 
 
-def test_a_box_made_anew_for_another_visitor_has_the_same_photos(box, tmp_path):
-    another = type(box)(**box.constructor_args)  # as gradio does once an event may change the box
-    assert another.preprocess(upload(tmp_path, jpeg(Image.new("RGB", (60, 31))))) is box.preprocess(
+def test_photo_inputs_share_one_cache(box, tmp_path):
+    copy = type(box)(**box.constructor_args)  # as gradio does for each session
+    assert copy.preprocess(upload(tmp_path, jpeg(Image.new("RGB", (60, 31))))) is box.preprocess(
         upload(tmp_path, jpeg(Image.new("RGB", (60, 31))))
     )
 
 
-def test_a_picture_inside_an_address_is_opened_and_a_broken_one_refused(box):
+def test_photo_input_opens_a_data_url_and_rejects_an_invalid_one(box):
     text = base64.b64encode(jpeg(Image.new("RGB", (60, 30)))).decode()
     assert box.preprocess(SimpleNamespace(path=None, url="data:image/jpeg;base64," + text)).size == (60, 30)
     broken = box.preprocess(SimpleNamespace(path=None, url="data:image/jpeg;base64,%%%"))
     assert "did not arrive whole" in broken.message
 
 
-@pytest.mark.parametrize("way", ["file", "address"])
-def test_a_photo_of_more_than_20_megabytes_is_refused_however_it_came(box, tmp_path, way):
+@pytest.mark.parametrize("source", ["file", "data-url"])
+def test_photo_input_rejects_files_and_data_urls_over_20_megabytes(box, tmp_path, source):
     file = io.BytesIO()
     Image.new("RGB", (60, 30)).save(file, "BMP")
-    data = file.getvalue().ljust(21_000_000, b"\0")  # a BMP is read no further than its pixels
-    given = upload(tmp_path, data)
-    if way == "address":
-        given = SimpleNamespace(path=None, url="data:image/bmp;base64," + base64.b64encode(data).decode())
-    refused = box.preprocess(given)
-    assert isinstance(refused, gr.Error)
-    assert "The photo has 21 MB, expected at most 20 MB" in refused.message
+    data = file.getvalue().ljust(21_000_000, b"\0")  # Pillow ignores bytes after the pixels of a BMP
+    payload = upload(tmp_path, data)
+    if source == "data-url":
+        payload = SimpleNamespace(path=None, url="data:image/bmp;base64," + base64.b64encode(data).decode())
+    error = box.preprocess(payload)
+    assert isinstance(error, gr.Error)
+    assert "The photo has 21 MB, expected at most 20 MB" in error.message
     assert box.preprocess(upload(tmp_path, data[:20_000_000])).size == (60, 30)
 
 
-def test_pillow_itself_refuses_a_bomb_wherever_gradio_may_open_one():
+def test_pillow_raises_on_decompression_bombs_outside_the_library_too():
     file = io.BytesIO()
-    Image.new("1", (9_500, 9_500)).save(file, "PNG")  # 90 megapixels: Pillow as it comes would only warn
+    Image.new("1", (9_500, 9_500)).save(file, "PNG")  # 90 megapixels: by default Pillow only warns
     with pytest.raises(Image.DecompressionBombError):
         Image.open(file)
 
 
-def test_to_gradio_it_is_an_image(box):
+def test_photo_input_has_the_block_name_of_gradios_image(box):
     assert (box.get_block_name(), box.get_block_class(), box.get_config()["name"]) == ("image",) * 3
 
 
-def test_nothing_stays_nothing(box):
+def test_photo_input_passes_none_through(box):
     assert box.preprocess(None) is None
     assert box.postprocess(None) is None
 
 
-def test_a_picture_shown_to_another_visitor_is_whole_for_who_reads_it_meanwhile(box, tmp_path):
+def test_atomic_image_is_complete_while_it_is_written_again(box, tmp_path):
     box.GRADIO_CACHE = str(tmp_path)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
     path = Path(box.postprocess(picture).path)
-    whole, read, done = path.read_bytes(), set(), threading.Event()
+    content, comparisons, done = path.read_bytes(), set(), threading.Event()
 
-    def reads() -> None:
+    def read_repeatedly() -> None:
         while not done.is_set():
-            read.add(path.read_bytes() == whole)
+            comparisons.add(path.read_bytes() == content)
 
-    reader = threading.Thread(target=reads)
+    reader = threading.Thread(target=read_repeatedly)
     reader.start()
     for _ in range(100):
         assert box.postprocess(picture).path == str(path)
     done.set()
     reader.join()
-    assert read == {True}
+    assert comparisons == {True}
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
 
 
-def test_a_picture_that_is_there_is_as_if_new_and_one_cut_short_is_mended(box, tmp_path):
+def test_atomic_image_updates_the_date_of_an_existing_file_and_replaces_a_truncated_one(box, tmp_path):
     box.GRADIO_CACHE = str(tmp_path)
     picture = Image.new("RGB", (60, 30), "teal")
     path = Path(box.postprocess(picture).path)
-    whole, old = path.read_bytes(), path.stat()
+    content, old = path.read_bytes(), path.stat()
     os.utime(path, (0, 0))
     box.postprocess(picture)
     assert (path.stat().st_ino, path.stat().st_mtime > 0) == (old.st_ino, True)
-    path.write_bytes(whole[:50])
+    path.write_bytes(content[:50])
     box.postprocess(picture)
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == content
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
-def test_a_sentence_holds_no_html():
+def test_to_gradio_error_escapes_html():
     assert (
         to_gradio_error(ImageError("the file <img src=x> is no photo")).message
         == "The file &lt;img src=x&gt; is no photo."
