@@ -99,7 +99,7 @@ def test_every_parameter_has_a_help_text_and_no_help_text_is_unused(language):
     table = dict(library_texts(language)["parameters"])
     used = set()
     for method in METHODS.values():
-        for name in method.knobs:
+        for name in method.parameters:
             key = f"{method.name}.{name}" if f"{method.name}.{name}" in table else name
             used.add(key)
             with use_language(language):
@@ -113,10 +113,10 @@ def test_parameters_with_different_english_help_have_different_translations(lang
         pairs = {
             (name, parameter.help): describe_parameter(method, name)
             for method in METHODS.values()
-            for name, parameter in method.knobs.items()
+            for name, parameter in method.parameters.items()
         }
         for method in METHODS.values():
-            for name, parameter in method.knobs.items():
+            for name, parameter in method.parameters.items():
                 assert describe_parameter(method, name) == pairs[name, parameter.help]
     assert len(set(pairs.values())) == len(pairs)
 
@@ -124,7 +124,7 @@ def test_parameters_with_different_english_help_have_different_translations(lang
 def test_english_texts_of_methods_and_parameters_are_the_ones_of_the_registry():
     method = METHODS["grad-cam"]
     assert describe_method(method) == (method.shows, method.does_not_show)
-    assert describe_parameter(method, "layer") == method.knobs["layer"].help
+    assert describe_parameter(method, "layer") == method.parameters["layer"].help
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
