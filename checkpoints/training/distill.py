@@ -1,9 +1,18 @@
-"""What a student network can learn from a teacher besides the labels (Hinton 2015; Romero 2015; Zagoruyko 2017)."""
+"""Distillation: losses between a student network and a frozen teacher.
+
+References:
+    Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
+    Romero et al.: FitNets: Hints for Thin Deep Nets, ICLR 2015, arXiv:1412.6550.
+    Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, arXiv:1612.03928.
+    Li et al.: Blockwisely Supervised Neural Architecture Search with Knowledge Distillation, CVPR 2020,
+        arXiv:1911.13053.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import timm
 import torch
@@ -15,22 +24,36 @@ DISTILLATION_KINDS = ("logits", "classes", "patches", "features", "attention", "
 
 
 class Teacher(nn.Module):
-    """A frozen network whose answers, tokens or attention the student learns to reproduce.
+    """A frozen network, and the loss of a student that learns to reproduce its outputs, tokens or attention.
 
-    `kinds` says of what:
+    Args:
+        name: Name of a timm model.
+        weights: Path of its `.safetensors`; None for timm's pretrained weights.
+        kinds: What the student reproduces; the losses are added.
 
-    * `logits`: all of the teacher's classes. The student has its own few, so it gets a spare classifier for the
-      teacher's on the same features; that one learns with it and is thrown away afterwards.
-    * `classes`: how the teacher decides among the student's own classes, which `classes` names by their places among
-      the teacher's. A label says that a photo shows a church; the teacher says whether this crop of it still does.
-    * `patches`: the tokens of the photo's patches that the teacher's last block reads, by a convolutional student: each
-      place of its last map must hold, through a spare projection, what the teacher knows of that place. That is many
-      answers a photo where the labels are one, which counts when photos are few.
-    * `features`: the tokens before the first block and after each (two vision transformers of one width and depth).
-    * `attention`: every layer's attention weights (two vision transformers of one depth and number of heads).
-    * `blocks`: as `features`, but for the first half of the training every student block is handed the teacher's tokens
-      and must give the teacher's next ones: twelve short tasks learned at once, where one long chain would learn
-      slowly from so few photos (blockwise distillation, Li et al. 2020).
+            * `logits`: the logits of all of the teacher's classes. As the student has fewer classes, it gets an
+              auxiliary classifier on the same features, which is trained with it and discarded afterwards.
+            * `classes`: the teacher's probabilities among the student's own classes. They depend on the training crop,
+              unlike the label of the photo.
+            * `patches`: the patch tokens that the teacher's last block reads, for a convolutional student: each
+              position of its last feature map must reproduce them through an auxiliary projection. These are many
+              targets per photo instead of one label, which matters if there are few photos.
+            * `features`: the tokens before the first block and after each (two vision transformers of one width and
+              depth).
+            * `attention`: the attention weights of all layers (two vision transformers of one depth and number of
+              heads).
+            * `blocks`: as `features`, but in the first half of the training every block of the student gets the
+              teacher's tokens and must return the teacher's next ones. This trains all blocks at once as short tasks,
+              which is faster than one long chain if there are few photos (blockwise distillation).
+        student: The network to train.
+        size: Side of the teacher's input in pixels; photos are resized to it.
+        classes: For `classes`: the index of each of the student's classes among the teacher's.
+
+    Attributes:
+        auxiliary_heads: Modules that are trained with the student and discarded afterwards.
+
+    Raises:
+        SystemExit: If the teacher does not have these classes.
     """
 
     def __init__(
@@ -51,7 +74,7 @@ class Teacher(nn.Module):
         self.model.requires_grad_(False)
         if "classes" in kinds and max(self.classes, default=0) >= self.model.num_classes:
             raise SystemExit(f"{name} has {self.model.num_classes} classes; the student's are among ImageNet's 1,000")
-        self.auxiliary_heads = nn.ModuleDict()  # what learns with the student and is thrown away afterwards
+        self.auxiliary_heads = nn.ModuleDict()
         if "logits" in kinds:
             self.auxiliary_heads["logits"] = nn.Linear(student.num_features, self.model.num_classes)
         if "patches" in kinds:
@@ -60,112 +83,120 @@ class Teacher(nn.Module):
             use_explicit_attention(self.model)
 
     def train(self, mode: bool = True) -> Teacher:
-        """A teacher stays in evaluation mode."""
+        """Keep evaluation mode whatever `mode` is."""
         return super().train(False)
 
     def forward(self, student: nn.Module, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        """The student's logits, and how far it is from the teacher on these images; `progress` runs from 0 to 1."""
-        alike = {"features", "attention", "blocks"} & set(self.kinds)
-        if not alike:
+        """Return the student's logits and the distillation loss.
+
+        Args:
+            student: The network to train.
+            images: Normalised images "n 3 h w".
+            progress: Fraction of the training that is done, from 0 to 1.
+        """
+        compares_tokens = {"features", "attention", "blocks"} & set(self.kinds)
+        if not compares_tokens:
             features = student.forward_features(images)
             pooled = student.forward_head(features, pre_logits=True)
             logits = student.get_classifier()(pooled)
-            return logits, self._pooled_apart(features, pooled, logits, images)
+            return logits, self._feature_loss(features, pooled, logits, images)
         with torch.no_grad():
-            wanted, wanted_attention = _tokens(self.model, images)
+            teacher_tokens, teacher_attention = _collect_tokens(self.model, images)
         if "blocks" in self.kinds and progress < 0.5:
-            apart = _embedding_apart(student, images, wanted[0])
-            for block, before, after in zip(student.blocks, wanted, wanted[1:], strict=False):
-                gap = F.mse_loss(block(before).float(), after.float())
-                apart = apart + gap / F.mse_loss(before.float(), after.float())  # as a share of what the block adds
-            return student.forward_head(student.norm(wanted[-1])), apart
-        got, got_attention = _tokens(student, images)
-        apart = images.new_zeros(())
+            loss = _embedding_loss(student, images, teacher_tokens[0])
+            for block, before, after in zip(student.blocks, teacher_tokens, teacher_tokens[1:], strict=False):
+                error = F.mse_loss(block(before).float(), after.float())
+                loss = loss + error / F.mse_loss(before.float(), after.float())  # relative to what the block adds
+            return student.forward_head(student.norm(teacher_tokens[-1])), loss
+        tokens, attention = _collect_tokens(student, images)
+        loss = images.new_zeros(())
         if "features" in self.kinds or "blocks" in self.kinds:
-            widths = got[0].shape[-1:]
-            gaps = [
-                F.smooth_l1_loss(F.layer_norm(one.float(), widths), F.layer_norm(other.float(), widths))
-                for one, other in zip(got, wanted, strict=True)
+            shape = tokens[0].shape[-1:]
+            losses = [
+                F.smooth_l1_loss(F.layer_norm(own.float(), shape), F.layer_norm(target.float(), shape))
+                for own, target in zip(tokens, teacher_tokens, strict=True)
             ]
-            apart = apart + 4.0 * torch.stack(gaps).mean()
+            loss = loss + 4.0 * torch.stack(losses).mean()
         if "attention" in self.kinds:
-            gaps = [
-                F.kl_div(one.float().clamp_min(1e-8).log(), other.float(), reduction="none").sum(-1).mean()
-                for one, other in zip(got_attention, wanted_attention, strict=True)
+            losses = [
+                F.kl_div(own.float().clamp_min(1e-8).log(), target.float(), reduction="none").sum(-1).mean()
+                for own, target in zip(attention, teacher_attention, strict=True)
             ]
-            apart = apart + torch.stack(gaps).mean()
-        pooled = student.forward_head(student.norm(got[-1]), pre_logits=True)
+            loss = loss + torch.stack(losses).mean()
+        pooled = student.forward_head(student.norm(tokens[-1]), pre_logits=True)
         logits = student.get_classifier()(pooled)
-        return logits, apart + self._answers_apart(pooled, logits, self.model.forward_head(self.model.norm(wanted[-1])))
+        teacher_logits = self.model.forward_head(self.model.norm(teacher_tokens[-1]))
+        return logits, loss + self._logit_loss(pooled, logits, teacher_logits)
 
-    def _pooled_apart(self, features: Tensor, pooled: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """How far a student of any kind is from the teacher's answers, and a convolutional one from its patches."""
-        with torch.no_grad():  # a transformer sees small photos poorly, so it is shown them enlarged
+    def _feature_loss(self, features: Tensor, pooled: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the loss for `logits` and `classes`, and of a convolutional student for `patches`."""
+        with torch.no_grad():  # small photos are enlarged, as a transformer has low accuracy on them
             enlarged = F.interpolate(images, self.size, mode="bicubic", antialias=True)
-            tokens = list(_through(self.model, enlarged)) if "patches" in self.kinds else []
-            wanted = self.model.forward_head(self.model.norm(tokens[-1])) if tokens else self.model(enlarged)
-        apart = self._answers_apart(pooled, logits, wanted)
+            tokens = list(_iterate_tokens(self.model, enlarged)) if "patches" in self.kinds else []
+            teacher_logits = self.model.forward_head(self.model.norm(tokens[-1])) if tokens else self.model(enlarged)
+        loss = self._logit_loss(pooled, logits, teacher_logits)
         if "patches" in self.kinds:
             patches = tokens[-2][:, self.model.num_prefix_tokens :].transpose(1, 2)  # (n, width, patches)
             side = math.isqrt(patches.shape[-1])
-            map_ = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), features.shape[-2:])
-            got, there = (x.flatten(2).transpose(1, 2) for x in (self.auxiliary_heads["patches"](features).float(), map_))
-            widths = there.shape[-1:]
-            apart = apart + 4.0 * F.smooth_l1_loss(F.layer_norm(got, widths), F.layer_norm(there, widths))
-        return apart
+            grid = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), features.shape[-2:])
+            projected = self.auxiliary_heads["patches"](features).float()
+            own, target = (x.flatten(2).transpose(1, 2) for x in (projected, grid))
+            shape = target.shape[-1:]
+            loss = loss + 4.0 * F.smooth_l1_loss(F.layer_norm(own, shape), F.layer_norm(target, shape))
+        return loss
 
-    def _answers_apart(self, pooled: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:
-        """How far the student is from the teacher's logits `wanted`, among all classes and among the student's own."""
-        apart = pooled.new_zeros(())
+    def _logit_loss(self, pooled: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the divergence from the teacher's logits, over all of its classes and over the student's own."""
+        loss = pooled.new_zeros(())
         if "logits" in self.kinds:
-            apart = apart + _divergence(self.auxiliary_heads["logits"](pooled), wanted)
+            loss = loss + _kl_divergence(self.auxiliary_heads["logits"](pooled), teacher_logits)
         if "classes" in self.kinds:
-            apart = apart + _divergence(logits, wanted[:, self.classes])
-        return apart
+            loss = loss + _kl_divergence(logits, teacher_logits[:, self.classes])
+        return loss
 
 
-def _divergence(got: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of two batches of logits."""
-    return F.kl_div(got.float().log_softmax(-1), wanted.float().softmax(-1), reduction="batchmean")
+def _kl_divergence(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence of two batches of logits, mean over the batch."""
+    return F.kl_div(logits.float().log_softmax(-1), target_logits.float().softmax(-1), reduction="batchmean")
 
 
 def use_explicit_attention(model: nn.Module) -> nn.Module:
-    """Let a vision transformer compute its attention step by step, so that a hook sees the weights.
+    """Make a vision transformer compute its attention weights explicitly, so that a hook can record them; in place.
 
-    The answers are the same, and on a CPU the fused kernel's backward pass is the slower one.
+    The outputs are the same. On a CPU this is also faster, because of the fused kernel's backward pass.
     """
     for block in getattr(model, "blocks", ()):
         block.attn.fused_attn = False
     return model
 
 
-def _embedding_apart(student, images: Tensor, wanted: Tensor) -> Tensor:
-    tokens = _embedded(student, images)
-    return F.mse_loss(tokens.float(), wanted.float()) / wanted.float().var()
+def _embedding_loss(student: nn.Module, images: Tensor, teacher_tokens: Tensor) -> Tensor:
+    tokens = _embed(student, images)
+    return F.mse_loss(tokens.float(), teacher_tokens.float()) / teacher_tokens.float().var()
 
 
-def _embedded(model, images: Tensor) -> Tensor:
+def _embed(model: Any, images: Tensor) -> Tensor:
     return model.norm_pre(model._pos_embed(model.patch_embed(images)))
 
 
-def _tokens(model, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """A vision transformer's tokens before its first block and after each, and every block's attention weights."""
+def _collect_tokens(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a vision transformer's tokens before its first block and after each, and all attention weights."""
     attention: list[Tensor] = []
-    with_hooks = [block.attn.attn_drop.register_forward_pre_hook(_keep(attention)) for block in model.blocks]
+    hooks = [block.attn.attn_drop.register_forward_pre_hook(_append_input(attention)) for block in model.blocks]
     try:
-        tokens = list(_through(model, images))
+        tokens = list(_iterate_tokens(model, images))
     finally:
-        for hook in with_hooks:
+        for hook in hooks:
             hook.remove()
     return tokens, attention
 
 
-def _keep(kept: list[Tensor]):
-    return lambda module, inputs: kept.append(inputs[0])
+def _append_input(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda module, arguments: inputs.append(arguments[0])
 
 
-def _through(model, images: Tensor) -> Iterator[Tensor]:
-    tokens = _embedded(model, images)
+def _iterate_tokens(model: Any, images: Tensor) -> Iterator[Tensor]:
+    tokens = _embed(model, images)
     yield tokens
     for block in model.blocks:
         tokens = block(tokens)

@@ -1,4 +1,4 @@
-"""Imagenette (fastai): ten easy classes of ImageNet, 9,469 photos to train on and 3,925 to measure on."""
+"""Imagenette (fastai): ten easily distinguished classes of ImageNet, 9,469 training and 3,925 validation photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo
 from tqdm import tqdm
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent  # the folder of the bundled networks
-LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of its folders
+LABELS = {  # WordNet id -> label, in the order of the dataset's folders
     "n01440764": "tench",
     "n02102040": "English springer",
     "n02979186": "cassette player",
@@ -26,12 +26,19 @@ LABELS = {  # Imagenette's ten of ImageNet's thousand classes, in the order of i
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
-IMAGENET_INDICES = [ImageNetInfo().label_names().index(wnid) for wnid in LABELS]  # their places among ImageNet's thousand
+IMAGENET_INDICES = [
+    ImageNetInfo().label_names().index(wnid) for wnid in LABELS
+]  # indices among ImageNet's 1,000 classes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PhotoDataset(torch.utils.data.Dataset):
-    """Imagenette's photos decoded once and kept in memory (about 1 GB), so an epoch costs no JPEG decoding."""
+    """Imagenette's photos, decoded once and held in memory (about 1 GB), so that epochs need no JPEG decoding.
+
+    Attributes:
+        photos: RGB images and their labels, 0 to 9.
+        transform: From an image to a tensor; set it before the first item is read.
+    """
 
     def __init__(self, files: list[tuple[Path, int]]) -> None:
         self.photos = [(Image.open(path).convert("RGB"), label) for path, label in tqdm(files, "decoding", leave=False)]
@@ -47,7 +54,11 @@ class PhotoDataset(torch.utils.data.Dataset):
 
 @contextlib.contextmanager
 def open_imagenette(data: str | None) -> Iterator[Path]:
-    """Give the folder that holds `train/` and `val/`: a folder, a tar unpacked for the time being, or a download."""
+    """Yield the folder that holds `train/` and `val/`.
+
+    Args:
+        data: A folder; a tar archive, which is unpacked into a temporary folder; or None to download Imagenette.
+    """
     if data is None:
         from torchvision.datasets import Imagenette
 
@@ -66,6 +77,6 @@ def open_imagenette(data: str | None) -> Iterator[Path]:
 
 
 def load_photos(folder: Path, split: str) -> PhotoDataset:
-    """The photos of one split, `train` or `val`, with their labels' places among the ten."""
+    """Return the photos of one split, `train` or `val`, with labels from 0 to 9."""
     files = [(path, label) for label, wnid in enumerate(LABELS) for path in sorted((folder / split / wnid).iterdir())]
     return PhotoDataset(files)

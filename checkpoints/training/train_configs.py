@@ -1,4 +1,4 @@
-"""The table of recipes: what each network of this folder is, and how it is trained."""
+"""Training configurations of the bundled networks, and the data transforms that follow from them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from checkpoints.training.imagenette import MEAN, STD
 
-DESCRIPTIVE_FIELDS = ("ships", "explained_by", "weaknesses")  # what a recipe says besides how to train
+DESCRIPTIVE_FIELDS = ("bundled", "evaluation_method", "weaknesses")  # do not influence training
 
 
-WEAKNESSES = (  # of anything trained on these photos; what is measured is added to it
+WEAKNESSES = (  # of every network trained on Imagenette; the export adds measured ones
     "It always names one of its ten classes, whatever it is shown; its probabilities are not calibrated.",
     "It has seen 9,469 photos of 160 pixels, mostly of one large object in the middle: small objects, drawings, night, "
     "unusual angles and fine detail are foreign to it.",
@@ -23,25 +23,46 @@ WEAKNESSES = (  # of anything trained on these photos; what is measured is added
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is built and trained; what `--help` lets a person change starts here."""
+    """How one network is built and trained; options of the training script override some fields.
+
+    Attributes:
+        architecture: Name of a timm model.
+        arguments: Keyword arguments of `timm.create_model` besides the name.
+        size: Side of the square input of the exported network, in pixels.
+        sizes: Side of the training photos in the first and the last epoch, in pixels; it grows in steps of 32.
+        epochs: Number of epochs.
+        optimizer: Keyword arguments of timm's `create_optimizer_v2`.
+        interpolation: Of resizing, as timm names it.
+        warmup_epochs: Epochs of linear learning-rate warm-up.
+        clean_epochs: Last epochs, without mixup and random erasing.
+        clean_size: Side of the training photos in these epochs, in pixels.
+        batch: Batch size.
+        mixup: Alpha of mixup; 0 for none.
+        cutmix: Alpha of CutMix; 0 for none.
+        erasing: Probability of random erasing.
+        scale: Smallest and largest area of a training crop, as a fraction of the photo.
+        bundled: Whether the weights are bundled; if not, only the training history is.
+        evaluation_method: Method whose maps are tested for faithfulness.
+        weaknesses: Known weaknesses, one sentence each.
+    """
 
     architecture: str
-    arguments: dict  # what `timm.create_model` is given besides the name
-    size: int  # side of the square input the finished network is used at, in pixels
-    sizes: tuple[int, int]  # side while training, first and last epoch; grows in steps of 32 px
+    arguments: dict
+    size: int
+    sizes: tuple[int, int]
     epochs: int
     optimizer: dict
     interpolation: str
-    warmup_epochs: float = 1.0  # epochs
-    clean_epochs: int = 0  # last epochs without mixup and erasing, at `clean_size`
+    warmup_epochs: float = 1.0
+    clean_epochs: int = 0
     clean_size: int = 160
     batch: int = 64
-    mixup: float = 0.0  # alpha; two photos faded into each other
-    cutmix: float = 0.0  # alpha; a part of one photo put into another
+    mixup: float = 0.0
+    cutmix: float = 0.0
     erasing: float = 0.0
-    scale: tuple[float, float] = (0.3, 1.0)  # of the photo's area that a training crop shows
-    bundled: bool = True  # whether its weights are bundled, or only its history is told
-    evaluation_method: str = "grad-cam"  # the method whose maps are tested on it
+    scale: tuple[float, float] = (0.3, 1.0)
+    bundled: bool = True
+    evaluation_method: str = "grad-cam"
     weaknesses: tuple[str, ...] = WEAKNESSES
 
 
@@ -50,7 +71,7 @@ TRAIN_CONFIGS = {
     "resnet18-imagenette": TrainConfig(
         architecture="resnet18",
         arguments={},
-        size=192,  # objects look smaller in whole photos than in training crops, so a larger input suits it
+        size=192,  # objects are smaller in whole photos than in training crops, which a larger input compensates
         sizes=(96, 128),
         epochs=24,
         clean_epochs=3,
@@ -63,7 +84,7 @@ TRAIN_CONFIGS = {
     "vit_tiny-imagenette": TrainConfig(
         architecture="vit_tiny_patch16_224",
         arguments={},
-        size=224,  # the position embedding is resampled; like the ResNet it sees whole photos better a little larger
+        size=224,  # larger than in training, as for the ResNet; the position embedding is resampled
         sizes=(160, 160),
         epochs=24,
         optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.02},
@@ -71,7 +92,7 @@ TRAIN_CONFIGS = {
         interpolation="bicubic",
         evaluation_method="attention-relevance",
     ),
-    "resnet18-classic": TrainConfig(  # one schedule, three starts: what a pretrained backbone is worth
+    "resnet18-classic": TrainConfig(  # one schedule, three initialisations: the effect of a pretrained backbone
         architecture="resnet18",
         arguments={},
         size=128,
@@ -84,16 +105,16 @@ TRAIN_CONFIGS = {
 }
 
 
-def compute_train_size(recipe: TrainConfig, epoch: int, epochs: int) -> int:
-    """Side of the training photos in an epoch, in pixels."""
-    if epoch >= epochs - recipe.clean_epochs:
-        return recipe.clean_size
-    first, last = recipe.sizes
+def compute_train_size(config: TrainConfig, epoch: int, epochs: int) -> int:
+    """Return the side of the training photos in an epoch (from 0), in pixels."""
+    if epoch >= epochs - config.clean_epochs:
+        return config.clean_size
+    first, last = config.sizes
     return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
 
 
 def resample_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The weights with a position embedding for the model's own size of photos, resampled as timm does it."""
+    """Return the weights with the position embedding resampled by timm to the model's own input size."""
     own = getattr(model, "pos_embed", None)
     if own is None or "pos_embed" not in weights or weights["pos_embed"].shape == own.shape:
         return weights
@@ -102,37 +123,37 @@ def resample_position_embedding(weights: dict[str, Tensor], model: nn.Module) ->
     return {**weights, "pos_embed": resampled}
 
 
-def create_train_transform(recipe: TrainConfig, size: int, clean: bool):
-    """Timm's training transform: random resized crop, horizontal flip, random erasing; RGB, normalised."""
+def create_train_transform(config: TrainConfig, size: int, clean: bool):
+    """Return timm's training transform: random resized crop, horizontal flip, normalisation, random erasing."""
     return create_transform(
         size,
         is_training=True,
-        scale=recipe.scale,
-        interpolation=recipe.interpolation,
+        scale=config.scale,
+        interpolation=config.interpolation,
         color_jitter=None,
-        re_prob=0.0 if clean else recipe.erasing,
+        re_prob=0.0 if clean else config.erasing,
         mean=MEAN,
         std=STD,
     )
 
 
-def describe_augmentation(recipe: TrainConfig) -> list[str]:
-    """What training did to each photo, in the order it was done."""
-    low, high = recipe.scale
+def describe_augmentation(config: TrainConfig) -> list[str]:
+    """Return the augmentation of the training photos in words, in the order of its application."""
+    low, high = config.scale
     listed = [f"random crop of {100 * low:.0f} to {100 * high:.0f} % of the area, resized", "horizontal flip"]
-    listed += [f"random erasing of {100 * recipe.erasing:.0f} % of the photos"] if recipe.erasing else []
-    listed += [f"mixup {recipe.mixup}"] if recipe.mixup else []
-    listed += [f"cutmix {recipe.cutmix}"] if recipe.cutmix else []
-    listed += [f"none of erasing and mixing in the last {recipe.clean_epochs} epochs"] if recipe.clean_epochs else []
+    listed += [f"random erasing of {100 * config.erasing:.0f} % of the photos"] if config.erasing else []
+    listed += [f"mixup {config.mixup}"] if config.mixup else []
+    listed += [f"cutmix {config.cutmix}"] if config.cutmix else []
+    listed += [f"none of erasing and mixing in the last {config.clean_epochs} epochs"] if config.clean_epochs else []
     return [*listed, "label smoothing 0.1"]
 
 
-START_LABELS = {  # how a run began, as its folder is called, and in words
+START_LABELS = {  # how a run was initialised: end of its folder's name -> text
     "from-scratch": "from scratch",
     "frozen-backbone": "frozen backbone",
     "fine-tuned": "everything fine-tuned",
 }
-COMPARISON_TEXTS = {  # what the three starts of `resnet18-classic` have in common
+COMPARISON_TEXTS = {  # about the three runs of `resnet18-classic`
     "title": "The classic comparison",
     "text": "One network, the same photos, the same schedule, three starts: random weights; a backbone trained on "
     "ImageNet that stays as it is, so that only the new head learns; the same backbone with everything free to move.",

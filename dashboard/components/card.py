@@ -172,7 +172,7 @@ def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
     facts = {"score": ood_score.score.replace("-", " "), "threshold": f"{ood_score.threshold:.3g}"}
     kept, data = f"{100 * ood_score.coverage:.0f}", translate_stored(ood_score.data)
     sentences = [translate("card.out-of-distribution", **facts, kept=kept, data=data)]
-    test = sidecar.ood.get("elsewhere")
+    test = sidecar.ood.get("other_photos")
     if isinstance(test, Mapping):
         photos, flagged = test.get("photos"), test.get("flagged")
         if isinstance(photos, int) and isinstance(flagged, (int, float)):

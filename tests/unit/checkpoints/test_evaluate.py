@@ -61,10 +61,10 @@ def test_ood_threshold_covers_95_percent_of_validation_photos(answers):
     scores = ood_score.compute(logits)
     assert (scores >= ood_score.threshold).float().mean().item() == pytest.approx(0.95, abs=0.006)
     flagged = sum(ood_score.ood_note(row) is not None for row in others) / 300
-    assert content["elsewhere"]["flagged"] == pytest.approx(flagged, abs=1e-3)
-    assert content["elsewhere"]["photos"] == 300
+    assert content["other_photos"]["flagged"] == pytest.approx(flagged, abs=1e-3)
+    assert content["other_photos"]["photos"] == 300
     assert flagged > 0.3
-    assert "elsewhere" not in _calibrate_ood_score(logits, None)
+    assert "other_photos" not in _calibrate_ood_score(logits, None)
 
 
 @pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
@@ -101,7 +101,9 @@ def test_stored_accuracy_is_reproduced_by_its_command(fifth, name):
     print(name, "stored", stored["top1"], "found", found["top1"], "on", found["photos"], "photos")
     assert stored["photos"] == 3925
     assert found["photos"] == pytest.approx(3925 / 5, abs=10)  # a fifth of each class
-    low, high = (100 * share for share in wilson_interval(round(stored["top1"] / 100 * found["photos"]), found["photos"]))
+    low, high = (
+        100 * share for share in wilson_interval(round(stored["top1"] / 100 * found["photos"]), found["photos"])
+    )
     assert low < found["top1"] < high
 
 

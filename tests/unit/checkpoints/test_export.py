@@ -35,7 +35,9 @@ def here(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(export, "COMPARISON", tmp_path / "comparison")
-    monkeypatch.setattr(export, "measured", lambda *_: {**MEASURED, "confusions": ["A tench is taken for a horn."]})
+    monkeypatch.setattr(
+        export, "evaluate_checkpoint", lambda *_: {**MEASURED, "confusions": ["A tench is taken for a horn."]}
+    )
     return tmp_path
 
 
@@ -53,7 +55,7 @@ def trained(folder, name: str, command: str, epochs: int, **settings) -> torch.n
 
 def options(**given) -> argparse.Namespace:
     plain = {"name": "resnet18-imagenette", "finetune": None, "distill": None, "distill_on": ["logits"]}
-    return argparse.Namespace(**{**plain, "note": "", "data": None, "elsewhere": None, **given})
+    return argparse.Namespace(**{**plain, "note": "", "data": None, "other_photos": None, **given})
 
 
 @pytest.mark.parametrize(("done", "clean"), [(24, 3), (23, 2), (21, 0), (12, 0)])
@@ -64,8 +66,8 @@ def test_export_of_a_stopped_run_describes_its_own_epochs(here, done, clean):
     trained(here, "run", "python -m checkpoints.training.train resnet18-imagenette", done, mixup=0.2)
     export_checkpoint(TRAIN_CONFIGS["resnet18-imagenette"], here / "run", options())
     (stage,) = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
-    told = [words for words in stage["augmentation"] if words.startswith("none of erasing and mixing")]
-    assert told == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
+    texts = [words for words in stage["augmentation"] if words.startswith("none of erasing and mixing")]
+    assert texts == ([f"none of erasing and mixing in the last {clean} epochs"] if clean else [])
 
 
 def test_exported_network_equals_the_trained_one_in_half_precision(here):
@@ -89,16 +91,16 @@ def test_sidecar_describes_the_actual_run_without_folders(here):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
-    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
+    config = TRAIN_CONFIGS["resnet18-imagenette"]
     trained(
         here,
         "run",
         "python -m checkpoints.training.train resnet18-imagenette --data /home/me/photos",
         2,
         mixup=0.7,
-        clean=0,
+        clean_epochs=0,
     )
-    export_checkpoint(recipe, here / "run", options(distill="deit_tiny_patch16_224.fb_in1k", note="stopped once"))
+    export_checkpoint(config, here / "run", options(distill="deit_tiny_patch16_224.fb_in1k", note="stopped once"))
     sidecar = json.loads((here / "resnet18-imagenette.json").read_text())
     (stage,) = sidecar["origin"]["stages"]
     assert stage["command"] == "python -m checkpoints.training.train resnet18-imagenette --data photos"
@@ -107,7 +109,7 @@ def test_sidecar_describes_the_actual_run_without_folders(here):
     assert "mixup 0.7" in stage["augmentation"]
     assert (stage["epochs"], stage["minutes"], stage["note"]) == (2, 60, "stopped once")
     assert sidecar["origin"]["machine"] == "40 cores of another machine"  # that trained it, and not this one
-    assert sidecar["weaknesses"] == [*recipe.weaknesses, "A tench is taken for a horn."]
+    assert sidecar["weaknesses"] == [*config.weaknesses, "A tench is taken for a horn."]
     assert {key: sidecar[key] for key in MEASURED} == MEASURED
 
 
@@ -115,12 +117,12 @@ def test_second_stage_keeps_the_first_and_repeated_export_adds_nothing(here):
     from checkpoints.training.export import export_checkpoint
     from checkpoints.training.train_configs import TRAIN_CONFIGS
 
-    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
+    config = TRAIN_CONFIGS["resnet18-imagenette"]
     trained(here, "one", "python -m checkpoints.training.train a", 2)
     trained(here, "two", "python -m checkpoints.training.train b", 3)
-    export_checkpoint(recipe, here / "one", options())
+    export_checkpoint(config, here / "one", options())
     for _ in range(2):
-        export_checkpoint(recipe, here / "two", options(finetune="resnet18-imagenette.safetensors"))
+        export_checkpoint(config, here / "two", options(finetune="resnet18-imagenette.safetensors"))
     stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     assert [stage["command"][-1] for stage in stages] == ["a", "b"]
     assert stages[1]["start"] == "the weights of the stage before"
@@ -128,7 +130,7 @@ def test_second_stage_keeps_the_first_and_repeated_export_adds_nothing(here):
         rows = [(int(row["stage"]), int(row["epoch"])) for row in csv.DictReader(file)]
     assert rows == [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
     trained(here, "new", "python -m checkpoints.training.train c", 1)
-    export_checkpoint(recipe, here / "new", options())  # from random weights: another story
+    export_checkpoint(config, here / "new", options())  # from random weights: another story
     stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     assert [stage["command"][-1] for stage in stages] == ["c"]
 
@@ -145,13 +147,13 @@ def test_comparison_runs_export_only_histories(here, monkeypatch):
     assert not list(here.glob("**/*.safetensors"))
     monkeypatch.setattr("vizlib.models.loading.training_history.BUNDLED_FOLDER", here)
     assert set(vizlib.models.loading.training_history.list_training_histories()) == set(names)
-    told = vizlib.models.loading.training_history.read_training_comparison()
-    assert [row["label"] for row in told["starts"].values()] == [
+    texts = vizlib.models.loading.training_history.read_training_comparison()
+    assert [row["label"] for row in texts["starts"].values()] == [
         "from scratch",
         "frozen backbone",
         "everything fine-tuned",
     ]
     assert (
-        told["starts"]["resnet18-fine-tuned"]["command"] == "python -m checkpoints.training.train resnet18-fine-tuned"
+        texts["starts"]["resnet18-fine-tuned"]["command"] == "python -m checkpoints.training.train resnet18-fine-tuned"
     )
     assert vizlib.training_history("resnet18-from-scratch")["val_top1"] == (60.0, 60.0)

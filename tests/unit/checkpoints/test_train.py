@@ -90,7 +90,7 @@ def test_killed_run_resumes_to_the_same_result(tiny, tmp_path, monkeypatch):
     once, again = state_of(whole), state_of(broken)
     assert [row["epoch"] for row in again["history"]] == [1, 2]
     assert told(again["history"]) == told(once["history"])
-    for part in ("learners", "average"):
+    for part in ("trained", "average"):
         assert all(torch.equal(once[part][key], again[part][key]) for key in once[part])
     with (broken / "resnet18-classic-from-scratch" / "history.csv").open(newline="") as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
@@ -125,7 +125,7 @@ def test_frozen_backbone_is_unchanged_and_the_head_learns(tiny, tmp_path, monkey
 
     run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--freeze-backbone", epochs=1))
     theirs = load_file(backbone)
-    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "frozen-backbone")["learners"].items()}
+    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "frozen-backbone")["trained"].items()}
     assert after.keys() == theirs.keys()
     for key, value in theirs.items():  # the statistics of BatchNorm are part of the backbone
         if not key.startswith("fc."):
@@ -140,9 +140,9 @@ def test_frozen_backbone_is_unchanged_and_the_head_learns(tiny, tmp_path, monkey
 def test_fine_tuning_changes_all_kernels_and_statistics(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 
-    run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--unfold", epochs=1))
+    run(monkeypatch, words(tiny, tmp_path, "--finetune", str(backbone), "--restore-batchnorm", epochs=1))
     theirs = load_file(backbone)
-    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "fine-tuned")["learners"].items()}
+    after = {key.removeprefix("0."): v for key, v in state_of(tmp_path, "fine-tuned")["trained"].items()}
     kernels = [key for key in theirs if theirs[key].ndim == 4]
     assert len(kernels) == 20
     assert not [key for key in kernels if torch.equal(after[key], theirs[key])]
@@ -167,16 +167,16 @@ def test_options_are_checked_before_loading(tiny, tmp_path, monkeypatch, capsys,
 def test_described_augmentation_matches_the_transform():
     from checkpoints.training.train_configs import TRAIN_CONFIGS, create_train_transform, describe_augmentation
 
-    for recipe in TRAIN_CONFIGS.values():
-        listed, names = describe_augmentation(recipe), repr(create_train_transform(recipe, 64, clean=False))
+    for config in TRAIN_CONFIGS.values():
+        listed, names = describe_augmentation(config), repr(create_train_transform(config, 64, clean=False))
         assert "RandomResizedCropAndInterpolation" in names
-        assert f"scale=({recipe.scale[0]}, {recipe.scale[1]})" in names
+        assert f"scale=({config.scale[0]}, {config.scale[1]})" in names
         assert "RandomHorizontalFlip" in names
         assert "ColorJitter" not in names
-        assert ("RandomErasing" in names) == bool(recipe.erasing) == any("erasing" in line for line in listed)
-        assert "RandomErasing" not in repr(create_train_transform(recipe, 64, clean=True))
-        assert any("mixup" in line for line in listed) == bool(recipe.mixup)
-        assert set(asdict(recipe)) >= {"ships", "explained_by", "weaknesses"}
+        assert ("RandomErasing" in names) == bool(config.erasing) == any("erasing" in line for line in listed)
+        assert "RandomErasing" not in repr(create_train_transform(config, 64, clean=True))
+        assert any("mixup" in line for line in listed) == bool(config.mixup)
+        assert set(asdict(config)) >= {"bundled", "evaluation_method", "weaknesses"}
 
 
 def test_position_embedding_is_resampled_as_timm_does():
@@ -198,11 +198,11 @@ def test_position_embedding_is_resampled_as_timm_does():
 def test_train_size_grows_in_steps_of_32_pixels():
     from checkpoints.training.train_configs import TRAIN_CONFIGS, compute_train_size
 
-    recipe = TRAIN_CONFIGS["resnet18-imagenette"]
-    sizes = [compute_train_size(recipe, epoch, 24) for epoch in range(24)]
-    assert sizes[0] == recipe.sizes[0]
-    assert sizes[-recipe.clean_epochs :] == [recipe.clean_size] * recipe.clean_epochs
-    assert sizes[: -recipe.clean_epochs] == sorted(sizes[: -recipe.clean_epochs])
+    config = TRAIN_CONFIGS["resnet18-imagenette"]
+    sizes = [compute_train_size(config, epoch, 24) for epoch in range(24)]
+    assert sizes[0] == config.sizes[0]
+    assert sizes[-config.clean_epochs :] == [config.clean_size] * config.clean_epochs
+    assert sizes[: -config.clean_epochs] == sorted(sizes[: -config.clean_epochs])
     assert not [size for size in sizes if size % 32]
 
 

@@ -57,7 +57,7 @@ def stored_texts() -> list[str]:
     sidecars = [json.loads(path.read_text("utf-8")) for path in sorted(CHECKPOINTS.glob("*.json"))]
     weaknesses = [text for sidecar in sidecars for text in sidecar["weaknesses"]]
     data = [name for sidecar in sidecars for name in (sidecar["accuracy"]["data"], sidecar["ood"]["data"])]
-    data += [sidecar["ood"]["elsewhere"]["data"] for sidecar in sidecars]
+    data += [sidecar["ood"]["other_photos"]["data"] for sidecar in sidecars]
     start_labels = [row["label"] for row in read_training_comparison()["starts"].values()]
     return [*weaknesses, *data, *start_labels, read_training_comparison()["title"], read_training_comparison()["text"]]
 

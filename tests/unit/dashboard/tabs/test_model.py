@@ -126,11 +126,11 @@ def test_ood_section_states_threshold_and_detection_rate(service):
     model = replace(service.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos"))
     first = "A photo with a max logit below 3.14 gets a note that it is unlike the training photos; 95 % of photos reach this value."
     assert describe_ood_score(Sidecar(), model) == [first]
-    elsewhere = {"elsewhere": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
+    other = {"other_photos": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
     second = "Of 1,200 photos of other things (ImageNet), 62 % get the note."
-    assert describe_ood_score(Sidecar(ood=elsewhere), model) == [first, second]
-    assert describe_ood_score(Sidecar(ood=elsewhere), replace(model, ood_score=None)) == []
-    assert describe_ood_score(Sidecar(ood={"elsewhere": {"photos": "many"}}), model) == [first]
+    assert describe_ood_score(Sidecar(ood=other), model) == [first, second]
+    assert describe_ood_score(Sidecar(ood=other), replace(model, ood_score=None)) == []
+    assert describe_ood_score(Sidecar(ood={"other_photos": {"photos": "many"}}), model) == [first]
 
 
 def test_faithfulness_section_states_the_measured_result():
