@@ -1,4 +1,4 @@
-"""Many threads on one network get exactly what one thread gets."""
+"""Several threads that use one network get exactly the results of a single thread."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import torch
 
 import vizlib
 
-THREADS, CALLS = 4, 200
+NUM_THREADS, NUM_CALLS = 4, 200
 
 
-def wrapped(module):
+def wrap_model(module):
     return vizlib.wrap(module, preprocessing={"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"})
 
 
-def build(name):
+def build_module(name):
     torch.manual_seed(0)
     size = {"img_size": 64} if "vit" in name else {}
     return timm.create_model(name, num_classes=10, **size)
 
 
-def photos(count=4):
+def make_photos(count=4):
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def left_behind(module):
+def count_traces(module):
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     kinds += ("_forward_hooks_always_called", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
     hooks = sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
     return hooks + sum(parameter.grad is not None for parameter in module.parameters())
 
 
-def at_once(work, calls):
-    """Run the calls in threads that all start together, and give the answers in the order of the calls."""
-    barrier = threading.Barrier(THREADS)
+def run_in_threads(work, calls):
+    """Run the calls in threads that start together, and return the results in the order of the calls."""
+    barrier = threading.Barrier(NUM_THREADS)
 
     def start():
         torch.set_num_threads(1)
         barrier.wait()
 
-    with ThreadPoolExecutor(THREADS, initializer=start) as pool:
+    with ThreadPoolExecutor(NUM_THREADS, initializer=start) as pool:
         return list(pool.map(work, calls))
 
 
@@ -59,61 +59,63 @@ def at_once(work, calls):
         ("vit_tiny_patch16_224", ["saliency", "grad-cam", "raw-attention", "attention-rollout", "attention-relevance"]),
     ],
 )
-def test_200_of_200_results_of_four_threads_equal_the_serial_ones_to_the_bit(name, methods, training):
-    module = build(name).train(training)
-    model, pictures = wrapped(module), photos()
-    calls = [(method, picture, target) for method in methods for picture in range(4) for target in (2, 7)]
-    order = (calls * (CALLS // len(calls) + 1))[:CALLS]
+def test_results_of_four_threads_equal_the_serial_results_bit_for_bit(name, methods, training):
+    module = build_module(name).train(training)
+    model, photos = wrap_model(module), make_photos()
+    calls = [(method, photo, target) for method in methods for photo in range(4) for target in (2, 7)]
+    order = (calls * (NUM_CALLS // len(calls) + 1))[:NUM_CALLS]
     random.Random(0).shuffle(order)
 
-    def work(call):
-        method, picture, target = call
-        return vizlib.explain(model, pictures[picture], method, target).heat
+    def explain_call(call):
+        method, photo, target = call
+        return vizlib.explain(model, photos[photo], method, target).heat
 
-    serial = {call: work(call) for call in calls}
-    assert len({heat.numpy().tobytes() for heat in serial.values()}) > len(calls) / 2  # they could be mixed up
-    found = at_once(work, order)
-    wrong = sum(not torch.equal(heat, serial[call]) for call, heat in zip(order, found, strict=True))
-    assert (len(found), wrong) == (CALLS, 0)
-    assert left_behind(module) == 0
+    serial = {call: explain_call(call) for call in calls}
+    assert (
+        len({heat.numpy().tobytes() for heat in serial.values()}) > len(calls) / 2
+    )  # most results differ, so a mix-up would be noticed
+    results = run_in_threads(explain_call, order)
+    mismatches = sum(not torch.equal(heat, serial[call]) for call, heat in zip(order, results, strict=True))
+    assert (len(results), mismatches) == (NUM_CALLS, 0)
+    assert count_traces(module) == 0
     assert all(part.training == training for part in module.modules())
 
 
-def test_threads_that_share_one_run_do_not_share_its_backward_rule():
-    module = build("resnet18").eval()
-    model = wrapped(module)
-    run = vizlib.run_for_all(model, photos(1)[0])
+def test_threads_that_share_a_run_do_not_share_its_backward_rule():
+    module = build_module("resnet18").eval()
+    model = wrap_model(module)
+    run = vizlib.run_for_all(model, make_photos(1)[0])
     calls = [(rule, target) for rule in (None, "guided") for target in range(4)]
 
-    def work(call):
+    def compute_call(call):
         rule, target = call
         return run.gradients(target, of=[run.image], rule=rule)[0]
 
-    serial = {call: work(call) for call in calls}
+    serial = {call: compute_call(call) for call in calls}
     assert not torch.equal(serial[None, 1], serial["guided", 1])
     order = calls * 10
     random.Random(0).shuffle(order)
-    found = at_once(work, order)
-    assert sum(not torch.equal(one, serial[call]) for call, one in zip(order, found, strict=True)) == 0
-    assert left_behind(module) == 0
+    results = run_in_threads(compute_call, order)
+    assert sum(not torch.equal(gradient, serial[call]) for call, gradient in zip(order, results, strict=True)) == 0
+    assert count_traces(module) == 0
 
 
-def test_a_thread_that_only_predicts_is_not_recorded_by_one_that_watches():
-    """The other thread runs the network inside this thread's `watch` block, at a place where it could do harm."""
+def test_prediction_in_another_thread_is_not_recorded():
+    """The other thread runs the network inside this thread's `record_pass` block."""
     from vizlib.capture import record_pass
 
     for name, layer in (("resnet18", "layer4"), ("vit_tiny_patch16_224", "blocks.5")):
-        module = build(name).eval()
-        mine, other = torch.randn(2, 1, 3, 64, 64)
+        module = build_module(name).eval()
+        own_image, other_image = torch.randn(2, 1, 3, 64, 64)
         with torch.no_grad():
-            with record_pass(module, [layer], attention=True, shapes=True) as alone:
-                module(mine)
-            with record_pass(module, [layer], attention=True, shapes=True) as seen:
-                module(mine)
-                thread = threading.Thread(target=lambda: module(other), daemon=True)  # noqa: B023 - joined at once
+            with record_pass(module, [layer], attention=True, shapes=True) as expected:
+                module(own_image)
+            with record_pass(module, [layer], attention=True, shapes=True) as recording:
+                module(own_image)
+                thread = threading.Thread(target=lambda: module(other_image), daemon=True)  # noqa: B023 - joined right away
                 thread.start()
                 thread.join()
-        assert torch.equal(seen.activations[layer], alone.activations[layer])
-        assert list(seen.attention) == list(alone.attention)
-        assert all(torch.equal(seen.attention[key], alone.attention[key]) for key in alone.attention)
-        assert left_behind(module) == 0
+        assert torch.equal(recording.activations[layer], expected.activations[layer])
+        assert list(recording.attention) == list(expected.attention)
+        assert all(torch.equal(recording.attention[key], expected.attention[key]) for key in expected.attention)
+        assert count_traces(module) == 0

@@ -1,4 +1,4 @@
-"""What one watched forward pass shows is what the network computed, and the network cannot tell that it was watched."""
+"""A recorded pass holds what the network computed, and recording leaves the network unchanged."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def _same_weights_every_time():
     torch.manual_seed(0)
 
 
-def state(module):
-    """Everything about a network that looking at it must not change."""
+def snapshot(module):
+    """Return everything about a network that recording must not change."""
     return {
         "hooks": [len(getattr(part, kind)) for part in module.modules() for kind in HOOKS],
         "training": [part.training for part in module.modules()],
@@ -58,7 +58,7 @@ def state(module):
 
 
 def assert_untouched(module, before):
-    after = state(module)
+    after = snapshot(module)
     values = zip(before.pop("values"), after.pop("values"), strict=True)
     assert all(torch.equal(old, new) for old, new in values)
     assert after == before
@@ -67,8 +67,8 @@ def assert_untouched(module, before):
     assert after["modes"] == 0
 
 
-def shaken(module, seed=0):
-    """The network with weights large enough that its attention is far from uniform, in float64."""
+def randomise_weights(module, seed=0):
+    """Return the network in float64, with weights so large that its attention is far from uniform."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -81,34 +81,34 @@ def shaken(module, seed=0):
     return module.double().eval()
 
 
-def timm_vit(size=32, **changes):
+def build_timm_vit(size=32, **changes):
     settings = {"img_size": size, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
-    return shaken(timm.create_model("vit_tiny_patch16_224", **settings | changes))
+    return randomise_weights(timm.create_model("vit_tiny_patch16_224", **settings | changes))
 
 
-def torchvision_vit(size=32, layers=3):
-    return shaken(
+def build_torchvision_vit(size=32, layers=3):
+    return randomise_weights(
         torchvision.models.VisionTransformer(
             image_size=size, patch_size=8, num_layers=layers, num_heads=3, hidden_dim=24, mlp_dim=48, num_classes=5
         )
     )
 
 
-def noise(*size, seed=1):
+def make_noise(*size, seed=1):
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def wrapped(module, *size, **more):
+def wrap_model(module, *size, **more):
     config = {"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
     return vizlib.wrap(module, preprocessing=config, **more)
 
 
-def photo(*size, seed=2):
+def make_photo(*size, seed=2):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def unfused(module):
-    """A copy whose timm attention writes out its softmax."""
+def make_unfused_copy(module):
+    """Return a copy whose timm attention computes its softmax explicitly."""
     module = copy.deepcopy(module)
     for part in module.modules():
         if hasattr(part, "fused_attn"):
@@ -116,8 +116,8 @@ def unfused(module):
     return module
 
 
-def slow_heads(q, k, v, scale, replace=None):
-    """Attention by its definition, one head and one query at a time; `replace` are weights to use instead."""
+def compute_heads_slowly(q, k, v, scale, replace=None):
+    """Return attention weights and outputs by definition, query by query; `replace` substitutes the weights."""
     heads, tokens, _ = q.shape
     weights = []
     for h in range(heads):
@@ -133,61 +133,67 @@ def slow_heads(q, k, v, scale, replace=None):
 
 
 def split_heads(projected, heads):
-    """(tokens, heads * width) -> (heads, tokens, width)."""
+    """Return (tokens, heads * width) as (heads, tokens, width)."""
     return projected.unflatten(1, (heads, -1)).transpose(0, 1)
 
 
-def slow_timm_vit(module, image, replace=None):
-    """timm's ViT by hand: its logits and the attention weights of every block."""
+def run_timm_vit_slowly(module, image, replace=None):
+    """Return the logits and attention weights of timm's ViT, computed by hand."""
     replace = replace or {}
-    kept = {}
+    attention = {}
     x = module.norm_pre(module._pos_embed(module.patch_embed(image)))[0]  # (tokens, width)
     for i, block in enumerate(module.blocks):
         q, k, v = (split_heads(part, block.attn.num_heads) for part in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1))
-        kept[f"blocks.{i}.attn"], mixed = slow_heads(q, k, v, q.shape[-1] ** -0.5, replace.get(f"blocks.{i}.attn"))
+        attention[f"blocks.{i}.attn"], mixed = compute_heads_slowly(
+            q, k, v, q.shape[-1] ** -0.5, replace.get(f"blocks.{i}.attn")
+        )
         x = x + block.ls1(block.attn.proj(mixed))
         x = x + block.ls2(block.mlp(block.norm2(x)))
-    return module.forward_head(module.norm(x)[None]), kept
+    return module.forward_head(module.norm(x)[None]), attention
 
 
-def slow_torchvision_vit(module, image, replace=None):
-    """torchvision's ViT by hand, q, k and v cut out of `in_proj_weight`."""
+def run_torchvision_vit_slowly(module, image, replace=None):
+    """Return the logits and attention weights of torchvision's ViT, q, k and v cut out of `in_proj_weight`."""
     replace = replace or {}
-    kept = {}
+    attention = {}
     patches = module.conv_proj(image).flatten(2).transpose(1, 2)
     x = (torch.cat([module.class_token, patches], dim=1) + module.encoder.pos_embedding)[0]
     for name, layer in module.encoder.layers.named_children():
-        attention, y = layer.self_attention, layer.ln_1(x)
+        module_attention, y = layer.self_attention, layer.ln_1(x)
         q, k, v = (
-            split_heads(y @ weight.T + bias, attention.num_heads)
-            for weight, bias in zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+            split_heads(y @ weight.T + bias, module_attention.num_heads)
+            for weight, bias in zip(
+                module_attention.in_proj_weight.chunk(3), module_attention.in_proj_bias.chunk(3), strict=True
+            )
         )
         key = f"encoder.layers.{name}.self_attention"
-        kept[key], mixed = slow_heads(q, k, v, q.shape[-1] ** -0.5, replace.get(key))
-        x = x + mixed @ attention.out_proj.weight.T + attention.out_proj.bias
+        attention[key], mixed = compute_heads_slowly(q, k, v, q.shape[-1] ** -0.5, replace.get(key))
+        x = x + mixed @ module_attention.out_proj.weight.T + module_attention.out_proj.bias
         x = x + layer.mlp(layer.ln_2(x))
-    return module.heads(module.encoder.ln(x)[None, 0]), kept
+    return module.heads(module.encoder.ln(x)[None, 0]), attention
 
 
 # ------------------------------------------------------------------------------------------------ activations
 
 
-def test_what_is_kept_before_an_in_place_relu_is_the_true_pre_activation():
+def test_activation_before_an_in_place_relu_is_the_pre_activation():
     module = timm.create_model("resnet18", num_classes=5).eval()
     assert module.act1.inplace
     image = torch.randn(1, 3, 64, 64)
-    with record_pass(module, ["bn1", "layer1.0.bn1", "layer4"]) as seen:
+    with record_pass(module, ["bn1", "layer1.0.bn1", "layer4"]) as recording:
         module(image)
     bn = module.bn1
     true = F.batch_norm(module.conv1(image), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
     assert true.min() < -1
-    assert torch.equal(seen.activations["bn1"], true)
-    assert seen.activations["layer1.0.bn1"].min() < -0.1
+    assert torch.equal(recording.activations["bn1"], true)
+    assert recording.activations["layer1.0.bn1"].min() < -0.1
     stem = module.maxpool(true.clamp(min=0))
-    assert torch.equal(seen.activations["layer4"], module.layer4(module.layer3(module.layer2(module.layer1(stem)))))
+    assert torch.equal(
+        recording.activations["layer4"], module.layer4(module.layer3(module.layer2(module.layer1(stem))))
+    )
 
 
-class Reuses(nn.Module):
+class ReusingNetwork(nn.Module):
     """One convolution and one ReLU, each used twice."""
 
     def __init__(self):
@@ -201,28 +207,28 @@ class Reuses(nn.Module):
         return self.head(self.relu(self.conv(x)).mean((2, 3)))
 
 
-def test_a_module_that_runs_twice_shows_its_last_output_and_that_ones_gradient():
-    module = shaken(Reuses())
-    image = noise(9, 9).requires_grad_()
-    with record_pass(module, ["conv", "relu"]) as seen:
+def test_module_that_runs_twice_has_its_last_output_and_gradient_recorded():
+    module = randomise_weights(ReusingNetwork())
+    image = make_noise(9, 9).requires_grad_()
+    with record_pass(module, ["conv", "relu"]) as recording:
         score = module(image)[0, 2]
-    found = compute_gradients(score, [seen.activations["conv"], image])
+    gradients = compute_gradients(score, [recording.activations["conv"], image])
 
     first = F.conv2d(image, module.conv.weight, module.conv.bias, padding=1).clamp(min=0)
     second = F.conv2d(first, module.conv.weight, module.conv.bias, padding=1)
     score = (second.clamp(min=0).mean((2, 3)) @ module.head.weight.T + module.head.bias)[0, 2]
-    assert torch.allclose(seen.activations["conv"], second, atol=1e-12)
-    assert torch.allclose(seen.activations["relu"], second.clamp(min=0), atol=1e-12)
+    assert torch.allclose(recording.activations["conv"], second, atol=1e-12)
+    assert torch.allclose(recording.activations["relu"], second.clamp(min=0), atol=1e-12)
     by_hand = module.head.weight[2].view(1, 3, 1, 1) / 81 * (second > 0)
-    assert torch.allclose(found[0], by_hand, atol=1e-12)
-    assert torch.allclose(found[1], torch.autograd.grad(score, image)[0], atol=1e-12)
+    assert torch.allclose(gradients[0], by_hand, atol=1e-12)
+    assert torch.allclose(gradients[1], torch.autograd.grad(score, image)[0], atol=1e-12)
 
 
 Pair = namedtuple("Pair", ["main", "extra"])
 
 
-class Returns(nn.Module):
-    """A part that answers with more than a tensor, before a head that reads all of it."""
+class TupleNetwork(nn.Module):
+    """A network whose first module returns more than a tensor, all of which the head reads."""
 
     def __init__(self, kind):
         super().__init__()
@@ -230,8 +236,8 @@ class Returns(nn.Module):
         self.head = nn.Linear(3, 4)
 
     def forward(self, x):
-        answer = self.part(x)
-        values = list(answer.values()) if isinstance(answer, dict) else answer
+        output = self.part(x)
+        values = list(output.values()) if isinstance(output, dict) else output
         return self.head(values[0].relu_().mean((2, 3)) + values[1])
 
     class Part(nn.Module):
@@ -246,39 +252,39 @@ class Returns(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [lambda a, b: (a, b), lambda a, b: [a, b], Pair], ids=["tuple", "list", "namedtuple"])
-def test_the_first_tensor_of_a_tuple_is_kept_and_the_tuple_stays_whole(kind):
-    module = shaken(Returns(kind))
-    image = noise(8, 8)
-    with record_pass(module, ["part"]) as seen:
+def test_first_tensor_of_a_tuple_is_recorded_and_the_tuple_is_passed_on(kind):
+    module = randomise_weights(TupleNetwork(kind))
+    image = make_noise(8, 8)
+    with record_pass(module, ["part"]) as recording:
         logits = module(image)
     assert torch.equal(logits, module(image))
     true = F.conv2d(image, module.part.conv.weight, module.part.conv.bias)
     assert true.min() < 0
-    assert torch.equal(seen.activations["part"], true)
+    assert torch.equal(recording.activations["part"], true)
 
 
-def test_a_layer_whose_output_is_no_tensor_is_refused_by_name():
-    module = shaken(Returns(lambda a, b: {"a": a, "b": b}))
+def test_layer_whose_output_is_not_a_tensor_raises_an_error_with_its_name():
+    module = randomise_weights(TupleNetwork(lambda a, b: {"a": a, "b": b}))
     with pytest.raises(vizlib.ModelError, match=r"'part' returns dict, not a tensor"), record_pass(module, ["part"]):
-        module(noise(8, 8))
-    assert_untouched(module, state(module))
+        module(make_noise(8, 8))
+    assert_untouched(module, snapshot(module))
 
 
-def test_an_unknown_layer_is_refused_with_the_nearest_names_before_anything_is_hooked():
+def test_unknown_layer_raises_an_error_with_similar_names_before_hooking():
     module = timm.create_model("resnet18", num_classes=5).eval()
-    before = state(module)
+    before = snapshot(module)
     with (
         pytest.raises(vizlib.ModelError, match=r"no layer 'layer9'; did you mean .*layer4"),
         record_pass(module, ["layer9"]),
     ):
         pass
     with pytest.raises(vizlib.ModelError, match=r"did you mean layer4\.1\.conv2"):
-        wrapped(module, 64, 64).run(photo(64, 64), layers=["layer4", "layer4.1.cnov2"])
+        wrap_model(module, 64, 64).run(make_photo(64, 64), layers=["layer4", "layer4.1.cnov2"])
     assert_untouched(module, before)
 
 
-def test_a_layer_that_does_not_run_is_named():
-    class Idle(nn.Module):
+def test_layer_that_does_not_run_raises_an_error_with_its_name():
+    class IdleLayerNetwork(nn.Module):
         def __init__(self):
             super().__init__()
             self.used, self.idle = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
@@ -286,25 +292,27 @@ def test_a_layer_that_does_not_run_is_named():
         def forward(self, x):
             return self.used(x).mean((2, 3))
 
-    module = Idle().eval()
+    module = IdleLayerNetwork().eval()
     with pytest.raises(vizlib.ModelError, match=r"'idle' exists but did not run"), record_pass(module, ["idle"]):
         module(torch.zeros(1, 3, 8, 8))
-    assert_untouched(module, state(module))
+    assert_untouched(module, snapshot(module))
 
 
-def explanations(model, few_passes, target=1):
+def explain_all_methods(model, few_passes, target=1):
     names = vizlib.list_methods(model)
-    found = {name: vizlib.explain(model, photo(40, 56), name, target, **few_passes(name)) for name in names}
-    return {name: one.heat for name, one in found.items()}
+    attributions = {name: vizlib.explain(model, make_photo(40, 56), name, target, **few_passes(name)) for name in names}
+    return {name: attribution.heat for name, attribution in attributions.items()}
 
 
-@pytest.mark.parametrize("build", [lambda: timm.create_model("resnet18", num_classes=5).eval(), lambda: timm_vit(64)])
-def test_a_frozen_network_gives_the_same_maps_and_stays_frozen(build, few_passes):
+@pytest.mark.parametrize(
+    "build", [lambda: timm.create_model("resnet18", num_classes=5).eval(), lambda: build_timm_vit(64)]
+)
+def test_frozen_network_has_the_same_maps_and_stays_frozen(build, few_passes):
     module = build()
-    usual = explanations(wrapped(module, 64, 64), few_passes)
+    usual = explain_all_methods(wrap_model(module, 64, 64), few_passes)
     module.requires_grad_(False)
-    before = state(module)
-    frozen = explanations(wrapped(module, 64, 64), few_passes)
+    before = snapshot(module)
+    frozen = explain_all_methods(wrap_model(module, 64, 64), few_passes)
     assert_untouched(module, before)
     assert not any(before["requires_grad"])
     assert list(frozen) == list(usual)
@@ -314,13 +322,13 @@ def test_a_frozen_network_gives_the_same_maps_and_stays_frozen(build, few_passes
 
 
 @pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
-def test_a_caller_who_switched_gradients_off_gets_the_same_maps(switch, few_passes):
-    for module in (timm.create_model("resnet18", num_classes=5).eval(), timm_vit()):
-        usual = explanations(wrapped(module, 32, 32), few_passes)
+def test_maps_are_the_same_inside_no_grad_and_inference_mode(switch, few_passes):
+    for module in (timm.create_model("resnet18", num_classes=5).eval(), build_timm_vit()):
+        usual = explain_all_methods(wrap_model(module, 32, 32), few_passes)
         with switch():
-            inside = explanations(wrapped(module, 32, 32), few_passes)
-            shared = vizlib.run_for_all(wrapped(module, 32, 32), photo(40, 56))
-            again = vizlib.explain_all(wrapped(module, 32, 32), target=1, run=shared)
+            inside = explain_all_methods(wrap_model(module, 32, 32), few_passes)
+            shared = vizlib.run_for_all(wrap_model(module, 32, 32), make_photo(40, 56))
+            again = vizlib.explain_all(wrap_model(module, 32, 32), target=1, run=shared)
         for name, heat in usual.items():
             assert torch.equal(inside[name], heat), name
             assert name not in again or torch.equal(again[name].heat, heat), name
@@ -330,15 +338,15 @@ def test_a_caller_who_switched_gradients_off_gets_the_same_maps(switch, few_pass
 
 
 VARIANTS = {
-    "plain": (32, 32, timm_vit),
-    "wide": (16, 40, lambda: timm_vit((16, 40))),
-    "dynamic": (24, 40, lambda: timm_vit(32, dynamic_img_size=True)),
-    "registers": (32, 32, lambda: timm_vit(reg_tokens=2, no_embed_class=True)),
-    "no class token": (32, 32, lambda: timm_vit(class_token=False, global_pool="avg")),
-    "layer scale": (32, 32, lambda: timm_vit(init_values=0.7)),
+    "plain": (32, 32, build_timm_vit),
+    "wide": (16, 40, lambda: build_timm_vit((16, 40))),
+    "dynamic": (24, 40, lambda: build_timm_vit(32, dynamic_img_size=True)),
+    "registers": (32, 32, lambda: build_timm_vit(reg_tokens=2, no_embed_class=True)),
+    "no class token": (32, 32, lambda: build_timm_vit(class_token=False, global_pool="avg")),
+    "layer scale": (32, 32, lambda: build_timm_vit(init_values=0.7)),
     "distilled": (
         *(32, 32),
-        lambda: shaken(
+        lambda: randomise_weights(
             timm.create_model(
                 "deit_tiny_distilled_patch16_224",
                 **{"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5},
@@ -349,56 +357,56 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_fused_attention_equals_a_slow_one_from_q_and_k(variant):
+def test_fused_attention_weights_equal_a_slow_computation_from_q_and_k(variant):
     height, width, build = VARIANTS[variant]
     module = build()
-    image = noise(height, width)
+    image = make_noise(height, width)
     assert all(block.attn.fused_attn for block in module.blocks)
     with torch.no_grad():
         with record_pass(module, attention=True) as fused:
-            watched = module(image)
-        logits, slow = slow_timm_vit(module, image)
-        unwatched = module(image)
+            recorded_logits = module(image)
+        logits, slow = run_timm_vit_slowly(module, image)
+        plain_logits = module(image)
     assert list(fused.attention) == list(slow)
-    assert (watched - unwatched).abs().max() < 1e-12
-    assert (watched - logits).abs().max() < 1e-10
+    assert (recorded_logits - plain_logits).abs().max() < 1e-12
+    assert (recorded_logits - logits).abs().max() < 1e-10
     for name, weights in slow.items():
-        assert weights.max() > 3 / weights.shape[-1], "this net should not look everywhere alike"
+        assert weights.max() > 3 / weights.shape[-1], "the attention of this network should not be uniform"
         assert (fused.attention[name][0] - weights).abs().max() < 1e-12, name
 
 
-def test_attention_that_writes_out_its_softmax_is_kept_too():
-    module = timm_vit()
-    image = noise(32, 32)
-    other = unfused(module)
+def test_attention_with_an_explicit_softmax_is_recorded():
+    module = build_timm_vit()
+    image = make_noise(32, 32)
+    unfused = make_unfused_copy(module)
     with torch.no_grad():
         with record_pass(module, attention=True) as fused:
             module(image)
-        with record_pass(other, attention=True) as written_out:
-            other(image)
-    assert list(written_out.attention) == list(fused.attention) == [f"blocks.{i}.attn" for i in range(3)]
+        with record_pass(unfused, attention=True) as explicit:
+            unfused(image)
+    assert list(explicit.attention) == list(fused.attention) == [f"blocks.{i}.attn" for i in range(3)]
     for name, weights in fused.attention.items():
-        assert (written_out.attention[name] - weights).abs().max() < 1e-14
+        assert (explicit.attention[name] - weights).abs().max() < 1e-14
 
 
-def test_windowed_attention_of_swin_is_kept_fused_and_unfused():
+def test_windowed_attention_of_swin_is_recorded_fused_and_unfused():
     module = timm.create_model(
         "swin_tiny_patch4_window7_224",
         **{"img_size": 32, "window_size": 4, "num_classes": 5, "embed_dim": 8},
         **{"depths": (2, 2), "num_heads": (1, 2)},
     )
-    module = shaken(module)
-    other, image = unfused(module), noise(32, 32).requires_grad_()
+    module = randomise_weights(module)
+    unfused, image = make_unfused_copy(module), make_noise(32, 32).requires_grad_()
     with record_pass(module, attention=True) as fused:
         fused_score = module(image)[0, 1]
-    with record_pass(other, attention=True) as written_out:
-        written_out_score = other(image)[0, 1]
+    with record_pass(unfused, attention=True) as explicit:
+        explicit_score = unfused(image)[0, 1]
     names = [f"layers.{i}.blocks.{j}.attn" for i in range(2) for j in range(2)]
-    assert list(fused.attention) == list(written_out.attention) == names
-    one = compute_gradients(fused_score, list(fused.attention.values()))
-    two = compute_gradients(written_out_score, list(written_out.attention.values()))
-    for name, first, second in zip(names, one, two, strict=True):
-        assert torch.allclose(fused.attention[name], written_out.attention[name], atol=1e-13)
+    assert list(fused.attention) == list(explicit.attention) == names
+    fused_gradients = compute_gradients(fused_score, list(fused.attention.values()))
+    explicit_gradients = compute_gradients(explicit_score, list(explicit.attention.values()))
+    for name, first, second in zip(names, fused_gradients, explicit_gradients, strict=True):
+        assert torch.allclose(fused.attention[name], explicit.attention[name], atol=1e-13)
         assert torch.allclose(first, second, atol=1e-12)
         assert first.abs().max() > 0
     # The first block is not shifted, so its windows are those of `window_partition` and no mask applies.
@@ -408,65 +416,67 @@ def test_windowed_attention_of_swin_is_kept_fused_and_unfused():
         q, k, _ = attention.qkv(x[top : top + 4, left : left + 4].flatten(0, 1)).chunk(3, dim=-1)
         slow = (q @ k.T * attention.scale + attention._get_rel_pos_bias()[0, 0]).softmax(-1)
         assert torch.allclose(fused.attention[names[0]][window, 0], slow, atol=1e-12)
-    # The annotations hold for it too: one entry a window.
-    run = wrapped(module.float(), 32, 32).run(photo(32, 32), attention=True)
+    # The shape annotations hold for it too: one entry per window.
+    run = wrap_model(module.float(), 32, 32).run(make_photo(32, 32), attention=True)
     assert run.attention[names[0]].shape == (4, 1, 16, 16)
 
 
-def test_attention_of_torchvision_equals_a_slow_one_from_its_in_proj_weights():
-    module = torchvision_vit()
-    image = noise(32, 32)
+def test_attention_of_torchvision_equals_a_slow_computation_from_in_proj_weights():
+    module = build_torchvision_vit()
+    image = make_noise(32, 32)
     with torch.no_grad():
-        with record_pass(module, attention=True) as seen:
-            watched = module(image)
-        unwatched = module(image)
-        logits, slow = slow_torchvision_vit(module, image)
-    assert watched.abs().max() > 0.1
-    assert (watched - unwatched).abs().max() < 1e-12
-    assert (watched - logits).abs().max() < 1e-10
-    assert list(seen.attention) == list(slow)
+        with record_pass(module, attention=True) as recording:
+            recorded_logits = module(image)
+        plain_logits = module(image)
+        logits, slow = run_torchvision_vit_slowly(module, image)
+    assert recorded_logits.abs().max() > 0.1
+    assert (recorded_logits - plain_logits).abs().max() < 1e-12
+    assert (recorded_logits - logits).abs().max() < 1e-10
+    assert list(recording.attention) == list(slow)
     for name, weights in slow.items():
         assert weights.max() > 3 / weights.shape[-1]
-        assert (seen.attention[name][0] - weights).abs().max() < 1e-12, name
+        assert (recording.attention[name][0] - weights).abs().max() < 1e-12, name
 
 
 @pytest.mark.parametrize(
-    ("build", "slowly"),
-    [(timm_vit, slow_timm_vit), (torchvision_vit, slow_torchvision_vit)],
+    ("build", "run_slowly"),
+    [(build_timm_vit, run_timm_vit_slowly), (build_torchvision_vit, run_torchvision_vit_slowly)],
     ids=["timm", "torchvision"],
 )
-def test_gradients_at_attention_weights_equal_those_of_the_slow_network_and_finite_differences(build, slowly):
+def test_gradients_at_attention_weights_equal_a_slow_computation_and_finite_differences(build, run_slowly):
     module = build()
-    image = noise(32, 32)
+    image = make_noise(32, 32)
     run_image = image.clone().requires_grad_()
-    with record_pass(module, attention=True) as seen:
+    with record_pass(module, attention=True) as recording:
         score = module(run_image)[0, 2]
-    found = dict(zip(seen.attention, compute_gradients(score, list(seen.attention.values())), strict=True))
+    gradients = dict(
+        zip(recording.attention, compute_gradients(score, list(recording.attention.values())), strict=True)
+    )
 
-    logits, slow = slowly(module, image)
+    logits, slow = run_slowly(module, image)
     expected = torch.autograd.grad(logits[0, 2], list(slow.values()))
-    for (name, gradient), other in zip(found.items(), expected, strict=True):
-        assert gradient.shape == seen.attention[name].shape
-        assert other.abs().max() > 1e-3
-        assert (gradient[0] - other).abs().max() < 1e-10, name
+    for (name, gradient), slow_gradient in zip(gradients.items(), expected, strict=True):
+        assert gradient.shape == recording.attention[name].shape
+        assert slow_gradient.abs().max() > 1e-3
+        assert (gradient[0] - slow_gradient).abs().max() < 1e-10, name
 
     step = 1e-4
     with torch.no_grad():
-        for name, place in zip(found, [(0, 3, 5), (2, 0, 7), (1, 0, 16)], strict=True):
+        for name, index in zip(gradients, [(0, 3, 5), (2, 0, 7), (1, 0, 16)], strict=True):
             ends = []
             for sign in (1, -1):
                 moved = slow[name].detach().clone()
-                moved[place] += sign * step
-                ends.append(slowly(module, image, {name: moved})[0][0, 2])
+                moved[index] += sign * step
+                ends.append(run_slowly(module, image, {name: moved})[0][0, 2])
             difference = (ends[0] - ends[1]) / (2 * step)
             assert abs(difference) > 1e-6
-            assert abs(found[name][(0, *place)] - difference) < 1e-6
+            assert abs(gradients[name][(0, *index)] - difference) < 1e-6
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("averaged", [True, False])
-def test_multihead_attention_hands_on_what_its_caller_asked_for(need_weights, averaged):
-    class Asks(nn.Module):
+def test_multihead_attention_returns_the_weights_its_caller_requests(need_weights, averaged):
+    class AttentionModule(nn.Module):
         def __init__(self):
             super().__init__()
             self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
@@ -474,22 +484,22 @@ def test_multihead_attention_hands_on_what_its_caller_asked_for(need_weights, av
         def forward(self, x):
             return self.attention(x, x, x, need_weights=need_weights, average_attn_weights=averaged)
 
-    module = shaken(Asks())
+    module = randomise_weights(AttentionModule())
     for x in (torch.randn(1, 5, 8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)):
         x.requires_grad_()
-        with record_pass(module, attention=True) as seen:
+        with record_pass(module, attention=True) as recording:
             output, weights = module(x)
         expected_output, expected_weights = module(x)
         assert torch.allclose(output, expected_output, atol=1e-13)
         assert (weights is None) == (expected_weights is None) == (not need_weights)
         if need_weights and x.ndim == 3:
             assert torch.allclose(weights, expected_weights, atol=1e-13)
-        assert seen.attention["attention"].shape == (1, 2, 5, 5)
+        assert recording.attention["attention"].shape == (1, 2, 5, 5)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_masks_scales_and_grouped_heads_mean_what_pytorch_means(causal):
-    class Fused(nn.Module):
+def test_masks_scales_and_grouped_heads_follow_pytorchs_definition(causal):
+    class FusedAttention(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = nn.Identity()
@@ -502,13 +512,13 @@ def test_masks_scales_and_grouped_heads_mean_what_pytorch_means(causal):
     keep = torch.rand(6, 6, generator=generator) > 0.3
     keep.fill_diagonal_(True)
     masks = [None] if causal else [None, keep, torch.randn(6, 6, generator=generator, dtype=torch.float64)]
-    module = Fused()
+    module = FusedAttention()
     for mask in masks:
         options = {"attn_mask": mask, "is_causal": causal, "scale": 0.4, "enable_gqa": True}
-        with record_pass(module, attention=True) as seen:
-            found = module(q, k, v, **options)
-        assert torch.allclose(found, module(q, k, v, **options), atol=1e-13)
-        weights = seen.attention[""][0]
+        with record_pass(module, attention=True) as recording:
+            output = module(q, k, v, **options)
+        assert torch.allclose(output, module(q, k, v, **options), atol=1e-13)
+        weights = recording.attention[""][0]
         assert torch.allclose(weights.sum(-1), torch.ones(4, 6, dtype=torch.float64))
         for head in range(4):
             for row in range(6):
@@ -517,8 +527,8 @@ def test_masks_scales_and_grouped_heads_mean_what_pytorch_means(causal):
                     assert (weights[head, row, column] == 0) == bool(shut)
 
 
-def test_a_part_that_fails_and_is_caught_by_the_network_leaves_the_names_right():
-    class Tries(nn.Module):
+def test_module_path_is_right_after_an_exception_that_the_network_catches():
+    class CatchingNetwork(nn.Module):
         def __init__(self):
             super().__init__()
             self.broken = nn.Sequential(nn.Linear(3, 3))
@@ -530,16 +540,16 @@ def test_a_part_that_fails_and_is_caught_by_the_network_leaves_the_names_right()
             q = F.scaled_dot_product_attention(q, q, q)
             return self.whole(q)
 
-    module = Tries()
-    with torch.no_grad(), count_flops(module) as flops, record_pass(module, attention=True) as seen:
+    module = CatchingNetwork()
+    with torch.no_grad(), count_flops(module) as flops, record_pass(module, attention=True) as recording:
         module(torch.randn(1, 1, 5, 4))
-    assert list(seen.attention) == [""]
+    assert list(recording.attention) == [""]
     assert flops["broken"] == 0
     assert flops["whole"] == 2 * 4 * 4 * 5
     assert flops[""] == flops["whole"] + 2 * (2 * 5 * 5 * 4)
 
 
-NAMES = {
+TOKEN_LAYOUTS = {
     "distilled": (("class", "distillation"), (4, 4), (0, 1)),
     "registers": (("class", "register 1", "register 2"), (4, 4), (0,)),
     "no class token": ((), (4, 4), ()),
@@ -548,35 +558,35 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("variant", NAMES)
-def test_tokens_of_special_transformers_are_counted_right(variant):
+@pytest.mark.parametrize("variant", TOKEN_LAYOUTS)
+def test_token_layout_of_transformer_variants(variant):
     height, width, build = VARIANTS[variant]
     module = build()
-    model = wrapped(module, height, width)
+    model = wrap_model(module, height, width)
     tokens = model.tokens
-    assert (tokens.names, tokens.grid, tokens.classifier_tokens) == NAMES[variant]
-    run = model.run(photo(50, 70), attention=True)
+    assert (tokens.names, tokens.grid, tokens.classifier_tokens) == TOKEN_LAYOUTS[variant]
+    run = model.run(make_photo(50, 70), attention=True)
     assert {weights.shape[-1] for weights in run.attention.values()} == {tokens.num_tokens}
     # The tokens the classifier reads are exactly those whose last output the logits depend on.
-    with record_pass(module, ["norm"]) as seen:
-        logits = module(noise(height, width).requires_grad_())
-    (gradient,) = compute_gradients(logits.square().sum(), [seen.activations["norm"]])
+    with record_pass(module, ["norm"]) as recording:
+        logits = module(make_noise(height, width).requires_grad_())
+    (gradient,) = compute_gradients(logits.square().sum(), [recording.activations["norm"]])
     reading = gradient[0].abs().sum(-1).nonzero().flatten().tolist()
     assert reading == (list(tokens.classifier_tokens) or list(range(tokens.num_prefix_tokens, tokens.num_tokens)))
 
 
 @pytest.mark.parametrize("settings", [{"img_size": (160, 320)}, {"dynamic_img_size": True}], ids=["fixed", "dynamic"])
-def test_a_photo_of_160_by_320_is_ten_rows_of_twenty_patches(settings):
+def test_input_of_160_by_320_has_ten_rows_of_twenty_patches(settings):
     module = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=5, **settings).eval()
-    model = wrapped(module, 160, 320)
-    run = model.run(photo(90, 180), attention=True)
+    model = wrap_model(module, 160, 320)
+    run = model.run(make_photo(90, 180), attention=True)
     assert model.tokens.grid == (10, 20)
     assert run.attention["blocks.1.attn"].shape == (1, 3, 201, 201)
-    assert vizlib.explain(model, photo(90, 180), "attention-rollout").heat.shape == (10, 20)
-    other = unfused(module)
-    with torch.no_grad(), record_pass(other, attention=True) as written_out:
-        other(run.image)
-    for name, weights in written_out.attention.items():
+    assert vizlib.explain(model, make_photo(90, 180), "attention-rollout").heat.shape == (10, 20)
+    unfused = make_unfused_copy(module)
+    with torch.no_grad(), record_pass(unfused, attention=True) as explicit:
+        unfused(run.image)
+    for name, weights in explicit.attention.items():
         assert (run.attention[name] - weights).abs().max() < 1e-6
 
 
@@ -589,7 +599,7 @@ def test_a_photo_of_160_by_320_is_ten_rows_of_twenty_patches(settings):
         ("torchvision", {}),
     ],
 )
-def test_watching_everything_moves_no_logit_by_more_than_a_rounding(architecture, settings):
+def test_recording_every_layer_changes_logits_by_rounding_only(architecture, settings):
     if architecture == "torchvision":
         module = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=10).eval()
         nn.init.trunc_normal_(module.heads.head.weight, std=0.02)  # torchvision starts it at 0, where all logits are 0
@@ -601,32 +611,32 @@ def test_watching_everything_moves_no_logit_by_more_than_a_rounding(architecture
     with torch.no_grad():
         before = module(image)
         ran = []
-        with record_pass(module, attention=True, shapes=True) as seen:
+        with record_pass(module, attention=True, shapes=True) as recording:
             module(image)
-            ran = [name for name in names if name in seen.shapes]
+            ran = [name for name in names if name in recording.shapes]
         with record_pass(module, ran, attention=True, shapes=True):
-            watched = module(image)
+            recorded_logits = module(image)
         assert torch.equal(module(image), before)
     assert before.std() > 1e-2
-    assert (watched - before).abs().max() <= 1e-6
+    assert (recorded_logits - before).abs().max() <= 1e-6
 
 
-def test_watching_real_weights_moves_their_logits_by_a_rounding_and_none_of_a_resnet(data, cheetah):
-    """Fused attention adds up in another order than its definition: in float32 that shows in the seventh digit."""
+def test_recording_pretrained_weights_changes_logits_by_rounding_and_not_at_all_for_a_resnet(data, cheetah):
+    """Fused attention sums in another order than its definition; in float32 the seventh digit differs."""
     for name, share in (("deit_tiny_patch16_224", 2e-6), ("resnet18", 0.0)):
         model = vizlib.load(data / "weights" / f"{name}.in1k.safetensors", architecture=name)
         image = model.tensor(cheetah)
         with torch.no_grad():
             before = model.module(image)
             with record_pass(model.module, model.stages, attention=True):
-                watched = model.module(image)
-        assert (watched - before).abs().max() <= share * before.abs().max()
+                recorded_logits = model.module(image)
+        assert (recorded_logits - before).abs().max() <= share * before.abs().max()
 
 
 # ------------------------------------------------------------------------------------------------ FLOPs
 
 
-class Small(nn.Module):
+class SmallNetwork(nn.Module):
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.ReLU(inplace=True))
@@ -639,9 +649,9 @@ class Small(nn.Module):
 
 
 @pytest.mark.parametrize("switch", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
-def test_flops_equal_a_count_by_hand_whatever_the_caller_switched_off(switch):
+def test_flops_equal_a_count_by_hand_in_every_gradient_mode(switch):
     with switch():
-        layers = {layer.name: layer.flops for layer in wrapped(Small().eval(), 16, 24).layers}
+        layers = {layer.name: layer.flops for layer in wrap_model(SmallNetwork().eval(), 16, 24).layers}
     first = 2 * (3 * 3 * 3) * 5 * (8 * 12)  # a multiplication and an addition for each weight at each place
     depthwise = 2 * (3 * 3 * 1) * 5 * (8 * 12)
     assert layers == {
@@ -654,14 +664,14 @@ def test_flops_equal_a_count_by_hand_whatever_the_caller_switched_off(switch):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "torchvision"])
-def test_flops_equal_those_of_pytorchs_own_counter(name):
+def test_flops_equal_pytorchs_own_counter(name):
     if name == "torchvision":
         module = torchvision.models.VisionTransformer(64, 16, 2, 3, 48, 96, num_classes=10).eval()
     else:
         module = timm.create_model(name, num_classes=10, **({"img_size": 64} if "vit" in name else {})).eval()
-    model = wrapped(module, 64, 64)
-    # PyTorch's counter sees nothing of torchvision's fused encoder without gradients, so it counts with them; and some
-    # releases know no formula of the fused attention on a processor, so it is spelt out.
+    model = wrap_model(module, 64, 64)
+    # PyTorch's counter misses torchvision's fused encoder without gradients, so it counts with them; and some releases
+    # have no formula for fused attention on a processor, so the math backend is used.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(torch.zeros(1, 3, 64, 64).requires_grad_())
     expected = counter.get_flop_counts()
@@ -680,8 +690,8 @@ def test_flops_equal_those_of_pytorchs_own_counter(name):
 # ------------------------------------------------------------------------------------------------ training mode
 
 
-class Trains(nn.Module):
-    """Batch norm, dropout and attention dropout: each answers differently in training."""
+class TrainingNetwork(nn.Module):
+    """A network with batch norm, dropout and attention dropout, which compute differently in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -699,43 +709,45 @@ class Trains(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_network_in_training_mode_answers_as_in_evaluation_and_is_left_training(few_passes):
+def test_network_in_training_mode_is_explained_as_in_evaluation_mode_and_stays_in_training_mode(few_passes):
     for build in (
         lambda: timm.create_model("resnet18", num_classes=5, drop_rate=0.5),
         lambda: timm.create_model(
             "vit_tiny_patch16_224", img_size=32, num_classes=5, drop_rate=0.5, attn_drop_rate=0.5
         ),
-        Trains,
+        TrainingNetwork,
     ):
         module = build()
         module.train()
-        module(torch.randn(4, 3, 32, 32))  # running means that are not where they began
+        module(torch.randn(4, 3, 32, 32))  # running means that differ from their initial values
         expected_module = copy.deepcopy(module).eval()
-        before = state(module)
-        model, expected_model = wrapped(module, 32, 32), wrapped(expected_module, 32, 32)
+        before = snapshot(module)
+        model, expected_model = wrap_model(module, 32, 32), wrap_model(expected_module, 32, 32)
         assert vizlib.list_methods(model) == vizlib.list_methods(expected_model)
-        assert model.predict(photo(32, 32)) == expected_model.predict(photo(32, 32))
+        assert model.predict(make_photo(32, 32)) == expected_model.predict(make_photo(32, 32))
         for name in vizlib.list_methods(model):
             few = few_passes(name)
-            found = vizlib.explain(model, photo(32, 32), name, target=1, **few)
-            expected = vizlib.explain(expected_model, photo(32, 32), name, target=1, **few)
-            assert torch.equal(found.heat, expected.heat), name
-            said = set(found.notes) - set(expected.notes)
-            assert len(said) == 1
-            assert "training mode" in said.pop()
+            result = vizlib.explain(model, make_photo(32, 32), name, target=1, **few)
+            expected = vizlib.explain(expected_model, make_photo(32, 32), name, target=1, **few)
+            assert torch.equal(result.heat, expected.heat), name
+            added_notes = set(result.notes) - set(expected.notes)
+            assert len(added_notes) == 1
+            assert "training mode" in added_notes.pop()
         assert model.layers == expected_model.layers
         assert_untouched(module, before)
         assert all(before["training"])
 
 
-def test_a_network_with_one_part_in_training_mode_keeps_exactly_that_mode():
+def test_network_with_one_module_in_training_mode_keeps_that_mode():
     module = timm.create_model("resnet18", num_classes=5).eval()
     module.layer2.train()
-    before = state(module)
-    found = vizlib.explain(wrapped(module, 32, 32), photo(32, 32), "grad-cam", target=1)
+    before = snapshot(module)
+    result = vizlib.explain(wrap_model(module, 32, 32), make_photo(32, 32), "grad-cam", target=1)
     assert_untouched(module, before)
-    expected = vizlib.explain(wrapped(copy.deepcopy(module).eval(), 32, 32), photo(32, 32), "grad-cam", target=1)
-    assert torch.equal(found.heat, expected.heat)
+    expected = vizlib.explain(
+        wrap_model(copy.deepcopy(module).eval(), 32, 32), make_photo(32, 32), "grad-cam", target=1
+    )
+    assert torch.equal(result.heat, expected.heat)
 
 
 def test_evaluation_copy_shares_every_parameter_and_buffer():
@@ -765,22 +777,22 @@ def test_copies_have_their_own_hooks_and_start_with_those_of_the_user(make_copy)
     assert calls == ["user", "copy", "copy"]
 
 
-# ------------------------------------------------------------------------------------------------ what is left behind
+# ------------------------------------------------------------------------------------------------ no side effects
 
 
-class Breaks(nn.Module):
-    """A network that raises in the middle when told to."""
+class FailingNetwork(nn.Module):
+    """A network that raises a given error in the middle of a pass."""
 
     def __init__(self, error=None):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
-        self.middle = nn.Sequential(nn.Conv2d(4, 4, 3), self.Raises(error))
+        self.middle = nn.Sequential(nn.Conv2d(4, 4, 3), self.FailingModule(error))
         self.head = nn.Linear(4, 5)
 
     def forward(self, x):
         return self.head(self.middle(self.stem(x)).mean((2, 3)))
 
-    class Raises(nn.Module):
+    class FailingModule(nn.Module):
         def __init__(self, error):
             super().__init__()
             self.error = error
@@ -796,57 +808,57 @@ ERRORS = [RuntimeError("broken"), KeyError("broken"), KeyboardInterrupt(), Memor
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_nothing_is_left_behind_by_an_exception_in_a_layer(error, training):
-    module = Breaks().train(training)
+def test_exception_in_a_layer_leaves_the_network_unchanged(error, training):
+    module = FailingNetwork().train(training)
     module.stem[0].weight.requires_grad_(False)
-    model = wrapped(module, 16, 16, labels=list("abcde"))
+    model = wrap_model(module, 16, 16, labels=list("abcde"))
     module.middle[1].error = error
-    before = state(module)
-    wanted = vizlib.ModelError if isinstance(error, Exception) else type(error)
-    for ask in (
-        lambda: model.run(photo(16, 16), layers=["stem", "stem.1"], attention=True),
-        lambda: vizlib.explain(model, photo(16, 16), "guided-backprop"),
-        lambda: vizlib.explain(model, photo(16, 16), "saliency"),
-        lambda: model.predict(photo(16, 16)),
-        lambda: wrapped(module, 16, 16).layers,
+    before = snapshot(module)
+    expected_error = vizlib.ModelError if isinstance(error, Exception) else type(error)
+    for call in (
+        lambda: model.run(make_photo(16, 16), layers=["stem", "stem.1"], attention=True),
+        lambda: vizlib.explain(model, make_photo(16, 16), "guided-backprop"),
+        lambda: vizlib.explain(model, make_photo(16, 16), "saliency"),
+        lambda: model.predict(make_photo(16, 16)),
+        lambda: wrap_model(module, 16, 16).layers,
     ):
-        with pytest.raises(wanted):
-            ask()
+        with pytest.raises(expected_error):
+            call()
         assert_untouched(module, copy.copy(before))
 
 
-@pytest.mark.filterwarnings("error")  # PyTorch only warns of a hook of ours that fails while another error is raised
+@pytest.mark.filterwarnings("error")  # PyTorch only warns if a hook of vizlib fails while another error is raised
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
-def test_nothing_is_left_behind_by_an_exception_in_a_users_own_hook_but_that_hook(register):
-    module = Breaks().eval()
-    model = wrapped(module, 16, 16, labels=list("abcde"))
-    clean = state(module)
+def test_exception_in_a_users_hook_leaves_only_that_hook(register):
+    module = FailingNetwork().eval()
+    model = wrap_model(module, 16, 16, labels=list("abcde"))
+    clean = snapshot(module)
 
     def hook(*_):
         raise RuntimeError("the user's own")
 
     with contextlib.closing(contextlib.ExitStack()) as stack:
         stack.callback(getattr(module.middle, register)(hook).remove)
-        before = state(module)
-        for ask in (
-            lambda: model.run(photo(16, 16), layers=["stem"], attention=True),
-            lambda: model.run(photo(16, 16), layers=["middle", "middle.0"]),
+        before = snapshot(module)
+        for call in (
+            lambda: model.run(make_photo(16, 16), layers=["stem"], attention=True),
+            lambda: model.run(make_photo(16, 16), layers=["middle", "middle.0"]),
             lambda: model.layers,
         ):
             with pytest.raises(vizlib.ModelError, match="the user's own"):
-                ask()
-            assert state(module)["hooks"] == before["hooks"]
+                call()
+            assert snapshot(module)["hooks"] == before["hooks"]
     assert_untouched(module, clean)
 
 
-def test_a_users_own_hooks_run_as_before_and_stay():
-    module = Breaks().eval()
-    model = wrapped(module, 16, 16, labels=list("abcde"))
+def test_hooks_of_the_user_run_and_stay():
+    module = FailingNetwork().eval()
+    model = wrap_model(module, 16, 16, labels=list("abcde"))
     calls = []
     module.middle.register_forward_pre_hook(lambda *_: calls.append("pre"))
     module.middle.register_forward_hook(lambda part, inputs, output: output * 3)
-    doubled = model.predict(photo(16, 16), top=5)
-    run = model.run(photo(16, 16), layers=["middle"], attention=True)
+    doubled = model.predict(make_photo(16, 16), top=5)
+    run = model.run(make_photo(16, 16), layers=["middle"], attention=True)
     assert calls == ["pre", "pre"]
     assert torch.allclose(run.logits[0].max(), torch.tensor(doubled[0].logit))
     by_hand = module.head(3 * module.middle[0](module.stem(run.image)).mean((2, 3)))
@@ -856,12 +868,12 @@ def test_a_users_own_hooks_run_as_before_and_stay():
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("name", ["saliency", "guided-backprop", "grad-cam"])
-def test_nothing_is_left_behind_by_an_exception_in_a_methods_own_formula(name, error, monkeypatch):
+def test_exception_in_a_method_leaves_the_network_unchanged(name, error, monkeypatch):
     import dataclasses
 
     module = timm.create_model("resnet18", num_classes=5).eval()
-    model = wrapped(module, 32, 32)
-    before = state(module)
+    model = wrap_model(module, 32, 32)
+    before = snapshot(module)
 
     def compute(*_, **__):
         raise error
@@ -869,34 +881,34 @@ def test_nothing_is_left_behind_by_an_exception_in_a_methods_own_formula(name, e
     broken = dataclasses.replace(registry.METHODS[name], compute=compute)
     monkeypatch.setitem(registry.METHODS, name, broken)
     with pytest.raises(type(error)):
-        vizlib.explain(model, photo(32, 32), name)
+        vizlib.explain(model, make_photo(32, 32), name)
     assert_untouched(module, before)
-    run = vizlib.run_for_all(model, photo(32, 32))
+    run = vizlib.run_for_all(model, make_photo(32, 32))
     with pytest.raises(ZeroDivisionError):
         run.gradients(lambda logits: logits.sum() / (1 // 0), of=[run.image], rule="guided")
     assert run.recording.active_rule.name is None
-    assert_untouched(module, state(module))
+    assert_untouched(module, snapshot(module))
 
 
 @pytest.mark.parametrize("layers", [["layer1"], ["layer1.0.act1"], ["layer4"], []])
-def test_a_run_is_freed_as_soon_as_it_is_let_go(layers):
-    """A hook on the graph that held the recording would keep the whole graph for good: 30 MB a click."""
-    model = wrapped(timm.create_model("resnet18", num_classes=5).eval(), 32, 32)
-    run = model.run(photo(32, 32), layers=layers, attention=True)
+def test_run_is_freed_when_its_last_reference_is_deleted(layers):
+    """A tensor hook that held the recording would keep the whole graph in memory: 30 MB per run."""
+    model = wrap_model(timm.create_model("resnet18", num_classes=5).eval(), 32, 32)
+    run = model.run(make_photo(32, 32), layers=layers, attention=True)
     run.gradients(1, of=[run.image, *run.activations.values()], rule="guided")
-    kept = [weakref.ref(run.recording), *map(weakref.ref, run.activations.values())]
+    references = [weakref.ref(run.recording), *map(weakref.ref, run.activations.values())]
     del run
     gc.collect()
-    assert all(reference() is None for reference in kept)
+    assert all(reference() is None for reference in references)
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ errors
 
 
-def test_a_compiled_or_scripted_network_is_refused_wherever_it_was_compiled():
+def test_compiled_or_scripted_networks_raise_an_error():
     module = timm.create_model("resnet18", num_classes=5).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch says that tracing is on its way out
+        warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch deprecates tracing
         traced = torch.jit.trace(nn.Conv2d(3, 3, 3).eval(), torch.zeros(1, 3, 16, 16))
     for whole in (torch.compile(module), traced):
         with pytest.raises(vizlib.ModelError, match="compiled or scripted"):
@@ -905,20 +917,20 @@ def test_a_compiled_or_scripted_network_is_refused_wherever_it_was_compiled():
     in_place.layer2.compile()
     for outer in (nn.Sequential(torch.compile(module)), nn.Sequential(traced, nn.Flatten()), in_place):
         with pytest.raises(vizlib.ModelError, match="compiled or scripted"):
-            wrapped(outer.eval(), 16, 16)
+            wrap_model(outer.eval(), 16, 16)
 
 
-def test_a_pass_watched_without_rules_refuses_one():
+def test_pass_recorded_without_rules_raises_an_error_for_a_backward_rule():
     module, inputs = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(1, 3, requires_grad=True)
-    with record_pass(module, rules=False) as seen:
+    with record_pass(module, rules=False) as recording:
         output = module(inputs)
-    with pytest.raises(ValueError, match="without rules"), seen.backward_rule("guided"):
+    with pytest.raises(ValueError, match="without rules"), recording.backward_rule("guided"):
         pass
-    with seen.backward_rule(None):
+    with recording.backward_rule(None):
         assert torch.autograd.grad(output.sum(), inputs)[0].any()
 
 
-def test_an_unknown_backward_rule_is_refused():
-    run = wrapped(timm.create_model("resnet18", num_classes=5).eval(), 32, 32).run(photo(32, 32))
+def test_unknown_backward_rule_raises_an_error():
+    run = wrap_model(timm.create_model("resnet18", num_classes=5).eval(), 32, 32).run(make_photo(32, 32))
     with pytest.raises(ValueError, match="no backward rule 'deconv'; there are guided"):
         run.gradients(1, of=[run.image], rule="deconv")

@@ -1,4 +1,4 @@
-"""The stem: the first convolution, where many gradients can leave the network together."""
+"""The first convolution, through which many gradients are propagated together."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vizlib.models.inference.first_convolution import find_first_convolution
 PREPROCESSING = {"input_size": (3, 32, 32), "crop_pct": 1.0, "crop_mode": "squash"}
 
 
-class Twice(nn.Module):
-    """The pixels are read a second time, behind the convolution's back."""
+class ReadsPixelsTwice(nn.Module):
+    """The pixels are also read outside the convolution."""
 
     def __init__(self):
         super().__init__()
@@ -24,14 +24,14 @@ class Twice(nn.Module):
         return self.head((self.conv(x).relu() + x).square().mean((2, 3)))
 
 
-class Prepared(Twice):
-    """The convolution sees the pixels changed."""
+class ChangesPixels(ReadsPixelsTwice):
+    """The convolution receives transformed pixels."""
 
     def forward(self, x):
         return self.head(self.conv(x.square()).relu().mean((2, 3)))
 
 
-def wrapped(module):
+def build_model(module):
     return vizlib.wrap(module.double().eval(), preprocessing=PREPROCESSING)
 
 
@@ -45,41 +45,41 @@ def wrapped(module):
         ("swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 4}, "patch_embed.proj"),
     ],
 )
-def test_a_gradient_carried_from_the_stem_is_the_gradient_at_the_pixels(name, options, layer):
+def test_backward_returns_the_gradient_at_the_pixels(name, options, layer):
     torch.manual_seed(0)
-    model = wrapped(timm.create_model(name, num_classes=5, **options))
-    stem = find_first_convolution(model)
-    assert stem.layer == layer
-    image, logits, seen = model.forward(torch.rand(2, 3, 32, 32, dtype=torch.float64), [layer])
-    at_pixels, at_stem = torch.autograd.grad(logits[:, 1].sum(), [image, seen.activations[layer]])
-    assert torch.allclose(stem.forward(image.detach()), seen.activations[layer], rtol=1e-9)
+    model = build_model(timm.create_model(name, num_classes=5, **options))
+    convolution = find_first_convolution(model)
+    assert convolution.layer == layer
+    image, logits, recording = model.forward(torch.rand(2, 3, 32, 32, dtype=torch.float64), [layer])
+    at_pixels, at_output = torch.autograd.grad(logits[:, 1].sum(), [image, recording.activations[layer]])
+    assert torch.allclose(convolution.forward(image.detach()), recording.activations[layer], rtol=1e-9)
     assert at_pixels.any()
-    assert torch.allclose(stem.backward(at_stem), at_pixels, rtol=1e-9, atol=1e-12)
-    assert stem.backward(at_stem.sum(0, keepdim=True)).sub(at_pixels.sum(0)).abs().max() < 1e-9
+    assert torch.allclose(convolution.backward(at_output), at_pixels, rtol=1e-9, atol=1e-12)
+    assert convolution.backward(at_output.sum(0, keepdim=True)).sub(at_pixels.sum(0)).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("network", [Twice, Prepared])
-def test_a_network_that_reads_its_pixels_otherwise_has_no_stem(network):
+@pytest.mark.parametrize("network", [ReadsPixelsTwice, ChangesPixels])
+def test_network_that_reads_the_pixels_elsewhere_has_no_first_convolution(network):
     torch.manual_seed(0)
-    model = wrapped(network())
-    stem, anything = find_first_convolution(model), torch.rand(1, 3, 32, 32)
-    assert stem.layer is None
-    assert stem.forward(anything) is anything
-    assert stem.backward(anything) is anything
+    model = build_model(network())
+    convolution, images = find_first_convolution(model), torch.rand(1, 3, 32, 32)
+    assert convolution.layer is None
+    assert convolution.forward(images) is images
+    assert convolution.backward(images) is images
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "smoothgrad"])
-def test_without_a_stem_the_gradients_are_averaged_at_the_pixels(method):
+def test_without_a_first_convolution_gradients_are_averaged_at_the_pixels(method):
     torch.manual_seed(0)
-    model, photo = wrapped(Twice()), torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8).numpy()
+    model, photo = build_model(ReadsPixelsTwice()), torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8).numpy()
     image = model.tensor(vizlib.open_image(photo))
     if method == "smoothgrad":
-        found = vizlib.explain(model, photo, method, 1, noise=0.0, samples=3).heat
-        point = image.clone().requires_grad_()
-        expected = torch.autograd.grad(model.module(point)[0, 1], point)[0][0].abs().amax(0)
+        heat = vizlib.explain(model, photo, method, 1, noise=0.0, samples=3).heat
+        input_on_graph = image.clone().requires_grad_()
+        expected = torch.autograd.grad(model.module(input_on_graph)[0, 1], input_on_graph)[0][0].abs().amax(0)
     else:
-        found = vizlib.explain(model, photo, method, 1, steps=200, baseline="mean").heat
-        points = (image * (torch.arange(2000).double().add(0.5) / 2000).view(-1, 1, 1, 1)).requires_grad_()
-        slopes = torch.autograd.grad(model.module(points)[:, 1].sum(), points)[0].mean(0)
-        expected = (image[0] * slopes).sum(0)
-    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+        heat = vizlib.explain(model, photo, method, 1, steps=200, baseline="mean").heat
+        inputs = (image * (torch.arange(2000).double().add(0.5) / 2000).view(-1, 1, 1, 1)).requires_grad_()
+        gradients = torch.autograd.grad(model.module(inputs)[:, 1].sum(), inputs)[0].mean(0)
+        expected = (image[0] * gradients).sum(0)
+    assert (heat - expected).abs().max() < 1e-3 * expected.abs().max()
