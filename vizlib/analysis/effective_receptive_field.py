@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vizlib.capture import compute_gradients
 from vizlib.core.errors import ModelError
+from vizlib.core.images import PhotoSource
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 
@@ -63,7 +64,7 @@ class EffectiveReceptiveField:
 
 
 def effective_receptive_field(
-    model: Model, photo, layer: str, cell: tuple[int, int], *, run: Run | None = None
+    model: Model, photo: PhotoSource, layer: str, cell: tuple[int, int], *, run: Run | None = None
 ) -> EffectiveReceptiveField:
     """Return how strongly one position of a layer depends on each pixel of a photo.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vizlib.attribution.evidence import Evidence
 from vizlib.capture import alter_output, record_pass
 from vizlib.core.errors import ModelError, suggest_names
-from vizlib.core.images import open_image
+from vizlib.core.images import PhotoSource, open_image
 from vizlib.core.text import format_number
 from vizlib.models.model import Model
 from vizlib.models.run import Prediction, Run
@@ -59,7 +59,7 @@ class Contributions:
 
 def contributions(
     model: Model,
-    photo,
+    photo: PhotoSource,
     target: int | str | None = None,
     against: int | str | None = None,
     *,
@@ -159,7 +159,11 @@ def contributions_from_evidence(evidence: Evidence, target: int, against: int | 
 
 
 def ablate(
-    model: Model, photo, *, channels: UnitIndices | None = None, heads: UnitIndices | None = None
+    model: Model,
+    photo: PhotoSource,
+    *,
+    channels: UnitIndices | None = None,
+    heads: UnitIndices | None = None,
 ) -> list[Prediction]:
     """Return the predictions of the model with some of its channels and attention heads set to zero.
 

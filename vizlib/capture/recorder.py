@@ -35,7 +35,7 @@ class BackwardRule:
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.lock = threading.RLock()
+        self.lock: contextlib.AbstractContextManager[object] = threading.RLock()
 
     def on_relu_gradient(self, gradient: Tensor) -> Tensor | None:
         """Return the gradient at a ReLU's output under the rule in force; `None` leaves it unchanged."""
