@@ -148,7 +148,7 @@ def test_every_tab_has_a_translated_title():
 
 def test_script_texts_are_all_translated_and_all_used():
     scripts = "".join(path.read_text("utf-8") for path in (FOLDER.parent / "components").rglob("*.js"))
-    calls = re.findall(r"say\(((?:[^()]|\([^()]*\))*)\)", scripts)
+    calls = re.findall(r"translate\(((?:[^()]|\([^()]*\))*)\)", scripts)
     used = {text for arguments in calls for text in re.findall(r'"([^"]+)"', arguments)}
     python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
     for language in TRANSLATIONS:
@@ -167,7 +167,7 @@ def test_script_texts_are_all_translated_and_all_used():
 )
 def test_a_component_contains_the_translations_of_its_own_scripts(name, own, foreign):
     script = custom_component(name).js_on_load
-    table = json.loads(re.match(r"const SAID = (\{.*\});\n", script).group(1))
+    table = json.loads(re.match(r"const TRANSLATIONS = (\{.*\});\n", script).group(1))
     for language in TRANSLATIONS:
         assert table[language].items() <= script_texts()[language].items()
         assert own in table[language]

@@ -12,9 +12,7 @@ import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar.prediction_panel import draw_panel
-from dashboard.tabs import attention
-from dashboard.tabs import inspect as inside
-from dashboard.tabs import receptive_field as receptive
+from dashboard.tabs import attention, inspect, receptive_field
 
 SMALL = {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}
 NETWORKS = {
@@ -38,39 +36,41 @@ def service() -> AnalysisService:
     return AnalysisService(ModelCatalog([], extra={name: partial(load, name) for name in NETWORKS}))
 
 
-def said(service: AnalysisService, photo, name: str) -> str:
+def compute_caption(service: AnalysisService, photo, name: str) -> str:
     selection = draw_panel(service, photo, name)[0]
-    value, words = attention.compute_content(service, photo, selection)
+    value, caption = attention.compute_content(service, photo, selection)
     assert value == {}
-    return words
+    return caption
 
 
 @pytest.mark.parametrize(("name", "window"), [("swin", 7), ("swin 2", 8), ("swin of torchvision", 7)])
 def test_windowed_attention_is_explained_with_the_window_size(service, cheetah, name, window):
-    words = said(service, cheetah, name)
-    assert f"{name} looks within small windows" in words
-    assert f"the {window * window} positions of its own window of {window} × {window}" in words
-    assert "convolutions" not in words
-    seen = service.catalog.get(name).run(cheetah, attention=True).attention
-    assert {tuple(weights.shape[-2:]) for weights in seen.values()} == {(window * window,) * 2}
+    caption = compute_caption(service, cheetah, name)
+    assert f"{name} computes attention within windows" in caption
+    assert f"the {window * window} positions of its own window of {window} × {window}" in caption
+    assert "convolution" not in caption
+    weights_by_layer = service.catalog.get(name).run(cheetah, attention=True).attention
+    assert {tuple(weights.shape[-2:]) for weights in weights_by_layer.values()} == {(window * window,) * 2}
 
 
 def test_other_attention_is_not_described_as_a_convolutional_network(service, cheetah):
-    assert "its tokens are not one grid of patches" in said(service, cheetah, "pyramid")
-    assert "No layer of linear attention computes softmax attention" in said(service, cheetah, "linear attention")
+    assert "its tokens do not form one known grid of patches" in compute_caption(service, cheetah, "pyramid")
+    assert "No layer of linear attention computes softmax attention" in compute_caption(
+        service, cheetah, "linear attention"
+    )
 
 
 def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(service, cheetah):
-    assert "resnet is built of convolutions" in said(service, cheetah, "resnet")
+    assert "resnet is a convolutional network" in compute_caption(service, cheetah, "resnet")
     for name in NETWORKS:
         selection = draw_panel(service, cheetah, name)[0]
-        assert bool(receptive.compute_content(service, cheetah, selection)[0]) == (
-            "built of conv" in said(service, cheetah, name)
+        assert bool(receptive_field.compute_content(service, cheetah, selection)[0]) == (
+            "is a convolutional network" in compute_caption(service, cheetah, name)
         )
 
 
 def test_a_windowed_transformer_has_an_inside_tab(service, cheetah):
     selection = draw_panel(service, cheetah, "swin")[0]
-    _, tree, *_, sheet = inside.compute_content(service, cheetah, selection, None)
+    _, tree, *_, sheet = inspect.compute_content(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

@@ -11,8 +11,7 @@ import pytest
 import vizlib
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.sidebar.prediction_panel import draw_panel
-from dashboard.tabs import compare
-from dashboard.tabs import compare_options as pairing
+from dashboard.tabs import compare, compare_options
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 
@@ -96,12 +95,12 @@ def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_
             shares += (answer.heat.flatten() * factors[i]).tolist()
             raw += answer.heat.flatten().tolist()
     for limits, values in zip(value["scales"][0]["limits"], (shares, raw), strict=True):
-        if METHODS[method].signed:
+        if METHODS[method].is_signed({}):
             top = np.percentile(np.abs(values), 99.5)
             assert limits == pytest.approx([-top, top], rel=1e-3)
         else:
             assert limits == pytest.approx([min(values), np.percentile(values, 99.5)], rel=1e-3, abs=1e-6)
-    assert value["scales"][0]["signed"] == METHODS[method].signed
+    assert value["scales"][0]["signed"] == METHODS[method].is_signed({})
 
 
 def test_maximum_of_a_model_is_taken_over_both_classes(service, tower, tower_selection):
@@ -142,12 +141,12 @@ def test_compare_caption_states_the_agreement(service, tower, tower_selection):
     (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
     assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
-    assert f"{found.overlap * 100:.0f} % is the same" in words
+    assert f"overlap by {found.overlap * 100:.0f} %" in words
     assert (found.correlation >= 0.7) == ("high agreement" in words)
 
 
 def test_compare_states_that_the_other_model_lacks_the_class(service, tower, tower_selection, monkeypatch):
-    monkeypatch.setattr(pairing, "in_common", lambda a, b: {})
+    monkeypatch.setattr(compare_options, "match_classes", lambda a, b: {})
     *_, value, words = compare.compute_content(service, tower, tower_selection)
     assert value == {}
     label = service.catalog.get(RESNET).labels[tower_selection.target]

@@ -14,10 +14,7 @@ from dashboard.components.tree import build_tree, format_count, list_selectable_
 from dashboard.services.analysis_service import Unit
 from dashboard.services.byte_cache import photo_key
 from dashboard.state.selection import Selection
-from dashboard.tabs import inspect as inside
-from dashboard.tabs import inspector_state as whereabouts
-from dashboard.tabs import kernels
-from dashboard.tabs import receptive_field as receptive
+from dashboard.tabs import inspect, inspector_state, kernels, receptive_field
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.analysis.units import ablate
 
@@ -28,8 +25,10 @@ def floats(packed: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def at(service, selection, layer, number=None, off=()) -> whereabouts.InspectorState:
-    return whereabouts.normalise_state(service, selection, None)._replace(layer=layer, unit_number=number, ablated=off)
+def at(service, selection, layer, number=None, off=()) -> inspector_state.InspectorState:
+    return inspector_state.normalise_state(service, selection, None)._replace(
+        layer=layer, unit_number=number, ablated=off
+    )
 
 
 # The tree
@@ -39,12 +38,12 @@ def test_tree_contains_every_layer_with_the_library_numbers(service, name):
     model = service.catalog.get(name)
     rows = {row["name"]: row for row in build_tree(model, model.stages[0])["rows"]}
     for layer in model.layers:
-        if layer.kind.startswith(("Identity", "Drop")):
+        if layer.class_name.startswith(("Identity", "Drop")):
             assert layer.name not in rows
             continue
         row = rows[layer.name]
         assert row["shape"] == " × ".join(map(str, layer.shape))
-        assert f"{layer.parameters:,} parameters" in row["tooltip"]
+        assert f"{layer.num_parameters:,} parameters" in row["tooltip"]
         assert f"{layer.flops / 1e6:,.1f} MFLOPs" in row["tooltip"]
 
 
@@ -68,13 +67,13 @@ def test_large_numbers_are_abbreviated(count, text):
 def test_channels_are_sorted_by_contribution(service, cheetah, selection):
     model = vizlib.load(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
-        where, parts, _, heat, words, _, sheet = inside.compute_content(
+        where, parts, _, heat, words, _, sheet = inspect.compute_content(
             service, cheetah, selection, at(service, selection, layer, 7)
         )
         added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
         assert (where.layer, parts["chosen"], sheet["chosen"]) == (layer, layer, "7")
         keys = [int(item["key"]) for item in sheet["items"]]
-        assert len(keys) == min(len(added), inside.MAX_UNITS_FOR + inside.MAX_UNITS_AGAINST)
+        assert len(keys) == min(len(added), inspect.MAX_UNITS_FOR + inspect.MAX_UNITS_AGAINST)
         values = added[keys].tolist()
         assert values == pytest.approx(sorted(values, reverse=True), abs=1e-4)
         assert added.max().item() == pytest.approx(values[0], abs=1e-4)
@@ -94,7 +93,7 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
     first, second = (
         [
             item["key"]
-            for item in inside.compute_content(
+            for item in inspect.compute_content(
                 service, cheetah, selection._replace(target=target), at(service, selection, layer)
             )[6]["items"]
         ]
@@ -106,19 +105,19 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
 def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(service, cheetah, selection):
     model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
     rival = (selection.target + 1) % 10
-    *_, words, _, sheet = inside.compute_content(
+    *_, words, _, sheet = inspect.compute_content(
         service, cheetah, selection._replace(against=rival), at(service, selection, layer)
     )
     added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
     assert sheet["items"][0]["key"] == str(added.argmax().item())
-    assert f"to the score of {model.labels[selection.target]} over {model.labels[rival]}, which is" in words
+    assert f"to the score of {model.labels[selection.target]} against {model.labels[rival]}, which is" in words
 
 
 def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
-    selection = inside.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
-    *_, heat, words, switch, sheet = inside.compute_content(service, cheetah, selection, at(service, selection, layer))
+    selection = inspect.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
+    *_, heat, words, switch, sheet = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()
     assert [int(item["key"]) for item in sheet["items"]] == order
@@ -126,26 +125,26 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
     theirs = vizlib.explain(model, cheetah, "raw-attention", layer=layer, head=order[0], query="class").heat
     assert np.allclose(floats(heat["map"]), theirs.numpy(), atol=1e-6)
     assert f"Head {order[0] + 1} of {layer}" in words
-    assert "the class token looks" in words
+    assert "the class token attends to" in words
     assert switch["label"] == f"Switch head {order[0] + 1} off"
 
 
 def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        where, *_, sheet = inside.compute_content(service, cheetah, selection, at(service, selection, layer))
+        where, *_, sheet = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
         assert where.layer == layer
         assert sheet["items"]
 
 
 def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selection):
-    first = inside.compute_content(service, cheetah, selection, None)
+    first = inspect.compute_content(service, cheetah, selection, None)
     assert first[0].layer == service.catalog.get(selection.model).cam_layer
-    assert inside.compute_content(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
-    forged = inside.compute_content(service, cheetah, selection, first[0]._replace(unit_number=10**9))
+    assert inspect.compute_content(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
+    forged = inspect.compute_content(service, cheetah, selection, first[0]._replace(unit_number=10**9))
     assert forged[6]["chosen"] == first[6]["items"][0]["key"]
     elsewhere = first[0]._replace(model="another", ablated=(Unit("x", 1, False),))
-    assert inside.compute_content(service, cheetah, selection, elsewhere)[0] == first[0]
+    assert inspect.compute_content(service, cheetah, selection, elsewhere)[0] == first[0]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selec
     ],
 )
 def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
-    assert inside.format_contributions(values) == texts
+    assert inspect.format_contributions(values) == texts
 
 
 # Switching off
@@ -170,9 +169,9 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
     number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
     here = at(service, selection, layer, number)
     unit = Unit(layer, number, head=False)
-    here = whereabouts.toggle_ablation(here, unit, "toggle")
+    here = inspector_state.toggle_ablation(here, unit, "toggle")
     assert here.ablated == (unit,)
-    *_, switch, sheet = inside.compute_content(service, cheetah, selection, here)
+    *_, switch, sheet = inspect.compute_content(service, cheetah, selection, here)
     theirs = ablate(model, cheetah, channels={layer: [number]})
     before, after = switch["comparison"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
@@ -188,23 +187,22 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
 
 def test_ablated_units_are_restored_one_by_one_or_all():
     a, b, c = Unit("x", 1, False), Unit("y", 2, True), Unit("x", 4, False)
-    here = whereabouts.InspectorState("m", "x", None, ())
+    here = inspector_state.InspectorState("m", "x", None, ())
     for unit in (a, b, c):
-        here = whereabouts.toggle_ablation(here, unit, "toggle")
+        here = inspector_state.toggle_ablation(here, unit, "toggle")
     assert here.ablated == (a, b, c)
-    assert whereabouts.toggle_ablation(here, b, "toggle").ablated == (a, c)
-    assert whereabouts.toggle_ablation(here, a, "1").ablated == (a, c)
-    assert whereabouts.toggle_ablation(here, a, "all").ablated == ()
+    assert inspector_state.toggle_ablation(here, b, "toggle").ablated == (a, c)
+    assert inspector_state.toggle_ablation(here, a, "1").ablated == (a, c)
+    assert inspector_state.toggle_ablation(here, a, "all").ablated == ()
     for forged in ("9", "-1", None, 3, "<b>"):
-        assert whereabouts.toggle_ablation(here, a, forged) == here
+        assert inspector_state.toggle_ablation(here, a, forged) == here
 
 
 def test_a_changed_top_class_is_stated():
     old = [vizlib.Prediction(0, "tench", 0.6, 2.0), vizlib.Prediction(1, "church", 0.4, 1.5)]
     new = [vizlib.Prediction(1, "church", 0.7, 1.5), vizlib.Prediction(0, "tench", 0.3, 0.7)]
-    assert (
-        describe_effect(old, new, 0)
-        == "The probability of tench goes from 60 % to 30 %, its score changes by \u22121.30; the top class is now church."
+    assert describe_effect(old, new, 0) == (
+        "The probability of tench goes from 60 % to 30 %, its score changes by \u22121.30; the top class is now church."
     )
     assert (
         describe_effect(old, old, 1) == "The probability of church goes from 40 % to 40 %, its score changes by +0.00."
@@ -240,9 +238,9 @@ def test_only_a_transformer_has_position_similarities(service, cheetah, selectio
 
 
 def test_cells_have_the_library_receptive_fields_and_strongest_channels(service, cheetah):
-    selection = inside.Selection("cheetah", RESNET, 0)
+    selection = inspect.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
-    value, words = receptive.compute_content(service, cheetah, selection, ["layer2", 3, 4])
+    value, words = receptive_field.compute_content(service, cheetah, selection, ["layer2", 3, 4])
     assert "How large is the receptive field?" in words
     assert [one["name"] for one in value["layers"]] == list(model.stages)
     for one in value["layers"]:
@@ -261,12 +259,12 @@ def test_cells_have_the_library_receptive_fields_and_strongest_channels(service,
 
 @pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
 def test_an_invalid_cell_gives_the_default_cell(service, cheetah, forged):
-    value, _ = receptive.compute_content(service, cheetah, inside.Selection("cheetah", RESNET, 0), forged)
+    value, _ = receptive_field.compute_content(service, cheetah, inspect.Selection("cheetah", RESNET, 0), forged)
     assert value["cell"] == ["layer2", 12, 12]
 
 
 def test_a_transformer_has_no_receptive_fields(service, cheetah):
-    assert receptive.compute_content(service, cheetah, inside.Selection("cheetah", VIT, 0)) == ({}, "")
+    assert receptive_field.compute_content(service, cheetah, inspect.Selection("cheetah", VIT, 0)) == ({}, "")
 
 
 # The address
@@ -276,26 +274,32 @@ def test_a_transformer_has_no_receptive_fields(service, cheetah):
 def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
     selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    there = whereabouts.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
-    keys = whereabouts.format_link(service, selection, there)
+    there = inspector_state.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
+    keys = inspector_state.format_link(service, selection, there)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert whereabouts.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
-    assert whereabouts.apply_choices(service, cheetah, selection, None, [keys]) == there
+    assert inspector_state.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
+    assert inspector_state.apply_choices(service, cheetah, selection, None, [keys]) == there
     assert (
-        whereabouts.apply_choices(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).unit_number
+        inspector_state.apply_choices(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).unit_number
         == 0
     )
-    assert whereabouts.format_link(service, selection, there._replace(unit_number=None, ablated=())) == {"u": layer, "o": None}
+    assert inspector_state.format_link(service, selection, there._replace(unit_number=None, ablated=())) == {
+        "u": layer,
+        "o": None,
+    }
 
 
 def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     selection = Selection(photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
-    assert whereabouts.format_link(service, selection, whereabouts.normalise_state(service, selection, None)) == nothing
-    assert whereabouts.format_link(service, None, None) == nothing
+    assert (
+        inspector_state.format_link(service, selection, inspector_state.normalise_state(service, selection, None))
+        == nothing
+    )
+    assert inspector_state.format_link(service, None, None) == nothing
     many = tuple(Unit(service.catalog.get(name).cam_layer, number, False) for number in range(60))
     assert (
-        whereabouts.format_link(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
+        inspector_state.format_link(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
     )  # no link so long
 
 
@@ -304,5 +308,5 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
 )
 def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah, wrong):
     selection = Selection(photo_key(cheetah), RESNET, 0)
-    start = whereabouts.normalise_state(service, selection, None)
-    assert whereabouts.apply_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    start = inspector_state.normalise_state(service, selection, None)
+    assert inspector_state.apply_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

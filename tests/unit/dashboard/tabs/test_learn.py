@@ -20,6 +20,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
+from dashboard.tabs.lessons import explanation_lessons, layer_lessons
 from dashboard.tabs.lessons.base import correlate_maps, format_correlation, format_number
 from vizlib.core.text import format_percent
 from vizlib.render.color_scale import compute_limits
@@ -149,7 +150,7 @@ def test_activation_step_shows_stage_outputs_from_first_to_last(taught, model, c
         assert np.allclose(floats(picture), maps[channel], atol=1e-3)
         assert picture.facts["grid"] == "{} × {}".format(*maps.shape[1:])
     shrinks = maps.shape[1:] != model.spatial_map(run.activations[layers[0]]).shape[1:]
-    assert lesson.texts[1] == ("activations.smaller" if shrinks else "activations.same")
+    assert lesson.text_keys[1] == ("activations.smaller" if shrinks else "activations.same")
     assert lesson.facts["last_count"] == f"{len(maps):,}"
 
 
@@ -159,7 +160,7 @@ def test_gradient_step_shows_the_library_gradients_and_correlations(taught, mode
     methods = {"saliency": "saliency", "guided": "guided-backprop", "cam": "grad-cam"}
     if model.name == VIT:
         del methods["guided"]
-        assert lesson.other == RESNET
+        assert lesson.other_model == RESNET
     shown = iter(lesson.pictures)
     every = {}
     for target in (chosen.target, best):
@@ -187,7 +188,7 @@ def test_receptive_field_step_measures_the_theoretical_sizes(taught):
     sizes = [43, 99, 192, 192]  # 7/2, pool 3/2, four 3/1; then 3/2 and three 3/1 a stage: 211 and 435 leave the input
     assert [picture.facts["width"] for picture in lesson.pictures] == [str(size) for size in sizes]
     assert (lesson.facts["first_width"], lesson.facts["last_width"], lesson.facts["whole"]) == ("43", "192", "192")
-    assert lesson.other == VIT
+    assert lesson.other_model == VIT
     rows, columns = np.nonzero(floats(lesson.pictures[0]))
     assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (43, 43)
     middle = 24 * 4  # the 24th of 48 places, 4 pixels apart
@@ -241,7 +242,7 @@ def test_attention_step_deletes_the_top_fifth_of_each_map(taught, model, cheetah
         np.corrcoef(maps[0].flatten(), maps[1].flatten())[0, 1], abs=0.0051
     )
     better = "relevance" if after[1] < after[0] - 0.02 else "attention" if after[0] < after[1] - 0.02 else "neither"
-    assert lesson.texts[-1] == f"attention.{better}"
+    assert lesson.text_keys[-1] == f"attention.{better}"
 
 
 def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, model, cheetah):
@@ -258,7 +259,7 @@ def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, mode
             chances = model.module(image[None].float()).softmax(-1)[0]
         assert model.labels[int(chances.argmax())] == lesson.facts[label]
         assert format_percent(chances.max().item()) == lesson.facts[share]
-    assert lesson.texts[0] == "limits.turned"
+    assert lesson.text_keys[0] == "limits.turned"
     assert lesson.facts["a"] != lesson.facts["b"]
 
 
@@ -273,7 +274,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, chosen, ste
         *told["labels"].values(),
         *[one["caption"] for one in told["pictures"]],
     ]
-    assert not [text for text in texts if not text or re.search(r"[{}]|None|nan|inf", text)]
+    assert not [text for text in texts if not text or re.search(r"[{}]|\b(None|nan|inf)\b", text)]
     assert 2 <= len(told["paragraphs"]) <= 4
     assert len(told["titles"]) == 8 == len(set(told["titles"]))
     assert told["step"] == index
@@ -301,8 +302,6 @@ def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
 def test_attention_step_names_the_map_whose_deletion_lowers_the_probability_more(
     service, cheetah, chosen, monkeypatch, left, better
 ):
-    from dashboard.tabs.lessons import explanation_lessons
-
     answers = iter(left)
     monkeypatch.setattr(
         explanation_lessons, "compute_probability_without_top", lambda context, attribution: next(answers)
@@ -316,8 +315,6 @@ def test_attention_step_names_the_map_whose_deletion_lowers_the_probability_more
 
 
 def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monkeypatch):
-    from dashboard.tabs.lessons import explanation_lessons
-
     monkeypatch.setattr(
         explanation_lessons, "pgd", lambda model, photo, *_, **__: service.render_model_input(photo, model.name)
     )
@@ -331,9 +328,9 @@ def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monk
 def test_a_step_is_computed_once_for_each_class(service, cheetah, chosen, monkeypatch):
     counted = []
 
-    def step(asked):
-        counted.append(asked.selection)
-        return layer_lessons.build_hook_lesson(asked)
+    def step(context):
+        counted.append(context.selection)
+        return layer_lessons.build_hook_lesson(context)
 
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
     service, chosen = AnalysisService(service.catalog), chosen._replace(target=9, against=7)

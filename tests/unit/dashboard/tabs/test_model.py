@@ -56,7 +56,7 @@ def compared(tmp_path, monkeypatch):
 
 
 def test_model_card_has_the_values_of_sidecar_and_network(service, name, drawn):
-    card, model, entry = drawn[0], vizlib.load(name), service.catalog.entry(name)
+    card, model, entry = drawn[0], vizlib.load(name), service.catalog.get_entry(name)
     sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
@@ -124,7 +124,10 @@ def test_training_section_has_every_stage_with_its_command():
 
 def test_ood_section_states_threshold_and_detection_rate(service):
     model = replace(service.catalog.get("resnet18-imagenette"), ood_score=OodScore("max-logit", 3.14, 0.95, "photos"))
-    first = "A photo with a max logit below 3.14 gets a note that it is unlike the training photos; 95 % of photos reach this value."
+    first = (
+        "A photo with a max logit below 3.14 gets a note that it is unlike the training photos; "
+        "95 % of photos reach this value."
+    )
     assert describe_ood_score(Sidecar(), model) == [first]
     other = {"other_photos": {"photos": 1200, "flagged": 0.615, "data": "ImageNet"}}
     second = "Of 1,200 photos of other things (ImageNet), 62 % get the note."
@@ -136,9 +139,11 @@ def test_ood_section_states_threshold_and_detection_rate(service):
 def test_faithfulness_section_states_the_measured_result():
     tested = {"method": "grad-cam", "auc": 0.31, "centred_gaussian": 0.4256, "photos": 200}
     said = describe_faithfulness(Sidecar(faithfulness=tested))
-    assert "lowers the answer sooner than" in said
+    assert "lowers the probability faster than" in said
     assert "0.310 against 0.426, mean of 200 photos" in said
-    assert "lowers the answer no sooner than" in describe_faithfulness(Sidecar(faithfulness={**tested, "auc": 0.5}))
+    assert "does not lower the probability faster than" in describe_faithfulness(
+        Sidecar(faithfulness={**tested, "auc": 0.5})
+    )
     assert describe_faithfulness(Sidecar()) == ""
     assert describe_faithfulness(Sidecar(faithfulness={"auc": "low"})) == ""
 
@@ -184,7 +189,7 @@ def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
         "val_top1": (1.0, 2.0, 3.0),
         "train_top1": (1.0, 2.0, 3.0),
     }
-    monkeypatch.setattr(tab, "histories", lambda: ("x",))
+    monkeypatch.setattr(tab, "list_training_histories", lambda: ("x",))
     monkeypatch.setattr(tab, "training_history", lambda name: history)
     assert tab.build_history_curves(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
 

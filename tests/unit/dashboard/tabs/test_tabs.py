@@ -9,9 +9,7 @@ import pytest
 
 import vizlib
 from dashboard.sidebar.prediction_panel import draw_panel
-from dashboard.tabs import attention, kernels, why
-from dashboard.tabs import inspect as inside
-from dashboard.tabs import receptive_field as receptive
+from dashboard.tabs import attention, inspect, kernels, receptive_field, why
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 
@@ -37,10 +35,10 @@ def test_tabs_are_empty_without_a_photo(service, name):
     assert draw_panel(service, None, name)[0] is None
     assert why.compute_content(service, None, None, "saliency", None)[1]["empty"]
     assert attention.compute_content(service, None, None)[0] == {}
-    assert inside.compute_content(service, None, None, None)[3]["empty"]
+    assert inspect.compute_content(service, None, None, None)[3]["empty"]
     assert kernels.compute_content(service, None, None) == ("", {}, {})
     assert kernels.build_position_similarity(service, None, None) == ({}, "")
-    assert receptive.compute_content(service, None, None) == ({}, "")
+    assert receptive_field.compute_content(service, None, None) == ({}, "")
     assert attention.build_attention_flow(service, None, None) == ({}, "")
 
 
@@ -54,7 +52,7 @@ def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, 
         # In a transformer some maps are what is left of sums that nearly cancel, so rounding shows.
         near = 1e-2 * theirs.heat.abs().max().item()
         assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), atol=near)
-        assert heat["signed"] == METHODS[method].signed
+        assert heat["signed"] == theirs.signed
         for said in (METHODS[method].shows, *theirs.notes):
             assert said.replace("'", "&#x27;") in words
         assert method in heat["alt"]
@@ -109,7 +107,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
 
 
 def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatch):
-    monkeypatch.setattr("dashboard.components.patches.BUDGET", 10**6)
+    monkeypatch.setattr("dashboard.components.patches.MAX_MAP_BYTES", 10**6)
     selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
     grid = attention.compute_content(service, cheetah, selection, 4)[0]
     assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
@@ -131,7 +129,7 @@ def test_attention_flow_shows_the_three_library_methods(service, cheetah):
         assert np.allclose(floats(shown["maps"])[0], theirs.heat.numpy(), atol=1e-6)
         assert shown["text"] == METHODS[method].shows
     assert value["follows"] == "layer"
-    assert "only the last one changes with the class" in words
+    assert "only relevance depends on the class" in words
 
 
 def test_attention_tab_explains_a_convolutional_network(service, cheetah):
@@ -139,7 +137,7 @@ def test_attention_tab_explains_a_convolutional_network(service, cheetah):
     grid, words = attention.compute_content(service, cheetah, selection)
     assert grid == {}
     assert attention.build_attention_flow(service, cheetah, selection) == ({}, "")
-    assert "built of convolutions" in words
+    assert "is a convolutional network" in words
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])

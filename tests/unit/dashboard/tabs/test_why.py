@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,9 +43,15 @@ def counted(monkeypatch):
             made["ended"] += 1
 
     row = Method(
-        "counted", "Nobody: nothing, nowhere, 2026", "It counts.", "Nothing.", lambda *_: SignalRequest(), supports_every_model,
-        compute_steps=stream, cost=MANY_PASSES,
-    )  # fmt: skip
+        "counted",
+        "Nobody: nothing, nowhere, 2026",
+        "It counts.",
+        "Nothing.",
+        lambda *_: SignalRequest(),
+        supports_every_model,
+        compute_steps=stream,
+        cost=MANY_PASSES,
+    )
     monkeypatch.setitem(METHODS, "counted", row)
     return made
 
@@ -53,7 +60,7 @@ def counted(monkeypatch):
 def patient(name, monkeypatch):
     """A service of its own, with nothing worked out, where every method takes long."""
     service = AnalysisService(ModelCatalog())
-    monkeypatch.setattr(service, "seconds", lambda *_: 40.0)
+    monkeypatch.setattr(service, "estimate_seconds", lambda *_: 40.0)
     return service
 
 
@@ -93,7 +100,7 @@ def test_a_slow_method_states_its_duration_and_waits_for_start(patient, counted,
 
 
 def test_a_fast_method_of_many_passes_starts_automatically(patient, counted, cheetah, selection, monkeypatch):
-    monkeypatch.setattr(patient, "seconds", lambda *_: 2.0)
+    monkeypatch.setattr(patient, "estimate_seconds", lambda *_: 2.0)
     assert why.compute_content(patient, cheetah, selection, "counted", None).progress["begin"] is True
 
 
@@ -117,22 +124,23 @@ def test_stopping_ends_the_computation_and_caches_nothing(patient, counted, chee
         next(steps)
     steps.close()
     assert counted == {"passes": 3, "ended": 1}
-    assert patient.found(cheetah, selection.model, selection.target, "counted") is None
+    assert patient.find_explanation(selection.request(cheetah, "counted")) is None
     assert "map" not in why.compute_content(patient, cheetah, selection, "counted", None).heatmap
 
 
 @pytest.mark.slow
 def test_a_streamed_method_yields_the_library_maps(patient, cheetah, name):
     few = {"masks": 90}  # two batches and more
-    ours = list(patient.stream(cheetah, name, 4, "rise", few, 2))
+    request = ExplanationRequest(cheetah, name, 4, 2, "rise", few)
+    ours = list(patient.stream_explanation(request))
     theirs = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
     assert [(one.done, one.total) for one in ours] == [(one.done, one.total) for one in theirs]
     assert len(ours) > 1
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one.attribution.heat, other.attribution.heat, rtol=1e-3, atol=1e-5)
-    assert patient.found(cheetah, name, 4, "rise", few, 2) is ours[-1].attribution
-    assert patient.found(cheetah, name, 4, "rise", few) is None  # another question
-    assert patient.found(cheetah, name, 4, "rise", {**few, "masks": 41}, 2) is None
+    assert patient.find_explanation(request) is ours[-1].attribution
+    assert patient.find_explanation(replace(request, against=None)) is None
+    assert patient.find_explanation(replace(request, parameters={**few, "masks": 41})) is None
 
 
 def test_an_error_during_a_stream_is_one_sentence():
