@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.api import endpoints as api
+from dashboard.api import endpoints
 from dashboard.components.base import to_gradio_error, url_update_js
 from dashboard.components.photo import MAX_UPLOAD_MB
 from dashboard.components.theme import build_theme, read_css
@@ -27,13 +27,12 @@ from dashboard.server.server import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, config
 from dashboard.server.temp_dirs import private_temp_dir
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.sidebar import sidebar as left
+from dashboard.sidebar import sidebar
 from dashboard.state.context import PRIVATE_EVENT
-from dashboard.tabs import attention, code, compare, learn, model, why
-from dashboard.tabs import inspect as inside
+from dashboard.tabs import attention, code, compare, inspect, learn, model, why
 from vizlib import VizlibError
 
-TABS = (why, attention, inside, compare, learn, model, code)
+TABS = (why, attention, inspect, compare, learn, model, code)
 TITLE = page_texts(LANGUAGES[0])["page.title"]
 
 
@@ -52,7 +51,7 @@ def build_page(service: AnalysisService, settings: ServerOptions) -> gr.Blocks:
             link = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
-                common = left.build(service)
+                common = sidebar.build_sidebar(service)
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
@@ -63,8 +62,8 @@ def build_page(service: AnalysisService, settings: ServerOptions) -> gr.Blocks:
             common.address.render()
         taking = {"js": url_update_js("v", _id(code)), **PRIVATE_EVENT}
         common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
-        left.listen(common, page, tabs, [_id(tab) for tab in TABS], views[why])
-        api.build_endpoints(service)
+        sidebar.connect_events(common, page, tabs, [_id(tab) for tab in TABS], views[why])
+        endpoints.build_endpoints(service)
     page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
     return page
 

@@ -18,7 +18,7 @@ import timm
 from packaging.requirements import Requirement
 
 from vizlib import VizlibError
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 from vizlib.models.loading.model_index import CURATED_MODELS_MB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +96,9 @@ def stage_space(folder: Path) -> Path:
         for package in ("vizlib", "dashboard"):
             skipped = shutil.ignore_patterns(*NOT_STAGED, "_checkpoints")
             shutil.copytree(ROOT / package, folder / package, ignore=skipped)
-        shutil.copytree(checkpoints.BUNDLED_FOLDER, folder / "checkpoints", ignore=shutil.ignore_patterns(*NOT_STAGED, "*.py"))
+        shutil.copytree(
+            checkpoint_files.BUNDLED_FOLDER, folder / "checkpoints", ignore=shutil.ignore_patterns(*NOT_STAGED, "*.py")
+        )
     except OSError as error:
         raise VizlibError(f"{folder} cannot be written: {error.strerror or 'no access'}") from error
     return folder

@@ -1,11 +1,11 @@
-"""See why a vision model decided what it decided.
+"""Explain the decisions of pretrained image classifiers.
 
-import vizlib
-
-model = vizlib.load("resnet18-imagenette")
-photo = vizlib.open_image("church.jpg")
-model.predict(photo)
-vizlib.explain(model, photo, method="grad-cam").save("why.png")
+Example:
+    >>> import vizlib
+    >>> model = vizlib.load("resnet18-imagenette")
+    >>> photo = vizlib.open_image("church.jpg")  # doctest: +SKIP
+    >>> model.predict(photo)  # doctest: +SKIP
+    >>> vizlib.explain(model, photo, method="grad-cam").save("why.png")  # doctest: +SKIP
 """
 
 from vizlib import metrics as metrics
@@ -14,16 +14,21 @@ from vizlib.analysis.first_layer_kernels import Kernels, kernels
 from vizlib.analysis.units import Contributions, ablate, contributions
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.attribution.methods.registry import list_methods
-from vizlib.attribution.result import Attribution, ExplanationStep
+from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
+from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
+from vizlib.core.notes import Note
 from vizlib.core.version import __version__ as __version__
 from vizlib.metrics.faithfulness import Deletion
 from vizlib.metrics.similarity import Agreement, agreement
+from vizlib.models.layer_summary import Layer
 from vizlib.models.loading.loader import list_models, load, wrap
+from vizlib.models.loading.model_index import ModelEntry
 from vizlib.models.loading.training_history import training_history
 from vizlib.models.model import Model
+from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.receptive_field import receptive_field
 from vizlib.models.run import Prediction, Run
 from vizlib.reporting.html_report import report
@@ -31,16 +36,22 @@ from vizlib.reporting.html_report import report
 __all__ = [
     "Agreement",
     "Attribution",
+    "AttributionDict",
     "Contributions",
     "Deletion",
     "EffectiveReceptiveField",
     "ExplanationStep",
+    "Geometry",
     "ImageError",
     "Kernels",
+    "Layer",
     "MethodError",
     "Model",
+    "ModelEntry",
     "ModelError",
+    "Note",
     "Prediction",
+    "Preprocessing",
     "ReceptiveField",
     "Run",
     "TargetError",

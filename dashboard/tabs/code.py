@@ -24,7 +24,7 @@ from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core import text as wording
+from vizlib.core import text
 from vizlib.core.atomic_files import open_atomic
 from vizlib.reporting.code_snippets import CodeSnippet, find_class_name
 
@@ -124,7 +124,7 @@ def export_map(
     contrast_label = "" if selection.against is None else model.labels[selection.against]
     with open_atomic(path) as file:
         class_specific = METHODS[method].class_specific
-        title = wording.format_question(attribution.label, contrast_label, class_specific=class_specific)  # in English
+        title = text.format_question(attribution.label, contrast_label, class_specific=class_specific)  # in English
         figure = attribution.figure(f"{title} {attribution.model}, {method}")
         figure.savefig(file, format=file_format, metadata={"Date": None} if file_format == "svg" else None)
     return path

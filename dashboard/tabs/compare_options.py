@@ -12,7 +12,7 @@ from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 
-DEFAULT_METHOD = "grad-cam"
+DEFAULT_METHOD = "grad-cam"  # fits convolutional networks and transformers, so a change of model keeps the method
 
 
 class Comparison(NamedTuple):

@@ -30,14 +30,14 @@ from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor import TopFractionProbabilities
 from dashboard.services.request import ExplanationRequest
-from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TabContext, TabView
+from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
+from dashboard.tabs.compare_options import DEFAULT_METHOD
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
-DEFAULT_METHOD = "grad-cam"  # fits convolutional networks and transformers, so a change of model keeps the method
 MAX_AUTOSTART_SECONDS = 3.0  # a method of many passes that takes longer waits for the start button
 
 
@@ -264,6 +264,6 @@ def build(shared: TabContext) -> TabView:
 
     stream_event = shared.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
-    follow_up = update_metric, [method, menus], [metric]
+    follow_up = FollowUp(update_metric, [method, menus], [metric])
     shared.on_event(stream_event.success, *follow_up)
     return TabView(update, [method, menus], outputs, follow_up, long_events=[stream_event])

@@ -22,7 +22,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 import vizlib
-from vizlib.attribution import explain as explaining
+from vizlib.attribution import explain
 from vizlib.models.preprocessing import TimmPreprocessing
 
 PIXELS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
@@ -159,7 +159,7 @@ def _profile(model: vizlib.Model, given) -> list[tuple]:
             top = timed(model.module, "(plain forward pass)")(pixels)[0].max()
             timed(torch.autograd.grad, "(plain backward pass)")(top, pixels)
         parts = {"forward, watched": (vizlib.Model, "run"), "backward": (vizlib.Run, "gradients")}
-        for part, (owner, name) in {**parts, "notes": (explaining, "notes_on")}.items():
+        for part, (owner, name) in {**parts, "notes": (explain, "notes_on")}.items():
             undo.enter_context(patch.object(owner, name, timed(getattr(owner, name), part)))
         for _ in range(given.repeats):
             timed(vizlib.explain_all, "all")(model, photo)

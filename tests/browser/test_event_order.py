@@ -1,4 +1,4 @@
-"""In whatever order a person clicks, and however late the answers come, the page ends on what was chosen last."""
+"""The page ends on the last selection, in whatever order the clicks are made and however late the responses arrive."""
 
 from __future__ import annotations
 
@@ -8,65 +8,64 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import vizlib
-from dashboard.tabs import inspect as inside
-from dashboard.tabs import learn, why
+from dashboard.tabs import inspect, learn, why
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-SLOW = 1.5  # seconds that an answer is late
+DELAY_SECONDS = 1.5  # of a late response
 DELAYS = (
-    pytest.param((SLOW, 0), id="the first is late"),
-    pytest.param((0, SLOW), id="the second is late"),
+    pytest.param((DELAY_SECONDS, 0), id="the first is late"),
+    pytest.param((0, DELAY_SECONDS), id="the second is late"),
 )
 
 
 @pytest.fixture(params=[why])
 def late(monkeypatch, request):
-    """Holds back what a tab draws: the next one by the first of so many seconds, and so on."""
+    """Return a list of seconds by which the next calls of a tab's `draw` are delayed."""
     delays: list[float] = []
-    real = request.param.draw
+    original = request.param.draw
 
-    def held_back(*args, **kwargs):
-        answer = real(*args, **kwargs)
+    def delayed(*args, **kwargs):
+        result = original(*args, **kwargs)
         time.sleep(delays.pop(0) if delays else 0)
-        return answer
+        return result
 
-    monkeypatch.setattr(request.param, "draw", held_back)
+    monkeypatch.setattr(request.param, "draw", delayed)
     return delays
 
 
-def bar(place: int) -> str:
-    """A click on one of the likeliest classes, counted from 0."""
+def click_bar(place: int) -> str:
+    """Return a script that clicks the bar of a class, counted from 0."""
     return f"document.querySelectorAll('#bars .viz-class')[{place}].click()"
 
 
-def method(name: str) -> str:
+def click_method(name: str) -> str:
     return f"document.querySelector('#why-methods [data-key={name}]').click()"
 
 
-def rival(place: int) -> str:
-    """A click on the "vs" beside a class, counted from 0 among those that have one."""
+def click_contrast(place: int) -> str:
+    """Return a script that clicks a "vs" box, counted from 0."""
     return f"document.querySelectorAll('#bars input')[{place}].click()"
 
 
-def knob(place: int) -> str:
-    """The choice of this place in the menu of the first knob."""
+def select_layer(place: int) -> str:
+    """Return a script that selects an option in the menu of the first parameter."""
     menu = "document.querySelector('#why-parameters select')"
     return f"{menu}.value = {place}; {menu}.dispatchEvent(new Event('change'))"
 
 
-def answered(session) -> None:
-    """Wait until no choice waits for its answer any more, on any desk."""
+def wait_until_idle(session) -> None:
+    """Wait until no event queue has a pending choice."""
     session.wait_until("() => !document.querySelector('.viz-event_queue[data-busy]')")
     session.settle()
 
 
-def ends(session, model: str, name: str, target: int, against: int | None = None) -> None:
-    """Wait for the last answer, then see that the heat, the words, the strip, the bars and the address are of it."""
+def check_selection(session, model: str, name: str, target: int, against: int | None = None) -> None:
+    """Wait until idle, then check that map, caption, thumbnails, bars, menu and address show the selection."""
     network = vizlib.load(model)
     labels = network.labels
     versus = f"_vs_{against}" if against is not None else ""
-    answered(session)
+    wait_until_idle(session)
     drawn = session.page.locator("#why-heatmap canvas").get_attribute("data-drawn")
     keys = {key: values[0] for key, values in parse_qs(urlsplit(session.page.url).query).items()}
     heading = f"Why {labels[target]}" + (f" and not {labels[against]}?" if against is not None else "?")
@@ -91,40 +90,40 @@ def ends(session, model: str, name: str, target: int, against: int | None = None
 @pytest.mark.parametrize(
     ("clicks", "name", "place", "versus"),
     [
-        ((bar(1), method("saliency")), "saliency", 1, None),
-        ((method("saliency"), bar(1)), "saliency", 1, None),
-        ((bar(1), bar(2)), "grad-cam", 2, None),
-        ((method("saliency"), method("hires-cam")), "hires-cam", 0, None),
-        ((bar(1), method("saliency"), bar(2)), "saliency", 2, None),
-        ((rival(1), method("saliency")), "saliency", 0, 2),
+        ((click_bar(1), click_method("saliency")), "saliency", 1, None),
+        ((click_method("saliency"), click_bar(1)), "saliency", 1, None),
+        ((click_bar(1), click_bar(2)), "grad-cam", 2, None),
+        ((click_method("saliency"), click_method("hires-cam")), "hires-cam", 0, None),
+        ((click_bar(1), click_method("saliency"), click_bar(2)), "saliency", 2, None),
+        ((click_contrast(1), click_method("saliency")), "saliency", 0, 2),
     ],
-    ids=["class, method", "method, class", "two classes", "two methods", "class, method, class", "rival, method"],
+    ids=["class, method", "method, class", "two classes", "two methods", "class, method, class", "contrast, method"],
 )
-def test_two_clicks_at_once_end_on_both(open_checked_session, late, tower, clicks, name, place, versus, delays):
+def test_two_clicks_in_a_row_both_take_effect(open_checked_session, late, tower, clicks, name, place, versus, delays):
     session = open_checked_session("?img=ex:tower")
-    best = [one.index for one in vizlib.load(RESNET).predict(tower, top=5)]
+    best = [row.index for row in vizlib.load(RESNET).predict(tower, top=5)]
     late.extend(delays)
     session.page.evaluate("; ".join(clicks))
-    ends(session, RESNET, name, best[place], None if versus is None else best[versus])
+    check_selection(session, RESNET, name, best[place], None if versus is None else best[versus])
 
 
 @pytest.mark.parametrize("delays", DELAYS)
-def test_a_class_and_a_method_chosen_while_a_model_opens_are_of_that_model(open_checked_session, late, tower, delays):
+def test_class_and_method_selected_while_a_model_loads_apply_to_it(open_checked_session, late, tower, delays):
     session = open_checked_session("?img=ex:tower")
-    best = [one.index for one in vizlib.load(RESNET).predict(tower, top=5)]
+    best = [row.index for row in vizlib.load(RESNET).predict(tower, top=5)]
     late.extend(delays)
     session.choose_option("#model", VIT)
-    session.page.evaluate(bar(2))
-    session.page.evaluate(method("saliency"))
-    ends(session, VIT, "saliency", best[2])
+    session.page.evaluate(click_bar(2))
+    session.page.evaluate(click_method("saliency"))
+    check_selection(session, VIT, "saliency", best[2])
 
 
-def test_two_knobs_turned_at_once_are_both_turned(open_checked_session, late):
+def test_two_parameter_changes_in_a_row_both_take_effect(open_checked_session, late):
     session = open_checked_session("?img=ex:tower")
-    late.extend((SLOW, 0))
-    session.page.evaluate(knob(1))
-    session.page.evaluate(knob(2))
-    answered(session)
+    late.extend((DELAY_SECONDS, 0))
+    session.page.evaluate(select_layer(1))
+    session.page.evaluate(select_layer(2))
+    wait_until_idle(session)
     chosen = session.page.locator("#why-parameters select").first
     name = chosen.locator("option").nth(2).inner_text()
     assert chosen.evaluate("menu => menu.selectedIndex") == 2
@@ -132,18 +131,18 @@ def test_two_knobs_turned_at_once_are_both_turned(open_checked_session, late):
 
 
 @pytest.mark.parametrize("late", [learn], indirect=True)
-def test_two_steps_of_a_lesson_chosen_at_once_end_on_the_second(open_checked_session, late):
+def test_two_lesson_steps_in_a_row_end_on_the_second(open_checked_session, late):
     session = open_checked_session("?img=ex:tower&v=learn")
     session.wait_until("() => document.querySelectorAll('#learn .viz-dot').length === 8")
-    late.extend((SLOW, 0))
+    late.extend((DELAY_SECONDS, 0))
     for step in (2, 4):
         session.page.evaluate(f"document.querySelectorAll('#learn .viz-dot')[{step}].click()")
     session.wait_until("() => document.querySelector('#learn .viz-lesson').dataset.step === '4'")
 
 
-@pytest.mark.parametrize("late", [inside], indirect=True)
+@pytest.mark.parametrize("late", [inspect], indirect=True)
 @pytest.mark.parametrize("last", ["unit", "layer"])
-def test_a_class_a_layer_and_a_unit_chosen_at_once_are_all_seen_inside(open_checked_session, late, tower, last):
+def test_class_layer_and_unit_selected_in_a_row_all_take_effect_inside(open_checked_session, late, tower, last):
     session = open_checked_session("?img=ex:tower&v=inside")
     best = vizlib.load(RESNET).predict(tower, top=2)
     unit = session.page.locator("#inside-channels .viz-tile").nth(3).get_attribute("data-key")
@@ -151,13 +150,13 @@ def test_a_class_a_layer_and_a_unit_chosen_at_once_are_all_seen_inside(open_chec
         "layer": "document.querySelector('#inside-tree [data-layer=layer3]').click()",
         "unit": f"document.querySelector('#inside-channels [data-key=\"{unit}\"]').click()",
     }
-    late.extend((SLOW, 0))
+    late.extend((DELAY_SECONDS, 0))
     for what in sorted(clicks, key=lambda what: what == last):
         session.page.evaluate(clicks[what])
-    session.page.evaluate(bar(1))
-    answered(session)
-    layer = {"unit": "layer4", "layer": "layer3"}[last]  # the sheet that was clicked on was layer4's
+    session.page.evaluate(click_bar(1))
+    wait_until_idle(session)
+    layer = {"unit": "layer4", "layer": "layer3"}[last]  # the clicked channel was of layer4
     assert session.get_text("#inside-channels h2") == f"Channels of {layer}, by contribution to {best[1].label}"
-    words = session.get_text("#inside-caption h2")
-    assert words.endswith(f" of {layer}")
-    assert (words == f"Channel {unit} of layer4") == (last == "unit")
+    heading = session.get_text("#inside-caption h2")
+    assert heading.endswith(f" of {layer}")
+    assert (heading == f"Channel {unit} of layer4") == (last == "unit")

@@ -23,7 +23,7 @@ from hub import small_hub
 from stage import CUT, HUB_MODEL, SkipError, small_disk
 
 import vizlib
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 
 SIMPLE, MAP = Question(0, RESNET), Question(1, RESNET, "grad-cam")
 Row = tuple[str, str, str]  # what happened, what a visitor was told, whether all is well
@@ -177,7 +177,7 @@ def _gone(folder: Path) -> list[Row]:
     own = folder / "own"
     own.mkdir()
     for ending in (".safetensors", ".json"):
-        shutil.copy((checkpoints.BUNDLED_FOLDER / RESNET).with_suffix(ending), own / f"mine{ending}")
+        shutil.copy((checkpoint_files.BUNDLED_FOLDER / RESNET).with_suffix(ending), own / f"mine{ending}")
     with Server(folder / "server", f"--checkpoints={own}") as server:
         (own / "mine.safetensors").unlink()
         return [_told("a checkpoint is removed after the start", server.ask(Question(0, "mine")), server, own)]

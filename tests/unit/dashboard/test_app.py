@@ -14,7 +14,7 @@ import pytest
 import vizlib
 from dashboard import __main__ as start
 from dashboard import app
-from dashboard.api import endpoints as api
+from dashboard.api import endpoints
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import browser_text, browser_translations
 from dashboard.services import examples
@@ -31,7 +31,7 @@ def test_exactly_the_named_endpoints_are_public_and_documented(page):
     public = {fn.api_name: fn for fn in page.fns.values() if fn.api_visibility == "public"}
     assert set(public) == ENDPOINTS
     for name, described in page.get_api_info()["named_endpoints"].items():
-        expected = list(inspect.signature(getattr(api, name[1:])).parameters)[1:]
+        expected = list(inspect.signature(getattr(endpoints, name[1:])).parameters)[1:]
         assert [one["parameter_name"] for one in described["parameters"]] == expected
         assert len(described["description"]) > 40
 
@@ -63,7 +63,7 @@ def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
 
 def test_explain_gives_the_numbers_and_the_picture_of_python(service, cheetah, name):
     model = vizlib.load(name)
-    about, overlay = api.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
+    about, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
     assert about["values"] == theirs.heat.tolist()
     assert about["notes"] == list(theirs.notes)
@@ -71,7 +71,7 @@ def test_explain_gives_the_numbers_and_the_picture_of_python(service, cheetah, n
 
 
 def test_explain_answers_why_this_class_and_not_another(service, cheetah, name):
-    about, _ = api.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
+    about, _ = endpoints.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target="church", against="golf ball")
     assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
 
@@ -79,7 +79,7 @@ def test_explain_answers_why_this_class_and_not_another(service, cheetah, name):
 @pytest.mark.parametrize("other", [{"model": "vit_tiny-imagenette"}, {"target": "golf ball"}])
 def test_compare_gives_the_agreement_of_python(service, cheetah, other):
     first = {"model": "resnet18-imagenette", "target": "church"}
-    about = api.compare(service, cheetah, first, other, "grad-cam", 0.3)
+    about = endpoints.compare(service, cheetah, first, other, "grad-cam", 0.3)
     maps = [
         vizlib.explain(vizlib.load(one["model"]), cheetah, method="grad-cam", target=one["target"])
         for one in (first, {**first, **other})
@@ -92,16 +92,16 @@ def test_compare_gives_the_agreement_of_python(service, cheetah, other):
 
 @pytest.mark.parametrize(("query", "meant"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
 def test_a_token_is_a_name_or_a_patch(query, meant):
-    assert api.parse_token(query) == meant
+    assert endpoints.parse_token(query) == meant
 
 
 def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(service, cheetah, name):
     with pytest.raises(vizlib.ImageError, match="photo is missing"):
-        api.predict(service, None, name, 5)
+        endpoints.predict(service, None, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
-        api.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
+        endpoints.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
     with pytest.raises(vizlib.MethodError, match="knobs are an object"):
-        api.explain(service, cheetah, name, "saliency", "", ["layer"])
+        endpoints.explain(service, cheetah, name, "saliency", "", ["layer"])
 
 
 def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):

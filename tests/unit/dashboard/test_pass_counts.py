@@ -13,8 +13,7 @@ from dashboard.services.executor import TopFractionProbabilities
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.state.selection import Selection
-from dashboard.tabs import attention, code, compare, kernels, learn, model, receptive_field, why
-from dashboard.tabs import inspect as inspect_tab
+from dashboard.tabs import attention, code, compare, inspect, kernels, learn, model, receptive_field, why
 
 RESNET = "resnet18-imagenette"
 
@@ -77,7 +76,7 @@ def draw_tabs(service: AnalysisService, photo, selection: Selection | None) -> N
     attention.compute_content(service, photo, selection)
     attention.build_attention_flow(service, photo, selection)
     receptive_field.compute_content(service, photo, selection)
-    inspect_tab.compute_content(service, photo, selection, None)
+    inspect.compute_content(service, photo, selection, None)
     kernels.compute_content(service, photo, selection)
     kernels.build_position_similarity(service, photo, selection)
     learn.compute_content(service, photo, selection)
@@ -105,10 +104,17 @@ def test_another_class_costs_one_backward_pass_and_no_forward_pass(fresh, cheeta
     assert counts.take() == (0, 0, 0)
 
 
-@pytest.mark.parametrize("draw_first", [why.compute_content, inspect_tab.compute_content, learn.compute_content, attention.build_attention_flow])
+@pytest.mark.parametrize(
+    "draw_first", [why.compute_content, inspect.compute_content, learn.compute_content, attention.build_attention_flow]
+)
 def test_the_tab_that_is_open_first_makes_no_difference(fresh, cheetah, name, counts, draw_first: Callable):
     selection = draw_panel(fresh, cheetah, name).selection
-    draw_first(fresh, cheetah, selection, *{why.compute_content: (None, None), inspect_tab.compute_content: (None,)}.get(draw_first, ()))
+    draw_first(
+        fresh,
+        cheetah,
+        selection,
+        *{why.compute_content: (None, None), inspect.compute_content: (None,)}.get(draw_first, ()),
+    )
     draw_tabs(fresh, cheetah, selection)
     assert counts.take()[:2] == (1, 1)
 

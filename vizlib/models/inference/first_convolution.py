@@ -17,7 +17,7 @@ from vizlib.capture import compute_gradients
 from vizlib.models.model import Model
 
 # Largest accepted difference of two computations of one gradient in single precision, relative to the largest value.
-MAX_RELATIVE_DIFFERENCE = 1e-4
+MAX_GRADIENT_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,4 +75,4 @@ def _reads_all_pixels(convolution: FirstConvolution) -> bool:
     with torch.inference_mode(False), torch.enable_grad():
         at_pixels, at_output = compute_gradients(logits.square().sum(), [image, output], retain_graph=False)
     pairs = ((output, convolution.forward(image.detach())), (at_pixels, convolution.backward(at_output)))
-    return all(a.any() and (a - b).abs().max() <= MAX_RELATIVE_DIFFERENCE * a.abs().max() for a, b in pairs)
+    return all(a.any() and (a - b).abs().max() <= MAX_GRADIENT_DIFFERENCE * a.abs().max() for a, b in pairs)

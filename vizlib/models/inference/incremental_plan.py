@@ -27,7 +27,7 @@ from vizlib.models.receptive_field import receptive_fields
 MIN_SAVED_FRACTION = 0.05  # least fraction of a pass's operations that a plan must save
 STAGE_OVERHEAD_FRACTION = 0.01  # assumed overhead of one stage, so that no stage is added for a negligible gain
 # Largest accepted difference between the logits of a plan and of plain passes, relative to the largest logit.
-MAX_RELATIVE_DIFFERENCE = 1e-4
+MAX_LOGIT_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -179,4 +179,4 @@ def _matches_plain_inference(
     except ModelError:  # a crop reaches the layers after the stages by another path
         return False
     expected = inference.logits(images)
-    return bool((logits - expected).abs().max() <= MAX_RELATIVE_DIFFERENCE * expected.abs().max())
+    return bool((logits - expected).abs().max() <= MAX_LOGIT_DIFFERENCE * expected.abs().max())

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from vizlib.core.atomic_files import open_atomic
 from vizlib.core.errors import ModelError
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 from vizlib.models.loading.architecture_detection import resolve_torchvision_name
 
 ProgressCallback = Callable[[int, int], None]  # called with the number of bytes received and the number expected
@@ -63,7 +63,7 @@ def require_weights(name: str, url: str, cached: bool) -> None:
     if not cached and ((url == hub.ENDPOINT and hub.HF_HUB_OFFLINE) or not is_reachable(url)):
         raise ModelError(
             f"the weights of {name} are not on this machine, and {url.split('/')[2]} cannot be reached; "
-            f"available offline: {', '.join(checkpoints.list_bundled()) or 'your own files'}"
+            f"available offline: {', '.join(checkpoint_files.list_bundled()) or 'your own files'}"
         )
 
 

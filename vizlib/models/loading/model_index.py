@@ -13,7 +13,7 @@ import timm
 from timm.data.imagenet_info import ImageNetInfo
 
 from vizlib.core.errors import ModelError, suggest_names
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 from vizlib.models.loading.architecture_detection import DETECTABLE_TIMM_MODULES
 from vizlib.models.loading.downloads import get_torchvision_weights, is_in_hub_cache, is_in_torch_cache
 from vizlib.models.ood import parse_finite_number
@@ -87,7 +87,7 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
         >>> [entry.name for entry in vizlib.list_models() if entry.bundled]
         ['vit_tiny-imagenette', 'resnet18-imagenette']
     """
-    bundled = checkpoints.list_bundled()
+    bundled = checkpoint_files.list_bundled()
     entries = [
         _make_file_entry(name, path, "bundled" if name in bundled else "folder")
         for name, path in index_weight_files(folder).items()
@@ -131,8 +131,8 @@ def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str
     Raises:
         ModelError: If the folder does not exist or cannot be read.
     """
-    files = checkpoints.list_bundled()
-    folder_files = checkpoints.list_weight_files(folder) if folder is not None else []
+    files = checkpoint_files.list_bundled()
+    folder_files = checkpoint_files.list_weight_files(folder) if folder is not None else []
     stems = Counter(path.stem for path in folder_files)
     for path in folder_files:
         taken = path.stem in files or path.stem in CURATED_MODELS_MB or stems[path.stem] > 1
@@ -152,9 +152,9 @@ def _supported_names() -> tuple[str, ...]:
 
 def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
     try:
-        sidecar = checkpoints.Sidecar.read_for(path)
+        sidecar = checkpoint_files.Sidecar.read_for(path)
     except ModelError:  # raised again by `load`; one broken sidecar must not break the list
-        sidecar = checkpoints.Sidecar()
+        sidecar = checkpoint_files.Sidecar()
     accuracy = parse_finite_number(sidecar.accuracy.get("top1"))
     return ModelEntry(
         name, source, round(path.stat().st_size / 1e6, 1), describe_classes(sidecar.labels or ()), accuracy, path

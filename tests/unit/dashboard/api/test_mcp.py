@@ -12,7 +12,7 @@ import pytest
 
 import vizlib
 from dashboard import app
-from dashboard.server import server as serving
+from dashboard.server import server
 from dashboard.server.options import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
 
@@ -29,7 +29,7 @@ def address():
     service = AnalysisService(settings.make_catalog())
     page = app.build_page(service, settings)
     more = {"prevent_thread_lock": True, "quiet": True, "mcp_server": True}
-    _, local, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(service, settings), **more)
+    _, local, _ = app.launch(page, port=None, app_kwargs=server.make_app_kwargs(service, settings), **more)
     yield f"{local}gradio_api/mcp/"
     page.close(verbose=False)
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import vizlib
 from dashboard import app
-from dashboard.server import options as options_module
+from dashboard.server import options
 from dashboard.server import server as serving
 from dashboard.server.options import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
@@ -338,13 +338,13 @@ def test_names_of_models_may_stand_in_a_row(monkeypatch):
     given = []
     monkeypatch.setattr(app, "serve", given.append)
     words = ["--models", f"{VIT},{RESNET}", "--models", "resnet50.a1_in1k", "--workers", "4", "--mcp"]
-    monkeypatch.setattr(options_module, "find_spec", lambda name: name)
+    monkeypatch.setattr(options, "find_spec", lambda name: name)
     result = CliRunner().invoke(shell, ["serve", *words])
     assert result.exit_code == 0, result.output
     assert given == [ServerOptions(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
 
 
 def test_tools_for_language_models_need_their_extra(monkeypatch):
-    monkeypatch.setattr(options_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(vizlib.VizlibError, match=r"pip install 'vizlib\[mcp\]'"):
         ServerOptions(mcp=True)

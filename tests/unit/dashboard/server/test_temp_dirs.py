@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio.mcp
 import pytest
 
-from dashboard.server import temp_dirs as folders
+from dashboard.server import temp_dirs
 
 ROOT = Path(__file__).resolve().parents[4]
 # As in a terminal, an interrupt is heard: a process started in a script's background would ignore it. The naps are
@@ -35,7 +35,7 @@ class Process:
     """A process that has a folder of its own until it is killed."""
 
     def __init__(self, temporary: Path) -> None:
-        known = {name: value for name, value in os.environ.items() if name != folders.TEMP_DIR_VARIABLE}
+        known = {name: value for name, value in os.environ.items() if name != temp_dirs.TEMP_DIR_VARIABLE}
         environment = known | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", LIVES], env=environment, stdout=subprocess.PIPE, text=True
@@ -52,7 +52,7 @@ class Process:
 
 @pytest.fixture
 def start(tmp_path, monkeypatch) -> Iterator:
-    monkeypatch.delenv(folders.TEMP_DIR_VARIABLE, raising=False)
+    monkeypatch.delenv(temp_dirs.TEMP_DIR_VARIABLE, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     started: list[Process] = []
 
@@ -71,7 +71,7 @@ def test_what_a_killed_server_left_is_deleted_and_what_a_living_one_has_is_not(s
     assert (killed.folder / "upload.jpg").exists()
     killed.kill()
     assert (killed.folder / "upload.jpg").exists()  # kill -9 gives nobody time to tidy up
-    with folders.private_temp_dir() as mine:
+    with temp_dirs.private_temp_dir() as mine:
         assert not killed.folder.parent.exists()
         assert (living.folder / "upload.jpg").exists()
         third = start()
@@ -91,23 +91,23 @@ def test_a_server_that_was_killed_before_it_had_a_lock_is_dead_too(start):
     living = start()
     half = living.folder.parent.parent / "half"
     half.mkdir()
-    with folders.private_temp_dir():
+    with temp_dirs.private_temp_dir():
         assert not half.exists()
         assert living.folder.exists()
 
 
 def test_gradio_is_told_and_what_the_person_says_counts(start, tmp_path, monkeypatch):
     monkeypatch.setattr(gradio.mcp, "DEFAULT_TEMP_DIR", "")
-    with folders.private_temp_dir() as folder:
-        assert os.environ[folders.TEMP_DIR_VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
+    with temp_dirs.private_temp_dir() as folder:
+        assert os.environ[temp_dirs.TEMP_DIR_VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
         assert folder.stat().st_uid == os.getuid()
         assert folder.parent.parent.stat().st_mode & 0o077 == 0  # nobody else looks in
-    assert folders.TEMP_DIR_VARIABLE not in os.environ
+    assert temp_dirs.TEMP_DIR_VARIABLE not in os.environ
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "old.jpg").touch()
-    monkeypatch.setenv(folders.TEMP_DIR_VARIABLE, str(theirs))
-    with folders.private_temp_dir() as folder:
+    monkeypatch.setenv(temp_dirs.TEMP_DIR_VARIABLE, str(theirs))
+    with temp_dirs.private_temp_dir() as folder:
         assert folder == theirs
     assert (theirs / "old.jpg").exists()
 
@@ -116,7 +116,7 @@ def test_a_link_in_its_place_is_not_followed(start, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "precious").mkdir(parents=True)
     (tmp_path / f"vizlib-{os.getuid()}").symlink_to(elsewhere)
-    with folders.private_temp_dir() as folder:
+    with temp_dirs.private_temp_dir() as folder:
         assert not folder.is_relative_to(elsewhere)
     assert (elsewhere / "precious").exists()
 
@@ -127,6 +127,6 @@ def test_only_old_files_that_never_came_whole_are_deleted(tmp_path):
         (tmp_path / name).touch()
     for name in ("tmpold", "hash/whole.jpg"):
         os.utime(tmp_path / name, (time.time() - 100, time.time() - 100))
-    folders.delete_stale_uploads(tmp_path, 50)
+    temp_dirs.delete_stale_uploads(tmp_path, 50)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["tmpnew", "whole.jpg"]
-    folders.delete_stale_uploads(tmp_path / "none", 50)
+    temp_dirs.delete_stale_uploads(tmp_path / "none", 50)

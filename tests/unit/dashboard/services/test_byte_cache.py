@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dashboard.services import byte_cache as cache_module
+from dashboard.services import byte_cache
 from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
 from dashboard.services.request import ExplanationRequest
 
@@ -30,7 +30,7 @@ def waits(monkeypatch) -> threading.Semaphore:
             found.release()
             return super().exception(timeout)
 
-    monkeypatch.setattr(cache_module, "Future", Told)
+    monkeypatch.setattr(byte_cache, "Future", Told)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from dashboard.state import context as shared
+from dashboard.state import context
 from dashboard.state.context import GenerationCounter
 
 
@@ -20,7 +20,7 @@ def test_the_choices_of_each_visitor_are_counted_apart():
 
 
 def test_who_chose_least_recently_is_forgotten_first(monkeypatch):
-    monkeypatch.setattr(shared, "MAX_COUNTED_SESSIONS", 2)
+    monkeypatch.setattr(context, "MAX_COUNTED_SESSIONS", 2)
     turns, names = GenerationCounter(), ["a", "b", "a", "c"]
     for name in names:
         turns.advance(visitor(name))

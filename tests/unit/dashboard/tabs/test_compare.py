@@ -28,7 +28,7 @@ def tower_selection(service, tower):
     return draw_panel(service, tower, RESNET)[0]
 
 
-def explained(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
+def explain_both(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
     return [
         [vizlib.explain(vizlib.load(name), photo, method, target=target) for target in (selection.target, second)]
         for name in (RESNET, VIT)
@@ -52,8 +52,8 @@ def test_compare_offers_and_accepts_only_what_fits_both_models(service, tower, t
     for name in METHODS:
         fits = all(name in vizlib.list_methods(service.catalog.get(model)) for model in (RESNET, VIT))
         assert (name in offered) == (fits and name not in slow), name
-    for forged in ("raw-attention", "rise", "nonsense", None):
-        assert compare.choose_comparison(service, tower, tower_selection, method=forged).method == "grad-cam"
+    for invalid in ("raw-attention", "rise", "nonsense", None):
+        assert compare.choose_comparison(service, tower, tower_selection, method=invalid).method == "grad-cam"
     assert compare.choose_comparison(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
     assert compare.choose_comparison(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
     assert compare.choose_comparison(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
@@ -77,23 +77,23 @@ def test_classes_are_matched_by_name_between_models(service):
 @pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
 def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_selection, method):
     value = compare.compute_content(service, tower, tower_selection, VIT, method, 5)[3]
-    answers = explained(tower, method, tower_selection, 5)
-    factors = [1 / max(abs(v) for answer in row for v in answer.heat.flatten().tolist()) for row in answers]
+    attributions = explain_both(tower, method, tower_selection, 5)
+    factors = [1 / max(abs(v) for attribution in row for v in attribution.heat.flatten().tolist()) for row in attributions]
     shares, raw = [], []
     for i, name in enumerate((RESNET, VIT)):
         assert value["rows"][i]["heading"] == name
         for j in (0, 1):
-            shown, answer = value["rows"][i]["items"][j], answers[i][j]
-            near = 1e-3 * answer.heat.abs().max().item()
-            assert np.allclose(floats(shown["maps"])[0], answer.heat.numpy(), atol=near)
-            assert shown["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
-            assert shown["scale"] == 0
-            assert shown["box"] == pytest.approx(
-                [edge / side for edge, side in zip(answer.geometry.visible_box, tower.size[::-1] * 2, strict=True)],
+            item, attribution = value["rows"][i]["items"][j], attributions[i][j]
+            near = 1e-3 * attribution.heat.abs().max().item()
+            assert np.allclose(floats(item["maps"])[0], attribution.heat.numpy(), atol=near)
+            assert item["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
+            assert item["scale"] == 0
+            assert item["box"] == pytest.approx(
+                [edge / side for edge, side in zip(attribution.geometry.visible_box, tower.size[::-1] * 2, strict=True)],
                 abs=1e-6,
             )
-            shares += (answer.heat.flatten() * factors[i]).tolist()
-            raw += answer.heat.flatten().tolist()
+            shares += (attribution.heat.flatten() * factors[i]).tolist()
+            raw += attribution.heat.flatten().tolist()
     for limits, values in zip(value["scales"][0]["limits"], (shares, raw), strict=True):
         if METHODS[method].is_signed({}):
             top = np.percentile(np.abs(values), 99.5)
@@ -104,53 +104,53 @@ def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_
 
 
 def test_maximum_of_a_model_is_taken_over_both_classes(service, tower, tower_selection):
-    (row, _) = explained(tower, "input-x-gradient", tower_selection, 5)
-    largest = max(abs(value) for answer in row for value in answer.heat.flatten().tolist())
+    (row, _) = explain_both(tower, "input-x-gradient", tower_selection, 5)
+    largest = max(abs(value) for attribution in row for value in attribution.heat.flatten().tolist())
     assert compare.find_maximum(row) == compare.find_maximum(row[::-1]) == pytest.approx(largest)
     assert compare.find_maximum([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
 
 
 def test_differences_cover_the_common_region_and_state_the_agreement(service, tower, tower_selection):
     value = compare.compute_content(service, tower, tower_selection, VIT, "grad-cam", 5)[3]
-    answers = explained(tower, "grad-cam", tower_selection, 5)
-    factors = [1 / max(answer.heat.abs().max().item() for answer in row) for row in answers]
+    attributions = explain_both(tower, "grad-cam", tower_selection, 5)
+    factors = [1 / max(attribution.heat.abs().max().item() for attribution in row) for row in attributions]
     pairs = {(0, 2): ((0, 0), (0, 1)), (1, 2): ((1, 0), (1, 1)), (2, 0): ((0, 0), (1, 0)), (2, 1): ((0, 1), (1, 1))}
-    drawn = []
+    differences = []
     for (row, column), (a, b) in pairs.items():
-        shown = value["rows"][row]["items"][column]
-        share, raw = floats(shown["maps"])
-        drawn.append(share)
+        item = value["rows"][row]["items"][column]
+        share, raw = floats(item["maps"])
+        differences.append(share)
         height, width = 168, round(168 * tower.width / tower.height)
-        whole = [answers[i][j].geometry.project_to_photo(answers[i][j].heat, (height, width)) for i, j in (a, b)]
+        whole = [attributions[i][j].geometry.project_to_photo(attributions[i][j].heat, (height, width)) for i, j in (a, b)]
         top, left, below, beyond = (
-            round(edge * side) for edge, side in zip(shown["box"], (height, width) * 2, strict=True)
+            round(edge * side) for edge, side in zip(item["box"], (height, width) * 2, strict=True)
         )
         for values, (f, g) in ((share, (factors[a[0]], factors[b[0]])), (raw, (1, 1))):
             expected = whole[0] * f - whole[1] * g
             assert np.isfinite(expected).sum() == values.size  # nothing is left out
             assert np.allclose(values, expected[top:below, left:beyond], atol=1e-3 * np.abs(values).max())
-        found = vizlib.agreement(answers[a[0]][a[1]], answers[b[0]][b[1]])
-        assert f"rank correlation {found.correlation:.2f}".replace("-", "−") in shown["text"]
-        assert f"{found.overlap * 100:.0f} % of the top 20 % shared" in shown["text"]
-    edge = np.percentile(np.abs(np.concatenate([one.ravel() for one in drawn])), 99.5)
+        found = vizlib.agreement(attributions[a[0]][a[1]], attributions[b[0]][b[1]])
+        assert f"rank correlation {found.correlation:.2f}".replace("-", "−") in item["text"]
+        assert f"{found.overlap * 100:.0f} % of the top 20 % shared" in item["text"]
+    edge = np.percentile(np.abs(np.concatenate([one.ravel() for one in differences])), 99.5)
     assert value["scales"][1]["limits"][0] == pytest.approx([-edge, edge], rel=1e-3)
 
 
 def test_compare_caption_states_the_agreement(service, tower, tower_selection):
-    words = compare.compute_content(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
-    (first, _), (second, _) = explained(tower, "grad-cam", tower_selection, 5)
+    caption = compare.compute_content(service, tower, tower_selection, VIT, "grad-cam", 5)[4]
+    (first, _), (second, _) = explain_both(tower, "grad-cam", tower_selection, 5)
     found = vizlib.agreement(first, second)
-    assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in words
-    assert f"overlap by {found.overlap * 100:.0f} %" in words
-    assert (found.correlation >= 0.7) == ("high agreement" in words)
+    assert f"rank correlation {found.correlation:.2f}.".replace("-", "−") in caption
+    assert f"overlap by {found.overlap * 100:.0f} %" in caption
+    assert (found.correlation >= 0.7) == ("high agreement" in caption)
 
 
 def test_compare_states_that_the_other_model_lacks_the_class(service, tower, tower_selection, monkeypatch):
     monkeypatch.setattr(compare_options, "match_classes", lambda a, b: {})
-    *_, value, words = compare.compute_content(service, tower, tower_selection)
+    *_, value, caption = compare.compute_content(service, tower, tower_selection)
     assert value == {}
     label = service.catalog.get(RESNET).labels[tower_selection.target]
-    assert f"{VIT} has no class {label}." in words
+    assert f"{VIT} has no class {label}." in caption
 
 
 def test_compare_is_empty_without_a_photo(service):

@@ -49,11 +49,11 @@ def test_tree_contains_every_layer_with_the_library_numbers(service, name):
 
 def test_tree_names_the_kind_of_each_layer(service):
     rows = {row["name"]: row["role"] for row in build_tree(service.catalog.get(RESNET), "layer1")["rows"]}
-    told = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
-    assert told == ["convolution", "stage", "residual block", "convolution", "shortcut"]
+    roles = [rows[part] for part in ("conv1", "layer2", "layer2.0", "layer2.0.conv1", "layer2.0.downsample")]
+    assert roles == ["convolution", "stage", "residual block", "convolution", "shortcut"]
     rows = {row["name"]: row["role"] for row in build_tree(service.catalog.get(VIT), "blocks.0")["rows"]}
-    told = [rows[part] for part in ("patch_embed", "blocks", "blocks.3", "blocks.3.attn", "blocks.3.mlp")]
-    assert told == ["patch embedding", "12 blocks", "block", "attention", "MLP"]
+    roles = [rows[part] for part in ("patch_embed", "blocks", "blocks.3", "blocks.3.attn", "blocks.3.mlp")]
+    assert roles == ["patch embedding", "12 blocks", "block", "attention", "MLP"]
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "–"), (999, "999"), (999_600, "1 M"), (87_902_976, "87.9 M")])
@@ -67,25 +67,25 @@ def test_large_numbers_are_abbreviated(count, text):
 def test_channels_are_sorted_by_contribution(service, cheetah, selection):
     model = vizlib.load(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
-        where, parts, _, heat, words, _, sheet = inspect.compute_content(
+        where, parts, _, heat, caption, _, grid = inspect.compute_content(
             service, cheetah, selection, at(service, selection, layer, 7)
         )
         added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
-        assert (where.layer, parts["chosen"], sheet["chosen"]) == (layer, layer, "7")
-        keys = [int(item["key"]) for item in sheet["items"]]
+        assert (where.layer, parts["chosen"], grid["chosen"]) == (layer, layer, "7")
+        keys = [int(item["key"]) for item in grid["items"]]
         assert len(keys) == min(len(added), inspect.MAX_UNITS_FOR + inspect.MAX_UNITS_AGAINST)
         values = added[keys].tolist()
         assert values == pytest.approx(sorted(values, reverse=True), abs=1e-4)
         assert added.max().item() == pytest.approx(values[0], abs=1e-4)
         assert added.min().item() == pytest.approx(values[-1], abs=1e-4)
-        told = [float(item["note"].replace("\u2212", "-")) for item in sheet["items"]]
-        assert told == pytest.approx(values, abs=0.006 * max(map(abs, values)) + 0.05)
+        roles = [float(item["note"].replace("\u2212", "-")) for item in grid["items"]]
+        assert roles == pytest.approx(values, abs=0.006 * max(map(abs, values)) + 0.05)
         assert np.array_equal(
             floats(heat["map"]), service.get_activations(cheetah, selection.model, layer)[0][7].numpy()
         )
-        assert f"Channel 7 of {layer}" in words
+        assert f"Channel 7 of {layer}" in caption
         label = model.labels[selection.target]
-        assert f"to the score of {label}, which is " in words
+        assert f"to the score of {label}, which is " in caption
 
 
 def test_another_target_changes_the_channel_order(service, cheetah, selection):
@@ -104,47 +104,47 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
 
 def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(service, cheetah, selection):
     model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
-    rival = (selection.target + 1) % 10
-    *_, words, _, sheet = inspect.compute_content(
-        service, cheetah, selection._replace(against=rival), at(service, selection, layer)
+    contrast = (selection.target + 1) % 10
+    *_, caption, _, grid = inspect.compute_content(
+        service, cheetah, selection._replace(against=contrast), at(service, selection, layer)
     )
-    added = vizlib.contributions(model, cheetah, selection.target, rival, layers=[layer]).channels[layer]
-    assert sheet["items"][0]["key"] == str(added.argmax().item())
-    assert f"to the score of {model.labels[selection.target]} against {model.labels[rival]}, which is" in words
+    added = vizlib.contributions(model, cheetah, selection.target, contrast, layers=[layer]).channels[layer]
+    assert grid["items"][0]["key"] == str(added.argmax().item())
+    assert f"to the score of {model.labels[selection.target]} against {model.labels[contrast]}, which is" in caption
 
 
 def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah):
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
     selection = inspect.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
-    *_, heat, words, switch, sheet = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
+    *_, heat, caption, switch, grid = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()
-    assert [int(item["key"]) for item in sheet["items"]] == order
-    assert [item["name"] for item in sheet["items"]] == [f"head {i + 1}" for i in order]
-    theirs = vizlib.explain(model, cheetah, "raw-attention", layer=layer, head=order[0], query="class").heat
-    assert np.allclose(floats(heat["map"]), theirs.numpy(), atol=1e-6)
-    assert f"Head {order[0] + 1} of {layer}" in words
-    assert "the class token attends to" in words
+    assert [int(item["key"]) for item in grid["items"]] == order
+    assert [item["name"] for item in grid["items"]] == [f"head {i + 1}" for i in order]
+    expected = vizlib.explain(model, cheetah, "raw-attention", layer=layer, head=order[0], query="class").heat
+    assert np.allclose(floats(heat["map"]), expected.numpy(), atol=1e-6)
+    assert f"Head {order[0] + 1} of {layer}" in caption
+    assert "the class token attends to" in caption
     assert switch["label"] == f"Switch head {order[0] + 1} off"
 
 
 def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        where, *_, sheet = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
+        where, *_, grid = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
         assert where.layer == layer
-        assert sheet["items"]
+        assert grid["items"]
 
 
 def test_an_invalid_layer_or_unit_gives_the_default_view(service, cheetah, selection):
     first = inspect.compute_content(service, cheetah, selection, None)
     assert first[0].layer == service.catalog.get(selection.model).cam_layer
     assert inspect.compute_content(service, cheetah, selection, at(service, selection, "no.such.layer"))[0] == first[0]
-    forged = inspect.compute_content(service, cheetah, selection, first[0]._replace(unit_number=10**9))
-    assert forged[6]["chosen"] == first[6]["items"][0]["key"]
-    elsewhere = first[0]._replace(model="another", ablated=(Unit("x", 1, False),))
-    assert inspect.compute_content(service, cheetah, selection, elsewhere)[0] == first[0]
+    invalid = inspect.compute_content(service, cheetah, selection, first[0]._replace(unit_number=10**9))
+    assert invalid[6]["chosen"] == first[6]["items"][0]["key"]
+    other_model = first[0]._replace(model="another", ablated=(Unit("x", 1, False),))
+    assert inspect.compute_content(service, cheetah, selection, other_model)[0] == first[0]
 
 
 @pytest.mark.parametrize(
@@ -171,18 +171,18 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
     unit = Unit(layer, number, head=False)
     here = inspector_state.toggle_ablation(here, unit, "toggle")
     assert here.ablated == (unit,)
-    *_, switch, sheet = inspect.compute_content(service, cheetah, selection, here)
-    theirs = ablate(model, cheetah, channels={layer: [number]})
+    *_, switch, grid = inspect.compute_content(service, cheetah, selection, here)
+    expected = ablate(model, cheetah, channels={layer: [number]})
     before, after = switch["comparison"]
-    assert [row["name"] for row in after["rows"][:5]] == [one.label for one in theirs[:5]]
+    assert [row["name"] for row in after["rows"][:5]] == [one.label for one in expected[:5]]
     assert [row["probability"] for row in after["rows"][:5]] == pytest.approx(
-        [one.probability for one in theirs[:5]], abs=1e-5
+        [one.probability for one in expected[:5]], abs=1e-5
     )
     old = model.predict(cheetah)
     assert [row["probability"] for row in before["rows"][:5]] == pytest.approx([p.probability for p in old], abs=1e-5)
     assert switch["label"] == f"Switch channel {number} on again"
     assert switch["off"] == [f"{layer} · channel {number}"]
-    assert [item["key"] for item in sheet["items"] if item["note"] == "off"] == [str(number)]
+    assert [item["key"] for item in grid["items"] if item["note"] == "off"] == [str(number)]
 
 
 def test_ablated_units_are_restored_one_by_one_or_all():
@@ -194,8 +194,8 @@ def test_ablated_units_are_restored_one_by_one_or_all():
     assert inspector_state.toggle_ablation(here, b, "toggle").ablated == (a, c)
     assert inspector_state.toggle_ablation(here, a, "1").ablated == (a, c)
     assert inspector_state.toggle_ablation(here, a, "all").ablated == ()
-    for forged in ("9", "-1", None, 3, "<b>"):
-        assert inspector_state.toggle_ablation(here, a, forged) == here
+    for invalid in ("9", "-1", None, 3, "<b>"):
+        assert inspector_state.toggle_ablation(here, a, invalid) == here
 
 
 def test_a_changed_top_class_is_stated():
@@ -213,13 +213,13 @@ def test_a_changed_top_class_is_stated():
 
 
 def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, selection):
-    words, grid, heat = kernels.compute_content(service, cheetah, selection, 5)
+    caption, grid, heat = kernels.compute_content(service, cheetah, selection, 5)
     found = vizlib.kernels(vizlib.load(selection.model))
-    assert found.layer in words
+    assert found.layer in caption
     assert (grid["count"], grid["chosen"]) == (len(found.weights), 5)
     run = vizlib.load(selection.model).run(cheetah, layers=[found.layer])
-    theirs = run.activations[found.layer][0, 5].detach().numpy()
-    assert np.allclose(floats(heat["map"]), theirs, atol=1e-4)
+    expected = run.activations[found.layer][0, 5].detach().numpy()
+    assert np.allclose(floats(heat["map"]), expected, atol=1e-4)
     assert (
         kernels.compute_content(service, cheetah, selection, 10**6)[1]["chosen"]
         == kernels.compute_content(service, cheetah, selection)[1]["chosen"]
@@ -227,9 +227,9 @@ def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, sel
 
 
 def test_only_a_transformer_has_position_similarities(service, cheetah, selection):
-    similar, words = kernels.build_position_similarity(service, cheetah, selection)
+    similar, caption = kernels.build_position_similarity(service, cheetah, selection)
     has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
-    assert bool(similar) == bool(words) == has
+    assert bool(similar) == bool(caption) == has
     if has:
         assert similar["maps"]["shape"] == [1, 1, 196, 14, 14]
 
@@ -240,8 +240,8 @@ def test_only_a_transformer_has_position_similarities(service, cheetah, selectio
 def test_cells_have_the_library_receptive_fields_and_strongest_channels(service, cheetah):
     selection = inspect.Selection("cheetah", RESNET, 0)
     model = vizlib.load(RESNET)
-    value, words = receptive_field.compute_content(service, cheetah, selection, ["layer2", 3, 4])
-    assert "How large is the receptive field?" in words
+    value, caption = receptive_field.compute_content(service, cheetah, selection, ["layer2", 3, 4])
+    assert "How large is the receptive field?" in caption
     assert [one["name"] for one in value["layers"]] == list(model.stages)
     for one in value["layers"]:
         theory = vizlib.receptive_field(model, one["name"])
@@ -258,8 +258,8 @@ def test_cells_have_the_library_receptive_fields_and_strongest_channels(service,
 
 
 @pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
-def test_an_invalid_cell_gives_the_default_cell(service, cheetah, forged):
-    value, _ = receptive_field.compute_content(service, cheetah, inspect.Selection("cheetah", RESNET, 0), forged)
+def test_an_invalid_cell_gives_the_default_cell(service, cheetah, invalid):
+    value, _ = receptive_field.compute_content(service, cheetah, inspect.Selection("cheetah", RESNET, 0), invalid)
     assert value["cell"] == ["layer2", 12, 12]
 
 
@@ -274,16 +274,16 @@ def test_a_transformer_has_no_receptive_fields(service, cheetah):
 def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
     selection = Selection(photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    there = inspector_state.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
-    keys = inspector_state.format_link(service, selection, there)
+    state = inspector_state.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
+    keys = inspector_state.format_link(service, selection, state)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert inspector_state.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (there, [])
-    assert inspector_state.apply_choices(service, cheetah, selection, None, [keys]) == there
+    assert inspector_state.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (state, [])
+    assert inspector_state.apply_choices(service, cheetah, selection, None, [keys]) == state
     assert (
         inspector_state.apply_choices(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).unit_number
         == 0
     )
-    assert inspector_state.format_link(service, selection, there._replace(unit_number=None, ablated=())) == {
+    assert inspector_state.format_link(service, selection, state._replace(unit_number=None, ablated=())) == {
         "u": layer,
         "o": None,
     }

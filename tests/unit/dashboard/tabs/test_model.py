@@ -19,7 +19,7 @@ from dashboard.components.card import (
 )
 from dashboard.components.curves import build_curve, build_curves, compute_ticks
 from dashboard.sidebar.prediction_panel import draw_panel
-from dashboard.tabs import model as tab
+from dashboard.tabs import model as model_tab
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import ModelEntry
 from vizlib.models.ood import OodScore
@@ -37,12 +37,12 @@ def rows(card: dict) -> dict[str, str]:
 
 
 @pytest.fixture
-def drawn(service, cheetah, name):
-    return tab.compute_content(service, cheetah, draw_panel(service, cheetah, name)[0])
+def content(service, cheetah, name):
+    return model_tab.compute_content(service, cheetah, draw_panel(service, cheetah, name)[0])
 
 
 @pytest.fixture
-def compared(tmp_path, monkeypatch):
+def comparison_folder(tmp_path, monkeypatch):
     """A folder that holds the classic comparison."""
     folder = tmp_path / "comparison"
     folder.mkdir()
@@ -55,8 +55,8 @@ def compared(tmp_path, monkeypatch):
     monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
 
 
-def test_model_card_has_the_values_of_sidecar_and_network(service, name, drawn):
-    card, model, entry = drawn[0], vizlib.load(name), service.catalog.get_entry(name)
+def test_model_card_has_the_values_of_sidecar_and_network(service, name, content):
+    card, model, entry = content[0], vizlib.load(name), service.catalog.get_entry(name)
     sidecar = Sidecar.read_for(entry.path)
     top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
@@ -65,16 +65,16 @@ def test_model_card_has_the_values_of_sidecar_and_network(service, name, drawn):
     assert figures["parameters"] == f"{parameters / 1e6:.1f} M"
     assert figures["classes"] == "10"
     assert figures["included in vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
-    said = rows(card)
-    assert said["Architecture"].startswith(sidecar.architecture + ", of the ")
-    assert said["Classes"] == ", ".join(model.labels)
-    assert said["Measured on"] == f"{sidecar.accuracy['photos']:,} {sidecar.accuracy['data']}"
+    card_rows = rows(card)
+    assert card_rows["Architecture"].startswith(sidecar.architecture + ", of the ")
+    assert card_rows["Classes"] == ", ".join(model.labels)
+    assert card_rows["Measured on"] == f"{sidecar.accuracy['photos']:,} {sidecar.accuracy['data']}"
     height, width = model.preprocessing.input_size
-    assert said["Size"] == f"{height} × {width} pixels, {model.preprocessing.interpolation}"
-    assert "RGB" in said["Channels"]
-    assert said["Mean"] == "0.485, 0.456, 0.406"
-    assert said["Data"] == sidecar.origin["data"]
-    assert said["Licence"] == sidecar.origin["data_licence"]
+    assert card_rows["Size"] == f"{height} × {width} pixels, {model.preprocessing.interpolation}"
+    assert "RGB" in card_rows["Channels"]
+    assert card_rows["Mean"] == "0.485, 0.456, 0.406"
+    assert card_rows["Data"] == sidecar.origin["data"]
+    assert card_rows["Licence"] == sidecar.origin["data_licence"]
 
 
 def test_model_card_without_sidecar_has_no_empty_rows(service):
@@ -111,12 +111,12 @@ def test_training_section_has_every_stage_with_its_command():
     ]
     one = describe_training({"data": "photos", "stages": stages[:1]})
     assert [group["heading"] for group in one] == ["Training"]
-    said = {row["name"]: row for row in one[0]["rows"]}
-    assert said["Augmentation"]["lines"] == ["crop, flip"]
-    assert said["Duration"]["lines"] == ["28 epochs, 132 minutes"]
-    assert said["Command"]["code"]
-    assert not said["Initial weights"]["code"]
-    assert "Teacher" not in said
+    card_rows = {row["name"]: row for row in one[0]["rows"]}
+    assert card_rows["Augmentation"]["lines"] == ["crop, flip"]
+    assert card_rows["Duration"]["lines"] == ["28 epochs, 132 minutes"]
+    assert card_rows["Command"]["code"]
+    assert not card_rows["Initial weights"]["code"]
+    assert "Teacher" not in card_rows
     two = describe_training({"data": "photos", "stages": stages})
     assert [group["heading"] for group in two] == ["Training", "Stage 1", "Stage 2"]
     assert describe_training({"start": "random"})[0]["rows"][0]["lines"] == ["random"]  # a sidecar without stages
@@ -138,9 +138,9 @@ def test_ood_section_states_threshold_and_detection_rate(service):
 
 def test_faithfulness_section_states_the_measured_result():
     tested = {"method": "grad-cam", "auc": 0.31, "centred_gaussian": 0.4256, "photos": 200}
-    said = describe_faithfulness(Sidecar(faithfulness=tested))
-    assert "lowers the probability faster than" in said
-    assert "0.310 against 0.426, mean of 200 photos" in said
+    card_rows = describe_faithfulness(Sidecar(faithfulness=tested))
+    assert "lowers the probability faster than" in card_rows
+    assert "0.310 against 0.426, mean of 200 photos" in card_rows
     assert "does not lower the probability faster than" in describe_faithfulness(
         Sidecar(faithfulness={**tested, "auc": 0.5})
     )
@@ -163,8 +163,8 @@ def test_malformed_sidecar_values_are_left_out(odd):
     assert build_group("heading", {"row": to_plain_text(odd)})["rows"] == []
 
 
-def test_curves_are_the_training_history(name, drawn):
-    _, words, value = drawn
+def test_curves_are_the_training_history(name, content):
+    _, caption, value = content
     history = vizlib.training_history(name)
     validation, trained = value["lines"]
     assert (validation["name"], trained["name"]) == ("validation", "training")
@@ -174,12 +174,12 @@ def test_curves_are_the_training_history(name, drawn):
     assert (validation["dashed"], trained["dashed"]) == (False, True)
     assert validation["colour"] != trained["colour"]
     assert f"validation from {history['val_top1'][0]:.1f} to {history['val_top1'][-1]:.1f}" in value["alt"]
-    assert "Training history" in words
+    assert "Training history" in caption
 
 
 def test_a_local_file_does_not_get_the_curves_of_a_bundled_network(name):
-    assert tab.build_history_curves(ModelEntry(name, "folder", 1.0)) == {}
-    assert tab.build_history_curves(ModelEntry("no-history", "bundled", 1.0)) == {}
+    assert model_tab.build_history_curves(ModelEntry(name, "folder", 1.0)) == {}
+    assert model_tab.build_history_curves(ModelEntry("no-history", "bundled", 1.0)) == {}
 
 
 def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
@@ -189,21 +189,21 @@ def test_curves_mark_the_start_of_a_second_stage(monkeypatch):
         "val_top1": (1.0, 2.0, 3.0),
         "train_top1": (1.0, 2.0, 3.0),
     }
-    monkeypatch.setattr(tab, "list_training_histories", lambda: ("x",))
-    monkeypatch.setattr(tab, "training_history", lambda name: history)
-    assert tab.build_history_curves(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
+    monkeypatch.setattr(model_tab, "list_training_histories", lambda: ("x",))
+    monkeypatch.setattr(model_tab, "training_history", lambda name: history)
+    assert model_tab.build_history_curves(ModelEntry("x", "bundled", 1.0))["marks"] == [{"at": 3.0, "name": "stage 2"}]
 
 
-def test_training_comparison_shows_three_initialisations(compared):
-    value, words, card = tab.build_training_comparison()
+def test_training_comparison_shows_three_initialisations(comparison_folder):
+    value, caption, card = model_tab.build_training_comparison()
     named = [line for line in value["lines"] if not line["faint"]]
     assert [line["name"] for line in named] == list(STARTS.values())
     assert [line["y"] for line in named] == [[30, 50], [31, 51], [32, 52]]
     assert len({line["colour"] for line in named}) == 3
     assert [line["y"] for line in value["lines"] if line["faint"]] == [[20, 40], [21, 41], [22, 42]]
     assert all(line["dashed"] == line["faint"] for line in value["lines"])
-    assert "Three &lt;starts&gt;" in words
-    assert "What a backbone is worth." in words
+    assert "Three &lt;starts&gt;" in caption
+    assert "What a backbone is worth." in caption
     assert rows(card)["From scratch"] == "train resnet18-from-scratch"
     assert rows(card)["Schedule"] == "SGD"
     assert "Licence" not in rows(card)
@@ -215,11 +215,11 @@ def test_an_incomplete_training_comparison_is_left_out(tmp_path, monkeypatch, co
     if content is not None:
         (tmp_path / "comparison").mkdir()
         (tmp_path / "comparison" / "comparison.json").write_text(content)
-    assert tab.build_training_comparison() == ({}, "", {})
+    assert model_tab.build_training_comparison() == ({}, "", {})
 
 
 def test_model_tab_without_a_photo(service):
-    assert tab.compute_content(service, None, None) == ({"empty": tab.get_no_photo_text()}, "", {})
+    assert model_tab.compute_content(service, None, None) == ({"empty": model_tab.get_no_photo_text()}, "", {})
 
 
 def test_curves_omit_missing_values_and_have_round_ticks():

@@ -26,8 +26,8 @@ def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, 
     assert "these 10" in bars["note"]
     height, width = service.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
-    aimed, same, *_ = draw_panel(service, cheetah, name, 3)
-    assert aimed.target == 3
+    contrasted, same, *_ = draw_panel(service, cheetah, name, 3)
+    assert contrasted.target == 3
     assert same == view  # what knows no class is not drawn again
 
 
@@ -45,16 +45,16 @@ def test_tabs_are_empty_without_a_photo(service, name):
 def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, selection):
     model = service.catalog.get(selection.model)
     for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
-        shown, heat, words, menus, strip, *_ = why.compute_content(service, cheetah, selection, method, None)
+        shown_method, heat, caption, menus, strip, *_ = why.compute_content(service, cheetah, selection, method, None)
         model = vizlib.load(selection.model)
-        theirs = vizlib.explain(model, cheetah, method=method, target=selection.target)
-        assert shown == menus["method"] == strip["chosen"] == method
+        expected = vizlib.explain(model, cheetah, method=method, target=selection.target)
+        assert shown_method == menus["method"] == strip["chosen"] == method
         # In a transformer some maps are what is left of sums that nearly cancel, so rounding shows.
-        near = 1e-2 * theirs.heat.abs().max().item()
-        assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), atol=near)
-        assert heat["signed"] == theirs.signed
-        for said in (METHODS[method].shows, *theirs.notes):
-            assert said.replace("'", "&#x27;") in words
+        near = 1e-2 * expected.heat.abs().max().item()
+        assert np.allclose(floats(heat["map"]), expected.heat.numpy(), atol=near)
+        assert heat["signed"] == expected.signed
+        for sentence in (METHODS[method].shows, *expected.notes):
+            assert sentence.replace("'", "&#x27;") in caption
         assert method in heat["alt"]
 
 
@@ -63,8 +63,8 @@ def test_why_tab_applies_a_parameter_and_falls_back_to_a_fitting_method(service,
     menus = why.compute_content(service, cheetah, selection, "grad-cam", None)[3]
     menus["parameters"][0]["chosen"] = 1
     heat = why.compute_content(service, cheetah, selection, "grad-cam", menus)[1]
-    theirs = vizlib.explain(model, cheetah, method="grad-cam", target=selection.target, layer=model.stages[0])
-    assert np.allclose(floats(heat["map"]), theirs.heat.numpy(), rtol=1e-4, atol=1e-7)
+    expected = vizlib.explain(model, cheetah, method="grad-cam", target=selection.target, layer=model.stages[0])
+    assert np.allclose(floats(heat["map"]), expected.heat.numpy(), rtol=1e-4, atol=1e-7)
     assert why.compute_content(service, cheetah, selection, "no such method", None)[0] == "grad-cam"
 
 
@@ -84,10 +84,10 @@ def test_patch_grid_has_the_library_attention(service, cheetah):
     maps = attention.compute_attention_maps(service, cheetah, name)
     assert maps.shape == (12, 3, 197, 14, 14)
     for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (13, 13), 196), (5, 1, "class", 0)):
-        theirs = vizlib.explain(
+        expected = vizlib.explain(
             model, cheetah, "raw-attention", layer=model.attention_layers[layer], head=head, query=query
         )
-        assert np.allclose(maps[layer, head, token], theirs.heat.numpy())
+        assert np.allclose(maps[layer, head, token], expected.heat.numpy())
 
 
 def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah):
@@ -117,30 +117,30 @@ def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatc
 def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
     selection = draw_panel(service, cheetah, name, 3)[0]
-    value, words = attention.build_attention_flow(service, cheetah, selection)
+    value, caption = attention.build_attention_flow(service, cheetah, selection)
     model = vizlib.load(name)
     raw, rolled, relevant = value["rows"][0]["items"]
     for layer, heat in enumerate(floats(raw["maps"])):
-        theirs = vizlib.explain(model, cheetah, "raw-attention", layer=model.attention_layers[layer])
-        assert np.allclose(heat, theirs.heat.numpy(), atol=1e-6)
+        expected = vizlib.explain(model, cheetah, "raw-attention", layer=model.attention_layers[layer])
+        assert np.allclose(heat, expected.heat.numpy(), atol=1e-6)
         assert value["scales"][0]["limits"][layer] == pytest.approx([heat.min(), np.percentile(heat, 99.5)], rel=1e-4)
-    for shown, method in ((rolled, "attention-rollout"), (relevant, "attention-relevance")):
-        theirs = vizlib.explain(model, cheetah, method, target=3)
-        assert np.allclose(floats(shown["maps"])[0], theirs.heat.numpy(), atol=1e-6)
-        assert shown["text"] == METHODS[method].shows
+    for shown_method, method in ((rolled, "attention-rollout"), (relevant, "attention-relevance")):
+        expected = vizlib.explain(model, cheetah, method, target=3)
+        assert np.allclose(floats(shown_method["maps"])[0], expected.heat.numpy(), atol=1e-6)
+        assert shown_method["text"] == METHODS[method].shows
     assert value["follows"] == "layer"
-    assert "only relevance depends on the class" in words
+    assert "only relevance depends on the class" in caption
 
 
 def test_attention_tab_explains_a_convolutional_network(service, cheetah):
     selection = draw_panel(service, cheetah, "resnet18-imagenette")[0]
-    grid, words = attention.compute_content(service, cheetah, selection)
+    grid, caption = attention.compute_content(service, cheetah, selection)
     assert grid == {}
     assert attention.build_attention_flow(service, cheetah, selection) == ({}, "")
-    assert "is a convolutional network" in words
+    assert "is a convolutional network" in caption
 
 
 @pytest.mark.parametrize("forged", [99, -1, "nonsense"])
-def test_an_invalid_class_raises_one_sentence(service, cheetah, name, forged):
+def test_an_invalid_class_raises_one_sentence(service, cheetah, name, invalid):
     with pytest.raises(vizlib.TargetError):
-        draw_panel(service, cheetah, name, forged)
+        draw_panel(service, cheetah, name, invalid)

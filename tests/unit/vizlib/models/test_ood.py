@@ -11,7 +11,7 @@ import torch
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 from vizlib.models.ood import OOD_SCORES, OodScore
 
 SIDECAR = {"score": "energy", "threshold": 7.5, "coverage": 0.95, "data": "Imagenette's validation photos"}
@@ -100,7 +100,7 @@ def test_from_sidecar_states_what_is_expected_of_a_malformed_field(field, value,
 
 
 def test_load_reads_the_ood_score_of_the_sidecar(tmp_path):
-    path = checkpoints.list_bundled()["resnet18-imagenette"]
+    path = checkpoint_files.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
     sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": SIDECAR}
     (tmp_path / "my.json").write_text(json.dumps(sidecar))

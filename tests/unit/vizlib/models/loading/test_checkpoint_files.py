@@ -17,7 +17,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 
 ARCHITECTURE = "test_resnet"  # timm's network for tests: half a million parameters
 LABELS = [f"thing {i}" for i in range(7)]
@@ -92,20 +92,20 @@ def test_load_reads_the_number_of_classes_from_the_classifier(tmp_path, weights)
     assert len(vizlib.load(save(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
 
 
-@pytest.mark.parametrize("wrapper", [None, *checkpoints.STATE_DICT_KEYS])
+@pytest.mark.parametrize("wrapper", [None, *checkpoint_files.STATE_DICT_KEYS])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "_orig_mod.module."])
 def test_read_weights_removes_wrappers_and_prefixes(tmp_path, weights, wrapper, prefix):
     content = OrderedDict((prefix + key, value) for key, value in weights.items())
     if wrapper:
         content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
-    loaded = checkpoints.read_weights(save(tmp_path / "wrapped.pth", content))
+    loaded = checkpoint_files.read_weights(save(tmp_path / "wrapped.pth", content))
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[key], weights[key]) for key in weights)
 
 
 def test_read_weights_keeps_a_prefix_that_not_all_keys_have(tmp_path):
     path = save(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
-    assert checkpoints.read_weights(path).keys() == {"module.weight", "bias"}
+    assert checkpoint_files.read_weights(path).keys() == {"module.weight", "bias"}
 
 
 class Malice:
@@ -233,7 +233,7 @@ def test_read_weights_raises_only_model_errors_for_corrupted_files(tmp_path, end
             damaged[index] = rng.randrange(256)
         path.write_bytes(damaged)
         with contextlib.suppress(ModelError):  # any other exception fails the test
-            checkpoints.read_weights(path)
+            checkpoint_files.read_weights(path)
 
 
 def test_load_suggests_similar_file_names(tmp_path, weights):
@@ -252,7 +252,7 @@ def test_load_refuses_a_folder_and_other_suffixes(tmp_path):
 def test_load_checks_the_sha256_of_the_sidecar(tmp_path, weights):
     path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
     load_error(path, "its sha256 differs", "mine.json", "download it again")
-    for digest in (checkpoints.hash_file(path), checkpoints.hash_file(path).upper()):
+    for digest in (checkpoint_files.hash_file(path), checkpoint_files.hash_file(path).upper()):
         path.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE, "sha256": digest}))
         assert len(vizlib.load(path).labels) == 7
 
@@ -361,8 +361,8 @@ def test_load_takes_a_sidecar_with_byte_order_mark_but_no_other_encoding(tmp_pat
 
 
 def test_bundled_checkpoints_have_the_sha256_and_labels_of_their_sidecars():
-    assert list(checkpoints.list_bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
-    for name, path in checkpoints.list_bundled().items():
-        sidecar = checkpoints.Sidecar.read_for(path)
-        assert sidecar.sha256 == checkpoints.hash_file(path)
+    assert list(checkpoint_files.list_bundled()) == ["resnet18-imagenette", "vit_tiny-imagenette"]
+    for name, path in checkpoint_files.list_bundled().items():
+        sidecar = checkpoint_files.Sidecar.read_for(path)
+        assert sidecar.sha256 == checkpoint_files.hash_file(path)
         assert vizlib.load(name).labels == tuple(sidecar.labels or ())

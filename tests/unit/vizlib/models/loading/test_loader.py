@@ -28,8 +28,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError, TargetError
-from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading import downloads, loader
+from vizlib.models.loading import checkpoint_files, downloads, loader
 from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
@@ -93,7 +92,7 @@ def test_list_models_lists_bundled_models_first_by_accuracy():
     entries = vizlib.list_models()
     bundled = [entry for entry in entries if entry.bundled]
     assert entries[: len(bundled)] == bundled
-    assert {entry.name for entry in bundled} == set(checkpoints.list_bundled())
+    assert {entry.name for entry in bundled} == set(checkpoint_files.list_bundled())
     assert [entry.accuracy for entry in bundled] == sorted((entry.accuracy or 0 for entry in bundled), reverse=True)
     assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in bundled)
     for entry in entries[len(bundled) :]:
@@ -564,5 +563,5 @@ def test_explain_raises_target_error_for_an_unknown_class(plain, cheetah):
 def test_load_takes_a_path_with_spaces_and_non_ascii_letters(tmp_path):
     path = Path(tmp_path, "a b", "ü.safetensors")
     path.parent.mkdir()
-    shutil.copy(checkpoints.list_bundled()["resnet18-imagenette"], path)
+    shutil.copy(checkpoint_files.list_bundled()["resnet18-imagenette"], path)
     assert len(vizlib.load(path, architecture="resnet18").labels) == 10

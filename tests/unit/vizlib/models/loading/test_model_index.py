@@ -13,7 +13,7 @@ from huggingface_hub import constants as hub
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading import checkpoint_files as checkpoints
+from vizlib.models.loading import checkpoint_files
 from vizlib.models.loading.model_index import CURATED_MODELS_MB, ModelEntry, describe_classes, list_models
 
 LABELS = [f"thing {i}" for i in range(3)]
@@ -29,7 +29,7 @@ def folder(tmp_path, weights):
     """A folder with two files of one stem, one named like a bundled model, one like a curated one, and plain ones."""
     for name in ("my.pth", "resnet18-imagenette.pth", "b.pt", "resnet50.a1_in1k.pth", "A.PTH"):
         torch.save(weights, tmp_path / name)
-    path = checkpoints.list_bundled()["resnet18-imagenette"]
+    path = checkpoint_files.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
     for name in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
         (tmp_path / name).write_text("not weights")
@@ -44,7 +44,7 @@ def folder_entries(folder: Path) -> dict[str, ModelEntry]:
 def test_list_models_order_is_bundled_folder_curated(folder):
     names = [entry.name for entry in list_models(folder)]
     bundled = [entry.name for entry in list_models() if entry.bundled]
-    assert set(bundled) == set(checkpoints.list_bundled())
+    assert set(bundled) == set(checkpoint_files.list_bundled())
     assert names[: len(bundled)] == bundled
     assert names[len(bundled) : -len(CURATED_MODELS_MB)] == list(folder_entries(folder))
     assert names[-len(CURATED_MODELS_MB) :] == list(CURATED_MODELS_MB)
@@ -96,7 +96,7 @@ def test_list_models_reads_accuracy_and_classes_from_sidecars(folder):
     assert entry.size_mb == round((folder / "b.pt").stat().st_size / 1e6, 1) > 0
     assert (folder_entries(folder)["A"].accuracy, folder_entries(folder)["A"].classes) == (None, "")
     for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
-        sidecar = checkpoints.Sidecar.read_for(checkpoints.list_bundled()[name])
+        sidecar = checkpoint_files.Sidecar.read_for(checkpoint_files.list_bundled()[name])
         assert (entry.accuracy, entry.classes) == (sidecar.accuracy["top1"], ", ".join(sidecar.labels or ()))
 
 

@@ -9,8 +9,7 @@ import pytest
 
 import vizlib
 from vizlib import VizlibError
-from vizlib.models.loading import checkpoint_files as checkpoints
-from vizlib.models.loading import training_history
+from vizlib.models.loading import checkpoint_files, training_history
 
 
 @pytest.fixture
@@ -25,10 +24,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", list(checkpoints.list_bundled()))
+@pytest.mark.parametrize("name", list(checkpoint_files.list_bundled()))
 def test_training_history_equals_the_csv_of_each_bundled_network(name):
     history = vizlib.training_history(name)
-    with (checkpoints.BUNDLED_FOLDER / f"{name}.csv").open(newline="") as file:
+    with (checkpoint_files.BUNDLED_FOLDER / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(history) == list(rows[0])
     assert {"epoch", "size", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"} <= history.keys()
