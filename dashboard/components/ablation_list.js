@@ -13,7 +13,7 @@ const effect = createElement("p", "viz-effect");
 const comparison = createElement("div", "viz-comparison");
 effect.setAttribute("role", "status");
 chips.setAttribute("role", "group");
-chips.setAttribute("aria-label", translate("Units that are off; click one to switch it on again"));
+chips.setAttribute("aria-label", translate("Units that are switched off; click one to switch it on again"));
 controls.append(toggle, chips);
 root.append(controls, effect, comparison);
 root.hidden = true;

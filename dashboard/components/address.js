@@ -6,7 +6,7 @@ const copyButton = createButton("viz-outline-button", translate("Copy link"));
 const exportButton = createButton("viz-outline-button", translate("Export"));
 const copyStatus = createElement("span", "viz-copy-status");
 const note = createElement("p", "viz-link-note");
-exportButton.title = translate("Save what you see as a report, a figure or numbers, or take the code that makes it.");
+exportButton.title = translate("Save the map as a report, a figure or raw values, or copy the code that computes it.");
 copyStatus.setAttribute("role", "status");
 note.setAttribute("role", "status");
 root.append(exportButton, copyButton, copyStatus);

@@ -18,7 +18,7 @@ function createDetails(rows) {
   const details = createElement("details", "viz-details");
   const list = createElement("dl");
   for (const { name, text } of rows) list.append(createElement("dt", "", name), createElement("dd", "", text));
-  details.append(createElement("summary", "", translate("How it is prepared")), list);
+  details.append(createElement("summary", "", translate("Preprocessing")), list);
   return details;
 }
 

@@ -7,7 +7,7 @@
 const row = createElement("div", "viz-row");
 const status = createElement("p", "viz-file-status");
 row.setAttribute("role", "group");
-row.setAttribute("aria-label", translate("Files to take away"));
+row.setAttribute("aria-label", translate("Files to download"));
 status.setAttribute("role", "status");
 root.append(row, status);
 
@@ -17,7 +17,7 @@ function createFileButton({ key, name, hint }) {
   button.title = hint;
   button.dataset.key = key;
   button.addEventListener("click", () => {
-    status.textContent = translate("Making it …");
+    status.textContent = translate("Creating the file …");
     trigger("select", { index: key, value: name });
   });
   return button;

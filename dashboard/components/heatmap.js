@@ -105,7 +105,7 @@ canvas.addEventListener("pointermove", (event) => {
   const cell = findCell(event, box, rows, columns);
   readout.textContent = cell
     ? translate("here {value}", { value: formatNumber(values[cell[0] * columns + cell[1]]) })
-    : translate("not seen by the model");
+    : translate("outside the model input");
 });
 canvas.addEventListener("pointerleave", () => {
   readout.textContent = "";

@@ -143,7 +143,7 @@ function markPoint(point) {
     item.readout.textContent = "";
     if (!point) continue;
     const value = valueAt(item, point);
-    item.readout.textContent = value === null ? translate("not seen") : formatNumber(value);
+    item.readout.textContent = value === null ? translate("not in the input") : formatNumber(value);
     Object.assign(item.mark.style, { top: `${100 * point[0]}%`, left: `${100 * point[1]}%` });
   }
 }

@@ -51,7 +51,7 @@ const multiples = createSmallMultiples(changeLayer, (head) => update({ head }));
 let state = null;
 
 tokenChips.setAttribute("role", "group");
-tokenChips.setAttribute("aria-label", translate("Tokens without a place on the photo, and what is pinned"));
+tokenChips.setAttribute("aria-label", translate("Tokens without a position on the photo, and pinned patches"));
 stage.append(...panels.map((panel) => panel.node));
 tools.append(scale, tokenChips);
 main.append(stage, tools, description);
@@ -157,12 +157,12 @@ function nameOf(current, token) {
 /** @type {Record<string, Record<string, string>>} */
 const SENTENCES = {
   attention: {
-    patch: "The patch in {from} looks most at {to} ({value}).",
-    token: "The {from} looks most at {to} ({value}).",
-    patchInLayer: "The patch in {from} looks most at {to} ({value}) in layer {layer}, {head}.",
-    tokenInLayer: "The {from} looks most at {to} ({value}) in layer {layer}, {head}.",
+    patch: "The patch in {from} attends most to {to} ({value}).",
+    token: "The {from} attends most to {to} ({value}).",
+    patchInLayer: "The patch in {from} attends most to {to} ({value}) in layer {layer}, {head}.",
+    tokenInLayer: "The {from} attends most to {to} ({value}) in layer {layer}, {head}.",
   },
-  similarity: { patch: "The patch in {from} is most like {to} ({value})." },
+  similarity: { patch: "The position embedding of the patch in {from} is most similar to that of {to} ({value})." },
 };
 
 /**

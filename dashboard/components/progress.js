@@ -9,7 +9,7 @@ const bar = createElement("progress");
 const status = createElement("p", "viz-progress-text");
 const button = createButton("viz-primary-button");
 bar.max = 1;
-bar.setAttribute("aria-label", translate("How much of the work is done"));
+bar.setAttribute("aria-label", translate("Progress"));
 status.setAttribute("role", "status");
 root.append(status, bar, button);
 let state = "";

@@ -39,7 +39,7 @@
 const { main, side, stage, description } = createGrid(
   translate("grid of cells"),
   translate(
-    "The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter shows what the cell goes by",
+    "The photo in the cells of a layer: arrow keys move, brackets change the layer, Enter computes the effective receptive field",
   ),
 );
 const canvas = createElement("canvas");
@@ -96,18 +96,23 @@ function describeCell(layer, pinned, { value, row, column }) {
   const effectiveSize = Math.round(value.effective.size);
   const wide = `${effectiveSize} × ${effectiveSize}`;
   const unbounded = fieldHeight === null || fieldWidth === null;
-  let theoretical = translate("Row {row}, column {column} of {layer} can see {wide} pixels.", facts);
+  let theoretical = translate("Row {row}, column {column} of {layer} has a receptive field of {wide} pixels.", facts);
   if (unbounded) {
-    theoretical = translate("Row {row}, column {column} of {layer} can see all that the model is shown.", facts);
+    theoretical = translate(
+      "The receptive field of row {row}, column {column} of {layer} is the whole model input.",
+      facts,
+    );
   } else if (fieldHeight >= height && fieldWidth >= width) {
     theoretical = translate(
-      "Row {row}, column {column} of {layer} can see {wide} pixels, more than the model is shown.",
+      "Row {row}, column {column} of {layer} has a receptive field of {wide} pixels, larger than the model input.",
       facts,
     );
   }
-  let effective = translate("Click to see what it really goes by.");
-  if (pinned && unbounded) effective = translate("It really goes by about {wide} pixels.", { wide });
-  else if (pinned) effective = translate("It really goes by about {wide} of them.", { wide });
+  let effective = translate("Click to compute its effective receptive field.");
+  if (pinned && unbounded)
+    effective = translate("Its effective receptive field on this photo is about {wide} pixels.", { wide });
+  else if (pinned)
+    effective = translate("Its effective receptive field on this photo is about {wide} of them.", { wide });
   return `${theoretical} ${effective}`;
 }
 

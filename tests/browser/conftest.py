@@ -1,4 +1,4 @@
-"""The dashboard as it is served, and a Chromium to visit it with; neither needs a network."""
+"""A served dashboard, a headless Chromium, and sessions of pages in it; nothing needs a network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dashboard.app import build_app, launch
 from dashboard.services.model_catalog import ModelCatalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
-CHOICE = """([desk, detail]) => document.querySelector(`#${desk} .viz-event_queue`)
+READ_PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
+EMIT_CHOICE = """([queue, detail]) => document.querySelector(`#${queue} .viz-event_queue`)
     .dispatchEvent(new CustomEvent("viz-choose", { detail }))"""
-QUIET = (
+CHROMIUM_FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
@@ -30,11 +30,11 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """The address of a running dashboard with the bundled models."""
-    have = {entry.name for entry in vizlib.list_models() if entry.bundled}
-    if not {RESNET, VIT} <= have:
+    """Serve a dashboard with the bundled models and yield its address."""
+    bundled = {entry.name for entry in vizlib.list_models() if entry.bundled}
+    if not {RESNET, VIT} <= bundled:
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    resnet_first = sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)  # what most tests begin with
+    resnet_first = sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)  # the default model
     page = build_app(ModelCatalog(resnet_first))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
@@ -43,27 +43,27 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless Chromium: the machine's own where it has one, else playwright's."""
+    """Launch a headless Chromium: the system's, or else playwright's."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         try:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET.split())
+            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS.split())
         except playwright.Error as error:
-            pytest.skip(f"there is no Chromium here: {str(error).splitlines()[0]}")
+            pytest.skip(f"no Chromium found: {str(error).splitlines()[0]}")
         yield browser
         browser.close()
 
 
 class PageSession:
-    """One visitor's page, with all it asked for and complained about."""
+    """An open page with its requests and errors."""
 
     def __init__(self, page, address: str) -> None:
         self.page = page
         self.requests: list[str] = []
-        self.calls: list[str] = []  # what was asked of the server: an event, or its end
+        self.calls: list[str] = []  # paths of the POST requests to gradio's API
         self.errors: list[str] = []
-        page.on("request", self._note)
-        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.on("request", self._record_request)
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
@@ -71,43 +71,44 @@ class PageSession:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until nothing was asked of the server for half a second, and no choice waits for its answer."""
-        seen = -1
-        while seen != len(self.requests):
-            seen = len(self.requests)
+        """Wait until no request was sent for half a second, and no event queue has a pending choice."""
+        count = -1
+        while count != len(self.requests):
+            count = len(self.requests)
             self.page.wait_for_timeout(500)
             self.wait_until("() => !document.querySelector('.viz-event_queue[data-busy]')")
 
     def read_canvas(self, selector: str = "#why-heatmap") -> Image.Image:
-        address = self.page.evaluate(PIXELS, selector)
-        return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB")
+        """Return the image of the first canvas in an element."""
+        data_url = self.page.evaluate(READ_PIXELS, selector)
+        return Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))).convert("RGB")
 
     def wait_for_redraw(self, selector: str, act) -> None:
-        """Do something, and wait until a picture's bytes are others than before."""
-        before = self.page.evaluate(PIXELS, selector)
+        """Call `act` and wait until the pixels of a canvas change."""
+        before = self.page.evaluate(READ_PIXELS, selector)
         act()
-        self.page.wait_for_function(f"args => ({PIXELS})(args[0]) !== args[1]", arg=[selector, before])
+        self.page.wait_for_function(f"args => ({READ_PIXELS})(args[0]) !== args[1]", arg=[selector, before])
 
     def wait_for_change(self, selector: str, act) -> None:
-        """Do something, and wait until a picture is another and all that follows is there."""
+        """Call `act`, wait until the pixels of a canvas change, and until the page has settled."""
         self.wait_for_redraw(selector, act)
         self.settle()
 
     def open_tab(self, name: str) -> None:
-        shown = self.page.get_by_role("tab", name=name)
-        if not shown.is_visible():  # on a phone the last tabs are in a menu
+        tab = self.page.get_by_role("tab", name=name)
+        if not tab.is_visible():  # on a phone the last tabs are in a menu
             self.page.get_by_role("button", name="More tabs").click()
-            shown = self.page.locator(".overflow-dropdown").get_by_text(name, exact=True)
-        shown.click()
+            tab = self.page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+        tab.click()
         self.settle()
 
     def choose_option(self, menu: str, option: str) -> None:
         self.page.locator(f"{menu} input").click()
         self.page.get_by_role("option", name=option).first.click()
 
-    def emit_choice(self, desk: str, **choice) -> None:
-        """A choice that reaches a desk while the mouse is elsewhere, as an answer on its way would."""
-        self.page.evaluate(CHOICE, [desk, choice])
+    def emit_choice(self, queue: str, **choice) -> None:
+        """Add a choice to an event queue without moving the pointer."""
+        self.page.evaluate(EMIT_CHOICE, [queue, choice])
 
     def upload(self, path: Path) -> None:
         self.page.locator("#photo input[type=file]").set_input_files(str(path))
@@ -119,22 +120,22 @@ class PageSession:
         return self.page.locator(selector).inner_text()
 
     def wait_for_text(self, selector: str, text: str) -> None:
-        """Wait until a text can be read there."""
+        """Wait until an element contains a text."""
         self.page.locator(selector, has_text=text).wait_for()
 
     def wait_until(self, script: str, *, seconds: float = PATIENCE) -> None:
-        """Wait until something is so on the page."""
+        """Wait until a JavaScript expression or function is true."""
         self.page.wait_for_function(script, timeout=1000 * seconds)
 
-    def wait_on_server(self, wanted: Callable[[], bool]) -> None:
-        """Wait until something is so on the server, while the page lives on."""
+    def wait_on_server(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition on the server is true, while the page keeps running."""
         for _ in range(10 * PATIENCE):
-            if wanted():
+            if condition():
                 return
             self.page.wait_for_timeout(100)
-        raise AssertionError(f"nothing came of it in {PATIENCE} seconds")
+        raise AssertionError(f"the condition was not true within {PATIENCE} seconds")
 
-    def _note(self, request) -> None:
+    def _record_request(self, request) -> None:
         self.requests.append(request.url)
         if request.method == "POST":
             self.calls.append(request.url.partition("/gradio_api/")[2].partition("?")[0])
@@ -142,19 +143,19 @@ class PageSession:
 
 @pytest.fixture(scope="session")
 def open_session(chromium, address):
-    """Opens the page for one more visitor, with what follows its address."""
+    """Return a function that opens the page with a query string in a new browser context."""
 
-    def opened(query: str = "", width: int = 1440, height: int = 900, locale: str = "en-US") -> PageSession:
+    def open_page(query: str = "", width: int = 1440, height: int = 900, locale: str = "en-US") -> PageSession:
         return PageSession(
             chromium.new_page(viewport={"width": width, "height": height}, locale=locale), address + query
         )
 
-    return opened
+    return open_page
 
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory) -> Path:
-    """A real photo as a person uploads it, of the size the page draws on: the Eiffel tower."""
+    """Return the file of a real photo, the Eiffel tower, in the size at which the page draws it."""
     path = tmp_path_factory.mktemp("uploads") / "my tower.png"
     image = Image.open(gradio.media.get_image("tower.jpg")).convert("RGB")
     image.thumbnail((840, 840))
@@ -164,40 +165,40 @@ def photo(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def open_checked_session(open_session):
-    """Opens the page as often as asked; at the end nothing may have left the machine, and nothing complained."""
-    yield from _watched(open_session)
+    """As `open_session`; at the end of the test checks that there were only local requests and no errors."""
+    yield from _check_sessions(open_session)
 
 
 @pytest.fixture
 def open_isolated_session(chromium, address):
-    """As `fresh`, but everyone comes with a browser profile of their own."""
+    """As `open_checked_session`, but each session has its own browser profile."""
     contexts = []
 
-    def opened(query: str = "") -> PageSession:
+    def open_page(query: str = "") -> PageSession:
         contexts.append(chromium.new_context(viewport={"width": 1280, "height": 900}))
         return PageSession(contexts[-1].new_page(), address + query)
 
-    yield from _watched(opened)
+    yield from _check_sessions(open_page)
     for context in contexts:
         context.close()
 
 
 @pytest.fixture
 def open_session_at(chromium):
-    """As `fresh`, for a page at another address on this machine."""
-    yield from _watched(
+    """As `open_checked_session`, for a page at another local address."""
+    yield from _check_sessions(
         lambda address: PageSession(chromium.new_page(viewport={"width": 1280, "height": 900}), address)
     )
 
 
-def _watched(open_session):
+def _check_sessions(open_session):
     sessions = []
 
-    def opened(*what, **how) -> PageSession:
-        sessions.append(open_session(*what, **how))
+    def open_recorded(*args, **kwargs) -> PageSession:
+        sessions.append(open_session(*args, **kwargs))
         return sessions[-1]
 
-    yield opened
+    yield open_recorded
     for session in sessions:
         hosts = {urlsplit(url).hostname for url in session.requests if url.startswith(("http", "ws"))}
         assert (hosts, session.errors) == ({"127.0.0.1"}, [])

@@ -1,4 +1,4 @@
-"""Make the three screenshots of the README: `python tests/browser/readme_screenshots.py`."""
+"""Write the three screenshots of the README: `python tests/browser/readme_screenshots.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from playwright.sync_api import sync_playwright
 from dashboard.app import build_app, launch
 from dashboard.services.model_catalog import ModelCatalog
 
-PICTURES = Path(__file__).parents[2] / "docs" / "images"
-WIDTH, SHOWN = 1200, 800  # pixels of the page, and of the picture
-SHOTS = {  # name -> address, what must be there, and how much of the page's height is shown
+IMAGES_DIR = Path(__file__).parents[2] / "docs" / "images"
+PAGE_WIDTH_PX, IMAGE_WIDTH_PX = 1200, 800
+SCREENSHOTS = {  # name -> query, selector to wait for, and height of the page in pixels
     "why": ("?m=vit_tiny-imagenette&img=ex:tower", "#why-methods canvas", 900),
     "attention": (
         "?m=vit_tiny-imagenette&img=ex:tower&v=attention&p=8,7",
@@ -26,21 +26,23 @@ SHOTS = {  # name -> address, what must be there, and how much of the page's hei
 
 
 def main() -> None:
-    """Write the pictures, each in 256 colours of its own."""
-    PICTURES.mkdir(exist_ok=True)
+    """Write the screenshots with 256 colours each."""
+    IMAGES_DIR.mkdir(exist_ok=True)
     app = build_app(ModelCatalog())
     _, address, _ = launch(app, port=None, prevent_thread_lock=True, quiet=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, (query, wanted, height) in SHOTS.items():
-            page = browser.new_page(viewport={"width": WIDTH, "height": height})
+        for name, (query, selector, height) in SCREENSHOTS.items():
+            page = browser.new_page(viewport={"width": PAGE_WIDTH_PX, "height": height})
             page.goto(f"{address}{query}&__theme=light")
-            page.wait_for_selector(wanted, timeout=30_000)
-            page.wait_for_timeout(3000)  # until pictures and fonts stand still
-            whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            small = whole.resize((SHOWN, round(SHOWN * whole.height / whole.width)), Image.Resampling.LANCZOS)
-            small.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
-            print(f"{name}.png: {(PICTURES / f'{name}.png').stat().st_size / 1000:.0f} kB")
+            page.wait_for_selector(selector, timeout=30_000)
+            page.wait_for_timeout(3000)  # until images and fonts are loaded
+            screenshot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            image = screenshot.resize(
+                (IMAGE_WIDTH_PX, round(IMAGE_WIDTH_PX * screenshot.height / screenshot.width)), Image.Resampling.LANCZOS
+            )
+            image.quantize(256, dither=Image.Dither.NONE).save(IMAGES_DIR / f"{name}.png", optimize=True)
+            print(f"{name}.png: {(IMAGES_DIR / f'{name}.png').stat().st_size / 1000:.0f} kB")
             page.close()
         browser.close()
     app.close(verbose=False)

@@ -1,4 +1,4 @@
-"""Everyone can use the page: axe finds no serious fault of ours, every picture has words, the keyboard reaches all."""
+"""Accessibility of the page: axe, text alternatives, headings and the keyboard."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TABS = ("Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code")
-GRAVE = ("serious", "critical")
-GRADIOS: dict[tuple[str, str], str] = {}  # (rule, part of a selector): why a fault in gradio's own markup stays
-UNNAMED = """() => [...document.querySelectorAll("main img, main canvas, main [class^=viz-] svg")]
+SERIOUS = ("serious", "critical")
+GRADIO_VIOLATIONS: dict[tuple[str, str], str] = {}  # (rule, part of a selector) in gradio's own markup: reason
+WITHOUT_TEXT = """() => [...document.querySelectorAll("main img, main canvas, main [class^=viz-] svg")]
     .filter((node) => node.checkVisibility() && !node.closest("[aria-hidden=true], button"))
     .filter((node) => !(node.matches("img") ? node.alt : node.getAttribute("aria-label"))?.trim())
     .map((node) => node.outerHTML.slice(0, 120))"""
@@ -24,36 +24,38 @@ FOCUSED = """() => [document.activeElement, document.activeElement.nextElementSi
     .some((style) => style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0)"""
 
 
-def faults(session) -> list[str]:
-    """The grave faults axe finds, but for those that gradio makes and we cannot mend."""
-    found = axe.Axe().run(session.page, options={"resultTypes": ["violations"]}).response["violations"]
+def find_violations(session) -> list[str]:
+    """Return the serious violations that axe finds, except those in gradio's own markup."""
+    violations = axe.Axe().run(session.page, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{rule['id']}: {selector}"
-        for rule in found
-        if rule["impact"] in GRAVE
+        for rule in violations
+        if rule["impact"] in SERIOUS
         for node in rule["nodes"]
         for selector in [" ".join(map(str, node["target"]))]
-        if not any(rule["id"] == known and part in selector for known, part in GRADIOS)
+        if not any(rule["id"] == known and part in selector for known, part in GRADIO_VIOLATIONS)
     ]
 
 
-@pytest.mark.parametrize(  # each of these with each other, not each with all others
+@pytest.mark.parametrize(  # each pair of values occurs once
     ("model", "theme", "width"),
     [(RESNET, "light", 1440), (RESNET, "dark", 390), (VIT, "light", 390), (VIT, "dark", 1440)],
 )
-def test_axe_finds_no_serious_fault_and_every_picture_has_words(open_checked_session, model, theme, width):
+def test_page_has_no_serious_axe_violation_and_every_picture_has_a_text_alternative(
+    open_checked_session, model, theme, width
+):
     session = open_checked_session(f"?__theme={theme}&m={model}&img=ex:tower&vs=parachute", width=width, height=844)
-    found = {}
+    problems = {}
     for tab in TABS:
         session.open_tab(tab)
         if tab == "Compare":
             session.wait_until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
-        found[tab] = faults(session), session.page.evaluate(UNNAMED)
-    assert found == dict.fromkeys(TABS, ([], []))
+        problems[tab] = find_violations(session), session.page.evaluate(WITHOUT_TEXT)
+    assert problems == dict.fromkeys(TABS, ([], []))
 
 
 @pytest.mark.parametrize("model", [RESNET, VIT])
-def test_headings_begin_with_the_only_h1_and_leave_out_no_level(open_checked_session, model):
+def test_headings_start_with_one_h1_and_skip_no_level(open_checked_session, model):
     session = open_checked_session(f"?m={model}&img=ex:tower")
     for tab in TABS:
         session.open_tab(tab)
@@ -62,46 +64,46 @@ def test_headings_begin_with_the_only_h1_and_leave_out_no_level(open_checked_ses
         assert all(after <= before + 1 for before, after in pairwise(levels)), (tab, levels)
 
 
-def reach(session, selector: str, limit: int = 60) -> None:
-    """Press Tab until what is wanted has the focus, and see that this is shown."""
+def press_tab_until(session, selector: str, limit: int = 60) -> None:
+    """Press Tab until an element has the focus, and check that the focus is visible."""
     for _ in range(limit):
         session.page.keyboard.press("Tab")
         if session.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            assert session.page.evaluate(FOCUSED), f"{selector} has the focus, but nothing shows it"
+            assert session.page.evaluate(FOCUSED), f"{selector} has the focus, but no visible outline"
             return
-    raise AssertionError(f"{limit} times Tab did not reach {selector}")
+    raise AssertionError(f"{limit} presses of Tab did not reach {selector}")
 
 
-def test_the_keyboard_alone_chooses_class_rival_method_layer_patch_and_units(open_checked_session):
+def test_keyboard_alone_selects_class_contrast_method_layer_patch_and_units(open_checked_session):
     session = open_checked_session(f"?m={VIT}&img=ex:tower")
     press = session.page.keyboard.press
-    session.page.locator("#model input").focus()  # from here on with the keyboard alone
-    reach(session, "#bars .viz-class[aria-pressed=false]")
+    session.page.locator("#model input").focus()  # the keyboard alone from here on
+    press_tab_until(session, "#bars .viz-class[aria-pressed=false]")
     session.wait_for_change("#why-heatmap", lambda: press("Enter"))
     assert session.page.locator("#bars [aria-pressed=true]").evaluate("node => node === document.activeElement")
-    reach(session, "#bars [data-against]")
+    press_tab_until(session, "#bars [data-against]")
     session.wait_for_change("#why-heatmap", lambda: press("Space"))
     assert " and not " in session.get_text("#why-caption h2")
-    reach(session, "[role=tab]")
-    reach(session, "#why-methods [data-key=saliency]")
+    press_tab_until(session, "[role=tab]")
+    press_tab_until(session, "#why-methods [data-key=saliency]")
     session.wait_for_change("#why-heatmap", lambda: press("Enter"))
     assert session.page.locator("#why-methods [data-key=saliency]").get_attribute("aria-pressed") == "true"
 
     def open_tab(number: int) -> None:
         session.page.locator("#classes input").focus()
-        reach(session, f"[role=tab]:nth-of-type({number})")
+        press_tab_until(session, f"[role=tab]:nth-of-type({number})")
         press("Enter")
         session.settle()
 
     open_tab(2)
-    reach(session, "#attention-patches .viz-grid")
+    press_tab_until(session, "#attention-patches .viz-grid")
     session.wait_for_change("#attention-patches", lambda: press("ArrowRight"))
     press("Enter")
     session.wait_until(
         "() => document.querySelector('#attention-patches .viz-chip[data-token]:last-child').textContent.endsWith('×')"
     )
     open_tab(3)
-    reach(session, "#inside-tree summary")
+    press_tab_until(session, "#inside-tree summary")
     assert session.page.evaluate("() => document.activeElement.parentElement.open") in (True, False)
     before = session.page.evaluate("() => document.activeElement.parentElement.open")
     press("Enter")
@@ -109,9 +111,9 @@ def test_the_keyboard_alone_chooses_class_rival_method_layer_patch_and_units(ope
     assert session.page.evaluate("() => document.activeElement.parentElement.open") != before
     open_tab(4)
     session.wait_until("() => document.querySelectorAll('#compare-maps canvas').length === 8")
-    reach(session, "#compare-maps .viz-linked-grid")
+    press_tab_until(session, "#compare-maps .viz-linked-grid")
     press("ArrowRight")
     assert session.page.locator("#compare-maps .viz-pointer-mark:visible").count() == 8
-    reach(session, "#compare-maps .viz-units button:nth-child(2)")
+    press_tab_until(session, "#compare-maps .viz-units button:nth-child(2)")
     press("Enter")
     assert session.page.locator("#compare-maps .viz-units button").nth(1).get_attribute("aria-pressed") == "true"

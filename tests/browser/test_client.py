@@ -1,4 +1,4 @@
-"""The same through `gradio_client`: its numbers are Python's."""
+"""The API through `gradio_client` and curl returns the numbers of the library."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def pixels(path) -> np.ndarray:
 
 
 def test_predict(client, model, photo):
-    answers = client.predict(handle_file(photo), model.name, 3, api_name="/predict")
-    for answer, expected in zip(answers, model.predict(photo, top=3), strict=True):
-        assert (answer["index"], answer["label"]) == (expected.index, expected.label)
-        assert (answer["probability"], answer["logit"]) == pytest.approx((expected.probability, expected.logit))
+    predictions = client.predict(handle_file(photo), model.name, 3, api_name="/predict")
+    for prediction, expected in zip(predictions, model.predict(photo, top=3), strict=True):
+        assert (prediction["index"], prediction["label"]) == (expected.index, expected.label)
+        assert (prediction["probability"], prediction["logit"]) == pytest.approx((expected.probability, expected.logit))
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_explain(client, model, photo, few_passes):
         assert np.abs(difference).max() <= 8, method  # a hundredth of the colours' length
 
 
-def test_explain_with_knobs(client, model, photo):
+def test_explain_with_parameters(client, model, photo):
     knobs = {"layer": model.stages[1], "against": "golf ball"}
     about, _ = client.predict(handle_file(photo), model.name, "grad-cam", "church", knobs, api_name="/explain")
     expected = vizlib.explain(model, photo, method="grad-cam", target="church", **knobs)
@@ -119,50 +119,50 @@ def test_report(client, photo):
     assert page.name == "resnet18-imagenette_grad-cam_4.html"
 
 
-def test_the_last_layer_of_places_is_the_channels_default(client, model, photo):
+def test_channels_default_is_the_last_spatial_layer(client, model, photo):
     about, _ = client.predict(handle_file(photo), model.name, "", None, api_name="/channels")
     assert about["layer"] == model.cam_layer
 
 
-def test_curl_gets_the_same_answer(address, photo):
-    """As the README tells it: send the photo, ask, read the answer."""
+def test_curl_returns_the_same_predictions(address, photo):
+    """Upload the photo, call the endpoint and read the result, as in the README."""
     if not shutil.which("curl"):
         pytest.skip("there is no curl on this machine")
 
-    def curl(*words: str) -> str:
-        ran = subprocess.run(["curl", "-sS", "-m", "120", *words], capture_output=True, text=True, check=True)
+    def curl(*arguments: str) -> str:
+        ran = subprocess.run(["curl", "-sS", "-m", "120", *arguments], capture_output=True, text=True, check=True)
         return ran.stdout
 
     api = f"{address.rstrip('/')}/gradio_api"
     (path,) = json.loads(curl("-F", f"files=@{photo}", f"{api}/upload"))
-    asked = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, RESNET, 2]}
+    request = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, RESNET, 2]}
     event = json.loads(
-        curl("-X", "POST", f"{api}/call/predict", "-H", "Content-Type: application/json", "-d", json.dumps(asked))
+        curl("-X", "POST", f"{api}/call/predict", "-H", "Content-Type: application/json", "-d", json.dumps(request))
     )
-    told = curl("-N", f"{api}/call/predict/{event['event_id']}")
-    assert told.startswith("event: complete")
-    (answers,) = json.loads(told.split("data: ", 1)[1])
+    stream = curl("-N", f"{api}/call/predict/{event['event_id']}")
+    assert stream.startswith("event: complete")
+    (predictions,) = json.loads(stream.split("data: ", 1)[1])
     expected = vizlib.load(RESNET).predict(photo, top=2)
-    assert [one["label"] for one in answers] == [one.label for one in expected]
-    assert [one["probability"] for one in answers] == pytest.approx([one.probability for one in expected])
+    assert [row["label"] for row in predictions] == [row.label for row in expected]
+    assert [row["probability"] for row in predictions] == pytest.approx([row.probability for row in expected])
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("arguments", "sentence"),
     [
         (("resnet18-imagenete", "saliency", "", {}), "did you mean resnet18-imagenette"),
         ((RESNET, "gradcam", "", {}), "did you mean grad-cam"),
         ((RESNET, "attention-rollout", "", {}), "does not fit"),
-        ((RESNET, "saliency", "unicorn", {}), "knows no class"),
+        ((RESNET, "saliency", "unicorn", {}), "has no class"),
         ((RESNET, "saliency", "", {"steps": 1}), "has no knob 'steps'"),
     ],
 )
-def test_a_wrong_choice_is_one_sentence(client, photo, asked, sentence):
-    with pytest.raises(AppError, match=sentence) as told:
-        client.predict(handle_file(photo), *asked, api_name="/explain")
-    assert "\n" not in str(told.value)
+def test_invalid_argument_is_one_sentence(client, photo, arguments, sentence):
+    with pytest.raises(AppError, match=sentence) as error:
+        client.predict(handle_file(photo), *arguments, api_name="/explain")
+    assert "\n" not in str(error.value)
 
 
-def test_nothing_else_is_published(client):
+def test_only_the_documented_endpoints_are_named(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels", "/compare", "/report"}

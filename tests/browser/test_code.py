@@ -1,4 +1,4 @@
-"""One click takes a file away, the lines follow what is selected, and what is copied is what is shown."""
+"""The Use in code tab: downloads, and code that follows the selection and is copied as shown."""
 
 from __future__ import annotations
 
@@ -33,63 +33,63 @@ def block(session, name: str) -> str:
     return session.page.locator(f"#code-lines pre[aria-label='{name}']").inner_text()
 
 
-def downloaded(session, form: str, folder: Path) -> Path:
-    """What one click on a button brings."""
-    with session.page.expect_download() as waiting:
+def download(session, form: str, folder: Path) -> Path:
+    """Click a button and return the downloaded file."""
+    with session.page.expect_download() as pending:
         session.page.locator(f"#code-files [data-key={form}]").click()
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
+    path = folder / pending.value.suggested_filename
+    pending.value.save_as(path)
     session.settle()
     return path
 
 
 def run(text: str, folder: Path, monkeypatch, tower) -> dict:
-    """Run some lines where the photo lies by the name they call it, without its loss as JPEG."""
+    """Run code in a folder with the photo under the name that the code uses, stored without loss."""
     monkeypatch.chdir(folder)
     tower.save("tower.jpg", "PNG")
-    names = {}
-    exec(compile(text, "block", "exec"), names)
-    return names
+    namespace = {}
+    exec(compile(text, "block", "exec"), namespace)
+    return namespace
 
 
-# The tests below are one visit, in this order; each leaves the page in a state the next may start from.
+# The tests below share one session and run in this order.
 
 
-def test_one_click_brings_the_raw_values_and_they_are_those_of_the_lines_shown(session, tmp_path, monkeypatch, tower):
-    path = downloaded(session, "npz", tmp_path)
+def test_download_of_raw_values_equals_the_result_of_the_shown_code(session, tmp_path, monkeypatch, tower):
+    path = download(session, "npz", tmp_path)
     assert path.name == f"{RESNET}_grad-cam_{vizlib.load(RESNET).predict(tower)[0].index}.npz"
     assert session.get_text("#code-files .viz-file-status").startswith(f"{path.name}, ")
-    with np.load(path) as found:
-        asked = run(block(session, "API client"), tmp_path, monkeypatch, tower)
-        assert found["heat"].tolist() == asked["heat"]
-        made = run(block(session, "Python"), tmp_path, monkeypatch, tower)
-        assert np.allclose(found["heat"], made["why"].heat.numpy(), rtol=1e-4, atol=1e-6)
+    with np.load(path) as downloaded:
+        from_api = run(block(session, "API client"), tmp_path, monkeypatch, tower)
+        assert downloaded["heat"].tolist() == from_api["heat"]
+        from_python = run(block(session, "Python"), tmp_path, monkeypatch, tower)
+        assert np.allclose(downloaded["heat"], from_python["why"].heat.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_one_click_brings_a_report_that_opens_by_itself_without_a_network(session, chromium, tmp_path, tower):
-    path = downloaded(session, "html", tmp_path)
-    values = downloaded(session, "npz", tmp_path)
+def test_downloaded_report_is_self_contained(session, chromium, tmp_path, tower):
+    path = download(session, "html", tmp_path)
+    values = download(session, "npz", tmp_path)
     page = chromium.new_page(viewport={"width": 390, "height": 844}, java_script_enabled=False)
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(path.as_uri())
     assert page.locator("h1").inner_text() == f"Why {vizlib.load(RESNET).predict(tower)[0].label}?"
     for picture in page.locator("img").all():
         assert picture.bounding_box()["width"] > 0
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    with page.expect_download() as waiting:
+    assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+    with page.expect_download() as pending:
         page.get_by_role("link", name="Raw values (.npz)").click()
-    with np.load(values) as found, np.load(waiting.value.path()) as inside:
-        assert np.array_equal(found["heat"], inside["heat"])
+    with np.load(values) as downloaded, np.load(pending.value.path()) as embedded:
+        assert np.array_equal(downloaded["heat"], embedded["heat"])
     page.close()
-    names = {}
-    exec(READ.format(file=repr(str(path))), names)
-    with np.load(values) as found:
-        assert np.array_equal(names["maps"][0]["heat"], found["heat"])
+    namespace = {}
+    exec(READ.format(file=repr(str(path))), namespace)
+    with np.load(values) as downloaded:
+        assert np.array_equal(namespace["maps"][0]["heat"], downloaded["heat"])
 
 
-def test_a_report_fits_a_phone_and_a_wide_window(session, chromium, tmp_path):
-    path = downloaded(session, "html", tmp_path)
+def test_report_fits_phone_and_wide_window(session, chromium, tmp_path):
+    path = download(session, "html", tmp_path)
     for width in (390, 800, 1440):
         page = chromium.new_page(viewport={"width": width, "height": 800})
         page.goto(path.as_uri())
@@ -97,13 +97,13 @@ def test_a_report_fits_a_phone_and_a_wide_window(session, chromium, tmp_path):
         page.close()
 
 
-def test_one_click_brings_a_figure(session, tmp_path):
-    assert ElementTree.fromstring(downloaded(session, "svg", tmp_path).read_text()).tag.endswith("svg")
-    with Image.open(downloaded(session, "png", tmp_path)) as picture:
+def test_download_of_a_figure(session, tmp_path):
+    assert ElementTree.fromstring(download(session, "svg", tmp_path).read_text()).tag.endswith("svg")
+    with Image.open(download(session, "png", tmp_path)) as picture:
         assert min(picture.size) > 600
 
 
-def test_the_lines_follow_class_method_knobs_and_model(session, tower):
+def test_code_follows_class_method_parameters_and_model(session, tower):
     lines = "() => document.querySelector('#code-lines').innerText.includes({!r})"
     session.page.locator("#bars button").nth(1).click()
     second = vizlib.load(RESNET).predict(tower)[1].label
@@ -124,7 +124,7 @@ def test_the_lines_follow_class_method_knobs_and_model(session, tower):
     assert f'vizlib.load("{VIT}")' in block(session, "Python")
 
 
-def test_what_is_copied_is_what_is_shown(session):
+def test_copied_code_is_the_shown_code(session):
     session.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for name in ("Python", "Shell", "API client"):
         button = session.page.get_by_role("button", name=f"Copy the lines for {name}")
@@ -137,11 +137,11 @@ def test_what_is_copied_is_what_is_shown(session):
         session.wait_until("() => !document.querySelector('#code-lines').innerText.includes('Copied')")
 
 
-def test_the_address_in_the_lines_is_the_pages_own(session, address):
+def test_address_in_the_code_is_that_of_the_page(session, address):
     assert re.search(r'Client\("(.+?)"\)', block(session, "API client"))[1] == address
 
 
-def test_what_cannot_be_saved_is_said_and_the_next_click_works(session, tmp_path):
+def test_download_without_a_photo_is_an_error_and_the_next_click_works(session, tmp_path):
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
     assert session.page.locator("#code-lines pre").count() == 0
@@ -152,23 +152,25 @@ def test_what_cannot_be_saved_is_said_and_the_next_click_works(session, tmp_path
     session.page.locator("#examples button").nth(1).click()
     session.page.locator("#code-lines pre").first.wait_for()
     session.settle()
-    for _ in range(2):  # the second file is called as the first
-        name = downloaded(session, "npz", tmp_path).name
+    for _ in range(2):  # a second file of the same name
+        name = download(session, "npz", tmp_path).name
         assert name.startswith(VIT)
         assert session.get_text("#code-files .viz-file-status").startswith(f"{name}, ")
 
 
-def test_export_in_the_header_leads_to_the_files(session):
+def test_export_button_opens_the_files(session):
     session.open_tab("Why")
     session.page.get_by_role("button", name="Export").click()
     session.page.locator("#code-files [data-key=html]").wait_for()
     assert "v=use-in-code" in session.page.url
 
 
-def test_a_link_opens_the_lines_of_the_same_view(open_checked_session):
-    one = open_checked_session(f"?m={VIT}&img=ex:cheetah&c=church&vs=tench&v=use-in-code&w=grad-cam&k=layer:blocks.3")
-    one.page.locator("#code-lines pre").first.wait_for()
-    one.settle()
-    text = block(one, "Python")
-    for part in (VIT, "cheetah.jpg", 'target="church"', 'against="tench"', 'layer="blocks.3"'):
-        assert part in text
+def test_link_opens_the_code_of_the_same_view(open_checked_session):
+    linked = open_checked_session(
+        f"?m={VIT}&img=ex:cheetah&c=church&vs=tench&v=use-in-code&w=grad-cam&k=layer:blocks.3"
+    )
+    linked.page.locator("#code-lines pre").first.wait_for()
+    linked.settle()
+    code = block(linked, "Python")
+    for text in (VIT, "cheetah.jpg", 'target="church"', 'against="tench"', 'layer="blocks.3"'):
+        assert text in code

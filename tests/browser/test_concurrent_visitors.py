@@ -1,4 +1,4 @@
-"""Four people use the page at once, each with an own photo, model and class: nobody sees or stops what is another's."""
+"""Concurrent sessions, each with its own photo, model and class, do not affect each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vizlib.render.color_scale import compute_limits
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HEAT = "#why-heatmap"
-WHO = {  # each visitor's model, method, and how many places below the first the class that is clicked stands
+VISITORS = {  # model, method, and rank of the class that is clicked, from 0
     "tower": (RESNET, "saliency", 1),
     "cheetah": (VIT, "input-x-gradient", 2),
     "grace": (RESNET, "layer-cam", 3),
@@ -26,54 +26,53 @@ WHO = {  # each visitor's model, method, and how many places below the first the
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A photo for each visitor, as a file to upload."""
+    """Write one photo for each visitor and return the files."""
     folder = tmp_path_factory.mktemp("four")
     tower = Image.open(gradio.media.get_image("tower.jpg")).convert("RGB").resize((420, 630))
-    found = {
+    images = {
         "tower": tower,
         "cheetah": Image.open(gradio.media.get_image("cheetah.jpg")).convert("RGB").resize((640, 450)),
         "grace": Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB"),
         "mirrored": ImageOps.mirror(tower),
     }
-    for name, photo in found.items():
+    for name, photo in images.items():
         photo.save(folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in found}
+    return {name: folder / f"{name}.png" for name in images}
 
 
-def ends(session) -> list[float]:
-    """The raw values at the ends of the colour bar."""
+def read_limits(session) -> list[float]:
+    """Return the values at the ends of the colour bar."""
     numbers = re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", session.get_text(f"{HEAT} .viz-numbers").replace("−", "-"))
     return [float(numbers[0]), float(numbers[-1])]
 
 
-def press(session, selector: str, nth: int = 0) -> None:
-    """A click that waits for nothing, so that four come at the same moment."""
+def click_now(session, selector: str, nth: int = 0) -> None:
+    """Click without waiting, so that four clicks come at the same moment."""
     session.page.evaluate("([where, nth]) => document.querySelectorAll(where)[nth].click()", [selector, nth])
 
 
-def test_four_at_once_each_see_their_own_numbers(open_isolated_session, photos):
-    sessions = {name: open_isolated_session(f"?m={WHO[name][0]}&img=ex:cheetah") for name in WHO}
+def test_four_concurrent_sessions_each_show_their_own_numbers(open_isolated_session, photos):
+    sessions = {name: open_isolated_session(f"?m={VISITORS[name][0]}&img=ex:cheetah") for name in VISITORS}
     for session in sessions.values():
         session.page.locator("#photo button[aria-label='Remove Image']").click()
     for session in sessions.values():
         session.page.locator("#photo input[type=file]").wait_for(state="attached")
     for name, session in sessions.items():
         session.upload(photos[name])
-    answers = {name: vizlib.load(WHO[name][0]).predict(photos[name], top=5) for name in WHO}
+    predictions = {name: vizlib.load(VISITORS[name][0]).predict(photos[name], top=5) for name in VISITORS}
     for name, session in sessions.items():
-        shown = "[...document.querySelectorAll('#bars .viz-name')].map((one) => one.textContent).join('|')"
-        session.wait_until(f"() => {shown} === '{'|'.join(one.label for one in answers[name])}'")
+        shown = "[...document.querySelectorAll('#bars .viz-name')].map((node) => node.textContent).join('|')"
+        session.wait_until(f"() => {shown} === '{'|'.join(row.label for row in predictions[name])}'")
     for name, session in sessions.items():
-        press(session, "#bars .viz-class", WHO[name][2])
+        click_now(session, "#bars .viz-class", VISITORS[name][2])
     for name, session in sessions.items():
-        session.wait_until(
-            f"() => document.querySelector('#why-caption h2').textContent === 'Why {answers[name][WHO[name][2]].label}?'"
-        )
+        label = predictions[name][VISITORS[name][2]].label
+        session.wait_until(f"() => document.querySelector('#why-caption h2').textContent === 'Why {label}?'")
     for name, session in sessions.items():
-        press(session, f"#why-methods [data-key={WHO[name][1]}]")
+        click_now(session, f"#why-methods [data-key={VISITORS[name][1]}]")
     for name, session in sessions.items():
-        model, method, place = WHO[name]
-        target = answers[name][place]
+        model, method, place = VISITORS[name]
+        target = predictions[name][place]
         expected = vizlib.explain(vizlib.load(model), photos[name], method, target.index)
         session.wait_until(
             f"() => document.querySelector('{HEAT} canvas').dataset.drawn === '{model}_{method}_{target.index}.png'",
@@ -82,67 +81,67 @@ def test_four_at_once_each_see_their_own_numbers(open_isolated_session, photos):
         assert session.get_target() == target.index
         assert session.get_text("#why-caption h2") == f"Why {target.label}?"
         low, high = compute_limits(expected.on_photo(), signed=expected.signed)
-        assert ends(session) == pytest.approx([low, high], rel=0.02, abs=2e-3 * high)  # the page has 840 pixels
+        assert read_limits(session) == pytest.approx([low, high], rel=0.02, abs=2e-3 * high)  # the page has 840 pixels
         assert session.page.get_by_role("alert").count() == 0
 
 
 @pytest.fixture
 def batches(monkeypatch):
-    """How many batches the stream of each model gave, and which of them have ended."""
-    given, ended = {RESNET: 0, VIT: 0}, []
-    real = vizlib.explain_stream
+    """Count the batches that the stream of each model yielded, and list the models whose stream has ended."""
+    counts, ended = {RESNET: 0, VIT: 0}, []
+    original = vizlib.explain_stream
 
-    def counting(model, *how, **knobs):
+    def counting(model, *args, **kwargs):
         try:
-            for step in real(model, *how, **knobs):
-                given[model.name] += 1
+            for step in original(model, *args, **kwargs):
+                counts[model.name] += 1
                 yield step
-                time.sleep(0.3)  # so that a stop comes in the middle on any machine
+                time.sleep(0.3)  # so that there is time to stop
         finally:
             ended.append(model.name)
 
     monkeypatch.setattr(vizlib, "explain_stream", counting)
-    monkeypatch.setattr(vizlib, "estimate", lambda *_, **__: 40.0)  # so that nothing begins by itself
-    return given, ended
+    monkeypatch.setattr(vizlib, "estimate", lambda *_, **__: 40.0)  # so that nothing starts without a click
+    return counts, ended
 
 
-def test_a_stop_ends_only_the_work_of_who_pressed_it(open_isolated_session, batches):
-    given, ended = batches
-    one, other = (open_isolated_session(f"?m={model}&img=ex:grace_hopper&w=rise") for model in (RESNET, VIT))
+def test_stop_ends_only_the_work_of_its_own_session(open_isolated_session, batches):
+    counts, ended = batches
+    first, second = (open_isolated_session(f"?m={model}&img=ex:grace_hopper&w=rise") for model in (RESNET, VIT))
     button, running = (
         "#why-progress .viz-primary-button",
         "() => document.querySelector('#why-progress [data-state=running]')",
     )
-    for session in (one, other):
+    for session in (first, second):
         session.page.locator(button).click()
-        if session is one:
+        if session is first:
             session.wait_until(running)
-    assert (given[RESNET] > 0, given[VIT], ended) == (True, 0, [])  # they wait for each other
-    one.page.locator(button).click()
-    other.wait_until(running)
-    other.wait_on_server(lambda: given[VIT] > 2)
+    assert (counts[RESNET] > 0, counts[VIT], ended) == (True, 0, [])  # streams run one after the other
+    first.page.locator(button).click()
+    second.wait_until(running)
+    second.wait_on_server(lambda: counts[VIT] > 2)
     assert ended == [RESNET]
-    assert one.get_text("#why-progress p").startswith("Stopped after ")
-    before = given[VIT]
-    press(one, "#bars .viz-class", 1)  # another class on the one page ends nothing on the other
-    one.settle()
-    other.wait_on_server(lambda: given[VIT] > before + 1)
+    assert first.get_text("#why-progress p").startswith("Stopped after ")
+    before = counts[VIT]
+    click_now(first, "#bars .viz-class", 1)  # another class in one session ends nothing in the other
+    first.settle()
+    second.wait_on_server(lambda: counts[VIT] > before + 1)
     assert ended == [RESNET]
-    other.page.locator(button).click()
-    assert other.get_text("#why-progress p").startswith("Stopped after ")
-    other.wait_on_server(lambda: len(ended) == 2)
+    second.page.locator(button).click()
+    assert second.get_text("#why-progress p").startswith("Stopped after ")
+    second.wait_on_server(lambda: len(ended) == 2)
     assert ended == [RESNET, VIT]
 
 
-def test_who_leaves_before_the_first_batch_is_through_leaves_no_work_behind(open_isolated_session, batches):
-    """The page is gone before it began to listen for an answer, which is how gradio itself hears of it."""
-    given, ended = batches
+def test_leaving_before_the_first_batch_ends_the_work(open_isolated_session, batches):
+    """The page is closed before it opens the event stream, by whose end gradio notices that a client is gone."""
+    counts, ended = batches
     session = open_isolated_session(f"?m={VIT}&img=ex:grace_hopper&w=rise")
     session.page.route("**/queue/data*", lambda route: None)
     session.page.locator("#why-progress .viz-primary-button").click()
-    session.wait_on_server(lambda: given[VIT] > 0)
-    before = given[VIT]
+    session.wait_on_server(lambda: counts[VIT] > 0)
+    before = counts[VIT]
     session.page.goto("about:blank")
-    session.errors.clear()  # of the answer that was broken off
+    session.errors.clear()  # about the aborted request
     session.wait_on_server(lambda: ended == [VIT])
-    assert given[VIT] <= before + 2  # of 28
+    assert counts[VIT] <= before + 2  # of 28

@@ -1,4 +1,4 @@
-"""A model that must be downloaded first: what a visitor sees on the way, and when the line is cut."""
+"""A model that is downloaded first: the progress on the page, and a failed download."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerT
 
 @pytest.fixture
 def served(hub) -> Iterator[str]:
-    """A dashboard of its own, with one model on this machine and one on the hub."""
+    """Serve a dashboard with one local model and one on the hub, and yield its address."""
     bundled = next(entry for entry in vizlib.list_models() if entry.name == RESNET)
     page = build_app(ModelCatalog([bundled, ModelEntry(SMALL, "download", 1.9)]))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
@@ -28,18 +28,18 @@ def served(hub) -> Iterator[str]:
 
 @pytest.fixture
 def typed(hub) -> Iterator[str]:
-    """One with a model on this machine, and a menu in which names may be typed."""
+    """Serve a dashboard with one local model whose menu accepts typed names, and yield its address."""
     page = build_app(ModelCatalog([entry for entry in vizlib.list_models() if entry.name == RESNET], any_timm=True))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)
 
 
-def gives(name: str) -> str:
+def predicted_by(name: str) -> str:
     return f"document.querySelector('#why-caption')?.innerText.includes('{name} predicts it')"
 
 
-def test_a_visitor_sees_how_much_has_come_while_another_is_answered(open_session_at, served, hub):
+def test_download_shows_progress_while_another_session_is_served(open_session_at, served, hub):
     session, other = open_session_at(served), open_session_at(served)
     hub.go_on.clear()
     session.choose_option("#model", SMALL)
@@ -48,31 +48,31 @@ def test_a_visitor_sees_how_much_has_come_while_another_is_answered(open_session
     other.wait_until("document.querySelector('#bars .viz-row:nth-child(2) [aria-pressed=true]')")
     session.wait_until(HALF)
     hub.go_on.set()
-    session.wait_until(gives(SMALL))
+    session.wait_until(predicted_by(SMALL))
 
 
-def test_a_download_that_is_cut_is_one_sentence_and_the_page_is_as_before(open_session_at, served, hub, monkeypatch):
+def test_interrupted_download_is_one_sentence_and_leaves_the_page_unchanged(open_session_at, served, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     session = open_session_at(served)
     hub.cut.set()
     session.choose_option("#model", SMALL)
     session.wait_until("document.querySelector('.toast-body')")
-    said = session.get_text(".toast-body")
-    assert f"{SMALL} could not be downloaded: " in said
-    assert "/" not in said.partition("downloaded: ")[2]
+    message = session.get_text(".toast-body")
+    assert f"{SMALL} could not be downloaded: " in message
+    assert "/" not in message.partition("downloaded: ")[2]
     session.wait_until(f"document.querySelector('#model input').value.startsWith('{RESNET}')")
-    assert session.page.evaluate(gives(RESNET))
+    assert session.page.evaluate(predicted_by(RESNET))
     hub.cut.clear()
     session.choose_option("#model", SMALL)
-    session.wait_until(gives(SMALL))
+    session.wait_until(predicted_by(SMALL))
 
 
-def test_a_name_may_be_typed_and_a_wrong_one_is_told_what_was_meant(open_session_at, typed):
+def test_typed_model_name_is_loaded_and_a_misspelt_one_gets_a_suggestion(open_session_at, typed):
     session = open_session_at(typed)
     menu = session.page.locator("#model input")
     menu.fill("test_resnet")
     menu.press("Enter")
-    session.wait_until(gives("test_resnet"))
+    session.wait_until(predicted_by("test_resnet"))
     menu.fill("test_resnett")
     menu.press("Enter")
     session.wait_until("document.querySelector('.toast-body')")

@@ -1,4 +1,4 @@
-"""Inside and the receptive fields, clicked through on a real photo; the numbers on screen are the library's."""
+"""The Inside tab and the receptive fields on a real photo show the library's numbers."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ def image(photo):
     return vizlib.open_image(photo)
 
 
-def numbers(text: str) -> list[float]:
-    return [float(found) for found in re.findall(r"[+-]?\d+(?:\.\d+)?", text.replace("\u2212", "-"))]
+def parse_numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[+-]?\d+(?:\.\d+)?", text.replace("\u2212", "-"))]
 
 
-def notes(session) -> dict[int, str]:
+def read_notes(session) -> dict[int, str]:
     buttons = session.page.locator(f"{SHEET} button").all()
-    return {int(one.get_attribute("data-key") or -1): one.locator(".viz-note").inner_text() for one in buttons}
+    return {int(button.get_attribute("data-key") or -1): button.locator(".viz-note").inner_text() for button in buttons}
 
 
-def shares(session, side: int) -> list[tuple[str, str]]:
+def read_rows(session, side: int) -> list[tuple[str, str]]:
     rows = session.page.locator(f"{SWITCH} section").nth(side).locator("li").all()
-    return [(one.locator(".viz-name").inner_text(), one.locator(".viz-share").inner_text()) for one in rows]
+    return [(row.locator(".viz-name").inner_text(), row.locator(".viz-share").inner_text()) for row in rows]
 
 
-# The tests below are one visit, in this order.
+# The tests below share one session and run in this order.
 
 
-def test_the_sheet_is_sorted_by_what_each_channel_adds_to_the_class(session, photo, image):
+def test_channels_are_sorted_by_contribution(session, photo, image):
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
     session.upload(photo)
     session.page.wait_for_function("() => document.querySelectorAll('#bars button').length === 5")
     session.settle()
     session.open_tab("Inside")
-    found = vizlib.contributions(vizlib.load(RESNET), image)
-    added = found.channels["layer4"]
-    told = notes(session)
-    assert next(iter(told)) == int(added.argmax())
-    assert list(told)[-1] == int(added.argmin())
-    for channel, text in told.items():
-        assert float(text.replace("\u2212", "-")) == pytest.approx(added[channel].item(), abs=0.006)
-    assert found.label in session.page.locator(f"{SHEET} h2").inner_text()
+    contributions = vizlib.contributions(vizlib.load(RESNET), image)
+    values = contributions.channels["layer4"]
+    notes = read_notes(session)
+    assert next(iter(notes)) == int(values.argmax())
+    assert list(notes)[-1] == int(values.argmin())
+    for channel, text in notes.items():
+        assert float(text.replace("\u2212", "-")) == pytest.approx(values[channel].item(), abs=0.006)
+    assert contributions.label in session.page.locator(f"{SHEET} h2").inner_text()
 
 
 def test_another_target_changes_the_channel_order(session, image):
     model = vizlib.load(RESNET)
     session.wait_for_change(HEAT, lambda: session.page.locator("#bars button").nth(1).click())
-    found = vizlib.contributions(model, image, model.predict(image)[1].index)
-    assert next(iter(notes(session))) == int(found.channels["layer4"].argmax())
-    assert found.label in session.page.locator(f"{SHEET} h2").inner_text()
+    contributions = vizlib.contributions(model, image, model.predict(image)[1].index)
+    assert next(iter(read_notes(session))) == int(contributions.channels["layer4"].argmax())
+    assert contributions.label in session.page.locator(f"{SHEET} h2").inner_text()
     session.page.locator("#bars button").nth(0).click()
     session.settle()
 
 
-def test_a_switched_off_channel_changes_the_answer_and_comes_back(session, image):
+def test_ablated_channel_changes_the_predictions_and_is_restored(session, image):
     model = vizlib.load(RESNET)
     first, second = vizlib.contributions(model, image).channels["layer4"].argsort(descending=True)[:2].tolist()
     session.page.locator(f"{SWITCH} .viz-ablation-toggle").click()
@@ -83,40 +83,40 @@ def test_a_switched_off_channel_changes_the_answer_and_comes_back(session, image
     assert f"Channel {second} of layer4" in session.page.locator("#inside-caption h2").inner_text()
     session.page.locator(f"{SWITCH} .viz-ablation-toggle").click()
     session.settle()
-    assert notes(session)[first] == notes(session)[second] == "off"
+    assert read_notes(session)[first] == read_notes(session)[second] == "off"
     old, new = model.predict(image), vizlib.ablate(model, image, channels={"layer4": [first, second]})
-    for side, theirs in ((0, old), (1, new)):
-        shown = shares(session, side)
-        assert [name for name, _ in shown][:5] == [one.label for one in theirs[:5]]
-        for (_, text), one in zip(shown, theirs, strict=False):
-            assert numbers(text)[0] == pytest.approx(100 * one.probability, abs=0.51)
-    said = session.page.locator(f"{SWITCH} .viz-effect").inner_text()
-    logit = next(one.logit for one in new if one.index == old[0].index)
-    assert numbers(said.split("its score by ")[1])[0] == pytest.approx(logit - old[0].logit, abs=0.006)
+    for side, expected in ((0, old), (1, new)):
+        rows = read_rows(session, side)
+        assert [name for name, _ in rows][:5] == [row.label for row in expected[:5]]
+        for (_, text), prediction in zip(rows, expected, strict=False):
+            assert parse_numbers(text)[0] == pytest.approx(100 * prediction.probability, abs=0.51)
+    text = session.page.locator(f"{SWITCH} .viz-effect").inner_text()
+    logit = next(row.logit for row in new if row.index == old[0].index)
+    assert parse_numbers(text.split("its score by ")[1])[0] == pytest.approx(logit - old[0].logit, abs=0.006)
     session.page.locator(f"{SWITCH} .viz-chip", has_text=f"channel {first}").click()
     session.settle()
-    assert notes(session)[first] != "off"
-    assert notes(session)[second] == "off"
+    assert read_notes(session)[first] != "off"
+    assert read_notes(session)[second] == "off"
     session.page.locator(f"{SWITCH} .viz-ablation-toggle").click()
     session.settle()
     assert session.page.locator(f"{SWITCH} section").count() == 0
 
 
-def test_the_tree_opens_by_keyboard_and_a_layer_is_chosen_with_its_numbers(session):
-    part = session.page.locator(f"{TREE} summary[data-layer='layer2']")
-    part.focus()
+def test_tree_opens_by_keyboard_and_selects_a_layer(session):
+    row = session.page.locator(f"{TREE} summary[data-layer='layer2']")
+    row.focus()
     session.page.keyboard.press("Enter")
     session.settle()
-    assert part.get_attribute("aria-current") == "true"
+    assert row.get_attribute("aria-current") == "true"
     assert session.page.locator(f"{TREE} [data-layer='layer2.0']").is_visible()
-    layer = next(one for one in vizlib.load(RESNET).layers if one.name == "layer2")
-    assert " × ".join(map(str, layer.shape)) in part.inner_text()
-    assert "526 k" in part.inner_text()  # its 525,568 parameters
+    layer = next(layer for layer in vizlib.load(RESNET).layers if layer.name == "layer2")
+    assert " × ".join(map(str, layer.shape)) in row.inner_text()
+    assert "526 k" in row.inner_text()  # its 525,568 parameters
     assert "layer2" in session.page.locator(f"{SHEET} h2").inner_text()
     assert session.page.evaluate("() => document.activeElement.dataset.layer") == "layer2"
 
 
-def test_a_click_on_the_tree_outlives_what_is_drawn_anew_before_it_is_through(session):
+def test_click_on_the_tree_takes_effect_although_it_is_redrawn_before_it_ends(session):
     session.page.locator(f"{TREE} [data-layer='layer2.0']").hover()
     session.page.mouse.down()
     session.emit_choice("inside-event-queue", layer="conv1")
@@ -127,14 +127,14 @@ def test_a_click_on_the_tree_outlives_what_is_drawn_anew_before_it_is_through(se
     session.settle()
 
 
-def test_a_kernel_shows_what_it_answers(session, image):
+def test_kernel_shows_its_output(session, image):
     session.wait_for_change("#inside-kernel", lambda: session.page.locator("#inside-kernels button").nth(3).click())
-    answer = vizlib.load(RESNET).run(image, layers=["conv1"]).activations["conv1"][0, 3]
-    said = session.page.locator("#inside-kernels .viz-caveat").inner_text()
-    assert numbers(said) == pytest.approx([3, answer.min().item(), answer.max().item()], rel=0.01)
+    output = vizlib.load(RESNET).run(image, layers=["conv1"]).activations["conv1"][0, 3]
+    text = session.page.locator("#inside-kernels .viz-caveat").inner_text()
+    assert parse_numbers(text) == pytest.approx([3, output.min().item(), output.max().item()], rel=0.01)
 
 
-def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(session, image):
+def test_hovering_a_cell_sends_no_request_and_a_click_computes_the_effective_field(session, image):
     session.open_tab("Attention")
     model = vizlib.load(RESNET)
     canvas = session.page.locator(f"{FIELDS} canvas")
@@ -144,21 +144,26 @@ def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(sessi
     shown = canvas.bounding_box()
     share = shown["width"] / image.width
     place = {"x": (box[1] + box[3]) / 2 * share, "y": (box[0] + box[2]) / 2 * share}
-    asked = len(session.requests)
+    num_requests = len(session.requests)
     session.wait_for_change(FIELDS, lambda: canvas.hover(position=place))
-    assert len(session.requests) == asked
+    assert len(session.requests) == num_requests
     field = vizlib.receptive_field(model, "layer2")
-    says = session.page.locator(f"{FIELDS} .viz-description")
-    assert says.inner_text().startswith(
+    description = session.page.locator(f"{FIELDS} .viz-description")
+    assert description.inner_text().startswith(
         f"Row 6, column 10 of layer2 has a receptive field of {field.size[0]:.0f} × {field.size[1]:.0f}"
     )
     maps = model.run(image, layers=["layer2"]).activations["layer2"][0, :, 5, 9].detach()
     strongest = session.page.locator(f"{FIELDS} .viz-strongest-channels li").all()
-    assert [numbers(one.inner_text())[0] for one in strongest] == maps.topk(5).indices.tolist()
-    assert [numbers(one.inner_text())[1] for one in strongest] == pytest.approx(maps.topk(5).values.tolist(), rel=0.01)
+    assert [parse_numbers(item.inner_text())[0] for item in strongest] == maps.topk(5).indices.tolist()
+    assert [parse_numbers(item.inner_text())[1] for item in strongest] == pytest.approx(
+        maps.topk(5).values.tolist(), rel=0.01
+    )
     session.wait_for_change(FIELDS, lambda: canvas.click(position=place))
     used = effective_receptive_field(model, image, "layer2", (5, 9))
-    assert f"effective receptive field on this photo is about {used.size:.0f} × {used.size:.0f}" in says.inner_text()
+    assert (
+        f"effective receptive field on this photo is about {used.size:.0f} × {used.size:.0f}"
+        in description.inner_text()
+    )
     left = session.page.evaluate(
         f"() => document.querySelector('{FIELDS} .viz-theoretical-field').getBoundingClientRect().width"
     )
@@ -171,38 +176,38 @@ def test_pointing_at_a_cell_asks_nothing_and_a_click_shows_what_it_goes_by(sessi
     assert frame["y"] + frame["height"] / 2 - shown["y"] == pytest.approx(place["y"], abs=2)
 
 
-def test_the_keyboard_moves_the_cell_and_the_layer(session):
+def test_keyboard_moves_the_cell_and_the_layer(session):
     stage = session.page.locator(f"{FIELDS} .viz-grid")
-    says = session.page.locator(f"{FIELDS} .viz-description")
+    description = session.page.locator(f"{FIELDS} .viz-description")
     stage.press("ArrowRight")
     session.wait_for_text(f"{FIELDS} .viz-description", "Row 6, column 11 of layer2")
-    asked = len(session.requests)
+    num_requests = len(session.requests)
     stage.press("[")
     session.wait_for_text(f"{FIELDS} .viz-description", "of layer1 has a receptive field of 43 × 43")
-    assert "Click to compute its effective receptive field" in says.inner_text()
-    assert len(session.requests) == asked
+    assert "Click to compute its effective receptive field" in description.inner_text()
+    assert len(session.requests) == num_requests
     session.wait_for_change(FIELDS, lambda: stage.press("Enter"))
-    assert "Its effective receptive field on this photo is about" in says.inner_text()
+    assert "Its effective receptive field on this photo is about" in description.inner_text()
 
 
-def test_a_transformers_heads_are_sorted_and_switched_off(session, image):
+def test_heads_are_sorted_by_contribution_and_ablated(session, image):
     session.open_tab("Inside")
     session.wait_for_change(HEAT, lambda: session.choose_option("#model", VIT))
     assert not session.page.locator(FIELDS + " canvas").is_visible()
-    for part in ("blocks.11", "blocks.11.attn"):
-        session.page.locator(f"{TREE} [data-layer='{part}']").click()
+    for layer in ("blocks.11", "blocks.11.attn"):
+        session.page.locator(f"{TREE} [data-layer='{layer}']").click()
         session.settle()
     model = vizlib.load(VIT)
     heads = vizlib.contributions(model, image).heads["blocks.11.attn"]
-    told = notes(session)
-    assert list(told) == heads.argsort(descending=True).tolist()
+    notes = read_notes(session)
+    assert list(notes) == heads.argsort(descending=True).tolist()
     session.page.locator(f"{SWITCH} .viz-ablation-toggle").click()
     session.page.wait_for_selector(f"{SWITCH} section")
     new = vizlib.ablate(model, image, heads={"blocks.11.attn": [int(heads.argmax())]})
-    shown = shares(session, 1)
-    assert shown[0][0] == new[0].label
-    assert numbers(shown[0][1])[0] == pytest.approx(100 * new[0].probability, abs=0.51)
+    rows = read_rows(session, 1)
+    assert rows[0][0] == new[0].label
+    assert parse_numbers(rows[0][1])[0] == pytest.approx(100 * new[0].probability, abs=0.51)
 
 
-def test_nobody_complained(session):
+def test_inside_session_had_no_errors(session):
     assert session.errors == []

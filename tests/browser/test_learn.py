@@ -1,4 +1,4 @@
-"""The lessons as a student walks them: on a photo of their own, with both models, in two languages."""
+"""The lessons on an uploaded photo, with both models, in two languages."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HERE = "#learn .viz-lesson"
 
 
-def shown(session, step: int) -> str:
-    """All a step says, once it is there."""
+def read_step(session, step: int) -> str:
+    """Wait for a step and return its text."""
     session.page.wait_for_selector(f"{HERE}[data-step='{step}']:not([aria-busy])")
     return session.get_text(HERE).replace("\xa0", " ")
 
 
-def forward(session, step: int) -> str:
+def next_step(session, step: int) -> str:
     session.page.locator(f"{HERE} .viz-primary-button").click()
-    return shown(session, step)
+    return read_step(session, step)
 
 
-def pixels(session, place: int) -> np.ndarray:
+def read_pixels(session, place: int) -> np.ndarray:
     address = session.page.locator(f"{HERE} canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"), dtype=float)
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_checked_session, photo, name):
+def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
     session = open_checked_session(f"?m={name}&img=ex:cheetah")
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
@@ -51,109 +51,113 @@ def test_the_eight_steps_say_what_the_library_finds_on_an_uploaded_photo(open_ch
     session.open_tab("Learn")
     model, image = vizlib.load(name), vizlib.open_image(photo)
     first, second = model.predict(image, top=2)
-    target, rival = first.index, second.index
+    target, contrast = first.index, second.index
 
-    def explained(method: str, target: int = target, **knobs) -> torch.Tensor:
-        return vizlib.explain(model, image, method=method, target=target, **knobs).heat
+    def explain(method: str, target: int = target, **parameters) -> torch.Tensor:
+        return vizlib.explain(model, image, method=method, target=target, **parameters).heat
 
-    said = shown(session, 0)
+    text = read_step(session, 0)
     layer = model.stages[0]
     output = model.run(image, layers=[layer]).activations[layer]
-    assert f"{output.numel():,} numbers, a tensor of shape {' × '.join(map(str, output.shape))}" in said
-    assert f'network.get_submodule("{layer}")' in said
+    assert f"{output.numel():,} numbers, a tensor of shape {' × '.join(map(str, output.shape))}" in text
+    assert f'network.get_submodule("{layer}")' in text
 
-    said = forward(session, 1)
-    logit, chance = explained("saliency").max().item(), explained("saliency", score="probability").max().item()
-    assert f"For {first.label}, p is {first.probability:.3f}" in said
-    assert f"Gradient of the logit: up to {format_number(logit)}" in said
-    assert f"up to {format_number(chance)}" in said
-    assert format_percent(chance / logit) in said
+    text = next_step(session, 1)
+    logit, probability = explain("saliency").max().item(), explain("saliency", score="probability").max().item()
+    assert f"For {first.label}, p is {first.probability:.3f}" in text
+    assert f"Gradient of the logit: up to {format_number(logit)}" in text
+    assert f"up to {format_number(probability)}" in text
+    assert format_percent(probability / logit) in text
 
-    said = forward(session, 2)
-    found = vizlib.kernels(model)
-    convolution = model.module.get_submodule(found.layer)
-    answers = F.conv2d(model.tensor(image), found.weights, convolution.bias, convolution.stride, convolution.padding)[0]
-    answer = answers[answers.flatten(1).std(1).argmax()]
-    assert f"from {format_number(answer.min().item())} to {format_number(answer.max().item())}" in said
-    values = np.abs(np.frombuffer(answer.detach().numpy().tobytes(), "<f4"))
-    assert format_number(float(np.percentile(values, 99.5))) in said  # the end of the colour bar
+    text = next_step(session, 2)
+    kernels = vizlib.kernels(model)
+    convolution = model.module.get_submodule(kernels.layer)
+    outputs = F.conv2d(model.tensor(image), kernels.weights, convolution.bias, convolution.stride, convolution.padding)[
+        0
+    ]
+    output = outputs[outputs.flatten(1).std(1).argmax()]
+    assert f"from {format_number(output.min().item())} to {format_number(output.max().item())}" in text
+    values = np.abs(np.frombuffer(output.detach().numpy().tobytes(), "<f4"))
+    assert format_number(float(np.percentile(values, 99.5))) in text  # the end of the colour bar
 
-    said = forward(session, 3)
+    text = next_step(session, 3)
     for layer in (model.stages[0], model.stages[-1]):
         maps = model.spatial_map(model.run(image, layers=[layer]).activations[layer])
-        assert f"{layer}, {maps.shape[1]} × {maps.shape[2]}: channel" in said
+        assert f"{layer}, {maps.shape[1]} × {maps.shape[2]}: channel" in text
 
-    said = forward(session, 4)
+    text = next_step(session, 4)
     for method in ("saliency", "grad-cam", *(["guided-backprop"] if name == RESNET else [])):
-        pair = [explained(method, one).flatten() for one in (target, rival)]
-        assert format_correlation(np.corrcoef(*pair)[0, 1]) in said
+        pair = [explain(method, index).flatten() for index in (target, contrast)]
+        assert format_correlation(np.corrcoef(*pair)[0, 1]) in text
 
-    said = forward(session, 5)
+    text = next_step(session, 5)
     if name == RESNET:
-        assert "layer1: a window 43 pixels wide" in said
-        assert "layer2: a window 99 pixels wide" in said
+        assert "layer1: a window 43 pixels wide" in text
+        assert "layer2: a window 99 pixels wide" in text
     else:
-        similar = found.position_similarity
-        assert f"the far corner {similar[4, 4, 13, 13]:.2f}".replace("-", "−") in said
-        assert "14 × 14 patches of 16 × 16 pixels" in said
+        similar = kernels.position_similarity
+        assert f"the far corner {similar[4, 4, 13, 13]:.2f}".replace("-", "−") in text
+        assert "14 × 14 patches of 16 × 16 pixels" in text
 
-    said = forward(session, 6)
+    text = next_step(session, 6)
     why = vizlib.explain(model, image, method="grad-cam" if name == RESNET else "attention-relevance", target=target)
     left = deletion(model, why, steps=5).probability[1].item()
-    assert f"{format_percent(first.probability)} → {format_percent(left)}" in said
+    assert f"{format_percent(first.probability)} → {format_percent(left)}" in text
 
-    said = forward(session, 7)
+    text = next_step(session, 7)
     sentence = r"more than (\d+) of 255 steps. But the prediction changed from ([^,]+), .*?, to ([^,]+),"
-    levels, before, after = re.search(sentence, said).groups()
+    levels, before, after = re.search(sentence, text).groups()
     assert (levels, before) == ("2", first.label)
     assert after != first.label
-    assert np.abs(pixels(session, 0) - pixels(session, 1)).max() > 20  # their maps differ, as photos they hardly do
+    assert (
+        np.abs(read_pixels(session, 0) - read_pixels(session, 1)).max() > 20
+    )  # the maps differ although the photos hardly do
     assert session.page.locator(f"{HERE} .viz-primary-button").is_hidden()
 
 
-def test_a_step_draws_the_map_as_the_library_colours_it(open_checked_session, tower):
+def test_step_draws_the_map_in_the_librarys_colours(open_checked_session, tower):
     session = open_checked_session(f"?m={VIT}&img=ex:tower&v=learn")
-    shown(session, 0)
+    read_step(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(6).click()
-    shown(session, 6)
+    read_step(session, 6)
     model = vizlib.load(VIT)
     why = vizlib.explain(model, tower, method="attention-relevance")
-    eye = model.preprocessing.denormalise(model.tensor(tower))
-    large = eye.resize((448, 448), Image.Resampling.BILINEAR)
+    model_input = model.preprocessing.denormalise(model.tensor(tower))
+    large = model_input.resize((448, 448), Image.Resampling.BILINEAR)
     heat = why.heat.numpy().repeat(32, 0).repeat(32, 1)
     limits = compute_limits(why.heat.numpy(), signed=False)
-    theirs = np.asarray(overlay_heat(large, heat, opacity=0.8, limits=limits), dtype=float)
-    ours = pixels(session, 1)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).mean() < 4
+    expected = np.asarray(overlay_heat(large, heat, opacity=0.8, limits=limits), dtype=float)
+    drawn = read_pixels(session, 1)
+    assert drawn.shape == expected.shape
+    assert np.abs(drawn - expected).mean() < 4
 
 
-def test_nothing_is_worked_out_before_a_step_is_seen_nor_again_while_it_is_not(open_checked_session):
+def test_step_is_computed_only_while_visible(open_checked_session):
     session = open_checked_session("?img=ex:tower")
-    shown_at_all = f"document.querySelector('{HERE}')?.dataset.step"
+    current_step = f"document.querySelector('{HERE}')?.dataset.step"
     before = len(session.calls)
     session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(1).click())
-    alone = len(session.calls) - before
-    assert session.page.evaluate(shown_at_all) is None
+    num_calls = len(session.calls) - before
+    assert session.page.evaluate(current_step) is None
     session.open_tab("Learn")
-    first = shown(session, 0)
-    forward(session, 1)
+    first = read_step(session, 0)
+    next_step(session, 1)
     session.open_tab("Why")
     before = len(session.calls)
     session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(0).click())
-    assert len(session.calls) - before == alone
+    assert len(session.calls) - before == num_calls
     session.open_tab("Learn")
-    assert "Why the logit" in shown(session, 1)
+    assert "Why the logit" in read_step(session, 1)
     session.page.locator(f"{HERE} .viz-previous").click()
-    assert shown(session, 0) == first
+    assert read_step(session, 0) == first
 
 
-def test_a_step_is_drawn_again_when_the_class_or_the_model_changes(open_checked_session, cheetah):
+def test_step_follows_class_and_model(open_checked_session, cheetah):
     session = open_checked_session(f"?m={RESNET}&img=ex:cheetah&v=learn")
-    shown(session, 0)
+    read_step(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(4).click()
-    shown(session, 4)
-    names = [one.label for one in vizlib.load(RESNET).predict(cheetah, top=3)]
+    read_step(session, 4)
+    names = [row.label for row in vizlib.load(RESNET).predict(cheetah, top=3)]
     assert f"Between {names[0]} and {names[1]}" in session.get_text(HERE)
     session.page.locator("#bars button").nth(2).click()
     session.wait_until(f"document.querySelector('{HERE}').innerText.includes('Between {names[2]} and {names[0]}')")
@@ -162,11 +166,11 @@ def test_a_step_is_drawn_again_when_the_class_or_the_model_changes(open_checked_
     assert session.page.locator(f"{HERE} .viz-lesson-link").nth(1).inner_text() == f"Show with {RESNET}"
 
 
-def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_session):
+def test_button_opens_the_tab_with_the_method_selected(open_checked_session):
     session = open_checked_session(f"?m={RESNET}&img=ex:tower&v=learn")
-    shown(session, 0)
+    read_step(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(4).click()
-    shown(session, 4)
+    read_step(session, 4)
     session.page.get_by_role("button", name="Open the Why tab").click()
     session.wait_until("document.querySelector('#why-methods [aria-pressed=true]')?.dataset.key === 'guided-backprop'")
     session.settle()
@@ -175,17 +179,17 @@ def test_a_button_leads_to_the_tab_with_the_method_chosen_there(open_checked_ses
     assert session.page.locator("#why-heatmap canvas").is_visible()
     session.open_tab("Learn")
     session.page.locator(f"{HERE} .viz-dot").nth(0).click()
-    shown(session, 0)
+    read_step(session, 0)
     session.page.get_by_role("button", name="Open the Inside tab").click()
     session.settle()
     assert session.page.get_by_role("tab", name="Inside").get_attribute("aria-selected") == "true"
 
 
-def test_a_button_shows_the_step_with_the_other_model_and_all_tabs_follow(open_checked_session):
+def test_button_switches_the_model_of_all_tabs(open_checked_session):
     session = open_checked_session(f"?m={RESNET}&img=ex:tower&v=learn")
-    shown(session, 0)
+    read_step(session, 0)
     session.page.locator(f"{HERE} .viz-dot").nth(5).click()
-    assert "layer1: a window 43 pixels wide" in shown(session, 5)
+    assert "layer1: a window 43 pixels wide" in read_step(session, 5)
     session.page.get_by_role("button", name=f"Show with {VIT}").click()
     session.wait_until(f"document.querySelector('{HERE} h2').textContent.includes('sentence of patches')")
     session.settle()
@@ -195,31 +199,31 @@ def test_a_button_shows_the_step_with_the_other_model_and_all_tabs_follow(open_c
     assert VIT in session.get_text("#why-caption")
 
 
-def test_the_keyboard_walks_the_steps_and_the_heading_is_read_next(open_checked_session):
+def test_keyboard_changes_steps_and_focuses_the_heading(open_checked_session):
     session = open_checked_session("?img=ex:tower&v=learn")
-    shown(session, 0)
+    read_step(session, 0)
     session.page.locator(f"{HERE} .viz-primary-button").focus()
     session.page.keyboard.press("Enter")
-    shown(session, 1)
+    read_step(session, 1)
     assert session.page.evaluate("document.activeElement.tagName") == "H2"
     session.page.locator(f"{HERE} .viz-dot").nth(1).focus()
     session.page.keyboard.press("Tab")
     session.page.keyboard.press("Space")
-    shown(session, 2)
+    read_step(session, 2)
     current = "document.activeElement.getAttribute('aria-current')"
     assert session.page.evaluate(current) == "step"
     assert session.page.locator(f"{HERE} [aria-current=step]").count() == 1
     pictures = session.page.locator(f"{HERE} :is(canvas, img)")
-    assert all(pictures.evaluate_all("all => all.map((one) => one.ariaLabel || one.alt)"))
+    assert all(pictures.evaluate_all("nodes => nodes.map((node) => node.ariaLabel || node.alt)"))
 
 
 @pytest.mark.parametrize(("locale", "language"), [("ko-KR", "ko"), ("en-US", "en"), ("fr-FR", "en")])
-def test_the_page_speaks_the_language_of_the_browser(open_checked_session, locale, language):
+def test_page_uses_the_language_of_the_browser(open_checked_session, locale, language):
     session = open_checked_session(f"?m={VIT}&img=ex:tower&v=learn", locale=locale)
     table = page_texts(language)
-    said = shown(session, 0)
-    assert table["learn.hook.title"] in said
-    assert table["learn.hook.code"] in said
+    text = read_step(session, 0)
+    assert table["learn.hook.title"] in text
+    assert table["learn.hook.code"] in text
     assert session.get_text("h1") == table["page.title"]
     assert session.page.locator("h1").count() == 1
     assert session.get_text(".viz-heading h2") == table["page.model-input"]
@@ -237,16 +241,16 @@ def test_the_page_speaks_the_language_of_the_browser(open_checked_session, local
     controls = session.get_text("#why-heatmap .viz-controls")
     assert all(table[f"script.{key}"] in controls for key in ("opacity", "strongest", "colours"))
     assert session.get_text("#why-methods h2") == table["why.other-ways"]
-    assert ("않" in said) is (language == "ko")
+    assert ("않" in text) is (language == "ko")
 
 
-def test_every_step_fits_a_phone(open_checked_session):
+def test_lesson_steps_fit_a_phone(open_checked_session):
     session = open_checked_session("?img=ex:tower&v=learn", width=390, height=844)
     session.page.locator("#learn").scroll_into_view_if_needed()
-    beyond = """() => [...document.querySelectorAll('#learn *')]
+    overflowing = """() => [...document.querySelectorAll('#learn *')]
         .filter((node) => node.checkVisibility() && !node.closest('pre') && node.getBoundingClientRect().right > 391)
         .map((node) => node.outerHTML.slice(0, 90))"""
     for step in range(len(learn.STEPS)):
-        shown(session, 0) if step == 0 else forward(session, step)
-        assert session.page.evaluate(beyond) == []
+        read_step(session, 0) if step == 0 else next_step(session, step)
+        assert session.page.evaluate(overflowing) == []
     assert session.page.evaluate("document.querySelector('#learn .viz-lesson').getBoundingClientRect().top") >= -1

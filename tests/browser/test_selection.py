@@ -1,4 +1,4 @@
-"""The page's address is what it shows: opened elsewhere it shows the same, and a forged one shows the first view."""
+"""The page's address restores its selection; an invalid address shows the default view."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import vizlib
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 STATE = """() => ({
-    bars: [...document.querySelectorAll('#bars button')].map((one) => [one.textContent, one.ariaPressed]),
-    rival: document.querySelector('#bars input:checked')?.dataset.rival,
+    bars: [...document.querySelectorAll('#bars button')].map((e) => [e.textContent, e.ariaPressed]),
+    against: document.querySelector('#bars input:checked')?.dataset.against,
     words: document.querySelector('#why-caption .viz-caption').textContent,
     picture: document.querySelector('#why-heatmap canvas').toDataURL(),
     method: document.querySelector('#why-methods [aria-pressed=true]').dataset.key,
-    knobs: [...document.querySelectorAll('#why-parameters select')].map((one) => one.selectedIndex),
+    parameters: [...document.querySelectorAll('#why-parameters select')].map((menu) => menu.selectedIndex),
     model: document.querySelector('#model input').value,
     tab: document.querySelector('[role=tab][aria-selected=true]').textContent,
 })"""
@@ -26,7 +26,7 @@ def keys(session) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(urlsplit(session.page.url).query).items()}
 
 
-def test_a_link_opened_in_a_fresh_browser_shows_the_same(open_checked_session, cheetah):
+def test_link_restores_the_whole_selection(open_checked_session, cheetah):
     first = open_checked_session()
     first.wait_for_change("#why-heatmap", lambda: first.choose_option("#model", VIT))
     first.wait_for_change("#why-heatmap", lambda: first.page.locator("#examples button").nth(1).click())
@@ -38,7 +38,7 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(open_checked_session, c
         "#why-heatmap", lambda: first.page.locator("#why-parameters select").first.select_option(label="blocks.3")
     )
     first.open_tab("Model")
-    best = [one.label for one in vizlib.load(VIT).predict(cheetah, top=3)]
+    best = [row.label for row in vizlib.load(VIT).predict(cheetah, top=3)]
     assert keys(first) == {
         "m": VIT,
         "img": "ex:cheetah",
@@ -55,12 +55,12 @@ def test_a_link_opened_in_a_fresh_browser_shows_the_same(open_checked_session, c
     assert second.page.locator("#photo img").first.evaluate("image => image.naturalWidth") == cheetah.width
 
 
-def test_a_tab_that_opens_before_the_link_was_read_does_not_change_it(chromium, address):
+def test_tab_event_before_the_page_load_does_not_change_the_url(chromium, address):
     page, held = chromium.new_page(), []
     page.set_default_timeout(60_000)
     page.route("**/queue/join*", lambda route: held.append(route))
     page.goto(f"{address}?m={VIT}&img=ex:tower&v=model")
-    page.get_by_role("tab", name="Attention").click()  # gradio tells of the first tab likewise, now and then
+    page.get_by_role("tab", name="Attention").click()  # gradio sometimes fires the event of the first tab too
     page.wait_for_timeout(500)
     assert "v=model" in page.url
     for route in held:
@@ -78,13 +78,13 @@ INSIDE = """() => ({
     layer: document.querySelector('#inside-tree [aria-current]').dataset.layer,
     words: document.querySelector('#inside-caption h2').textContent,
     picture: document.querySelector('#inside-heatmap canvas').toDataURL(),
-    off: [...document.querySelectorAll('#inside-ablation li')].map((one) => one.textContent),
-    sheet: [...document.querySelectorAll('#inside-channels button')].map((one) => [one.textContent, one.ariaPressed]),
+    off: [...document.querySelectorAll('#inside-ablation li')].map((node) => node.textContent),
+    units: [...document.querySelectorAll('#inside-channels button')].map((e) => [e.textContent, e.ariaPressed]),
 })"""
 
 
 @pytest.mark.parametrize(("model", "layer"), [(RESNET, "layer3.1.conv2"), (VIT, "blocks.5.attn")])
-def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(open_checked_session, model, layer):
+def test_link_restores_the_unit_and_the_ablated_units(open_checked_session, model, layer):
     first = open_checked_session(f"?m={model}&img=ex:cheetah&v=inside")
     assert not {"u", "o"} & keys(first).keys()
     tree = first.page.locator("#inside-tree")
@@ -101,16 +101,16 @@ def test_a_link_leads_to_a_channel_or_head_and_to_what_was_switched_off(open_che
     first.settle()
     assert (keys(first)["u"], keys(first)["o"]) == (f"{layer}:{number}",) * 2
     second = open_checked_session("?" + urlsplit(first.page.url).query)
-    there, here = (session.page.evaluate(INSIDE) for session in (second, first))
-    assert there.pop("picture") == here.pop("picture"), "another picture"  # too long to be shown letter by letter
-    assert there == here
+    restored, original = (session.page.evaluate(INSIDE) for session in (second, first))
+    assert restored.pop("picture") == original.pop("picture"), "another picture"  # too long for an assertion message
+    assert restored == original
     assert keys(second) == keys(first)
     assert second.get_text("#header .viz-link-note") == ""
     second.wait_for_change("#why-heatmap", lambda: second.choose_option("#model", VIT if model == RESNET else RESNET))
     assert not {"u", "o"} & keys(second).keys()  # another model has other units
 
 
-def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
+def test_link_restores_the_lesson_step(open_checked_session):
     first = open_checked_session("?img=ex:cheetah&v=learn&s=4")
     first.wait_until("() => document.querySelector('#learn .viz-lesson')?.dataset.step === '3'")
     first.page.locator("#learn .viz-primary-button").click()
@@ -127,7 +127,8 @@ def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
         ("?img=ex:tower&m=resnet1001", "This link contains values that are not available here: model “resnet1001”."),
         (
             "?img=ex:tower&c=<img src=x onerror=alert(1)>&v=x&l=99",
-            "This link contains values that are not available here: tab “x”, class “<img src=x onerror=alert(1)>”, layer “99”.",
+            "This link contains values that are not available here: "
+            "tab “x”, class “<img src=x onerror=alert(1)>”, layer “99”.",
         ),
         (
             f"?img=ex:tower&w={'x' * 3000}",
@@ -141,23 +142,23 @@ def test_a_link_leads_to_a_step_of_the_lessons(open_checked_session):
         ("?c={first}", "This link does not contain its photo, so an example is shown."),
     ],
 )
-def test_a_forged_link_shows_the_first_view_and_one_sentence(open_checked_session, tower, query, sentence):
+def test_invalid_link_shows_the_default_view_and_one_sentence(open_checked_session, tower, query, sentence):
     first = vizlib.load(RESNET).predict(tower)[0].label
-    session, plain = open_checked_session(query.replace("{first}", first)), open_checked_session()
+    session, default = open_checked_session(query.replace("{first}", first)), open_checked_session()
     assert session.get_text("#header .viz-link-note") == sentence
     box = session.page.locator("#header .viz-link-note").bounding_box()
-    assert box["width"] > 300  # for those who can see, too
+    assert box["width"] > 300  # visible, not only announced
     assert box["height"] > 20
-    assert plain.get_text("#header .viz-link-note") == ""
-    assert session.page.evaluate(STATE) == plain.page.evaluate(STATE)
-    assert keys(session) == keys(plain)
+    assert default.get_text("#header .viz-link-note") == ""
+    assert session.page.evaluate(STATE) == default.page.evaluate(STATE)
+    assert keys(session) == keys(default)
     session.wait_for_change("#why-heatmap", lambda: session.page.locator("#bars button").nth(1).click())
     assert session.get_text("#header .viz-link-note") == ""
 
 
-def test_digits_choose_a_class_and_with_shift_its_rival_unless_something_is_typed(open_checked_session, tower):
+def test_digit_keys_select_target_and_contrast_except_while_typing(open_checked_session, tower):
     session = open_checked_session()
-    names = [one.label for one in vizlib.load(RESNET).predict(tower, top=5)]
+    names = [row.label for row in vizlib.load(RESNET).predict(tower, top=5)]
     session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("2"))
     assert keys(session)["c"] == names[1]
     session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Shift+Digit3"))
@@ -173,21 +174,21 @@ def test_digits_choose_a_class_and_with_shift_its_rival_unless_something_is_type
     assert session.calls == before
 
 
-def test_a_shift_click_is_the_vs_beside_the_bar_and_both_take_it_away_again(open_checked_session):
+def test_shift_click_toggles_the_contrast_like_its_checkbox(open_checked_session):
     session = open_checked_session()
     bar, box = session.page.locator("#bars button").nth(2), session.page.locator("#bars input").nth(1)
     session.wait_for_change("#why-heatmap", lambda: bar.click(modifiers=["Shift"]))
     assert box.is_checked()
-    one = session.read_canvas().tobytes()
+    contrast_map = session.read_canvas().tobytes()
     box.focus()
     session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Space"))
     assert not box.is_checked()
-    assert session.page.evaluate("document.activeElement.dataset.rival") is not None  # the focus stays where it was
+    assert session.page.evaluate("document.activeElement.dataset.against") is not None  # the focus stays where it was
     session.wait_for_change("#why-heatmap", lambda: session.page.keyboard.press("Space"))
-    assert session.read_canvas().tobytes() == one
+    assert session.read_canvas().tobytes() == contrast_map
 
 
-def test_the_link_is_copied_and_says_when_the_photo_is_not_in_it(open_checked_session, photo):
+def test_copy_link_states_when_the_photo_is_not_included(open_checked_session, photo):
     session = open_checked_session("?__theme=light")
     session.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button = session.page.get_by_role("button", name="Copy link")
@@ -195,8 +196,8 @@ def test_the_link_is_copied_and_says_when_the_photo_is_not_in_it(open_checked_se
     session.wait_until("() => document.querySelector('.viz-copy-status').textContent === 'Copied'")
     copied = session.page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith(urlsplit(session.page.url)._replace(query="").geturl() + "?")
-    assert {key: one[0] for key, one in parse_qs(urlsplit(copied).query).items()} == {
-        key: one for key, one in keys(session).items() if key != "__theme"
+    assert {key: values[0] for key, values in parse_qs(urlsplit(copied).query).items()} == {
+        key: value for key, value in keys(session).items() if key != "__theme"
     }
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()

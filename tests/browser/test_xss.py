@@ -1,4 +1,4 @@
-"""Nothing a person typed becomes HTML: labels, names of models and files, sentences about mistakes."""
+"""Labels, names of models and files, and error messages never become HTML."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTACK = "<img src=x onerror=window.hit=1>"
 
 @pytest.fixture(scope="module")
 def hostile() -> str:
-    """A dashboard whose only model has a name and labels that would like to be HTML."""
+    """Serve a dashboard whose only model has HTML in its name and labels."""
     torch.manual_seed(0)
     labels = [f"{ATTACK} {i}" for i in range(5)] + [f"</script><script>window.hit=1</script>{i}" for i in range(5)]
 
@@ -40,7 +40,7 @@ def test_hostile_names_and_labels_are_shown_as_text(hostile, chromium, tmp_path)
         page.goto(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
         page.locator("#bars button").first.wait_for()
         assert ATTACK[:4] in page.locator("#bars").inner_text()
-        assert ATTACK[:4] in page.locator("#header").inner_text()  # what the address asks for and nobody knows
+        assert ATTACK[:4] in page.locator("#header").inner_text()  # the invalid values of the address
         for tab in page.get_by_role("tab").all():
             tab.click()
             page.wait_for_timeout(1_500)

@@ -160,7 +160,7 @@ def test_forged_events_of_the_page_do_no_harm(server, given):
                 "<img src=x onerror=alert(1)>",
                 10**12,
                 [],
-                {"index": ["../etc"], "method": {}, "knobs": [[]]},
+                {"index": ["../etc"], "method": {}, "parameters": [[]]},
             ):
                 session = f"forged{event['id']}"
                 body = {

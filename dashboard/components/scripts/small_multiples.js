@@ -76,11 +76,11 @@ function createSmallMultiples(onLayer, onHead) {
     }
     const text = similarity
       ? translate(
-          "Red patches have a position embedding like this one’s, blue ones an opposite one. Nobody told the network which patches are neighbours.",
+          "Red: patches with a similar position embedding; blue: patches with an opposite one. The embeddings were learned; the network is not given which patches are adjacent.",
         )
-      : translate("The {name} has no place on the photo.", { name: tokenName });
-    similarCaption.replaceChildren(createElement("strong", "", translate("Places like it")), text);
-    const label = "How alike the position embedding of {name} is to that of each patch";
+      : translate("The {name} has no position on the photo.", { name: tokenName });
+    similarCaption.replaceChildren(createElement("strong", "", translate("Similar positions")), text);
+    const label = "Similarity between the position embedding of {name} and that of each patch";
     similarCanvas.setAttribute("aria-label", translate(label, { name: tokenName }));
   }
 
