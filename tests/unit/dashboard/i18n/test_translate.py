@@ -140,7 +140,7 @@ def test_page_header_has_the_title_and_the_sentence():
 
 def test_every_tab_has_a_translated_title():
     for tab in app.TABS:
-        name = app._id(tab)
+        name = app._tab_id(tab)
         assert tab_title(name, tab.TITLE).key == f"page.tab.{name}"
         assert page_texts("en")[f"page.tab.{name}"] == tab.TITLE
     assert tab_title("nowhere", "A new tab") == "A new tab"

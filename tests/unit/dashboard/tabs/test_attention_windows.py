@@ -1,4 +1,4 @@
-"""The Attention tab of networks whose attention lies on no grid of patches: it says what they see, not what CNNs do."""
+"""The Attention tab of networks without a patch grid: windowed attention, other tokens, convolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Use in code shows is what Why shows: its lines are run, and its files hold the map to the bit."""
+"""The Use in code tab: its code runs and computes the map of the Why tab, and its files contain that map."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def address(service):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, cheetah):
-    """A folder that holds the photo by the name the lines call it, without its loss as JPEG."""
+    """Work in a folder that contains the photo under its name in the code, stored without loss."""
     monkeypatch.chdir(tmp_path)
     cheetah.save("cheetah.jpg", "PNG")
     return tmp_path
@@ -55,22 +55,22 @@ def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
 
 def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
-    rival = next(i for i in range(10) if i != selection.target)
+    contrast = next(i for i in range(10) if i != selection.target)
     menus = apply_settings(service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
-    words, _ = code.compute_content(service, cheetah, selection._replace(against=rival), "grad-cam", menus)
-    assert f"Why {labels[selection.target]} and not {labels[rival]}?" in words
-    assert "cheetah.jpg is the photo shown here." in words
-    for text in texts(service, cheetah, selection._replace(against=rival), "grad-cam", menus).values():
+    caption, _ = code.compute_content(service, cheetah, selection._replace(against=contrast), "grad-cam", menus)
+    assert f"Why {labels[selection.target]} and not {labels[contrast]}?" in caption
+    assert "cheetah.jpg is the photo shown here." in caption
+    for text in texts(service, cheetah, selection._replace(against=contrast), "grad-cam", menus).values():
         for part in (
             "cheetah.jpg",
             selection.model,
             "grad-cam",
             labels[selection.target],
-            labels[rival],
+            labels[contrast],
             "probability",
         ):
             assert part in text, (part, text)
-    plain = texts(service, cheetah, selection, "saliency", menus)  # another method's knobs say nothing
+    plain = texts(service, cheetah, selection, "saliency", menus)  # parameters of another method are ignored
     assert "probability" not in "".join(plain.values())
 
 
@@ -78,20 +78,22 @@ def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, h
     model = service.catalog.get(selection.model)
     menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
     names = run(texts(service, cheetah, selection, "grad-cam", menus)["Python"])
-    shown = service.explain(selection.request(cheetah, "grad-cam", {"layer": model.stages[1]}))
-    assert torch.allclose(names["why"].heat, shown.heat, rtol=1e-4, atol=1e-7)  # the page reads its cached pass
-    assert (names["why"].label, names["why"].notes) == (shown.label, shown.notes)
+    page_attribution = service.explain(selection.request(cheetah, "grad-cam", {"layer": model.stages[1]}))
+    assert torch.allclose(
+        names["why"].heat, page_attribution.heat, rtol=1e-4, atol=1e-7
+    )  # the page reads its cached pass
+    assert (names["why"].label, names["why"].notes) == (page_attribution.label, page_attribution.notes)
 
 
 def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, here, address):
-    rival = next(i for i in range(10) if i != selection.target)
-    aimed = selection._replace(against=rival)
+    contrast = next(i for i in range(10) if i != selection.target)
+    contrasted = selection._replace(against=contrast)
     menus = apply_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
-    text = texts(service, cheetah, aimed, "saliency", menus)["API client"]
+    text = texts(service, cheetah, contrasted, "saliency", menus)["API client"]
     assert code.ADDRESS_PLACEHOLDER in text
     names = run(text.replace(code.ADDRESS_PLACEHOLDER, address))
     expected = vizlib.explain(
-        vizlib.load(selection.model), cheetah, "saliency", selection.target, rival, channels="norm"
+        vizlib.load(selection.model), cheetah, "saliency", selection.target, contrast, channels="norm"
     )
     assert np.allclose(names["heat"], expected.heat, rtol=1e-4, atol=1e-7)
 
@@ -105,8 +107,8 @@ def test_client_code_names_the_space_that_serves_the_page(service, cheetah, sele
 
 def test_an_uploaded_photo_has_a_placeholder_name(service, tower, selection):
     own = vizlib.open_image(np.asarray(tower)[:300])
-    words, value = code.compute_content(service, own, selection, "grad-cam", None)
-    assert "photo.jpg stands for your own photo." in words
+    caption, value = code.compute_content(service, own, selection, "grad-cam", None)
+    assert "photo.jpg stands for your own photo." in caption
     assert all("photo.jpg" in block["text"] for block in value["blocks"])
 
 
@@ -123,29 +125,31 @@ def test_a_local_model_is_named_without_the_server_folder(tmp_path, cheetah):
 
 @pytest.fixture
 def exported(service, cheetah, selection, tmp_path):
-    rival = next(i for i in range(10) if i != selection.target)
-    aimed = selection._replace(against=rival)
+    contrast = next(i for i in range(10) if i != selection.target)
+    contrasted = selection._replace(against=contrast)
     menus = apply_settings(
         service.catalog.get(selection.model), "grad-cam", {"layer": service.catalog.get(selection.model).stages[1]}
     )
-    settings = {"layer": service.catalog.get(selection.model).stages[1]}
-    answer = service.explain(
-        ExplanationRequest(cheetah, selection.model, selection.target, rival, "grad-cam", settings)
+    parameters = {"layer": service.catalog.get(selection.model).stages[1]}
+    attribution = service.explain(
+        ExplanationRequest(cheetah, selection.model, selection.target, contrast, "grad-cam", parameters)
     )
-    return answer, lambda form: code.export_map(service, cheetah, aimed, "grad-cam", menus, form, tmp_path / "cache")
+    return attribution, lambda file_format: code.export_map(
+        service, cheetah, contrasted, "grad-cam", menus, file_format, tmp_path / "cache"
+    )
 
 
 def test_exported_raw_values_equal_the_map(exported):
-    answer, export = exported
+    attribution, export = exported
     with np.load(export("npz")) as found:
-        assert np.array_equal(found["heat"], answer.heat.numpy())
+        assert np.array_equal(found["heat"], attribution.heat.numpy())
 
 
 def test_exported_report_contains_the_map_and_its_code(service, exported, selection):
-    answer, export = exported
+    attribution, export = exported
     path = export("html")
     names = run(READ_CODE.format(file=repr(str(path))))
-    assert np.array_equal(names["maps"][0]["heat"], answer.heat.numpy())
+    assert np.array_equal(names["maps"][0]["heat"], attribution.heat.numpy())
     text = path.read_text()
     HTMLParser().feed(text)
     assert "cheetah.jpg" in text
@@ -154,32 +158,32 @@ def test_exported_report_contains_the_map_and_its_code(service, exported, select
 
 
 def test_exported_figures_have_the_requested_format(exported, service, selection):
-    answer, export = exported
+    attribution, export = exported
     labels = service.catalog.get(selection.model).labels
-    rival = labels[answer.against]
+    contrast = labels[attribution.against]
     assert ElementTree.fromstring(export("svg").read_text()).tag.endswith("svg")
     with Image.open(export("png")) as picture:
         assert picture.format == "PNG"
         assert picture.width > 1000
     file = io.BytesIO()
-    title = f"Why {answer.label} and not {rival}? {selection.model}, grad-cam"
-    answer.figure(title).savefig(file)
+    title = f"Why {attribution.label} and not {contrast}? {selection.model}, grad-cam"
+    attribution.figure(title).savefig(file)
     file.seek(0)
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(export("png"))))
 
 
 def test_an_exported_file_has_a_plain_name_in_a_random_folder(exported, selection, tmp_path):
-    answer, export = exported
+    attribution, export = exported
     one, two = export("npz"), export("npz")
-    rival = answer.against
-    assert one.name == two.name == f"{selection.model}_grad-cam_{selection.target}_vs_{rival}.npz"
+    contrast = attribution.against
+    assert one.name == two.name == f"{selection.model}_grad-cam_{selection.target}_vs_{contrast}.npz"
     assert one.parent != two.parent
     assert one.parent.parent == two.parent.parent == tmp_path / "cache"
     assert len(list((tmp_path / "cache").rglob("*.*"))) == 2
 
 
 @pytest.mark.parametrize(
-    ("photo", "method", "form", "sentence"),
+    ("photo", "method", "file_format", "sentence"),
     [
         (False, "grad-cam", "npz", "there is nothing to save yet"),
         (True, "grad-cam", "../../etc/passwd", "cannot save as '../../etc/passwd'; use one of html, svg, png, npz"),
@@ -188,11 +192,11 @@ def test_an_exported_file_has_a_plain_name_in_a_random_folder(exported, selectio
     ],
 )
 def test_an_export_without_a_map_raises_and_writes_no_file(
-    service, cheetah, selection, tmp_path, photo, method, form, sentence
+    service, cheetah, selection, tmp_path, photo, method, file_format, sentence
 ):
-    asked_for = (cheetah, selection) if photo else (None, None)
+    inputs = (cheetah, selection) if photo else (None, None)
     with pytest.raises(vizlib.VizlibError, match=f"^{sentence}"):
-        code.export_map(service, *asked_for, method, None, form, tmp_path)
+        code.export_map(service, *inputs, method, None, file_format, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -200,16 +204,16 @@ def test_an_export_without_a_map_raises_and_writes_no_file(
 def test_a_method_of_many_passes_is_exported_after_it_has_run(service, cheetah, selection, tmp_path):
     fresh = AnalysisService(service.catalog)
     for step in fresh.stream_explanation(selection.request(cheetah, "occlusion")):
-        answer = step.attribution
+        attribution = step.attribution
     path = code.export_map(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
     with np.load(path) as found:
-        assert np.array_equal(found["heat"], answer.heat.numpy())
+        assert np.array_equal(found["heat"], attribution.heat.numpy())
         assert json.loads(str(found["about"]))["method"] == "occlusion"
 
 
 def test_code_tab_is_empty_without_a_photo(service):
-    words, value = code.compute_content(service, None, None, None, None)
-    assert "No photo yet" in words
+    caption, value = code.compute_content(service, None, None, None, None)
+    assert "No photo yet" in caption
     assert value == blocks_of(())
 
 

@@ -1,4 +1,4 @@
-"""Two models and two classes side by side: what is chosen, one scale, the differences, and the library's numbers."""
+"""The Compare tab: default options, common colour scale, differences and agreement of two models and two classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def floats(packed: dict) -> np.ndarray:
 
 @pytest.fixture
 def tower_selection(service, tower):
-    """The tower, which the two models call by different names."""
+    """The tower photo, for which the two models predict different classes."""
     return draw_panel(service, tower, RESNET)[0]
 
 
@@ -41,7 +41,7 @@ def test_compare_defaults_to_the_other_bundled_model_and_its_prediction(service,
     chosen = compare.choose_comparison(service, tower, tower_selection)
     assert chosen.models == (RESNET, VIT)
     assert chosen.classes == ((tower_selection.target, theirs),) * 2
-    agreed = tower_selection._replace(target=theirs)  # where both say the same, the runner-up is the second class
+    agreed = tower_selection._replace(target=theirs)  # with equal predictions the runner-up is the second class
     runner_up = next(one.index for one in service.predict(tower, RESNET, 2) if one.index != theirs)
     assert compare.choose_comparison(service, tower, agreed).classes[0] == (theirs, runner_up)
 
@@ -78,7 +78,9 @@ def test_classes_are_matched_by_name_between_models(service):
 def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_selection, method):
     value = compare.compute_content(service, tower, tower_selection, VIT, method, 5)[3]
     attributions = explain_both(tower, method, tower_selection, 5)
-    factors = [1 / max(abs(v) for attribution in row for v in attribution.heat.flatten().tolist()) for row in attributions]
+    factors = [
+        1 / max(abs(v) for attribution in row for v in attribution.heat.flatten().tolist()) for row in attributions
+    ]
     shares, raw = [], []
     for i, name in enumerate((RESNET, VIT)):
         assert value["rows"][i]["heading"] == name
@@ -89,7 +91,10 @@ def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_
             assert item["factors"] == [pytest.approx(factors[i], rel=1e-3), 1]
             assert item["scale"] == 0
             assert item["box"] == pytest.approx(
-                [edge / side for edge, side in zip(attribution.geometry.visible_box, tower.size[::-1] * 2, strict=True)],
+                [
+                    edge / side
+                    for edge, side in zip(attribution.geometry.visible_box, tower.size[::-1] * 2, strict=True)
+                ],
                 abs=1e-6,
             )
             shares += (attribution.heat.flatten() * factors[i]).tolist()
@@ -107,7 +112,7 @@ def test_maximum_of_a_model_is_taken_over_both_classes(service, tower, tower_sel
     (row, _) = explain_both(tower, "input-x-gradient", tower_selection, 5)
     largest = max(abs(value) for attribution in row for value in attribution.heat.flatten().tolist())
     assert compare.find_maximum(row) == compare.find_maximum(row[::-1]) == pytest.approx(largest)
-    assert compare.find_maximum([replace(row[0], heat=row[0].heat * 0)]) == 1  # an empty map divides by nothing
+    assert compare.find_maximum([replace(row[0], heat=row[0].heat * 0)]) == 1  # no division by zero
 
 
 def test_differences_cover_the_common_region_and_state_the_agreement(service, tower, tower_selection):
@@ -121,13 +126,15 @@ def test_differences_cover_the_common_region_and_state_the_agreement(service, to
         share, raw = floats(item["maps"])
         differences.append(share)
         height, width = 168, round(168 * tower.width / tower.height)
-        whole = [attributions[i][j].geometry.project_to_photo(attributions[i][j].heat, (height, width)) for i, j in (a, b)]
+        whole = [
+            attributions[i][j].geometry.project_to_photo(attributions[i][j].heat, (height, width)) for i, j in (a, b)
+        ]
         top, left, below, beyond = (
             round(edge * side) for edge, side in zip(item["box"], (height, width) * 2, strict=True)
         )
         for values, (f, g) in ((share, (factors[a[0]], factors[b[0]])), (raw, (1, 1))):
             expected = whole[0] * f - whole[1] * g
-            assert np.isfinite(expected).sum() == values.size  # nothing is left out
+            assert np.isfinite(expected).sum() == values.size  # the whole common region
             assert np.allclose(values, expected[top:below, left:beyond], atol=1e-3 * np.abs(values).max())
         found = vizlib.agreement(attributions[a[0]][a[1]], attributions[b[0]][b[1]])
         assert f"rank correlation {found.correlation:.2f}".replace("-", "−") in item["text"]

@@ -1,4 +1,4 @@
-"""Inside and the receptive fields show the library's numbers, for a convolutional network and a transformer."""
+"""The Inside tab and the receptive fields: library values, for a convolutional network and a transformer."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
     model = vizlib.load(VIT)
     layer = "blocks.9.attn"
     selection = inspect.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
-    *_, heat, caption, switch, grid = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
+    *_, heat, caption, switch, grid = inspect.compute_content(
+        service, cheetah, selection, at(service, selection, layer)
+    )
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
     order = added.argsort(descending=True).tolist()
     assert [int(item["key"]) for item in grid["items"]] == order
@@ -160,7 +162,7 @@ def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
     assert inspect.format_contributions(values) == texts
 
 
-# Switching off
+# Ablation
 
 
 def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, selection):
@@ -257,7 +259,7 @@ def test_cells_have_the_library_receptive_fields_and_strongest_channels(service,
     assert not any(math.isinf(side) for one in value["layers"] for side in one["size"])
 
 
-@pytest.mark.parametrize("forged", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
+@pytest.mark.parametrize("invalid", [None, "x", ["layer2", 99, 0], ["layer9", 0, 0], ["layer2", "0", 0], ["layer2"]])
 def test_an_invalid_cell_gives_the_default_cell(service, cheetah, invalid):
     value, _ = receptive_field.compute_content(service, cheetah, inspect.Selection("cheetah", RESNET, 0), invalid)
     assert value["cell"] == ["layer2", 12, 12]
@@ -300,7 +302,7 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     many = tuple(Unit(service.catalog.get(name).cam_layer, number, False) for number in range(60))
     assert (
         inspector_state.format_link(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
-    )  # no link so long
+    )  # longer than an address may be
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The lessons: what each step shows on a real photo is what the library, or plain PyTorch, finds there too."""
+"""The lessons: each step agrees with the library or with plain PyTorch on a real photo."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_kernel_grid
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 
-def floats(picture) -> np.ndarray:
+def decode_map(picture) -> np.ndarray:
     packed = picture.value["map"]
     return np.frombuffer(base64.b64decode(packed["floats"]), "<f4").reshape(packed["shape"])
 
 
-def opened(address: str) -> np.ndarray:
+def decode_image(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
 
 
 @pytest.fixture
-def chosen(service, cheetah, name) -> Selection:
-    """The cheetah's second guess, as in the address it would have."""
+def selection(service, cheetah, name) -> Selection:
+    """The second most probable class of the cheetah photo."""
     return Selection(photo_key(cheetah), name, service.predict(cheetah, name)[1].index)
 
 
 @pytest.fixture
-def taught(service, cheetah, chosen):
-    """What a step finds out about the chosen class."""
-    return lambda step: learn.compute_lesson(service, cheetah, chosen, list(learn.STEPS).index(step))
+def compute_step(service, cheetah, selection):
+    """Function that computes a step, given by its key, for the selected class."""
+    return lambda step: learn.compute_lesson(service, cheetah, selection, list(learn.STEPS).index(step))
 
 
 @pytest.fixture
 def model(name):
-    """The library's own, which the page knows nothing of."""
+    """The model, loaded independently of the page."""
     return vizlib.load(name)
 
 
-def test_hook_code_runs_and_records_the_displayed_output(taught, model, cheetah):
-    lesson = taught("hook")
+def test_hook_code_runs_and_records_the_displayed_output(compute_step, model, cheetah):
+    lesson = compute_step("hook")
     network, photo = model.module, model.tensor(cheetah)
     assert len(lesson.code.splitlines()) == 5
     scope = {"network": network, "photo": photo}
@@ -72,12 +72,12 @@ def test_hook_code_runs_and_records_the_displayed_output(taught, model, cheetah)
     spread = maps.flatten(1).std(1, correction=0)
     for picture, channel in zip(lesson.pictures, spread.argsort(descending=True)[:6].tolist(), strict=True):
         assert picture.facts == {"channel": str(channel)}
-        assert np.allclose(floats(picture), maps[channel], atol=1e-4)
+        assert np.allclose(decode_map(picture), maps[channel], atol=1e-4)
     assert len({tuple(picture.value["limits"]) for picture in lesson.pictures}) == 1
 
 
-def test_logit_step_shows_the_softmax_gradient_of_the_formula(taught, model, cheetah):
-    lesson = taught("logits")
+def test_logit_step_shows_the_softmax_gradient_of_the_formula(compute_step, model, cheetah):
+    lesson = compute_step("logits")
     image = model.tensor(cheetah).requires_grad_()
     logits = model.module(image)[0]
     of_each = [torch.autograd.grad(one, image, retain_graph=True)[0][0] for one in logits]
@@ -96,8 +96,8 @@ def test_logit_step_shows_the_softmax_gradient_of_the_formula(taught, model, che
     p, real = left(1.0)
     logit = of_each[best].abs().amax(0).numpy()
     for picture, expected in zip(lesson.pictures, (logit, real, sure[1]), strict=True):
-        assert np.allclose(floats(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
-        assert picture.value["limits"] == list(compute_limits(floats(lesson.pictures[0]), signed=False))
+        assert np.allclose(decode_map(picture), expected, rtol=0.02, atol=2e-3 * expected.max())
+        assert picture.value["limits"] == list(compute_limits(decode_map(lesson.pictures[0]), signed=False))
     facts = lesson.facts
     assert (facts["p"], facts["factor"]) == (f"{p:.3f}", format_number(p * (1 - p)))
     assert facts["left"] == format_percent(float(real.max() / logit.max()))
@@ -105,39 +105,39 @@ def test_logit_step_shows_the_softmax_gradient_of_the_formula(taught, model, che
     assert sure[1].max() < 0.01 * logit.max() < real.max()
 
 
-def test_kernel_step_shows_the_convolution_of_the_photo(taught, model, cheetah):
-    lesson = taught("kernels")
+def test_kernel_step_shows_the_convolution_of_the_photo(compute_step, model, cheetah):
+    lesson = compute_step("kernels")
     found = vizlib.kernels(model)
     layer = model.module.get_submodule(found.layer)
-    answers = F.conv2d(model.tensor(cheetah), found.weights, layer.bias, layer.stride, layer.padding)[0].detach()
-    chosen = int(answers.flatten(1).std(1).argmax())
-    sheet, one, answer = lesson.pictures
-    assert np.allclose(floats(answer), answers[chosen], atol=1e-3)
+    responses = F.conv2d(model.tensor(cheetah), found.weights, layer.bias, layer.stride, layer.padding)[0].detach()
+    selection = int(responses.flatten(1).std(1).argmax())
+    grid, one, response = lesson.pictures
+    assert np.allclose(decode_map(response), responses[selection], atol=1e-3)
     facts = lesson.facts
-    assert (facts["kernel"], facts["kernels"]) == (str(chosen), str(len(found.weights)))
+    assert (facts["kernel"], facts["kernels"]) == (str(selection), str(len(found.weights)))
     assert (facts["low"], facts["high"]) == (
-        format_number(answers[chosen].min().item()),
-        format_number(answers[chosen].max().item()),
+        format_number(responses[selection].min().item()),
+        format_number(responses[selection].max().item()),
     )
     assert facts["size"] == "{} × {}".format(*found.weights.shape[2:])
     side = found.weights.shape[-1]
-    enlarged = opened(one.value["picture"])[..., :3]
+    enlarged = decode_image(one.value["picture"])[..., :3]
     factor = len(enlarged) // side
-    top = found.weights[chosen].abs().max()
-    expected = ((found.weights[chosen] / top + 1) / 2 * 255).round().permute(1, 2, 0)
+    top = found.weights[selection].abs().max()
+    expected = ((found.weights[selection] / top + 1) / 2 * 255).round().permute(1, 2, 0)
     assert np.array_equal(enlarged[factor // 2 :: factor, factor // 2 :: factor], expected)
-    framed = opened(sheet.value["picture"])[..., :3]
+    framed = decode_image(grid.value["picture"])[..., :3]
     across = math.isqrt(len(found.weights) - 1) + 1
     plain = np.asarray(draw_kernel_grid(found.weights.numpy(), cell=24, columns=across))
     rows, columns = np.nonzero((framed != plain[..., :3]).any(-1))
     inside = max(1, round(24 / side)) * side + GRID_GAP_PIXELS
-    place = divmod(chosen, across)
+    place = divmod(selection, across)
     assert rows.min() == pytest.approx(place[0] * inside, abs=2)
     assert columns.max() == pytest.approx((place[1] + 1) * inside, abs=4)
 
 
-def test_activation_step_shows_stage_outputs_from_first_to_last(taught, model, cheetah):
-    lesson = taught("activations")
+def test_activation_step_shows_stage_outputs_from_first_to_last(compute_step, model, cheetah):
+    lesson = compute_step("activations")
     layers = [picture.facts["layer"] for picture in lesson.pictures]
     assert len(layers) == 4
     assert (layers[0], layers[-1]) == (model.stages[0], model.stages[-1])
@@ -147,66 +147,70 @@ def test_activation_step_shows_stage_outputs_from_first_to_last(taught, model, c
         maps = model.spatial_map(run.activations[layer].detach())
         channel = int(picture.facts["channel"])
         assert maps.flatten(1).std(1)[channel] == pytest.approx(maps.flatten(1).std(1).max().item())
-        assert np.allclose(floats(picture), maps[channel], atol=1e-3)
+        assert np.allclose(decode_map(picture), maps[channel], atol=1e-3)
         assert picture.facts["grid"] == "{} × {}".format(*maps.shape[1:])
     shrinks = maps.shape[1:] != model.spatial_map(run.activations[layers[0]]).shape[1:]
     assert lesson.text_keys[1] == ("activations.smaller" if shrinks else "activations.same")
     assert lesson.facts["last_count"] == f"{len(maps):,}"
 
 
-def test_gradient_step_shows_the_library_gradients_and_correlations(taught, model, cheetah, chosen):
-    lesson = taught("gradients")
-    best = model.predict(cheetah, top=1)[0].index  # the likeliest class but the chosen one
+def test_gradient_step_shows_the_library_gradients_and_correlations(compute_step, model, cheetah, selection):
+    lesson = compute_step("gradients")
+    best = model.predict(cheetah, top=1)[0].index  # the most probable class besides the selected one
     methods = {"saliency": "saliency", "guided": "guided-backprop", "cam": "grad-cam"}
     if model.name == VIT:
         del methods["guided"]
         assert lesson.other_model == RESNET
     shown = iter(lesson.pictures)
-    every = {}
-    for target in (chosen.target, best):
+    maps_by_kind = {}
+    for target in (selection.target, best):
         for kind, method in methods.items():
-            every[kind, target] = vizlib.explain(model, cheetah, method=method, target=target).heat.numpy()
+            maps_by_kind[kind, target] = vizlib.explain(model, cheetah, method=method, target=target).heat.numpy()
             picture = next(shown)
-            assert np.allclose(floats(picture), every[kind, target], rtol=1e-2, atol=1e-3 * every[kind, target].max())
+            assert np.allclose(
+                decode_map(picture), maps_by_kind[kind, target], rtol=1e-2, atol=1e-3 * maps_by_kind[kind, target].max()
+            )
             assert picture.facts["label"] == model.labels[target]
     for kind in methods:
-        pair = [every[kind, target].ravel() for target in (chosen.target, best)]
+        pair = [maps_by_kind[kind, target].ravel() for target in (selection.target, best)]
         assert float(lesson.facts[kind].replace("−", "-")) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=0.0051)
 
 
-def test_gradient_step_uses_the_selected_contrast_class(service, cheetah, chosen):
-    other = next(i for i in range(10) if i not in (chosen.target, service.predict(cheetah, chosen.model)[0].index))
-    lesson = learn.compute_lesson(
-        service, cheetah, chosen._replace(against=other), list(learn.STEPS).index("gradients")
+def test_gradient_step_uses_the_selected_contrast_class(service, cheetah, selection):
+    other = next(
+        i for i in range(10) if i not in (selection.target, service.predict(cheetah, selection.model)[0].index)
     )
-    assert lesson.facts["b"] == service.catalog.get(chosen.model).labels[other]
+    lesson = learn.compute_lesson(
+        service, cheetah, selection._replace(against=other), list(learn.STEPS).index("gradients")
+    )
+    assert lesson.facts["b"] == service.catalog.get(selection.model).labels[other]
 
 
 @pytest.mark.parametrize("name", [RESNET])
-def test_receptive_field_step_measures_the_theoretical_sizes(taught):
-    lesson = taught("patches")
+def test_receptive_field_step_measures_the_theoretical_sizes(compute_step):
+    lesson = compute_step("patches")
     sizes = [43, 99, 192, 192]  # 7/2, pool 3/2, four 3/1; then 3/2 and three 3/1 a stage: 211 and 435 leave the input
     assert [picture.facts["width"] for picture in lesson.pictures] == [str(size) for size in sizes]
     assert (lesson.facts["first_width"], lesson.facts["last_width"], lesson.facts["whole"]) == ("43", "192", "192")
     assert lesson.other_model == VIT
-    rows, columns = np.nonzero(floats(lesson.pictures[0]))
+    rows, columns = np.nonzero(decode_map(lesson.pictures[0]))
     assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (43, 43)
-    middle = 24 * 4  # the 24th of 48 places, 4 pixels apart
+    middle = 24 * 4  # the 24th of 48 positions, 4 pixels apart
     assert rows.min() < middle < rows.max()
 
 
 @pytest.mark.parametrize("name", [VIT])
-def test_patch_step_shows_patches_and_position_similarities(taught, model, cheetah):
-    lesson = taught("patches")
+def test_patch_step_shows_patches_and_position_similarities(compute_step, model, cheetah):
+    lesson = compute_step("patches")
     cut, places = lesson.pictures
-    tiles = opened(cut.value["picture"])[..., :3]
+    tiles = decode_image(cut.value["picture"])[..., :3]
     seen = np.asarray(model.preprocessing.denormalise(model.tensor(cheetah)))
     for row, column in ((0, 0), (5, 9), (13, 13)):
         tile = tiles[row * 34 : row * 34 + 32 : 2, column * 34 : column * 34 + 32 : 2]
         assert np.array_equal(tile, seen[16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
     embedding = model.module.pos_embed[0, 1:].detach().reshape(14, 14, -1)
     expected = F.cosine_similarity(embedding, embedding[4, 4], dim=-1)
-    assert np.allclose(floats(places), expected, atol=1e-5)
+    assert np.allclose(decode_map(places), expected, atol=1e-5)
     assert np.allclose(places.value["frame"], [4 / 14, 4 / 14, 5 / 14, 5 / 14])
     near = torch.stack([expected[3, 4], expected[5, 4], expected[4, 3], expected[4, 5]]).mean()
     assert lesson.facts["near"] == f"{near:.2f}"
@@ -214,26 +218,26 @@ def test_patch_step_shows_patches_and_position_similarities(taught, model, cheet
     assert (lesson.facts["grid"], lesson.facts["size"]) == ("14 × 14", "16 × 16")
 
 
-def test_attention_step_deletes_the_top_fifth_of_each_map(taught, model, cheetah, chosen):
-    lesson = taught("attention")
+def test_attention_step_deletes_the_top_fifth_of_each_map(compute_step, model, cheetah, selection):
+    lesson = compute_step("attention")
     methods = ("grad-cam",) if model.name == RESNET else ("raw-attention", "attention-relevance")
-    maps = [vizlib.explain(model, cheetah, method=one, target=chosen.target).heat for one in methods]
+    maps = [vizlib.explain(model, cheetah, method=one, target=selection.target).heat for one in methods]
     if model.name == RESNET:
         output = model.run(cheetah, layers=["layer4"]).activations["layer4"][0].detach()
         maps.insert(0, (output**2).mean(0) ** 0.5)
     image = model.tensor(cheetah)
     with torch.no_grad():
-        before = model.module(image).softmax(-1)[0, chosen.target].item()
+        before = model.module(image).softmax(-1)[0, selection.target].item()
     after = []
     for map_, picture in zip(maps, lesson.pictures, strict=True):
-        assert np.allclose(floats(picture), map_, rtol=1e-2, atol=1e-3 * map_.max().item())
+        assert np.allclose(decode_map(picture), map_, rtol=1e-2, atol=1e-3 * map_.max().item())
         spread = F.interpolate(map_[None, None], image.shape[-2:], mode="bilinear")[0, 0]
         flat = spread.flatten().tolist()
         order = sorted(range(len(flat)), key=flat.__getitem__, reverse=True)
         kept = torch.ones(spread.numel())
         kept[order[: round(0.2 * len(order))]] = 0
         with torch.no_grad():
-            after.append(model.module(image * kept.view(spread.shape)).softmax(-1)[0, chosen.target].item())
+            after.append(model.module(image * kept.view(spread.shape)).softmax(-1)[0, selection.target].item())
     facts = lesson.facts
     assert facts["before"] == format_percent(before)
     shares = [float(facts[key].strip("< %")) for key in ("attended", "relevant")]
@@ -245,13 +249,13 @@ def test_attention_step_deletes_the_top_fifth_of_each_map(taught, model, cheetah
     assert lesson.text_keys[-1] == f"attention.{better}"
 
 
-def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, model, cheetah):
-    lesson = taught("limits")
+def test_limits_step_shows_the_adversarial_photo_and_its_prediction(compute_step, model, cheetah):
+    lesson = compute_step("limits")
     before, change, after = lesson.pictures
-    photos = [opened(one.value["photo"]).astype(int) for one in (before, after)]
+    photos = [decode_image(one.value["photo"]).astype(int) for one in (before, after)]
     differs = photos[1] - photos[0]
     assert str(np.abs(differs).max()) == lesson.facts["levels"] == "2"
-    assert np.array_equal(opened(change.value["picture"]), 128 + int(lesson.facts["times"]) * differs)
+    assert np.array_equal(decode_image(change.value["picture"]), 128 + int(lesson.facts["times"]) * differs)
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (model.preprocessing.mean, model.preprocessing.std))
     for photo, share, label in zip(photos, ("before", "after"), ("a", "b"), strict=True):
         image = (torch.tensor(photo).permute(2, 0, 1) / 255 - mean) / std
@@ -265,50 +269,50 @@ def test_limits_step_shows_the_adversarial_photo_and_its_prediction(taught, mode
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
-def test_step_texts_are_complete_in_their_language(service, cheetah, chosen, step, language):
+def test_step_texts_are_complete_in_their_language(service, cheetah, selection, step, language):
     index = list(learn.STEPS).index(step)
-    told = learn.compute_content(service, cheetah, chosen, index, language)
+    value = learn.compute_content(service, cheetah, selection, index, language)
     texts = [
-        *told["titles"],
-        *told["paragraphs"],
-        *told["labels"].values(),
-        *[one["caption"] for one in told["pictures"]],
+        *value["titles"],
+        *value["paragraphs"],
+        *value["labels"].values(),
+        *[one["caption"] for one in value["pictures"]],
     ]
     assert not [text for text in texts if not text or re.search(r"[{}]|\b(None|nan|inf)\b", text)]
-    assert 2 <= len(told["paragraphs"]) <= 4
-    assert len(told["titles"]) == 8 == len(set(told["titles"]))
-    assert told["step"] == index
-    assert all(re.search("[가-힣]", text) for text in [*told["titles"], *told["paragraphs"]]) == (language == "ko")
-    assert told["labels"]["see"].count(page_texts(language)[f"page.tab.{told['tab']}"]) == 1
+    assert 2 <= len(value["paragraphs"]) <= 4
+    assert len(value["titles"]) == 8 == len(set(value["titles"]))
+    assert value["step"] == index
+    assert all(re.search("[가-힣]", text) for text in [*value["titles"], *value["paragraphs"]]) == (language == "ko")
+    assert value["labels"]["see"].count(page_texts(language)[f"page.tab.{value['tab']}"]) == 1
 
 
 @pytest.mark.slow
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
-    said = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
+    used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(8):
             lesson = learn.compute_lesson(service, photo, selection, step)
-            said |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}
+            used |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.TOPICS_WITHOUT_ATTENTION.values())}
-    rare = {"attention.neither", "attention.attention", "limits.held"}  # what other photos have to say
+    rare = {"attention.neither", "attention.attention", "limits.held"}  # on other photos
     known = {key.partition(".")[2] for key in page_texts("en") if key.startswith("learn.")}
-    assert known == (said - {"title"}) | titles | rare
+    assert known == (used - {"title"}) | titles | rare
 
 
 @pytest.mark.parametrize(
     ("left", "better"), [((0.2, 0.7), "attention"), ((0.7, 0.2), "relevance"), ((0.50, 0.51), "neither")]
 )
 def test_attention_step_names_the_map_whose_deletion_lowers_the_probability_more(
-    service, cheetah, chosen, monkeypatch, left, better
+    service, cheetah, selection, monkeypatch, left, better
 ):
-    answers = iter(left)
+    responses = iter(left)
     monkeypatch.setattr(
-        explanation_lessons, "compute_probability_without_top", lambda context, attribution: next(answers)
+        explanation_lessons, "compute_probability_without_top", lambda context, attribution: next(responses)
     )
     assert (
         explanation_lessons.build_attention_lesson(
-            explanation_lessons.LessonContext(service, cheetah, chosen)
+            explanation_lessons.LessonContext(service, cheetah, selection)
         ).text_keys[-1]
         == f"attention.{better}"
     )
@@ -325,7 +329,7 @@ def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monk
     assert lesson.facts["levels"] == "0"
 
 
-def test_a_step_is_computed_once_for_each_class(service, cheetah, chosen, monkeypatch):
+def test_a_step_is_computed_once_for_each_class(service, cheetah, selection, monkeypatch):
     counted = []
 
     def step(context):
@@ -333,10 +337,11 @@ def test_a_step_is_computed_once_for_each_class(service, cheetah, chosen, monkey
         return layer_lessons.build_hook_lesson(context)
 
     monkeypatch.setattr(learn, "STEPS", {"hook": step})
-    service, chosen = AnalysisService(service.catalog), chosen._replace(target=9, against=7)
-    for selection in (chosen, chosen, chosen._replace(target=8), chosen._replace(against=None), chosen):
-        learn.compute_lesson(service, cheetah, selection, 0)
-    assert counted == [chosen, chosen._replace(target=8), chosen._replace(against=None)]
+    service, selection = AnalysisService(service.catalog), selection._replace(target=9, against=7)
+    other_target, no_contrast = selection._replace(target=8), selection._replace(against=None)
+    for requested in (selection, selection, other_target, no_contrast, selection):
+        learn.compute_lesson(service, cheetah, requested, 0)
+    assert counted == [selection, other_target, no_contrast]
 
 
 def test_learn_tab_without_photo_or_selection(service, cheetah):
@@ -348,8 +353,8 @@ def test_learn_tab_without_photo_or_selection(service, cheetah):
 
 
 @pytest.mark.parametrize("step", [-1, 8, 10**9])
-def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, chosen, step):
-    assert learn.compute_content(service, cheetah, chosen, step)["step"] == 0
+def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, selection, step):
+    assert learn.compute_content(service, cheetah, selection, step)["step"] == 0
 
 
 def test_correlate_maps_is_the_pearson_correlation_and_zero_for_a_constant_map():

@@ -1,4 +1,4 @@
-"""The model page says what the sidecar and the network say, and nothing of what nobody measured."""
+"""The Model tab: values of the sidecar and the network, and no rows for what was not measured."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def content(service, cheetah, name):
 
 @pytest.fixture
 def comparison_folder(tmp_path, monkeypatch):
-    """A folder that holds the classic comparison."""
+    """Folder with a training comparison."""
     folder = tmp_path / "comparison"
     folder.mkdir()
     for i, name in enumerate(STARTS):

@@ -1,4 +1,4 @@
-"""What each tab shows is what the library computed, for a convolutional network and a transformer."""
+"""All tabs display the values of the library, for a convolutional network and a transformer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, 
     assert f"{height} × {width}" in eye["caption"]
     contrasted, same, *_ = draw_panel(service, cheetah, name, 3)
     assert contrasted.target == 3
-    assert same == view  # what knows no class is not drawn again
+    assert same == view  # the model input does not depend on the class
 
 
 def test_tabs_are_empty_without_a_photo(service, name):
@@ -49,7 +49,7 @@ def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, 
         model = vizlib.load(selection.model)
         expected = vizlib.explain(model, cheetah, method=method, target=selection.target)
         assert shown_method == menus["method"] == strip["chosen"] == method
-        # In a transformer some maps are what is left of sums that nearly cancel, so rounding shows.
+        # In a transformer some maps are sums that nearly cancel, which amplifies rounding errors.
         near = 1e-2 * expected.heat.abs().max().item()
         assert np.allclose(floats(heat["map"]), expected.heat.numpy(), atol=near)
         assert heat["signed"] == expected.signed
@@ -103,7 +103,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
     other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
     assert (
         attention.compute_content(service, cheetah, other)[0]["key"] == grid["key"]
-    )  # another class leaves the pins alone
+    )  # another class does not change the pinned patches
 
 
 def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatch):
@@ -140,7 +140,7 @@ def test_attention_tab_explains_a_convolutional_network(service, cheetah):
     assert "is a convolutional network" in caption
 
 
-@pytest.mark.parametrize("forged", [99, -1, "nonsense"])
+@pytest.mark.parametrize("invalid", [99, -1, "nonsense"])
 def test_an_invalid_class_raises_one_sentence(service, cheetah, name, invalid):
     with pytest.raises(vizlib.TargetError):
         draw_panel(service, cheetah, name, invalid)
