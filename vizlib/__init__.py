@@ -3,9 +3,11 @@
 Example:
     >>> import vizlib
     >>> model = vizlib.load("resnet18-imagenette")
-    >>> photo = vizlib.open_image("church.jpg")  # doctest: +SKIP
-    >>> model.predict(photo)  # doctest: +SKIP
-    >>> vizlib.explain(model, photo, method="grad-cam").save("why.png")  # doctest: +SKIP
+    >>> photo = vizlib.open_image("church.jpg")
+    >>> len(model.predict(photo, top=3))
+    3
+    >>> vizlib.explain(model, photo, method="grad-cam", target="church").save("why.png").name
+    'why.png'
 """
 
 from vizlib import metrics as metrics

@@ -91,7 +91,7 @@ def effective_receptive_field(
         >>> photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
         >>> field = vizlib.effective_receptive_field(model, photo, "layer2", (10, 10))
         >>> field.heat.shape
-        torch.Size([160, 160])
+        torch.Size([192, 192])
         >>> field.size < vizlib.receptive_field(model, "layer2").size[0]
         True
     """

@@ -177,6 +177,14 @@ def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) ->
     Raises:
         ImageError: If the photo cannot be used.
         ModelError: For a layer that does not exist.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> run = vizlib.run_for_all(model, get_image("tower.jpg"))
+        >>> sorted(run.activations)
+        ['layer1', 'layer2', 'layer3', 'layer4']
     """
     signals = combine_signals(METHODS.list_single_pass_calls(model)) | SignalRequest(layers=tuple(layers))
     return model.run(photo, signals.layers, signals.needs_attention)  # with rules, so that any method can read it

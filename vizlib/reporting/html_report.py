@@ -72,7 +72,10 @@ def report(
         VizlibError: If the file cannot be written.
 
     Example:
-        >>> report(explain(model, "church.jpg"), "why.html", model=model)  # doctest: +SKIP
+        >>> import vizlib
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> vizlib.report(vizlib.explain(model, "church.jpg"), "why.html", model=model).name
+        'why.html'
     """
     path = Path(path)
     if isinstance(attributions, Attribution):
