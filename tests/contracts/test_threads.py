@@ -71,9 +71,8 @@ def test_results_of_four_threads_equal_the_serial_results_bit_for_bit(name, meth
         return vizlib.explain(model, photos[photo], method, target).heat
 
     serial = {call: explain_call(call) for call in calls}
-    assert (
-        len({heat.numpy().tobytes() for heat in serial.values()}) > len(calls) / 2
-    )  # most results differ, so a mix-up would be noticed
+    # Most results differ, so that a mix-up would be noticed.
+    assert len({heat.numpy().tobytes() for heat in serial.values()}) > len(calls) / 2
     results = run_in_threads(explain_call, order)
     mismatches = sum(not torch.equal(heat, serial[call]) for call, heat in zip(order, results, strict=True))
     assert (len(results), mismatches) == (NUM_CALLS, 0)

@@ -1,4 +1,4 @@
-"""Deletion against the paper's loop written out, and on a network whose reason is known."""
+"""Faithfulness metrics against the loop of the paper, and on a network whose evidence is known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vizlib import VizlibError
 from vizlib.metrics.faithfulness import centred_gaussian, deletion, keep_top_fraction
 
 
-class Corner(nn.Module):
-    """Class 1 is the brightness of the upper left quarter, and nothing else."""
+class CornerNetwork(nn.Module):
+    """A network whose logit of class 1 is the brightness of the upper left quarter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,101 +28,108 @@ class Corner(nn.Module):
 
 
 @pytest.fixture
-def corner():
-    shown = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
-    return vizlib.wrap(Corner().eval(), preprocessing=shown, labels=["dark", "bright"])
+def corner_model():
+    preprocessing = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return vizlib.wrap(CornerNetwork().eval(), preprocessing=preprocessing, labels=["dark", "bright"])
 
 
 @pytest.fixture
-def why(corner):
+def attribution(corner_model):
     photo = np.random.default_rng(0).integers(100, 255, (32, 32, 3), np.uint8)
-    return vizlib.explain(corner, photo, "saliency", target="bright")
+    return vizlib.explain(corner_model, photo, "saliency", target="bright")
 
 
-def slow(model, why, steps):
-    """Petsiuk's loop: sort the pixels, blank them a share at a time, ask again; then the trapezoid rule by hand."""
-    image = model.tensor(why.photo)
-    order = np.argsort(-why.heat.numpy().ravel(), kind="stable")
+def compute_deletion_slowly(model, attribution, steps):
+    """Return the curve of Petsiuk et al. (sort pixels, blank a part, predict) and its area by the trapezoid rule."""
+    image = model.tensor(attribution.photo)
+    order = np.argsort(-attribution.heat.numpy().ravel(), kind="stable")
     curve = []
     for step in range(steps + 1):
         blanked = image.clone()
         for pixel in order[: round(len(order) * step / steps)]:
             blanked[0, :, pixel // image.shape[-1], pixel % image.shape[-1]] = 0
         with torch.no_grad():
-            curve.append(model.module(blanked).softmax(-1)[0, why.target].item())
+            curve.append(model.module(blanked).softmax(-1)[0, attribution.target].item())
     return curve, sum((a + b) / 2 / steps for a, b in pairwise(curve))
 
 
-@pytest.mark.parametrize(("steps", "batch"), [(1, 32), (7, 3), (20, 32)])
-def test_deletion_is_the_papers_loop(corner, why, steps, batch):
-    chance = torch.rand(32, 32, generator=torch.Generator().manual_seed(1))
-    for heat in (why.heat, chance):
-        asked = replace(why, heat=heat)
-        found = deletion(corner, asked, steps=steps, batch_size=batch)
-        curve, area = slow(corner, asked, steps)
-        assert found.probability.tolist() == pytest.approx(curve, abs=1e-6)
-        assert found.removed.tolist() == pytest.approx([step / steps for step in range(steps + 1)])
-        assert found.auc == pytest.approx(area, abs=1e-6)
+@pytest.mark.parametrize(("steps", "batch_size"), [(1, 32), (7, 3), (20, 32)])
+def test_deletion_equals_the_loop_of_the_paper(corner_model, attribution, steps, batch_size):
+    random_heat = torch.rand(32, 32, generator=torch.Generator().manual_seed(1))
+    for heat in (attribution.heat, random_heat):
+        changed = replace(attribution, heat=heat)
+        result = deletion(corner_model, changed, steps=steps, batch_size=batch_size)
+        curve, area = compute_deletion_slowly(corner_model, changed, steps)
+        assert result.probability.tolist() == pytest.approx(curve, abs=1e-6)
+        assert result.removed.tolist() == pytest.approx([step / steps for step in range(steps + 1)])
+        assert result.auc == pytest.approx(area, abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 1.0])
-def test_keeping_the_warmest_pixels_is_a_loop_over_them(corner, why, share):
-    image = corner.tensor(why.photo)
-    order = np.argsort(-why.heat.numpy().ravel(), kind="stable")
-    blank = torch.zeros_like(image)
-    for pixel in order[: round(len(order) * share)]:
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.2, 0.5, 1.0])
+def test_keep_top_fraction_equals_a_loop_over_the_pixels(corner_model, attribution, fraction):
+    image = corner_model.tensor(attribution.photo)
+    order = np.argsort(-attribution.heat.numpy().ravel(), kind="stable")
+    reduced = torch.zeros_like(image)
+    for pixel in order[: round(len(order) * fraction)]:
         row, column = divmod(int(pixel), image.shape[-1])
-        blank[0, :, row, column] = image[0, :, row, column]
+        reduced[0, :, row, column] = image[0, :, row, column]
     with torch.no_grad():
-        expected = [corner.module(each).softmax(-1)[0, why.target].item() for each in (image, blank)]
-    assert keep_top_fraction(corner, why, fraction=share) == pytest.approx(expected, rel=1e-5)
+        expected = [
+            corner_model.module(pixels).softmax(-1)[0, attribution.target].item() for pixels in (image, reduced)
+        ]
+    assert keep_top_fraction(corner_model, attribution, fraction=fraction) == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_the_answer_rests_on_is_kept_by_a_true_map_and_lost_by_its_opposite(corner, why):
-    before, true = keep_top_fraction(corner, why, fraction=0.25)  # the quarter of the photo the network looks at
-    _, false = keep_top_fraction(corner, replace(why, heat=-why.heat), fraction=0.25)
-    assert true == pytest.approx(before, rel=1e-5)
-    assert false == pytest.approx(0.5, abs=1e-5)
+def test_keep_top_fraction_keeps_the_evidence_for_a_true_map_and_loses_it_for_its_negative(corner_model, attribution):
+    # The network reads a quarter of the photo.
+    whole, with_evidence = keep_top_fraction(corner_model, attribution, fraction=0.25)
+    _, without_evidence = keep_top_fraction(corner_model, replace(attribution, heat=-attribution.heat), fraction=0.25)
+    assert with_evidence == pytest.approx(whole, rel=1e-5)
+    assert without_evidence == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, 20.0, float("nan")])
-def test_a_share_that_is_none_is_refused(corner, why, share):
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, 20.0, float("nan")])
+def test_keep_top_fraction_raises_an_error_for_an_invalid_fraction(corner_model, attribution, fraction):
     with pytest.raises(VizlibError, match="a number from 0 to 1"):
-        keep_top_fraction(corner, why, fraction=share)
+        keep_top_fraction(corner_model, attribution, fraction=fraction)
 
 
-def test_the_map_that_knows_the_reason_beats_the_middle_and_the_wrong_corner(corner, why):
+def test_deletion_ranks_the_true_map_before_the_centred_gaussian_and_a_wrong_map(corner_model, attribution):
     right, wrong = torch.zeros(2, 2), torch.zeros(2, 2)
     right[0, 0], wrong[1, 1] = 1, 1
-    areas = [deletion(corner, replace(why, heat=heat)).auc for heat in (right, centred_gaussian((32, 32)), wrong)]
+    areas = [
+        deletion(corner_model, replace(attribution, heat=heat)).auc
+        for heat in (right, centred_gaussian((32, 32)), wrong)
+    ]
     assert areas == sorted(areas)
     assert areas[0] < areas[1] - 0.02 < areas[2] - 0.04
 
 
-def test_a_whole_photo_and_none_are_the_ends_of_the_curve(corner, why):
-    found = deletion(corner, why)
-    assert found.probability[0].item() == pytest.approx(why.probability)
-    assert found.probability[-1].item() == pytest.approx(0.5)  # an empty input leaves this network undecided
+def test_deletion_curve_runs_from_the_whole_photo_to_an_empty_one(corner_model, attribution):
+    result = deletion(corner_model, attribution)
+    assert result.probability[0].item() == pytest.approx(attribution.probability)
+    # For an empty input this network gives both classes the same logit.
+    assert result.probability[-1].item() == pytest.approx(0.5)
 
 
-def test_deletion_leaves_no_trace(corner, why):
-    before = {key: value.clone() for key, value in corner.module.state_dict().items()}
-    deletion(corner, why)
-    assert all(torch.equal(before[key], value) for key, value in corner.module.state_dict().items())
-    assert all(part.grad is None for part in corner.module.parameters())
-    assert not corner.module.training
+def test_deletion_leaves_the_network_unchanged(corner_model, attribution):
+    before = {key: value.clone() for key, value in corner_model.module.state_dict().items()}
+    deletion(corner_model, attribution)
+    assert all(torch.equal(before[key], value) for key, value in corner_model.module.state_dict().items())
+    assert all(part.grad is None for part in corner_model.module.parameters())
+    assert not corner_model.module.training
 
 
-def test_fewer_than_one_step_is_refused(corner, why):
+def test_deletion_with_fewer_than_one_step_raises_an_error(corner_model, attribution):
     with pytest.raises(VizlibError, match="at least 1 step, not 0"):
-        deletion(corner, why, steps=0)
+        deletion(corner_model, attribution, steps=0)
 
 
-def test_the_gaussian_is_highest_in_the_middle_and_falls_off_evenly():
-    map_ = centred_gaussian((5, 8))
-    assert map_.shape == (5, 8)
-    assert torch.allclose(map_, map_.flip(0))
-    assert torch.allclose(map_, map_.flip(1))
+def test_centred_gaussian_is_symmetric_with_its_maximum_in_the_middle():
+    gaussian = centred_gaussian((5, 8))
+    assert gaussian.shape == (5, 8)
+    assert torch.allclose(gaussian, gaussian.flip(0))
+    assert torch.allclose(gaussian, gaussian.flip(1))
     y, x = 0.1 - 0.5, 0.0625 - 0.5  # the middle of the first cell, in sides from the photo's middle
-    assert map_[0, 0].item() == pytest.approx(np.exp(-(x * x + y * y) / (2 * 0.25**2)), rel=1e-5)
-    assert map_.argmax().item() in (2 * 8 + 3, 2 * 8 + 4)
+    assert gaussian[0, 0].item() == pytest.approx(np.exp(-(x * x + y * y) / (2 * 0.25**2)), rel=1e-5)
+    assert gaussian.argmax().item() in (2 * 8 + 3, 2 * 8 + 4)

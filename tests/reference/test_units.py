@@ -1,4 +1,4 @@
-"""Contributions and switched-off units against the network written out by hand, and against its own answers."""
+"""Contributions and ablation against networks written out by hand and finite differences."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from vizlib import ModelError, ablate, contributions
 from vizlib.analysis.units import Contributions
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-SMALL = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+PREPROCESSING = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 
-def photo(seed: int = 0) -> np.ndarray:
+def make_photo(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
 
 
-def wrapped(module: nn.Module) -> vizlib.Model:
-    return vizlib.wrap(module.eval().double(), preprocessing=SMALL)
+def wrap_model(module: nn.Module) -> vizlib.Model:
+    return vizlib.wrap(module.eval().double(), preprocessing=PREPROCESSING)
 
 
 @pytest.fixture(scope="module")
-def nets() -> dict[str, vizlib.Model]:
-    """Small networks in double precision: of convolutions, and of attention three ways."""
+def models() -> dict[str, vizlib.Model]:
+    """Small models in double precision: convolutional, and with attention computed in three ways."""
     torch.manual_seed(0)
     small = {"img_size": 32, "num_classes": 4}
     vit = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
     unfused = timm.models.vision_transformer.VisionTransformer(**small, **vit)
     for block in unfused.blocks:
         block.attn.fused_attn = False  # pyright: ignore
-    kept = {
+    modules = {
         "resnet": timm.create_model("test_resnet", num_classes=4),
         "fused": timm.models.vision_transformer.VisionTransformer(**small, **vit),
         "unfused": unfused,
@@ -47,26 +47,28 @@ def nets() -> dict[str, vizlib.Model]:
             **small, patch_size=2, window_size=4, embed_dim=12, depths=(2, 2), num_heads=(2, 3)
         ),
     }
-    for module in kept.values():
-        for parameter in module.parameters():  # untrained, many are 0 or so small that nothing shows
+    for module in modules.values():
+        for parameter in module.parameters():  # untrained, many are 0 or so small that the effects vanish
             nn.init.normal_(parameter, 0, 0.2)
-    return {name: wrapped(module) for name, module in kept.items()}
+    return {name: wrap_model(module) for name, module in modules.items()}
 
 
-def logits_of(predictions: list[vizlib.Prediction]) -> list[float]:
-    return [one.logit for one in sorted(predictions)]
+def get_logits(predictions: list[vizlib.Prediction]) -> list[float]:
+    return [prediction.logit for prediction in sorted(predictions)]
 
 
 # Contributions
 
 
-def slow_channels(model: vizlib.Model, image: torch.Tensor, layer: str, target: int) -> list[float]:
-    """Scale one channel after the other by 1 ± h with a hook, and take the slope of the logit."""
+def compute_channel_contributions_slowly(
+    model: vizlib.Model, image: torch.Tensor, layer: str, target: int
+) -> list[float]:
+    """Scale one channel after the other by 1 ± h with a hook, and return the derivative of the logit."""
     h = 1e-4
     part = model.module.get_submodule(layer)
 
-    def at(channel: int, scale: float) -> float:
-        def scaled(_module, _inputs, output):
+    def logit_at(channel: int, scale: float) -> float:
+        def scale_channel(_module, _inputs, output):
             output = output.clone()
             if output.ndim == 4 and model.channel_axis(output) == 1:
                 output[:, channel] *= scale
@@ -74,20 +76,20 @@ def slow_channels(model: vizlib.Model, image: torch.Tensor, layer: str, target: 
                 output[..., channel] *= scale
             return output
 
-        handle = part.register_forward_hook(scaled)
+        handle = part.register_forward_hook(scale_channel)
         try:
             with torch.no_grad():
                 return model.module(image)[0, target].item()
         finally:
             handle.remove()
 
-    output = model.run(photo(), layers=[layer]).activations[layer]
+    output = model.run(make_photo(), layers=[layer]).activations[layer]
     channels = range(output.shape[model.channel_axis(output)])
-    return [(at(channel, 1 + h) - at(channel, 1 - h)) / (2 * h) for channel in channels]
+    return [(logit_at(channel, 1 + h) - logit_at(channel, 1 - h)) / (2 * h) for channel in channels]
 
 
 @pytest.mark.parametrize(
-    ("net", "layer"),
+    ("name", "layer"),
     [
         ("resnet", "layer2"),
         ("resnet", "conv1"),
@@ -97,88 +99,90 @@ def slow_channels(model: vizlib.Model, image: torch.Tensor, layer: str, target: 
         ("swin", "layers.0"),
     ],
 )
-def test_a_channels_contribution_is_the_slope_of_the_logit_as_it_is_scaled(nets, net, layer):
-    model = nets[net]
-    found = contributions(model, photo(), 2, layers=[layer], heads=False)
-    slow = slow_channels(model, model.tensor(vizlib.open_image(photo())), layer, 2)
-    assert found.channels[layer].tolist() == pytest.approx(slow, rel=1e-4, abs=1e-7)
+def test_channel_contribution_is_the_derivative_of_the_logit_with_respect_to_its_scale(models, name, layer):
+    model = models[name]
+    result = contributions(model, make_photo(), 2, layers=[layer], heads=False)
+    slow = compute_channel_contributions_slowly(model, model.tensor(vizlib.open_image(make_photo())), layer, 2)
+    assert result.channels[layer].tolist() == pytest.approx(slow, rel=1e-4, abs=1e-7)
     assert max(map(abs, slow)) > 1e-3
-    assert found.heads == {}
+    assert result.heads == {}
 
 
-@pytest.mark.parametrize("net", ["fused", "unfused", "torchvision"])
-def test_a_heads_contribution_is_what_its_output_alone_adds(nets, net):
-    """For the last block what follows a head is a projection, an MLP and a norm: compared with a scaled projection."""
-    model = nets[net]
-    found, h = contributions(model, photo(), 1), 1e-4
-    assert list(found.heads) == list(model.attention_layers)
-    image = model.tensor(vizlib.open_image(photo()))
-    for layer, heads in found.heads.items():
+@pytest.mark.parametrize("name", ["fused", "unfused", "torchvision"])
+def test_head_contribution_is_that_of_its_output(models, name):
+    """Compared with a scaled projection, as a head's output is read only by the projection."""
+    model = models[name]
+    result, h = contributions(model, make_photo(), 1), 1e-4
+    assert list(result.heads) == list(model.attention_layers)
+    image = model.tensor(vizlib.open_image(make_photo()))
+    for layer, heads in result.heads.items():
         assert len(heads) == 3
         part = model.module.get_submodule(layer)
-        weight = part.out_proj.weight if net == "torchvision" else part.proj.weight
-        kept, slow = weight.detach().clone(), []
+        weight = part.out_proj.weight if name == "torchvision" else part.proj.weight
+        original, slow = weight.detach().clone(), []
         for head in range(3):
             ends = []
             for scale in (1 + h, 1 - h):
                 with torch.no_grad():
                     weight[:, head * 8 : (head + 1) * 8] *= scale
                     ends.append(model.module(image)[0, 1].item())
-                    weight.copy_(kept)
+                    weight.copy_(original)
             slow.append((ends[0] - ends[1]) / (2 * h))
         assert heads.tolist() == pytest.approx(slow, rel=1e-4, abs=1e-8)
 
 
-def test_in_a_trained_resnets_last_stage_a_contribution_is_exactly_what_switching_off_takes_away(cheetah):
+def test_contribution_in_a_resnets_last_stage_equals_the_effect_of_ablation(cheetah):
     model = vizlib.load(RESNET)
     for target in (None, 3):
-        found = contributions(model, cheetah, target)
-        for channel in found.channels["layer4"].abs().topk(4).indices.tolist():
-            rest = logits_of(ablate(model, cheetah, channels={"layer4": [channel]}))
-            assert found.logit - rest[found.target] == pytest.approx(found.channels["layer4"][channel].item(), abs=2e-5)
-        bias = model.module.get_parameter("fc.bias")[found.target].item()
-        assert found.channels["layer4"].sum().item() + bias == pytest.approx(found.logit, abs=1e-4)
+        result = contributions(model, cheetah, target)
+        for channel in result.channels["layer4"].abs().topk(4).indices.tolist():
+            rest = get_logits(ablate(model, cheetah, channels={"layer4": [channel]}))
+            assert result.logit - rest[result.target] == pytest.approx(
+                result.channels["layer4"][channel].item(), abs=2e-5
+            )
+        bias = model.module.get_parameter("fc.bias")[result.target].item()
+        assert result.channels["layer4"].sum().item() + bias == pytest.approx(result.logit, abs=1e-4)
 
 
-def test_in_a_trained_transformer_what_the_classifier_reads_adds_up_to_the_logit(cheetah):
+def test_contributions_at_a_transformers_final_norm_sum_to_the_logit(cheetah):
     model = vizlib.load(VIT)
-    found = contributions(model, cheetah, layers=["norm"])
-    bias = model.module.get_parameter("head.bias")[found.target].item()
-    assert found.channels["norm"].sum().item() + bias == pytest.approx(found.logit, abs=1e-3)
-    channel = int(found.channels["norm"].abs().argmax())
-    rest = logits_of(ablate(model, cheetah, channels={"norm": [channel]}))
-    assert found.logit - rest[found.target] == pytest.approx(found.channels["norm"][channel].item(), abs=1e-4)
+    result = contributions(model, cheetah, layers=["norm"])
+    bias = model.module.get_parameter("head.bias")[result.target].item()
+    assert result.channels["norm"].sum().item() + bias == pytest.approx(result.logit, abs=1e-3)
+    channel = int(result.channels["norm"].abs().argmax())
+    rest = get_logits(ablate(model, cheetah, channels={"norm": [channel]}))
+    assert result.logit - rest[result.target] == pytest.approx(result.channels["norm"][channel].item(), abs=1e-4)
 
 
-def test_one_run_answers_for_every_class_and_layer(cheetah):
+def test_one_run_gives_the_contributions_of_every_class_and_layer(cheetah):
     model = vizlib.load(VIT)
     run = model.run(cheetah, layers=model.stages, attention=True)
     for target in (0, 7):
-        shared, alone = contributions(model, cheetah, target, run=run), contributions(model, cheetah, target)
-        assert (shared.target, shared.label) == (target, model.labels[target])
-        for mine, theirs in ((shared.channels, alone.channels), (shared.heads, alone.heads)):
-            assert list(mine) == list(theirs)
-            for layer, values in mine.items():
-                assert torch.allclose(values, theirs[layer], rtol=1e-3, atol=1e-5)
+        from_run, separate = contributions(model, cheetah, target, run=run), contributions(model, cheetah, target)
+        assert (from_run.target, from_run.label) == (target, model.labels[target])
+        for run_values, separate_values in ((from_run.channels, separate.channels), (from_run.heads, separate.heads)):
+            assert list(run_values) == list(separate_values)
+            for layer, values in run_values.items():
+                assert torch.allclose(values, separate_values[layer], rtol=1e-3, atol=1e-5)
     with pytest.raises(ModelError, match="does not hold norm"):
         contributions(model, cheetah, layers=["norm"], run=run)
 
 
-def test_against_another_class_it_is_the_difference_of_the_two(nets):
-    model = nets["fused"]
-    one, other, lead = (contributions(model, photo(), *classes) for classes in ((2,), (0,), (2, 0)))
-    assert (lead.target, lead.against, one.against) == (2, 0, None)
-    assert lead.logit == pytest.approx(one.logit - other.logit)
+def test_contributions_against_a_class_are_the_difference_of_both_classes(models):
+    model = models["fused"]
+    target, contrast, difference = (contributions(model, make_photo(), *classes) for classes in ((2,), (0,), (2, 0)))
+    assert (difference.target, difference.against, target.against) == (2, 0, None)
+    assert difference.logit == pytest.approx(target.logit - contrast.logit)
     for name in ("channels", "heads"):
-        for layer, values in getattr(lead, name).items():
-            assert torch.allclose(values, getattr(one, name)[layer] - getattr(other, name)[layer])
+        for layer, values in getattr(difference, name).items():
+            assert torch.allclose(values, getattr(target, name)[layer] - getattr(contrast, name)[layer])
 
 
-# Switching off
+# Ablation
 
 
-def heads_by_hand(module, image: torch.Tensor, silent: dict[int, list[int]]) -> torch.Tensor:
-    """timm's transformer written out, with the slices of the silent heads zeroed before the projection."""
+def run_with_ablated_heads_slowly(module, image: torch.Tensor, ablated: dict[int, list[int]]) -> torch.Tensor:
+    """Return timm's ViT logits written out, with the slices of the ablated heads set to 0 before the projection."""
     x = module.patch_embed(image)
     x = torch.cat([module.cls_token, x], 1) + module.pos_embed
     for i, block in enumerate(module.blocks):
@@ -188,86 +192,86 @@ def heads_by_hand(module, image: torch.Tensor, silent: dict[int, list[int]]) -> 
         for head in range(attn.num_heads):
             span = [slice(n * y.shape[-1] + head * width, n * y.shape[-1] + (head + 1) * width) for n in range(3)]
             q, k, v = (qkv[..., s] for s in span)
-            if head not in silent.get(i, []):
+            if head not in ablated.get(i, []):
                 out[..., head * width : (head + 1) * width] = ((q @ k.mT) / width**0.5).softmax(-1) @ v
         x = x + attn.proj(out)
         x = x + block.mlp(block.norm2(x))
     return module.head(module.norm(x)[:, 0])
 
 
-@pytest.mark.parametrize("net", ["fused", "unfused"])
-@pytest.mark.parametrize("silent", [{0: [1]}, {1: [0, 2]}, {0: [0, 1, 2], 1: [1]}])
-def test_a_silent_head_is_its_slice_zeroed_before_the_projection(nets, net, silent):
-    model = nets[net]
-    found = ablate(model, photo(), heads={f"blocks.{i}.attn": heads for i, heads in silent.items()})
+@pytest.mark.parametrize("name", ["fused", "unfused"])
+@pytest.mark.parametrize("ablated", [{0: [1]}, {1: [0, 2]}, {0: [0, 1, 2], 1: [1]}])
+def test_ablating_a_head_zeroes_its_slice_before_the_projection(models, name, ablated):
+    model = models[name]
+    result = ablate(model, make_photo(), heads={f"blocks.{i}.attn": heads for i, heads in ablated.items()})
     with torch.no_grad():
-        slow = heads_by_hand(model.module, model.tensor(vizlib.open_image(photo())), silent)
-        whole = heads_by_hand(model.module, model.tensor(vizlib.open_image(photo())), {})
-    assert logits_of(found) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
-    assert logits_of(ablate(model, photo())) == pytest.approx(whole[0].tolist(), rel=1e-5, abs=1e-6)
-    assert (slow - whole).abs().max() > 1e-2
+        slow = run_with_ablated_heads_slowly(model.module, model.tensor(vizlib.open_image(make_photo())), ablated)
+        unchanged = run_with_ablated_heads_slowly(model.module, model.tensor(vizlib.open_image(make_photo())), {})
+    assert get_logits(result) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
+    assert get_logits(ablate(model, make_photo())) == pytest.approx(unchanged[0].tolist(), rel=1e-5, abs=1e-6)
+    assert (slow - unchanged).abs().max() > 1e-2
 
 
-def test_a_silent_head_of_torchvision_is_a_projection_that_does_not_read_it(nets):
-    model = nets["torchvision"]
+def test_ablating_a_head_of_torchvision_zeroes_its_columns_of_the_projection(models):
+    model = models["torchvision"]
     layer = model.attention_layers[1]
-    found = ablate(model, photo(), heads={layer: [2, 0]})
+    result = ablate(model, make_photo(), heads={layer: [2, 0]})
     weight = model.module.get_submodule(layer).out_proj.weight
-    kept = weight.detach().clone()
+    original = weight.detach().clone()
     with torch.no_grad():
         weight.view(24, 3, 8)[:, [0, 2]] = 0
-        slow = model.module(model.tensor(vizlib.open_image(photo())))
-        weight.copy_(kept)
-    assert logits_of(found) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
+        slow = model.module(model.tensor(vizlib.open_image(make_photo())))
+        weight.copy_(original)
+    assert get_logits(result) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize(("net", "layer"), [("resnet", "layer2"), ("fused", "blocks.0"), ("swin", "layers.0")])
-def test_silent_channels_are_zero_in_every_place(nets, net, layer):
-    model = nets[net]
-    contributed = contributions(model, photo(), layers=[layer]).channels[layer]
-    lively = contributed.abs().topk(2).indices.tolist()
-    found = ablate(model, photo(), channels={layer: lively})
+@pytest.mark.parametrize(("name", "layer"), [("resnet", "layer2"), ("fused", "blocks.0"), ("swin", "layers.0")])
+def test_ablated_channels_are_zero_at_every_position(models, name, layer):
+    model = models[name]
+    channel_contributions = contributions(model, make_photo(), layers=[layer]).channels[layer]
+    channels = channel_contributions.abs().topk(2).indices.tolist()
+    result = ablate(model, make_photo(), channels={layer: channels})
 
-    def silence(_module, _inputs, output):
+    def zero_channels(_module, _inputs, output):
         output = output.clone()
-        (output if net == "resnet" else output.movedim(-1, 1))[:, lively] = 0
+        (output if name == "resnet" else output.movedim(-1, 1))[:, channels] = 0
         return output
 
-    handle = model.module.get_submodule(layer).register_forward_hook(silence)
+    handle = model.module.get_submodule(layer).register_forward_hook(zero_channels)
     with torch.no_grad():
-        slow = model.module(model.tensor(vizlib.open_image(photo())))
+        slow = model.module(model.tensor(vizlib.open_image(make_photo())))
     handle.remove()
-    assert logits_of(found) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
-    assert logits_of(found) != pytest.approx(logits_of(model.predict(photo(), top=4)), abs=1e-3)
+    assert get_logits(result) == pytest.approx(slow[0].tolist(), rel=1e-5, abs=1e-6)
+    assert get_logits(result) != pytest.approx(get_logits(model.predict(make_photo(), top=4)), abs=1e-3)
 
 
-@pytest.mark.parametrize("net", ["resnet", "fused", "torchvision"])
-def test_ablation_in_training_mode_equals_evaluation_mode(nets, net):
+@pytest.mark.parametrize("name", ["resnet", "fused", "torchvision"])
+def test_ablation_in_training_mode_equals_evaluation_mode(models, name):
     """The model runs as a copy in evaluation mode, so the hooks must be on that copy."""
-    model = nets[net]
+    model = models[name]
     units: dict = {"channels": {model.stages[0]: [1, 3]}}
     if model.attention_layers:
         units["heads"] = {model.attention_layers[0]: [1]}
-    expected = ablate(model, photo(), **units)
-    assert logits_of(expected) != pytest.approx(logits_of(model.predict(photo(), top=4)), abs=1e-4)
-    training = wrapped(copy.deepcopy(model.module))
+    expected = ablate(model, make_photo(), **units)
+    assert get_logits(expected) != pytest.approx(get_logits(model.predict(make_photo(), top=4)), abs=1e-4)
+    training = wrap_model(copy.deepcopy(model.module))
     training.module.train()
-    assert logits_of(ablate(training, photo(), **units)) == pytest.approx(logits_of(expected), abs=1e-9)
+    assert get_logits(ablate(training, make_photo(), **units)) == pytest.approx(get_logits(expected), abs=1e-9)
     assert all(part.training for part in training.module.modules())
     assert count_traces(training.module) == 0
 
 
-def test_several_layers_and_heads_at_once_and_nothing_at_all(nets):
-    model = nets["fused"]
-    some = ablate(model, photo(), channels={"blocks.0": [3], "norm": [5]}, heads={"blocks.1.attn": [1]})
-    norm_only = ablate(model, photo(), channels={"norm": [5]})
-    assert len(some) == 4
-    assert logits_of(some) != pytest.approx(logits_of(norm_only), abs=1e-4)
-    assert ablate(model, photo()) == model.predict(photo(), top=4)
+def test_ablating_several_layers_and_heads_together_and_none(models):
+    model = models["fused"]
+    several = ablate(model, make_photo(), channels={"blocks.0": [3], "norm": [5]}, heads={"blocks.1.attn": [1]})
+    norm_only = ablate(model, make_photo(), channels={"norm": [5]})
+    assert len(several) == 4
+    assert get_logits(several) != pytest.approx(get_logits(norm_only), abs=1e-4)
+    assert ablate(model, make_photo()) == model.predict(make_photo(), top=4)
 
 
 @pytest.mark.parametrize(
-    ("units", "sentence"),
+    ("units", "message"),
     [
         ({"channels": {"layer9": [0]}}, "no layer 'layer9'"),
         ({"channels": {"blocks.0": [24]}}, "blocks.0 has no channel 24; its channels are 0 to 23"),
@@ -276,21 +280,21 @@ def test_several_layers_and_heads_at_once_and_nothing_at_all(nets):
         ({"heads": {"blocks.0.atn": [0]}}, "did you mean blocks.0.attn"),
     ],
 )
-def test_a_unit_that_is_not_there_is_one_sentence(nets, units, sentence):
-    with pytest.raises(ModelError, match=sentence) as told:
-        ablate(nets["fused"], photo(), **units)
-    assert "\n" not in str(told.value)
+def test_ablating_an_unknown_unit_raises_a_one_line_error(models, units, message):
+    with pytest.raises(ModelError, match=message) as error:
+        ablate(models["fused"], make_photo(), **units)
+    assert "\n" not in str(error.value)
 
 
-def test_a_head_that_is_not_there_is_refused_by_other_networks_too(nets):
-    layer = nets["torchvision"].attention_layers[0]
+def test_ablating_an_unknown_head_raises_an_error_for_every_kind_of_network(models):
+    layer = models["torchvision"].attention_layers[0]
     with pytest.raises(ModelError, match=r"has no head 3; its heads are 0 to 2"):
-        ablate(nets["torchvision"], photo(), heads={layer: [3]})
+        ablate(models["torchvision"], make_photo(), heads={layer: [3]})
     with pytest.raises(ModelError, match=r"computes no attention in 'blocks\.0\.attn'; it has none"):
-        ablate(nets["resnet"], photo(), heads={"blocks.0.attn": [0]})
+        ablate(models["resnet"], make_photo(), heads={"blocks.0.attn": [0]})
 
 
-# Leaving no trace
+# No side effects
 
 
 def count_traces(module: nn.Module) -> int:
@@ -299,38 +303,38 @@ def count_traces(module: nn.Module) -> int:
     return hooks + sum(parameter.grad is not None for parameter in module.parameters())
 
 
-def test_nothing_is_left_behind_though_an_exception_is_raised(nets):
+def test_exceptions_leave_the_network_unchanged(models):
     for name, layer in (("fused", "blocks.0"), ("torchvision", "encoder.layers.encoder_layer_0")):
-        model = nets[name]
+        model = models[name]
         before = {key: value.clone() for key, value in model.module.state_dict().items()}
         attention = model.attention_layers[1]
-        contributions(model, photo())
-        ablate(model, photo(), channels={layer: [0]}, heads={attention: [0]})
+        contributions(model, make_photo())
+        ablate(model, make_photo(), channels={layer: [0]}, heads={attention: [0]})
         for units in ({"heads": {attention: [99]}}, {"channels": {layer: [99]}, "heads": {attention: [0]}}):
             with pytest.raises(ModelError):
-                ablate(model, photo(), **units)
+                ablate(model, make_photo(), **units)
         assert count_traces(model.module) == 0
         assert all(torch.equal(before[key], value) for key, value in model.module.state_dict().items())
-        assert ablate(model, photo()) == model.predict(photo(), top=4)
+        assert ablate(model, make_photo()) == model.predict(make_photo(), top=4)
 
 
-@pytest.mark.parametrize("net", ["resnet", "fused", "torchvision"])
-def test_threads_that_switch_off_different_units_do_not_meet(nets, net):
-    model = nets[net]
+@pytest.mark.parametrize("name", ["resnet", "fused", "torchvision"])
+def test_threads_that_ablate_different_units_do_not_affect_each_other(models, name):
+    model = models[name]
     layer = model.stages[0]
     attention = model.attention_layers[0] if model.attention_layers else None
-    asked: list[dict] = [{}, *({"channels": {layer: [i]}} for i in range(3))]
+    ablations: list[dict] = [{}, *({"channels": {layer: [i]}} for i in range(3))]
     if attention:
-        asked += [{"heads": {attention: [i]}} for i in range(3)]
+        ablations += [{"heads": {attention: [i]}} for i in range(3)]
 
-    def work(units) -> Contributions | list[vizlib.Prediction]:
-        return ablate(model, photo(), **units)
+    def run_ablation(units) -> Contributions | list[vizlib.Prediction]:
+        return ablate(model, make_photo(), **units)
 
-    alone = [work(units) for units in asked]
-    assert len({tuple(logits_of(one)) for one in alone}) == len(asked)
-    order = list(range(len(asked))) * 6
+    expected = [run_ablation(units) for units in ablations]
+    assert len({tuple(get_logits(predictions)) for predictions in expected}) == len(ablations)
+    order = list(range(len(ablations))) * 6
     random.Random(0).shuffle(order)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda i: work(asked[i]), order))
-    assert together == [alone[i] for i in order]
+        results = list(pool.map(lambda i: run_ablation(ablations[i]), order))
+    assert results == [expected[i] for i in order]
     assert count_traces(model.module) == 0
