@@ -41,7 +41,7 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
             raise TargetError(f"{target!r} names {len(matches)} classes: {candidates}; give the number")
         if not _INTEGER.fullmatch(text):
             names = [name for label in labels for name in _split_names(label)]
-            raise TargetError(f"this model knows no class {target!r}; {suggest_names(text, names)}")
+            raise TargetError(f"this model has no class {target!r}; {suggest_names(text, names)}")
         target = int(text)
     try:
         index = operator.index(target)

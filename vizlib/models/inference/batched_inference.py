@@ -69,7 +69,9 @@ class BatchedInference:
             raise MethodError(
                 f"budget_mb is memory in megabytes, from {MIN_BUDGET_MB} to {MAX_BUDGET_MB}, not {budget_mb!r}"
             )
-        self.model, self.budget_bytes, self.bfloat16 = model, int(budget_mb * 1e6), bfloat16
+        self.model: Model = model
+        self.budget_bytes: int = int(budget_mb * 1e6)
+        self.bfloat16: bool = bfloat16
         self._use_folded_copy = use_folded_copy
         self._folded_models: dict[frozenset[str], Model] = {}  # by the layers whose output is that of the network
 

@@ -542,7 +542,7 @@ def test_resolve_target_states_the_range_of_indices(resnet, target):
     [
         ("cheeta", "did you mean cheetah"),
         ("golden retreiver", "golden retriever"),
-        ("²", "knows no class"),
+        ("²", "has no class"),
         ("--5", "no"),
     ],
 )
