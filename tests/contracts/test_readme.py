@@ -1,4 +1,4 @@
-"""The README is executed: its Python, its shell lines and its client lines; its table is the registry's."""
+"""The code blocks of the README are executed, and its table of methods is compared with the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, tower):
-    """A folder with what the README's examples name: a photo, and weights of one's own."""
+    """A folder with the files that the examples name: a photo and a checkpoint."""
     import torch
 
     monkeypatch.chdir(tmp_path)

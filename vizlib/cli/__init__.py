@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -14,7 +15,7 @@ from vizlib.cli.serve import serve_command
 from vizlib.cli.units import receptive_field_command, units_command
 from vizlib.core.errors import VizlibError
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "compare": compare_command,
     "estimate": estimate_command,
@@ -40,12 +41,12 @@ class _ErrorReportingGroup(TyperGroup):
             sys.exit(2)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=_ErrorReportingGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Explain the decisions of vision models.",
 )
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
