@@ -61,14 +61,16 @@ class Teacher(nn.Module):
         name: str,
         weights: str | None,
         kinds: Sequence[str],
-        student: nn.Module,
+        student: Any,
         size: int,
         classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.kinds, self.size, self.classes = kinds, size, list(classes)
-        sized = {"dynamic_img_size": True} if hasattr(student, "blocks") or "vit" in name or "deit" in name else {}
-        self.model = timm.create_model(name, pretrained=weights is None, **sized).eval()
+        sized: dict[str, Any] = (
+            {"dynamic_img_size": True} if hasattr(student, "blocks") or "vit" in name or "deit" in name else {}
+        )
+        self.model: Any = timm.create_model(name, pretrained=weights is None, **sized).eval()
         if weights:
             self.model.load_state_dict(load_file(weights))
         self.model.requires_grad_(False)
@@ -86,7 +88,7 @@ class Teacher(nn.Module):
         """Keep evaluation mode whatever `mode` is."""
         return super().train(False)
 
-    def forward(self, student: nn.Module, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def forward(self, student: Any, images: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Return the student's logits and the distillation loss.
 
         Args:
@@ -138,7 +140,8 @@ class Teacher(nn.Module):
         if "patches" in self.kinds:
             patches = tokens[-2][:, self.model.num_prefix_tokens :].transpose(1, 2)  # (n, width, patches)
             side = math.isqrt(patches.shape[-1])
-            grid = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), features.shape[-2:])
+            rows, columns = features.shape[-2:]
+            grid = F.adaptive_avg_pool2d(patches.unflatten(2, (side, side)).float(), (rows, columns))
             projected = self.auxiliary_heads["patches"](features).float()
             own, target = (x.flatten(2).transpose(1, 2) for x in (projected, grid))
             shape = target.shape[-1:]
@@ -160,7 +163,7 @@ def _kl_divergence(logits: Tensor, target_logits: Tensor) -> Tensor:
     return F.kl_div(logits.float().log_softmax(-1), target_logits.float().softmax(-1), reduction="batchmean")
 
 
-def use_explicit_attention(model: nn.Module) -> nn.Module:
+def use_explicit_attention(model: Any) -> nn.Module:
     """Make a vision transformer compute its attention weights explicitly, so that a hook can record them; in place.
 
     The outputs are the same. On a CPU this is also faster, because of the fused kernel's backward pass.
@@ -170,7 +173,7 @@ def use_explicit_attention(model: nn.Module) -> nn.Module:
     return model
 
 
-def _embedding_loss(student: nn.Module, images: Tensor, teacher_tokens: Tensor) -> Tensor:
+def _embedding_loss(student: Any, images: Tensor, teacher_tokens: Tensor) -> Tensor:
     tokens = _embed(student, images)
     return F.mse_loss(tokens.float(), teacher_tokens.float()) / teacher_tokens.float().var()
 

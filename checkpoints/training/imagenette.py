@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from tqdm import tqdm
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent  # the folder of the bundled networks
@@ -32,6 +32,9 @@ IMAGENET_INDICES = [
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+PhotoTransform = Callable[[Image.Image], torch.Tensor]
+
+
 class PhotoDataset(torch.utils.data.Dataset):
     """Imagenette's photos, decoded once and held in memory (about 1 GB), so that epochs need no JPEG decoding.
 
@@ -42,12 +45,13 @@ class PhotoDataset(torch.utils.data.Dataset):
 
     def __init__(self, files: list[tuple[Path, int]]) -> None:
         self.photos = [(Image.open(path).convert("RGB"), label) for path, label in tqdm(files, "decoding", leave=False)]
-        self.transform = None
+        self.transform: PhotoTransform | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int):
+        assert self.transform is not None
         photo, label = self.photos[index]
         return self.transform(photo), label
 

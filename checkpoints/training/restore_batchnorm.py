@@ -43,6 +43,8 @@ def restore_batch_statistics(model: nn.Module, photos: Iterable[Tensor]) -> nn.M
         for hook in hooks:
             hook.remove()
     for layer in layers:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
         count, total, squares = sums[layer].to(layer.running_mean.device)
         mean = total / count
         variance = squares / count - mean.square()

@@ -25,23 +25,33 @@ import time
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy
 import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from timm.data import Mixup, create_transform
-from timm.loss import SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
+from timm.data.mixup import Mixup
+from timm.data.transforms_factory import create_transform
+from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.optim._optim_factory import create_optimizer_v2
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
 from tqdm import tqdm
 
 from checkpoints.training.distill import DISTILLATION_KINDS, Teacher, use_explicit_attention
 from checkpoints.training.evaluate import evaluate_accuracy
 from checkpoints.training.export import export_checkpoint, write_history
-from checkpoints.training.imagenette import IMAGENET_INDICES, LABELS, MEAN, STD, load_photos, open_imagenette
+from checkpoints.training.imagenette import (
+    IMAGENET_INDICES,
+    LABELS,
+    MEAN,
+    STD,
+    PhotoTransform,
+    load_photos,
+    open_imagenette,
+)
 from checkpoints.training.restore_batchnorm import restore_batch_statistics
 from checkpoints.training.train_configs import (
     DESCRIPTIVE_FIELDS,
@@ -67,8 +77,8 @@ def create_initial_model(config: TrainConfig, options: argparse.Namespace) -> to
         SystemExit: If the weights do not fit the architecture.
     """
     # Position embeddings are resampled to the size of the photos.
-    dynamic = {"dynamic_img_size": True} if "vit" in config.architecture else {}
-    model = timm.create_model(config.architecture, num_classes=len(LABELS), **config.arguments, **dynamic)
+    dynamic: dict[str, Any] = {"dynamic_img_size": True} if "vit" in config.architecture else {}
+    model: Any = timm.create_model(config.architecture, num_classes=len(LABELS), **config.arguments, **dynamic)
     if options.finetune:
         weights, own = resample_position_embedding(load_file(options.finetune), model), model.state_dict()
         body = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
@@ -117,12 +127,14 @@ def train(config: TrainConfig, options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with open_imagenette(options.data) as folder:
         data, val = load_photos(folder, "train"), load_photos(folder, "val")
-    val.transform = create_transform(config.size, interpolation=config.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
+    evaluation = create_transform(config.size, interpolation=config.interpolation, mean=MEAN, std=STD, crop_pct=1.0)
+    val.transform = cast(PhotoTransform, evaluation)
     batches = {"batch_size": config.batch, "num_workers": options.workers}
     val_loader = torch.utils.data.DataLoader(val, **batches)
 
     torch.manual_seed(options.seed)
-    model = create_initial_model(config, options).to(device, memory_format=torch.channels_last)
+    model: Any = create_initial_model(config, options)
+    model = model.to(device, memory_format=torch.channels_last)
     if options.restore_batchnorm and not (run / "last.pt").exists():
         data.transform = val.transform
         statistics_loader = torch.utils.data.DataLoader(data, config.batch, shuffle=True)
@@ -170,7 +182,7 @@ def train(config: TrainConfig, options: argparse.Namespace) -> None:
         seed = options.seed * 1000 + epoch  # per epoch, so that a resumed run repeats the uninterrupted one
         torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
         size, clean = compute_train_size(config, epoch, config.epochs), epoch >= config.epochs - config.clean_epochs
-        data.transform = create_train_transform(config, size, clean)
+        data.transform = cast(PhotoTransform, create_train_transform(config, size, clean))
         loader = torch.utils.data.DataLoader(data, shuffle=True, drop_last=True, **batches)
         set_train_mode(model, options)
         means = {"loss": 0.0, "correct": 0.0}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
-from timm.data import create_transform
-from timm.layers import resample_abs_pos_embed
-from torch import Tensor, nn
+from timm.data.transforms_factory import create_transform
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor
 
 from checkpoints.training.imagenette import MEAN, STD
 
@@ -113,7 +114,7 @@ def compute_train_size(config: TrainConfig, epoch: int, epochs: int) -> int:
     return round((first + (last - first) * epoch / max(epochs - 1, 1)) / 32) * 32
 
 
-def resample_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def resample_position_embedding(weights: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """Return the weights with the position embedding resampled by timm to the model's own input size."""
     own = getattr(model, "pos_embed", None)
     if own is None or "pos_embed" not in weights or weights["pos_embed"].shape == own.shape:
@@ -130,7 +131,7 @@ def create_train_transform(config: TrainConfig, size: int, clean: bool):
         is_training=True,
         scale=config.scale,
         interpolation=config.interpolation,
-        color_jitter=None,
+        color_jitter=cast(Any, None),  # timm's annotation leaves out its own way to switch jitter off
         re_prob=0.0 if clean else config.erasing,
         mean=MEAN,
         std=STD,
