@@ -1,4 +1,4 @@
-"""The page: a header, what everything is about on the left, and one tab per row of TABS."""
+"""The page: a header, the sidebar, and one tab for each row of `TABS`; and the server that serves it."""
 
 from __future__ import annotations
 
@@ -37,51 +37,48 @@ TITLE = page_texts(LANGUAGES[0])["page.title"]
 
 
 def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
-    """The whole page over a catalog of models, with the settings that suit one person on one machine."""
+    """Return the page for a catalog of models, with the default options of a server."""
     return build_page(AnalysisService(catalog or ModelCatalog()), ServerOptions())
 
 
-def build_page(service: AnalysisService, settings: ServerOptions) -> gr.Blocks:
-    """The whole page over a service."""
-    age = settings.delete_after
-    tidied = (min(age, HOUR_SECONDS), age)  # how often, in seconds, and how old a file may be
-    with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=tidied) as page:
+def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
+    """Return the page that shows the results of a service."""
+    max_age = options.delete_after
+    delete_cache = (min(max_age, HOUR_SECONDS), max_age)  # interval and maximum age of files, in seconds
+    with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=delete_cache) as page:
         with gr.Row(elem_id="header", equal_height=False):
             gr.HTML(browser_text("header"), apply_default_css=False)
-            link = gr.Column(scale=0, min_width=120)
+            address_column = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
-                common = sidebar.build_sidebar(service)
+                context = sidebar.build_sidebar(service)
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(tab_title(_id(tab), tab.TITLE), id=_id(tab)) as opened:
-                        views[tab] = tab.build(common)
-                    opened.select(None, None, None, js=url_update_js("v", _id(tab)), **PRIVATE_EVENT)
-        with link:
-            common.address.render()
-        taking = {"js": url_update_js("v", _id(code)), **PRIVATE_EVENT}
-        common.address.select(lambda: gr.Tabs(selected=_id(code)), None, tabs, **taking)
-        sidebar.connect_events(common, page, tabs, [_id(tab) for tab in TABS], views[why])
+                    with gr.Tab(tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
+                        views[tab] = tab.build_tab(context)
+                    component.select(None, None, None, js=url_update_js("v", _tab_id(tab)), **PRIVATE_EVENT)
+        with address_column:
+            context.address.render()
+        show_code = {"js": url_update_js("v", _tab_id(code)), **PRIVATE_EVENT}
+        context.address.select(lambda: gr.Tabs(selected=_tab_id(code)), None, tabs, **show_code)
+        sidebar.connect_events(context, page, tabs, [_tab_id(tab) for tab in TABS], views[why])
         endpoints.build_endpoints(service)
-    page.queue(api_open=False, max_size=settings.max_queue, default_concurrency_limit=settings.workers)
+    page.queue(api_open=False, max_size=options.max_queue, default_concurrency_limit=options.workers)
     return page
 
 
 class Page(gr.Blocks):
-    """Gradio's page, which answers in the visitor's language.
-
-    It says in a sentence that a file, such as the picture of an answer, cannot be written.
-    """
+    """A page that handles events in the visitor's language, and reports in a sentence that a file cannot be written."""
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Answer one event."""
+        """Handle one event."""
         try:
             with use_language(language_of_request(kwargs.get("request"))):
                 return await super().process_api(*args, **kwargs)
         except Exception as error:
             cause: BaseException = error
-            while cause.__cause__ is not None:  # gradio puts what goes wrong with a component into an error of its own
+            while cause.__cause__ is not None:  # gradio wraps the errors of components
                 cause = cause.__cause__
             if isinstance(cause, OSError) and cause.errno in UNWRITABLE_ERRNOS:
                 raise to_gradio_error(VizlibError(DISK_FULL_MESSAGE)) from None
@@ -89,11 +86,19 @@ class Page(gr.Blocks):
 
 
 def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7860, **more) -> tuple:
-    """Start serving a page with everything switched off that would tell others about its visitors.
+    """Serve a page without anything that would reveal its visitors to others.
 
-    Without a host or port, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are asked.
+    Args:
+        page: The page.
+        host: Address to listen on; by default of GRADIO_SERVER_NAME.
+        port: Port to listen on; by default of GRADIO_SERVER_PORT.
+        more: Further arguments of gradio's `launch`.
 
-    Raises: VizlibError where nothing can listen at this host and port.
+    Returns:
+        The result of gradio's `launch`: application, local URL and share URL.
+
+    Raises:
+        VizlibError: If the server cannot listen on this address and port.
     """
     try:
         return page.launch(
@@ -108,43 +113,44 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
             footer_links=["api"],
             pwa=False,
             share=False,
-            ssr_mode=False,  # a Space asks for it, and nothing here was tried with it
+            ssr_mode=False,  # enabled by default on a Space; the page was never tested with it
             i18n=browser_translations(),
             **more,
         )
     except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and "empty port" not in str(error):  # it says so whatever the reason is
+        if isinstance(error, OSError) and "empty port" not in str(error):  # gradio's message for every reason
             raise
-        raise VizlibError(_no_port(host, port)) from error
+        raise VizlibError(_explain_port_error(host, port)) from error
 
 
-def serve(settings: ServerOptions | None = None) -> None:
+def serve(options: ServerOptions | None = None) -> None:
     """Build the page and serve it until interrupted.
 
-    Raises: VizlibError for settings that cannot be followed, or a port that is taken.
+    Raises:
+        VizlibError: For options that cannot be applied, or a port that is in use.
     """
-    settings = settings or ServerOptions()
-    configure_process(settings)
-    service, users = AnalysisService(settings.make_catalog()), settings.parse_users()
+    options = options or ServerOptions()
+    configure_process(options)
+    service, users = AnalysisService(options.make_catalog()), options.parse_users()
     with private_temp_dir():
         launch(
-            build_page(service, settings),
-            settings.host,
-            settings.port,
-            inbrowser=settings.browser,
+            build_page(service, options),
+            options.host,
+            options.port,
+            inbrowser=options.browser,
             auth=users,
-            mcp_server=settings.mcp,
-            app_kwargs=make_app_kwargs(service, settings),
+            mcp_server=options.mcp,
+            app_kwargs=make_app_kwargs(service, options),
         )
 
 
-def _id(tab: ModuleType) -> str:
-    """What a tab is called in the page's address."""
+def _tab_id(tab: ModuleType) -> str:
+    """Return the name of a tab in the page's address."""
     return tab.TITLE.lower().replace(" ", "-")
 
 
-def _no_port(host: str | None, port: int | None) -> str:
-    """Why nothing can listen there, found out by trying once more."""
+def _explain_port_error(host: str | None, port: int | None) -> str:
+    """Return why the server cannot listen on an address and port, from a second try."""
     if not port:
         return "no port from 7860 on is free; give one with --port"
     if not 0 < port < 65536:

@@ -111,7 +111,7 @@ def describe_preprocessing(model: Model) -> dict[str, str]:
     if isinstance(steps, TimmPreprocessing):
         crop = translate(CROP_TEXT_KEYS[steps.crop_mode])
         if steps.crop_mode == "center" and steps.crop_pct < 1:
-            crop = translate("card.centre-kept", kept=f"{100 * steps.crop_pct:.4g}")
+            crop = translate("card.centre-kept", share=f"{100 * steps.crop_pct:.4g}")
         rows[translate("card.size")] = translate("card.pixels", size=size, interpolation=steps.interpolation)
         rows[translate("card.crop")] = crop
     return {
@@ -170,8 +170,8 @@ def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
     if ood_score is None:
         return []
     facts = {"score": ood_score.score.replace("-", " "), "threshold": f"{ood_score.threshold:.3g}"}
-    kept, data = f"{100 * ood_score.coverage:.0f}", translate_stored(ood_score.data)
-    sentences = [translate("card.out-of-distribution", **facts, kept=kept, data=data)]
+    coverage, data = f"{100 * ood_score.coverage:.0f}", translate_stored(ood_score.data)
+    sentences = [translate("card.out-of-distribution", **facts, coverage=coverage, data=data)]
     test = sidecar.ood.get("other_photos")
     if isinstance(test, Mapping):
         photos, flagged = test.get("photos"), test.get("flagged")
@@ -191,8 +191,8 @@ def describe_faithfulness(sidecar: Sidecar) -> str:
     return translate(
         "card.faithful" if auc < gaussian_auc else "card.not-faithful",
         method=to_plain_text(test.get("method")),
-        found=f"{auc:.3f}",
-        blind=f"{gaussian_auc:.3f}",
+        auc=f"{auc:.3f}",
+        baseline=f"{gaussian_auc:.3f}",
         photos=to_plain_text(photos),
     )
 

@@ -1,1 +1,1 @@
-"""One file a tab: its title, plain functions that make what it shows, and a thin `build(shared)`."""
+"""One module for each tab: its title, functions that compute the values of its components, and `build_tab`."""

@@ -132,7 +132,7 @@ def build_attention_flow(
     return value, build_caption(translate("attention.three-heading"), translate("attention.three-text"))
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the caption, the patch grid, the attention methods, and the receptive fields of convolutional networks."""
     caption = gr.HTML(elem_id="attention-caption", apply_default_css=False)
     grid = custom_component("patches", elem_id="attention-patches")
@@ -140,17 +140,17 @@ def build(shared: TabContext) -> None:
     flow = custom_component("linked_heatmaps", elem_id="attention-flow")
 
     def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return compute_content(shared.service, photo, selection)
+        return compute_content(context.service, photo, selection)
 
     def send_heads(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> dict[str, Any]:
-        return compute_content(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)[
-            0
-        ]
+        return compute_content(
+            context.service, photo, selection, event.index if isinstance(event.index, int) else None
+        )[0]
 
     def update_flow(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return build_attention_flow(shared.service, photo, selection)
+        return build_attention_flow(context.service, photo, selection)
 
-    shared.on_photo_or_model(update, [], [grid, caption])
-    shared.on_event(grid.select, send_heads, [], [grid])
-    shared.on_selection(update_flow, [], [flow, flow_caption])
-    receptive_field.build(shared)
+    context.on_photo_or_model(update, [], [grid, caption])
+    context.on_event(grid.select, send_heads, [], [grid])
+    context.on_selection(update_flow, [], [flow, flow_caption])
+    receptive_field.build_tab(context)

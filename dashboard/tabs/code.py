@@ -130,16 +130,16 @@ def export_map(
     return path
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the caption, the files to download and the code blocks."""
-    service = shared.service
+    service = context.service
     caption = gr.HTML(elem_id="code-caption", apply_default_css=False)
     gr.HTML(f"<h2>{browser_text('share')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     files = custom_component("files", elem_id="code-files")
     download = gr.DownloadButton(visible="hidden", elem_id="download")
     gr.HTML(f"<h2>{browser_text('reproduce')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     code = custom_component("code", elem_id="code-lines")
-    inputs = [shared.method, shared.parameters]
+    inputs = [context.method, context.parameters]
     on_page_load(lambda: build_files(describe_formats()), [files])
 
     def update(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
@@ -153,14 +153,14 @@ def build(shared: TabContext) -> None:
 
     def on_change(handler: Any, inputs: list, outputs: list, **options: Any) -> None:
         gr.on(
-            [shared.selection.change, shared.method.change, shared.parameters.change],
+            [context.selection.change, context.method.change, context.parameters.change],
             handler,
             inputs,
             outputs,
             **options,
         )
 
-    shared.on_event(on_change, update, inputs, [caption, code])
-    save_event = shared.on_event(files.select, save, inputs, [download, files])
+    context.on_event(on_change, update, inputs, [caption, code])
+    save_event = context.on_event(files.select, save, inputs, [download, files])
     save_event.success(None, None, None, js=DOWNLOAD_JS, **PRIVATE_EVENT)
     save_event.failure(None, None, None, js=CLEAR_STATUS_JS, **PRIVATE_EVENT)

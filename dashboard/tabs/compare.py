@@ -192,7 +192,7 @@ def build_pretraining_caption(value: Mapping[str, Any]) -> str:
     )
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the caption, the menus, the maps, and the comparison of initialisations below."""
     caption = gr.HTML(elem_id="compare-caption", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
@@ -230,12 +230,12 @@ def build(shared: TabContext) -> None:
         method: str | None,
         second: int | None,
     ) -> tuple:
-        return compute_content(shared.service, photo, selection, other, method, second)
+        return compute_content(context.service, photo, selection, other, method, second)
 
     # The second model runs only for a visible tab: the maps send a `select` event once they are on the screen.
-    shared.on_selection(reset, [], [maps, second])
+    context.on_selection(reset, [], [maps, second])
     for event in (maps.select, other.input, method.input, second.input):
-        shared.on_event(event, update, [other, method, second], outputs)
+        context.on_event(event, update, [other, method, second], outputs)
 
 
 def _format_correlation(value: float) -> str:

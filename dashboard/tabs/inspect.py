@@ -170,9 +170,9 @@ def compute_content(
     )
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the tab: layers and units on the left, the selected unit on the right, the first-layer kernels below."""
-    service, event_queue, state = shared.service, shared.inspect_queue, gr.State(None)
+    service, event_queue, state = context.service, context.inspect_queue, gr.State(None)
     with gr.Row(equal_height=False, elem_id="inside-workspace"):
         with gr.Column(scale=5, min_width=300):
             tree_caption = gr.HTML(apply_default_css=False)
@@ -194,8 +194,8 @@ def build(shared: TabContext) -> None:
         return state, *values, {**acknowledge(value), "keys": format_link(service, selection, state)}
 
     options = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the event queue already sends one choice at a time
-    shared.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **options)
-    choice = shared.on_event(
+    context.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **options)
+    choice = context.on_event(
         event_queue.input,
         choose,
         [state, event_queue],
@@ -203,4 +203,4 @@ def build(shared: TabContext) -> None:
         **options,
     )
     choice.failure(None, None, None, js=report_failure_js("inside-event-queue"), **PRIVATE_EVENT)
-    kernels.build(shared)
+    kernels.build_tab(context)

@@ -176,7 +176,7 @@ def apply_choices(
     for choice in choices:
         if "u" in choice or "o" in choice:
             link, _ = parse_address(choice, {})
-            state, _ = parse_link(service, photo, selection, link.unit, link.off)
+            state, _ = parse_link(service, photo, selection, link.unit, link.ablated)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:

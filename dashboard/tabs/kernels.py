@@ -77,7 +77,7 @@ def build_position_similarity(
     )
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the kernel grid beside the response of one kernel, and the position similarities below."""
     caption = gr.HTML(elem_classes="viz-section", apply_default_css=False)
     with gr.Row(equal_height=False):
@@ -92,12 +92,12 @@ def build(shared: TabContext) -> None:
             similarity = custom_component("patches", elem_id="inside-position-similarity")
 
     def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return *compute_content(shared.service, photo, selection), *build_position_similarity(
-            shared.service, photo, selection
+        return *compute_content(context.service, photo, selection), *build_position_similarity(
+            context.service, photo, selection
         )
 
     def select_kernel(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> tuple:
-        return compute_content(shared.service, photo, selection, event.index if isinstance(event.index, int) else None)
+        return compute_content(context.service, photo, selection, event.index if isinstance(event.index, int) else None)
 
-    shared.on_photo_or_model(update, [], [caption, kernel_grid, response, similarity, similarity_caption])
-    shared.on_event(kernel_grid.select, select_kernel, [], [caption, kernel_grid, response])
+    context.on_photo_or_model(update, [], [caption, kernel_grid, response, similarity, similarity_caption])
+    context.on_event(kernel_grid.select, select_kernel, [], [caption, kernel_grid, response])

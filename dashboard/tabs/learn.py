@@ -84,15 +84,15 @@ def compute_content(
     )
 
 
-def build(shared: TabContext) -> gr.HTML:
+def build_tab(context: TabContext) -> gr.HTML:
     """Build the tab and return its component, which requests a step when it becomes visible or its inputs change."""
     component = custom_component("lesson", elem_id="learn")
 
     def show_step(
         photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
     ) -> dict[str, Any]:
-        return compute_content(shared.service, photo, selection, int(event.index), language_of_request(request))
+        return compute_content(context.service, photo, selection, int(event.index), language_of_request(request))
 
-    shared.on_event(component.select, show_step, [], [component])
-    shared.selection.change(None, [component], [component], js=mark_pending_js(), **PRIVATE_EVENT)
+    context.on_event(component.select, show_step, [], [component])
+    context.selection.change(None, [component], [component], js=mark_pending_js(), **PRIVATE_EVENT)
     return component

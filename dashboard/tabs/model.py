@@ -53,7 +53,7 @@ def compute_content(
     return build_model_card(entry, sidecar, service.catalog.get(selection.model)), caption, history
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the model card, the training curves, and the comparison of initialisations."""
     card = custom_component("card", elem_id="model-card")
     with gr.Row(equal_height=False, elem_classes="viz-section"):
@@ -70,6 +70,6 @@ def build(shared: TabContext) -> None:
         on_page_load(build_training_comparison, [comparison_curves, comparison_caption, custom_component("card")])
 
     def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return compute_content(shared.service, photo, selection)
+        return compute_content(context.service, photo, selection)
 
-    shared.on_photo_or_model(update, [], [card, caption, history])
+    context.on_photo_or_model(update, [], [card, caption, history])

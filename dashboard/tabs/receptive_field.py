@@ -54,16 +54,16 @@ def compute_content(
     )
 
 
-def build(shared: TabContext) -> None:
+def build_tab(context: TabContext) -> None:
     """Build the caption and the grid of cells below it."""
     caption = gr.HTML(elem_id="receptive-caption", apply_default_css=False)
     cells = custom_component("receptive_field", elem_id="receptive-fields")
 
     def update(photo: Image.Image | None, selection: Selection | None) -> tuple:
-        return compute_content(shared.service, photo, selection)
+        return compute_content(context.service, photo, selection)
 
     def select_cell(photo: Image.Image | None, selection: Selection | None, event: gr.SelectData) -> dict[str, Any]:
-        return compute_content(shared.service, photo, selection, event.index)[0]
+        return compute_content(context.service, photo, selection, event.index)[0]
 
-    shared.on_photo_or_model(update, [], [cells, caption])
-    shared.on_event(cells.select, select_cell, [], [cells])
+    context.on_photo_or_model(update, [], [cells, caption])
+    context.on_event(cells.select, select_cell, [], [cells])

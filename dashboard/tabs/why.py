@@ -225,13 +225,13 @@ def format_metric(probabilities: TopFractionProbabilities) -> str:
     return f'<p class="viz-metric">{text} {before} → {after}</p>'
 
 
-def build(shared: TabContext) -> TabView:
+def build_tab(context: TabContext) -> TabView:
     """Build the map beside its caption, and the thumbnails of all methods below.
 
     Returns:
         The view of the tab, which is computed in the same event as the selection.
     """
-    service, method, menus = shared.service, shared.method, shared.parameters
+    service, method, menus = context.service, context.method, context.parameters
     with gr.Row(equal_height=False):
         with gr.Column(scale=8, min_width=320):
             heatmap = custom_component("heatmap", elem_id="why-heatmap")
@@ -249,12 +249,12 @@ def build(shared: TabContext) -> TabView:
     def stream(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
-        generation = shared.generations.current(request)
+        generation = context.generations.current(request)
         with closing(stream_content(service, photo, selection, method, menus)) as steps:
             for content in steps:
                 # Gradio cancels this event only after it has processed another choice, whose result one more step would
                 # overwrite; and at the end it sends the last value again.
-                if shared.generations.current(request) != generation:
+                if context.generations.current(request) != generation:
                     yield (gr.skip(),) * len(outputs)
                     return
                 yield content
@@ -262,8 +262,8 @@ def build(shared: TabContext) -> TabView:
     def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return compute_metric(service, photo, selection, method, menus)
 
-    stream_event = shared.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
+    stream_event = context.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
     follow_up = FollowUp(update_metric, [method, menus], [metric])
-    shared.on_event(stream_event.success, *follow_up)
+    context.on_event(stream_event.success, *follow_up)
     return TabView(update, [method, menus], outputs, follow_up, long_events=[stream_event])

@@ -46,10 +46,10 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
         "p": f"{best.probability:.3f}",
         "factor": format_number(best.probability * (1 - best.probability)),
         "logit": format_number(float(logit_map.max())),
-        "chance": format_number(float(probability_map.max())),
-        "sure": format_number(float(confident_map.max())),
-        "left": format_percent(float(probability_map.max() / (logit_map.max() or 1))),
-        "sure_left": format_percent(float(confident_map.max() / (logit_map.max() or 1))),
+        "probability": format_number(float(probability_map.max())),
+        "confident": format_number(float(confident_map.max())),
+        "remaining": format_percent(float(probability_map.max() / (logit_map.max() or 1))),
+        "confident_remaining": format_percent(float(confident_map.max() / (logit_map.max() or 1))),
     }
     return Lesson(
         [
@@ -188,7 +188,9 @@ def build_limits_lesson(context: LessonContext) -> Lesson:
         "method": method,
         "before": format_percent(predictions[0][0].probability),
         "after": format_percent(predictions[1][0].probability),
-        "kept": format_percent(next(row.probability for row in predictions[1] if row.index == predictions[0][0].index)),
+        "same_class": format_percent(
+            next(row.probability for row in predictions[1] if row.index == predictions[0][0].index)
+        ),
     }
     pictures = [
         build_attribution_map(attribution, f"limits.{name}", facts, photo=image)

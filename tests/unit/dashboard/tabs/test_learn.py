@@ -100,8 +100,8 @@ def test_logit_step_shows_the_softmax_gradient_of_the_formula(compute_step, mode
         assert picture.value["limits"] == list(compute_limits(decode_map(lesson.pictures[0]), signed=False))
     facts = lesson.facts
     assert (facts["p"], facts["factor"]) == (f"{p:.3f}", format_number(p * (1 - p)))
-    assert facts["left"] == format_percent(float(real.max() / logit.max()))
-    assert facts["sure_left"] == format_percent(float(sure[1].max() / logit.max()))
+    assert facts["remaining"] == format_percent(float(real.max() / logit.max()))
+    assert facts["confident_remaining"] == format_percent(float(sure[1].max() / logit.max()))
     assert sure[1].max() < 0.01 * logit.max() < real.max()
 
 
@@ -325,7 +325,7 @@ def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monk
     asked = explanation_lessons.LessonContext(service, cheetah, Selection("cheetah", name, 0))
     lesson = explanation_lessons.build_limits_lesson(asked)
     assert lesson.text_keys[0] == "limits.held"
-    assert lesson.facts["kept"] == lesson.facts["before"] == lesson.facts["after"]
+    assert lesson.facts["same_class"] == lesson.facts["before"] == lesson.facts["after"]
     assert lesson.facts["levels"] == "0"
 
 
