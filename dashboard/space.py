@@ -1,6 +1,6 @@
-"""Stage the dashboard as a Hugging Face Space: `python -m dashboard.space DIR`, then push the folder as it is.
+"""Stage the dashboard as a Hugging Face Space: `python -m dashboard.space DIR`, then push the folder.
 
-A Space installs its requirements before the sources are there, so these travel beside them and are never installed.
+A Space installs its requirements before the sources are copied, so the packages are run from the folder, not installed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vizlib.models.loading.model_index import CURATED_MODELS_MB
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.12"
-PRELOADED = (  # small enough to be fetched while the Space is built
+PRELOADED = (  # downloaded while the Space is built
     "resnet18.a1_in1k",
     "resnet50.a1_in1k",
     "deit_tiny_patch16_224.fb_in1k",
     "vit_small_patch16_224.augreg_in21k_ft_in1k",
 )
 TAGS = ["explainability", "interpretability", "grad-cam", "saliency", "vision-transformer", "attention"]
-NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` is what training left beside the checkpoints
+NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` holds the output of training
 
 APP = """\
 # Staged by `python -m dashboard.space`, which replaces what it staged before.
@@ -56,8 +56,8 @@ CMD ["python", "app.py"]
 README = """\
 # {title}
 
-Drop a photo, click a class, a method, a patch or a channel, and the pictures answer. Two small trained networks come
-with it; larger ones are fetched when they are first chosen.
+Upload a photo and click a class, a method, a patch or a channel to see what the decision of a vision model depends on.
+Two small trained networks are included; larger ones are downloaded when they are first selected.
 
 **Your own copy**: *Duplicate this Space* in the menu above.
 
@@ -65,37 +65,38 @@ with it; larger ones are fetched when they are first chosen.
 
 **With Docker**: `docker build -t vizlib . && docker run --rm -p 7860:7860 vizlib`
 
-**From a program**: every picture is also an endpoint; *Use via API* at the foot of the page lists them.
+**From a program**: every result is also an endpoint; *Use via API* at the bottom of the page lists them.
 """
 
 
 def main() -> None:
-    """Read the command line and stage."""
+    """Read the command line and stage the Space."""
     parser = argparse.ArgumentParser(prog="python -m dashboard.space", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is not there")
-    chosen = parser.parse_args()
+    parser.add_argument("folder", type=Path, metavar="DIR", help="target folder; created if it does not exist")
+    arguments = parser.parse_args()
     try:
-        folder = stage_space(chosen.folder)
-    except VizlibError as error:  # a person's mistake: one sentence, no traceback
+        folder = stage_space(arguments.folder)
+    except VizlibError as error:  # one sentence, no traceback
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{folder} is ready: hf upload YOUR_NAME/vizlib {folder} . --type space")
 
 
 def stage_space(folder: Path) -> Path:
-    """Fill a folder with all that a Space is; what was staged there before is replaced.
+    """Write all files of a Space to a folder; what was staged there before is replaced.
 
-    Raises: VizlibError for a folder that holds something else, or that cannot be written.
+    Raises:
+        VizlibError: For a folder that holds other files, or that cannot be written.
     """
     try:
         if folder.exists():
-            _clear(folder)
-        for name, text in _written().items():
+            _delete_staged(folder)
+        for name, text in _make_files().items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         for package in ("vizlib", "dashboard"):
-            skipped = shutil.ignore_patterns(*NOT_STAGED, "_checkpoints")
-            shutil.copytree(ROOT / package, folder / package, ignore=skipped)
+            ignore = shutil.ignore_patterns(*NOT_STAGED, "_checkpoints")
+            shutil.copytree(ROOT / package, folder / package, ignore=ignore)
         shutil.copytree(
             checkpoint_files.BUNDLED_FOLDER, folder / "checkpoints", ignore=shutil.ignore_patterns(*NOT_STAGED, "*.py")
         )
@@ -105,22 +106,23 @@ def stage_space(folder: Path) -> Path:
 
 
 def requirements() -> dict[str, str]:
-    """Each third-party package the project asks for, at the version it was tested with: the one installed here.
+    """Return each dependency of the project with the version that is installed here, which is the tested one.
 
-    Raises: VizlibError where the version here is outside the project's own range.
+    Raises:
+        VizlibError: If an installed version is outside the range that the project requires.
     """
     pinned = {}
-    for asked in _asked():
-        here = version(asked.name).partition("+")[0]  # without a build's own mark, such as +cpu
-        if not asked.specifier.contains(here):
-            raise VizlibError(f"{asked.name} {here} is installed here, but {asked} is what works; install that first")
-        pinned[asked.name] = here
+    for requirement in _read_requirements():
+        installed = version(requirement.name).partition("+")[0]  # without a build label such as +cpu
+        if not requirement.specifier.contains(installed):
+            raise VizlibError(f"{requirement.name} {installed} is installed, but {requirement} is required")
+        pinned[requirement.name] = installed
     return pinned
 
 
 def front_matter() -> dict[str, Any]:
-    """What the hub reads from the top of a Space's README."""
-    repositories = [_repository(name) for name in PRELOADED]
+    """Return the metadata that the hub reads from the top of a Space's README."""
+    repositories = [_find_repository(name) for name in PRELOADED]
     return {
         "title": "Why did it see that?",
         "emoji": "🔍",
@@ -138,62 +140,70 @@ def front_matter() -> dict[str, Any]:
     }
 
 
-def _written() -> dict[str, str]:
-    """The files that are written for a Space alone, by name."""
-    about = front_matter()
+def _make_files() -> dict[str, str]:
+    """Return the files that only a Space has, by name."""
+    metadata = front_matter()
     return {
         "app.py": APP,
-        "README.md": _yaml(about) + "\n" + README.format(title=about["title"]),
-        "requirements.txt": "".join(f"{name}=={tested}\n" for name, tested in requirements().items()),
+        "README.md": _format_yaml(metadata) + "\n" + README.format(title=metadata["title"]),
+        "requirements.txt": "".join(f"{name}=={pin}\n" for name, pin in requirements().items()),
         "Dockerfile": DOCKERFILE.format(python=PYTHON),
         ".dockerignore": "".join(f"{name}\n" for name in (".git", "Dockerfile", ".dockerignore", "**/__pycache__")),
         ".gitattributes": "*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
-        "LICENSE": _license(),
+        "LICENSE": _read_license(),
     }
 
 
-def _asked() -> list[Requirement]:
-    """What the project needs, from its own table if this is a checkout, else from what pip noted."""
+def _read_requirements() -> list[Requirement]:
+    """Return the dependencies of the project, from pyproject.toml in a checkout, else from the package metadata."""
     table = ROOT / "pyproject.toml"
     if not table.is_file():
-        return [one for one in map(Requirement, requires("vizlib") or ()) if one.marker is None]  # a marker: an extra
-    listed = re.search(r"^dependencies = \[\n(.*?)^\]", table.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert listed is not None
-    return [Requirement(line) for line in re.findall(r'^ *"(.+?)"', listed[1], re.MULTILINE)]
+        return [
+            requirement
+            for requirement in map(Requirement, requires("vizlib") or ())
+            if requirement.marker is None  # those with a marker belong to an extra
+        ]
+    match = re.search(r"^dependencies = \[\n(.*?)^\]", table.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert match is not None
+    return [Requirement(line) for line in re.findall(r'^ *"(.+?)"', match[1], re.MULTILINE)]
 
 
-def _clear(folder: Path) -> None:
-    """Take out what an earlier staging left; a `.git` and files of one's own stay. Raises: VizlibError elsewhere."""
+def _delete_staged(folder: Path) -> None:
+    """Delete what was staged earlier; `.git` and other files stay.
+
+    Raises:
+        VizlibError: For a file, or a folder that was not staged.
+    """
     if not folder.is_dir():
         raise VizlibError(f"{folder} is a file; give a folder")
     app = folder / "app.py"
-    opening = APP.splitlines()[0]
-    ours = app.is_file() and app.read_text(encoding="utf-8", errors="replace").startswith(opening)
-    if not ours and any(folder.iterdir()):
+    marker = APP.splitlines()[0]
+    staged = app.is_file() and app.read_text(encoding="utf-8", errors="replace").startswith(marker)
+    if not staged and any(folder.iterdir()):
         raise VizlibError(f"{folder} is not empty and was not staged by this command; give another folder")
     for name in ("vizlib", "dashboard", "checkpoints"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _yaml(about: Mapping[str, Any]) -> str:
-    """A mapping between the lines that mark front matter; JSON's text and lists are YAML's too."""
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in about.items()]
+def _format_yaml(metadata: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML front matter; strings and lists in JSON are valid YAML."""
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata.items()]
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _repository(name: str) -> str:
-    """Where on the hub the weights of a curated model lie."""
+def _find_repository(name: str) -> str:
+    """Return the hub repository of a curated model."""
     assert name in CURATED_MODELS_MB, name
     config = timm.get_pretrained_cfg(name)
     assert config is not None
     return str(config.hf_hub_id)
 
 
-def _license() -> str:
+def _read_license() -> str:
     path = ROOT / "LICENSE"
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    return distribution("vizlib").read_text("licenses/LICENSE") or ""  # an installed package has it there
+    return distribution("vizlib").read_text("licenses/LICENSE") or ""  # where an installed package has it
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The named endpoints: what the page shows, for `gradio_client` and plain HTTP, with the same numbers as in Python."""
+"""The named endpoints: results of the page for `gradio_client` and plain HTTP, with the same numbers as in Python."""
 
 from __future__ import annotations
 
@@ -18,69 +18,89 @@ import vizlib
 from dashboard.components.atomic_image import AtomicImage
 from dashboard.components.photo import PhotoInput
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.request import DEFAULT_METHOD, ExplanationRequest
 from dashboard.state.context import MODEL_QUEUE, show_errors
 from vizlib import MethodError, agreement
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.render.image_grid import draw_map_grid
 from vizlib.reporting.code_snippets import CodeSnippet
 
+DEFAULT_TOP_CLASSES = 5
+DEFAULT_TOP_SHARE = 0.2  # of the places of a map count as its strongest
+GRID_CELL_PIXELS = 64  # side of each channel in a grid of all
+CHANNEL_PIXELS = 256  # side of a single channel
+
 
 def models(service: AnalysisService) -> list[dict[str, Any]]:
-    """The models that can be asked: name, where it comes from, megabytes, classes, and top-1 accuracy if known."""
-    fields = ("name", "source", "megabytes", "classes", "accuracy", "needs_download")
-    return [{field: getattr(entry, field) for field in fields} for entry in service.catalog.entries]
+    """List the models: name, source, megabytes, classes, top-1 accuracy if known, and whether it must be downloaded."""
+    return [
+        {
+            "name": entry.name,
+            "source": entry.source,
+            "megabytes": entry.size_mb,
+            "classes": entry.classes,
+            "accuracy": entry.accuracy,
+            "needs_download": entry.needs_download,
+        }
+        for entry in service.catalog.entries
+    ]
 
 
 def predict(service: AnalysisService, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
-    """The likeliest classes of a photo: index, label, probability and logit, likeliest first."""
-    return [one._asdict() for one in service.predict(require_photo(photo), model, int(top or 5))]
+    """Return the most probable classes of a photo: index, label, probability and logit, most probable first."""
+    predictions = service.predict(require_photo(photo), model, int(top or DEFAULT_TOP_CLASSES))
+    return [prediction._asdict() for prediction in predictions]
 
 
 def explain(
-    service: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+    service: AnalysisService,
+    photo: Image.Image,
+    model: str,
+    method: str,
+    target: str,
+    parameters: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """How much each place spoke for a class: the raw values with all about them, and the overlay.
+    """Return the attribution map for a class: its raw values with all that describes them, and the overlay.
 
-    `target` is a class by index or label, the likeliest one if empty. `knobs` are the method's, such as
-    {"layer": "layer3"}; "against" there names the class to compare with.
+    `target` is a class by index or label, the most probable one if empty. `parameters` are those of the method, such
+    as {"layer": "layer3"}; "against" among them names the class to contrast the target with.
     """
-    answer = service.explain(build_request(photo, model, method, target, knobs))
-    return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
+    return serialize(service.explain(build_request(photo, model, method, target, parameters)))
 
 
 def attention(
     service: AnalysisService, photo: Image.Image, model: str, layer: str, head: str, query: str
 ) -> tuple[dict[str, Any], Image.Image]:
-    """What one token looks at: raw attention by patch, and the overlay.
+    """Return the attention of one token to each patch: raw values and the overlay.
 
-    `layer` is an attention layer's name, the last if empty; `head` a number, mean or max; `query` a token's name such
-    as class, or a patch as "row,column", counted from 0.
+    `layer` is the name of an attention layer, the last if empty; `head` a number, mean or max; `query` the name of a
+    token such as class, or a patch as "row,column", counted from 0.
     """
-    knobs = {"layer": layer or None, "head": head or "mean", "query": parse_token(query)}
-    answer = service.explain(ExplanationRequest(require_photo(photo), model, None, None, "raw-attention", knobs))
-    return {**answer.to_dict(), "values": answer.heat.tolist()}, answer.overlay()
+    parameters = {"layer": layer or None, "head": head or "mean", "query": parse_token(query)}
+    request = ExplanationRequest(require_photo(photo), model, method="raw-attention", parameters=parameters)
+    return serialize(service.explain(request))
 
 
 def channels(
     service: AnalysisService, photo: Image.Image, model: str, layer: str, channel: float | None
 ) -> tuple[dict[str, Any], Image.Image]:
-    """A layer's output: each channel's mean and largest value and a sheet of all; for one `channel` its raw values."""
+    """Return the output of a layer: channel means and maxima and a grid of all, or the values of one channel."""
     layer = layer or service.catalog.get(model).cam_layer or ""
     maps = service.get_activations(require_photo(photo), model, layer).maps.numpy()
-    about = {"model": model, "layer": layer, "shape": list(maps.shape)}
+    signed = bool(maps.min() < 0)
+    result = {"model": model, "layer": layer, "shape": list(maps.shape)}
     if channel is None:
-        means, tops = maps.mean((1, 2)), maps.max((1, 2))
-        about["channels"] = [
-            {"index": i, "mean": float(mean), "max": float(top)}
-            for i, (mean, top) in enumerate(zip(means, tops, strict=True))
+        means, maxima = maps.mean((1, 2)), maps.max((1, 2))
+        result["channels"] = [
+            {"index": i, "mean": float(mean), "max": float(maximum)}
+            for i, (mean, maximum) in enumerate(zip(means, maxima, strict=True))
         ]
-        return about, draw_map_grid(maps, signed=bool(maps.min() < 0), cell=64)
+        return result, draw_map_grid(maps, signed=signed, cell=GRID_CELL_PIXELS)
     index = int(channel)
     if not 0 <= index < len(maps):
         raise ModelError(f"{layer} has channels 0 to {len(maps) - 1}, but no {index}")
-    about |= {"channel": index, "values": maps[index].tolist()}
-    return about, draw_map_grid(maps[index : index + 1], signed=bool(maps.min() < 0), cell=256)
+    result |= {"channel": index, "values": maps[index].tolist()}
+    return result, draw_map_grid(maps[index : index + 1], signed=signed, cell=CHANNEL_PIXELS)
 
 
 def compare(
@@ -91,76 +111,90 @@ def compare(
     method: str,
     share: float | None,
 ) -> dict[str, Any]:
-    """How far two maps of one photo agree: their rank correlation, and how much of their strongest places they share.
+    """Return how similar two maps of one photo are: their rank correlation, and the overlap of their strongest places.
 
-    `one` and `other` are objects such as {"model": "resnet18-imagenette", "target": "church"}; what `other` leaves
-    out is as in `one`, a class by its name. `share` is the part of the places that counts as strongest, 0 to 1.
+    `one` and `other` are objects such as {"model": "resnet18-imagenette", "target": "church"}; what `other` lacks is
+    taken from `one`, a class by its label. `share` is the part of the places that counts as strongest, 0 to 1.
     """
-    require_photo(photo)
-    share = 0.2 if share is None else share
+    share = DEFAULT_TOP_SHARE if share is None else share
     first, second = parse_parameters(one), parse_parameters(other)
-    default = ExplanationRequest(photo, service.catalog.names[0], method=method)
-    a = service.explain(replace(default, model=first.get("model") or default.model, target=first.get("target")))
-    b = service.explain(replace(default, model=second.get("model") or a.model, target=second.get("target") or a.label))
-    found = agreement(a, b, fraction=share)
+    request = ExplanationRequest(require_photo(photo), service.catalog.names[0], method=method)
+    a = service.explain(replace(request, model=first.get("model") or request.model, target=first.get("target")))
+    b = service.explain(replace(request, model=second.get("model") or a.model, target=second.get("target") or a.label))
+    similarity = agreement(a, b, fraction=share)
     return {
-        "correlation": found.correlation if math.isfinite(found.correlation) else None,  # JSON has no NaN
-        "overlap": found.overlap,
+        "correlation": similarity.correlation if math.isfinite(similarity.correlation) else None,  # JSON has no NaN
+        "overlap": similarity.overlap,
         "share": share,
-        "maps": [{**answer.to_dict(), "values": answer.heat.tolist()} for answer in (a, b)],
+        "maps": [serialize_values(attribution) for attribution in (a, b)],
     }
 
 
 def report(
-    service: AnalysisService, photo: Image.Image, model: str, method: str, target: str, knobs: dict[str, Any] | None
+    service: AnalysisService,
+    photo: Image.Image,
+    model: str,
+    method: str,
+    target: str,
+    parameters: dict[str, Any] | None,
 ) -> str:
-    """A map as one page that opens anywhere: pictures, raw values, versions, hashes, and the code that makes it again.
+    """Return an attribution as one HTML file: pictures, raw values, versions, hashes, and the code to reproduce it.
 
     The parameters are those of `explain`.
     """
-    answer = service.explain(build_request(photo, model, method, target, knobs))
-    folder = Path(get_upload_folder())  # where gradio serves files from, and deletes them in time
+    attribution = service.explain(build_request(photo, model, method, target, parameters))
+    folder = Path(get_upload_folder())  # from which gradio serves files, and where it deletes them later
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"{answer.file_stem}.html"
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{attribution.file_stem}.html"
     network = service.catalog.get(model)
-    return str(vizlib.report(answer, path, model=network, snippets=[CodeSnippet.from_attribution(answer, network)]))
+    snippets = [CodeSnippet.from_attribution(attribution, network)]
+    return str(vizlib.report(attribution, path, model=network, snippets=snippets))
 
 
 def build_endpoints(service: AnalysisService) -> None:
-    """The endpoints; none of their inputs is drawn on the page."""
-    first = service.catalog.names[0]
+    """Add the endpoints to the page; their inputs and outputs are invisible."""
     with gr.Group(visible=False):
         photo = PhotoInput(label="photo", type="filepath", format="png")
-        model = gr.Textbox(first, label="model")
-        top = gr.Number(5, label="top", precision=0)
-        method = gr.Textbox("grad-cam", label="method")
+        model = gr.Textbox(service.catalog.names[0], label="model")
+        top = gr.Number(DEFAULT_TOP_CLASSES, label="top", precision=0)
+        method = gr.Textbox(DEFAULT_METHOD, label="method")
         target = gr.Textbox("", label="target")
-        knobs = gr.JSON({}, label="knobs")
+        parameters = gr.JSON({}, label="parameters")
         one, other = gr.JSON({}, label="one"), gr.JSON({}, label="other")
-        for thing in (knobs, one, other):  # gradio's own is no valid schema
-            thing.api_info = lambda: {"type": "object", "additionalProperties": True}
-        share = gr.Number(0.2, label="share")
+        for component in (parameters, one, other):  # gradio's own description is no valid JSON schema
+            component.api_info = lambda: {"type": "object", "additionalProperties": True}
+        share = gr.Number(DEFAULT_TOP_SHARE, label="share")
         layer = gr.Textbox("", label="layer")
         head = gr.Textbox("mean", label="head")
         query = gr.Textbox("class", label="query")
         channel = gr.Number(None, label="channel", precision=0)
         numbers, picture = gr.JSON(label="numbers"), AtomicImage(format="png", label="picture")
         page = gr.File(label="page")
-        for answer, inputs, outputs in (
+        for function, inputs, outputs in (
             (models, [], [numbers]),
             (predict, [photo, model, top], [numbers]),
-            (explain, [photo, model, method, target, knobs], [numbers, picture]),
+            (explain, [photo, model, method, target, parameters], [numbers, picture]),
             (attention, [photo, model, layer, head, query], [numbers, picture]),
             (channels, [photo, model, layer, channel], [numbers, picture]),
             (compare, [photo, one, other, method, share], [numbers]),
-            (report, [photo, model, method, target, knobs], [page]),
+            (report, [photo, model, method, target, parameters], [page]),
         ):
-            name = answer.__name__
-            gr.Button(name).click(_bound(answer, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
+            name = function.__name__
+            gr.Button(name).click(_bind(function, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
+
+
+def serialize(attribution: vizlib.Attribution) -> tuple[dict[str, Any], Image.Image]:
+    """Return an attribution as JSON with its raw values, and its overlay on the photo."""
+    return serialize_values(attribution), attribution.overlay()
+
+
+def serialize_values(attribution: vizlib.Attribution) -> dict[str, Any]:
+    """Return an attribution as JSON with its raw values."""
+    return {**attribution.to_dict(), "values": attribution.heat.tolist()}
 
 
 def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
-    """The photo, or a sentence that asks for one or says what is wrong with it."""
+    """Return the photo, or raise an error for one that is missing or cannot be opened."""
     if isinstance(photo, gr.Error):
         raise photo
     if photo is None:
@@ -175,15 +209,15 @@ def build_request(
     return ExplanationRequest(require_photo(photo), model, target or None, None, method, parse_parameters(parameters))
 
 
-def parse_parameters(knobs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Knobs as they came in JSON, which has no tuples: a patch is a list there."""
-    if not isinstance(knobs or {}, Mapping):
-        raise MethodError(f"knobs are an object such as {{'layer': 'layer3'}}, not a {type(knobs).__name__}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in (knobs or {}).items()}
+def parse_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return parameters that were sent as JSON, with lists as tuples: a patch is (row, column)."""
+    if not isinstance(parameters or {}, Mapping):
+        raise MethodError(f"parameters are an object such as {{'layer': 'layer3'}}, not a {type(parameters).__name__}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in (parameters or {}).items()}
 
 
 def parse_token(query: str | None) -> str | tuple[int, ...] | None:
-    """A token's name, or a patch given as "row,column"; nothing for those the classifier reads."""
+    """Return the name of a token, or a patch given as "row,column"; `None` for the tokens the classifier reads."""
     query = query or ""
     parts = query.split(",")
     if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
@@ -191,13 +225,13 @@ def parse_token(query: str | None) -> str | tuple[int, ...] | None:
     return query.strip() or None
 
 
-def _bound(answer: Callable, service: AnalysisService) -> Callable:
-    """The function over one service, as gradio sees it: same documentation, same parameters but the service."""
+def _bind(function: Callable, service: AnalysisService) -> Callable:
+    """Return a function without its first parameter, the service; gradio reads its docstring and other parameters."""
 
     def endpoint(*args: Any) -> Any:
-        return show_errors(answer)(service, *args)
+        return show_errors(function)(service, *args)
 
-    endpoint.__doc__, endpoint.__name__ = answer.__doc__, answer.__name__
-    signature = inspect.signature(answer)
+    endpoint.__doc__, endpoint.__name__ = function.__doc__, function.__name__
+    signature = inspect.signature(function)
     endpoint.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # pyright: ignore
     return endpoint

@@ -48,7 +48,7 @@ class ServerOptions:
     )
     mcp: bool = option(False, "Offer the endpoints as MCP tools for language models.")
     log: bool = option(False, "Print one line of JSON for each model run.")
-    checkpoints: str | Path | None = option(
+    checkpoints: str | Path | None = option(  # noqa: RUF009 - a dataclass field
         None, "A folder of your weight files, which can then be loaded by name.", metavar="FOLDER"
     )
 

@@ -1,4 +1,4 @@
-"""The example photos, and what an address calls them."""
+"""The example photos, and their names in the page's address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from vizlib import open_image
 
 EXAMPLES = {  # photos that come with gradio and matplotlib
-    "The Eiffel tower": get_image("tower.jpg"),  # first, as a tower is nearest to what the bundled models know
+    "The Eiffel tower": get_image("tower.jpg"),  # first, as the classes of the bundled models include church
     "A running cheetah": get_image("cheetah.jpg"),
     "Grace Hopper": str(get_sample_data("grace_hopper.jpg", asfileobj=False)),
 }
@@ -20,5 +20,5 @@ EXAMPLES = {  # photos that come with gradio and matplotlib
 
 @cache
 def load_examples() -> dict[str, Image.Image]:
-    """The example photos by their names in an address."""
+    """Return the example photos by their names in an address."""
     return {f"ex:{Path(path).stem}": open_image(path) for path in EXAMPLES.values()}

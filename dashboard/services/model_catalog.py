@@ -77,7 +77,7 @@ class ModelCatalog:
         with loading:  # threads that request the same model wait for one load
             return self._find_loaded(name) or self._keep(name, self._load(name))
 
-    def fetch(self, name: str | None) -> Iterator[tuple[int, int]]:
+    def load_with_progress(self, name: str | None) -> Iterator[tuple[int, int]]:
         """Load a model as `get` does, and yield the downloaded and total bytes whenever they change.
 
         The download continues when the iteration is abandoned; the next request waits for it.
@@ -104,7 +104,7 @@ class ModelCatalog:
         loaded.result()
 
     def get_loaded(self, name: str) -> vizlib.Model:
-        """Return a model that `get` returned before, without a lock, which in a fork of this process may stay locked."""
+        """Return a model that `get` returned before, without a lock: in a fork of this process it may stay locked."""
         return self._loaded.get(name) or self._load(name)
 
     def unload_idle(self, seconds: float) -> None:

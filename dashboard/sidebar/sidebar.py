@@ -1,4 +1,4 @@
-"""The left column: the photo, model and class that the whole page is about, and what happens when they change."""
+"""The sidebar: the photo, model and class that the whole page shows, and the events that change them."""
 
 from __future__ import annotations
 
@@ -19,58 +19,59 @@ from dashboard.components.event_queue import (
 )
 from dashboard.components.examples import build_examples
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import browser_text as shown_as
+from dashboard.i18n.translate import browser_text
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import EXAMPLES, load_examples
 from dashboard.sidebar.deep_links import open_link
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.state.context import (
-    FETCH_QUEUE,
+    DOWNLOAD_QUEUE,
     MODEL_QUEUE,
     PRIVATE_EVENT,
     PROGRESS,
     GenerationCounter,
     TabContext,
     TabView,
-    load_with_progress,
     show_errors,
+    show_load_progress,
 )
 from dashboard.state.selection import Selection
 from dashboard.state.transitions import PageState, apply_choices
 from vizlib import VizlibError, open_image
 
+PHOTO_HEIGHT_PX = 264
 
-def build(service: AnalysisService) -> TabContext:
-    """The left column."""
+
+def build_sidebar(service: AnalysisService) -> TabContext:
+    """Build the components of the sidebar, and return all that tabs share."""
     photo = PhotoInput(
         value=next(iter(EXAMPLES.values())),
-        label=shown_as("photo"),
+        label=browser_text("photo"),
         show_label=False,
         sources=["upload", "webcam", "clipboard"],
         type="filepath",
         format="png",
         buttons=["fullscreen"],
-        height=264,
+        height=PHOTO_HEIGHT_PX,
         elem_id="photo",
-        alt_text=str(shown_as("own-photo")),
-        placeholder=str(shown_as("drop")),
+        alt_text=str(browser_text("own-photo")),
+        placeholder=str(browser_text("drop")),
     )
-    offered = custom_component("examples", build_examples(EXAMPLES), texts=EXAMPLES, elem_id="examples")
-    first = service.catalog.names[0]
+    examples = custom_component("examples", build_examples(EXAMPLES), texts=EXAMPLES, elem_id="examples")
     model = gr.Dropdown(
         service.catalog.menu_rows(),
-        value=first,
-        label=shown_as("typed" if service.catalog.accepts_typed_names else "model"),
+        value=service.catalog.names[0],
+        label=browser_text("typed" if service.catalog.accepts_typed_names else "model"),
         elem_id="model",
         interactive=True,
         allow_custom_value=service.catalog.accepts_typed_names,
     )
-    gr.HTML(f"<h2>{shown_as('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
-    answers = custom_component("bars", elem_id="bars")
-    classes = gr.Dropdown([], label=shown_as("other-classes"), elem_id="classes", interactive=True)
-    crop = custom_component("figure", elem_id="model-input")
-    link = custom_component("address", elem_id="address", render=False)
+    gr.HTML(f"<h2>{browser_text('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    bars = custom_component("bars", elem_id="bars")
+    classes = gr.Dropdown([], label=browser_text("other-classes"), elem_id="classes", interactive=True)
+    model_input = custom_component("figure", elem_id="model-input")
+    address = custom_component("address", elem_id="address", render=False)
     return TabContext(
         service,
         photo,
@@ -78,10 +79,10 @@ def build(service: AnalysisService) -> TabContext:
         gr.State(None),
         gr.State(None),
         classes,
-        bars=answers,
-        model_input=crop,
-        address=link,
-        examples=offered,
+        bars=bars,
+        model_input=model_input,
+        address=address,
+        examples=examples,
         method=gr.State(None),
         parameters=custom_component("parameters", elem_id="why-parameters", render=False),
         generations=GenerationCounter(),
@@ -90,44 +91,60 @@ def build(service: AnalysisService) -> TabContext:
     )
 
 
-def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str], view: TabView) -> None:
-    """The events of the left column; each brings the first tab's pictures with it, so a person waits once.
+def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids: Sequence[str], view: TabView) -> None:
+    """Connect the events of the sidebar.
 
-    All choices go by way of the desk, so one answer is under way at a time, and the States here are of the last one.
+    All choices pass through the event queue: one is handled at a time, and the states are those after the one before.
+
+    Args:
+        context: The components of the sidebar.
+        page: The page that is being built.
+        tabs: The container of the tabs.
+        tab_ids: Their names in the address.
+        view: A view that is computed in the same events as the selection, so that a visitor waits once.
     """
-    service, first, desk = shared.service, shared.service.catalog.names[0], shared.event_queue
-    left = [shared.selection, shared.photo_and_model, shared.bars, shared.classes, shared.model_input, shared.address]
-    outputs = [*left, *view.outputs, shared.model, tabs, desk]
+    service, queue = context.service, context.event_queue
+    default_model = service.catalog.names[0]
+    panel_components = [
+        context.selection,
+        context.photo_and_model,
+        context.bars,
+        context.classes,
+        context.model_input,
+        context.address,
+    ]
+    outputs = [*panel_components, *view.outputs, context.model, tabs, queue]
 
-    def arrive(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
-        asked_for = request.query_params.get("m")
-        if asked_for in service.catalog.names:
-            with suppress(VizlibError):  # `visit` says it in its own place
-                load_with_progress(service, asked_for, progress)
-        linked = open_link(service, request.query_params, ids)
+    def open_page(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
+        name = request.query_params.get("m")
+        if name in service.catalog.names:
+            with suppress(VizlibError):  # reported by `open_link`
+                show_load_progress(service, name, progress)
+        linked = open_link(service, request.query_params, tab_ids)
         link, photo, panel = linked.link, linked.photo, linked.panel
-        keys = {
-            "v": link.tab or ids[0],
-            "w": link.method,
-            "k": link.parameters,
-            "l": link.layer,
-            "h": link.head,
-            "p": link.patch,
-            "u": link.unit,
-            "o": link.off,
-            "s": link.step,
-        }
-        panel.address["keys"].update(keys)
-        change = gr.skip() if photo is next(iter(load_examples().values())) else photo
-        tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         assert panel.selection is not None
-        drawn = view.draw(photo, panel.selection, link.method, linked.parameters)
-        return *panel, *drawn, panel.selection.model, tab, {"answered": 0}, change
+        panel.address["keys"].update(
+            {
+                "v": link.tab or tab_ids[0],
+                "w": link.method,
+                "k": link.parameters,
+                "l": link.layer,
+                "h": link.head,
+                "p": link.patch,
+                "u": link.unit,
+                "o": link.ablated,
+                "s": link.step,
+            }
+        )
+        photo_update = gr.skip() if photo is next(iter(load_examples().values())) else photo
+        tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
+        content = view.draw(photo, panel.selection, link.method, linked.parameters)
+        return *panel, *content, panel.selection.model, tab, {"answered": 0}, photo_update
 
-    def fetched(value: Any, progress: gr.Progress = PROGRESS) -> None:
+    def load_model(value: Any, progress: gr.Progress = PROGRESS) -> None:
         for choice in parse_choices(value):
             if isinstance(choice.get("model"), str):
-                load_with_progress(service, choice["model"], progress)
+                show_load_progress(service, choice["model"], progress)
 
     def choose(
         photo: Image.Image | None,
@@ -137,62 +154,68 @@ def listen(shared: TabContext, page: gr.Blocks, tabs: gr.Tabs, ids: Sequence[str
         value: Any,
         request: gr.Request,
     ) -> tuple:
-        shared.generations.advance(request)
-        choices, done = parse_choices(value), acknowledge(value)
-        same = photo is not None and selection is not None and selection.photo == photo_key(photo)
-        if same:
-            choices = [one for one in choices if "photo" not in one]  # the page was opened with this photo
+        context.generations.advance(request)
+        choices, acknowledgement = parse_choices(value), acknowledge(value)
+        same_photo = photo is not None and selection is not None and selection.photo == photo_key(photo)
+        if same_photo:
+            choices = [choice for choice in choices if "photo" not in choice]  # the page was opened with this photo
             if not choices:
-                return *(gr.skip(),) * (len(outputs) - 1), done
-        now = PageState(selection.model if selection else first, None, None, method, menus)
-        if same and selection:
-            now = now._replace(target=selection.target, against=selection.against)
-        now = apply_choices(now, choices, lambda name: service.catalog.get(name).labels)
-        panel = draw_panel(service, photo, now.model, now.target, now.against)
+                return *(gr.skip(),) * (len(outputs) - 1), acknowledgement
+        state = PageState(selection.model if selection else default_model, None, None, method, menus)
+        if same_photo and selection:
+            state = state._replace(target=selection.target, against=selection.against)
+        state = apply_choices(state, choices, lambda name: service.catalog.get(name).labels)
+        panel = draw_panel(service, photo, state.model, state.target, state.against)
         if selection and panel.photo_and_model == selection.photo_and_model:
             panel = panel.without_unchanged()
-        drawn = view.draw(photo, panel.selection, now.method, now.parameters)
-        menu = now.model if any("model" in one for one in choices) else gr.skip()
-        tab = gr.Tabs(selected=now.tab) if now.tab in ids else gr.skip()
-        return *panel, *drawn, menu, tab, done
+        content = view.draw(photo, panel.selection, state.method, state.parameters)
+        model = state.model if any("model" in choice for choice in choices) else gr.skip()
+        tab = gr.Tabs(selected=state.tab) if state.tab in tab_ids else gr.skip()
+        return *panel, *content, model, tab, acknowledgement
 
-    def undo(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
+    def revert(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
         choices = parse_choices(value)
-        only = choices[0] if len(choices) == 1 else {}
-        before = selection.model if selection else first  # where the menu was
-        menu = before if only and "photo" not in only else gr.skip()
-        return menu, {"wrong": isinstance(photo, gr.Error) or "photo" in only}
+        single = choices[0] if len(choices) == 1 else {}
+        model_before = selection.model if selection else default_model
+        model = model_before if single and "photo" not in single else gr.skip()
+        return model, {"wrong": isinstance(photo, gr.Error) or "photo" in single}
 
     def leave(request: gr.Request) -> None:
-        shared.generations.advance(request)  # gradio itself ends no work that was begun in the moment before
+        context.generations.advance(request)  # gradio does not cancel an event that started a moment ago
 
     page.unload(leave)
-    alone = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the desk sees to it that no two answers meet
-    waiting = {"show_progress": "full", "show_progress_on": [shared.bars]}  # a model may have to be loaded first
-    arrival = page.load(show_errors(arrive), None, [*outputs, shared.photo], **{**MODEL_QUEUE, **alone, **waiting})
-    how = {"cancels": list(view.long_events), **alone, **waiting}
-    there = desk.submit(show_errors(fetched), desk, None, **{**how, **FETCH_QUEUE})
-    choices = [
-        shared.on_event(event, choose, [*view.inputs, desk], outputs, tells=True, **how)
-        for event in (desk.input, there.success)
+    unordered = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the event queue keeps the order
+    waiting = {"show_progress": "full", "show_progress_on": [context.bars]}  # a model may have to be loaded first
+    opening = page.load(
+        show_errors(open_page), None, [*outputs, context.photo], **{**MODEL_QUEUE, **unordered, **waiting}
+    )
+    options = {"cancels": list(view.long_events), **unordered, **waiting}
+    loading = queue.submit(show_errors(load_model), queue, None, **{**options, **DOWNLOAD_QUEUE})
+    choosing = [
+        context.on_event(event, choose, [*view.inputs, queue], outputs, report_bad_photo=True, **options)
+        for event in (queue.input, loading.success)
     ]
-    reading = {**MODEL_QUEUE, **PRIVATE_EVENT}
-    for event in (there, *choices):  # the next choice waits until this one is undone: it would meet the same photo
-        undone = event.failure(undo, [shared.photo, shared.selection, desk], [shared.model, desk], **reading)
-        back = undone.then(None, [shared.photo, desk], shared.photo, js=restore_file_js(), **PRIVATE_EVENT)
-        back.then(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
-    arrival.failure(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
-    arrival.success(None, shared.photo, None, js=report_current_file_js(), **PRIVATE_EVENT)
-    for event in (arrival, *choices):
-        shared.on_event(event.success, *view.follow_up)
-    photo = emit_choice_js("file, model", "{ photo: true, file, model }")
-    shared.photo.change(None, [shared.photo, shared.model], None, js=photo, **alone)
-    shared.model.input(None, [shared.model], None, js=emit_choice_js("model", "{ model }"), **alone)
-    target = emit_choice_js("target, bars", "{ target, of: bars.model }")
-    shared.classes.input(None, [shared.classes, shared.bars], None, js=target, **alone)
-    shared.examples.select(example, None, shared.photo, **PRIVATE_EVENT)
+    for event in (loading, *choosing):  # the next choice waits until a failed one is reverted, as it reads the photo
+        reverting = event.failure(
+            revert,
+            [context.photo, context.selection, queue],
+            [context.model, queue],
+            **{**MODEL_QUEUE, **PRIVATE_EVENT},
+        )
+        restoring = reverting.then(None, [context.photo, queue], context.photo, js=restore_file_js(), **PRIVATE_EVENT)
+        restoring.then(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
+    opening.failure(None, None, None, js=report_failure_js(), **PRIVATE_EVENT)
+    opening.success(None, context.photo, None, js=report_current_file_js(), **PRIVATE_EVENT)
+    for event in (opening, *choosing):
+        context.on_event(event.success, *view.follow_up)
+    photo_js = emit_choice_js("file, model", "{ photo: true, file, model }")
+    context.photo.change(None, [context.photo, context.model], None, js=photo_js, **unordered)
+    context.model.input(None, [context.model], None, js=emit_choice_js("model", "{ model }"), **unordered)
+    target_js = emit_choice_js("target, bars", "{ target, of: bars.model }")
+    context.classes.input(None, [context.classes, context.bars], None, js=target_js, **unordered)
+    context.examples.select(open_example, None, context.photo, **PRIVATE_EVENT)
 
 
-def example(event: gr.SelectData) -> Image.Image | None:
-    """The example photo that was clicked; opened here, as gradio may not serve files from where packages lie."""
+def open_example(event: gr.SelectData) -> Image.Image | None:
+    """Return the selected example photo; opened here, as gradio may not serve files of installed packages."""
     return open_image(EXAMPLES[event.value]) if event.value in EXAMPLES else None

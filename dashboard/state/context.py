@@ -1,4 +1,4 @@
-"""What every tab is given: the inputs on the left, and the way to have a model asked when they change."""
+"""What every tab is given: components of the sidebar, and events that run a model when they change."""
 
 from __future__ import annotations
 
@@ -18,139 +18,155 @@ from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from vizlib import VizlibError
 
-MODEL_QUEUE: dict[str, Any] = {  # all that runs a model waits in one line
+MODEL_QUEUE: dict[str, Any] = {  # one queue for all events that run a model
     "concurrency_id": "model",
-    "concurrency_limit": "default",  # the page's own, which is the number of workers
+    "concurrency_limit": "default",  # that of the page, which is the number of workers
 }
-# A model that must be downloaded first is waited for elsewhere, lest a slow line hold up those who need none.
-FETCH_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8}
-# But a stream may take a minute: one after the other, in a line of their own, lest two visitors hold up all others.
+# Downloads have a queue of their own, so that a slow connection does not block events whose model is in memory.
+DOWNLOAD_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8}
+# A stream may take a minute: one at a time in a queue of their own, so that two of them do not occupy all workers.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 MEGABYTE = 1_000_000
-MAX_COUNTED_SESSIONS = 10_000  # whose choices are counted; of who comes back after so many others they are counted anew
-PROGRESS = gr.Progress()  # tells gradio to hand in one of its own
+MAX_COUNTED_SESSIONS = 10_000  # the count of an evicted session starts again from 0
+PROGRESS = gr.Progress()  # as a default value it makes gradio pass a progress bar
 
 
 class GenerationCounter:
-    """How many choices each visitor has made: work that was begun at one may find that it was followed by another.
+    """Count the choices of each session, so that work for one choice can detect that another one followed.
 
-    To leave the page is a choice too.
+    Leaving the page counts as a choice.
     """
 
     def __init__(self) -> None:
-        self._made: OrderedDict[str | None, int] = OrderedDict()  # by session, the last to choose at the end
+        self._counts: OrderedDict[str | None, int] = OrderedDict()  # by session, the most recent choice last
         self._lock = Lock()
 
-    def current(self, visitor: gr.Request) -> int:
-        """How many until now."""
-        return self._made.get(visitor.session_hash, 0)
+    def current(self, request: gr.Request) -> int:
+        """Return the number of choices of a session so far."""
+        return self._counts.get(request.session_hash, 0)
 
-    def advance(self, visitor: gr.Request) -> None:
-        """One more."""
+    def advance(self, request: gr.Request) -> None:
+        """Count one more choice of a session."""
         with self._lock:
-            self._made[visitor.session_hash] = self._made.pop(visitor.session_hash, 0) + 1
-            if len(self._made) > MAX_COUNTED_SESSIONS:
-                self._made.popitem(last=False)
+            self._counts[request.session_hash] = self._counts.pop(request.session_hash, 0) + 1
+            if len(self._counts) > MAX_COUNTED_SESSIONS:
+                self._counts.popitem(last=False)
+
+
+class FollowUp(NamedTuple):
+    """An update that runs once a view is shown."""
+
+    draw: Callable  # (photo, selection, *inputs) -> a value for each output
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
 
 
 class TabView(NamedTuple):
-    """A tab's pictures that come with the selection itself, in the same event: the first thing a person sees."""
+    """The view of a tab that is computed in the same event as the selection: the first that a visitor sees."""
 
     draw: Callable  # (photo, selection, *inputs) -> a value for each output
-    inputs: Sequence[Any]  # the method, and the menus of its knobs
+    inputs: Sequence[Any]  # the method, and the menus of its parameters
     outputs: Sequence[Any]
-    follow_up: tuple[
-        Callable, Sequence[Any], Sequence[Any]
-    ]  # such an answer, inputs and outputs, for when those are shown
-    long_events: Sequence[Any] = ()  # events that go on for long, and end when another thing is selected
+    follow_up: FollowUp
+    long_events: Sequence[Any] = ()  # events that run for long and are cancelled by another selection
 
 
 @dataclass(frozen=True, eq=False)
 class TabContext:
-    """The inputs that every tab reads."""
+    """The service, and the components that tabs read or that are shared between tabs."""
 
     service: AnalysisService
     photo: PhotoInput
     model: gr.Dropdown
-    selection: gr.State  # of a Selection, or None while there is no photo
-    photo_and_model: gr.State  # of a Selection's photo and model alone
+    selection: gr.State  # of a Selection; None while there is no photo
+    photo_and_model: gr.State  # of a PhotoAndModel
     classes: gr.Dropdown
     bars: gr.HTML
     model_input: gr.HTML
     address: gr.HTML
     examples: gr.HTML
-    method: gr.State  # chosen under Why
-    parameters: gr.HTML  # its menus, drawn there
-    generations: GenerationCounter  # that all visitors have made
-    event_queue: gr.HTML  # where the choices of all these wait for their turn
-    inspect_queue: gr.HTML  # such a desk for the choices under Inside; here, as a tab is not there before it was opened
+    method: gr.State  # chosen in the Why tab
+    parameters: gr.HTML  # the menus of its parameters, rendered in the Why tab
+    generations: GenerationCounter  # of all sessions
+    event_queue: gr.HTML  # queues the choices of the sidebar and of the tabs
+    inspect_queue: gr.HTML  # that of the Inside tab; made here, as a tab is not rendered before it is opened
 
-    def on_photo_or_model(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Draw again whenever photo or model change: for what knows no class."""
-        self.on_event(self.photo_and_model.change, answer, inputs, outputs)
+    def on_photo_or_model(self, draw: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Update a view that depends on no class when photo or model change."""
+        self.on_event(self.photo_and_model.change, draw, inputs, outputs)
 
-    def on_selection(self, answer: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Draw a tab's pictures again whenever photo, model or class change."""
-        self.on_event(self.selection.change, answer, inputs, outputs)
+    def on_selection(self, draw: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Update a view when photo, model or classes change."""
+        self.on_event(self.selection.change, draw, inputs, outputs)
 
     def on_event(
         self,
         event: Callable,
-        answer: Callable,
+        draw: Callable,
         inputs: Sequence[Any],
         outputs: Sequence[Any],
         *,
-        tells: bool = False,
-        **how: Any,
+        report_bad_photo: bool = False,
+        **event_kwargs: Any,
     ) -> Any:
-        """Run `answer(photo, selection, *inputs)` on an event that asks a model something.
+        """Run `draw(photo, selection, *inputs)` on an event, in the queue of events that run a model.
 
-        What lies in the box and cannot be opened is no photo to it; the one event that `tells` says so.
+        Args:
+            event: A method of a component that adds a listener.
+            draw: Returns or yields a value for each output.
+            inputs: Components whose values are passed besides photo and selection.
+            outputs: Components to update.
+            report_bad_photo: Whether a photo that cannot be opened is an error; else `draw` is given no photo. Set for
+                one event only, so that the error is shown once.
+            event_kwargs: Arguments of the listener that replace the defaults.
         """
-        asked = [self.photo, self.selection, *inputs]
-        return event(show_errors(answer, tells=tells), asked, list(outputs), **{**MODEL_QUEUE, **PRIVATE_EVENT, **how})
+        values = [self.photo, self.selection, *inputs]
+        function = show_errors(draw, report_bad_photo=report_bad_photo)
+        return event(function, values, list(outputs), **{**MODEL_QUEUE, **PRIVATE_EVENT, **event_kwargs})
 
 
-def show_errors(answer: Callable, *, tells: bool = True) -> Callable:
-    """The same function, whose VizlibError becomes the one sentence gradio shows to a person.
+def show_errors(function: Callable, *, report_bad_photo: bool = True) -> Callable:
+    """Return a function, or generator function, that raises a VizlibError as the error message gradio shows.
 
-    So does an error in place of its photo; unless it `tells`, it is then given no photo instead.
+    An error in place of the photo, its first argument, is raised as well, or replaced by `None` if it is not reported.
     """
 
-    def opened(args: Sequence[Any]) -> Sequence[Any]:
+    def check_photo(args: Sequence[Any]) -> Sequence[Any]:
         if not args or not isinstance(args[0], gr.Error):
             return args
-        if tells:
+        if report_bad_photo:
             raise args[0]
         return None, *args[1:]
 
-    if inspect.isgeneratorfunction(answer):
+    if inspect.isgeneratorfunction(function):
 
-        @wraps(answer)
-        def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        @wraps(function)
+        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
-                yield from answer(*opened(args), **kwargs)
+                yield from function(*check_photo(args), **kwargs)
             except VizlibError as error:
                 raise to_gradio_error(error) from None
 
-        return steps
+        return stream
 
-    @wraps(answer)
-    def plain(*args: Any, **kwargs: Any) -> Any:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return answer(*opened(args), **kwargs)
+            return function(*check_photo(args), **kwargs)
         except VizlibError as error:
             raise to_gradio_error(error) from None
 
-    return plain
+    return call
 
 
-def load_with_progress(service: AnalysisService, model: str | None, progress: gr.Progress) -> None:
-    """Load a model, and while it is downloaded show how much of it has come.
+def show_load_progress(service: AnalysisService, model: str | None, progress: gr.Progress) -> None:
+    """Load a model, and show the progress of its download.
 
-    Raises: VizlibError for a model that there is not, or a download that fails.
+    Raises:
+        VizlibError: For a model that is not offered, or a download that fails.
     """
-    for here, total in service.catalog.fetch(model):
-        come = (round(here / 1e6), round(total / 1e6)) if total >= MEGABYTE else (here, total)
-        progress(come, translate("page.downloading"), unit="MB" if total >= MEGABYTE else "B")
+    for done, total in service.catalog.load_with_progress(model):
+        in_megabytes = total >= MEGABYTE
+        counts = (round(done / MEGABYTE), round(total / MEGABYTE)) if in_megabytes else (done, total)
+        progress(counts, translate("page.downloading"), unit="MB" if in_megabytes else "B")

@@ -1,4 +1,4 @@
-"""What the page is about, and the same as an address: `?m=resnet18-imagenette&img=ex:tower&c=church&v=attention`."""
+"""The selection of the page, and its URL query: `?m=resnet18-imagenette&img=ex:tower&c=church&v=attention`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import TargetError
 from vizlib.core.text import shorten_label
 
-MAX_VALUE_LENGTH = 100  # characters of one value; nothing on offer has a longer name
-MAX_ECHO_LENGTH = 40  # of an unknown value are repeated to whoever followed the link
-VALUE_PATTERNS = {  # what only the browser can check further, as it holds the maps
+MAX_VALUE_LENGTH = 100  # characters of one value; no name on offer is longer
+MAX_PARAMETERS_LENGTH = 500  # characters of all parameters of a method
+MAX_ECHO_LENGTH = 40  # characters of an unknown value that a message repeats
+VALUE_PATTERNS = {  # of values that only the browser can check further, as it holds the maps
     "l": re.compile(r"[\w.-]+", re.ASCII),
     "h": re.compile(r"mean|max|\d{1,3}", re.ASCII),
     "p": re.compile(r"\d{1,3},\d{1,3}(;\d{1,3},\d{1,3})?", re.ASCII),
@@ -55,7 +56,7 @@ class Selection(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What an address asks for, `None` where it does not say; a class is called by the first name of its label."""
+    """The values of a URL query, `None` where it has none; a class is given by the first name of its label."""
 
     model: str | None = None
     example: str | None = None
@@ -67,67 +68,83 @@ class Link(NamedTuple):
     patch: str | None = None
     method: str | None = None
     parameters: str | None = None  # name:value,name:value
-    unit: str | None = None  # under Inside: layer, or layer:number of a channel or head
-    off: str | None = None  # what is switched off there: layer:number;layer:number
+    unit: str | None = None  # of the Inside tab: layer, or layer:number of a channel or head
+    ablated: str | None = None  # units ablated there: layer:number;layer:number
     step: str | None = None  # of the lessons, from 1
 
     def parameter_texts(self) -> dict[str, str]:
-        """The knobs, each with the text of its value."""
+        """Return the text of the value of each parameter by name."""
         return dict(pair.split(":") for pair in (self.parameters or "").split(",") if pair)  # pyright: ignore
 
 
-ADDRESS_KEYS = {  # of an address -> field of a Link, and what a person calls it
-    "m": ("model", "model"),
-    "img": ("example", "photo"),
-    "c": ("target", "class"),
-    "vs": ("against", "class"),
-    "v": ("tab", "tab"),
-    "l": ("layer", "layer"),
-    "h": ("head", "head"),
-    "p": ("patch", "patch"),
-    "w": ("method", "method"),
-    "k": ("parameters", "setting"),
-    "u": ("unit", "unit"),
-    "o": ("off", "unit"),
-    "s": ("step", "step"),
+class AddressKey(NamedTuple):
+    """What a key of the URL query stands for."""
+
+    field: str  # of `Link`
+    term: str  # key of its translation, in messages
+
+
+ADDRESS_KEYS = {
+    "m": AddressKey("model", "model"),
+    "img": AddressKey("example", "photo"),
+    "c": AddressKey("target", "class"),
+    "vs": AddressKey("against", "class"),
+    "v": AddressKey("tab", "tab"),
+    "l": AddressKey("layer", "layer"),
+    "h": AddressKey("head", "head"),
+    "p": AddressKey("patch", "patch"),
+    "w": AddressKey("method", "method"),
+    "k": AddressKey("parameters", "setting"),
+    "u": AddressKey("unit", "unit"),
+    "o": AddressKey("ablated", "unit"),
+    "s": AddressKey("step", "step"),
 }
 
 
-def parse_address(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) -> tuple[Link, list[str]]:
-    """What an address asks for, and in words what it asks for that nobody knows: that is left out of the link.
+class ParsedAddress(NamedTuple):
+    """The values of a URL query, and a description of each one that is not available."""
 
-    `offered` names all there is to choose from, by key of the address: for `m` the models, for `v` the tabs. Classes
-    are looked up later, as only a loaded model knows its own.
+    link: Link
+    unknown: list[str]
 
-    >>> link, unknown = parse({"c": "church", "v": "nonsense"}, {"v": ["why", "attention"]})
+
+def parse_address(address: Mapping[str, str], offered: Mapping[str, Collection[str]]) -> ParsedAddress:
+    """Parse a URL query; values that are not available are described, and left out of the link.
+
+    Args:
+        address: The query by key.
+        offered: The available values by key: for `m` the models, for `v` the tabs. Classes are resolved later, as this
+            needs a loaded model.
+
+    >>> link, unknown = parse_address({"c": "church", "v": "nonsense"}, {"v": ["why", "attention"]})
     >>> link.target, link.tab, unknown
     ('church', None, ['tab “nonsense”'])
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     unknown = []
     for key, (field, _) in ADDRESS_KEYS.items():
         value = address.get(key)
         if not isinstance(value, str) or not value:
             continue
-        if _takes(key, value, offered):
-            found[field] = value
+        if _is_valid(key, value, offered):
+            values[field] = value
         else:
             unknown.append(describe_value(key, value))
-    return Link(**found), unknown
+    return ParsedAddress(Link(**values), unknown)
 
 
 def format_address(link: Link) -> str:
-    """The address of a link, from `?` on; `parse` reads it back. Nothing but a question mark asks for nothing."""
-    given = {key: getattr(link, field) for key, (field, _) in ADDRESS_KEYS.items()}
-    return "?" + "&".join(f"{key}={quote(value, safe=':,;/')}" for key, value in given.items() if value is not None)
+    """Return the URL query of a link, from `?` on, which `parse_address` parses again."""
+    values = {key: getattr(link, field) for key, (field, _) in ADDRESS_KEYS.items()}
+    return "?" + "&".join(f"{key}={quote(value, safe=':,;/')}" for key, value in values.items() if value is not None)
 
 
 def describe_value(key: str, value: str) -> str:
-    """What an address asks for in one of its keys, as a sentence can name it."""
+    """Return a value of a URL query as messages name it, shortened and without control characters."""
     text = "".join(letter if letter.isprintable() else " " for letter in value[: MAX_ECHO_LENGTH + 1])
     if len(text) > MAX_ECHO_LENGTH:
         text = text[:MAX_ECHO_LENGTH] + "…"
-    return f"{translate(f'link.{ADDRESS_KEYS[key][1]}')} “{text}”"
+    return f"{translate(f'link.{ADDRESS_KEYS[key].term}')} “{text}”"
 
 
 def class_address(index: int, labels: Sequence[str]) -> str:
@@ -144,10 +161,11 @@ def find_class(name: str, labels: Sequence[str]) -> int | None:
         return None
 
 
-def _takes(key: str, value: str, offered: Mapping[str, Collection[str]]) -> bool:
-    if len(value) > MAX_VALUE_LENGTH * (5 if key == "k" else 1):
+def _is_valid(key: str, value: str, offered: Mapping[str, Collection[str]]) -> bool:
+    """Return whether a value is one of the available ones, or has the form of its key."""
+    if len(value) > (MAX_PARAMETERS_LENGTH if key == "k" else MAX_VALUE_LENGTH):
         return False
     if key in offered:
         return value in offered[key]
-    form = PARAMETERS_PATTERN if key == "k" else VALUE_PATTERNS.get(key)
-    return form is None or form.fullmatch(value) is not None
+    pattern = PARAMETERS_PATTERN if key == "k" else VALUE_PATTERNS.get(key)
+    return pattern is None or pattern.fullmatch(value) is not None

@@ -1,4 +1,4 @@
-"""What the page is to be about after a visitor's choices, one after the other: plain functions of both."""
+"""The state of the page after a visitor's choices, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,51 +10,55 @@ from dashboard.state.selection import find_class
 
 
 class PageState(NamedTuple):
-    """What a visitor asks for; a `target` that is `None` is the likeliest class."""
+    """What a visitor has chosen; a `target` of `None` is the most probable class."""
 
     model: str
     target: int | None = None
     against: int | None = None
     method: str | None = None
-    parameters: Any = None  # of the method's knobs
+    parameters: Any = None  # the menus of the method's parameters
     tab: str | None = None
 
 
-def apply_choices(now: PageState, choices: Iterable[Choice], labels: Callable[[str], Sequence[str]]) -> PageState:
-    """After these choices, of which the later ones count; `labels` gives the classes of a model.
+def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[[str], Sequence[str]]) -> PageState:
+    """Return the state after some choices, of which later ones override earlier ones.
 
-    A choice names some of: `photo`, a new one; `model`; `target` and `against`, each the index of a class, with the
-    model it was chosen `of`; `method`; `parameters`, its menus; `tab`. The same `against` again takes it away.
+    Args:
+        state: The state before.
+        choices: Each holds some of these keys: `photo`, a new one; `model`; `target` and `against`, indices of classes,
+            with the model `of` which they are; `method`; `parameters`, its menus; `tab`. The same `against` again
+            removes it.
+        labels: Returns the class labels of a model.
     """
     for choice in choices:
         if choice.get("photo"):
-            now = now._replace(target=None, against=None)
+            state = state._replace(target=None, against=None)
         model = choice.get("model")
-        if isinstance(model, str) and model != now.model:
-            now = now._replace(model=model, target=None, against=None)
+        if isinstance(model, str) and model != state.model:
+            state = state._replace(model=model, target=None, against=None)
         if "target" in choice:
-            target = match_class(choice, "target", now.model, labels)
-            now = now._replace(target=target, against=None if target == now.against else now.against)
+            target = match_class(choice, "target", state.model, labels)
+            state = state._replace(target=target, against=None if target == state.against else state.against)
         if "against" in choice:
-            rival = match_class(choice, "against", now.model, labels)
-            now = now._replace(against=None if rival in (now.against, now.target) else rival)
+            against = match_class(choice, "against", state.model, labels)
+            state = state._replace(against=None if against in (state.against, state.target) else against)
         if isinstance(choice.get("method"), str):
-            now = now._replace(method=choice["method"], parameters=None)
+            state = state._replace(method=choice["method"], parameters=None)
         if "parameters" in choice:
-            now = now._replace(parameters=choice["parameters"])
+            state = state._replace(parameters=choice["parameters"])
         if "tab" in choice:
-            now = now._replace(tab=choice["tab"])
-    return now
+            state = state._replace(tab=choice["tab"])
+    return state
 
 
 def match_class(choice: Choice, key: str, model: str, labels: Callable[[str], Sequence[str]]) -> int | None:
-    """The class of this model that was chosen, maybe among another's: the one of that name there, else `None`."""
-    index, other = choice[key], choice.get("of")
-    if isinstance(other, str) and other != model:
-        names = labels(other)
-        known = isinstance(index, int) and 0 <= index < len(names)
-        if not known:
-            return None
-        own = labels(model)
-        return index if index < len(own) and own[index] == names[index] else find_class(names[index], own)
-    return index
+    """Return the chosen class of a model; of a class of another model, the one with the same label or `None`."""
+    index, source = choice[key], choice.get("of")
+    if not isinstance(source, str) or source == model:
+        return index
+    source_labels = labels(source)
+    if not isinstance(index, int) or not 0 <= index < len(source_labels):
+        return None
+    own_labels = labels(model)
+    same = index < len(own_labels) and own_labels[index] == source_labels[index]
+    return index if same else find_class(source_labels[index], own_labels)

@@ -100,7 +100,7 @@ def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(servic
         endpoints.predict(service, None, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
         endpoints.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
-    with pytest.raises(vizlib.MethodError, match="knobs are an object"):
+    with pytest.raises(vizlib.MethodError, match="parameters are an object"):
         endpoints.explain(service, cheetah, name, "saliency", "", ["layer"])
 
 

@@ -59,12 +59,12 @@ def test_the_tools_are_the_endpoints(finished, address):
     for tool in offered:
         assert len(tool.description) > 40
     (explain,) = (tool for tool in offered if tool.name == "explain")
-    assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "knobs"}
+    assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "parameters"}
 
 
 def test_a_tool_answers_as_python_does(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
-    about = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "knobs": {}}
+    about = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "parameters": {}}
     _, (answer,) = ask(finished, address, ("explain", about))
     assert not answer.isError
     numbers = ast.literal_eval(answer.content[0].text)  # gradio writes it so
@@ -75,7 +75,7 @@ def test_a_tool_answers_as_python_does(finished, address):
 
 def test_a_mistake_reaches_the_client_as_its_sentence(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
-    about = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "knobs": {}}
+    about = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "parameters": {}}
     _, (answer,) = ask(finished, address, ("explain", about))
     assert answer.isError
     assert "did you mean grad-cam" in answer.content[0].text

@@ -132,16 +132,16 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
 def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
     catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
     hub.go_on.clear()
-    fetching = catalog.fetch(SMALL)
+    fetching = catalog.load_with_progress(SMALL)
     here, total = next(fetching)
     assert (0 < here < total, total) == (True, hub.size)
-    other = catalog.fetch(SMALL)  # a second visitor sees the same download
+    other = catalog.load_with_progress(SMALL)  # a second visitor sees the same download
     assert next(other)[1] == hub.size
     fetching.close()  # the first one leaves
     hub.go_on.set()
     assert all(come[1] == hub.size for come in other)
     assert list(catalog.count_bytes()) == [SMALL]
-    assert list(catalog.fetch(SMALL)) == []
+    assert list(catalog.load_with_progress(SMALL)) == []
     assert sum(path.endswith("safetensors") for path in hub.asked) == 1
 
 
@@ -149,13 +149,13 @@ def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        list(catalog.fetch("hf-hub:someone/model"))
+        list(catalog.load_with_progress("hf-hub:someone/model"))
     hub.cut.set()
     with pytest.raises(vizlib.ModelError, match=rf"^{SMALL} could not be downloaded: [^\n]+$"):
-        list(catalog.fetch(SMALL))
+        list(catalog.load_with_progress(SMALL))
     assert catalog._downloads == {}
     hub.cut.clear()
-    list(catalog.fetch(SMALL))
+    list(catalog.load_with_progress(SMALL))
     assert list(catalog.count_bytes()) == [SMALL]
 
 
@@ -170,7 +170,7 @@ def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_t
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         catalog.get(name)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        list(catalog.fetch(name))
+        list(catalog.load_with_progress(name))
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         catalog.get_entry(name)
     assert not catalog.is_linkable(str(name))

@@ -39,7 +39,7 @@ OFFERED = {"m": (RESNET, VIT), "img": ("ex:tower", "ex:cheetah"), "v": TABS, "w"
 FULL = Link(
     *(VIT, "ex:cheetah", "golf ball", "church", "attention", "9", "mean", "6,8;0,13", "grad-cam++", "layer:b.4"),
     unit="blocks.9.attn:2",
-    off="blocks.4.mlp.fc1:17;blocks.9.attn:0",
+    ablated="blocks.4.mlp.fc1:17;blocks.9.attn:0",
     step="8",
 )
 
