@@ -71,7 +71,7 @@ def _describe_confusions(logits: torch.Tensor, labels: torch.Tensor, count: int 
     indices = fractions.flatten().topk(count).indices.tolist()
     pairs = [divmod(index, len(names)) for index in indices]
     return [
-        f"Of the validation photos of a {names[true]}, {100 * fractions[true, predicted]:.1f} % are taken for "
+        f"Of the validation photos of a {names[true]}, {100 * fractions[true, predicted]:.1f} % are classified as "
         f"a {names[predicted]}."
         for true, predicted in pairs
     ]

@@ -15,10 +15,11 @@ DESCRIPTIVE_FIELDS = ("bundled", "evaluation_method", "weaknesses")  # do not in
 
 
 WEAKNESSES = (  # of every network trained on Imagenette; the export adds measured ones
-    "It always names one of its ten classes, whatever it is shown; its probabilities are not calibrated.",
-    "It has seen 9,469 photos of 160 pixels, mostly of one large object in the middle: small objects, drawings, night, "
-    "unusual angles and fine detail are foreign to it.",
-    "ImageNet's photos come from the web of 2010, mostly from richer countries, and people in them were not asked.",
+    "It always predicts one of its ten classes, whatever the photo shows; its probabilities are not calibrated.",
+    "It was trained on 9,469 photos of 160 pixels, mostly of one large object in the middle; small objects, drawings, "
+    "night scenes, unusual angles and fine detail are outside its training data.",
+    "ImageNet's photos come from the web of 2010, mostly from richer countries, and the people in them were not asked "
+    "for consent.",
 )
 
 
@@ -155,13 +156,14 @@ START_LABELS = {  # how a run was initialised: end of its folder's name -> text
     "fine-tuned": "everything fine-tuned",
 }
 COMPARISON_TEXTS = {  # about the three runs of `resnet18-classic`
-    "title": "The classic comparison",
-    "text": "One network, the same photos, the same schedule, three starts: random weights; a backbone trained on "
-    "ImageNet that stays as it is, so that only the new head learns; the same backbone with everything free to move.",
+    "title": "Comparison of three initialisations",
+    "text": "One network, trained on the same photos with the same schedule from three initialisations: random weights; a "
+    "frozen backbone pretrained on ImageNet, so that only the new head is trained; the same backbone with all weights "
+    "trainable.",
     "data": "Imagenette, 160 px (fastai)",
     "schedule": "Photos of 128 pixels, SGD with momentum 0.9, learning rate 0.02 with a cosine, batches of 64, random "
     "crops and flips, label smoothing 0.1; validation with the averaged weights, on whole photos. Imagenette's classes "
-    "are ten of ImageNet's thousand, so this backbone has seen photos like these: it shows the best case.",
+    "are ten of ImageNet's thousand, so the backbone was pretrained on photos like these, which is the best case.",
     "licence": "The backbone (resnet18.in1k of facebookresearch/kill-the-bits) is under CC BY-NC 4.0, so only the "
     "histories are kept here and no weights that derive from it.",
 }

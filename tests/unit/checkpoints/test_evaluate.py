@@ -1,4 +1,4 @@
-"""What is measured of a shipped network is what the plain arithmetic says, and what is stored can be measured again."""
+"""Evaluation of bundled networks: against plain arithmetic, and the stored results against a new measurement."""
 
 from __future__ import annotations
 
@@ -18,43 +18,47 @@ NAMES = {"resnet18-imagenette": "grad-cam", "vit_tiny-imagenette": "attention-re
 
 
 @pytest.fixture
-def answers():
-    """Logits of 40 photos of each of ten classes, right more often than not, and their labels."""
-    chance = torch.Generator().manual_seed(5)
+def logits_and_labels():
+    """Logits of 40 photos of each of ten classes, mostly correct, and their labels."""
+    rng = torch.Generator().manual_seed(5)
     labels = torch.arange(10).repeat_interleave(40)
-    return torch.randn(400, 10, generator=chance) + 2 * torch.eye(10)[labels], labels
+    return torch.randn(400, 10, generator=rng) + 2 * torch.eye(10)[labels], labels
 
 
-def test_accuracy_is_the_fraction_of_correct_predictions(answers):
+def test_accuracy_is_the_fraction_of_correct_predictions(logits_and_labels):
     from checkpoints.training.evaluate import _summarize_accuracy
 
-    logits, labels = answers
+    logits, labels = logits_and_labels
     right = sum(row.index(max(row)) == label for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
-    found = _summarize_accuracy("any", logits, labels)
-    assert found["top1"] == round(100 * right / 400, 2)
-    assert found["interval95"][0] < found["top1"] < found["interval95"][1]
-    assert found["photos"] == 400
+    result = _summarize_accuracy("any", logits, labels)
+    assert result["top1"] == round(100 * right / 400, 2)
+    assert result["interval95"][0] < result["top1"] < result["interval95"][1]
+    assert result["photos"] == 400
 
 
-def test_confusions_list_misclassified_fractions(answers):
+def test_confusions_list_misclassified_fractions(logits_and_labels):
     from checkpoints.training.evaluate import _describe_confusions
     from checkpoints.training.imagenette import LABELS
 
-    logits, labels = answers
-    logits[labels == 3, 7] += 3  # many photos of class 3 are taken for class 7
+    logits, labels = logits_and_labels
+    logits[labels == 3, 7] += 3  # many photos of class 3 are predicted as class 7
     names = list(LABELS.values())
     taken = sum(int(row.argmax()) == 7 for row in logits[labels == 3])
-    said = _describe_confusions(logits, labels)
-    assert said[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are taken for a {names[7]}."
-    assert len(said) == 3
-    assert not [line for line in said for name in names if line.count(f"a {name}") > 1]  # being right is no confusion
+    text = _describe_confusions(logits, labels)
+    assert (
+        text[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are classified as a {names[7]}."
+    )
+    assert len(text) == 3
+    assert not [
+        line for line in text for name in names if line.count(f"a {name}") > 1
+    ]  # a correct prediction is not a confusion
 
 
-def test_ood_threshold_covers_95_percent_of_validation_photos(answers):
+def test_ood_threshold_covers_95_percent_of_validation_photos(logits_and_labels):
     from checkpoints.training.evaluate import _calibrate_ood_score
     from vizlib.models.ood import OodScore
 
-    logits, _ = answers
+    logits, _ = logits_and_labels
     others = torch.randn(300, 10, generator=torch.Generator().manual_seed(6)) / 2
     content = _calibrate_ood_score(logits, others)
     ood_score = OodScore.from_sidecar(content)
@@ -96,15 +100,15 @@ def test_stored_accuracy_is_reproduced_by_its_command(fifth, name):
 
     stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["accuracy"]
     command = [sys.executable, "-m", "checkpoints.training.train", "--evaluate", name, "--data", str(fifth)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = json.loads(answer.stdout.partition(" ")[2].replace("'", '"'))
-    print(name, "stored", stored["top1"], "found", found["top1"], "on", found["photos"], "photos")
+    attribution = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(attribution.stdout.partition(" ")[2].replace("'", '"'))
+    print(name, "stored", stored["top1"], "found", result["top1"], "on", result["photos"], "photos")
     assert stored["photos"] == 3925
-    assert found["photos"] == pytest.approx(3925 / 5, abs=10)  # a fifth of each class
+    assert result["photos"] == pytest.approx(3925 / 5, abs=10)  # a fifth of each class
     low, high = (
-        100 * share for share in wilson_interval(round(stored["top1"] / 100 * found["photos"]), found["photos"])
+        100 * share for share in wilson_interval(round(stored["top1"] / 100 * result["photos"]), result["photos"])
     )
-    assert low < found["top1"] < high
+    assert low < result["top1"] < high
 
 
 @pytest.mark.slow
@@ -119,8 +123,8 @@ def test_maps_are_more_faithful_than_a_centred_gaussian(fifth, name):
     for photo, _ in val[:: len(val) // 20]:  # a tenth of how many the model card is about
         why = vizlib.explain(model, photo, NAMES[name])
         areas.append((deletion(model, why).auc, deletion(model, replace(why, heat=middle)).auc))
-    found, blind = torch.tensor(areas).mean(0).tolist()
-    print(name, NAMES[name], "deletion AUC", round(found, 4), "centred Gaussian", round(blind, 4))
+    result, blind = torch.tensor(areas).mean(0).tolist()
+    print(name, NAMES[name], "deletion AUC", round(result, 4), "centred Gaussian", round(blind, 4))
     stored = json.loads((ROOT / "checkpoints" / f"{name}.json").read_text())["faithfulness"]
     assert stored["auc"] < stored["centred_gaussian"]
-    assert found < blind
+    assert result < blind

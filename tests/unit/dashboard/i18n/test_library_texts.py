@@ -166,6 +166,6 @@ def test_a_plain_string_and_an_error_without_a_note_stay_english():
 
 
 def test_facts_are_inserted_as_they_are():
-    stored = "Of the validation photos of a {class}, 5.5 % are taken for a <b>."
+    stored = "Of the validation photos of a {class}, 5.5 % are classified as a <b>."
     with use_language("ko"):
-        assert translate_stored(stored) == "{class}의 검증 사진 가운데 5.5 %를 <b>(으)로 잘못 봅니다."
+        assert translate_stored(stored) == "{class}의 검증 사진 가운데 5.5 %가 <b>(으)로 분류됩니다."
