@@ -157,8 +157,8 @@ START_LABELS = {  # how a run was initialised: end of its folder's name -> text
 }
 COMPARISON_TEXTS = {  # about the three runs of `resnet18-classic`
     "title": "Comparison of three initialisations",
-    "text": "One network, trained on the same photos with the same schedule from three initialisations: random weights; "
-    "a frozen backbone pretrained on ImageNet, so that only the new head is trained; the same backbone with all "
+    "text": "One network, trained on the same photos with the same schedule from three initialisations: random weights;"
+    " a frozen backbone pretrained on ImageNet, so that only the new head is trained; the same backbone with all "
     "weights trainable.",
     "data": "Imagenette, 160 px (fastai)",
     "schedule": "Photos of 128 pixels, SGD with momentum 0.9, learning rate 0.02 with a cosine, batches of 64, random "
