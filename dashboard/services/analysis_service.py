@@ -225,4 +225,5 @@ class AnalysisService:
 
 def _top_fraction_key(model: str, attribution: vizlib.Attribution) -> tuple:
     parameters = repr(sorted(attribution.parameters.items()))
-    return ("top fraction", photo_key(attribution.photo), model, attribution.target, attribution.method, parameters)
+    classes = (attribution.target, attribution.against)
+    return ("top fraction", photo_key(attribution.photo), model, *classes, attribution.method, parameters)
