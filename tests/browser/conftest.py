@@ -19,6 +19,7 @@ from dashboard.app import build_app, launch
 from dashboard.services.model_catalog import ModelCatalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+TRACK_PENDING = Path(__file__).with_name("track_pending.js")
 READ_PIXELS = "selector => document.querySelector(selector + ' canvas')?.toDataURL()"
 EMIT_CHOICE = """([queue, detail]) => document.querySelector(`#${queue} .viz-event_queue`)
     .dispatchEvent(new CustomEvent("viz-choose", { detail }))"""
@@ -66,17 +67,18 @@ class PageSession:
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(1000 * PATIENCE)
+        page.add_init_script(path=TRACK_PENDING)
         page.goto(address)
         page.wait_for_selector("#why-heatmap canvas[data-drawn]", state="attached")
         self.settle()
 
     def settle(self) -> None:
-        """Wait until no request was sent for half a second, and no event queue has a pending choice."""
-        count = -1
-        while count != len(self.requests):
-            count = len(self.requests)
-            self.page.wait_for_timeout(500)
-            self.wait_until("() => !document.querySelector('.viz-event_queue[data-busy]')")
+        """Wait until no request, event or image is pending for some frames, and no event queue has a pending choice."""
+        try:
+            self.page.evaluate("pageIsIdle({ restart: true })")
+            self.wait_until("() => pageIsIdle()")
+        except Exception as error:
+            raise AssertionError(f"still pending: {self.page.evaluate('describePending()')}") from error
 
     def read_canvas(self, selector: str = "#why-heatmap") -> Image.Image:
         """Return the image of the first canvas in an element."""

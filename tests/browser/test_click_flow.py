@@ -105,7 +105,9 @@ def test_channel_and_layer_change_the_inside_tab(session):
 
 def test_attention_tab_of_a_cnn_explains_why_it_is_empty(session):
     session.open_tab("Attention")
-    assert "built of convolutions" in session.page.locator("#attention-caption").inner_text()
+    assert (
+        "is a convolutional network without attention layers" in session.page.locator("#attention-caption").inner_text()
+    )
     assert not session.page.locator(GRID + " canvas").first.is_visible()
 
 

@@ -18,6 +18,7 @@ from http_timeouts import PATIENCE
 from PIL import Image
 
 import vizlib
+from vizlib.models.families import to_spatial_map
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -76,9 +77,7 @@ def test_channels(client, model, photo):
     layer = model.stages[0]
     about, sheet = client.predict(handle_file(photo), model.name, layer, None, api_name="/channels")
     one, _ = client.predict(handle_file(photo), model.name, layer, 5, api_name="/channels")
-    maps = vizlib.models.families.to_spatial_map(
-        model.run(photo, layers=[layer]).activations[layer].detach(), model.tokens
-    )
+    maps = to_spatial_map(model.run(photo, layers=[layer]).activations[layer].detach(), model.tokens)
     assert about["shape"] == list(maps.shape)
     assert [row["max"] for row in about["channels"]] == pytest.approx(maps.amax((1, 2)).tolist(), rel=1e-4)
     assert np.allclose(one["values"], maps[5].numpy(), rtol=1e-4, atol=1e-6)

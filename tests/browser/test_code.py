@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vizlib
-from vizlib.reporting.html_report import READ
+from vizlib.reporting.html_report import READ_CODE
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def test_downloaded_report_is_self_contained(session, chromium, tmp_path, tower)
         assert np.array_equal(downloaded["heat"], embedded["heat"])
     page.close()
     namespace = {}
-    exec(READ.format(file=repr(str(path))), namespace)
+    exec(READ_CODE.format(file=repr(str(path))), namespace)
     with np.load(values) as downloaded:
         assert np.array_equal(namespace["maps"][0]["heat"], downloaded["heat"])
 
@@ -117,7 +117,7 @@ def test_code_follows_class_method_parameters_and_model(session, tower):
     assert 'method="saliency"' in block(session, "Python")
     assert 'channels="norm"' in block(session, "Python")
     shell = shlex.split(block(session, "Shell").replace("\\\n", " "))
-    assert shell[shell.index("--knob") + 1] == "channels=norm"
+    assert shell[shell.index("--param") + 1] == "channels=norm"
     session.choose_option("#model", VIT)
     session.wait_until(lines.format(f'model="{VIT}"'))
     session.settle()
