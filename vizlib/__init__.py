@@ -21,7 +21,7 @@ from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
 from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
-from vizlib.core.notes import Note
+from vizlib.core.text import Note
 from vizlib.core.version import __version__ as __version__
 from vizlib.metrics.faithfulness import Deletion
 from vizlib.metrics.similarity import Agreement, agreement

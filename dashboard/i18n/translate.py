@@ -23,7 +23,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 from vizlib.attribution.request import Method
-from vizlib.core.notes import Note
+from vizlib.core.text import Note
 
 LANGUAGES = ("en", "ko")  # the first is the default
 MAX_HEADER_CHARACTERS = 1000  # of an Accept-Language header; the rest is ignored

@@ -26,8 +26,7 @@ from vizlib.attribution.request import (
 from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
 from vizlib.core.errors import MethodError
 from vizlib.core.images import PhotoSource, open_image
-from vizlib.core.notes import Note, make_note
-from vizlib.core.text import format_percent
+from vizlib.core.text import Note, format_percent, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.model import Model
 from vizlib.models.run import Run

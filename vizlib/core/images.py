@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from vizlib.core.errors import ImageError
-from vizlib.core.notes import Note, make_note
+from vizlib.core.text import Note, make_note
 
 MAX_PIXELS = 40_000_000  # a 40-megapixel photo takes 120 MB once decoded
 MIN_SIDE_PIXELS = 8

@@ -1,8 +1,11 @@
-"""Format class labels, fractions, numbers and titles for display."""
+"""Format class labels, fractions, numbers and titles for display, and make notes: sentences with a code and facts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import SupportsFloat
+
+from vizlib.core.note_texts import TEXTS
 
 
 def shorten_label(label: str) -> str:
@@ -52,3 +55,37 @@ def format_question(label: str, against: str = "", *, class_specific: bool = Tru
         return "Which places are salient?"
     contrast = f" and not {shorten_label(against)}" if against else ""
     return f"Why {shorten_label(label)}{contrast}?"
+
+
+class Note(str):
+    """One English sentence, with what another language needs to say the same.
+
+    A note is its own text, so it is printed, compared and written to JSON as any string.
+
+    Attributes:
+        code: Key of the sentence in `TEXTS`, for example `"map.empty"`.
+        facts: Text of each name in braces of that sentence.
+
+    >>> note = make_note("model.training-mode")
+    >>> note.code, dict(note.facts)
+    ('model.training-mode', {})
+    """
+
+    code: str
+    facts: Mapping[str, str]
+
+
+def make_note(code: str, **facts: object) -> Note:
+    """Return the note of a code, its text filled with facts.
+
+    Args:
+        code: Key in `TEXTS`.
+        **facts: Value of each name in braces of the text; turned into text with `str`.
+
+    Raises:
+        KeyError: For an unknown code or a missing fact.
+    """
+    texts = {name: str(fact) for name, fact in facts.items()}
+    note = Note(TEXTS[code].format_map(texts))
+    note.code, note.facts = code, texts  # a plain dictionary, as notes travel to other processes
+    return note

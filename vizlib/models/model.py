@@ -17,7 +17,7 @@ from vizlib.capture import Recording, record_pass
 from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import PhotoSource, open_image
-from vizlib.core.notes import make_note
+from vizlib.core.text import make_note
 from vizlib.models.evaluation_copy import make_evaluation_copy
 from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
 from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.core.errors import ModelError
-from vizlib.core.notes import make_note
+from vizlib.core.text import make_note
 
 # Name -> function from logits "... classes" to scores "..."; a low score means out of distribution.
 OOD_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -23,7 +23,7 @@ from vizlib.attribution.request import (
     PartialHeat,
     supports_every_model,
 )
-from vizlib.core.notes import Note, make_note
+from vizlib.core.text import Note, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.inference.first_convolution import FirstConvolution, find_first_convolution
 

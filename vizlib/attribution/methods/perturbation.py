@@ -32,7 +32,7 @@ from vizlib.attribution.request import (
     PartialHeat,
     supports_every_model,
 )
-from vizlib.core.notes import make_note
+from vizlib.core.text import make_note
 from vizlib.models.inference.incremental_plan import plan_windows
 from vizlib.models.model import Model
 

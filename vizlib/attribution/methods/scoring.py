@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence
 from vizlib.attribution.request import Parameter
-from vizlib.core.notes import Note, make_note
+from vizlib.core.text import Note, make_note
 from vizlib.models.inference.batched_inference import (
     DEFAULT_BUDGET_MB,
     MAX_BUDGET_MB,

@@ -17,7 +17,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib.core.errors import ModelError, suggest_names
-from vizlib.core.notes import make_note
+from vizlib.core.text import make_note
 from vizlib.models.families import Family, find_family
 from vizlib.models.loading.architecture_detection import (
     TORCHVISION_PREFIX,

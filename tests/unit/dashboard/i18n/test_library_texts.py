@@ -22,7 +22,8 @@ from dashboard.i18n.translate import (
     use_language,
 )
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core.notes import TEXTS, make_note
+from vizlib.core.note_texts import TEXTS
+from vizlib.core.text import make_note
 from vizlib.models.loading.training_history import read_training_comparison
 
 TRANSLATIONS = LANGUAGES[1:]

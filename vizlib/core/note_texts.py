@@ -1,4 +1,4 @@
-"""Notes: sentences about a result, kept together with the code and the facts that they are made from."""
+"""The English text of every note, by its code; `vizlib.core.text` makes notes of them."""
 
 from __future__ import annotations
 
@@ -74,37 +74,3 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
     }
 )
-
-
-class Note(str):
-    """One English sentence, with what another language needs to say the same.
-
-    A note is its own text, so it is printed, compared and written to JSON as any string.
-
-    Attributes:
-        code: Key of the sentence in `TEXTS`, for example `"map.empty"`.
-        facts: Text of each name in braces of that sentence.
-
-    >>> note = make_note("model.training-mode")
-    >>> note.code, dict(note.facts)
-    ('model.training-mode', {})
-    """
-
-    code: str
-    facts: Mapping[str, str]
-
-
-def make_note(code: str, **facts: object) -> Note:
-    """Return the note of a code, its text filled with facts.
-
-    Args:
-        code: Key in `TEXTS`.
-        **facts: Value of each name in braces of the text; turned into text with `str`.
-
-    Raises:
-        KeyError: For an unknown code or a missing fact.
-    """
-    texts = {name: str(fact) for name, fact in facts.items()}
-    note = Note(TEXTS[code].format_map(texts))
-    note.code, note.facts = code, texts  # a plain dictionary, as notes travel to other processes
-    return note
