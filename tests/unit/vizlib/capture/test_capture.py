@@ -652,7 +652,7 @@ class SmallNetwork(nn.Module):
 def test_flops_equal_a_count_by_hand_in_every_gradient_mode(switch):
     with switch():
         layers = {layer.name: layer.flops for layer in wrap_model(SmallNetwork().eval(), 16, 24).layers}
-    first = 2 * (3 * 3 * 3) * 5 * (8 * 12)  # a multiplication and an addition for each weight at each place
+    first = 2 * (3 * 3 * 3) * 5 * (8 * 12)  # a multiplication and an addition for each weight at each position
     depthwise = 2 * (3 * 3 * 1) * 5 * (8 * 12)
     assert layers == {
         "body": first,

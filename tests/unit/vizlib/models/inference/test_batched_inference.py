@@ -359,9 +359,9 @@ def compute_scores_in_both_precisions(model, parameters):
     order = np.random.Generator(np.random.PCG64([0, 0])).permutation(total)
     image = make_image(model)
     inputs = image.repeat(total, 1, 1, 1)
-    for one, place in zip(inputs, order, strict=True):
-        row, column = divmod(int(place), 6)
-        one[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
+    for changed, window in zip(inputs, order, strict=True):
+        row, column = divmod(int(window), 6)
+        changed[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         fast = fold_batchnorm(model.module)(inputs.contiguous(memory_format=torch.channels_last)).float()
     with torch.no_grad():
