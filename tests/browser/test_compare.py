@@ -123,7 +123,7 @@ def test_shown_agreement_is_that_of_the_library(session):
     agreement = vizlib.agreement(first, second)
     words = session.page.locator("#compare-caption").inner_text()
     assert f"rank correlation {format_signed(agreement.correlation)}." in words
-    assert f"{agreement.overlap * 100:.0f} % is the same" in words
+    assert f"overlap by {agreement.overlap * 100:.0f} %" in words
     assert (
         f"rank correlation {format_signed(agreement.correlation)} · "
         in session.page.locator(f"{MAPS} figure").nth(6).inner_text()
