@@ -1,4 +1,4 @@
-"""A server as a person starts it, in a process of its own, and plain HTTP to treat it badly with."""
+"""A server in its own process, and a client that sends it arbitrary HTTP requests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ RESNET = "resnet18-imagenette"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Malice:
-    """What a pickle may hold: a call, made while it is read."""
+class CodeInPickle:
+    """An object whose unpickling creates a file, as a pickle may call any function."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,40 +34,41 @@ class Malice:
 
 
 class Server(NamedTuple):
-    """Where it listens, and its process."""
+    """A running server."""
 
     address: str
     process: subprocess.Popen
     log: Path
-    evil: Path  # a checkpoint it offers, whose pickle would write the file `written`
-    written: Path
+    unsafe_checkpoint: Path  # a checkpoint it offers, whose pickle would create the file `created`
+    created: Path
 
     def call(self, name: str, *data: Any) -> tuple[str, Any]:
-        """What a named endpoint answers: ("complete", values) or ("error", sentence)."""
+        """Return the result of a named endpoint: ("complete", values) or ("error", message)."""
         api = f"{self.address}/gradio_api/call/{name}"
-        asked = post(api, json={"data": data})
-        if asked.status_code != 200:
-            return str(asked.status_code), asked.text
-        told = get(f"{api}/{asked.json()['event_id']}").text
-        event, _, rest = told.rpartition("event: ")[2].partition("\n")
-        answer = json.loads(rest.partition("data: ")[2])
-        return event, answer["error"] if event == "error" and answer else answer
+        response = post(api, json={"data": data})
+        if response.status_code != 200:
+            return str(response.status_code), response.text
+        events = get(f"{api}/{response.json()['event_id']}").text
+        event, _, rest = events.rpartition("event: ")[2].partition("\n")
+        result = json.loads(rest.partition("data: ")[2])
+        return event, result["error"] if event == "error" and result else result
 
     def upload(self, data: bytes, name: str = "photo.png") -> dict[str, Any]:
-        """A file as the page sends it, and the form in which an endpoint takes it."""
+        """Upload a file as the page does, and return it as an input of an endpoint."""
         (path,) = post(f"{self.address}/gradio_api/upload", files={"files": (name, data)}).json()
         return self.photo(path)
 
     @staticmethod
     def photo(path: str | None = None, url: str | None = None) -> dict[str, Any]:
-        """A file at a path or an address, in the form in which an endpoint takes it."""
+        """Return a file at a path or URL as an input of an endpoint."""
         return {"path": path, "url": url, "meta": {"_type": "gradio.FileData"}}
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that are resident now, and that were at most."""
+        """Return current and peak resident memory in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         rows = dict(line.split(":", 1) for line in status.splitlines())
-        return tuple(int(rows[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))  # pyright: ignore
+        resident, peak = (int(rows[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        return resident, peak
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +78,13 @@ def server(tmp_path_factory) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("server")
-    (folder / "secret.txt").write_text("nobody may read this")
-    evil, written = folder / "checkpoints" / "evil.pth", folder / "written"
-    evil.parent.mkdir()
-    torch.save({"weight": torch.ones(2), "evil": Malice(written)}, evil)
+    (folder / "secret.txt").write_text("not to be read")
+    unsafe, created = folder / "checkpoints" / "evil.pth", folder / "created"
+    unsafe.parent.mkdir()
+    torch.save({"weight": torch.ones(2), "evil": CodeInPickle(created)}, unsafe)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder / "uploads")}
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log", "--listed-only"]
-    command += ["--checkpoints", str(evil.parent)]
+    command += ["--checkpoints", str(unsafe.parent)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
@@ -95,6 +96,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
                 if process.poll() is not None or time.monotonic() > until:
                     pytest.fail((folder / "log").read_text())
                 time.sleep(0.3)
-        yield Server(address, process, folder / "log", evil, written)
+        yield Server(address, process, folder / "log", unsafe, created)
         process.terminate()
         process.wait(60)

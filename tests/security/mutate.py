@@ -1,9 +1,9 @@
-"""Take each guard of `guards/` away, one at a time, see its tests fail, and print the table of the README.
+"""Remove each guard of `guards/` in turn, check that its tests fail, and print the table of the README.
 
     python tests/security/mutate.py              # all rows, each in a copy of the checkout; about an hour
-    python tests/security/mutate.py bomb XSS     # rows whose risk holds one of these words
+    python tests/security/mutate.py bomb XSS     # rows whose risk contains one of these words
 
-Ends with exit code 1 where a guard is gone from the code, or one of its tests passes without it. Python 3.11 or later.
+Exits with code 1 if a guard is not in the code, or one of its tests passes without it. Python 3.11 or later.
 """
 
 from __future__ import annotations
@@ -20,74 +20,81 @@ from xml.etree import ElementTree
 import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-SUBJECTS = ("sent", "asked", "forged", "shown", "kept")
-HEAD = "| risk | what is done | tests | seen failing when | without it |\n| --- | --- | --- | --- | --- |"
+SUBJECTS = ("uploads", "requests", "page_events", "html_output", "resources")
+HEAD = "| risk | protection | tests | without the protection | test results |\n| --- | --- | --- | --- | --- |"
 
-# The first lines of the server's start; what gradio does by itself is switched off after the second.
-START, FIRST = "dashboard/__main__.py", "from __future__ import annotations\n"
+# The start of the server, and a line after which protections of gradio are disabled.
+START_FILE, START_LINE = "dashboard/__main__.py", "from __future__ import annotations\n"
 
 
-def guards() -> list[dict[str, Any]]:
-    """The rows: risk, done, tests, without, and `edit` (file, old, new) or `gradio` (lines that switch it off)."""
+def read_guards() -> list[dict[str, Any]]:
+    """Return the guards: risk, protection, tests, without, and `edit` (file, old, new) or `gradio` (lines of code)."""
     rows = []
     for subject in SUBJECTS:
         rows += tomllib.loads((ROOT / f"tests/security/guards/{subject}.toml").read_text(encoding="utf-8"))["guard"]
     for row in rows:
         row.setdefault("edit", [])
         if "gradio" in row:
-            row["edit"].append({"file": START, "old": FIRST, "new": FIRST + row["gradio"]})
+            row["edit"].append({"file": START_FILE, "old": START_LINE, "new": START_LINE + row["gradio"]})
     return rows
 
 
-def changed(folder: Path, edit: dict[str, str]) -> str:
-    """The text of a file after an edit. Raises: ValueError where the guard does not stand there exactly once."""
+def apply_edit(folder: Path, edit: dict[str, str]) -> str:
+    """Return the text of a file after an edit.
+
+    Raises:
+        ValueError: If the guard does not occur exactly once.
+    """
     text = (folder / edit["file"]).read_text(encoding="utf-8")
     if text.count(edit["old"]) != 1:
-        raise ValueError(f"{edit['file']} holds {text.count(edit['old'])} times, not once: {edit['old']!r}")
+        raise ValueError(f"{edit['file']} contains {text.count(edit['old'])} times, not once: {edit['old']!r}")
     return text.replace(edit["old"], edit["new"])
 
 
-def told(guard: dict[str, Any], seen: list[str]) -> str:
-    """A row as the README has it."""
+def format_row(guard: dict[str, Any], results: list[str]) -> str:
+    """Return a row of the table of the README."""
     tests = "<br>".join(f"`{test}`" for test in guard["tests"])
-    return f"| {guard['risk']} | {guard['done']} | {tests} | {guard['without']} | {'<br>'.join(seen)} |"
+    return f"| {guard['risk']} | {guard['protection']} | {tests} | {guard['without']} | {'<br>'.join(results)} |"
 
 
 def main(words: list[str]) -> int:
-    """Print the rows; the exit code."""
-    chosen = [guard for guard in guards() if not words or any(word in guard["risk"] for word in words)]
+    """Print the rows, and return the exit code."""
+    selected = [guard for guard in read_guards() if not words or any(word in guard["risk"] for word in words)]
     print(HEAD)
-    missed = [guard["risk"] for guard in chosen if not measured(guard)]
-    print(f"\n{len(chosen) - len(missed)} of {len(chosen)} guards are missed by all of their tests.", file=sys.stderr)
-    print(*(f"not missed: {risk}" for risk in missed), sep="\n", file=sys.stderr)
-    return 1 if missed or not chosen else 0
+    untested = [guard["risk"] for guard in selected if not measure(guard)]
+    print(
+        f"\n{len(selected) - len(untested)} of {len(selected)} guards are tested by all of their tests.",
+        file=sys.stderr,
+    )
+    print(*(f"not tested: {risk}" for risk in untested), sep="\n", file=sys.stderr)
+    return 1 if untested or not selected else 0
 
 
-def measured(guard: dict[str, Any]) -> bool:
-    """Print one row; whether each of its tests fails without its guard."""
+def measure(guard: dict[str, Any]) -> bool:
+    """Print one row, and return whether each of its tests fails without the guard."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        for name in filter(None, listed.split("\0")):
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, files.split("\0")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
         for edit in guard["edit"]:
-            (copy / edit["file"]).write_text(changed(copy, edit), encoding="utf-8")
-        found = failures(copy, guard["tests"])
-    print(told(guard, [f"{failed} of {ran} failed" for failed, ran in found]), flush=True)
-    return all(failed for failed, _ in found)
+            (copy / edit["file"]).write_text(apply_edit(copy, edit), encoding="utf-8")
+        counts = count_failures(copy, guard["tests"])
+    print(format_row(guard, [f"{failed} of {ran} failed" for failed, ran in counts]), flush=True)
+    return all(failed for failed, _ in counts)
 
 
-def failures(copy: Path, tests: list[str]) -> list[tuple[int, int]]:
-    """Of each test in the copy, how many cases failed and how many ran; a server that does not start fails none."""
+def count_failures(copy: Path, tests: list[str]) -> list[tuple[int, int]]:
+    """Return how many cases of each test failed and ran in the copy; if the server does not start, none fails."""
     results = copy.parent / "results.xml"
     command = [sys.executable, "-m", "pytest", "-m", "", "-n", "0", "-p", "no:cacheprovider", f"--junitxml={results}"]
     environment = os.environ | {"PYTHONPATH": str(copy)}
-    asked = [*command, *(f"tests/{test}" for test in tests)]
-    said = subprocess.run(asked, cwd=copy, env=environment, capture_output=True, text=True).stdout
+    arguments = [*command, *(f"tests/{test}" for test in tests)]
+    output = subprocess.run(arguments, cwd=copy, env=environment, capture_output=True, text=True).stdout
     cases = list(ElementTree.parse(results).iter("testcase")) if results.exists() else []
     if any(case.find("error") is not None for case in cases) or not cases:
-        print(said, file=sys.stderr)
+        print(output, file=sys.stderr)
     counts = []
     for test in tests:
         file, _, name = test.partition("::")

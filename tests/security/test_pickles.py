@@ -1,4 +1,4 @@
-"""A checkpoint may be a pickle that runs code when it is read: over HTTP none is ever run."""
+"""A checkpoint may be a pickle that executes code when it is loaded; requests never cause one to be executed."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ RESNET = "resnet18-imagenette"
 
 
 @pytest.fixture(scope="module")
-def given(server):
+def photo(server):
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "teal").save(file, "PNG")
     return server.upload(file.getvalue())
 
 
-def test_a_pickle_in_the_folder_of_checkpoints_is_refused_in_one_sentence_and_never_run(server, given):
-    event, said = server.call("predict", given, "evil", 1)
+def test_pickle_among_the_checkpoints_is_refused_and_not_executed(server, photo):
+    event, message = server.call("predict", photo, "evil", 1)
     assert event == "error"
-    assert "it is more than weights" in said
-    assert not any(bad in said for bad in ("\n", "weights_only", str(server.evil.parent)))
-    assert not server.written.exists()
+    assert "it is more than weights" in message
+    assert not any(text in message for text in ("\n", "weights_only", str(server.unsafe_checkpoint.parent)))
+    assert not server.created.exists()
 
 
-def test_a_pickle_sent_as_a_photo_or_named_as_a_model_is_never_run(server, given):
-    evil = server.upload(server.evil.read_bytes(), "evil.pth")
-    event, said = server.call("predict", evil, RESNET, 1)
-    assert (event, "is not an image" in said) == ("error", True)
-    for path in (evil["path"], str(server.evil), f"../checkpoints/{server.evil.name}"):
-        event, said = server.call("predict", given, path, 1)
+def test_pickle_sent_as_photo_or_model_name_is_not_executed(server, photo):
+    upload = server.upload(server.unsafe_checkpoint.read_bytes(), "evil.pth")
+    event, message = server.call("predict", upload, RESNET, 1)
+    assert (event, "is not an image" in message) == ("error", True)
+    for path in (upload["path"], str(server.unsafe_checkpoint), f"../checkpoints/{server.unsafe_checkpoint.name}"):
+        event, message = server.call("predict", photo, path, 1)
         assert event == "error"
-        assert said.startswith("there is no model ")
-    assert not server.written.exists()
+        assert message.startswith("there is no model ")
+    assert not server.created.exists()
 
 
-def test_the_pickle_is_as_dangerous_as_it_should_be(server):
-    """Last in this file: it is run here, and the file it writes taken away again."""
-    torch.load(server.evil, weights_only=False)
-    assert server.written.exists()
-    server.written.unlink()
+def test_pickle_executes_code_when_loaded_unsafely(server):
+    """Last in this file: the pickle is executed here, and the file it creates deleted."""
+    torch.load(server.unsafe_checkpoint, weights_only=False)
+    assert server.created.exists()
+    server.created.unlink()
