@@ -138,7 +138,9 @@ def test_copied_code_is_the_shown_code(session):
 
 
 def test_address_in_the_code_is_that_of_the_page(session, address):
-    assert re.search(r'Client\("(.+?)"\)', block(session, "API client"))[1] == address
+    call = re.search(r'Client\("(.+?)"\)', block(session, "API client"))
+    assert call is not None
+    assert call[1] == address
 
 
 def test_download_without_a_photo_is_an_error_and_the_next_click_works(session, tmp_path):

@@ -41,7 +41,7 @@ FILES = sorted(
 # Names that every module of a kind defines, so that one package holds them several times with one meaning.
 CONVENTIONS = {
     "dashboard": {"main"},  # what `python -m` runs
-    "dashboard.tabs": {"TITLE", "build", "compute_content"},
+    "dashboard.tabs": {"TITLE", "build_tab", "compute_content"},
     "vizlib.attribution.methods": {"METHODS"},  # the methods of one kind, and the table of all
 }
 

@@ -1,8 +1,9 @@
-"""What a student learns from its teacher, each loss against the formula written out slowly."""
+"""Distillation losses, each against a slow implementation of its formula."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -20,7 +21,7 @@ def weights(tmp_path_factory) -> str:
     return str(path)
 
 
-def pair(weights: str, *kinds: str):
+def pair(weights: str, *kinds: str) -> tuple[Any, Any, torch.Tensor]:
     """A student, the teacher it learns from, and two photos."""
     from checkpoints.training.distill import Teacher, use_explicit_attention
 
@@ -62,19 +63,23 @@ def divergence(got, wanted):
 
 def test_feature_loss_compares_normalised_tokens_of_every_block(weights):
     student, teacher, images = pair(weights, "features")
-    (got, _), (wanted, _) = seen(student, images), seen(teacher.model, images)
-    slow = 4 * sum(smooth_l1(normalised(a), normalised(b)) for a, b in zip(got, wanted, strict=True)) / len(got)
-    logits, apart = teacher(student, images, 0.7)
-    assert apart.item() == pytest.approx(slow.item(), rel=1e-5)
+    (actual, _), (expected, _) = seen(student, images), seen(teacher.model, images)
+    slow: Any = (
+        4 * sum(smooth_l1(normalised(a), normalised(b)) for a, b in zip(actual, expected, strict=True)) / len(actual)
+    )
+    logits, loss = teacher(student, images, 0.7)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
 def test_attention_loss_is_the_divergence_of_attention_rows(weights):
     student, teacher, images = pair(weights, "attention")
-    (_, got), (_, wanted) = seen(student, images), seen(teacher.model, images)
-    slow = sum((b * (b.log() - a.log())).sum(-1).mean() for a, b in zip(got, wanted, strict=True)) / len(got)
-    logits, apart = teacher(student, images, 0.0)
-    assert apart.item() == pytest.approx(slow.item(), rel=1e-4)
+    (_, actual), (_, expected) = seen(student, images), seen(teacher.model, images)
+    slow: Any = sum((b * (b.log() - a.log())).sum(-1).mean() for a, b in zip(actual, expected, strict=True)) / len(
+        actual
+    )
+    logits, loss = teacher(student, images, 0.0)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
@@ -82,46 +87,46 @@ def test_attention_loss_is_the_divergence_of_attention_rows(weights):
 def test_logit_loss_uses_an_auxiliary_classifier(weights, kinds):
     student, teacher, images = pair(weights, *kinds)
     pooled = student.forward_head(student.forward_features(images), pre_logits=True)
-    slow = divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(images))
+    expected = divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(images))
     if "features" in kinds:
-        slow = slow + pair(weights, "features")[1](student, images, 0.0)[1]
-    logits, apart = teacher(student, images, 0.0)
-    assert apart.item() == pytest.approx(slow.item(), rel=1e-4)
+        expected = expected + pair(weights, "features")[1](student, images, 0.0)[1]
+    logits, loss = teacher(student, images, 0.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
 def test_teacher_gets_small_photos_enlarged(weights):
-    student = timm.create_model("resnet18", num_classes=10)
+    student: Any = timm.create_model("resnet18", num_classes=10)
     from checkpoints.training.distill import Teacher
 
     teacher = Teacher("test_vit", weights, ("logits",), student, SIZE).eval()
     student.eval()
     images = torch.rand(2, 3, 96, 96)
-    shown = torch.nn.functional.interpolate(images, SIZE, mode="bicubic", antialias=True)
+    image = torch.nn.functional.interpolate(images, SIZE, mode="bicubic", antialias=True)
     pooled = student.global_pool(student.forward_features(images))
-    logits, apart = teacher(student, images, 0.0)
-    assert apart.item() == pytest.approx(
-        divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(shown)).item(), rel=1e-4
+    logits, loss = teacher(student, images, 0.0)
+    assert loss.item() == pytest.approx(
+        divergence(teacher.auxiliary_heads["logits"](pooled), teacher.model(image)).item(), rel=1e-4
     )
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
 def test_class_loss_compares_the_students_classes(weights, name):
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     from checkpoints.training.distill import Teacher
     from checkpoints.training.imagenette import IMAGENET_INDICES, LABELS
 
     names = ImageNetInfo()
     assert [names.index_to_label_name(place) for place in IMAGENET_INDICES] == list(LABELS)
-    sized = {"dynamic_img_size": True} if "vit" in name else {}
+    sized: dict[str, Any] = {"dynamic_img_size": True} if "vit" in name else {}
     student = timm.create_model(name, num_classes=10, **sized).eval()
     teacher = Teacher("test_vit", weights, ("classes",), student, SIZE, IMAGENET_INDICES)
     images = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
-    logits, apart = teacher(student, images, 0.0)
+    logits, loss = teacher(student, images, 0.0)
     among = torch.stack([teacher.model(images)[:, place] for place in IMAGENET_INDICES], 1)
-    assert apart.item() == pytest.approx(divergence(student(images), among).item(), rel=1e-4)
+    assert loss.item() == pytest.approx(divergence(student(images), among).item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
@@ -138,35 +143,35 @@ def test_patch_loss_compares_the_input_of_the_teachers_last_block(weights):
     from checkpoints.training.distill import Teacher
 
     torch.manual_seed(0)
-    student = timm.create_model("resnet18", num_classes=10).eval()
+    student: Any = timm.create_model("resnet18", num_classes=10).eval()
     teacher = Teacher("test_vit", weights, ("patches",), student, SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
     tokens, _ = seen(teacher.model, images)
     features, last = student.forward_features(images), tokens[-2]  # 5 x 5 places, 10 x 10 patches and a class token
-    projection = teacher.auxiliary_heads["patches"]
-    slow = 0
+    projection: Any = teacher.auxiliary_heads["patches"]
+    expected: Any = 0
     for photo in range(2):
         for row in range(5):
             for column in range(5):
                 near = [1 + (2 * row + i) * 10 + 2 * column + j for i in (0, 1) for j in (0, 1)]
-                there = last[photo, near].mean(0)
-                got = projection.weight[:, :, 0, 0] @ features[photo, :, row, column] + projection.bias
-                slow += 4 * smooth_l1(normalised(got), normalised(there)) / 50
-    logits, apart = teacher(student, images, 0.0)
-    assert apart.item() == pytest.approx(slow.item(), rel=1e-4)
+                options = last[photo, near].mean(0)
+                actual = projection.weight[:, :, 0, 0] @ features[photo, :, row, column] + projection.bias
+                expected += 4 * smooth_l1(normalised(actual), normalised(options)) / 50
+    logits, loss = teacher(student, images, 0.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
     assert torch.allclose(logits, student(images), atol=1e-6)
 
 
 def test_block_loss_trains_blocks_separately_then_chained(weights):
     student, teacher, images = pair(weights, "blocks")
-    wanted, _ = seen(teacher.model, images)
+    expected, _ = seen(teacher.model, images)
     first = seen(student, images)[0][0]
-    slow = ((first - wanted[0]) ** 2).mean() / wanted[0].var()
-    for block, before, after in zip(student.blocks, wanted, wanted[1:], strict=False):
+    slow = ((first - expected[0]) ** 2).mean() / expected[0].var()
+    for block, before, after in zip(student.blocks, expected, expected[1:], strict=False):
         slow = slow + ((block(before) - after) ** 2).mean() / ((before - after) ** 2).mean()
-    logits, apart = teacher(student, images, 0.49)
-    assert apart.item() == pytest.approx(slow.item(), rel=1e-5)
-    assert torch.allclose(logits, student.head(student.norm(wanted[-1])[:, 0]), atol=1e-6)
+    logits, loss = teacher(student, images, 0.49)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
+    assert torch.allclose(logits, student.head(student.norm(expected[-1])[:, 0]), atol=1e-6)
     chained = pair(weights, "features")[1](student, images, 0.5)[1]
     assert teacher(student, images, 0.5)[1].item() == pytest.approx(chained.item(), rel=1e-6)
 
@@ -177,8 +182,8 @@ def test_teacher_is_frozen_and_student_learns(weights, kinds):
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     teacher.train()
     assert not teacher.model.training
-    logits, apart = teacher(student, images, 0.0)
-    (apart + logits.square().mean()).backward()
+    logits, loss = teacher(student, images, 0.0)
+    (loss + logits.square().mean()).backward()
     assert all(part.grad is None for part in teacher.model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in teacher.model.state_dict().items())
     learning = [name for name, part in student.named_parameters() if part.grad is not None and part.grad.any()]
@@ -200,7 +205,8 @@ def test_identical_student_has_zero_loss(weights):
 def test_explicit_attention_equals_the_fused_kernel():
     from checkpoints.training.distill import use_explicit_attention
 
-    model, images = timm.create_model("test_vit", num_classes=10).eval(), torch.rand(2, 3, SIZE, SIZE)
+    model: Any = timm.create_model("test_vit", num_classes=10).eval()
+    images = torch.rand(2, 3, SIZE, SIZE)
     fused = model(images)
     assert model.blocks[0].attn.fused_attn
     assert torch.allclose(use_explicit_attention(model)(images), fused, atol=1e-5)

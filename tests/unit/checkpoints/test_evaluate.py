@@ -62,6 +62,7 @@ def test_ood_threshold_covers_95_percent_of_validation_photos(logits_and_labels)
     others = torch.randn(300, 10, generator=torch.Generator().manual_seed(6)) / 2
     content = _calibrate_ood_score(logits, others)
     ood_score = OodScore.from_sidecar(content)
+    assert ood_score is not None
     scores = ood_score.compute(logits)
     assert (scores >= ood_score.threshold).float().mean().item() == pytest.approx(0.95, abs=0.006)
     flagged = sum(ood_score.ood_note(row) is not None for row in others) / 300

@@ -1,4 +1,4 @@
-"""An export is what was trained, in half precision, with the whole story of how it came to be."""
+"""Export of a trained network: weights in half precision, sidecar and training history."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import timm
 import torch
 
 import vizlib
+from vizlib.models.loading import training_history
 
 ROW = {
     "size": 128,
@@ -30,7 +31,7 @@ MEASURED = {
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder in place of the real one; what a network does is not measured again here."""
+    """An empty folder of checkpoints, and a fixed result of the evaluation."""
     from checkpoints.training import export
 
     monkeypatch.setattr(export, "CHECKPOINTS", tmp_path)
@@ -80,7 +81,7 @@ def test_exported_network_equals_the_trained_one_in_half_precision(here):
     images = torch.rand(2, 3, 192, 192)
     with torch.no_grad():
         assert torch.allclose(model.logits(images), network(images), atol=1e-2)
-        assert not torch.equal(model.logits(images), network(images))  # half precision leaves its mark
+        assert not torch.equal(model.logits(images), network(images))  # half precision rounds
     assert model.labels[0] == "tench"
     assert model.preprocessing.input_size == (192, 192)
     assert model.ood_score is not None
@@ -130,7 +131,7 @@ def test_second_stage_keeps_the_first_and_repeated_export_adds_nothing(here):
         rows = [(int(row["stage"]), int(row["epoch"])) for row in csv.DictReader(file)]
     assert rows == [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
     trained(here, "new", "python -m checkpoints.training.train c", 1)
-    export_checkpoint(config, here / "new", options())  # from random weights: another story
+    export_checkpoint(config, here / "new", options())  # from random weights: a new first stage
     stages = json.loads((here / "resnet18-imagenette.json").read_text())["origin"]["stages"]
     assert [stage["command"][-1] for stage in stages] == ["c"]
 
@@ -145,9 +146,9 @@ def test_comparison_runs_export_only_histories(here, monkeypatch):
         trained(here, run, f"python -m checkpoints.training.train {name}", 2)
         export_checkpoint(TRAIN_CONFIGS["resnet18-classic"], here / run, options())
     assert not list(here.glob("**/*.safetensors"))
-    monkeypatch.setattr("vizlib.models.loading.training_history.BUNDLED_FOLDER", here)
-    assert set(vizlib.models.loading.training_history.list_training_histories()) == set(names)
-    texts = vizlib.models.loading.training_history.read_training_comparison()
+    monkeypatch.setattr(training_history, "BUNDLED_FOLDER", here)
+    assert set(training_history.list_training_histories()) == set(names)
+    texts = training_history.read_training_comparison()
     assert [row["label"] for row in texts["starts"].values()] == [
         "from scratch",
         "frozen backbone",

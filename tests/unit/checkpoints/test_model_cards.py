@@ -1,4 +1,4 @@
-"""The model cards say what the sidecars say, and the sidecars what the files are."""
+"""Model cards agree with the sidecars, and the sidecars with the weight files."""
 
 from __future__ import annotations
 

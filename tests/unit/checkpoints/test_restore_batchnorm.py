@@ -1,4 +1,4 @@
-"""A network whose BatchNorm was folded gets its statistics back and answers as before; then it can be trained on."""
+"""Restored BatchNorm statistics: the same outputs, and similar ones in training mode."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def test_restored_network_keeps_outputs_and_has_the_statistics(folded):
     from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = [torch.randn(8, 3, 64, 64) for _ in range(3)]
-    seen = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    for name, kept in seen.items():
+    hashes = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for name, kept in hashes.items():
         folded.get_submodule(name).register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))
     with torch.no_grad():
         before = torch.cat([folded(images) for images in photos])
-        whole = {name: torch.cat(kept) for name, kept in seen.items()}
+        whole = {name: torch.cat(kept) for name, kept in hashes.items()}
         restore_batch_statistics(folded, photos)
         after = torch.cat([folded(images) for images in photos])
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-3 * before.abs().max().item())
-    assert seen
+    assert hashes
     for name, values in whole.items():
         layer = folded.get_submodule(name)
         assert torch.allclose(layer.running_mean, values.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
@@ -49,11 +49,11 @@ def test_restored_network_gives_similar_outputs_in_training_mode(folded):
 
     photos = torch.randn(64, 3, 64, 64)
     with torch.no_grad():
-        wanted = folded(photos)
+        expected = folded(photos)
         other = copy.deepcopy(folded).train()(photos)
-        found = restore_batch_statistics(folded, [photos]).train()(photos)
-    assert torch.allclose(found, wanted, rtol=1e-2, atol=1e-2 * wanted.abs().max().item())
-    assert (other - wanted).abs().max() > 0.3 * wanted.abs().max()
+        result = restore_batch_statistics(folded, [photos]).train()(photos)
+    assert torch.allclose(result, expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item())
+    assert (other - expected).abs().max() > 0.3 * expected.abs().max()
 
 
 def test_restoring_leaves_no_hook_and_keeps_the_mode(folded):

@@ -1,4 +1,4 @@
-"""The training script: it resumes as if nothing had happened, trains what it says, and says what it did."""
+"""The training script: resuming, frozen and fine-tuned weights, options, transforms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -131,7 +132,8 @@ def test_frozen_backbone_is_unchanged_and_the_head_learns(tiny, tmp_path, monkey
         if not key.startswith("fc."):
             assert torch.equal(after[key], value), key
     torch.manual_seed(0)  # the head's first weights
-    first = timm.create_model("resnet18", num_classes=10).fc.weight
+    module: Any = timm.create_model("resnet18", num_classes=10)
+    first = module.fc.weight
     assert after["fc.weight"].shape == (10, 512)
     assert not torch.equal(after["fc.weight"], first)
 
@@ -183,7 +185,7 @@ def test_position_embedding_is_resampled_as_timm_does():
     from checkpoints.training.train_configs import resample_position_embedding
 
     small = timm.create_model("test_vit", num_classes=10, img_size=96, dynamic_img_size=True).eval()
-    large = timm.create_model("test_vit", num_classes=10, img_size=160).eval()
+    large: Any = timm.create_model("test_vit", num_classes=10, img_size=160).eval()
     weights = resample_position_embedding(small.state_dict(), large)
     large.load_state_dict(weights)
     images = torch.rand(1, 3, 160, 160)
@@ -211,5 +213,5 @@ def test_strip_local_paths_removes_folders():
 
     start = "python -m checkpoints.training.train vit"
     command = f"{start} --data /home/me/data --runs /tmp/r --finetune checkpoints/vit.safetensors"
-    wanted = "python -m checkpoints.training.train vit --data data --finetune checkpoints/vit.safetensors"
-    assert strip_local_paths(command) == wanted
+    expected = "python -m checkpoints.training.train vit --data data --finetune checkpoints/vit.safetensors"
+    assert strip_local_paths(command) == expected

@@ -1,4 +1,4 @@
-"""The shell reads the same folder, the same list and the same doubts as Python; a mistake is one sentence."""
+"""Shell commands give the same results as Python; an error is one line."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def photo(tmp_path, cheetah):
 def test_every_command_takes_a_checkpoints_folder(command):
     calls = {row.name: row.callback for row in app.registered_commands}
     assert set(COMMANDS) == calls.keys()
-    assert "checkpoints" in inspect.signature(calls[command]).parameters
+    callback = calls[command]
+    assert callback is not None
+    assert "checkpoints" in inspect.signature(callback).parameters
 
 
 def test_models_command_lists_name_size_source_accuracy_and_classes(folder):
@@ -79,18 +81,20 @@ def test_models_command_lists_name_size_source_accuracy_and_classes(folder):
 def test_models_command_prints_json(folder):
     listed = json.loads(shell("models", "--checkpoints", folder, "--json"))
     for row, entry in zip(listed, vizlib.list_models(folder), strict=True):
-        wanted = {**vars(entry), "path": entry.path and str(entry.path)}
-        assert row == {**wanted, "bundled": entry.bundled, "needs_download": entry.needs_download}
+        expected = {**vars(entry), "path": entry.path and str(entry.path)}
+        assert row == {**expected, "bundled": entry.bundled, "needs_download": entry.needs_download}
 
 
 def test_commands_load_a_file_of_the_folder_by_name(folder, photo):
-    there = ("--checkpoints", folder)
-    assert "class " in shell("predict", photo, "--model", "mine", *there)
-    (answer,) = json.loads(shell("explain", photo, "-m", "mine", "-x", "saliency", "-o", folder, "--json", *there))
-    assert answer["label"].startswith("class ")
-    assert "fc" in shell("layers", "mine", *there)
-    assert "grad-cam" in shell("methods", "--model", "mine", *there)
-    assert "mine.kernels.png" in shell("kernels", "mine", "--out", folder, *there)
+    options = ("--checkpoints", folder)
+    assert "class " in shell("predict", photo, "--model", "mine", *options)
+    (attribution,) = json.loads(
+        shell("explain", photo, "-m", "mine", "-x", "saliency", "-o", folder, "--json", *options)
+    )
+    assert attribution["label"].startswith("class ")
+    assert "fc" in shell("layers", "mine", *options)
+    assert "grad-cam" in shell("methods", "--model", "mine", *options)
+    assert "mine.kernels.png" in shell("kernels", "mine", "--out", folder, *options)
 
 
 def test_serve_command_passes_the_folder(folder, monkeypatch):
@@ -116,9 +120,9 @@ def test_predict_command_prints_ood_and_preprocessing_notes(folder, photo):
 
 
 def test_predict_command_prints_json_by_path(folder, photo):
-    answer = json.loads(shell("predict", photo, "--model", "mine", "--checkpoints", folder, "--top", 2, "--json"))
-    wanted = vizlib.load("mine", checkpoints=folder).predict(photo, top=2)
-    assert answer == {str(photo): [prediction._asdict() for prediction in wanted]}
+    attribution = json.loads(shell("predict", photo, "--model", "mine", "--checkpoints", folder, "--top", 2, "--json"))
+    expected = vizlib.load("mine", checkpoints=folder).predict(photo, top=2)
+    assert attribution == {str(photo): [prediction._asdict() for prediction in expected]}
 
 
 def test_errors_are_one_line_with_exit_code_2(folder, photo):
@@ -131,19 +135,19 @@ def test_errors_are_one_line_with_exit_code_2(folder, photo):
 
 
 def test_estimate_command_prints_seconds_and_checks_parameters(folder):
-    there = ("--checkpoints", folder, "--model", "mine")
-    told = shell("estimate", "-x", "rise", "-p", "masks=32", *there)
-    assert float(told.removeprefix("about ").removesuffix(" s per photo\n")) > 0
+    options = ("--checkpoints", folder, "--model", "mine")
+    output = shell("estimate", "-x", "rise", "-p", "masks=32", *options)
+    assert float(output.removeprefix("about ").removesuffix(" s per photo\n")) > 0
     assert "a whole number from 16 to 20000 for masks, not 3" in mistake(
-        "estimate", "-x", "rise", "-p", "masks=3", *there
+        "estimate", "-x", "rise", "-p", "masks=3", *options
     )
 
 
 def test_methods_command_lists_cost_and_parameter_ranges(folder):
-    told = shell("methods")
-    assert "rise (many passes)" in told
-    assert "saliency (one pass)" in told
-    assert "masks=1000, 16 to 20000: " in told
+    output = shell("methods")
+    assert "rise (many passes)" in output
+    assert "saliency (one pass)" in output
+    assert "masks=1000, 16 to 20000: " in output
 
 
 def test_explain_command_runs_methods_of_many_passes(folder, photo):
@@ -162,23 +166,23 @@ def test_explain_command_runs_methods_of_many_passes(folder, photo):
         "json",
         "--json",
     )
-    (answer,) = json.loads(shell("explain", photo, *words))
+    (attribution,) = json.loads(shell("explain", photo, *words))
     saved = json.loads((folder / "photo.rise.json").read_text())
     model = vizlib.load("mine", checkpoints=folder)
     expected = vizlib.explain(model, photo, "rise", masks=20)
-    assert answer["parameters"]["masks"] == 20
+    assert attribution["parameters"]["masks"] == 20
     assert torch.allclose(torch.tensor(saved["values"]), expected.heat, rtol=1e-4)
 
 
 def test_units_command_ranks_contributions(photo):
     model = vizlib.load("vit_tiny-imagenette")
     for layer, kind in (("blocks.5", "channels"), ("blocks.5.attn", "heads")):
-        answer = json.loads(shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--json"))
-        found = vizlib.contributions(model, photo, "church", layers=["blocks.5"])
-        values = getattr(found, kind)[layer]
-        assert (answer["label"], answer["kind"], answer["layer"]) == ("church", kind, layer)
-        assert [row["unit"] for row in answer["units"]] == values.argsort(descending=True).tolist()[:10]
-        assert [row["contribution"] for row in answer["units"]] == pytest.approx(
+        attribution = json.loads(shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--json"))
+        result = vizlib.contributions(model, photo, "church", layers=["blocks.5"])
+        values = getattr(result, kind)[layer]
+        assert (attribution["label"], attribution["kind"], attribution["layer"]) == ("church", kind, layer)
+        assert [row["unit"] for row in attribution["units"]] == values.argsort(descending=True).tolist()[:10]
+        assert [row["contribution"] for row in attribution["units"]] == pytest.approx(
             values.sort(descending=True).values[:10].tolist(), rel=1e-3, abs=1e-5
         )
         first = shell("units", photo, "-m", model.name, "-l", layer, "-t", "church", "--top", 1).splitlines()
@@ -190,8 +194,8 @@ def test_units_command_ranks_contributions(photo):
 def test_units_command_ablates_units(photo):
     model = vizlib.load("resnet18-imagenette")
     rest = vizlib.ablate(model, photo, channels={"layer4": [3, 17]})
-    answer = json.loads(shell("units", photo, "-l", "layer4", "--ablate", "3,17", "--json"))
-    assert [row["logit"] for row in answer] == pytest.approx([one.logit for one in rest[:5]], abs=1e-4)
+    attribution = json.loads(shell("units", photo, "-l", "layer4", "--ablate", "3,17", "--json"))
+    assert [row["logit"] for row in attribution] == pytest.approx([item.logit for item in rest[:5]], abs=1e-4)
     lines = shell("units", photo, "-l", "layer4", "--ablate", "3,17").splitlines()
     assert len(lines) == 5
     assert f"{rest[0].probability:.2%}" in lines[0]
@@ -202,12 +206,16 @@ def test_units_command_ablates_units(photo):
 
 
 def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
-    answer = json.loads(shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
+    attribution = json.loads(shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
     model = vizlib.load("resnet18-imagenette")
-    found = vizlib.receptive_field(model, "layer2")
-    assert (answer["size"], answer["jump"], answer["box"]) == (list(found.size), list(found.jump), [*found.box(5, 9)])
+    result = vizlib.receptive_field(model, "layer2")
+    assert (attribution["size"], attribution["jump"], attribution["box"]) == (
+        list(result.size),
+        list(result.jump),
+        [*result.box(5, 9)],
+    )
     used = effective_receptive_field(model, photo, "layer2", (5, 9))
-    assert answer["effective"] == pytest.approx(used.size, rel=0.02)
+    assert attribution["effective"] == pytest.approx(used.size, rel=0.02)
     lines = shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
     assert lines[0] == "layer2: 99 × 99 pixels, stride 8 × 8 pixels"
     assert lines[1].startswith("row 5, column 9: effective receptive field about ")
@@ -222,19 +230,21 @@ def test_compare_command_equals_agreement_in_python(folder, photo):
     (folder / "other.json").write_text(
         json.dumps({"labels": ["c, sea", "a", "b"], "architecture": "test_vit"})
     )  # the same classes in another order
-    there = ("--checkpoints", folder, "--model", "mine", "other", "-x", "saliency", "-t", "c")
-    told = json.loads(shell("compare", photo, *there, "--fraction", 0.1, "--json"))
+    options = ("--checkpoints", folder, "--model", "mine", "other", "-x", "saliency", "-t", "c")
+    output = json.loads(shell("compare", photo, *options, "--fraction", 0.1, "--json"))
     a, b = (
         vizlib.explain(vizlib.load(name, checkpoints=folder), photo, "saliency", target=target)
         for name, target in (("mine", 2), ("other", 0))
     )
-    assert [one["label"] for one in told["maps"]] == ["c", "c, sea"]
+    assert [row["label"] for row in output["maps"]] == ["c", "c, sea"]
     expected = vizlib.agreement(a, b, fraction=0.1)
-    assert (told["correlation"], told["overlap"]) == pytest.approx((expected.correlation, expected.overlap), abs=1e-3)
-    assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; overlap of the strongest 20%: " in shell(
-        "compare", photo, *there
+    assert (output["correlation"], output["overlap"]) == pytest.approx(
+        (expected.correlation, expected.overlap), abs=1e-3
     )
-    assert "does not support mine" in mistake("compare", photo, *there[:5], "-x", "raw-attention")
+    assert f"rank correlation {vizlib.agreement(a, b).correlation:.2f}; overlap of the strongest 20%: " in shell(
+        "compare", photo, *options
+    )
+    assert "does not support mine" in mistake("compare", photo, *options[:5], "-x", "raw-attention")
 
 
 def test_explain_command_gives_photos_of_the_same_name_different_files(folder, cheetah, tower):

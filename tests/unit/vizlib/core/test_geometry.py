@@ -1,4 +1,4 @@
-"""A place on the photo is found in the model's input, and a heat map finds the way back: measured, not assumed."""
+"""`Geometry`, measured with the real preprocessing: photo to model input, and heat map to photo."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import inspect
 import io
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cell_boxes import compute_cell_box
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 
 from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
@@ -31,7 +32,7 @@ INPUTS = [(224, 224), (160, 160), (192, 256), (257, 131)]
 SETTINGS = [((224, 224), 0.875), ((224, 224), 1.0), ((160, 160), 0.9), ((192, 256), 0.9), ((257, 131), 1.0)]
 MODES = ["center", "squash", "border"]
 
-# What each EXIF mark says was done to the upright picture, undone with numpy alone.
+# EXIF orientation -> the stored pixels of an upright image, with NumPy alone.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,
@@ -99,8 +100,8 @@ def test_to_input_matches_the_position_of_a_dot_in_the_tensor(name, crop_mode, i
                 continue  # the crop cuts the blurred dot, so its centroid says nothing
             photo = open_image(photo_with_dot(PHOTOS[name], pixel, reach))
             seen_at = centroid(what_the_dot_lights(way, photo, blank))
-            said = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
-            assert seen_at == pytest.approx(said, abs=0.1), (input_size, crop_pct, pixel)
+            text = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            assert seen_at == pytest.approx(text, abs=0.1), (input_size, crop_pct, pixel)
 
 
 @pytest.mark.parametrize("crop_mode", MODES)
@@ -127,10 +128,10 @@ def test_project_to_photo_is_within_one_input_pixel_on_tiny_photos(name):
         heat = np.zeros((224, 224), dtype=np.float32)
         heat[row, col] = 1
         y, x = np.unravel_index(np.nanargmax(geometry.project_to_photo(heat)), geometry.photo_size)
-        found = geometry.to_input(y + 0.5, x + 0.5)
+        result = geometry.to_input(y + 0.5, x + 0.5)
         # within one input pixel, or within the photo pixel that covers this input pixel if photo pixels are larger
-        assert abs(found[0] - row - 0.5) <= max(1, geometry.scale[0])
-        assert abs(found[1] - col - 0.5) <= max(1, geometry.scale[1])
+        assert abs(result[0] - row - 0.5) <= max(1, geometry.scale[0])
+        assert abs(result[1] - col - 0.5) <= max(1, geometry.scale[1])
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -175,12 +176,12 @@ def test_rounding_equals_timms_transform():
         input_size = (side, side) if rng.random() < 0.5 else (side, rng.randint(20, 260))
         crop_pct, crop_mode = rng.choice([0.8, 0.875, 0.9, 0.95, 0.965, 1.0, 1.1]), rng.choice(MODES)
         geometry = Geometry.from_timm_transform(photo_size, input_size, crop_pct=crop_pct, crop_mode=crop_mode)
-        transform = create_transform(input_size=(3, *input_size), crop_pct=crop_pct, crop_mode=crop_mode)
+        transform: Any = create_transform(input_size=(3, *input_size), crop_pct=crop_pct, crop_mode=crop_mode)
         resize, crop = transform.transforms[:2]
 
-        resized = resize(Image.new("L", photo_size[::-1])).size[::-1]
-        told = geometry.scale[0] * photo_size[0], geometry.scale[1] * photo_size[1]
-        assert told == pytest.approx(resized, abs=1e-9)
+        resized = resize(Image.new("L", (photo_size[1], photo_size[0]))).size[::-1]
+        output = geometry.scale[0] * photo_size[0], geometry.scale[1] * photo_size[1]
+        assert output == pytest.approx(resized, abs=1e-9)
 
         for axis in (0, 1):  # a picture whose colours count its rows or columns shows where the crop put them
             counted = np.broadcast_to(np.expand_dims(np.arange(resized[axis]), 1 - axis), resized)
@@ -290,7 +291,7 @@ def test_find_cell_matches_project_to_photo():
 
 
 @pytest.mark.parametrize("place", [(-1, 5), (5, -0.5), (40, 5), (5, 61)])
-def test_find_cell_is_none_outside_the_photo(place):
+def test_find_cell_is_none_outside_the_photo(place: tuple[float, float]):
     geometry = Geometry.from_timm_transform((40, 61), (64, 64), crop_pct=1.0, crop_mode="border")
     assert geometry.find_cell(*place, (4, 4)) is None
 

@@ -1,4 +1,4 @@
-"""Everything a person may give as a photo becomes upright RGB, or is refused in one sentence."""
+"""`open_image`: every accepted source becomes upright RGB, every other is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import io
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.core.images import MAX_PIXELS, open_image
 from vizlib.models.preprocessing import TimmPreprocessing
 
-RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)  # no two neighbours alike
+RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)  # adjacent pixels differ
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:200:20j, 50:250:30j], 120), axis=-1).astype(np.uint8)
 
 
@@ -40,7 +41,7 @@ def notes(source):
 
 
 def refusal(source):
-    """The message of the refusal: one sentence, without a folder."""
+    """Return the message of the error: one sentence, without a folder."""
     with pytest.raises(ImageError) as error:
         open_image(source)
     message = str(error.value)
@@ -54,13 +55,13 @@ def png_chunk(kind, data):
 
 
 def png(width, height, bits, colour, rows):
-    """A PNG by hand, for what Pillow does not write."""
+    """Return a PNG of a kind that Pillow does not write."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
 
-# ------------------------------------------------------------------------------------------ where it comes from
+# ------------------------------------------------------------------------------------------ sources
 
 
 def test_open_image_accepts_every_source(tmp_path):
@@ -103,9 +104,9 @@ def test_open_image_leaves_the_given_image_unchanged():
 def test_open_image_is_idempotent_and_keeps_notes():
     exif = Image.Exif()
     exif[0x0112] = 6
-    faint = Image.fromarray(RAMP).convert("LA").point(lambda value: value // 2)
-    for picture, noted in ((Image.fromarray(RAMP), 0), (faint, 1)):
-        once = open_image(encoded(picture, "PNG", exif=exif))
+    faint = Image.fromarray(RAMP).convert("LA").point([value // 2 for value in range(256)] * 2)
+    for image, noted in ((Image.fromarray(RAMP), 0), (faint, 1)):
+        once = open_image(encoded(image, "PNG", exif=exif))
         twice = open_image(once)
         np.testing.assert_array_equal(np.asarray(twice), np.asarray(once))
         assert twice.info["notes"] == once.info["notes"]
@@ -120,10 +121,10 @@ def test_text_chunk_called_notes_is_ignored():
     assert notes(encoded(RAMP, "PNG", pnginfo=info)) == ()
 
 
-# ------------------------------------------------------------------------------------------ upright
+# ------------------------------------------------------------------------------------------ orientation
 
 
-# The EXIF standard's own words: which side of the scene the stored row 0 and column 0 are.
+# By the EXIF standard: the side of the scene at the stored row 0 and column 0.
 SIDES = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -137,7 +138,7 @@ SIDES = {
 
 
 def as_stored(upright, orientation):
-    """The stored pixels of an upright picture, by the standard's definition, pixel by pixel."""
+    """Return the stored pixels of an upright image, pixel by pixel by the definition of the standard."""
     height, width = upright.shape[:2]
     row_side, column_side = SIDES[orientation]
     stored = np.zeros((width, height, 3) if orientation >= 5 else upright.shape, dtype=np.uint8)
@@ -155,13 +156,13 @@ def test_exif_orientation_is_applied(orientation):
     stored = as_stored(RAMP, orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for kind in ("PNG", "TIFF"):  # Pillow turns TIFF by itself, which must not happen twice
+    for kind in ("PNG", "TIFF"):  # Pillow applies the orientation of a TIFF itself, which must not be repeated
         np.testing.assert_array_equal(pixels(encoded(stored, kind, exif=exif)), RAMP)
     stored = as_stored(SMOOTH, orientation)
     difference = np.abs(pixels(encoded(stored, "JPEG", exif=exif, quality=95)).astype(int) - SMOOTH)
     assert difference.mean() < 4
-    picture = Image.open(io.BytesIO(encoded(stored, "PNG", exif=exif)))
-    np.testing.assert_array_equal(pixels(picture), SMOOTH)
+    image = Image.open(io.BytesIO(encoded(stored, "PNG", exif=exif)))
+    np.testing.assert_array_equal(pixels(image), SMOOTH)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -193,9 +194,9 @@ def test_grey_alpha_and_transparent_palette_colours_are_composited_on_white():
         palette = Image.new("P", (30, 20), 1)
         palette.putpalette([10, 20, 30, 200, 100, 50])
         palette.paste(0, (0, 0, 15, 20))
-        found = pixels(encoded(palette, kind, transparency=0))
-        assert (found[:, :15] == 255).all()
-        assert (found[:, 15:] == (200, 100, 50)).all()
+        result = pixels(encoded(palette, kind, transparency=0))
+        assert (result[:, :15] == 255).all()
+        assert (result[:, 15:] == (200, 100, 50)).all()
     keyed = Image.new("RGB", (30, 20), (1, 2, 3))
     assert (pixels(encoded(keyed, "PNG", transparency=(1, 2, 3))) == 255).all()
 
@@ -218,18 +219,18 @@ def test_cmyk_becomes_rgb_with_a_note(kind):
     inks = np.zeros((24, 32, 4), dtype=np.uint8)
     inks[:, :16] = (255, 0, 0, 0)
     inks[:, 16:] = (0, 100, 200, 50)
-    found = pixels(encoded(Image.fromarray(inks, "CMYK"), kind))
+    result = pixels(encoded(Image.fromarray(inks, "CMYK"), kind))
     ink = inks.astype(float) / 255
     expected = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
-    assert np.abs(found - expected).mean() < 3
+    assert np.abs(result - expected).mean() < 3
     assert "CMYK" in notes(encoded(Image.fromarray(inks, "CMYK"), kind))[0]
 
 
 def test_ycbcr_hsv_and_lab_become_rgb():
     grey = Image.new("L", (30, 20), 100).convert("RGB")
     for mode in ("YCbCr", "HSV", "LAB"):
-        picture = Image.new("LAB", (30, 20), (108, 128, 128)) if mode == "LAB" else grey.convert(mode)
-        np.testing.assert_allclose(pixels(encoded(picture, "TIFF") if mode == "LAB" else picture), 100, atol=3)
+        image = Image.new("LAB", (30, 20), (108, 128, 128)) if mode == "LAB" else grey.convert(mode)
+        np.testing.assert_allclose(pixels(encoded(image, "TIFF") if mode == "LAB" else image), 100, atol=3)
 
 
 @pytest.mark.parametrize("top", [65535, 4095])
@@ -247,8 +248,8 @@ def test_sixteen_bit_grey_is_scaled_by_its_range_with_a_note(top):
 
 def test_sixteen_bit_colours_keep_their_high_byte():
     values = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(">u2")
-    found = pixels(png(30, 20, 16, 2, [row.tobytes() for row in values]))
-    np.testing.assert_allclose(found, values // 256, atol=1)
+    result = pixels(png(30, 20, 16, 2, [row.tobytes() for row in values]))
+    np.testing.assert_allclose(result, values // 256, atol=1)
 
 
 def test_sixteen_bit_colour_arrays_share_one_range_and_alpha_keeps_its_own():
@@ -378,11 +379,11 @@ def test_decompression_bomb_is_refused_from_its_header(side, tmp_path, monkeypat
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb)
     sources = [bomb, path, io.BytesIO(bomb)]
-    sources += [Image.open(io.BytesIO(bomb))] if side == 6400 else []  # Pillow itself warns of the others
+    sources += [Image.open(io.BytesIO(bomb))] if side == 6400 else []  # Pillow warns of the others
     for source in sources:
         assert "megapixels" in refusal(source)
     assert not decoded
-    with contextlib.suppress(Exception):  # the check above does see a decoding: a small photo gets that far
+    with contextlib.suppress(Exception):  # the patch above records decoding: that of a small photo
         open_image(encoded(RAMP, "PNG"))
     assert set(decoded) == {(30, 20)}
 
@@ -441,7 +442,8 @@ CONFIG = {
 def test_tensor_equals_timms_evaluation_transform_bit_for_bit(crop_mode):
     config = {**CONFIG, "crop_mode": crop_mode}
     photo = open_image(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
-    expected = create_transform(**{**config, "input_size": (3, 32, 48)})(photo)
+    transform: Any = create_transform(**{**config, "input_size": (3, 32, 48)})
+    expected = transform(photo)
     tensor = TimmPreprocessing.from_config(config).tensor(photo)
     assert tensor.shape == (1, 3, 32, 48)
     assert torch.equal(tensor[0], expected)

@@ -1,4 +1,4 @@
-"""Words for classes, shares and questions: in one place, whoever says them."""
+"""Formatting of labels, fractions and questions."""
 
 from __future__ import annotations
 

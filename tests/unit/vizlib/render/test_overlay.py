@@ -1,4 +1,4 @@
-"""A picture says what the values say: the right place and colour, on one scale, and nothing where nothing is known."""
+"""Colour scales, overlays, boxes and image grids, against their formulas."""
 
 from __future__ import annotations
 
@@ -17,77 +17,77 @@ GREY = (128, 128, 128)
 
 @pytest.fixture(scope="module")
 def photo():
-    chance = np.random.default_rng(0)
-    return Image.fromarray(chance.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
 def heat():
-    """Values of both signs, hot and cold, with a strip that the model never saw."""
+    """Values of both signs, with a strip outside the model input."""
     values = np.random.default_rng(1).normal(size=(20, 30)).astype(np.float32)
     values[:, :4] = np.nan
     return values
 
 
 def slow_overlay(photo, heat, low, high, *, signed, opacity, colormap):
-    """The formula in the docstring, one pixel at a time."""
-    pixels, answer = np.asarray(photo).astype(float), np.zeros((*heat.shape, 3))
+    """Return the overlay by the formula in the docstring, pixel by pixel."""
+    pixels, attribution = np.asarray(photo).astype(float), np.zeros((*heat.shape, 3))
     for y in range(heat.shape[0]):
         for x in range(heat.shape[1]):
             if np.isnan(heat[y, x]):
-                answer[y, x] = 0.35 * sum(pixels[y, x]) / 3
+                attribution[y, x] = 0.35 * sum(pixels[y, x]) / 3
                 continue
             share = min(max((float(heat[y, x]) - low) / (high - low), 0), 1)
             strength = abs(2 * share - 1) if signed else share
             cover = opacity * strength**0.6
             colour = np.array(colormaps[colormap](round(share * 255))[:3]) * 255
-            answer[y, x] = (1 - cover) * pixels[y, x] + cover * colour
-    return answer
+            attribution[y, x] = (1 - cover) * pixels[y, x] + cover * colour
+    return attribution
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize(("opacity", "colormap"), [(0.75, None), (1.0, "viridis"), (0.2, "PiYG")])
 def test_overlay_equals_its_formula_at_every_pixel(photo, heat, signed, opacity, colormap):
     low, high = (-2.0, 2.0) if signed else (-1.0, 2.5)
-    picture = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=(low, high))
+    image = overlay_heat(photo, heat, signed=signed, opacity=opacity, colormap=colormap, limits=(low, high))
     used = colormap or ("RdBu_r" if signed else "inferno")
-    wanted = slow_overlay(photo, heat, low, high, signed=signed, opacity=opacity, colormap=used)
-    assert picture.size == photo.size
-    assert np.abs(np.asarray(picture) - wanted).max() <= 1.01  # two roundings
+    expected = slow_overlay(photo, heat, low, high, signed=signed, opacity=opacity, colormap=used)
+    assert image.size == photo.size
+    assert np.abs(np.asarray(image) - expected).max() <= 1.01  # two roundings
 
 
 def test_overlay_leaves_the_photo_unchanged_at_the_lowest_values(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[5:9, 6:12] = 1
-    picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo)
-    assert np.array_equal(picture[heat == 0], pixels[heat == 0])
-    assert not np.array_equal(picture[heat == 1], pixels[heat == 1])
+    image, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo)
+    assert np.array_equal(image[heat == 0], pixels[heat == 0])
+    assert not np.array_equal(image[heat == 1], pixels[heat == 1])
     assert np.array_equal(np.asarray(overlay_heat(photo, heat, opacity=0.0)), pixels)
 
 
 def test_signed_overlay_leaves_the_photo_unchanged_at_zero(photo):
     heat = np.zeros((20, 30), np.float32)
     heat[0, 0], heat[19, 29] = 1, -1
-    picture, pixels = np.asarray(overlay_heat(photo, heat, signed=True)), np.asarray(photo)
-    assert np.array_equal(picture[heat == 0], pixels[heat == 0])
+    image, pixels = np.asarray(overlay_heat(photo, heat, signed=True)), np.asarray(photo)
+    assert np.array_equal(image[heat == 0], pixels[heat == 0])
 
 
 def test_pixels_outside_the_model_input_are_dimmed_and_grey(photo, heat):
-    picture, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo).astype(float)
+    image, pixels = np.asarray(overlay_heat(photo, heat)), np.asarray(photo).astype(float)
     unseen = np.isnan(heat)
     assert unseen.any()
-    assert (np.ptp(picture[unseen].astype(int), axis=-1) == 0).all()
-    assert np.allclose(picture[unseen][:, 0], pixels[unseen].mean(-1) * OUTSIDE_BRIGHTNESS, atol=0.51)
+    assert (np.ptp(image[unseen].astype(int), axis=-1) == 0).all()
+    assert np.allclose(image[unseen][:, 0], pixels[unseen].mean(-1) * OUTSIDE_BRIGHTNESS, atol=0.51)
 
 
 def test_map_of_nan_is_all_dimmed(photo):
-    picture = np.asarray(overlay_heat(photo, np.full((20, 30), np.nan, np.float32)))
-    assert (np.ptp(picture.astype(int), axis=-1) == 0).all()
+    image = np.asarray(overlay_heat(photo, np.full((20, 30), np.nan, np.float32)))
+    assert (np.ptp(image.astype(int), axis=-1) == 0).all()
 
 
 def test_signed_limits_are_symmetric_about_zero():
-    chance = np.random.default_rng(2)
-    for values in (chance.normal(size=99), chance.normal(size=99) - 5, np.array([-3.0, 0.1]), np.array([0.0])):
+    rng = np.random.default_rng(2)
+    for values in (rng.normal(size=99), rng.normal(size=99) - 5, np.array([-3.0, 0.1]), np.array([0.0])):
         low, high = compute_limits(values, signed=True)
         assert low == -high < 0
 
@@ -150,9 +150,9 @@ def test_nan_is_grey_and_infinity_has_the_end_colors():
 
 def test_same_limits_give_same_colors():
     first, second = np.array([[0.0, 1.0, 2.0]]), np.array([[2.0, 5.0, 1.0]])
-    one, two = (apply_colormap(values, signed=False, limits=(0.0, 5.0))[0] for values in (first, second))
-    assert np.array_equal(one[2], two[0])
-    assert np.array_equal(one[1], two[2])
+    row, two = (apply_colormap(values, signed=False, limits=(0.0, 5.0))[0] for values in (first, second))
+    assert np.array_equal(row[2], two[0])
+    assert np.array_equal(row[1], two[2])
     alone = [apply_colormap(values, signed=False)[0] for values in (first, second)]
     assert not np.array_equal(alone[0][2], alone[1][0]), "without limits each has its own scale"
 
@@ -186,21 +186,21 @@ def test_load_colormap_equals_matplotlib_and_is_read_only():
 @pytest.mark.parametrize(("count", "columns"), [(1, None), (5, None), (9, None), (7, 3), (4, 1), (3, 99)])
 @pytest.mark.parametrize(("size", "cell"), [((4, 4), 12), ((3, 5), 16), ((20, 10), 8)])
 def test_image_grid_places_and_enlarges_images_without_smoothing(count, columns, size, cell):
-    chance = np.random.default_rng(count)
-    pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
-    board = np.asarray(draw_image_grid(pictures, cell, columns))
+    rng = np.random.default_rng(count)
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+    grid = np.asarray(draw_image_grid(pictures, cell, columns))
     factor = max(1, round(cell / max(size)))
     across = min(columns or int(np.ceil(np.sqrt(count))), count)
-    shown = np.zeros(board.shape[:2], bool)
+    image = np.zeros(grid.shape[:2], bool)
     for i, picture in enumerate(pictures):
         top, left = i // across * (size[0] * factor + 2), i % across * (size[1] * factor + 2)
         for y in range(size[0] * factor):
             for x in range(size[1] * factor):
-                assert tuple(board[top + y, left + x]) == (*picture[y // factor, x // factor], 255)
-                shown[top + y, left + x] = True
-    assert (board[~shown] == 0).all(), "between the pictures the board is clear"
-    assert shown[:, -1].any()
-    assert shown[-1].any()
+                assert tuple(grid[top + y, left + x]) == (*picture[y // factor, x // factor], 255)
+                image[top + y, left + x] = True
+    assert (grid[~image] == 0).all(), "between the pictures the board is clear"
+    assert image[:, -1].any()
+    assert image[-1].any()
 
 
 def test_empty_grid_is_refused():
@@ -211,29 +211,29 @@ def test_empty_grid_is_refused():
 def test_map_grid_shares_one_scale_or_uses_one_per_map():
     maps = np.stack([np.array([[0.0, 1.0]]), np.array([[0.0, 4.0]])])
     shared = np.asarray(draw_map_grid(maps, cell=2, columns=1))
-    apart = np.asarray(draw_map_grid(maps, cell=2, columns=1, shared=False))
+    loss = np.asarray(draw_map_grid(maps, cell=2, columns=1, shared=False))
     assert not np.array_equal(shared[0], shared[3])
-    assert np.array_equal(apart[0], apart[3])
+    assert np.array_equal(loss[0], loss[3])
     top = compute_limits(maps, signed=False)[1]
-    wanted = apply_colormap(maps[0], signed=False, limits=(0.0, top))
-    assert np.array_equal(shared[0, :, :3], wanted[0])
+    expected = apply_colormap(maps[0], signed=False, limits=(0.0, top))
+    assert np.array_equal(shared[0, :, :3], expected[0])
 
 
 def test_kernel_grid_draws_zero_as_grey_on_a_shared_scale():
     kernels = np.zeros((3, 3, 2, 2), np.float32)
     kernels[1], kernels[2, 0] = 0.5, -1  # all channels alike; the strongest of all, in red
-    board = np.asarray(draw_kernel_grid(kernels, cell=2, columns=3))[..., :3]
-    assert (board[:, :2] == GREY).all()
-    assert (board[:, 4:6] == round(0.75 * 255)).all()
-    assert (board[:, 8:10] == (0, 128, 128)).all()
+    grid = np.asarray(draw_kernel_grid(kernels, cell=2, columns=3))[..., :3]
+    assert (grid[:, :2] == GREY).all()
+    assert (grid[:, 4:6] == round(0.75 * 255)).all()
+    assert (grid[:, 8:10] == (0, 128, 128)).all()
     with np.errstate(all="raise"):
         assert (np.asarray(draw_kernel_grid(kernels * 0))[0, 0, :3] == GREY).all()
 
 
 def test_kernel_grid_draws_the_mean_over_other_channel_counts():
     kernels = np.random.default_rng(5).normal(size=(4, 7, 3, 3)).astype(np.float32)
-    board = draw_kernel_grid(kernels, cell=9)
-    assert np.array_equal(np.asarray(board), np.asarray(draw_map_grid(kernels.mean(1), signed=True, cell=9)))
+    grid = draw_kernel_grid(kernels, cell=9)
+    assert np.array_equal(np.asarray(grid), np.asarray(draw_map_grid(kernels.mean(1), signed=True, cell=9)))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,8 @@ def test_kernel_grid_draws_the_mean_over_other_channel_counts():
 )
 def test_draw_box_marks_boxes_of_any_size_on_a_copy(photo, box):
     before = photo.tobytes()
-    outlined = draw_box(photo, tuple(float(side) for side in box))
+    top, left, bottom, right = map(float, box)
+    outlined = draw_box(photo, (top, left, bottom, right))
     assert photo.tobytes() == before
     assert outlined.size == photo.size
     assert outlined.getpixel((int(box[1]), int(box[0]))) == (255, 255, 255)

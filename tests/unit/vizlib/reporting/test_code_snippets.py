@@ -1,4 +1,4 @@
-"""The lines that make a map again are run: each gives the map's numbers to the bit, whatever the names in it hold."""
+"""Code snippets are executed: each reproduces the exact values of the map, whatever characters its names contain."""
 
 from __future__ import annotations
 
@@ -47,44 +47,44 @@ def folder(tmp_path, monkeypatch, tower):
 def run_python(code: str) -> torch.Tensor:
     names = {}
     exec(compile(code, "snippet", "exec"), names)
-    with np.load("why.npz") as found:
-        assert np.array_equal(found["heat"], names["why"].heat.numpy())
+    with np.load("why.npz") as result:
+        assert np.array_equal(result["heat"], names["why"].heat.numpy())
     return names["why"].heat
 
 
 def words_of(line: str) -> list[str]:
-    """What a real shell makes of a line; what it calls is a stand-in that keeps its words."""
-    with tempfile.TemporaryDirectory() as there:
-        stand_in = Path(there) / "vizlib"
+    """Return the arguments that a real shell passes for a command line, read by a replacement of `vizlib`."""
+    with tempfile.TemporaryDirectory() as options:
+        stand_in = Path(options) / "vizlib"
         stand_in.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
         stand_in.chmod(0o755)
-        path = f"{there}{os.pathsep}{os.environ['PATH']}"
-        told = subprocess.run(["sh", "-c", line], check=True, capture_output=True, env={**os.environ, "PATH": path})
-    return json.loads(told.stdout)
+        path = f"{options}{os.pathsep}{os.environ['PATH']}"
+        output = subprocess.run(["sh", "-c", line], check=True, capture_output=True, env={**os.environ, "PATH": path})
+    return json.loads(output.stdout)
 
 
 def run_shell(line: str) -> None:
-    """The shell reads the line, and this process does what it says: a second torch would take seconds."""
+    """Split a line with a real shell and run it in this process, as importing torch again would take seconds."""
     result = CliRunner().invoke(app, words_of(line))
     assert result.exit_code == 0, result.output
 
 
 def values_in(page: str) -> list[np.ndarray]:
-    """The raw values of a report, read as it says itself."""
+    """Return the raw values of a report, with the code that it contains."""
     names = {}
     exec(READ_CODE.format(file=repr(page)), names)
-    return [one["heat"] for one in names["maps"]]
+    return [row["heat"] for row in names["maps"]]
 
 
 @pytest.mark.parametrize(("name", "method", "parameters", "against"), CASES)
 def test_python_and_shell_snippets_reproduce_the_map(name, method, parameters, against, folder, tower):
     model = vizlib.load(name)
-    answer = vizlib.explain(model, tower, method, target=7, against=against, **parameters)
-    snippet = CodeSnippet.from_attribution(answer, model, photo="photo.png")
-    assert torch.equal(run_python(snippet.to_python()), answer.heat)
+    attribution = vizlib.explain(model, tower, method, target=7, against=against, **parameters)
+    snippet = CodeSnippet.from_attribution(attribution, model, photo="photo.png")
+    assert torch.equal(run_python(snippet.to_python()), attribution.heat)
     run_shell(snippet.to_shell())
-    (found,) = values_in("why.html")
-    assert np.array_equal(found, answer.heat.numpy())
+    (result,) = values_in("why.html")
+    assert np.array_equal(result, attribution.heat.numpy())
     assert Path(f"photo.{method}.png").is_file()
 
 
@@ -118,7 +118,7 @@ def test_find_class_name_returns_a_resolvable_name_or_the_number(labels, names):
 
 @pytest.fixture
 def hostile(folder, tower):
-    """A network and a photo whose names try to break out of whatever they are quoted with."""
+    """A network and a photo whose names contain quotes, spaces and shell commands."""
     torch.manual_seed(0)
     name = f"{HOSTILE}\nnet"
     weights = timm.create_model("test_resnet", num_classes=3).state_dict()
@@ -169,7 +169,9 @@ def test_client_snippet_is_python_with_quoted_texts():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.predict"
     ]
     given = {word.arg: word.value for word in call.keywords}
-    assert ast.literal_eval(given.pop("photo").args[0]) == f"{HOSTILE}.png"
+    photo = given.pop("photo")
+    assert isinstance(photo, ast.Call)
+    assert ast.literal_eval(photo.args[0]) == f"{HOSTILE}.png"
     assert {name: ast.literal_eval(value) for name, value in given.items()} == {
         "model": HOSTILE,
         "method": "raw-attention",

@@ -1,4 +1,4 @@
-"""A report is one page that needs nothing else: what it holds is the attribution's own, and no name becomes HTML."""
+"""HTML reports: complete, self-contained, and safe for any name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def answer(model, tower):
+def attribution(model, tower):
     return vizlib.explain(model, tower, "grad-cam", target="parachute", against="church")
 
 
@@ -50,140 +50,146 @@ def facts(path) -> dict[str, str]:
     return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", path.read_text(encoding="utf-8")))
 
 
-def test_report_holds_the_exact_raw_values(answer, model, tmp_path):
-    (found,) = page_of(vizlib.report(answer, tmp_path / "why.html", model=model)).maps()
-    assert found["heat"].dtype == np.float32
-    assert np.array_equal(found["heat"], answer.heat.numpy())
-    assert json.loads(str(found["about"])) == json.loads(json.dumps(answer.to_dict()))
+def test_report_holds_the_exact_raw_values(attribution, model, tmp_path):
+    (result,) = page_of(vizlib.report(attribution, tmp_path / "why.html", model=model)).maps()
+    assert result["heat"].dtype == np.float32
+    assert np.array_equal(result["heat"], attribution.heat.numpy())
+    assert json.loads(str(result["about"])) == json.loads(json.dumps(attribution.to_dict()))
 
 
-def test_code_in_the_report_reads_the_raw_values(answer, tmp_path, monkeypatch, capsys):
+def test_code_in_the_report_reads_the_raw_values(attribution, tmp_path, monkeypatch, capsys):
     name = 'it\'s "why".html'
-    path = vizlib.report(answer, tmp_path / name)
+    path = vizlib.report(attribution, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     code = next(
-        one for one in re.findall(r"<pre><code>(.*?)</code></pre>", path.read_text(), re.DOTALL) if "np.load" in one
+        row for row in re.findall(r"<pre><code>(.*?)</code></pre>", path.read_text(), re.DOTALL) if "np.load" in row
     )
     names = {}
     exec(unescape(code), names)
-    assert np.array_equal(names["maps"][0]["heat"], answer.heat.numpy())
+    assert np.array_equal(names["maps"][0]["heat"], attribution.heat.numpy())
     assert '"method": "grad-cam"' in capsys.readouterr().out
 
 
-def test_report_shows_photo_overlay_and_color_bar(answer, model, tower, tmp_path):
+def test_report_shows_photo_overlay_and_color_bar(attribution, model, tower, tmp_path):
     overlay, bar, photo = (
-        picture(one["src"]) for one in page_of(vizlib.report(answer, tmp_path / "why.html")).every("img")
+        picture(row["src"]) for row in page_of(vizlib.report(attribution, tmp_path / "why.html")).every("img")
     )
     assert np.array_equal(photo, np.asarray(tower))
-    assert np.array_equal(overlay, np.asarray(answer.overlay()))
+    assert np.array_equal(overlay, np.asarray(attribution.overlay()))
     assert np.array_equal(bar, np.asarray(draw_color_bar(signed=True)))
 
 
 def test_report_reduces_large_photos(model, tower, tmp_path):
     large = tower.resize((3200, 4800))
-    answer = vizlib.explain(model, large, "saliency")
-    page = page_of(vizlib.report(answer, tmp_path / "why.html"))
-    overlay, _, photo = (picture(one["src"]) for one in page.every("img"))
+    attribution = vizlib.explain(model, large, "saliency")
+    page = page_of(vizlib.report(attribution, tmp_path / "why.html"))
+    overlay, _, photo = (picture(row["src"]) for row in page.every("img"))
     assert overlay.shape == photo.shape == (1600, 1067, 3)
     assert "The photo, compressed" in page.text()
     assert "3200 × 4800 pixels" in page.text()
     assert (tmp_path / "why.html").stat().st_size < 4_000_000
-    smaller, heat = answer.resize_with_heat(1600)
+    smaller, heat = attribution.resize_with_heat(1600)
     assert np.abs(photo.astype(float) - np.asarray(smaller)).mean() < 3
     assert np.abs(overlay.astype(float) - np.asarray(overlay_heat(smaller, heat))).mean() < 3
-    assert np.array_equal(page.maps()[0]["heat"], answer.heat.numpy())
+    assert np.array_equal(page.maps()[0]["heat"], attribution.heat.numpy())
 
 
-def test_report_lists_method_class_hashes_versions_and_notes(answer, model, tower, tmp_path):
-    path = vizlib.report(answer, tmp_path / "why.html", model=model)
-    said, page, row = facts(path), page_of(path), METHODS["grad-cam"]
-    assert said["Method"] == "grad-cam"
-    assert said["Paper"] == row.paper
-    assert said["Class"] == "parachute (number 9)"
-    assert said["Against"] == "church (number 4)"
-    assert float(said["Probability"]) == pytest.approx(answer.probability, abs=1e-6)
-    assert said["Parameters"] == "layer = automatic, relu = False, score = logit"
-    assert said["Layers"] == "layer4"
-    assert said["SHA-256 of the RGB pixels"] == hashlib.sha256(np.asarray(tower).tobytes()).hexdigest()
-    assert said["SHA-256 of the weights"] == hash_weights(model.module)
+def test_report_lists_method_class_hashes_versions_and_notes(attribution, model, tower, tmp_path):
+    path = vizlib.report(attribution, tmp_path / "why.html", model=model)
+    text, page, row = facts(path), page_of(path), METHODS["grad-cam"]
+    assert text["Method"] == "grad-cam"
+    assert text["Paper"] == row.paper
+    assert text["Class"] == "parachute (number 9)"
+    assert text["Against"] == "church (number 4)"
+    assert float(text["Probability"]) == pytest.approx(attribution.probability, abs=1e-6)
+    assert text["Parameters"] == "layer = automatic, relu = False, score = logit"
+    assert text["Layers"] == "layer4"
+    assert text["SHA-256 of the RGB pixels"] == hashlib.sha256(np.asarray(tower).tobytes()).hexdigest()
+    assert text["SHA-256 of the weights"] == hash_weights(model.module)
     for name, version in (("vizlib", vizlib.__version__), ("torch", torch.__version__), ("NumPy", np.__version__)):
-        assert f"{name} {version}" in said["Versions"]
-    for sentence in (row.shows, row.does_not_show, *answer.notes):
+        assert f"{name} {version}" in text["Versions"]
+    for sentence in (row.shows, row.does_not_show, *attribution.notes):
         assert sentence in page.text()
-    assert answer.notes
+    assert attribution.notes
     assert page.text().count("Why parachute and not church?") == 2  # its title and its heading
-    low, high = compute_limits(answer.project_to_photo(), signed=True)
+    low, high = compute_limits(attribution.project_to_photo(), signed=True)
     assert f"{low:.3g} church 0 {high:.3g} parachute".replace("-", "−") in page.text()
-    for one in model.predict(tower):
-        assert one.label in page.text()
+    for item in model.predict(tower):
+        assert item.label in page.text()
 
 
-def test_report_without_model_has_class_numbers(answer, tmp_path):
-    path = vizlib.report(answer, tmp_path / "why.html")
+def test_report_without_model_has_class_numbers(attribution, tmp_path):
+    path = vizlib.report(attribution, tmp_path / "why.html")
     assert "SHA-256 of the weights" not in facts(path)
     assert facts(path)["Against"] == "class 4 (number 4)"
     assert "target=9" in path.read_text()
 
 
-def test_report_is_self_contained_and_has_no_script(answer, model, tmp_path):
-    path = vizlib.report(answer, tmp_path / "why.html", model=model)
+def test_report_is_self_contained_and_has_no_script(attribution, model, tmp_path):
+    path = vizlib.report(attribution, tmp_path / "why.html", model=model)
     page = page_of(path)
     assert page.addresses()
-    assert all(one.startswith("data:") for one in page.addresses())
+    assert all(row.startswith("data:") for row in page.addresses())
     assert not {tag for tag, _ in page.found} & {"script", "link", "iframe", "object", "embed", "base", "form"}
     assert not re.search(r"url\(|@import|https?:|//", re.sub(r"base64,[A-Za-z0-9+/=]+", "", path.read_text()))
 
 
-def test_hostile_names_are_escaped_in_the_report(model, answer, tmp_path):
+def test_hostile_names_are_escaped_in_the_report(model, attribution, tmp_path):
     labels = [f"{HOSTILE} {i}" for i in range(10)]
     hostile = vizlib.wrap(model.module, preprocessing=model.preprocessing, labels=labels, name=HOSTILE)
     spoilt = replace(
-        answer, label=HOSTILE, model=HOSTILE, notes=(HOSTILE,), parameters={**answer.parameters, "layer": HOSTILE}
+        attribution,
+        label=HOSTILE,
+        model=HOSTILE,
+        notes=(HOSTILE,),
+        parameters={**attribution.parameters, "layer": HOSTILE},
     )
     snippet = CodeSnippet.from_attribution(spoilt, hostile, photo=f"{HOSTILE}.jpg")
     page = page_of(vizlib.report([spoilt, spoilt], tmp_path / "why.html", model=None, snippets=[snippet, snippet]))
-    plain = page_of(vizlib.report([answer, answer], tmp_path / "plain.html"))
+    plain = page_of(vizlib.report([attribution, attribution], tmp_path / "plain.html"))
     assert {tag for tag, _ in page.found} == {tag for tag, _ in plain.found} | {"ul", "li"}
     assert page.text().count("<script>alert(1)</script>") >= 6
-    assert not [one for one in page.found if one[0] == "script" or any(key.startswith("on") for key in one[1])]
-    assert not [one for one in page.every("img") if not one["src"].startswith("data:image/")]
-    answered = vizlib.explain(hostile, answer.photo, "saliency", target=0)
+    assert not [row for row in page.found if row[0] == "script" or any(key.startswith("on") for key in row[1])]
+    assert not [row for row in page.every("img") if not row["src"].startswith("data:image/")]
+    answered = vizlib.explain(hostile, attribution.photo, "saliency", target=0)
     page = page_of(vizlib.report(answered, tmp_path / "hostile.html", model=hostile))
-    assert not [one for one in page.found if one[0] == "script" or any(key.startswith("on") for key in one[1])]
+    assert not [row for row in page.found if row[0] == "script" or any(key.startswith("on") for key in row[1])]
 
 
 def test_report_of_many_maps_shows_each_photo_once(model, tower, cheetah, tmp_path):
-    every = vizlib.explain_all(model, tower)
-    page = page_of(vizlib.report(every, tmp_path / "all.html", model=model))
-    assert len(page.every("img")) == 1 + 2 * len(every)
-    for found, answer in zip(page.maps(), every.values(), strict=True):
-        assert np.array_equal(found["heat"], answer.heat.numpy())
+    attributions = vizlib.explain_all(model, tower)
+    page = page_of(vizlib.report(attributions, tmp_path / "all.html", model=model))
+    assert len(page.every("img")) == 1 + 2 * len(attributions)
+    for result, attribution in zip(page.maps(), attributions.values(), strict=True):
+        assert np.array_equal(result["heat"], attribution.heat.numpy())
     assert f"Why {model.predict(tower)[0].label}?" in page.text()
-    another = (every["saliency"].target + 1) % len(model.labels)
-    two = [every["saliency"], vizlib.explain(model, cheetah, "saliency", target=another)]
+    other_target = (attributions["saliency"].target + 1) % len(model.labels)
+    two = [attributions["saliency"], vizlib.explain(model, cheetah, "saliency", target=other_target)]
     page = page_of(vizlib.report(iter(two), tmp_path / "two.html"))
-    assert [picture(one["src"]).shape for one in page.every("img")][::3] == [np.asarray(one.photo).shape for one in two]
+    assert [picture(row["src"]).shape for row in page.every("img")][::3] == [np.asarray(row.photo).shape for row in two]
     assert "2 maps" in page.text()
 
 
-def test_report_is_deterministic_except_for_the_date(answer, model, tmp_path, monkeypatch):
-    first = vizlib.report(answer, tmp_path / "why.html", model=model).read_bytes()
-    again = vizlib.explain(model, answer.photo, "grad-cam", target="parachute", against="church")
+def test_report_is_deterministic_except_for_the_date(attribution, model, tmp_path, monkeypatch):
+    first = vizlib.report(attribution, tmp_path / "why.html", model=model).read_bytes()
+    again = vizlib.explain(model, attribution.photo, "grad-cam", target="parachute", against="church")
     assert vizlib.report(again, tmp_path / "why.html", model=model).read_bytes() == first
-    today = re.search(r"\d+ \w+ 20\d\d", facts(tmp_path / "why.html")["Date"])[0]
+    date = re.search(r"\d+ \w+ 20\d\d", facts(tmp_path / "why.html")["Date"])
+    assert date is not None
+    today = date[0]
     monkeypatch.setattr(import_module("vizlib.reporting.html_report"), "_format_date", lambda date: "1 April 2000")
     assert vizlib.report(again, tmp_path / "why.html", model=model).read_text() == first.decode().replace(
         today, "1 April 2000"
     )
 
 
-def test_unwritable_report_leaves_no_file(answer, tmp_path):
+def test_unwritable_report_leaves_no_file(attribution, tmp_path):
     with pytest.raises(vizlib.VizlibError, match=r"^why\.html cannot be written: "):
-        vizlib.report(answer, tmp_path / "nowhere" / "why.html")
+        vizlib.report(attribution, tmp_path / "nowhere" / "why.html")
     (tmp_path / "folder").mkdir()
     with pytest.raises(vizlib.VizlibError, match=r"^folder cannot be written: "):
-        vizlib.report(answer, tmp_path / "folder")
-    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+        vizlib.report(attribution, tmp_path / "folder")
+    assert [row.name for row in tmp_path.iterdir()] == ["folder"]
 
 
 def test_hash_weights_changes_with_every_weight_only():
@@ -198,18 +204,18 @@ def test_hash_weights_changes_with_every_weight_only():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode() + value.numpy().tobytes())
         return digest.hexdigest()
 
-    one = network()
-    assert hash_weights(one) == hash_weights(network()) == slowly(one)
-    assert hash_weights(one.eval().requires_grad_(False)) == slowly(one)
-    assert hash_weights(network().to(memory_format=torch.channels_last)) == slowly(one)
-    seen = {hash_weights(one)}
-    for name in one.state_dict():
+    row = network()
+    assert hash_weights(row) == hash_weights(network()) == slowly(row)
+    assert hash_weights(row.eval().requires_grad_(False)) == slowly(row)
+    assert hash_weights(network().to(memory_format=torch.channels_last)) == slowly(row)
+    hashes = {hash_weights(row)}
+    for name in row.state_dict():
         other = network()
         with torch.no_grad():
             other.state_dict()[name].view(-1)[-1].add_(1)
-        seen.add(hash_weights(other))
-    seen |= {hash_weights(network().half()), hash_weights(network().bfloat16()), hash_weights(nn.Sequential(one))}
-    assert len(seen) == 1 + len(one.state_dict()) + 3
+        hashes.add(hash_weights(other))
+    hashes |= {hash_weights(network().half()), hash_weights(network().bfloat16()), hash_weights(nn.Sequential(row))}
+    assert len(hashes) == 1 + len(row.state_dict()) + 3
 
 
 def test_explain_command_writes_a_report_without_folder_names(tmp_path, tower, cheetah, monkeypatch):
