@@ -180,7 +180,9 @@ def train(config: TrainConfig, options: argparse.Namespace) -> None:
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
         seed = options.seed * 1000 + epoch  # per epoch, so that a resumed run repeats the uninterrupted one
-        torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed)
         size, clean = compute_train_size(config, epoch, config.epochs), epoch >= config.epochs - config.clean_epochs
         data.transform = cast(PhotoTransform, create_train_transform(config, size, clean))
         loader = torch.utils.data.DataLoader(data, shuffle=True, drop_last=True, **batches)

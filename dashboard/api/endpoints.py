@@ -233,5 +233,6 @@ def _bind(function: Callable, service: AnalysisService) -> Callable:
 
     endpoint.__doc__, endpoint.__name__ = function.__doc__, function.__name__
     signature = inspect.signature(function)
-    endpoint.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # pyright: ignore
+    signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    endpoint.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess] - inspect.signature reads it
     return endpoint

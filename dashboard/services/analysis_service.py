@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -129,7 +129,7 @@ class AnalysisService:
         slow = request.method in METHODS and METHODS[request.method].cost == MANY_PASSES
         return self.find_explanation(request) if slow else self.explain(request)
 
-    def stream_explanation(self, request: ExplanationRequest) -> Iterator[vizlib.ExplanationStep]:
+    def stream_explanation(self, request: ExplanationRequest) -> Generator[vizlib.ExplanationStep, None, None]:
         """Yield the attribution of a method of many passes after each batch of them; the last one is cached."""
         request = self.resolve(request)
         for step in self._executor.stream(request.model, request):

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from weakref import WeakValueDictionary
 
@@ -77,7 +77,7 @@ class ModelCatalog:
         with loading:  # threads that request the same model wait for one load
             return self._find_loaded(name) or self._keep(name, self._load(name))
 
-    def load_with_progress(self, name: str | None) -> Iterator[tuple[int, int]]:
+    def load_with_progress(self, name: str | None) -> Generator[tuple[int, int], None, None]:
         """Load a model as `get` does, and yield the downloaded and total bytes whenever they change.
 
         The download continues when the iteration is abandoned; the next request waits for it.

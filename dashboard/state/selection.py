@@ -74,7 +74,7 @@ class Link(NamedTuple):
 
     def parameter_texts(self) -> dict[str, str]:
         """Return the text of the value of each parameter by name."""
-        return dict(pair.split(":") for pair in (self.parameters or "").split(",") if pair)  # pyright: ignore
+        return dict(pair.split(":") for pair in (self.parameters or "").split(",") if pair)
 
 
 class AddressKey(NamedTuple):

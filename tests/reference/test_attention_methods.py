@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -98,7 +100,7 @@ def slow_product(a, b):
 
 def slow_rollout(layers):
     """Abnar & Zuidema 2020, eq. 1: A = 0.5 W + 0.5 I with W the mean over heads, rows re-normalised, multiplied up."""
-    total = None
+    total: Any = None  # an array from the first layer on
     for weights in layers:
         heads, size, _ = weights.shape
         step = np.zeros((size, size))
@@ -209,7 +211,7 @@ def bright_patch_attender(size, registers=0):
     The embedding of a patch is its brightness along one direction; keys are that direction, queries a constant.
     """
     generator = torch.Generator().manual_seed(0)
-    module = timm.create_model(
+    module: Any = timm.create_model(
         "vit_tiny_patch16_224",
         **{"img_size": size, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5},
         reg_tokens=registers,
@@ -303,7 +305,7 @@ def test_transformer_without_attention_among_its_tokens_raises_method_error():
         def forward(self, x, **_):
             return self.inner(x)
 
-    module = timm_vit()
+    module: Any = timm_vit()
     for block in module.blocks:
         block.attn = NoAttention(24).double()
     model = vizlib.wrap(module, preprocessing={"input_size": (3, 16, 40), "crop_pct": 1.0})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,8 +135,15 @@ class Small(nn.Module):
         return self.head(self.conv(self.body(x)).square().mean((2, 3)))
 
 
-VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 5}
-SWIN = {"patch_size": 4, "embed_dim": 6, "depths": (1, 2), "num_heads": (1, 2), "window_size": 4, "num_classes": 5}
+VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 5}
+SWIN: dict[str, Any] = {
+    "patch_size": 4,
+    "embed_dim": 6,
+    "depths": (1, 2),
+    "num_heads": (1, 2),
+    "window_size": 4,
+    "num_classes": 5,
+}
 
 
 def torchvision_swin():
@@ -205,7 +213,7 @@ def test_map_equals_the_formula_of_its_paper_in_explicit_loops(name, layer_outpu
     assert gradient.any()
     expected = SLOW[name](activation, gradient)
     for relu in (True, False) if name in WITH_RELU else (None,):
-        parameters = {} if relu is None else {"relu": relu}
+        parameters: dict[str, Any] = {} if relu is None else {"relu": relu}
         attribution = vizlib.explain(model, photo, name, 3, layer=layer, **parameters)
         expected_heat = np.maximum(expected, 0) if relu else expected
         assert attribution.heat.shape == expected_heat.shape
@@ -467,7 +475,8 @@ def test_eigen_maps_equal_pytorch_grad_cam_without_its_centring(name, peer, laye
     activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
     matrix = (activation if name == "eigen-cam" else activation * gradient).flatten(1).T.numpy()
     peer_heat = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
-    heat = vizlib.explain(resnet, cheetah, name, layer=layer, **({"relu": False} if name in WITH_RELU else {})).heat
+    parameters: dict[str, Any] = {"relu": False} if name in WITH_RELU else {}
+    heat = vizlib.explain(resnet, cheetah, name, layer=layer, **parameters).heat
 
     def project_on_first(table):
         return (table @ np.linalg.svd(table, full_matrices=False)[2][0]).reshape(heat.shape)

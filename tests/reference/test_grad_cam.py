@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def pytorch_grad_cam_map(model, layer, image, target, reshape=None):
             return captured["map"]
 
     with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as method:
-        scaled = method(input_tensor=image, targets=[ClassifierOutputTarget(target)])
+        targets: Any = [ClassifierOutputTarget(target)]  # the annotation of pytorch-grad-cam is a list of modules
+        scaled = method(input_tensor=image, targets=targets)
     return np.maximum(captured["map"], 0)[0], scaled[0]
 
 
@@ -59,7 +61,9 @@ def test_every_stage_equals_captum_layer_grad_cam(resnet, cheetah, layer):
     for target in (resnet.predict(cheetah, top=1)[0].index, 281):
         for relu in (True, False):
             method = LayerGradCam(resnet.module, resnet.module.get_submodule(layer))
-            expected = method.attribute(resnet.tensor(cheetah), target=target, relu_attributions=relu).detach()[0, 0]
+            expected = method.attribute(resnet.tensor(cheetah), target=target, relu_attributions=relu)
+            assert isinstance(expected, torch.Tensor)
+            expected = expected.detach()[0, 0]
             attribution = vizlib.explain(resnet, cheetah, "grad-cam", target, layer=layer, relu=relu)
             assert attribution.signed == (not relu)
             if expected.any():
@@ -78,8 +82,8 @@ def test_every_stage_equals_pytorch_grad_cam_before_and_after_its_rescaling(resn
     expected, scaled = pytorch_grad_cam_map(resnet, layer, resnet.tensor(cheetah), target)
     heat = vizlib.explain(resnet, cheetah, "grad-cam", layer=layer).heat
     assert_same_map(heat, expected)
-    rescaled = scale_cam_image(scale_cam_image(heat.numpy()[None], (224, 224)))[0]
-    assert np.abs(rescaled - scaled).max() < 1e-3
+    rescaled: Any = scale_cam_image(scale_cam_image(heat.numpy()[None], (224, 224)))
+    assert np.abs(rescaled[0] - scaled).max() < 1e-3
 
 
 def reshape_tokens(tensor):
@@ -123,7 +127,7 @@ def tiny_vit(**changes):
 
 
 def tiny_torchvision_vit():
-    module = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=5)
+    module: Any = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=5)
     nn.init.normal_(module.heads.head.weight)
     return module
 
@@ -159,6 +163,7 @@ def test_default_layer_is_the_last_block_whose_patches_have_a_gradient(name):
     for handle in handles:
         handle.remove()
     gradients = torch.autograd.grad(score, list(outputs.values()))
+    assert model.tokens is not None
     with_gradient = [
         stage
         for stage, gradient in zip(outputs, gradients, strict=True)
@@ -234,6 +239,8 @@ def test_grad_cam_equals_the_equations_of_the_paper_in_explicit_loops(size, relu
 def test_grad_cam_of_a_transformer_equals_explicit_loops_over_its_patches(name):
     torch.manual_seed(0)
     model = vizlib.wrap(TRANSFORMERS[name]().double().eval(), preprocessing=PREPROCESSING)
+    assert model.cam_layer is not None
+    assert model.tokens is not None
     stage = model.module.get_submodule(model.cam_layer)
     outputs = []
     handle = stage.register_forward_hook(lambda _part, _inputs, output: outputs.append(output))

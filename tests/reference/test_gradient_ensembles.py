@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,13 +222,13 @@ def test_no_gap_is_reported_when_the_score_difference_is_zero(model):
 
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients"])
 def test_result_does_not_depend_on_the_batch_size(model, method, monkeypatch):
-    parameter = {"smoothgrad": "samples", "integrated-gradients": "steps"}[method]
-    single_batch = vizlib.explain(model, photo(), method, 2, **{parameter: 7})
+    parameters: dict[str, Any] = {{"smoothgrad": "samples", "integrated-gradients": "steps"}[method]: 7}
+    single_batch = vizlib.explain(model, photo(), method, 2, **parameters)
     for size, expected in ((1, [*range(1, 8)]), (3, [3, 5, 7])):
         monkeypatch.setattr(
             "vizlib.models.inference.batched_inference.BatchedInference.batch_size", lambda *_, size=size, **__: size
         )
-        steps = list(vizlib.explain_stream(model, photo(), method, 2, **{parameter: 7}))
+        steps = list(vizlib.explain_stream(model, photo(), method, 2, **parameters))
         assert [step.done for step in steps] == expected
         assert_close(steps[-1].attribution.heat, single_batch.heat)
         assert steps[-1].attribution.notes == single_batch.notes

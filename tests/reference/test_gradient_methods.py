@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -126,7 +128,7 @@ def backpropagate_convolution(gradient, weight):
     return out
 
 
-def reference_gradient(model, weights_of_classes=None, *, guided=False):
+def reference_gradient(model, weights_of_classes, *, guided=False):
     """Return input, logits and the gradient of a weighted sum of logits at the pixels, by NumPy and the chain rule."""
     module = model.module
     x = model.tensor(vizlib.open_image(photo()))[0].numpy()
@@ -134,8 +136,6 @@ def reference_gradient(model, weights_of_classes=None, *, guided=False):
     first = convolve_slowly(x, parameters["one.weight"], parameters["one.bias"])
     second = convolve_slowly(np.maximum(first, 0), parameters["two.weight"], parameters["two.bias"])
     logits = parameters["head.weight"] @ np.maximum(second, 0).ravel() + parameters["head.bias"]
-    if weights_of_classes is None:
-        return x, logits, None
     gradient = (np.asarray(weights_of_classes) @ parameters["head.weight"]).reshape(second.shape)
     for pre_activation, weight in ((second, parameters["two.weight"]), (first, parameters["one.weight"])):
         if guided:
@@ -202,7 +202,7 @@ def test_against_explains_the_difference_of_two_logits(small, method):
 
 @pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "guided-backprop"])
 def test_score_can_be_the_softmax_probability(small, method):
-    _, logits, _ = reference_gradient(small)
+    _, logits, _ = reference_gradient(small, one_hot(1))
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     logit_gradient = probabilities[1] * (one_hot(1) - probabilities)  # d softmax_1 / d logit_j
@@ -241,7 +241,8 @@ def test_guided_rule_applies_to_functional_relu():
 def test_explain_all_equals_each_method_alone():
     torch.manual_seed(0)
     for name in ("resnet18", "vit_tiny_patch16_224"):
-        module = timm.create_model(name, num_classes=7, **({"img_size": 64} if "vit" in name else {})).eval()
+        size: dict[str, Any] = {"img_size": 64} if "vit" in name else {}
+        module = timm.create_model(name, num_classes=7, **size).eval()
         model = vizlib.wrap(module.double(), preprocessing={"input_size": (3, 64, 64), "crop_pct": 1.0})
         photo_array = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
         all_attributions = vizlib.explain_all(model, photo_array, target=2, against=4)

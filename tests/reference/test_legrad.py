@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -140,7 +142,8 @@ def test_legrad_equals_torchcam_over_all_blocks_of_a_torchvision_transformer():
     gradient = pytest.importorskip("torchcam.methods.gradient", reason="torchcam is not installed")
     model = vizlib.wrap(torchvision_vit(), preprocessing={"input_size": (3, 24, 24), "crop_pct": 1.0})
     pixels = photo((24, 24), seed=3)
-    with gradient.LeGrad(model.module, list(model.module.encoder.layers)) as extractor:
+    module: Any = model.module
+    with gradient.LeGrad(module, list(module.encoder.layers)) as extractor:
         logits = model.module(model.tensor(vizlib.open_image(pixels)))
         for target in range(5):
             expected = extractor(target, logits, normalized=False, retain_graph=True)[0][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +49,9 @@ def small(stride=2, dtype=torch.float64):
     torch.manual_seed(1)
     module = Small(stride)
     with torch.no_grad():
-        for part in (module.body[0], module.conv, module.head):
-            part.weight.mul_(3)
+        weights: list[Any] = [module.body[0].weight, module.conv.weight, module.head.weight]
+        for weight in weights:
+            weight.mul_(3)
         module.head.bias.add_(8)  # Ablation-CAM divides by the score
     return vizlib.wrap(module.to(dtype).eval(), preprocessing=PREPROCESSING)
 
@@ -334,9 +336,10 @@ def activation_of(model, image, layer):
 
 
 def slow_sum(weights, activation, relu):
-    heat = np.zeros(activation.shape[1:])
-    for i in range(heat.shape[0]):
-        for j in range(heat.shape[1]):
+    rows, columns = activation.shape[1:]
+    heat = np.zeros((rows, columns))
+    for i in range(rows):
+        for j in range(columns):
             value = sum(weight * channel[i, j].item() for weight, channel in zip(weights, activation, strict=True))
             heat[i, j] = max(value, 0.0) if relu else value
     return heat
@@ -371,10 +374,11 @@ def test_score_cam_equals_the_equations_of_the_paper(model, image, layer, score)
 
 def test_constant_channel_has_no_mask_and_no_weight():
     model = small()
+    convolution: Any = model.module.get_submodule("body.0")
     with torch.no_grad():
         for channel, bias in ((0, -1.0), (3, 2.0)):  # one is 0, one is constant
-            model.module.body[0].weight[channel] = 0
-            model.module.body[0].bias[channel] = bias
+            convolution.weight[channel] = 0
+            convolution.bias[channel] = bias
     image = model.tensor(vizlib.open_image(photo()))
     activation = activation_of(model, image, "body")
     assert [channel.std() == 0 for channel in activation] == [True, False, False, True, False]
@@ -389,9 +393,10 @@ def test_constant_channel_has_no_mask_and_no_weight():
 @pytest.mark.parametrize("method", ["score-cam", "ablation-cam"])
 def test_map_is_empty_and_has_a_note_when_no_channel_varies(method):
     model = small()
+    convolution: Any = model.module.get_submodule("body.0")
     with torch.no_grad():
-        model.module.body[0].weight.zero_()
-        model.module.body[0].bias.fill_(-1)
+        convolution.weight.zero_()
+        convolution.bias.fill_(-1)
     attribution = vizlib.explain(model, photo(), method, 2, layer="body")
     assert attribution.heat.shape == (7, 9)
     assert not attribution.heat.any()
@@ -498,11 +503,12 @@ def test_ablation_cam_equals_the_equations_of_the_paper(model, image, layer, sco
 def test_ablation_cam_of_a_negative_score_keeps_the_sign_of_the_drops(image):
     """The paper divides by the score, which reverses the map where it is negative; vizlib by its absolute value."""
     model = small()
+    module: Any = model.module
     with torch.no_grad():
-        model.module.head.bias.sub_(16)
+        module.head.bias.sub_(16)
     activation = activation_of(model, image, "body")
     expected, full_score = slow_ablation_cam(
-        lambda body: model.module.above(model.module.conv(body)), activation, lambda logits: logits[2], False
+        lambda body: module.above(module.conv(body)), activation, lambda logits: logits[2], False
     )
     assert full_score < 0
     assert_close(vizlib.explain(model, photo(), "ablation-cam", 2, layer="body", relu=False).heat, -expected)
@@ -519,7 +525,7 @@ def test_map_of_a_class_against_itself_is_finite(model, method):
 
 def tiny_vit():
     torch.manual_seed(0)
-    module = timm.create_model(
+    module: Any = timm.create_model(
         "vit_tiny_patch16_224", img_size=SIZE_OF_TOKENS, patch_size=8, embed_dim=12, depth=3, num_heads=3, num_classes=4
     )
     nn.init.normal_(module.head.weight)
@@ -533,7 +539,8 @@ SIZE_OF_TOKENS = (16, 24)
 @pytest.mark.parametrize("layer", ["blocks.0", "blocks.1"])
 def test_channel_of_a_transformer_is_ablated_in_every_token(layer):
     model = vizlib.wrap(tiny_vit(), preprocessing={**PREPROCESSING, "input_size": (3, *SIZE_OF_TOKENS)})
-    pixels, module = photo(SIZE_OF_TOKENS), model.module
+    pixels = photo(SIZE_OF_TOKENS)
+    module: Any = model.module
     tokens = model.run(pixels, layers=[layer]).activations[layer].detach()
     remaining_blocks = module.blocks[int(layer[-1]) + 1 :]
 
@@ -566,27 +573,28 @@ def test_ablation_cam_equals_pytorch_grad_cam_where_the_layer_ends_in_a_relu(res
 def test_pytorch_grad_cam_ablates_with_minus_ten_million_where_a_layer_has_negative_values():
     """Its weights are those of a channel of -1e7, in a batch of -2e7, -3e7 ...; vizlib uses 0 as in the paper."""
     model = small(dtype=torch.float32)
+    module: Any = model.module
     image = model.tensor(vizlib.open_image(photo()))
     activation = activation_of(model, image, "conv")
     assert activation.min() < 0
     options = {"ablation_layer": AblationLayer(), "batch_size": 1}
     _, weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **options)
     with torch.no_grad():
-        full_score, peer_weights, paper_weights = model.module.above(activation[None])[0, 2], [], []
+        full_score, peer_weights, paper_weights = module.above(activation[None])[0, 2], [], []
         for k in range(len(activation)):
             for weights_list, value in ((peer_weights, activation.min() - 1e7), (paper_weights, 0)):
                 ablated = activation.clone()
                 ablated[k] = value
-                weights_list.append(((full_score - model.module.above(ablated[None])[0, 2]) / full_score).item())
+                weights_list.append(((full_score - module.above(ablated[None])[0, 2]) / full_score).item())
     assert np.abs(weights - peer_weights).max() < 1e-5
     # Negative values are set to 0 after `conv`, so that -1e7 and 0 have the same effect here.
     assert np.abs(np.subtract(peer_weights, paper_weights)).max() < 1e-5
     # In a network that uses negative values they differ, and the paper uses 0.
-    model.module.above = lambda conv: model.module.head(conv.mean((2, 3)))
+    module.above = lambda conv: module.head(conv.mean((2, 3)))
     _, weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **options)
     assert np.abs(weights).min() > 1e4
     _, batched_weights = pytorch_grad_cam_result(AblationCAM, model, image, 2, "conv", **{**options, "batch_size": 4})
     assert np.abs(batched_weights / weights - [1, 2, 3, 4]).max() < 1e-3
     heat = vizlib.explain(model, photo(), "ablation-cam", 2, layer="conv", relu=False, precision="float32").heat
-    expected, _ = slow_ablation_cam(model.module.above, activation, lambda logits: logits[2], False)
+    expected, _ = slow_ablation_cam(module.above, activation, lambda logits: logits[2], False)
     assert_close(heat, expected, 1e-4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from tqdm import tqdm
 
 import vizlib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def find_dependencies(model: vizlib.Model, layer: str) -> torch.Tensor:
     """Return which pixels change which position: "rows columns height width", one pass per pixel."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, *model.preprocessing.input_size, generator=generator, dtype=torch.float64)
-    outputs: list[torch.Tensor] = []
+    outputs: list[Any] = []
     handle = model.module.get_submodule(layer).register_forward_hook(lambda _m, _i, output: outputs.append(output))
     height, width = image.shape[2:]
     images = image.repeat(height * width + 1, 1, 1, 1)

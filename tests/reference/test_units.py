@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError, ablate, contributions
-from vizlib.analysis.units import Contributions
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 PREPROCESSING = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -33,11 +33,11 @@ def wrap_model(module: nn.Module) -> vizlib.Model:
 def models() -> dict[str, vizlib.Model]:
     """Small models in double precision: convolutional, and with attention computed in three ways."""
     torch.manual_seed(0)
-    small = {"img_size": 32, "num_classes": 4}
-    vit = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
-    unfused = timm.models.vision_transformer.VisionTransformer(**small, **vit)
+    small: dict[str, Any] = {"img_size": 32, "num_classes": 4}
+    vit: dict[str, Any] = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    unfused: Any = timm.models.vision_transformer.VisionTransformer(**small, **vit)
     for block in unfused.blocks:
-        block.attn.fused_attn = False  # pyright: ignore
+        block.attn.fused_attn = False
     modules = {
         "resnet": timm.create_model("test_resnet", num_classes=4),
         "fused": timm.models.vision_transformer.VisionTransformer(**small, **vit),
@@ -327,7 +327,7 @@ def test_threads_that_ablate_different_units_do_not_affect_each_other(models, na
     if attention:
         ablations += [{"heads": {attention: [i]}} for i in range(3)]
 
-    def run_ablation(units) -> Contributions | list[vizlib.Prediction]:
+    def run_ablation(units) -> list[vizlib.Prediction]:
         return ablate(model, make_photo(), **units)
 
     expected = [run_ablation(units) for units in ablations]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, cast, overload
@@ -239,7 +239,7 @@ def explain_stream(
     *,
     run: Run | None = None,
     **parameters: Any,
-) -> Iterator[ExplanationStep]:
+) -> Generator[ExplanationStep, None, None]:
     """Yield the attribution of `explain` after each batch of passes, converging to it.
 
     The attribution of the last step is that of `explain`; a method of one pass has a single step. Nothing is computed
@@ -351,7 +351,7 @@ def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: Ta
     ]
 
 
-def _make_steps(evidence: Evidence, request: Request) -> Iterator[ExplanationStep]:
+def _make_steps(evidence: Evidence, request: Request) -> Generator[ExplanationStep, None, None]:
     for partial in _compute_heat(evidence, request):
         (heat,) = _move_to_cpu([partial.heat])
         yield ExplanationStep(_make_attribution(evidence, request, heat, partial.notes), partial.done, partial.total)
