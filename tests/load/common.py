@@ -1,4 +1,4 @@
-"""What the load scripts share: a server in a process of its own, photos without end, and what the library says."""
+"""Shared by the load scripts: a server in its own process, generated photos, and the results of the library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ import vizlib
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
-PATIENCE = 120  # seconds for an answer, after which a visitor counts as left hanging
+TIMEOUT_SECONDS = 120  # for a response, after which a visitor counts as unanswered
 torch.set_num_threads(1)  # the server needs the cores
 
 _spec = importlib.util.spec_from_file_location("benchmarks_common", ROOT / "tests" / "benchmarks" / "common.py")
@@ -42,31 +42,31 @@ sys.modules[_spec.name] = tables
 _spec.loader.exec_module(tables)
 
 
-class Question(NamedTuple):
-    """Something to ask of a photo: `method` is empty for the likeliest classes."""
+class Query(NamedTuple):
+    """A request about a photo; without a `method`, for its most probable classes."""
 
     photo: int
     model: str
     method: str = ""
     target: str = ""
-    knobs: str = "{}"
+    parameters: str = "{}"  # JSON
 
     @property
     def data(self) -> list[Any]:
-        """What its endpoint takes after the photo."""
-        return [self.model, self.method, self.target, json.loads(self.knobs)] if self.method else [self.model, 10]
+        """The inputs of its endpoint after the photo."""
+        return [self.model, self.method, self.target, json.loads(self.parameters)] if self.method else [self.model, 10]
 
 
-class Answer(NamedTuple):
-    """What came back: the HTTP status (0 for none), the event ("complete" or "error", or none) and its data as text."""
+class Reply(NamedTuple):
+    """A response: HTTP status (0 for none), event ("complete", "error" or none) and its data as text."""
 
     status: int
     event: str
     text: str
 
     @property
-    def said(self) -> str:
-        """The sentence of an error, for whoever reads it."""
+    def message(self) -> str:
+        """The message of an error."""
         try:
             data = json.loads(self.text)
         except ValueError:
@@ -74,7 +74,7 @@ class Answer(NamedTuple):
         return str((data.get("error") or data.get("detail") or "") if isinstance(data, dict) else data or "")
 
     def values(self) -> np.ndarray:
-        """The raw numbers of a complete answer."""
+        """Return the raw numbers of a complete response."""
         data = json.loads(self.text)[0]
         if isinstance(data, dict):
             return np.array(data["values"])
@@ -82,26 +82,26 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """`vizlib serve` on a free port, in a process of its own; it starts where it is called in a `with` block."""
+    """`vizlib serve` on a free port, in its own process, while a `with` block runs."""
 
-    def __init__(self, folder: Path, *flags: str, before: tuple[str, ...] = (), **environment: str) -> None:
+    def __init__(self, folder: Path, *flags: str, wrapper: tuple[str, ...] = (), **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         self.address, self.uploads = f"http://127.0.0.1:{port}", folder / "temporary"
-        self.log = folder.with_suffix(".log")  # beside it: that folder's disk may be full
+        self.log = folder.with_suffix(".log")  # outside the folder, whose disk may be full
         self.uploads.mkdir(parents=True, exist_ok=True)
-        self._command = [*before, sys.executable, "-m", "dashboard", "--port", port, *flags]
-        given = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
-        self._environment = given | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.uploads)} | environment
+        self._command = [*wrapper, sys.executable, "-m", "dashboard", "--port", port, *flags]
+        inherited = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+        self._environment = inherited | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.uploads)} | environment
 
     def __enter__(self) -> Server:
-        """Start it, and wait until it is there."""
+        """Start the server, and wait until it responds."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=self.log.parent, env=self._environment, stdout=log, stderr=log
             )
-        until = time.monotonic() + PATIENCE
-        while not self.healthy():
+        until = time.monotonic() + TIMEOUT_SECONDS
+        while not self.is_healthy():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.__exit__()
                 raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
@@ -112,48 +112,48 @@ class Server:
         self.process.kill()
         self.process.wait(60)
 
-    def healthy(self) -> bool:
-        """Whether it says that it is well."""
+    def is_healthy(self) -> bool:
+        """Return whether the health check succeeds."""
         try:
             return httpx.get(f"{self.address}/healthz", timeout=60).json()["status"] == "ok"
         except (httpx.HTTPError, ValueError):
             return False
 
     def upload(self, data: bytes, http: Any = httpx) -> httpx.Response:
-        """Send a file as the page does."""
-        return http.post(f"{self.address}/gradio_api/upload", files={"files": ("a.jpg", data)}, timeout=PATIENCE)
+        """Upload a file as the page does."""
+        return http.post(f"{self.address}/gradio_api/upload", files={"files": ("a.jpg", data)}, timeout=TIMEOUT_SECONDS)
 
-    def ask(self, question: Question, given: dict[str, Any] | None = None, http: Any = httpx) -> Answer:
-        """Upload the photo, unless it is given in another form, and ask."""
+    def send(self, query: Query, file: dict[str, Any] | None = None, http: Any = httpx) -> Reply:
+        """Upload the photo, unless a file is given, and send a query."""
         try:
-            return self._asked(question, given, http)
+            return self._send(query, file, http)
         except (httpx.HTTPError, ValueError):
-            return Answer(0, "", "")
+            return Reply(0, "", "")
 
     def metrics(self) -> dict[str, float]:
-        """The numbers of /metrics."""
+        """Return the values of /metrics by name."""
         lines = httpx.get(f"{self.address}/metrics", timeout=60).text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
-    def resident(self) -> int:
-        """Bytes of memory in use."""
+    def resident_bytes(self) -> int:
+        """Return the resident memory in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
-    def _asked(self, question: Question, given: dict[str, Any] | None, http: Any) -> Answer:
-        if given is None:
-            sent = self.upload(photo(question.photo), http)
-            if sent.status_code != 200:
-                return Answer(sent.status_code, "", sent.text)
-            given = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
-        url = f"{self.address}/gradio_api/call/{'explain' if question.method else 'predict'}"
-        asked = http.post(url, json={"data": [given, *question.data]}, timeout=PATIENCE)
-        if asked.status_code != 200:
-            return Answer(asked.status_code, "", asked.text)
-        told = http.get(f"{url}/{asked.json()['event_id']}", timeout=PATIENCE).text
-        event, _, data = told.rpartition("event: ")[2].partition("\ndata: ")
-        return Answer(200, event, data.strip())
+    def _send(self, query: Query, file: dict[str, Any] | None, http: Any) -> Reply:
+        if file is None:
+            upload = self.upload(make_photo(query.photo), http)
+            if upload.status_code != 200:
+                return Reply(upload.status_code, "", upload.text)
+            file = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
+        url = f"{self.address}/gradio_api/call/{'explain' if query.method else 'predict'}"
+        response = http.post(url, json={"data": [file, *query.data]}, timeout=TIMEOUT_SECONDS)
+        if response.status_code != 200:
+            return Reply(response.status_code, "", response.text)
+        events = http.get(f"{url}/{response.json()['event_id']}", timeout=TIMEOUT_SECONDS).text
+        event, _, data = events.rpartition("event: ")[2].partition("\ndata: ")
+        return Reply(200, event, data.strip())
 
 
 @cache
@@ -161,8 +161,8 @@ def _originals() -> list[Image.Image]:
     return [vizlib.open_image(gradio.media.get_image(f"{name}.jpg")) for name in ("tower", "cheetah")]
 
 
-def photo(number: int) -> bytes:
-    """The JPEG file of a photo; each number gives another one, cut out of those that come with gradio."""
+def make_photo(number: int) -> bytes:
+    """Return a photo as a JPEG file; each number gives another crop of the example photos of gradio."""
     random = np.random.default_rng(number)
     whole = _originals()[number % 2]
     side = int(min(whole.size) * random.uniform(0.6, 0.95))
@@ -173,34 +173,34 @@ def photo(number: int) -> bytes:
 
 
 @cache
-def truth(question: Question) -> np.ndarray:
-    """What the library answers, in this process, one question after the other."""
-    model, seen = _model(question.model), vizlib.open_image(photo(question.photo))
-    if not question.method:
-        rows = sorted(model.predict(seen, top=10), key=lambda one: one.index)
-        return np.array([[one.index, one.probability, one.logit] for one in rows])
-    knobs = json.loads(question.knobs)
-    return vizlib.explain(model, seen, question.method, question.target or None, **knobs).heat.double().numpy()
+def compute_expected(query: Query) -> np.ndarray:
+    """Return the result of the library in this process."""
+    model, photo = _load(query.model), vizlib.open_image(make_photo(query.photo))
+    if not query.method:
+        rows = sorted(model.predict(photo, top=10), key=lambda row: row.index)
+        return np.array([[row.index, row.probability, row.logit] for row in rows])
+    parameters = json.loads(query.parameters)
+    return vizlib.explain(model, photo, query.method, query.target or None, **parameters).heat.double().numpy()
 
 
-def same(values: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two answers are equal but for the last digits of single precision."""
+def is_close(values: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two results are equal within single precision."""
     return values.shape == other.shape and np.allclose(values, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
 
 
-def right(answer: Answer, question: Question) -> bool:
-    """Whether it is complete, and says what the library does."""
-    return answer.event == "complete" and same(answer.values(), truth(question))
+def is_correct(reply: Reply, query: Query) -> bool:
+    """Return whether a response is complete and equals the result of the library."""
+    return reply.event == "complete" and is_close(reply.values(), compute_expected(query))
 
 
-def plain(text: str, *folders: Path) -> bool:
-    """Whether a visitor is told one sentence, in which there is no path, traceback or name of an exception."""
+def is_plain(text: str, *folders: Path) -> bool:
+    """Return whether a message is one sentence without a path, traceback or name of an exception."""
     bad = ("Traceback", 'File "', "Errno", "Error", "/tmp", "/root", "/home", "site-packages", *map(str, folders))
     return bool(re.fullmatch(r"[^\n]{10,400}[.?]", text)) and not any(word in text for word in bad)
 
 
 @cache
-def _model(name: str) -> vizlib.Model:
+def _load(name: str) -> vizlib.Model:
     return vizlib.load(name)
 
 
@@ -208,6 +208,6 @@ def _index(row: dict[str, Any]) -> int:
     return row["index"]
 
 
-def show(columns: Sequence[str], rows: Sequence[Sequence[object]], *notes: str, quick: bool = False) -> None:
-    """Print a Markdown table, then the machine, then notes, as benchmarks do."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *notes: str, quick: bool = False) -> None:
+    """Print a Markdown table, the machine and notes, in the format of the benchmarks."""
     tables.show(columns, rows, argparse.Namespace(quick=quick, device="cpu"), *notes)

@@ -1,7 +1,8 @@
-"""What a server makes of bad luck: it is killed, its disk is full or closed to it, a file is gone, a download is cut.
+"""Faults of a server: it is killed, its disk is full or read-only, a file is deleted, a download is interrupted.
 
-Whatever happens, a visitor is told one sentence without a path or a traceback, the server stays up and answers rightly
-afterwards, and no broken file is served or read. Linux only. A row that this machine cannot stage is shown as skipped.
+In each case a visitor gets one sentence without a path or a traceback, the server keeps running and gives correct
+results afterwards, and no incomplete file is served or read. Linux only. A fault that cannot be caused on this machine
+is listed as skipped.
 """
 
 from __future__ import annotations
@@ -18,219 +19,226 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import PATIENCE, RESNET, VIT, Answer, Question, Server, photo, plain, right, show
-from hub import small_hub
-from stage import CUT, HUB_MODEL, SkipError, small_disk
+from common import RESNET, TIMEOUT_SECONDS, VIT, Query, Reply, Server, is_correct, is_plain, make_photo, print_table
+from hub import serve_model_hub
+from small_disk import HUB_MODEL, INTERRUPT_BYTES, SkipError, mount_small_disk
 
 import vizlib
 from vizlib.models.loading import checkpoint_files
 
-SIMPLE, MAP = Question(0, RESNET), Question(1, RESNET, "grad-cam")
-Row = tuple[str, str, str]  # what happened, what a visitor was told, whether all is well
+PREDICT_QUERY, MAP_QUERY = Query(0, RESNET), Query(1, RESNET, "grad-cam")
+Row = tuple[str, str, str]  # fault, message to a visitor, whether the server works afterwards
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of faults."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     rows: list[Row] = []
-    for part in (_killed, _full, _gone, _cut, _closed):
+    for part in (_kill_server, _fill_disk, _delete_checkpoint, _interrupt_download, _make_read_only):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 rows += part(Path(folder))
             except SkipError as reason:
                 rows.append((str(part.__doc__).rstrip("."), f"skipped: {reason}", "skipped"))
-    show(("what happens", "what a visitor is told", "and then all is well"), rows)
+    print_table(("fault", "message to a visitor", "server works afterwards"), rows)
     if any(row[-1].startswith("**no") for row in rows):
         raise SystemExit(1)
 
 
-# ---------------------------------------------------------------------------------- killed
+# ---------------------------------------------------------------------------------- kill
 
 
-def _killed(folder: Path) -> list[Row]:
+def _kill_server(folder: Path) -> list[Row]:
     """The server is killed."""
-    rows, whole = [], photo(0)
-    half = whole[: len(whole) // 2]
+    rows, data = [], make_photo(0)
+    half = data[: len(data) // 2]
     with Server(folder) as server:
-        with socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2]))) as line:
+        with socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2]))) as connection:
             head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
-            length = len(head) + len(whole) + len(b"\r\n--x--\r\n")
-            line.sendall(
+            length = len(head) + len(data) + len(b"\r\n--x--\r\n")
+            connection.sendall(
                 b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" % length + head + half
             )
             until = time.monotonic() + 60
-            while not (begun := _begun(server)) and time.monotonic() < until:
+            while not (incomplete := _find_incomplete(server)) and time.monotonic() < until:
                 time.sleep(0.01)
             server.__exit__()
-        left = _files(server)
-    came = begun[0].read_bytes() if begun else b""
-    problem = "" if came and half.startswith(came) else "no part of the photo had arrived when it was killed"
+        files = _find_files(server)
+    received = incomplete[0].read_bytes() if incomplete else b""
+    problem = "" if received and half.startswith(received) else "no part of the photo had arrived when it was killed"
     with Server(folder) as server:
-        rows.append(_row("kill -9 in the middle of an upload", "", _after(server, problem or _gone_by_now(left))))
-        threads = [threading.Thread(target=_asked_for_long, args=(server, number), daemon=True) for number in range(6)]
+        rows.append(
+            _format_row("kill -9 during an upload", "", _check_server(server, problem or _check_deleted(files)))
+        )
+        threads = [
+            threading.Thread(target=_send_until_killed, args=(server, number), daemon=True) for number in range(6)
+        ]
         for thread in threads:
             thread.start()
-        until = time.monotonic() + PATIENCE
-        while len(_files(server, "*.png")) < 3 and time.monotonic() < until:
+        until = time.monotonic() + TIMEOUT_SECONDS
+        while len(_find_files(server, "*.png")) < 3 and time.monotonic() < until:
             time.sleep(0.01)
         server.__exit__()
-        left = _files(server)
+        files = _find_files(server)
         for thread in threads:
             thread.join(60)
     with Server(folder) as server:
-        problem = _gone_by_now(left)
-        rows.append(_row("kill -9 while answers and their pictures are made", "", _after(server, problem)))
-        picture = _picture(server)
-        whole = picture.read_bytes()
-        picture.write_bytes(whole[:2000])  # as if killed in the middle of writing it
-        mended = _picture(server) == picture and picture.read_bytes() == whole
-        rows.append(_row("a picture cut short is asked for again", "", "" if mended else "it is still broken"))
+        problem = _check_deleted(files)
+        rows.append(_format_row("kill -9 while pictures are written", "", _check_server(server, problem)))
+        picture = _find_picture(server)
+        complete = picture.read_bytes()
+        picture.write_bytes(complete[:2000])  # as if killed while writing it
+        restored = _find_picture(server) == picture and picture.read_bytes() == complete
+        rows.append(_format_row("an incomplete picture is requested again", "", "" if restored else "it is incomplete"))
     return rows
 
 
-def _asked_for_long(server: Server, number: int) -> None:
+def _send_until_killed(server: Server, number: int) -> None:
     count = 0
     while server.process.poll() is None:
         count += 1
-        server.ask(Question(100 + 10_000 * number + count, RESNET, "grad-cam"))
+        server.send(Query(100 + 10_000 * number + count, RESNET, "grad-cam"))
 
 
-def _picture(server: Server) -> Path:
-    """Where the picture of an answer lies."""
-    return Path(json.loads(server.ask(MAP).text)[1]["path"])
+def _find_picture(server: Server) -> Path:
+    """Return the path of the picture of a response."""
+    return Path(json.loads(server.send(MAP_QUERY).text)[1]["path"])
 
 
-def _files(server: Server, kind: str = "*") -> list[Path]:
-    """Uploads and pictures."""
-    return [path for path in server.uploads.rglob(kind) if path.is_file() and "files" in path.parts]
+def _find_files(server: Server, pattern: str = "*") -> list[Path]:
+    """Return all uploads and pictures."""
+    return [path for path in server.uploads.rglob(pattern) if path.is_file() and "files" in path.parts]
 
 
-def _begun(server: Server) -> list[Path]:
-    """Uploads of which something is there, but not all."""
-    return [path for path in _files(server) if path.parent.name == "files" and path.stat().st_size]
+def _find_incomplete(server: Server) -> list[Path]:
+    """Return the incomplete uploads."""
+    return [path for path in _find_files(server) if path.parent.name == "files" and path.stat().st_size]
 
 
-def _gone_by_now(left: list[Path]) -> str:
-    """What is wrong where files of a killed server are still there after the next one has started."""
-    there = [path for path in left if path.exists()]
-    return f"{len(there)} of the {len(left)} files that it left are still there" if there or not left else ""
+def _check_deleted(files: list[Path]) -> str:
+    """Return a problem if files of a killed server exist after the next one has started."""
+    existing = [path for path in files if path.exists()]
+    return f"{len(existing)} of the {len(files)} files that it left still exist" if existing or not files else ""
 
 
 # ---------------------------------------------------------------------------------- disks
 
 
-def _full(folder: Path) -> list[Row]:
+def _fill_disk(folder: Path) -> list[Row]:
     """The disk is full."""
-    place = folder / "disk"
+    disk = folder / "disk"
     with (
-        small_disk(place) as (fill, free),
-        small_hub(folder, HUB_MODEL, CUT) as hub,
-        Server(place, **_models(place, hub.address)) as server,
+        mount_small_disk(disk) as (fill, free),
+        serve_model_hub(folder, HUB_MODEL, INTERRUPT_BYTES) as hub,
+        Server(disk, **_make_hub_environment(disk, hub.address)) as server,
     ):
-        server.ask(SIMPLE)
+        server.send(PREDICT_QUERY)
         fill(server)
-        rows = _no_room("a full disk", server)
+        rows = _fail_to_write("a full disk", server)
         free(server)
-        return [*rows, _row("the disk has room again", "", _after(server))]
+        return [*rows, _format_row("the disk has space again", "", _check_server(server))]
 
 
-def _closed(folder: Path) -> list[Row]:
-    """The folders for uploads, pictures and models may not be written to."""
-    before: tuple[str, ...] = ()
-    if os.geteuid() == 0:  # who may write everywhere, unless that is taken away
+def _make_read_only(folder: Path) -> list[Row]:
+    """The folders for uploads, pictures and models are read-only."""
+    wrapper: tuple[str, ...] = ()
+    if os.geteuid() == 0:  # root can write to read-only folders unless the capability is dropped
         if shutil.which("setpriv") is None:
-            raise SkipError("root may write everywhere, and there is no setpriv to take that away")
-        before = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
-    place = folder / "closed"
+            raise SkipError("root can write to read-only folders, and setpriv, which drops the capability, is missing")
+        wrapper = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+    root = folder / "read-only"
     with (
-        small_hub(folder, HUB_MODEL, CUT) as hub,
-        Server(place, before=before, **_models(place, hub.address)) as server,
+        serve_model_hub(folder, HUB_MODEL, INTERRUPT_BYTES) as hub,
+        Server(root, wrapper=wrapper, **_make_hub_environment(root, hub.address)) as server,
     ):
-        server.ask(SIMPLE)
-        (place / "models").mkdir(exist_ok=True)
-        inside = [path for path in place.rglob("*") if path.is_dir()]
-        for path in inside:
+        server.send(PREDICT_QUERY)
+        (root / "models").mkdir(exist_ok=True)
+        folders = [path for path in root.rglob("*") if path.is_dir()]
+        for path in folders:
             path.chmod(0o555)
-        rows = _no_room("a read-only folder", server)
-        for path in inside:
+        rows = _fail_to_write("a read-only folder", server)
+        for path in folders:
             path.chmod(0o755)
-        return [*rows, _row("the folder may be written to again", "", _after(server))]
+        return [*rows, _format_row("the folder is writable again", "", _check_server(server))]
 
 
-def _no_room(fault: str, server: Server) -> list[Row]:
-    """A photo comes, a picture is to be made, a model to be downloaded: nothing can be written."""
-    sent = Answer(0, "", server.upload(bytes(300_000)).text)
-    within = _within(5)
-    rows = [_told(f"{fault}: an upload", sent, server)]
-    rows.append(_told(f"{fault}: the picture of an answer", server.ask(MAP, within), server))
-    rows.append(_told(f"{fault}: a model's download", server.ask(Question(0, HUB_MODEL), within), server))
-    problem = "" if right(server.ask(Question(5, VIT), within), Question(5, VIT)) else "no right answer meanwhile"
-    return [*rows, _row(f"{fault}: a question that needs no file", "", problem)]
+def _fail_to_write(fault: str, server: Server) -> list[Row]:
+    """Return the rows of an upload, a picture and a download that cannot be written."""
+    upload = Reply(0, "", server.upload(bytes(300_000)).text)
+    data_url = _make_data_url(5)
+    rows = [_check_message(f"{fault}: an upload", upload, server)]
+    rows.append(_check_message(f"{fault}: the picture of a map", server.send(MAP_QUERY, data_url), server))
+    rows.append(_check_message(f"{fault}: the download of a model", server.send(Query(0, HUB_MODEL), data_url), server))
+    problem = "" if is_correct(server.send(Query(5, VIT), data_url), Query(5, VIT)) else "no correct result meanwhile"
+    return [*rows, _format_row(f"{fault}: a query that needs no file", "", problem)]
 
 
 # ---------------------------------------------------------------------------------- models
 
 
-def _gone(folder: Path) -> list[Row]:
-    """A checkpoint is removed after the start."""
+def _delete_checkpoint(folder: Path) -> list[Row]:
+    """A checkpoint is deleted after the start."""
     own = folder / "own"
     own.mkdir()
     for ending in (".safetensors", ".json"):
         shutil.copy((checkpoint_files.BUNDLED_FOLDER / RESNET).with_suffix(ending), own / f"mine{ending}")
     with Server(folder / "server", f"--checkpoints={own}") as server:
         (own / "mine.safetensors").unlink()
-        return [_told("a checkpoint is removed after the start", server.ask(Question(0, "mine")), server, own)]
+        return [_check_message("a checkpoint is deleted after the start", server.send(Query(0, "mine")), server, own)]
 
 
-def _cut(folder: Path) -> list[Row]:
-    """A model's download is cut."""
-    place, asked = folder / "server", Question(3, HUB_MODEL)
-    with small_hub(folder, HUB_MODEL, CUT) as hub, Server(place, **_models(place, hub.address)) as server:
-        hub.cut.set()
-        row = _told("a model's download is cut half-way", server.ask(asked), server)
-        hub.cut.clear()
-        answer = server.ask(asked)
+def _interrupt_download(folder: Path) -> list[Row]:
+    """The download of a model is interrupted."""
+    server_folder, query = folder / "server", Query(3, HUB_MODEL)
+    with (
+        serve_model_hub(folder, HUB_MODEL, INTERRUPT_BYTES) as hub,
+        Server(server_folder, **_make_hub_environment(server_folder, hub.address)) as server,
+    ):
+        hub.interrupt.set()
+        row = _check_message("the download of a model is interrupted", server.send(query), server)
+        hub.interrupt.clear()
+        reply = server.send(query)
     model = vizlib.load(folder / "model.safetensors", architecture=HUB_MODEL.split(".")[0])
-    logits = {one.index: one.logit for one in model.predict(vizlib.open_image(photo(3)), top=10)}
-    well = answer.event == "complete" and np.allclose(
-        answer.values()[:, 2], [logits[i] for i in sorted(logits)], atol=1e-4
+    logits = {row.index: row.logit for row in model.predict(vizlib.open_image(make_photo(3)), top=10)}
+    correct = reply.event == "complete" and np.allclose(
+        reply.values()[:, 2], [logits[i] for i in sorted(logits)], atol=1e-4
     )
-    problem = "" if well else f"not the right answer, but {answer.said or answer.text[:80]}"
-    return [row, _row("it is asked for again, and comes whole", "", problem)]
+    problem = "" if correct else f"not the correct result, but {reply.message or reply.text[:80]}"
+    return [row, _format_row("it is requested again, and is complete", "", problem)]
 
 
-def _models(place: Path, hub: str) -> dict[str, str]:
-    """Where a server downloads models from, and to."""
-    return {"HF_HOME": str(place / "models"), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
+def _make_hub_environment(folder: Path, hub: str) -> dict[str, str]:
+    """Return the environment variables for the source and folder of model downloads."""
+    return {"HF_HOME": str(folder / "models"), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
 
 
 # ---------------------------------------------------------------------------------- rows
 
 
-def _told(fault: str, answer: Answer, server: Server, *folders: Path) -> Row:
-    """A row on what a visitor was told."""
-    said = answer.said or "nothing"
-    problem = "" if plain(said, server.uploads.parent, *folders) else "that is no plain sentence"
-    return _row(fault, said, _after(server, problem, _within(2)))
+def _check_message(fault: str, reply: Reply, server: Server, *folders: Path) -> Row:
+    """Return a row with the message to a visitor."""
+    message = reply.message or "nothing"
+    problem = "" if is_plain(message, server.uploads.parent, *folders) else "the message is not one plain sentence"
+    return _format_row(fault, message, _check_server(server, problem, _make_data_url(2)))
 
 
-def _after(server: Server, problem: str = "", given: dict | None = None) -> str:
-    """The problem, else what is wrong with the server now."""
-    if problem or not server.healthy():
+def _check_server(server: Server, problem: str = "", file: dict | None = None) -> str:
+    """Return the given problem, or one of the server now."""
+    if problem or not server.is_healthy():
         return problem or "the server is not healthy"
-    asked = Question(2, RESNET)
-    return "" if right(server.ask(asked, given), asked) else "the server gives no right answer"
+    query = Query(2, RESNET)
+    return "" if is_correct(server.send(query, file), query) else "the server gives no correct result"
 
 
-def _within(number: int) -> dict:
-    """A photo inside the question itself."""
-    text = base64.b64encode(photo(number)).decode()
+def _make_data_url(number: int) -> dict:
+    """Return a photo as a data URL, as an input of an endpoint."""
+    text = base64.b64encode(make_photo(number)).decode()
     return {"path": None, "url": f"data:image/jpeg;base64,{text}", "meta": {"_type": "gradio.FileData"}}
 
 
-def _row(fault: str, said: str, problem: str) -> Row:
-    return fault, said, f"**no**: {problem}" if problem else "yes"
+def _format_row(fault: str, message: str, problem: str) -> Row:
+    return fault, message, f"**no**: {problem}" if problem else "yes"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Both scripts of this folder run to their end and miss no goal; with `-s` their tables are shown."""
+"""Both scripts of this folder reach all goals; `-s` shows their tables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux tells it")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("command", [["visitors.py", "--quick"], ["faults.py"]])
-def test_a_server_stands_many_visitors_and_bad_luck(command):
+def test_server_withstands_load_and_faults(command):
     if sum(entry.bundled for entry in vizlib.list_models()) < 2:
         pytest.skip("the two bundled checkpoints are not in checkpoints/")
     script, *flags = command
-    ran = subprocess.run([sys.executable, HERE / script, *flags], capture_output=True, text=True, timeout=900)
-    print(ran.stdout)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    process = subprocess.run([sys.executable, HERE / script, *flags], capture_output=True, text=True, timeout=900)
+    print(process.stdout)
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -1,4 +1,4 @@
-"""The page as gradio is told of it: what it publishes, and what it keeps to itself."""
+"""The page: its public endpoints, queues, launch options and server start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -27,32 +28,32 @@ def page(service):
     return app.build_app(service.catalog)
 
 
-def test_exactly_the_named_endpoints_are_public_and_documented(page):
+def test_only_the_named_endpoints_are_public_and_documented(page):
     public = {fn.api_name: fn for fn in page.fns.values() if fn.api_visibility == "public"}
     assert set(public) == ENDPOINTS
     for name, described in page.get_api_info()["named_endpoints"].items():
         expected = list(inspect.signature(getattr(endpoints, name[1:])).parameters)[1:]
-        assert [one["parameter_name"] for one in described["parameters"]] == expected
+        assert [parameter["parameter_name"] for parameter in described["parameters"]] == expected
         assert len(described["description"]) > 40
 
 
-def test_no_event_takes_more_than_five_inputs(page):
+def test_events_take_at_most_five_inputs(page):
     assert max(len(fn.inputs) for fn in page.fns.values()) <= 5
 
 
-def test_all_that_runs_a_model_waits_in_one_line_but_streams_which_wait_for_each_other(page):
-    asked = [fn for fn in page.fns.values() if fn.fn is not None]  # the others run in the browser
-    shown = [fn for fn in asked if any(isinstance(one, PhotoInput) for one in fn.inputs)]
-    lines = [fn.concurrency_id for fn in shown]
-    assert set(lines) == {"model", "stream"}
-    assert lines.count("stream") == 1
+def test_events_that_run_a_model_share_a_queue_and_streams_have_their_own(page):
+    functions = [fn for fn in page.fns.values() if fn.fn is not None]  # the others run in the browser
+    with_photo = [fn for fn in functions if any(isinstance(component, PhotoInput) for component in fn.inputs)]
+    queues = [fn.concurrency_id for fn in with_photo]
+    assert set(queues) == {"model", "stream"}
+    assert queues.count("stream") == 1
 
 
 def test_the_queue_cannot_be_bypassed(page):
     assert page.api_open is False
 
 
-def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
+def test_page_has_one_h1_in_every_language(page):
     values = [str(block.value) for block in page.blocks.values() if getattr(block, "value", None)]
     assert sum(value.count("<h1") for value in values) == 0
     assert sum(str(browser_text("header")) == value for value in values) == 1
@@ -61,71 +62,77 @@ def test_there_is_one_heading_of_the_first_rank_in_every_language(page):
         assert table["page.header"].count("<h1") == 1
 
 
-def test_explain_gives_the_numbers_and_the_picture_of_python(service, cheetah, name):
+def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, name):
     model = vizlib.load(name)
-    about, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
+    values, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
-    assert about["values"] == theirs.heat.tolist()
-    assert about["notes"] == list(theirs.notes)
-    assert np.array_equal(np.asarray(overlay), np.asarray(theirs.overlay()))
+    # The kept pass computes attention explicitly, which differs from the fused kernel in the last digits.
+    assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
+    assert values["notes"] == list(theirs.notes)
+    assert np.abs(np.asarray(overlay).astype(int) - np.asarray(theirs.overlay())).max() <= 1
 
 
-def test_explain_answers_why_this_class_and_not_another(service, cheetah, name):
-    about, _ = endpoints.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
+def test_explain_endpoint_accepts_a_contrast_class(service, cheetah, name):
+    values, _ = endpoints.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target="church", against="golf ball")
-    assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
+    assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
 
 
 @pytest.mark.parametrize("other", [{"model": "vit_tiny-imagenette"}, {"target": "golf ball"}])
-def test_compare_gives_the_agreement_of_python(service, cheetah, other):
+def test_compare_endpoint_returns_the_agreement_of_python(service, cheetah, other):
     first = {"model": "resnet18-imagenette", "target": "church"}
-    about = endpoints.compare(service, cheetah, first, other, "grad-cam", 0.3)
+    result = endpoints.compare(service, cheetah, first, other, "grad-cam", 0.3)
     maps = [
-        vizlib.explain(vizlib.load(one["model"]), cheetah, method="grad-cam", target=one["target"])
-        for one in (first, {**first, **other})
+        vizlib.explain(vizlib.load(side["model"]), cheetah, method="grad-cam", target=side["target"])
+        for side in (first, {**first, **other})
     ]
     expected = vizlib.agreement(*maps, fraction=0.3)
-    assert (about["correlation"], about["overlap"]) == pytest.approx((expected.correlation, expected.overlap), rel=1e-3)
-    for told, one in zip(about["maps"], maps, strict=True):
-        assert np.allclose(told["values"], one.heat.numpy(), atol=1e-3 * one.heat.max().item())
+    assert (result["correlation"], result["overlap"]) == pytest.approx(
+        (expected.correlation, expected.overlap), rel=1e-3
+    )
+    for ours, theirs in zip(result["maps"], maps, strict=True):
+        assert np.allclose(ours["values"], theirs.heat.numpy(), atol=1e-3 * theirs.heat.max().item())
 
 
-@pytest.mark.parametrize(("query", "meant"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
-def test_a_token_is_a_name_or_a_patch(query, meant):
-    assert endpoints.parse_token(query) == meant
+@pytest.mark.parametrize(("query", "expected"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
+def test_parse_token_accepts_names_and_patches(query, expected):
+    assert endpoints.parse_token(query) == expected
 
 
-def test_a_missing_photo_a_wrong_channel_and_wrong_knobs_are_one_sentence(service, cheetah, name):
+def test_endpoints_refuse_invalid_inputs_in_one_sentence(service, cheetah, name):
+    no_photo: Any = None
     with pytest.raises(vizlib.ImageError, match="photo is missing"):
-        endpoints.predict(service, None, name, 5)
+        endpoints.predict(service, no_photo, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
         endpoints.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
+    array: Any = ["layer"]
     with pytest.raises(vizlib.MethodError, match="parameters are an object"):
-        endpoints.explain(service, cheetah, name, "saliency", "", ["layer"])
+        endpoints.explain(service, cheetah, name, "saliency", "", array)
 
 
-def test_nothing_is_told_to_others_about_a_visitor(page, monkeypatch):
-    told = {}
-    monkeypatch.setattr(page, "launch", lambda **how: told.update(how))
+def test_launch_disables_telemetry_and_sharing(page, monkeypatch):
+    options = {}
+    monkeypatch.setattr(page, "launch", lambda **kwargs: options.update(kwargs))
     app.launch(page)
     assert page.analytics_enabled is False
-    assert (told["run_history"], told["enable_monitoring"], told["share"], told["pwa"]) == (False,) * 4
-    assert told["max_file_size"] == "20mb"
-    assert told["state_session_capacity"] == 200
-    assert not {"allowed_paths", "show_error", "strict_cors"} & set(told)  # gradio's own defaults are the safe ones
+    assert (options["run_history"], options["enable_monitoring"], options["share"], options["pwa"]) == (False,) * 4
+    assert options["max_file_size"] == "20mb"
+    assert options["state_session_capacity"] == 200
+    assert not {"allowed_paths", "show_error", "strict_cors"} & set(options)  # gradio's defaults are safe
 
 
-def test_the_tabs_stand_in_their_order_with_the_code_last(page):
+def test_tabs_have_their_order(page):
     english = browser_translations().translations["en"]
-    labels = [english[block.label.key] for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    titles: list[Any] = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    labels = [english[title.key] for title in titles]
     assert labels == ["Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code"]
 
 
-def test_the_tower_is_the_first_example():
+def test_tower_is_the_first_example():
     assert next(iter(examples.EXAMPLES)) == "The Eiffel tower"
 
 
-def test_a_port_that_is_taken_is_one_sentence():
+def test_port_in_use_is_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as other, gr.Blocks() as empty:
         port = other.getsockname()[1]
         with pytest.raises(vizlib.VizlibError, match=f"port {port} is taken; give another with --port, or 0 for any"):
@@ -139,8 +146,8 @@ def test_a_port_that_is_taken_is_one_sentence():
         ("192.0.2.1", 7999, "nothing can listen at 192.0.2.1"),
     ],
 )
-def test_a_wrong_port_or_host_is_one_sentence(host, port, sentence, monkeypatch):
-    def fails(**how):  # as gradio does, after a wait
+def test_invalid_port_or_host_is_one_sentence(host, port, sentence, monkeypatch):
+    def fails(**kwargs):  # as gradio does
         raise (
             OverflowError("port must be 0-65535")
             if port > 65535
@@ -153,8 +160,8 @@ def test_a_wrong_port_or_host_is_one_sentence(host, port, sentence, monkeypatch)
             app.launch(empty, host, port)
 
 
-def test_another_trouble_of_the_machine_is_not_called_a_taken_port(monkeypatch):
-    def fails(**how):
+def test_other_launch_errors_propagate(monkeypatch):
+    def fails(**kwargs):
         raise OSError("no space left on device")
 
     with gr.Blocks() as empty:
@@ -163,38 +170,38 @@ def test_another_trouble_of_the_machine_is_not_called_a_taken_port(monkeypatch):
             app.launch(empty)
 
 
-def test_files_lie_in_a_folder_of_the_servers_own_that_is_gone_afterwards(monkeypatch, tmp_path):
+def test_serve_keeps_files_in_a_private_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    seen = []
+    folders = []
 
-    def launched(page, *_, **__):
-        seen.append({Path(block.GRADIO_CACHE) for block in page.blocks.values()})
+    def record_folders(page, *_, **__):
+        folders.append({Path(block.GRADIO_CACHE) for block in page.blocks.values()})
 
-    monkeypatch.setattr(app, "launch", launched)
+    monkeypatch.setattr(app, "launch", record_folders)
     app.serve()
-    (folder,) = seen[0]
+    (folder,) = folders[0]
     assert folder.is_relative_to(tmp_path)
     assert not folder.exists()
 
 
-def test_a_folder_of_yours_joins_the_menu(tmp_path, monkeypatch):
+def test_checkpoints_option_adds_the_models_of_a_folder(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     offered = []
-    monkeypatch.setattr(app, "build", lambda service, _: offered.extend(service.catalog.names))
+    monkeypatch.setattr(app, "build_page", lambda service, _: offered.extend(service.catalog.names))
     monkeypatch.setattr(app, "launch", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path)])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         start.main()
-    assert left.value.code == 0
+    assert exit_info.value.code == 0
     assert "mine" in offered
 
 
-def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys):
+def test_missing_folder_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path / "nowhere")])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         start.main()
-    assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("vizlib: there is no folder ")
-    assert said.count("\n") == 1
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("vizlib: there is no folder ")
+    assert message.count("\n") == 1

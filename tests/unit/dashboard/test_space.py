@@ -73,21 +73,21 @@ def answers_like_python(python: list[str], staged: Path, **environment: str) -> 
 
 
 @pytest.mark.slow
-def test_the_staged_folder_runs_where_vizlib_is_not_installed(staged):
+def test_staged_space_runs_without_vizlib_installed(staged):
     packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
     # -S: what an editable install adds to the path stays unread
     answers_like_python([sys.executable, "-S"], staged, PYTHONPATH=packages)
 
 
 @pytest.mark.slow
-def test_the_staged_folder_runs_in_an_environment_of_its_requirements_alone(staged, tmp_path):
+def test_staged_space_runs_with_only_its_requirements(staged, tmp_path):
     venv.create(tmp_path / "clean", with_pip=True)
     python = str(tmp_path / "clean" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", staged / "requirements.txt"], check=True)
     answers_like_python([python], staged)
 
 
-def test_the_front_matter_is_what_the_hub_takes(staged):
+def test_front_matter_has_the_fields_of_the_hub(staged):
     text = (staged / "README.md").read_text(encoding="utf-8")
     about = yaml.safe_load(text.split("---\n")[1])
     assert about["sdk"] == "gradio"
@@ -101,7 +101,7 @@ def test_the_front_matter_is_what_the_hub_takes(staged):
     assert [line.split()[0] for line in about["preload_from_hub"]] == about["models"]
 
 
-def test_the_requirements_are_the_projects_own_at_the_tested_versions(staged):
+def test_requirements_are_the_projects_at_installed_versions(staged):
     table = (space.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lines = (staged / "requirements.txt").read_text().splitlines()
     names = [line.partition("==")[0] for line in lines]
@@ -110,13 +110,13 @@ def test_the_requirements_are_the_projects_own_at_the_tested_versions(staged):
     assert not any(re.search(r"[/@]|^-|vizlib", line) for line in lines)  # the source is not there yet
 
 
-def test_a_version_outside_the_projects_range_is_not_pinned(monkeypatch):
+def test_version_outside_the_range_is_refused(monkeypatch):
     monkeypatch.setattr(space, "version", lambda name: "0.1")
-    with pytest.raises(vizlib.VizlibError, match=r"torch 0.1 is installed here, but torch>=2.8 is what works"):
+    with pytest.raises(vizlib.VizlibError, match=r"torch 0.1 is installed, but torch>=2.8 is required"):
         space.requirements()
 
 
-def test_the_sources_checkpoints_and_licence_travel_and_nothing_else_does(tmp_path):
+def test_staged_space_holds_sources_checkpoints_and_licence_only(tmp_path):
     staged = space.stage_space(tmp_path / "pushed")
     files = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
     assert {
@@ -132,7 +132,7 @@ def test_the_sources_checkpoints_and_licence_travel_and_nothing_else_does(tmp_pa
     assert "Apache License" in (staged / "LICENSE").read_text()
 
 
-def test_staging_again_replaces_what_was_staged_and_keeps_what_is_ones_own(tmp_path):
+def test_staging_again_replaces_staged_files_and_keeps_others(tmp_path):
     (tmp_path / "pushed").mkdir()
     folder = space.stage_space(tmp_path / "pushed")
     (folder / "vizlib" / "stale.py").touch()
@@ -142,7 +142,7 @@ def test_staging_again_replaces_what_was_staged_and_keeps_what_is_ones_own(tmp_p
     assert (folder / "mine.txt").exists()
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, monkeypatch, capsys):
+def test_folder_that_was_not_staged_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "app.py").write_text("print('mine')")
     monkeypatch.setattr(sys, "argv", ["space", str(tmp_path)])
     with pytest.raises(SystemExit) as left:
@@ -152,7 +152,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, monkeypatch,
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
 
-def test_a_file_in_the_way_is_one_sentence(tmp_path):
+def test_file_in_place_of_the_folder_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(vizlib.VizlibError, match="is a file; give a folder"):
         space.stage_space(tmp_path / "file")

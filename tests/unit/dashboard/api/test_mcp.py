@@ -1,10 +1,11 @@
-"""The endpoints as a language model's client sees them: tools with the same names and the same numbers."""
+"""The endpoints as MCP tools, with the same names and numbers."""
 
 from __future__ import annotations
 
 import ast
 import base64
 from pathlib import Path
+from typing import Any
 
 import gradio.media
 import numpy as np
@@ -25,57 +26,59 @@ TOWER = Path(gradio.media.get_image("tower.jpg"))
 
 @pytest.fixture(scope="module")
 def address():
-    settings = ServerOptions(mcp=True)
-    service = AnalysisService(settings.make_catalog())
-    page = app.build_page(service, settings)
-    more = {"prevent_thread_lock": True, "quiet": True, "mcp_server": True}
-    _, local, _ = app.launch(page, port=None, app_kwargs=server.make_app_kwargs(service, settings), **more)
+    options = ServerOptions(mcp=True)
+    service = AnalysisService(options.make_catalog())
+    page = app.build_page(service, options)
+    more: dict[str, Any] = {"prevent_thread_lock": True, "quiet": True, "mcp_server": True}
+    _, local, _ = app.launch(page, port=None, app_kwargs=server.make_app_kwargs(service, options), **more)
     yield f"{local}gradio_api/mcp/"
     page.close(verbose=False)
 
 
-def ask(finished, address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
-    """The tools a client is offered, and what it is answered."""
+def call_tools(finished, address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
+    """Return the tools that a client is offered, and the results of some calls."""
 
-    async def heard(*_) -> None: ...
+    async def ignore_progress(*_) -> None: ...
 
-    async def talk():
+    async def run_session():
         async with (
             streamable_http.streamable_http_client(address) as (read, write, _),
             mcp.ClientSession(read, write) as session,
         ):
             await session.initialize()
-            offered = (await session.list_tools()).tools
-            # Gradio hands out pictures as pictures only to a client that wants to hear of progress, as most do.
-            return offered, [await session.call_tool(name, about, progress_callback=heard) for name, about in calls]
+            tools = (await session.list_tools()).tools
+            # Gradio returns pictures as images only to a client that listens to progress, as most do.
+            return tools, [
+                await session.call_tool(name, arguments, progress_callback=ignore_progress) for name, arguments in calls
+            ]
 
-    return finished(talk())
+    return finished(run_session())
 
 
-def test_the_tools_are_the_endpoints(finished, address):
-    offered, _ = ask(finished, address)
+def test_mcp_tools_are_the_endpoints(finished, address):
+    tools, _ = call_tools(finished, address)
     named = {fn.api_name for fn in app.build_app().fns.values() if fn.api_visibility == "public"}
-    assert {tool.name for tool in offered} == named
-    for tool in offered:
+    assert {tool.name for tool in tools} == named
+    for tool in tools:
         assert len(tool.description) > 40
-    (explain,) = (tool for tool in offered if tool.name == "explain")
+    (explain,) = (tool for tool in tools if tool.name == "explain")
     assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "parameters"}
 
 
-def test_a_tool_answers_as_python_does(finished, address):
+def test_mcp_tool_returns_the_result_of_python(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
-    about = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "parameters": {}}
-    _, (answer,) = ask(finished, address, ("explain", about))
-    assert not answer.isError
-    numbers = ast.literal_eval(answer.content[0].text)  # gradio writes it so
+    arguments = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "parameters": {}}
+    _, (result,) = call_tools(finished, address, ("explain", arguments))
+    assert not result.isError
+    numbers = ast.literal_eval(result.content[0].text)  # gradio's own format
     theirs = vizlib.explain(vizlib.load(MODEL), TOWER, method="legrad", target="church")
     assert np.allclose(numbers["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-6)
-    assert any(part.type == "image" for part in answer.content)
+    assert any(part.type == "image" for part in result.content)
 
 
-def test_a_mistake_reaches_the_client_as_its_sentence(finished, address):
+def test_mcp_error_is_the_message_of_python(finished, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
-    about = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "parameters": {}}
-    _, (answer,) = ask(finished, address, ("explain", about))
-    assert answer.isError
-    assert "did you mean grad-cam" in answer.content[0].text
+    arguments = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "parameters": {}}
+    _, (result,) = call_tools(finished, address, ("explain", arguments))
+    assert result.isError
+    assert "did you mean grad-cam" in result.content[0].text

@@ -1,4 +1,4 @@
-"""What a server can be told, what it tells, and what it lets go of."""
+"""The server: options, health, metrics, log, limits and cleanup."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import gradio_client
 import pytest
@@ -22,39 +23,39 @@ from typer.testing import CliRunner
 import vizlib
 from dashboard import app
 from dashboard.server import options
-from dashboard.server import server as serving
+from dashboard.server import server as server_module
 from dashboard.server.options import ServerOptions
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.metrics import LOG, RunMetrics, make_counter, make_gauge, render_metrics
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
-from vizlib.cli import app as shell
+from vizlib.cli import app as cli
 from vizlib.models.loading.model_index import ModelEntry
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 
 @pytest.fixture(scope="module")
-def served(service):
-    """Starts servers with a service of their own; gives the address and the service."""
+def start_server(service):
+    """Return a function that starts a server with its own service, and returns its address and the service."""
     pages = []
 
-    def start(settings: ServerOptions, **more):
-        asked = AnalysisService(settings.make_catalog())
-        page = app.build_page(asked, settings)
+    def start(options: ServerOptions, **more):
+        service = AnalysisService(options.make_catalog())
+        page = app.build_page(service, options)
         pages.append(page)
-        more = {"prevent_thread_lock": True, "quiet": True, "auth": settings.parse_users(), **more}
-        _, address, _ = app.launch(page, port=None, app_kwargs=serving.make_app_kwargs(asked, settings), **more)
-        return address.rstrip("/"), asked
+        more = {"prevent_thread_lock": True, "quiet": True, "auth": options.parse_users(), **more}
+        _, address, _ = app.launch(page, port=None, app_kwargs=server_module.make_app_kwargs(service, options), **more)
+        return address.rstrip("/"), service
 
     yield start
-    with ThreadPoolExecutor() as pool:  # each waits 5 seconds for visitors who are still listening
+    with ThreadPoolExecutor() as pool:  # each waits 5 seconds for open connections
         list(pool.map(lambda page: page.close(verbose=False), pages))
 
 
 @pytest.fixture(scope="module")
-def server(served):
-    return served(ServerOptions())
+def server(start_server):
+    return start_server(ServerOptions())
 
 
 def metrics(address: str) -> dict[str, float]:
@@ -62,12 +63,12 @@ def metrics(address: str) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def test_health_is_json_and_asks_no_model(server):
-    answer = get(f"{server[0]}/healthz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": vizlib.__version__})
+def test_health_is_json(server):
+    response = get(f"{server[0]}/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "version": vizlib.__version__})
 
 
-def test_metrics_count_what_was_done(server, cheetah):
+def test_metrics_count_runs_and_cached_results(server, cheetah):
     address, service = server
     before = metrics(address)
     service.explain(ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": 96, "stride": 96}))
@@ -85,24 +86,24 @@ def test_metrics_count_what_was_done(server, cheetah):
     assert after["vizlib_cache_bytes"] == service.cache.held_bytes > before["vizlib_cache_bytes"]
     assert after["vizlib_resident_models"] == 1
     weights = sum(p.numel() * p.element_size() for p in service.catalog.get(RESNET).module.parameters())
-    assert weights < after["vizlib_resident_model_bytes"] < weights * 1.01  # batch statistics besides
+    assert weights < after["vizlib_resident_model_bytes"] < weights * 1.01  # with batch statistics
     assert after['vizlib_http_requests_total{route="/metrics",status="200"}'] >= 1
 
 
-def test_metrics_tell_what_decoded_photos_take(server):
+def test_metrics_report_bytes_of_decoded_photos(server):
     address, _ = server
     before = metrics(address)
     assert before["vizlib_photo_cache_budget_bytes"] == 192_000_000
     file = io.BytesIO()
     Image.new("RGB", (300, 200), "teal").save(file, "PNG")
     (path,) = post(f"{address}/gradio_api/upload", files={"files": ("a.png", file.getvalue())}).json()
-    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    asked = post(f"{address}/gradio_api/call/predict", json={"data": [given, RESNET, 1]}).json()
-    get(f"{address}/gradio_api/call/predict/{asked['event_id']}")
+    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = post(f"{address}/gradio_api/call/predict", json={"data": [photo, RESNET, 1]}).json()
+    get(f"{address}/gradio_api/call/predict/{event['event_id']}")
     assert metrics(address)["vizlib_photo_cache_bytes"] - before["vizlib_photo_cache_bytes"] == 300 * 200 * 3
 
 
-def test_routes_are_counted_without_the_names_of_files(server):
+def test_metrics_count_routes_without_file_names(server):
     address, _ = server
     get(f"{address}/gradio_api/file=/tmp/my secret photo.png")
     get(f"{address}/somewhere/secret")
@@ -111,7 +112,7 @@ def test_routes_are_counted_without_the_names_of_files(server):
     assert 'route="/gradio_api/file={path_or_url:path}",status="403"' in text
 
 
-def test_the_text_is_prometheus_own():
+def test_metrics_have_the_text_format_of_prometheus():
     counter = make_counter("a_total", "Words.", ("of",), {'say "hi"\n\\': 2, "x": 0.5})
     assert render_metrics([counter, make_gauge("b", "B.", 3)]).decode() == (
         "# HELP a_total Words.\n# TYPE a_total counter\n"
@@ -120,9 +121,9 @@ def test_the_text_is_prometheus_own():
     )
 
 
-def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, tmp_path):
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
+def test_log_has_one_json_line_per_run_without_photo_or_path(cheetah, tmp_path):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     try:
@@ -134,7 +135,7 @@ def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, t
     finally:
         LOG.removeHandler(handler)
         LOG.setLevel(logging.NOTSET)
-    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["what"], line["model"], line["end"]) for line in lines] == [
         ("predictions", RESNET, "answered"),
         ("predictions", "other", "refused"),
@@ -142,14 +143,14 @@ def test_the_log_is_one_json_object_a_run_with_neither_photo_nor_path(cheetah, t
     assert set(lines[0]) == {"time", "event", "what", "model", "end", "seconds"}
 
 
-def test_a_failure_is_counted_and_goes_on_its_way():
-    meter = RunMetrics()
-    with pytest.raises(ZeroDivisionError), meter.measure_run("rise", "m"):
+def test_failed_run_is_counted_and_raised():
+    metrics = RunMetrics()
+    with pytest.raises(ZeroDivisionError), metrics.measure_run("rise", "m"):
         raise ZeroDivisionError
-    assert meter.runs["rise", "failed"] == 1
+    assert metrics.runs["rise", "failed"] == 1
 
 
-def test_a_stream_that_is_left_was_stopped(cheetah):
+def test_closed_stream_is_counted_as_stopped(cheetah):
     service = AnalysisService(ModelCatalog())
     request = ExplanationRequest(cheetah, RESNET, "church", None, "occlusion", {"window": 64, "stride": 64})
     steps = service.stream_explanation(request)
@@ -158,42 +159,42 @@ def test_a_stream_that_is_left_was_stopped(cheetah):
     assert service.metrics.runs == {("predictions", "answered"): 1, ("occlusion", "stopped"): 1}
 
 
-def test_a_body_over_the_limit_is_refused_whether_or_not_it_tells_its_length(server):
+def test_body_over_the_limit_is_refused_with_or_without_content_length(server):
     address, _ = server
-    large = b"x" * (serving.MAX_BODY_BYTES + 1)
-    for body in (large, iter([large[: len(large) // 2]] * 3)):  # the second goes in chunks
-        answer = post(f"{address}/gradio_api/call/predict", content=body)
-        assert answer.status_code == 413
-        assert answer.json() == {"detail": "a photo may have at most 20 MB"}
+    large = b"x" * (server_module.MAX_BODY_BYTES + 1)
+    for body in (large, iter([large[: len(large) // 2]] * 3)):  # the second is sent in chunks
+        response = post(f"{address}/gradio_api/call/predict", content=body)
+        assert response.status_code == 413
+        assert response.json() == {"detail": "a photo may have at most 20 MB"}
 
 
-def test_the_page_needs_a_password_and_the_health_check_does_not(served, tmp_path):
+def test_login_protects_the_page_but_not_the_health_check(start_server, tmp_path):
     (tmp_path / "users").write_text("ann:one:two\n\nbob:three\n")
-    address, _ = served(ServerOptions(auth=f"@{tmp_path / 'users'}"))
+    address, _ = start_server(ServerOptions(auth=f"@{tmp_path / 'users'}"))
     assert get(f"{address}/healthz").status_code == 200
     assert get(f"{address}/config").status_code == 401
-    how = {"verbose": False, "analytics_enabled": False, "httpx_kwargs": {"timeout": PATIENCE}}
-    gradio_client.Client(address, auth=("ann", "one:two"), **how)
+    options = {"verbose": False, "analytics_enabled": False, "httpx_kwargs": {"timeout": PATIENCE}}
+    gradio_client.Client(address, auth=("ann", "one:two"), **options)
     with pytest.raises(ValueError, match="Could not login"):
-        gradio_client.Client(address, auth=("bob", "one:two"), **how)
+        gradio_client.Client(address, auth=("bob", "one:two"), **options)
 
 
-def test_uploads_are_deleted(served):
-    address, _ = served(ServerOptions(delete_after=1))
-    sent = {"files": ("photo.png", b"not even a photo")}
-    until, there = time.monotonic() + 60, False
-    while not there:  # on a busy machine its second may be over before it is asked for
+def test_uploads_are_deleted(start_server):
+    address, _ = start_server(ServerOptions(delete_after=1))
+    files = {"files": ("photo.png", b"not even a photo")}
+    until, found = time.monotonic() + 60, False
+    while not found:  # on a busy machine it may be deleted before it is requested
         assert time.monotonic() < until
-        (path,) = post(f"{address}/gradio_api/upload", files=sent).json()
-        there = get(f"{address}/gradio_api/file={path}").status_code == 200
+        (path,) = post(f"{address}/gradio_api/upload", files=files).json()
+        found = get(f"{address}/gradio_api/file={path}").status_code == 200
     while get(f"{address}/gradio_api/file={path}").status_code == 200:
         assert time.monotonic() < until
         time.sleep(0.2)
 
 
-def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
+def test_incomplete_upload_is_deleted(start_server, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    address, _ = served(ServerOptions(delete_after=1))
+    address, _ = start_server(ServerOptions(delete_after=1))
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as line:
         line.sendall(
@@ -201,18 +202,18 @@ def test_an_upload_that_broke_off_is_deleted(served, monkeypatch, tmp_path):
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + head + bytes(100_000)
         )
         until = time.monotonic() + 60
-        while not (begun := [path for path in tmp_path.iterdir() if path.is_file()]):
+        while not (uploads := [path for path in tmp_path.iterdir() if path.is_file()]):
             assert time.monotonic() < until
             time.sleep(0.01)
-    while begun[0].exists():
+    while uploads[0].exists():
         assert time.monotonic() < until
         time.sleep(0.2)
 
 
-def test_a_model_that_nobody_asks_leaves_the_memory(served, cheetah, monkeypatch):
+def test_idle_model_is_unloaded_by_the_server(start_server, cheetah, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dashboard.services.model_catalog.time", SimpleNamespace(monotonic=lambda: now[0]))
-    address, service = served(ServerOptions(idle_minutes=0.02))
+    address, service = start_server(ServerOptions(idle_minutes=0.02))
     service.predict(cheetah, RESNET)
     assert metrics(address)["vizlib_resident_models"] == 1
     now[0] = 1.3
@@ -222,7 +223,7 @@ def test_a_model_that_nobody_asks_leaves_the_memory(served, cheetah, monkeypatch
         time.sleep(0.2)
 
 
-def test_only_idle_models_are_let_go(monkeypatch):
+def test_unload_idle_keeps_recently_used_models(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dashboard.services.model_catalog.time.monotonic", lambda: now[0])
     catalog = ModelCatalog([], extra={name: lambda: vizlib.wrap(torch.nn.Flatten()) for name in "ab"})
@@ -234,7 +235,7 @@ def test_only_idle_models_are_let_go(monkeypatch):
     assert list(catalog.count_bytes()) == ["b"]
 
 
-def test_only_the_chosen_models_are_offered_in_their_order():
+def test_catalog_offers_only_the_given_models_in_their_order():
     entries = [ModelEntry("a", "bundled", 1.0), ModelEntry("b", "download", 2.0), ModelEntry("c", "downloaded", 3.0)]
     assert ModelCatalog(entries, only=["c", "a"]).names == ["c", "a"]
     assert ModelCatalog(entries, offline=True).names == ["a", "c"]
@@ -244,7 +245,7 @@ def test_only_the_chosen_models_are_offered_in_their_order():
         ModelCatalog(entries[1:2], offline=True)
 
 
-def test_any_model_is_loaded_only_where_the_server_says_so(monkeypatch):
+def test_any_model_is_loaded_only_with_the_option(monkeypatch):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
     assert ModelCatalog(any_model=True).get("resnet10t") == "resnet10t"
     with pytest.raises(vizlib.ModelError, match="there is no model"):
@@ -254,7 +255,7 @@ def test_any_model_is_loaded_only_where_the_server_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "typed"),
+    ("options", "environment", "expected"),
     [
         ({}, {}, True),
         ({"host": "::1"}, {}, True),
@@ -272,23 +273,23 @@ def test_any_model_is_loaded_only_where_the_server_says_so(monkeypatch):
         ({"listed_only": True}, {}, False),
     ],
 )
-def test_names_may_be_typed_on_a_server_of_ones_own_alone(settings, environment, typed, monkeypatch):
+def test_typed_names_are_accepted_only_by_a_local_server(options, environment, expected, monkeypatch):
     for name in ("SPACE_ID", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    catalog = ServerOptions(**settings).make_catalog()
-    assert (catalog.any_timm, catalog.any_model) == (typed, False)
+    catalog = ServerOptions(**options).make_catalog()
+    assert (catalog.any_timm, catalog.any_model) == (expected, False)
 
 
-def test_the_menu_takes_text_only_where_it_may_be_typed(service):
+def test_model_menu_accepts_text_only_with_any_timm(service):
     for any_timm in (False, True):
         page = app.build_page(AnalysisService(ModelCatalog(any_timm=any_timm)), ServerOptions())
-        menu = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
+        menu: Any = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "model")
         assert menu.allow_custom_value is any_timm
 
 
-def test_workers_and_queue_are_the_settings(service):
+def test_page_queue_has_the_limits_of_the_options(service):
     page = app.build_page(service, ServerOptions(workers=3, max_queue=7))
     assert page._queue.max_size == 7
     limits = {fn.concurrency_id: fn.concurrency_limit for fn in page.fns.values()}
@@ -296,24 +297,24 @@ def test_workers_and_queue_are_the_settings(service):
     assert page._queue.default_concurrency_limit == 3
 
 
-def test_offline_asks_no_hub(monkeypatch):
+def test_offline_option_disables_the_hub(monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    serving.configure_process(ServerOptions(offline=True))
+    server_module.configure_process(ServerOptions(offline=True))
     assert hub.HF_HUB_OFFLINE
 
 
-def test_a_space_uses_its_own_cores(monkeypatch):
+def test_space_uses_its_share_of_the_cores(monkeypatch):
     monkeypatch.setenv("CPU_CORES", "3")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    serving.configure_process(ServerOptions())
-    assert asked == [3]
+    counts = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    server_module.configure_process(ServerOptions())
+    assert counts == [3]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--workers", "0"], "--workers must be greater than 0, not 0"),
         (["--delete-after", "-5"], "--delete-after must be greater than 0, not -5"),
@@ -326,25 +327,25 @@ def test_a_space_uses_its_own_cores(monkeypatch):
         (["--models", "resnet18-imagenete"], "did you mean resnet18-imagenette"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_one_sentence(words, said, monkeypatch):
-    monkeypatch.setattr(app, "launch", lambda *_, **__: pytest.fail("it was served"))
-    result = CliRunner().invoke(shell, ["serve", "--no-browser", *words])
+def test_invalid_options_are_refused_in_one_sentence(arguments, message, monkeypatch):
+    monkeypatch.setattr(app, "launch", lambda *_, **__: pytest.fail("a server was started"))
+    result = CliRunner().invoke(cli, ["serve", "--no-browser", *arguments])
     assert result.exit_code == 2
     assert re.fullmatch(r"vizlib: [^\n]+\n", result.stderr)
-    assert said in result.stderr
+    assert message in result.stderr
 
 
-def test_names_of_models_may_stand_in_a_row(monkeypatch):
-    given = []
-    monkeypatch.setattr(app, "serve", given.append)
-    words = ["--models", f"{VIT},{RESNET}", "--models", "resnet50.a1_in1k", "--workers", "4", "--mcp"]
+def test_models_option_accepts_several_names(monkeypatch):
+    calls = []
+    monkeypatch.setattr(app, "serve", calls.append)
+    arguments = ["--models", f"{VIT},{RESNET}", "--models", "resnet50.a1_in1k", "--workers", "4", "--mcp"]
     monkeypatch.setattr(options, "find_spec", lambda name: name)
-    result = CliRunner().invoke(shell, ["serve", *words])
+    result = CliRunner().invoke(cli, ["serve", *arguments])
     assert result.exit_code == 0, result.output
-    assert given == [ServerOptions(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
+    assert calls == [ServerOptions(models=(VIT, RESNET, "resnet50.a1_in1k"), workers=4, mcp=True, browser=True)]
 
 
-def test_tools_for_language_models_need_their_extra(monkeypatch):
+def test_mcp_option_needs_the_extra(monkeypatch):
     monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(vizlib.VizlibError, match=r"pip install 'vizlib\[mcp\]'"):
         ServerOptions(mcp=True)

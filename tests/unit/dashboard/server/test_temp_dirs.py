@@ -1,4 +1,4 @@
-"""A server's folder: its own while it lives, gone when it is dead, however it died."""
+"""The private folder of a server: kept while it runs, deleted after it ended or was killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from dashboard.server import temp_dirs
 
 ROOT = Path(__file__).resolve().parents[4]
-# As in a terminal, an interrupt is heard: a process started in a script's background would ignore it. The naps are
-# short because a signal that comes just before one begins is only looked at when it ends.
-LIVES = """
+# SIGINT is handled as in a terminal; a background process of a script would ignore it. The pauses are short because a
+# signal that arrives just before one is only handled after it.
+SERVER_SCRIPT = """
 import signal, time
 from pathlib import Path
 from dashboard.server.temp_dirs import private_temp_dir
@@ -32,19 +32,19 @@ with private_temp_dir() as folder:
 
 
 class Process:
-    """A process that has a folder of its own until it is killed."""
+    """A process that has a private folder until it is killed."""
 
     def __init__(self, temporary: Path) -> None:
-        known = {name: value for name, value in os.environ.items() if name != temp_dirs.TEMP_DIR_VARIABLE}
-        environment = known | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+        inherited = {name: value for name, value in os.environ.items() if name != temp_dirs.TEMP_DIR_VARIABLE}
+        environment = inherited | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LIVES], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER_SCRIPT], env=environment, stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.folder = Path(self.process.stdout.readline().strip())
 
-    def kill(self, how: int = signal.SIGKILL) -> None:
-        self.process.send_signal(how)
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(signal_number)
         self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -54,65 +54,65 @@ class Process:
 def start(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.delenv(temp_dirs.TEMP_DIR_VARIABLE, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    started: list[Process] = []
+    processes: list[Process] = []
 
-    def one() -> Process:
-        started.append(Process(tmp_path))
-        return started[-1]
+    def start_process() -> Process:
+        processes.append(Process(tmp_path))
+        return processes[-1]
 
-    yield one
-    for other in started:
-        if other.process.poll() is None:
-            other.kill()
+    yield start_process
+    for process in processes:
+        if process.process.poll() is None:
+            process.kill()
 
 
-def test_what_a_killed_server_left_is_deleted_and_what_a_living_one_has_is_not(start):
-    killed, living = start(), start()
+def test_folders_of_killed_servers_are_deleted_and_those_of_running_ones_kept(start):
+    killed, running = start(), start()
     assert (killed.folder / "upload.jpg").exists()
     killed.kill()
-    assert (killed.folder / "upload.jpg").exists()  # kill -9 gives nobody time to tidy up
-    with temp_dirs.private_temp_dir() as mine:
+    assert (killed.folder / "upload.jpg").exists()  # SIGKILL leaves no time to delete anything
+    with temp_dirs.private_temp_dir() as own_folder:
         assert not killed.folder.parent.exists()
-        assert (living.folder / "upload.jpg").exists()
+        assert (running.folder / "upload.jpg").exists()
         third = start()
-        assert mine.exists()
-        assert third.folder != mine
-    assert not mine.parent.exists()
+        assert own_folder.exists()
+        assert third.folder != own_folder
+    assert not own_folder.parent.exists()
     assert third.folder.exists()
 
 
-def test_an_interrupted_server_tidies_up_itself(start):
+def test_interrupted_server_deletes_its_folder(start):
     process = start()
     process.kill(signal.SIGINT)
     assert not process.folder.parent.exists()
 
 
-def test_a_server_that_was_killed_before_it_had_a_lock_is_dead_too(start):
-    living = start()
-    half = living.folder.parent.parent / "half"
-    half.mkdir()
+def test_folder_without_a_lock_file_is_deleted(start):
+    running = start()
+    without_lock = running.folder.parent.parent / "without-lock"
+    without_lock.mkdir()
     with temp_dirs.private_temp_dir():
-        assert not half.exists()
-        assert living.folder.exists()
+        assert not without_lock.exists()
+        assert running.folder.exists()
 
 
-def test_gradio_is_told_and_what_the_person_says_counts(start, tmp_path, monkeypatch):
+def test_gradio_uses_the_private_folder_unless_the_user_chose_one(start, tmp_path, monkeypatch):
     monkeypatch.setattr(gradio.mcp, "DEFAULT_TEMP_DIR", "")
     with temp_dirs.private_temp_dir() as folder:
         assert os.environ[temp_dirs.TEMP_DIR_VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
         assert folder.stat().st_uid == os.getuid()
-        assert folder.parent.parent.stat().st_mode & 0o077 == 0  # nobody else looks in
+        assert folder.parent.parent.stat().st_mode & 0o077 == 0  # no access for other users
     assert temp_dirs.TEMP_DIR_VARIABLE not in os.environ
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    (theirs / "old.jpg").touch()
-    monkeypatch.setenv(temp_dirs.TEMP_DIR_VARIABLE, str(theirs))
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    (chosen / "old.jpg").touch()
+    monkeypatch.setenv(temp_dirs.TEMP_DIR_VARIABLE, str(chosen))
     with temp_dirs.private_temp_dir() as folder:
-        assert folder == theirs
-    assert (theirs / "old.jpg").exists()
+        assert folder == chosen
+    assert (chosen / "old.jpg").exists()
 
 
-def test_a_link_in_its_place_is_not_followed(start, tmp_path):
+def test_symbolic_link_in_place_of_the_folder_is_not_followed(start, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "precious").mkdir(parents=True)
     (tmp_path / f"vizlib-{os.getuid()}").symlink_to(elsewhere)
@@ -121,7 +121,7 @@ def test_a_link_in_its_place_is_not_followed(start, tmp_path):
     assert (elsewhere / "precious").exists()
 
 
-def test_only_old_files_that_never_came_whole_are_deleted(tmp_path):
+def test_only_old_incomplete_uploads_are_deleted(tmp_path):
     for name in ("tmpold", "tmpnew", "hash/whole.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

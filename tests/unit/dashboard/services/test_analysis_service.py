@@ -1,4 +1,4 @@
-"""The dashboard's numbers are the library's."""
+"""The results of the service equal those of the library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore
 
 
-def test_predictions_are_the_librarys(service, cheetah, name):
+def test_predictions_equal_the_librarys(service, cheetah, name):
     ours, theirs = service.predict(cheetah, name, 3), vizlib.load(name).predict(cheetah, top=3)
     assert [row.index for row in ours] == [row.index for row in theirs]
     # The kept pass computes attention explicitly, which differs from the fused kernel in the last digits.
@@ -25,33 +25,35 @@ def test_predictions_are_the_librarys(service, cheetah, name):
     assert [row.probability for row in ours] == pytest.approx([row.probability for row in theirs], rel=1e-5)
 
 
-def of_threshold(name: str, threshold: float) -> AnalysisService:
-    """A service of one model that calls a photo unfamiliar whose energy is under a threshold."""
+def make_service(name: str, threshold: float) -> AnalysisService:
+    """Return a service of one model that marks photos whose energy is below a threshold as out of distribution."""
     ood_score = OodScore("energy", threshold, 0.95, "the photos it knows")
     return AnalysisService(ModelCatalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
 
 
-def test_a_doubt_is_the_librarys_about_the_logits_in_class_order(cheetah, name):
+def test_ood_note_equals_the_librarys(cheetah, name):
     model = vizlib.load(name)
     logits = model.logits(model.tensor(cheetah))
     energy = float(logits.logsumexp(-1))
-    doubting = of_threshold(name, energy + 0.5)
-    assert doubting.get_ood_note(cheetah, name) == doubting.catalog.get(name).ood_note(logits)
-    assert doubting.get_ood_note(cheetah, name).startswith("This photo is unlike")
-    assert of_threshold(name, energy - 0.5).get_ood_note(cheetah, name) is None
-    assert draw_panel(doubting, cheetah, name)[2]["oodNote"] == doubting.get_ood_note(cheetah, name)
+    strict = make_service(name, energy + 0.5)
+    note = strict.get_ood_note(cheetah, name)
+    assert note is not None
+    assert note == strict.catalog.get(name).ood_note(logits)
+    assert note.startswith("This photo is unlike")
+    assert make_service(name, energy - 0.5).get_ood_note(cheetah, name) is None
+    assert draw_panel(strict, cheetah, name).bars["oodNote"] == strict.get_ood_note(cheetah, name)
 
 
-def test_the_logits_of_a_doubt_stand_in_class_order(service, cheetah, name, monkeypatch):
-    seen = []
+def test_ood_note_is_given_logits_in_class_order(service, cheetah, name, monkeypatch):
+    calls = []
     model = service.catalog.get(name)
-    monkeypatch.setattr(type(model), "ood_note", lambda self, logits: seen.append(logits))
+    monkeypatch.setattr(type(model), "ood_note", lambda self, logits: calls.append(logits))
     service.get_ood_note(cheetah, name)
-    assert torch.allclose(seen[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(calls[0], model.logits(model.tensor(cheetah)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_every_method_that_fits_gives_the_librarys_map(service, cheetah, name, few_passes):
+def test_every_supported_method_gives_the_librarys_map(service, cheetah, name, few_passes):
     model = vizlib.load(name)
     for method in vizlib.list_methods(model):
         ours = service.explain(ExplanationRequest(cheetah, name, 4, None, method, few_passes(method)))
@@ -60,7 +62,7 @@ def test_every_method_that_fits_gives_the_librarys_map(service, cheetah, name, f
         assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
 
 
-def test_a_turned_knob_reaches_the_method(service, cheetah, name):
+def test_parameters_reach_the_method(service, cheetah, name):
     layer = service.catalog.get(name).stages[1]
     ours = service.explain(ExplanationRequest(cheetah, name, 4, None, "grad-cam", {"layer": layer}))
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="grad-cam", target=4, layer=layer)
@@ -68,16 +70,16 @@ def test_a_turned_knob_reaches_the_method(service, cheetah, name):
     assert not torch.equal(ours.heat, service.explain(ExplanationRequest(cheetah, name, 4)).heat)
 
 
-def test_a_class_by_label_by_index_or_by_default_is_one_and_the_same_result(service, cheetah, name):
+def test_class_by_label_index_or_default_is_one_cached_result(service, cheetah, name):
     best = service.predict(cheetah, name, 1)[0]
     requests = [
         ExplanationRequest(cheetah, name, target, method="saliency") for target in (None, "", best.index, best.label)
     ]
-    answers = [service.explain(request) for request in requests]
-    assert len({id(answer) for answer in answers}) == 1
+    attributions = [service.explain(request) for request in requests]
+    assert len({id(attribution) for attribution in attributions}) == 1
 
 
-def test_attention_is_the_librarys_raw_attention(service, cheetah):
+def test_attention_equals_raw_attention(service, cheetah):
     maps = service.get_attention(cheetah, "vit_tiny-imagenette")
     model = service.catalog.get("vit_tiny-imagenette")
     assert list(maps) == list(model.attention_layers)
@@ -91,31 +93,32 @@ def test_a_convolutional_network_has_no_attention(service, cheetah):
     assert service.get_attention(cheetah, "resnet18-imagenette") == {}
 
 
-def test_activations_are_the_runs(service, cheetah, name):
+def test_activations_equal_those_of_a_run(service, cheetah, name):
     model = vizlib.load(name)
     layer = model.stages[1]
-    maps, placed = service.get_activations(cheetah, name, layer)
-    assert placed
+    maps, on_photo = service.get_activations(cheetah, name, layer)
+    assert on_photo
     theirs = to_spatial_map(model.run(cheetah, layers=[layer], attention=True).activations[layer], model.tokens)
+    assert theirs is not None
     assert torch.allclose(maps, theirs)
 
 
-def test_an_output_without_places_is_one_number_a_channel(service, cheetah, name):
+def test_output_without_places_gives_one_value_per_channel(service, cheetah, name):
     last = service.catalog.get(name).layers[-1].name  # the classifier
-    maps, placed = service.get_activations(cheetah, name, last)
-    assert not placed
+    maps, on_photo = service.get_activations(cheetah, name, last)
+    assert not on_photo
     assert maps.shape == (10, 1, 1)
-    logits = {one.index: one.logit for one in service.predict(cheetah, name, 10)}
+    logits = {row.index: row.logit for row in service.predict(cheetah, name, 10)}
     assert maps.flatten().tolist() == pytest.approx([logits[i] for i in range(10)], rel=1e-4)
 
 
-def test_the_models_eye_is_its_input(service, cheetah, name):
+def test_model_input_preview_has_the_input_size(service, cheetah, name):
     model = service.catalog.get(name)
     assert service.render_model_input(cheetah, name).size == model.preprocessing.input_size[::-1]
 
 
 @pytest.mark.parametrize(
-    ("ask", "sentence"),
+    ("call", "sentence"),
     [
         (lambda s, p: s.predict(p, "nonsense"), "there is no model 'nonsense'"),
         (
@@ -145,24 +148,24 @@ def test_the_models_eye_is_its_input(service, cheetah, name):
         (lambda s, p: s.get_activations(p, "resnet18-imagenette", "layer9"), "has no layer 'layer9'"),
     ],
 )
-def test_a_wrong_choice_is_one_sentence(service, cheetah, ask, sentence):
-    with pytest.raises(vizlib.VizlibError, match=sentence) as told:
-        ask(service, cheetah)
-    assert "\n" not in str(told.value)
+def test_invalid_arguments_raise_one_sentence(service, cheetah, call, sentence):
+    with pytest.raises(vizlib.VizlibError, match=sentence) as raised:
+        call(service, cheetah)
+    assert "\n" not in str(raised.value)
 
 
-def test_visitors_who_ask_at_once_never_get_each_others_answers(service, cheetah, tower):
-    asked = [
-        (photo, name, target)
+def test_concurrent_requests_are_not_mixed_up(service, cheetah, tower):
+    requests = [
+        ExplanationRequest(photo, name, target)
         for photo in (cheetah, tower)
         for name in ("resnet18-imagenette", "vit_tiny-imagenette")
         for target in (0, 4)
     ]
-    alone = [
-        vizlib.explain(service.catalog.get(name), photo, method="grad-cam", target=target).heat
-        for photo, name, target in asked
+    sequential = [
+        vizlib.explain(service.catalog.get(request.model), request.photo, target=request.target).heat
+        for request in requests
     ]
-    with ThreadPoolExecutor(4) as visitors:
-        together = list(visitors.map(lambda one: service.explain(ExplanationRequest(*one)).heat, asked * 2))
-    for got, expected in zip(together, alone * 2, strict=True):
-        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-7)
+    with ThreadPoolExecutor(4) as pool:
+        concurrent = list(pool.map(lambda request: service.explain(request).heat, requests * 2))
+    for heat, expected in zip(concurrent, sequential * 2, strict=True):
+        assert torch.allclose(heat, expected, rtol=1e-4, atol=1e-7)

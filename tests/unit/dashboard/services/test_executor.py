@@ -1,4 +1,4 @@
-"""A question as ZeroGPU answers it: in another process, which gets and gives pickles and whose errors are lost."""
+"""Tasks as ZeroGPU runs them: in another process that exchanges pickles and loses the types of errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import inspect
 import pickle
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 import vizlib
-from dashboard.services import executor as gpu
+from dashboard.services import executor as executor_module
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
@@ -22,94 +23,95 @@ from dashboard.services.request import ExplanationRequest
 VIT = "vit_tiny-imagenette"
 
 
-class Lent:
-    """Stands for the package `spaces` on ZeroGPU: nothing but pickles passes, and an error becomes a plain one."""
+class FakeSpaces:
+    """Replace the package `spaces` of ZeroGPU: arguments and results are pickled, and errors become RuntimeErrors."""
 
     def __init__(self) -> None:
         self.seconds: list[int] = []
 
     def GPU(self, *, duration):  # noqa: N802 - the package's own name
         def decorate(task):
-            def many(*args):
+            def stream(*args):
                 self.seconds.append(duration(*args))
-                for answer in task(*pickle.loads(pickle.dumps(args))):
-                    yield pickle.loads(pickle.dumps(answer))
+                for result in task(*pickle.loads(pickle.dumps(args))):
+                    yield pickle.loads(pickle.dumps(result))
 
             def run(*args):
                 self.seconds.append(duration(*args))
                 try:
-                    answer = task(*pickle.loads(pickle.dumps(args)))
+                    result = task(*pickle.loads(pickle.dumps(args)))
                 except Exception as error:
                     raise RuntimeError(f"ZeroGPU worker error: {type(error).__name__}") from None
-                return pickle.loads(pickle.dumps(answer))
+                return pickle.loads(pickle.dumps(result))
 
-            return many if inspect.isgeneratorfunction(task) else run
+            return stream if inspect.isgeneratorfunction(task) else run
 
         return decorate
 
 
 @pytest.fixture
-def lent(monkeypatch) -> Lent:
-    fake = Lent()
-    monkeypatch.setattr(gpu, "spaces", fake)
+def spaces(monkeypatch) -> FakeSpaces:
+    fake = FakeSpaces()
+    monkeypatch.setattr(executor_module, "spaces", fake)
     return fake
 
 
-def test_all_that_runs_a_model_runs_there_and_answers_as_here(lent, service, cheetah):
-    there, target = AnalysisService(ModelCatalog()), service.predict(cheetah, VIT)[1].index
-    assert there.predict(cheetah, VIT) == service.predict(cheetah, VIT)
+def test_zero_gpu_results_equal_local_results(spaces, service, cheetah):
+    remote, target = AnalysisService(ModelCatalog()), service.predict(cheetah, VIT)[1].index
+    assert remote.predict(cheetah, VIT) == service.predict(cheetah, VIT)
     request = ExplanationRequest(cheetah, VIT, target)
     for name, attribution in service.explain_all(request).items():
-        assert torch.equal(there.explain_all(request)[name].heat, attribution.heat)
+        assert torch.equal(remote.explain_all(request)[name].heat, attribution.heat)
     few = {"masks": 16, "cells": 4}
-    ours, theirs = (where.explain(request.with_method("rise", few)) for where in (service, there))
+    ours, theirs = (where.explain(request.with_method("rise", few)) for where in (service, remote))
     assert torch.equal(ours.heat, theirs.heat)
-    assert theirs.overlay().tobytes() == ours.overlay().tobytes()  # its photo and geometry came along
+    assert theirs.overlay().tobytes() == ours.overlay().tobytes()  # its photo and geometry were pickled too
     for layer, weights in service.get_attention(cheetah, VIT).items():
-        assert torch.equal(there.get_attention(cheetah, VIT)[layer], weights)
+        assert torch.equal(remote.get_attention(cheetah, VIT)[layer], weights)
     assert torch.equal(
-        there.get_activations(cheetah, VIT, "blocks.2")[0], service.get_activations(cheetah, VIT, "blocks.2")[0]
+        remote.get_activations(cheetah, VIT, "blocks.2")[0], service.get_activations(cheetah, VIT, "blocks.2")[0]
     )
     occlusion = request.with_method("occlusion", {"window": 64, "stride": 64})
-    *_, last = there.stream_explanation(occlusion)
+    *_, last = remote.stream_explanation(occlusion)
     theirs = service.explain(occlusion)
     assert torch.equal(last.attribution.heat, theirs.heat)
-    assert there.keep_top_fraction(VIT, last.attribution) == pytest.approx(service.keep_top_fraction(VIT, theirs))
-    assert there.estimate_seconds(request.with_method("rise", few)) > 0
-    assert len(lent.seconds) == 8  # each question once; the rest was remembered here
+    assert remote.keep_top_fraction(VIT, last.attribution) == pytest.approx(service.keep_top_fraction(VIT, theirs))
+    assert remote.estimate_seconds(request.with_method("rise", few)) > 0
+    assert len(spaces.seconds) == 8  # each task once; the other results were cached
 
 
-def test_a_mistake_is_still_its_own_sentence(lent, cheetah):
-    there = AnalysisService(ModelCatalog())
+def test_zero_gpu_errors_keep_their_message(spaces, cheetah):
+    remote = AnalysisService(ModelCatalog())
     with pytest.raises(vizlib.MethodError, match="did you mean grad-cam"):
-        there.explain(ExplanationRequest(cheetah, VIT, method="gradcam"))
+        remote.explain(ExplanationRequest(cheetah, VIT, method="gradcam"))
     with pytest.raises(vizlib.MethodError, match="whole number"):
-        list(there.stream_explanation(ExplanationRequest(cheetah, VIT, None, None, "rise", {"masks": -1})))
+        list(remote.stream_explanation(ExplanationRequest(cheetah, VIT, None, None, "rise", {"masks": -1})))
     with pytest.raises(vizlib.ModelError, match="there is no model"):
-        there.predict(cheetah, "hf-hub:someone/model")
+        remote.predict(cheetah, "hf-hub:someone/model")
     with pytest.raises(vizlib.VizlibError, match="blocks"):
-        there.get_activations(cheetah, VIT, "blocks.99")
+        remote.get_activations(cheetah, VIT, "blocks.99")
 
 
-def test_the_model_is_loaded_where_it_is_remembered_and_found_without_waiting_for_a_lock(lent, cheetah):
-    loaded: list[int] = []
+def test_model_is_loaded_in_the_parent_process_and_found_without_a_lock(spaces, cheetah):
+    loads: list[int] = []
 
     def load():
-        loaded.append(1)
+        loads.append(1)
         return vizlib.load(VIT)
 
     catalog = ModelCatalog([], extra={"mine": load})
-    executor = gpu.ModelExecutor(catalog, RunMetrics(), ForwardCache(0))
+    executor = executor_module.ModelExecutor(catalog, RunMetrics(), ForwardCache(0))
     executor.run("predictions", "mine", cheetah)
-    with catalog._lock:  # as a thread may hold it at the moment of the fork
+    with catalog._lock:  # as another thread may hold it during the fork
         assert catalog.get_loaded("mine").name == VIT
     executor.run("attention", "mine", cheetah)
-    assert loaded == [1]
+    assert loads == [1]
 
 
 def request(method: str, parameters: dict) -> ExplanationRequest:
     """Return a request for a method without a photo: the estimate reads none."""
-    return ExplanationRequest(None, VIT, 3, None, method, parameters)
+    no_photo: Any = None
+    return ExplanationRequest(no_photo, VIT, 3, None, method, parameters)
 
 
 @pytest.mark.parametrize(
@@ -124,28 +126,30 @@ def request(method: str, parameters: dict) -> ExplanationRequest:
         ("explanation", request("no such method", {}), 5, 15),
     ],
 )
-def test_the_seconds_asked_for_follow_what_is_asked(task, argument, least, most):
-    assert least <= gpu.estimate_gpu_seconds(task, VIT, argument) <= most
+def test_gpu_seconds_follow_the_task_and_its_parameters(task, argument, least, most):
+    assert least <= executor_module.estimate_gpu_seconds(task, VIT, argument) <= most
 
 
-def test_the_package_is_used_where_it_is_there(monkeypatch):
+def test_spaces_package_is_optional(monkeypatch):
     fake = ModuleType("spaces")
     for package, expected in ((fake, fake), (None, None)):  # None: the import fails
         monkeypatch.setitem(sys.modules, "spaces", package)
-        spec = importlib.util.spec_from_file_location("gpu_again", gpu.__file__)
+        spec = importlib.util.spec_from_file_location("gpu_again", executor_module.__file__)
+        assert spec is not None
+        assert spec.loader is not None
         again = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "gpu_again", again)  # where dataclasses look their module up
         spec.loader.exec_module(again)
         assert again.spaces is expected
 
 
-def test_the_model_moves_only_where_zerogpu_says_so(monkeypatch):
-    moved: list[str] = []
+def test_model_moves_to_the_gpu_only_on_zero_gpu(monkeypatch):
+    devices: list[str] = []
     model = vizlib.wrap(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
-    monkeypatch.setattr(type(model.module), "to", lambda module, device: moved.append(device))
+    monkeypatch.setattr(type(model.module), "to", lambda module, device: devices.append(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    gpu._move_to_lent_gpu(model)
-    assert moved == []
+    executor_module._move_to_lent_gpu(model)
+    assert devices == []
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    gpu._move_to_lent_gpu(model)
-    assert moved == ["cuda"]
+    executor_module._move_to_lent_gpu(model)
+    assert devices == ["cuda"]

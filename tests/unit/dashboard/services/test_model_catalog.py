@@ -1,50 +1,53 @@
+"""The catalog of models: names, loading, concurrent requests and memory."""
+
 from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
 import vizlib
-from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.model_catalog import Loader, ModelCatalog
 from vizlib.models.loading.model_index import ModelEntry
 
 SMALL = "test_resnet.r160_in1k"
 
 
-def counting(loaded: list[str], name: str):
-    def load():
+def record_loads(loaded: list[str], name: str) -> Loader:
+    def load() -> Any:
         loaded.append(name)
         return name  # stands for a model
 
     return load
 
 
-def test_only_names_on_the_list_reach_a_loader(monkeypatch):
+def test_only_listed_names_reach_a_loader(monkeypatch):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
     for name in ("../../etc/passwd", "hf-hub:someone/model", "resnet19-imagenette", "", None):
         with pytest.raises(vizlib.ModelError, match="there is no model"):
             ModelCatalog().get(name)
 
 
-def test_a_near_miss_is_told_what_was_meant():
+def test_unknown_name_error_suggests_a_similar_name():
     catalog = ModelCatalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)])
     with pytest.raises(vizlib.ModelError, match=r"did you mean resnet18-imagenette\?"):
         catalog.get("resnet18-imagenete")
 
 
-def test_only_a_few_models_stay_in_memory():
+def test_least_recently_used_models_are_unloaded():
     loaded: list[str] = []
-    catalog = ModelCatalog([], extra={name: counting(loaded, name) for name in "abc"}, resident=2)
-    for name in "abacab":  # c pushes out b, so b is loaded again
+    catalog = ModelCatalog([], extra={name: record_loads(loaded, name) for name in "abc"}, resident=2)
+    for name in "abacab":  # c replaces b, so b is loaded again
         catalog.get(name)
     assert loaded == ["a", "b", "c", "b"]
 
 
-def test_two_visitors_who_want_the_same_model_wait_for_one_load():
+def test_concurrent_requests_for_a_model_load_it_once():
     loaded: list[str] = []
 
-    def slowly():
+    def slowly() -> Any:
         time.sleep(0.05)
         loaded.append("a")
         return "a"
@@ -58,65 +61,65 @@ def test_two_visitors_who_want_the_same_model_wait_for_one_load():
     assert loaded == ["a"]
 
 
-def test_a_slow_load_holds_up_nobody_who_wants_another_model():
-    begun, go_on = threading.Event(), threading.Event()
+def test_slow_load_does_not_block_other_models():
+    started, go_on = threading.Event(), threading.Event()
     loaded: list[str] = []
 
-    def slowly():
-        begun.set()
+    def slowly() -> Any:
+        started.set()
         assert go_on.wait(60)
-        return counting(loaded, "slow")()
+        return record_loads(loaded, "slow")()
 
-    catalog = ModelCatalog([], extra={"slow": slowly, "other": counting(loaded, "other")})
-    got: list[object] = []
-    same = [threading.Thread(target=lambda: got.append(catalog.get("slow")), daemon=True) for _ in range(3)]
-    other = threading.Thread(target=lambda: got.append(catalog.get("other")), daemon=True)
+    catalog = ModelCatalog([], extra={"slow": slowly, "other": record_loads(loaded, "other")})
+    results: list[object] = []
+    same = [threading.Thread(target=lambda: results.append(catalog.get("slow")), daemon=True) for _ in range(3)]
+    other = threading.Thread(target=lambda: results.append(catalog.get("other")), daemon=True)
     for thread in same:
         thread.start()
-    assert begun.wait(60)
+    assert started.wait(60)
     other.start()
     other.join(60)
-    assert got == ["other"]  # while the slow one is still under way
+    assert results == ["other"]  # while the slow one still loads
     catalog.unload_idle(-1)
-    assert list(catalog._loaded) == []  # nor does what tidies up wait
+    assert list(catalog._loaded) == []  # unloading does not wait either
     go_on.set()
     for thread in same:
         thread.join(60)
-    assert (got, loaded) == (["other", *["slow"] * 3], ["other", "slow"])
+    assert (results, loaded) == (["other", *["slow"] * 3], ["other", "slow"])
 
 
-def test_a_load_that_fails_is_tried_again_by_who_waited_for_it():
-    tried: list[int] = []
+def test_failed_load_is_retried_by_a_waiting_thread():
+    attempts: list[int] = []
 
-    def fails_once():
-        tried.append(1)
-        if len(tried) == 1:
+    def fails_once() -> Any:
+        attempts.append(1)
+        if len(attempts) == 1:
             time.sleep(0.05)
-            raise vizlib.ModelError("the line was cut")
+            raise vizlib.ModelError("the connection was closed")
         return "a"
 
     catalog = ModelCatalog([], extra={"a": fails_once})
-    got: list[object] = []
+    results: list[object] = []
 
-    def ask():
+    def request():
         try:
-            got.append(catalog.get("a"))
+            results.append(catalog.get("a"))
         except vizlib.ModelError as error:
-            got.append(str(error))
+            results.append(str(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads = [threading.Thread(target=request) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(map(str, got)) == ["a", "a", "the line was cut"]
-    assert not catalog._loading  # no lock outlives those who wait
+    assert sorted(map(str, results)) == ["a", "a", "the connection was closed"]
+    assert not catalog._loading  # no lock is left
 
 
-def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
+def test_concurrent_loads_keep_the_limit_of_models_in_memory():
     together = threading.Barrier(4)
 
-    def load():
+    def load() -> Any:
         together.wait(60)
         return "model"
 
@@ -129,42 +132,52 @@ def test_no_more_models_than_asked_for_stay_when_many_are_loaded_at_once():
     assert len(catalog._loaded) == 2
 
 
-def test_a_fetch_tells_how_much_of_a_download_has_come(hub):
+def test_load_with_progress_yields_downloaded_bytes(hub):
     catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
-    hub.go_on.clear()
-    fetching = catalog.load_with_progress(SMALL)
-    here, total = next(fetching)
-    assert (0 < here < total, total) == (True, hub.size)
+    hub.resume.clear()
+    progress = catalog.load_with_progress(SMALL)
+    done, total = next(progress)
+    assert (0 < done < total, total) == (True, hub.size)
     other = catalog.load_with_progress(SMALL)  # a second visitor sees the same download
     assert next(other)[1] == hub.size
-    fetching.close()  # the first one leaves
-    hub.go_on.set()
-    assert all(come[1] == hub.size for come in other)
+    progress.close()  # the first visitor leaves
+    hub.resume.set()
+    assert all(step[1] == hub.size for step in other)
     assert list(catalog.count_bytes()) == [SMALL]
     assert list(catalog.load_with_progress(SMALL)) == []
-    assert sum(path.endswith("safetensors") for path in hub.asked) == 1
+    assert sum(path.endswith("safetensors") for path in hub.requested_paths) == 1
 
 
-def test_a_fetch_fails_as_a_load_does(hub, monkeypatch):
+def test_load_with_progress_raises_as_get_does(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])
     with pytest.raises(vizlib.ModelError, match="there is no model"):
         list(catalog.load_with_progress("hf-hub:someone/model"))
-    hub.cut.set()
+    hub.interrupt.set()
     with pytest.raises(vizlib.ModelError, match=rf"^{SMALL} could not be downloaded: [^\n]+$"):
         list(catalog.load_with_progress(SMALL))
     assert catalog._downloads == {}
-    hub.cut.clear()
+    hub.interrupt.clear()
     list(catalog.load_with_progress(SMALL))
     assert list(catalog.count_bytes()) == [SMALL]
 
 
-NEVER = ["hf-hub:someone/model", "local-dir:/etc", "/tmp/evil.pth", "../evil.pt", "torchvision/resnet18", "", None]
+INVALID_NAMES = [
+    "hf-hub:someone/model",
+    "local-dir:/etc",
+    "/tmp/evil.pth",
+    "../evil.pt",
+    "torchvision/resnet18",
+    "",
+    None,
+]
 
 
-@pytest.mark.parametrize("name", [*NEVER, "resnet50.safetensors", "resnet50.a1_in1k/..", "efficientnet_b0", "RESNET50"])
+@pytest.mark.parametrize(
+    "name", [*INVALID_NAMES, "resnet50.safetensors", "resnet50.a1_in1k/..", "efficientnet_b0", "RESNET50"]
+)
 @pytest.mark.parametrize("any_timm", [False, True])
-def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_timm):
+def test_typed_names_must_be_names_of_timm_models(monkeypatch, name, any_timm):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: pytest.fail(f"{name} was loaded"))
     catalog = ModelCatalog([ModelEntry("resnet18-imagenette", "bundled", 22.0)], any_timm=any_timm)
     with pytest.raises(vizlib.ModelError, match="there is no model"):
@@ -177,7 +190,7 @@ def test_nothing_but_names_of_timms_tables_can_be_typed(monkeypatch, name, any_t
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet10t", "resnet50.tv_in1k", "deit3_small_patch16_224"])
-def test_a_name_that_timm_knows_is_taken_where_that_is_allowed(monkeypatch, name):
+def test_timm_names_are_accepted_only_with_any_timm(monkeypatch, name):
     monkeypatch.setattr(vizlib, "load", lambda name, **_: name)
     entries = [ModelEntry("resnet18-imagenette", "bundled", 22.0)]
     with pytest.raises(vizlib.ModelError, match="there is no model"):
@@ -187,10 +200,10 @@ def test_a_name_that_timm_knows_is_taken_where_that_is_allowed(monkeypatch, name
     assert catalog.accepts_typed_names
     assert catalog.get(name) == name
     assert (catalog.get_entry(name).name, catalog.get_entry(name).needs_download) == (name, True)
-    assert not catalog.is_linkable(name)  # a link makes nobody download
+    assert not catalog.is_linkable(name)  # a link never starts a download
 
 
-def test_a_typed_name_with_weights_on_this_machine_may_be_linked_to(hub):
+def test_downloaded_timm_model_is_linkable(hub):
     catalog = ModelCatalog([], any_timm=True)
     assert not catalog.is_linkable(SMALL)
     catalog.get(SMALL)
@@ -198,7 +211,7 @@ def test_a_typed_name_with_weights_on_this_machine_may_be_linked_to(hub):
     assert not ModelCatalog([]).is_linkable(SMALL)
 
 
-def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
+def test_error_for_a_typed_name_suggests_a_similar_name():
     catalog = ModelCatalog([ModelEntry("mine", "folder", 22.0)], any_timm=True)
     with pytest.raises(vizlib.ModelError, match=r"there is no model 'resnet34d_' here; did you mean resnet34d or"):
         catalog.get("resnet34d_")
@@ -210,7 +223,7 @@ def test_a_typed_name_that_is_nearly_right_is_told_what_was_meant():
         catalog.get("minee")
 
 
-def test_the_menu_says_what_must_be_downloaded_and_how_good_a_bundled_model_is():
+def test_menu_rows_state_download_size_and_accuracy():
     rows = [
         ModelEntry("mine", "bundled", 22.4, accuracy=87.25),
         ModelEntry("here", "downloaded", 46.8),

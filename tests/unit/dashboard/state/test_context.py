@@ -1,4 +1,4 @@
-"""What every tab is given knows one visitor's choices from another's."""
+"""Choices are counted by session."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from dashboard.state import context
 from dashboard.state.context import GenerationCounter
 
 
-def visitor(name: str) -> gr.Request:
+def make_request(name: str) -> gr.Request:
     return gr.Request(session_hash=name)
 
 
-def test_the_choices_of_each_visitor_are_counted_apart():
-    turns, one, other = GenerationCounter(), visitor("one"), visitor("other")
-    for who in (one, other, one):
-        turns.advance(who)
-    assert (turns.current(one), turns.current(other), turns.current(visitor("third"))) == (2, 1, 0)
+def test_generations_are_counted_by_session():
+    generations, one, other = GenerationCounter(), make_request("one"), make_request("other")
+    for request in (one, other, one):
+        generations.advance(request)
+    assert (generations.current(one), generations.current(other), generations.current(make_request("third"))) == (
+        2,
+        1,
+        0,
+    )
 
 
-def test_who_chose_least_recently_is_forgotten_first(monkeypatch):
+def test_least_recent_session_is_evicted(monkeypatch):
     monkeypatch.setattr(context, "MAX_COUNTED_SESSIONS", 2)
-    turns, names = GenerationCounter(), ["a", "b", "a", "c"]
+    generations, names = GenerationCounter(), ["a", "b", "a", "c"]
     for name in names:
-        turns.advance(visitor(name))
-    assert [turns.current(visitor(name)) for name in "abc"] == [2, 0, 1]
+        generations.advance(make_request(name))
+    assert [generations.current(make_request(name)) for name in "abc"] == [2, 0, 1]

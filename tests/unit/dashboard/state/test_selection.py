@@ -1,4 +1,4 @@
-"""The address is the selection: what is written into it is read back, and a wrong one is a sentence, never an error."""
+"""The page's address restores the selection, and an invalid one gives a sentence instead of an error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vizlib.core.errors import ModelError
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 TABS = ("why", "attention", "inside", "model")
-OFFERED = {"m": (RESNET, VIT), "img": ("ex:tower", "ex:cheetah"), "v": TABS, "w": METHODS, "s": ("1", "8")}
+AVAILABLE = {"m": (RESNET, VIT), "img": ("ex:tower", "ex:cheetah"), "v": TABS, "w": METHODS, "s": ("1", "8")}
 FULL = Link(
     *(VIT, "ex:cheetah", "golf ball", "church", "attention", "9", "mean", "6,8;0,13", "grad-cam++", "layer:b.4"),
     unit="blocks.9.attn:2",
@@ -44,18 +44,18 @@ FULL = Link(
 )
 
 
-def read(text: str) -> dict[str, str]:
-    """The keys of an address, as a browser and a server read them."""
+def parse_query(text: str) -> dict[str, str]:
+    """Return the keys of an address as browsers and servers parse them."""
     return {key: values[-1] for key, values in parse_qs(urlsplit(text).query, strict_parsing=True).items()}
 
 
 @pytest.mark.parametrize("left_out", [None, *Link._fields])
-def test_what_is_written_into_an_address_is_read_back(left_out):
+def test_parse_address_inverts_format_address(left_out):
     link = FULL if left_out is None else FULL._replace(**{left_out: None})
-    assert parse_address(read(format_address(link)), OFFERED) == (link, [])
+    assert parse_address(parse_query(format_address(link)), AVAILABLE) == (link, [])
 
 
-def test_an_address_reads_well():
+def test_address_is_readable():
     assert format_address(FULL._replace(parameters=None)) == (
         f"?m={VIT}&img=ex:cheetah&c=golf%20ball&vs=church&v=attention&l=9&h=mean&p=6,8;0,13&w=grad-cam%2B%2B"
         "&u=blocks.9.attn:2&o=blocks.4.mlp.fc1:17;blocks.9.attn:0&s=8"
@@ -76,22 +76,22 @@ def test_an_address_reads_well():
         "%00",
     ],
 )
-def test_a_forged_value_is_left_out_and_named_in_a_few_plain_words(key, value):
-    link, unknown = parse_address({key: value, "m": RESNET} if key != "m" else {key: value}, OFFERED)
-    taken = getattr(link, ADDRESS_KEYS[key][0])
-    if key in ("c", "vs") and 0 < len(value) <= MAX_VALUE_LENGTH:  # classes are looked up when the model is there
-        assert (taken, unknown) == (value, [])
+def test_invalid_value_is_left_out_and_described(key, value):
+    link, unknown = parse_address({key: value, "m": RESNET} if key != "m" else {key: value}, AVAILABLE)
+    parsed = getattr(link, ADDRESS_KEYS[key].field)
+    if key in ("c", "vs") and 0 < len(value) <= MAX_VALUE_LENGTH:  # classes are resolved later
+        assert (parsed, unknown) == (value, [])
         return
-    assert taken is None
+    assert parsed is None
     assert len(unknown) == bool(value)
-    assert all(len(words) < 60 and words.isprintable() for words in unknown)
+    assert all(len(text) < 60 and text.isprintable() for text in unknown)
 
 
-def test_keys_of_others_are_left_alone():
-    assert parse_address({"__theme": "dark", "utm": "x", "M": RESNET}, OFFERED) == (Link(), [])
+def test_foreign_keys_of_the_query_are_ignored():
+    assert parse_address({"__theme": "dark", "utm": "x", "M": RESNET}, AVAILABLE) == (Link(), [])
 
 
-def test_a_class_is_called_by_its_first_name_or_by_its_number_where_two_share_it():
+def test_class_address_is_the_first_name_or_the_index():
     labels = ["tench, Tinca tinca", "crane, a bird", "golf ball", "crane, a machine", "7"]
     assert [class_address(i, labels) for i in range(5)] == ["tench", "1", "golf ball", "3", "7"]
     assert [find_class(class_address(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
@@ -100,13 +100,13 @@ def test_a_class_is_called_by_its_first_name_or_by_its_number_where_two_share_it
 
 
 @pytest.mark.slow
-def test_every_class_of_imagenet_has_an_address_of_its_own(real_network):
+def test_every_imagenet_class_has_its_own_address(real_network):
     labels = real_network("resnet18").labels
     assert len(labels) == 1000
     assert [find_class(class_address(i, labels), labels) for i in range(1000)] == list(range(1000))
 
 
-def test_the_example_photos_have_names_and_no_other_has(service, name, tower):
+def test_only_example_photos_have_an_address(service, name, tower):
     assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
     target = service.resolve_target(tower, name, "church")
     assert address_values(service, Selection(photo_key(tower), name, target, 0)) == {
@@ -121,13 +121,13 @@ def test_the_example_photos_have_names_and_no_other_has(service, name, tower):
     assert draw_panel(service, tower, name).address["hint"] == page_texts("en")["address.hint"]
 
 
-def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(service, name):
+def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     model = service.catalog.get(name)
-    written = Link(
+    expected = Link(
         name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, panel, menus = open_link(service, read(format_address(written)), TABS)
-    assert link == written
+    link, photo, panel, menus = open_link(service, parse_query(format_address(expected)), TABS)
+    assert link == expected
     assert panel.selection == (
         photo_key(load_examples()["ex:cheetah"]),
         name,
@@ -136,12 +136,12 @@ def test_an_address_brings_back_the_photo_model_class_contrast_method_and_knobs(
     )
     assert photo is load_examples()["ex:cheetah"]
     assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
-    assert get_changed_names(menus) == written.parameter_texts()
+    assert get_changed_names(menus) == expected.parameter_texts()
     assert panel.address["note"] == ""
     assert panel.address["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
-def test_an_empty_address_is_the_first_view_and_says_nothing(service):
+def test_empty_address_gives_the_default_page_without_a_message(service):
     link, photo, panel, menus = open_link(service, {"__theme": "dark"}, TABS)
     assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
     assert panel.selection == draw_panel(service, photo, service.catalog.names[0]).selection
@@ -172,41 +172,44 @@ def test_an_empty_address_is_the_first_view_and_says_nothing(service):
         ({"m": "x" * 999, "v": "y"}, "model “" + "x" * 40 + "…”, tab “y”"),
     ],
 )
-def test_a_forged_address_is_the_first_view_and_one_sentence(service, wrong, sentence):
-    found = open_link(service, {"img": "ex:tower", **wrong}, TABS)
+def test_invalid_address_gives_the_default_page_and_one_sentence(service, wrong, sentence):
+    page = open_link(service, {"img": "ex:tower", **wrong}, TABS)
     first = open_link(service, {}, TABS)
-    assert found.panel.address["note"] == f"This link contains values that are not available here: {sentence}."
-    assert found.panel.selection == first.panel.selection
-    assert found.link._replace(example=None, target=None, against=None, method=None, parameters=None) == Link()
-    assert get_changed_names(found.parameters) == {}
+    assert page.panel.address["note"] == f"This link contains values that are not available here: {sentence}."
+    assert page.panel.selection == first.panel.selection
+    assert page.link._replace(example=None, target=None, against=None, method=None, parameters=None) == Link()
+    assert get_changed_names(page.parameters) == {}
 
 
-def test_a_link_without_its_photo_says_so(service):
-    said = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["note"]
-    assert said == "This link does not contain its photo, so an example is shown."
-    assert (
-        open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS).panel.address["note"] == ""
-    )  # it asks for no photo
+def test_link_to_an_own_photo_gets_a_message(service):
+    note = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["note"]
+    assert note == "This link does not contain its photo, so an example is shown."
+    photo_independent = open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS)
+    assert photo_independent.panel.address["note"] == ""
 
 
-def test_a_model_that_cannot_be_fetched_gives_the_first_one_and_a_sentence():
+def test_link_to_a_model_whose_download_fails_gives_the_default_model():
     def refuse() -> vizlib.Model:
         raise ModelError("the hub cannot be reached")
 
     service = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
-    found = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
-    assert found.panel.selection.model == "first"
-    assert "model “far” (the hub cannot be reached)" in found.panel.address["note"]
+    page = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
+    assert page.panel.selection is not None
+    assert page.panel.selection.model == "first"
+    assert "model “far” (the hub cannot be reached)" in page.panel.address["note"]
 
 
-def test_a_new_target_that_was_the_rival_stands_alone(service, cheetah, name):
-    selection, _, bars, *_ = draw_panel(service, cheetah, name, 4, 2)
-    assert (selection.target, selection.against, bars["against"]) == (4, 2, 2)
-    assert {4, 2} <= {row["index"] for row in bars["rows"]}
-    assert draw_panel(service, cheetah, name, 2, 2).selection.against is None
+def test_target_equal_to_the_contrast_class_removes_the_contrast(service, cheetah, name):
+    panel = draw_panel(service, cheetah, name, 4, 2)
+    assert panel.selection is not None
+    assert (panel.selection.target, panel.selection.against, panel.bars["against"]) == (4, 2, 2)
+    assert {4, 2} <= {row["index"] for row in panel.bars["rows"]}
+    selection = draw_panel(service, cheetah, name, 2, 2).selection
+    assert selection is not None
+    assert selection.against is None
 
 
-def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(service, cheetah, name):
+def test_contrast_equals_the_librarys_however_it_is_given(service, cheetah, name):
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target=4, against=2)
     contrast = ExplanationRequest(cheetah, name, 4, 2, "saliency")
     ours = service.explain(contrast)
@@ -219,13 +222,13 @@ def test_a_contrast_is_the_librarys_whatever_way_it_is_asked_for(service, cheeta
     )
 
 
-def test_a_space_is_shared_by_the_address_people_see(monkeypatch):
+def test_address_of_a_space_is_its_public_url(monkeypatch):
     assert build_address({"img": "ex:tower"})["base"] == ""
     monkeypatch.setenv("SPACE_ID", "someone/vizlib")
     assert build_address({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
 
 
-def test_settings_of_an_address_change_only_knobs_that_exist(service, name):
+def test_address_sets_only_existing_parameters(service, name):
     model = service.catalog.get(name)
     assert get_changed_names(apply_settings(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
     assert get_changed_names(apply_settings(model, "grad-cam", {"score": "probability"})) == {"score": "probability"}

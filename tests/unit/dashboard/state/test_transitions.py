@@ -1,4 +1,4 @@
-"""What the page is about after a visitor's choices: later ones count, and a class keeps its name on another model."""
+"""The state of the page after choices: later ones win, and a class is matched by name on another model."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from dashboard.components.event_queue import acknowledge, parse_choices
 from dashboard.state.transitions import PageState, apply_choices
 
 LABELS = {"small": ["church", "tench, Tinca tinca", "golf ball"], "large": ["tench", "cat", "church, church building"]}
-NOW = PageState("small", 0, None, "grad-cam", {"parameters": "changed"})
+STATE = PageState("small", 0, None, "grad-cam", {"parameters": "changed"})
 
 
-def after(*choices, now: PageState = NOW) -> PageState:
-    return apply_choices(now, choices, LABELS.__getitem__)
+def after(*choices, before: PageState = STATE) -> PageState:
+    return apply_choices(before, choices, LABELS.__getitem__)
 
 
 def test_no_choice_changes_nothing():
-    assert after() == NOW
-    assert after({}) == NOW
+    assert after() == STATE
+    assert after({}) == STATE
 
 
-def test_choices_of_different_things_all_count_and_of_one_thing_the_last():
-    asked = after({"target": 1, "of": "small"}, {"method": "saliency"}, {"target": 2, "of": "small"}, {"tab": "inside"})
-    assert asked == PageState("small", 2, None, "saliency", None, "inside")
+def test_last_choice_of_each_kind_wins():
+    state = after({"target": 1, "of": "small"}, {"method": "saliency"}, {"target": 2, "of": "small"}, {"tab": "inside"})
+    assert state == PageState("small", 2, None, "saliency", None, "inside")
 
 
-def test_another_method_begins_with_its_own_knobs_and_then_takes_those_turned():
+def test_new_method_resets_parameters():
     assert after({"method": "saliency"}).parameters is None
     assert after({"method": "saliency"}, {"parameters": {"method": "saliency"}}).parameters == {"method": "saliency"}
     assert after({"parameters": {"method": "grad-cam"}}).method == "grad-cam"
 
 
-def test_a_new_photo_and_another_model_ask_for_the_likeliest_class_and_keep_the_method():
-    before = NOW._replace(against=1)
-    assert after({"photo": True, "model": "small"}, now=before) == before._replace(target=None, against=None)
-    assert after({"model": "large"}, now=before) == before._replace(model="large", target=None, against=None)
-    assert after({"model": "small"}, now=before) == before
+def test_new_photo_or_model_resets_the_classes_and_keeps_the_method():
+    before = STATE._replace(against=1)
+    assert after({"photo": True, "model": "small"}, before=before) == before._replace(target=None, against=None)
+    assert after({"model": "large"}, before=before) == before._replace(model="large", target=None, against=None)
+    assert after({"model": "small"}, before=before) == before
 
 
-def test_a_rival_is_set_and_taken_away_and_is_never_the_class_itself():
-    rival = {"against": 1, "of": "small"}
-    assert after(rival).against == 1
-    assert after(rival, rival).against is None
-    assert after(rival, {"against": 2, "of": "small"}).against == 2
+def test_contrast_class_is_toggled_and_differs_from_the_target():
+    contrast = {"against": 1, "of": "small"}
+    assert after(contrast).against == 1
+    assert after(contrast, contrast).against is None
+    assert after(contrast, {"against": 2, "of": "small"}).against == 2
     assert after({"against": 0, "of": "small"}).against is None
-    assert after(rival, {"target": 1, "of": "small"}) == NOW._replace(target=1)
+    assert after(contrast, {"target": 1, "of": "small"}) == STATE._replace(target=1)
 
 
-@pytest.mark.parametrize(("index", "there"), [(0, 2), (1, 0), (2, None), (7, None), (-1, None), ("0", None)])
-def test_a_class_chosen_while_another_model_opens_is_the_one_of_that_name_there(index, there):
-    assert after({"model": "large"}, {"target": index, "of": "small"}).target == there
+@pytest.mark.parametrize(("index", "expected"), [(0, 2), (1, 0), (2, None), (7, None), (-1, None), ("0", None)])
+def test_class_chosen_for_another_model_is_matched_by_name(index, expected):
+    assert after({"model": "large"}, {"target": index, "of": "small"}).target == expected
 
 
-def test_a_desk_tells_its_choices_in_order_and_nothing_that_a_program_forged():
+def test_parse_choices_keeps_order_and_drops_invalid_entries():
     assert parse_choices({"turn": 3, "choices": [{"method": "rise"}, "nonsense", None, {"target": 1}]}) == [
         {"method": "rise"},
         {"target": 1},
@@ -61,12 +61,12 @@ def test_a_desk_tells_its_choices_in_order_and_nothing_that_a_program_forged():
     assert [acknowledge(value) for value in ({"turn": 3, "choices": []}, None)] == [{"answered": 3}, {"answered": None}]
 
 
-def test_a_class_of_a_model_with_the_same_labels_keeps_its_index():
+def test_class_of_a_model_with_the_same_labels_keeps_its_index():
     labels = ["maillot", "maillot, tank suit", "crane", "crane"]
 
     def select(index: int, own: list[str]) -> int | None:
         choices = {"model": "large"}, {"target": index, "of": "small"}
-        return apply_choices(NOW, choices, {"small": labels, "large": own}.__getitem__).target
+        return apply_choices(STATE, choices, {"small": labels, "large": own}.__getitem__).target
 
     assert [select(index, labels) for index in range(4)] == [0, 1, 2, 3]
     assert [select(index, labels[::-1]) for index in range(2)] == [3, 2]

@@ -1,4 +1,4 @@
-"""What faults are staged with: a small disk that can be filled; the hub whose line can be cut is in `hub.py`."""
+"""A small disk that can be filled, to cause faults; the hub whose downloads can be interrupted is in `hub.py`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 from common import Server
 
 HUB_MODEL = "deit_tiny_patch16_224.fb_in1k"
-CUT = 8_000_000  # bytes of a download that arrive
-DISK = 16_000_000
-SMALL_FILE = 4096  # bytes, where a limit on files stands for a full disk
+INTERRUPT_BYTES = 8_000_000  # sent of an interrupted download
+DISK_BYTES = 16_000_000
+MAX_FILE_BYTES = 4096  # where a limit on the size of files replaces a full disk
 
 
 class SkipError(Exception):
-    """Why this machine cannot stage a fault."""
+    """A fault cannot be caused on this machine."""
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[tuple[Callable[[Server], None], Callable[[Server], None]]]:
-    """A small disk at a folder: what fills it for a server, and what makes room again.
+def mount_small_disk(folder: Path) -> Iterator[tuple[Callable[[Server], None], Callable[[Server], None]]]:
+    """Mount a small disk at a folder; yield functions that fill it for a server, and that free it again.
 
-    Who may not mount one gets a limit on the size of files instead, which fails in the same places.
+    Without the right to mount one, the size of files is limited instead, which fails at the same places.
     """
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
     if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
         filler = folder / "filler"
 
@@ -44,9 +44,9 @@ def small_disk(folder: Path) -> Iterator[tuple[Callable[[Server], None], Callabl
             subprocess.run(["umount", str(folder)], check=True)
         return
     if shutil.which("prlimit") is None:
-        raise SkipError("this user may not mount a small disk, and there is no prlimit to limit the size of files")
+        raise SkipError("this user may not mount a small disk, and prlimit, which limits the size of files, is missing")
 
     def limit(size: str, server: Server) -> None:
         subprocess.run(["prlimit", f"--pid={server.process.pid}", f"--fsize={size}:"], check=True)
 
-    yield partial(limit, str(SMALL_FILE)), partial(limit, "unlimited")
+    yield partial(limit, str(MAX_FILE_BYTES)), partial(limit, "unlimited")
