@@ -10,6 +10,7 @@ from torch import nn
 
 import vizlib
 from vizlib.analysis.adversarial import bypass_resizing, pgd
+from vizlib.models.preprocessing import TimmPreprocessing
 
 PREPROCESSING = {"input_size": (3, 8, 8), "crop_pct": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -52,6 +53,7 @@ def test_pgd_changes_the_prediction_of_a_real_photo_within_two_levels(cheetah):
 
 def test_bypass_resizing_leaves_a_photo_of_the_input_size_unchanged(cheetah):
     model = vizlib.load("resnet18-imagenette")
+    assert isinstance(model.preprocessing, TimmPreprocessing)
     input_photo = model.preprocessing.denormalise(model.tensor(cheetah))
     for crop in (0.7, 1.0):
         cropping_model = vizlib.wrap(model.module, preprocessing={**model.preprocessing.to_config(), "crop_pct": crop})
@@ -59,6 +61,7 @@ def test_bypass_resizing_leaves_a_photo_of_the_input_size_unchanged(cheetah):
         assert np.array_equal(
             np.asarray(plain_model.preprocessing.denormalise(plain_model.tensor(input_photo))), np.asarray(input_photo)
         )
+        assert isinstance(cropping_model.preprocessing, TimmPreprocessing)
         assert cropping_model.preprocessing.crop_pct == crop
 
 

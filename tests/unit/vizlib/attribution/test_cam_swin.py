@@ -175,11 +175,15 @@ def test_ambiguous_shape_is_read_as_channels_last():
     network = timm.models.SwinTransformer(24, **TIMM, depths=(1, 1))
     model = wrap_with_random_weights(network, (24, 24))  # 6 channels, 6 × 6 positions
     output = torch.rand(1, 6, 6, 6)
-    assert torch.equal(model.spatial_map(output), output[0].permute(2, 0, 1))
+    spatial_map = model.spatial_map(output)
+    assert spatial_map is not None
+    assert torch.equal(spatial_map, output[0].permute(2, 0, 1))
     assert model.channel_axis(output) == -1
 
 
 def test_batch_of_several_photos_is_not_a_spatial_map():
     model = vizlib.wrap(timm.create_model("test_resnet", num_classes=5).eval())
-    assert model.spatial_map(torch.rand(1, 4, 5, 5)).shape == (4, 5, 5)
+    spatial_map = model.spatial_map(torch.rand(1, 4, 5, 5))
+    assert spatial_map is not None
+    assert spatial_map.shape == (4, 5, 5)
     assert model.spatial_map(torch.rand(2, 4, 5, 5)) is None

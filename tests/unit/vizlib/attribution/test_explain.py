@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ FEW_PASSES = {
 
 def make_resnet(size=(32, 48), labels=None):
     torch.manual_seed(0)
-    module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
+    block: Any = BasicBlock  # the annotation of timm is an instance of it
+    module: Any = ResNet(block, (1, 1, 1, 1), num_classes=4)
     with torch.no_grad():
         module.fc.weight.mul_(10)
     return wrap_small(module, size, labels)
@@ -38,7 +40,7 @@ def make_resnet(size=(32, 48), labels=None):
 
 def make_vit(size=(16, 24)):
     torch.manual_seed(0)
-    module = timm.create_model(
+    module: Any = timm.create_model(
         "vit_tiny_patch16_224", img_size=size, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=4
     )
     with torch.no_grad():
@@ -278,8 +280,9 @@ def test_a_class_labelled_runner_up_takes_precedence():
     target = next(index for index in ranked if index != 2)
     second = next(index for index in ranked if index != target)
     if second == 2:
+        module: Any = model.module
         with torch.no_grad():
-            model.module.fc.bias[2] -= 100
+            module.fc.bias[2] -= 100
     contrast = vizlib.explain(model, PHOTOS[0], "input-x-gradient", target, against="runner-up")
     assert contrast.against == 2
 
@@ -381,12 +384,13 @@ def test_estimate_extrapolates_the_first_batches_to_all_passes(model, monkeypatc
 
 
 def test_invalid_parameter_is_refused_before_any_pass(model):
+    invalid: list[dict[str, Any]] = [{"maks": 100}, {"masks": 3}, {"share": "half"}, {"score": "loss"}]
     with count_inputs(model) as batch_sizes:
         for function in (
             vizlib.estimate,
             lambda model, method, **parameters: vizlib.explain(model, PHOTOS[0], method, **parameters),
         ):
-            for parameters in ({"maks": 100}, {"masks": 3}, {"share": "half"}, {"score": "loss"}):
+            for parameters in invalid:
                 with pytest.raises(vizlib.MethodError):
                     function(model, "rise", **parameters)
         with pytest.raises(vizlib.MethodError):
@@ -407,7 +411,9 @@ PARAMETERS_WITH_RANGE = [
 @pytest.mark.parametrize(("method", "name"), PARAMETERS_WITH_RANGE)
 def test_number_out_of_range_is_refused_in_one_sentence_with_the_range(method, name):
     model, row = make_resnet(), METHODS[method]
-    low, high = row.parameters[name].range
+    limits = row.parameters[name].range
+    assert limits is not None
+    low, high = limits
     is_integer = isinstance(low, int)
     invalid = [low - 1, high + 1, 10**400, str(low), None, [low], True, False, math.nan, math.inf, 1j]
     for value in [*invalid, low + 0.5] if is_integer else invalid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -219,9 +220,10 @@ def test_note_distinguishes_zero_gradient_from_empty_map(photo):
 
 def test_note_on_a_map_that_the_relu_empties(photo):
     model = make_model(*CERTAIN, photo_scale=0.1)
+    module: Any = model.module
     with torch.no_grad():
-        model.module.convolution.bias.fill_(50)  # every channel is active everywhere,
-        model.module.head.weight[0], model.module.head.weight[1] = 1, -1  # evidence for thing 0, against thing 1
+        module.convolution.bias.fill_(50)  # every channel is active everywhere,
+        module.head.weight[0], module.head.weight[1] = 1, -1  # evidence for thing 0, against thing 1
     assert note_codes(model, photo, "grad-cam", target=0) == []
     assert "map.empty" in note_codes(model, photo, "grad-cam", target=1)
     assert "map.empty" not in note_codes(model, photo, "grad-cam", target=1, relu=False)

@@ -8,6 +8,7 @@ import gc
 import warnings
 import weakref
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,8 +82,15 @@ def randomise_weights(module, seed=0):
     return module.double().eval()
 
 
-def build_timm_vit(size=32, **changes):
-    settings = {"img_size": size, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
+def build_timm_vit(size: int | tuple[int, int] = 32, **changes):
+    settings: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 3,
+        "num_heads": 3,
+        "num_classes": 5,
+    }
     return randomise_weights(timm.create_model("vit_tiny_patch16_224", **settings | changes))
 
 
@@ -128,7 +136,7 @@ def compute_heads_slowly(q, k, v, scale, replace=None):
             rows.append(powers / powers.sum())
         weights.append(torch.stack(rows))
     weights = torch.stack(weights) if replace is None else replace
-    mixed = [sum(weights[h, :, j, None] * v[h, j][None] for j in range(tokens)) for h in range(heads)]
+    mixed: list[Any] = [sum(weights[h, :, j, None] * v[h, j][None] for j in range(tokens)) for h in range(heads)]
     return weights, torch.cat(mixed, dim=-1)
 
 
@@ -177,7 +185,7 @@ def run_torchvision_vit_slowly(module, image, replace=None):
 
 
 def test_activation_before_an_in_place_relu_is_the_pre_activation():
-    module = timm.create_model("resnet18", num_classes=5).eval()
+    module: Any = timm.create_model("resnet18", num_classes=5).eval()
     assert module.act1.inplace
     image = torch.randn(1, 3, 64, 64)
     with record_pass(module, ["bn1", "layer1.0.bn1", "layer4"]) as recording:
@@ -349,7 +357,12 @@ VARIANTS = {
         lambda: randomise_weights(
             timm.create_model(
                 "deit_tiny_distilled_patch16_224",
-                **{"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5},
+                img_size=32,
+                patch_size=8,
+                embed_dim=24,
+                depth=3,
+                num_heads=3,
+                num_classes=5,
             )
         ),
     ),
@@ -390,11 +403,8 @@ def test_attention_with_an_explicit_softmax_is_recorded():
 
 
 def test_windowed_attention_of_swin_is_recorded_fused_and_unfused():
-    module = timm.create_model(
-        "swin_tiny_patch4_window7_224",
-        **{"img_size": 32, "window_size": 4, "num_classes": 5, "embed_dim": 8},
-        **{"depths": (2, 2), "num_heads": (1, 2)},
-    )
+    sizes: dict[str, Any] = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2)}
+    module: Any = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **sizes)
     module = randomise_weights(module)
     unfused, image = make_unfused_copy(module), make_noise(32, 32).requires_grad_()
     with record_pass(module, attention=True) as fused:
@@ -564,6 +574,7 @@ def test_token_layout_of_transformer_variants(variant):
     module = build()
     model = wrap_model(module, height, width)
     tokens = model.tokens
+    assert tokens is not None
     assert (tokens.names, tokens.grid, tokens.classifier_tokens) == TOKEN_LAYOUTS[variant]
     run = model.run(make_photo(50, 70), attention=True)
     assert {weights.shape[-1] for weights in run.attention.values()} == {tokens.num_tokens}
@@ -580,6 +591,7 @@ def test_input_of_160_by_320_has_ten_rows_of_twenty_patches(settings):
     module = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=5, **settings).eval()
     model = wrap_model(module, 160, 320)
     run = model.run(make_photo(90, 180), attention=True)
+    assert model.tokens is not None
     assert model.tokens.grid == (10, 20)
     assert run.attention["blocks.1.attn"].shape == (1, 3, 201, 201)
     assert vizlib.explain(model, make_photo(90, 180), "attention-rollout").heat.shape == (10, 20)
@@ -601,7 +613,7 @@ def test_input_of_160_by_320_has_ten_rows_of_twenty_patches(settings):
 )
 def test_recording_every_layer_changes_logits_by_rounding_only(architecture, settings):
     if architecture == "torchvision":
-        module = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=10).eval()
+        module: Any = torchvision.models.VisionTransformer(64, 16, 4, 3, 48, 96, num_classes=10).eval()
         nn.init.trunc_normal_(module.heads.head.weight, std=0.02)  # torchvision starts it at 0, where all logits are 0
     else:
         module = timm.create_model(architecture, num_classes=10, **settings).eval()
@@ -668,7 +680,8 @@ def test_flops_equal_pytorchs_own_counter(name):
     if name == "torchvision":
         module = torchvision.models.VisionTransformer(64, 16, 2, 3, 48, 96, num_classes=10).eval()
     else:
-        module = timm.create_model(name, num_classes=10, **({"img_size": 64} if "vit" in name else {})).eval()
+        size: dict[str, Any] = {"img_size": 64} if "vit" in name else {}
+        module = timm.create_model(name, num_classes=10, **size).eval()
     model = wrap_model(module, 64, 64)
     # PyTorch's counter misses torchvision's fused encoder without gradients, so it counts with them; and some releases
     # have no formula for fused attention on a processor, so the math backend is used.
@@ -739,7 +752,7 @@ def test_network_in_training_mode_is_explained_as_in_evaluation_mode_and_stays_i
 
 
 def test_network_with_one_module_in_training_mode_keeps_that_mode():
-    module = timm.create_model("resnet18", num_classes=5).eval()
+    module: Any = timm.create_model("resnet18", num_classes=5).eval()
     module.layer2.train()
     before = snapshot(module)
     result = vizlib.explain(wrap_model(module, 32, 32), make_photo(32, 32), "grad-cam", target=1)
@@ -764,7 +777,8 @@ def test_evaluation_copy_shares_every_parameter_and_buffer():
     "make_copy", [make_evaluation_copy, lambda module: make_folded_copy(module, {})], ids=["evaluation", "folded"]
 )
 def test_copies_have_their_own_hooks_and_start_with_those_of_the_user(make_copy):
-    module, calls = timm.create_model("resnet18", num_classes=5).train(), []
+    module: Any = timm.create_model("resnet18", num_classes=5).train()
+    calls = []
     module.layer1.register_forward_hook(lambda *_: calls.append("user"))
     copied = make_copy(module)
     for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
@@ -855,8 +869,12 @@ def test_hooks_of_the_user_run_and_stay():
     module = FailingNetwork().eval()
     model = wrap_model(module, 16, 16, labels=list("abcde"))
     calls = []
+
+    def triple(_part, _inputs, output):
+        return output * 3
+
     module.middle.register_forward_pre_hook(lambda *_: calls.append("pre"))
-    module.middle.register_forward_hook(lambda part, inputs, output: output * 3)
+    module.middle.register_forward_hook(triple)
     doubled = model.predict(make_photo(16, 16), top=5)
     run = model.run(make_photo(16, 16), layers=["middle"], attention=True)
     assert calls == ["pre", "pre"]
@@ -909,13 +927,14 @@ def test_compiled_or_scripted_networks_raise_an_error():
     module = timm.create_model("resnet18", num_classes=5).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch deprecates tracing
-        traced = torch.jit.trace(nn.Conv2d(3, 3, 3).eval(), torch.zeros(1, 3, 16, 16))
-    for whole in (torch.compile(module), traced):
+        traced: Any = torch.jit.trace(nn.Conv2d(3, 3, 3).eval(), torch.zeros(1, 3, 16, 16))
+    compiled: Any = torch.compile(module)
+    for whole in (compiled, traced):
         with pytest.raises(vizlib.ModelError, match="compiled or scripted"):
             vizlib.wrap(whole)
-    in_place = timm.create_model("resnet18", num_classes=5).eval()
+    in_place: Any = timm.create_model("resnet18", num_classes=5).eval()
     in_place.layer2.compile()
-    for outer in (nn.Sequential(torch.compile(module)), nn.Sequential(traced, nn.Flatten()), in_place):
+    for outer in (nn.Sequential(compiled), nn.Sequential(traced, nn.Flatten()), in_place):
         with pytest.raises(vizlib.ModelError, match="compiled or scripted"):
             wrap_model(outer.eval(), 16, 16)
 

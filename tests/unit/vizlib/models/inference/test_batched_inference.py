@@ -6,6 +6,7 @@ import copy
 import itertools
 import re
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ VIT = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 12, "depth": 3, "num_
 
 
 def resnet():
-    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4), (32, 48)
+    block: Any = BasicBlock  # the annotation of timm is an instance of it
+    return ResNet(block, (1, 1, 1, 1), num_classes=4), (32, 48)
 
 
 def vit():
@@ -45,7 +47,7 @@ def distilled():
 
 
 def torchvision_vit():
-    module = torchvision.models.VisionTransformer(16, 8, 3, 2, 12, 24, num_classes=4)
+    module: Any = torchvision.models.VisionTransformer(16, 8, 3, 2, 12, 24, num_classes=4)
     nn.init.normal_(module.heads.head.weight)
     return module, (16, 16)
 
@@ -334,11 +336,11 @@ def always_bfloat16(monkeypatch):
     monkeypatch.setattr(scoring, "benefits_from_bfloat16", lambda model: True)
 
 
-def find_bfloat16_notes(notes):
+def find_bfloat16_notes(notes) -> list[Any]:
     return [note for note in notes if "bfloat16" in note]
 
 
-PARAMETERS = {"window": 8, "stride": 8}
+PARAMETERS: dict[str, Any] = {"window": 8, "stride": 8}
 
 
 def fold_batchnorm(module):
@@ -387,8 +389,9 @@ def test_auto_precision_reports_the_measured_error_of_bfloat16(always_bfloat16):
 @pytest.mark.parametrize("bias", [2.0, 60.0, 1e4])
 def test_auto_precision_falls_back_where_bfloat16_cannot_distinguish_the_scores(always_bfloat16, bias):
     model = build_model(resnet, torch.float32)
+    module: Any = model.module
     with torch.no_grad():
-        model.module.fc.bias.add_(bias)
+        module.fc.bias.add_(bias)
     result = vizlib.explain(model, make_photo(model), "occlusion", 0, **PARAMETERS)
     (note,) = find_bfloat16_notes(result.notes)
     assert note.code in ("score.bfloat16-refused", "score.bfloat16-too-coarse")
@@ -413,7 +416,7 @@ def test_bfloat16_check_works_with_small_batches(always_bfloat16, size, monkeypa
 @pytest.mark.parametrize("method", ["rise", "score-cam", "ablation-cam"])
 def test_scoring_methods_can_be_computed_in_bfloat16(always_bfloat16, method):
     model = build_model(resnet, torch.float32)
-    parameters = {"layer": "layer1"} if "cam" in method else {"masks": 40, "score": "logit"}
+    parameters: dict[str, Any] = {"layer": "layer1"} if "cam" in method else {"masks": 40, "score": "logit"}
     fast = vizlib.explain(model, make_photo(model), method, 0, **parameters)
     expected = vizlib.explain(model, make_photo(model), method, 0, **parameters, precision="float32")
     assert find_bfloat16_notes(fast.notes)
@@ -434,7 +437,7 @@ def rank_values(values):
 @pytest.mark.slow
 def test_occlusion_of_a_real_photo_keeps_its_order_in_bfloat16(always_bfloat16, tower):
     model = vizlib.load("resnet18-imagenette")
-    parameters = {"window": 32, "stride": 24}
+    parameters: dict[str, Any] = {"window": 32, "stride": 24}
     fast = vizlib.explain(model, tower, "occlusion", **parameters)
     expected = vizlib.explain(model, tower, "occlusion", **parameters, precision="float32")
     assert find_bfloat16_notes(fast.notes)[0].code == "score.bfloat16"

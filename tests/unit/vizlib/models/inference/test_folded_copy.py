@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -27,6 +29,7 @@ def randomise_norms(module, seed=0):
                 (part.running_mean, -0.5),
                 (part.running_var, 0.5),
             ):
+                assert values is not None
                 values.data.copy_(torch.rand(values.shape, generator=random) + low)
     return module.double().eval()
 
@@ -35,7 +38,7 @@ def make_images(count=2, side=64):
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def build_resnet():
+def build_resnet() -> Any:
     torch.manual_seed(0)
     return randomise_norms(timm.create_model("resnet18", num_classes=6))
 
@@ -86,7 +89,7 @@ def test_exact_layers_have_the_outputs_of_the_network():
                 network(pixels)
             outputs.append(recording.activations[layer])
         assert torch.allclose(*outputs, rtol=1e-9, atol=1e-9)
-    folded = make_folded_copy(module, pairs)
+    folded: Any = make_folded_copy(module, pairs)
     assert not torch.allclose(folded.conv1(pixels), module.conv1(pixels)), "otherwise this test could not fail"
 
 
@@ -114,7 +117,7 @@ def test_convolutions_used_twice_read_twice_or_hooked_are_not_folded():
     assert pairs == {"hooked": "norms.3", "foldable": "norms.4"}
     hook_outputs = []
     handle = module.hooked.register_forward_hook(lambda _module, _inputs, output: hook_outputs.append(output.detach()))
-    folded = make_folded_copy(module, pairs)
+    folded: Any = make_folded_copy(module, pairs)
     assert isinstance(folded.norms[3], nn.BatchNorm2d)
     assert isinstance(folded.norms[4], nn.Identity)
     assert torch.allclose(folded(pixels), module(pixels), rtol=1e-9)

@@ -25,6 +25,8 @@ def build_model(module: nn.Module, side: int | tuple[int, int] = 224) -> vizlib.
     size = (side, side) if isinstance(side, int) else side
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
     preprocessing = {"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash"}
@@ -115,7 +117,7 @@ def test_plan_crops_covers_the_fields_of_all_positions_that_a_window_changes():
     for _ in range(300):
         jump, side = int(rng.choice([1, 2, 4, 8])), 64
         size, centre = float(rng.integers(1, 40)), float(rng.integers(-2, 8)) / 2
-        field = ReceptiveField((size, size), (float(jump),) * 2, (centre, centre))
+        field = ReceptiveField((size, size), (float(jump), float(jump)), (centre, centre))
         first = int(rng.integers(0, side))
         span = (first, int(rng.integers(first + 1, side + 1)))
         (crop,) = plan_crops(field, 0, [span], side) or []
@@ -138,7 +140,7 @@ def test_two_consecutive_crops_cover_what_one_crop_covers():
             kernel, stride = int(rng.choice([1, 3, 5])), int(rng.choice([1, 1, 2]))
             size, jump, centre = fields[-1].size[0], fields[-1].jump[0], fields[-1].centre[0]
             size, centre = size + (kernel - 1) * jump, centre + ((kernel - 1) / 2 - kernel // 2) * jump
-            fields.append(ReceptiveField((size,) * 2, (jump * stride,) * 2, (centre,) * 2))
+            fields.append(ReceptiveField((size, size), (jump * stride, jump * stride), (centre, centre)))
         middle, last = fields[2], fields[4]
         first = int(rng.integers(0, 63))
         spans = [(first, int(rng.integers(first + 1, 65)))]
