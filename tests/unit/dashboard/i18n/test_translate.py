@@ -10,9 +10,11 @@ from html import unescape
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.i18n import I18nData
 
 import dashboard
 from dashboard import app
@@ -119,10 +121,14 @@ def test_accept_language_header_gives_a_language_with_english_as_default(header,
     assert parse_accept_language(header) == language
 
 
+def make_request(headers: dict[str, Any]) -> Any:
+    return SimpleNamespace(headers=headers)
+
+
 def test_language_of_request():
-    assert language_of_request(SimpleNamespace(headers={"accept-language": "ko-KR"})) == "ko"
-    assert language_of_request(SimpleNamespace(headers={})) == "en"
-    assert language_of_request(SimpleNamespace(headers={"accept-language": ["ko"]})) == "en"
+    assert language_of_request(make_request({"accept-language": "ko-KR"})) == "ko"
+    assert language_of_request(make_request({})) == "en"
+    assert language_of_request(make_request({"accept-language": ["ko"]})) == "en"
     assert language_of_request(None) == "en"
 
 
@@ -133,7 +139,9 @@ def test_facts_are_not_formatted_again():
 
 def test_page_header_has_the_title_and_the_sentence():
     for language, table in browser_translations().translations.items():
-        title, sentence = re.fullmatch(r"<h1>([^<]*)</h1><p>([^<]*)</p>", table["page.header"]).groups()
+        header = re.fullmatch(r"<h1>([^<]*)</h1><p>([^<]*)</p>", table["page.header"])
+        assert header is not None
+        title, sentence = header.groups()
         assert unescape(title) == translate_to(language, "page.title")
         assert unescape(sentence) == translate_to(language, "page.sentence")
 
@@ -141,7 +149,9 @@ def test_page_header_has_the_title_and_the_sentence():
 def test_every_tab_has_a_translated_title():
     for tab in app.TABS:
         name = app._tab_id(tab)
-        assert tab_title(name, tab.TITLE).key == f"page.tab.{name}"
+        title = tab_title(name, tab.TITLE)
+        assert isinstance(title, I18nData)
+        assert title.key == f"page.tab.{name}"
         assert page_texts("en")[f"page.tab.{name}"] == tab.TITLE
     assert tab_title("nowhere", "A new tab") == "A new tab"
 
@@ -167,7 +177,10 @@ def test_script_texts_are_all_translated_and_all_used():
 )
 def test_a_component_contains_the_translations_of_its_own_scripts(name, own, foreign):
     script = custom_component(name).js_on_load
-    table = json.loads(re.match(r"const TRANSLATIONS = (\{.*\});\n", script).group(1))
+    assert script is not None
+    statement = re.match(r"const TRANSLATIONS = (\{.*\});\n", script)
+    assert statement is not None
+    table = json.loads(statement.group(1))
     for language in TRANSLATIONS:
         assert table[language].items() <= script_texts()[language].items()
         assert own in table[language]
@@ -200,13 +213,14 @@ def test_an_event_uses_the_language_of_its_request(finished, monkeypatch):
 
     monkeypatch.setattr(gr.Blocks, "process_api", answer)
     page = object.__new__(app.Page)
-    korean_request = SimpleNamespace(headers={"accept-language": "ko-KR,ko;q=0.9"})
+    korean_request = make_request({"accept-language": "ko-KR,ko;q=0.9"})
     for request, language in ((korean_request, "ko"), (None, "en")):
         assert finished(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
 
 
 def test_page_is_launched_with_its_translations(monkeypatch):
     options = {}
-    app.launch(SimpleNamespace(launch=lambda **given: options.update(given)))
+    page: Any = SimpleNamespace(launch=lambda **given: options.update(given))
+    app.launch(page)
     assert options["i18n"].translations == browser_translations().translations
     assert set(options["i18n"].translations) == set(LANGUAGES)

@@ -35,15 +35,21 @@ def explain_both(photo, method: str, selection, second: int) -> list[list[vizlib
     ]
 
 
+def choose_comparison(*args, **options) -> compare_options.Comparison:
+    comparison = compare_options.choose_comparison(*args, **options)
+    assert comparison is not None
+    return comparison
+
+
 def test_compare_defaults_to_the_other_bundled_model_and_its_prediction(service, tower, tower_selection):
     theirs = service.predict(tower, VIT, 1)[0].index
     assert theirs != tower_selection.target
-    chosen = compare.choose_comparison(service, tower, tower_selection)
+    chosen = choose_comparison(service, tower, tower_selection)
     assert chosen.models == (RESNET, VIT)
     assert chosen.classes == ((tower_selection.target, theirs),) * 2
     agreed = tower_selection._replace(target=theirs)  # with equal predictions the runner-up is the second class
     runner_up = next(one.index for one in service.predict(tower, RESNET, 2) if one.index != theirs)
-    assert compare.choose_comparison(service, tower, agreed).classes[0] == (theirs, runner_up)
+    assert choose_comparison(service, tower, agreed).classes[0] == (theirs, runner_up)
 
 
 def test_compare_offers_and_accepts_only_what_fits_both_models(service, tower, tower_selection):
@@ -53,10 +59,10 @@ def test_compare_offers_and_accepts_only_what_fits_both_models(service, tower, t
         fits = all(name in vizlib.list_methods(service.catalog.get(model)) for model in (RESNET, VIT))
         assert (name in offered) == (fits and name not in slow), name
     for invalid in ("raw-attention", "rise", "nonsense", None):
-        assert compare.choose_comparison(service, tower, tower_selection, method=invalid).method == "grad-cam"
-    assert compare.choose_comparison(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
-    assert compare.choose_comparison(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
-    assert compare.choose_comparison(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
+        assert choose_comparison(service, tower, tower_selection, method=invalid).method == "grad-cam"
+    assert choose_comparison(service, tower, tower_selection, RESNET, "saliency", 99).models == (RESNET, VIT)
+    assert choose_comparison(service, tower, tower_selection, "nonsense", "saliency", 5).classes[0][1] == 5
+    assert choose_comparison(service, tower, tower_selection, second=tower_selection.target).classes[0][1] != (
         tower_selection.target
     )
 

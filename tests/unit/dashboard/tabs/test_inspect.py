@@ -168,7 +168,7 @@ def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
 def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, selection):
     model = vizlib.load(selection.model)
     layer = model.stages[-2]
-    number = vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax().item()
+    number = int(vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax())
     here = at(service, selection, layer, number)
     unit = Unit(layer, number, head=False)
     here = inspector_state.toggle_ablation(here, unit, "toggle")

@@ -91,7 +91,7 @@ def test_logit_step_shows_the_softmax_gradient_of_the_formula(compute_step, mode
     stretches = np.geomspace(0.1, 1000, 200_001)
     others = values - values[best]
     chances = 1 / np.exp(np.outer(stretches, others.numpy())).sum(1)
-    sure = left(stretches[np.abs(chances - 0.999).argmin()])
+    sure = left(float(stretches[np.abs(chances - 0.999).argmin()]))
     assert sure[0] == pytest.approx(0.999, abs=1e-5)
     p, real = left(1.0)
     logit = of_each[best].abs().amax(0).numpy()

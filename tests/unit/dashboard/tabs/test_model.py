@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,11 @@ from dashboard.components.card import (
 from dashboard.components.curves import build_curve, build_curves, compute_ticks
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.tabs import model as model_tab
+from vizlib.models.loading import training_history
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import ModelEntry
 from vizlib.models.ood import OodScore
+from vizlib.models.preprocessing import TimmPreprocessing
 
 STARTS = {
     "resnet18-from-scratch": "from scratch",
@@ -49,16 +52,22 @@ def comparison_folder(tmp_path, monkeypatch):
     for i, name in enumerate(STARTS):
         with (folder / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("epoch", "train_top1", "val_top1"), (1, 20 + i, 30 + i), (2, 40 + i, 50 + i)])
-    about = {"title": "Three <starts>", "text": "What a backbone is worth.", "data": "Imagenette", "schedule": "SGD"}
+    about: dict[str, Any] = {
+        "title": "Three <starts>",
+        "text": "What a backbone is worth.",
+        "data": "Imagenette",
+        "schedule": "SGD",
+    }
     about["starts"] = {name: {"label": label, "command": f"train {name}"} for name, label in STARTS.items()}
     (folder / "comparison.json").write_text(json.dumps(about))
-    monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(training_history, "BUNDLED_FOLDER", tmp_path)
 
 
 def test_model_card_has_the_values_of_sidecar_and_network(service, name, content):
     card, model, entry = content[0], vizlib.load(name), service.catalog.get_entry(name)
     sidecar = Sidecar.read_for(entry.path)
-    top1, (low, high) = sidecar.accuracy["top1"], sidecar.accuracy["interval95"]
+    accuracy: dict[str, Any] = dict(sidecar.accuracy)
+    top1, (low, high) = accuracy["top1"], accuracy["interval95"]
     figures = {figure["label"]: figure["value"] for figure in card["figures"]}
     assert figures[f"top-1 accuracy; 95 % interval {low:.1f} to {high:.1f} %"] == f"{top1:.1f} %"
     parameters = sum(weights.numel() for weights in model.module.parameters())
@@ -66,9 +75,10 @@ def test_model_card_has_the_values_of_sidecar_and_network(service, name, content
     assert figures["classes"] == "10"
     assert figures["included in vizlib"] == f"{entry.path.stat().st_size / 1e6:.0f} MB"
     card_rows = rows(card)
-    assert card_rows["Architecture"].startswith(sidecar.architecture + ", of the ")
+    assert card_rows["Architecture"].startswith(f"{sidecar.architecture}, of the ")
     assert card_rows["Classes"] == ", ".join(model.labels)
-    assert card_rows["Measured on"] == f"{sidecar.accuracy['photos']:,} {sidecar.accuracy['data']}"
+    assert card_rows["Measured on"] == f"{accuracy['photos']:,} {accuracy['data']}"
+    assert isinstance(model.preprocessing, TimmPreprocessing)
     height, width = model.preprocessing.input_size
     assert card_rows["Size"] == f"{height} × {width} pixels, {model.preprocessing.interpolation}"
     assert "RGB" in card_rows["Channels"]
@@ -211,7 +221,7 @@ def test_training_comparison_shows_three_initialisations(comparison_folder):
 
 @pytest.mark.parametrize("content", [None, "no JSON", "{}", '{"starts": {"unknown": {}}}'])
 def test_an_incomplete_training_comparison_is_left_out(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(vizlib.models.loading.training_history, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(training_history, "BUNDLED_FOLDER", tmp_path)
     if content is not None:
         (tmp_path / "comparison").mkdir()
         (tmp_path / "comparison" / "comparison.json").write_text(content)

@@ -21,12 +21,14 @@ def floats(packed: dict) -> np.ndarray:
 def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, name):
     selection, view, bars, classes, eye, _ = draw_panel(service, cheetah, name)
     best = service.predict(cheetah, name, 1)[0]
+    assert selection is not None
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
     height, width = service.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
     contrasted, same, *_ = draw_panel(service, cheetah, name, 3)
+    assert contrasted is not None
     assert contrasted.target == 3
     assert same == view  # the model input does not depend on the class
 
@@ -82,6 +84,7 @@ def test_patch_grid_has_the_library_attention(service, cheetah):
     name = "vit_tiny-imagenette"
     model = service.catalog.get(name)
     maps = attention.compute_attention_maps(service, cheetah, name)
+    assert maps is not None
     assert maps.shape == (12, 3, 197, 14, 14)
     for layer, head, query, token in ((0, 0, (0, 0), 1), (11, 2, (13, 13), 196), (5, 1, "class", 0)):
         expected = vizlib.explain(
@@ -99,6 +102,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
     ends = np.frombuffer(base64.b64decode(grid["positionSimilarity"]["ends"]), "<f4").reshape(196, 2)
     drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
     similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
+    assert similar is not None
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
     other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
     assert (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_stopping_ends_the_computation_and_caches_nothing(slow_service, counting
 
 @pytest.mark.slow
 def test_a_streamed_method_yields_the_library_maps(slow_service, cheetah, name):
-    few = {"masks": 90}  # more than two batches
+    few: dict[str, Any] = {"masks": 90}  # more than two batches
     request = ExplanationRequest(cheetah, name, 4, 2, "rise", few)
     steps = list(slow_service.stream_explanation(request))
     expected = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
