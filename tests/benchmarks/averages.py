@@ -13,6 +13,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,10 @@ COLUMNS += ("correlation with reference", "captum's", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    more = {"photos": (3, "how many photos the correlations are the mean of"), "budget": (DEFAULT_BUDGET_MB, "our budget_mb")}
+    more = {
+        "photos": (3, "how many photos the correlations are the mean of"),
+        "budget": (DEFAULT_BUDGET_MB, "our budget_mb"),
+    }
     given = options(__doc__, repeats=5, **more)
     torch.backends.cudnn.allow_tf32 = False
     model, shown = resnet(given.device), photos(1 if given.quick else given.photos)
@@ -47,7 +51,9 @@ def _integrated_gradients(model, shown, given) -> list[tuple]:
 
     def theirs(photo, count: int, batch: int | None) -> Tensor:
         how = {"target": _top(model, photo), "n_steps": count, "internal_batch_size": batch}
-        return peer.attribute(model.tensor(photo), baselines=black, **how).detach()[0].sum(0)
+        attribution = peer.attribute(model.tensor(photo), baselines=black, **how)
+        assert isinstance(attribution, Tensor)
+        return attribution.detach()[0].sum(0)
 
     references = [_kept(photo, exact, given, partial(theirs, photo, exact, 10)) for photo in shown]
     captum = [pearson(theirs(photo, steps, 8), one) for photo, one in zip(shown, references, strict=True)]
@@ -64,7 +70,9 @@ def _smoothgrad(model, shown, given) -> list[tuple]:
     def theirs(photo, batch: int | None) -> Tensor:
         image = model.tensor(photo)
         how = {"nt_samples": samples, "nt_samples_batch_size": batch, "stdevs": _width(image)}
-        return peer.attribute(image, target=_top(model, photo), abs=False, **how)
+        attribution = peer.attribute(image, target=_top(model, photo), abs=False, **how)
+        assert isinstance(attribution, Tensor)
+        return attribution
 
     references = [_plain(model, photo, samples) for photo in shown]
     batches = {"all": partial(theirs, shown[0], None), "eight": partial(theirs, shown[0], 8)}
@@ -74,7 +82,7 @@ def _smoothgrad(model, shown, given) -> list[tuple]:
 
 def _compare(model, shown, method, title, batches, references, captum, goal, given, knobs) -> list[tuple]:
     """Two rows: in single precision, as it is by default, and in bfloat16 where there are instructions for it."""
-    ours = partial(vizlib.explain, model, method=method, budget_mb=given.budget, **knobs)
+    ours: Any = partial(vizlib.explain, model, method=method, budget_mb=given.budget, **knobs)
     precisions = ("float32", "fast") if benefits_from_bfloat16(model) else ("float32",)
     runs = {precision: partial(ours, shown[0], precision=precision) for precision in precisions}
     found = interleaved(given.repeats, given.device, **runs, **batches)
@@ -98,7 +106,9 @@ def _plain(model, photo, samples: int) -> Tensor:
     image, target = model.tensor(photo), _top(model, photo)
     total = torch.zeros_like(image)
     for sample in range(samples):
-        noise = torch.from_numpy(make_random_generator(0, sample).standard_normal(image.shape[1:], np.float32)).to(image)
+        noise = torch.from_numpy(make_random_generator(0, sample).standard_normal(image.shape[1:], np.float32)).to(
+            image
+        )
         noisy = (image + _width(image) * noise).requires_grad_()
         total += torch.autograd.grad(model.module(noisy)[0, target], noisy)[0]
     return (total / samples)[0].abs().amax(0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -42,7 +43,9 @@ def options(about: str | None, *, repeats: int, **more) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, help=f"how often each thing is timed; left out, {repeats}")
     for name, (default, text) in more.items():
-        kind = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
+        kind: dict[str, Any] = (
+            {"action": "store_true"} if default is False else {"type": type(default), "default": default}
+        )
         parser.add_argument(f"--{name}", help=text, **kind)
     given = parser.parse_args()
     given.repeats = given.repeats or (1 if given.quick else repeats)

@@ -153,7 +153,8 @@ def _profile(model: vizlib.Model, given) -> list[tuple]:
         return run
 
     with _prepared(model) as (photo, image), contextlib.ExitStack() as undo:
-        _floor(model, image), vizlib.explain_all(model, photo)
+        _floor(model, image)
+        vizlib.explain_all(model, photo)
         for _ in range(given.repeats):
             pixels = image.detach().requires_grad_()
             top = timed(model.module, "(plain forward pass)")(pixels)[0].max()

@@ -17,7 +17,7 @@ import gradio.media
 import numpy as np
 from common import Timing, at_most, finish, options, show
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FilePayload, Page, sync_playwright
 
 import vizlib
 from dashboard.app import build_app, launch
@@ -110,7 +110,7 @@ def _visit(page: Page, photo: Image.Image) -> tuple[float, float, float]:
     page.locator("#photo button[aria-label='Remove Image']").click()
     page.wait_for_function("() => !document.querySelectorAll('#bars button').length")
     page.wait_for_timeout(400)
-    picked = {"name": "photo.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    picked: FilePayload = {"name": "photo.png", "mimeType": "image/png", "buffer": file.getvalue()}
     upload = _timed(page, COMPLETE, lambda: page.locator("#photo input[type=file]").set_input_files([picked]))
     rest = []
     for place in (1, 0, 1):  # the first class was explained by the upload already, the second by the first click

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 from functools import partial
+from typing import Any
 
 import torch
 from captum.attr import Occlusion
@@ -28,7 +29,10 @@ COLUMNS += ("Spearman with float32", "goal", "met")
 
 def main() -> None:
     """Print the table."""
-    more = {"only": ("", "occlusion, rise or channels: one part's rows"), "budget": (DEFAULT_BUDGET_MB, "our budget_mb")}
+    more = {
+        "only": ("", "occlusion, rise or channels: one part's rows"),
+        "budget": (DEFAULT_BUDGET_MB, "our budget_mb"),
+    }
     given = options(__doc__, repeats=3, **more)
     model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index
@@ -57,7 +61,8 @@ def _occlusion(model, photo, image, target, given) -> list[tuple]:
 
 def _rise(model, photo, image, target, given) -> list[tuple]:
     count = 32 if given.quick else 1000
-    masks = make_rise_masks(torch.arange(count), (224, 224), 7, 0.5, 0).to(image)  # not timed; ours makes its own, timed
+    # Not timed; vizlib makes its own masks, timed.
+    masks = make_rise_masks(torch.arange(count), (224, 224), 7, 0.5, 0).to(image)
 
     @torch.no_grad()
     def loop() -> torch.Tensor:
@@ -80,7 +85,8 @@ def _channels(model, photo, image, target, given) -> list[tuple]:
             part = module.get_submodule(layer)
             with contextlib.redirect_stderr(io.StringIO()), kind(module, [part]) as cam:  # it draws a bar for its loop
                 slices = activation[:, :some].cpu().numpy()
-                cam.get_cam_weights(image, part, [ClassifierOutputTarget(target)], slices, None)
+                gradients: Any = None  # neither method reads them
+                cam.get_cam_weights(image, part, [ClassifierOutputTarget(target)], slices, gradients)
 
         title = f"pytorch-grad-cam, {some} of {total} channels, scaled"
         rows += _compare(model, photo, name, {title: peer}, given, scale=total / some, layer=layer).values()

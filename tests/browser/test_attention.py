@@ -58,7 +58,7 @@ def geometry():
     return vizlib.load(VIT).preprocessing.geometry(tower())
 
 
-def heat(query, layer: int = 11, head="mean"):
+def heat(query, layer: int = 11, head: int | str = "mean"):
     model = vizlib.load(VIT)
     name = model.attention_layers[layer]
     return vizlib.explain(model, tower(), "raw-attention", layer=name, head=head, query=query).heat

@@ -124,6 +124,7 @@ def test_click_on_a_patch_shows_its_attention_without_a_request(session, photo):
     canvas = session.page.locator(GRID + " canvas").first
     model, image = vizlib.load(VIT), vizlib.open_image(photo)
     geometry = model.preprocessing.geometry(image)
+    assert model.tokens is not None
     top, left, bottom, right = compute_cell_box(geometry, 3, 6, model.tokens.grid)
     shown = canvas.bounding_box()
     share = shown["width"] / image.width

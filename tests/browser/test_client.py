@@ -60,9 +60,9 @@ def test_explain(client, model, photo, few_passes):
 
 
 def test_explain_with_parameters(client, model, photo):
-    knobs = {"layer": model.stages[1], "against": "golf ball"}
-    about, _ = client.predict(handle_file(photo), model.name, "grad-cam", "church", knobs, api_name="/explain")
-    expected = vizlib.explain(model, photo, method="grad-cam", target="church", **knobs)
+    parameters = {"layer": model.stages[1], "against": "golf ball"}
+    about, _ = client.predict(handle_file(photo), model.name, "grad-cam", "church", parameters, api_name="/explain")
+    expected = vizlib.explain(model, photo, method="grad-cam", target="church", **parameters)
     assert np.allclose(about["values"], expected.heat.numpy(), rtol=1e-4, atol=1e-7)
 
 
@@ -78,6 +78,7 @@ def test_channels(client, model, photo):
     about, sheet = client.predict(handle_file(photo), model.name, layer, None, api_name="/channels")
     one, _ = client.predict(handle_file(photo), model.name, layer, 5, api_name="/channels")
     maps = to_spatial_map(model.run(photo, layers=[layer]).activations[layer].detach(), model.tokens)
+    assert maps is not None
     assert about["shape"] == list(maps.shape)
     assert [row["max"] for row in about["channels"]] == pytest.approx(maps.amax((1, 2)).tolist(), rel=1e-4)
     assert np.allclose(one["values"], maps[5].numpy(), rtol=1e-4, atol=1e-6)
@@ -153,7 +154,7 @@ def test_curl_returns_the_same_predictions(address, photo):
         ((RESNET, "gradcam", "", {}), "did you mean grad-cam"),
         ((RESNET, "attention-rollout", "", {}), "does not fit"),
         ((RESNET, "saliency", "unicorn", {}), "has no class"),
-        ((RESNET, "saliency", "", {"steps": 1}), "has no knob 'steps'"),
+        ((RESNET, "saliency", "", {"steps": 1}), "has no parameter 'steps'"),
     ],
 )
 def test_invalid_argument_is_one_sentence(client, photo, arguments, sentence):

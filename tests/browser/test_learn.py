@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
 
     text = next_step(session, 2)
     kernels = vizlib.kernels(model)
-    convolution = model.module.get_submodule(kernels.layer)
+    convolution: Any = model.module.get_submodule(kernels.layer)
     outputs = F.conv2d(model.tensor(image), kernels.weights, convolution.bias, convolution.stride, convolution.padding)[
         0
     ]
@@ -83,12 +84,13 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
     text = next_step(session, 3)
     for layer in (model.stages[0], model.stages[-1]):
         maps = model.spatial_map(model.run(image, layers=[layer]).activations[layer])
+        assert maps is not None
         assert f"{layer}, {maps.shape[1]} × {maps.shape[2]}: channel" in text
 
     text = next_step(session, 4)
     for method in ("saliency", "grad-cam", *(["guided-backprop"] if name == RESNET else [])):
         pair = [explain(method, index).flatten() for index in (target, contrast)]
-        assert format_correlation(np.corrcoef(*pair)[0, 1]) in text
+        assert format_correlation(np.corrcoef(pair[0], pair[1])[0, 1]) in text
 
     text = next_step(session, 5)
     if name == RESNET:
@@ -96,6 +98,7 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
         assert "layer2: a window 99 pixels wide" in text
     else:
         similar = kernels.position_similarity
+        assert similar is not None
         assert f"the far corner {similar[4, 4, 13, 13]:.2f}".replace("-", "−") in text
         assert "14 × 14 patches of 16 × 16 pixels" in text
 
@@ -106,7 +109,9 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
 
     text = next_step(session, 7)
     sentence = r"more than (\d+) of 255 steps. But the prediction changed from ([^,]+), .*?, to ([^,]+),"
-    levels, before, after = re.search(sentence, text).groups()
+    change = re.search(sentence, text)
+    assert change is not None
+    levels, before, after = change.groups()
     assert (levels, before) == ("2", first.label)
     assert after != first.label
     assert (

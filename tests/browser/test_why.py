@@ -108,7 +108,8 @@ def test_opacity_threshold_colours_and_hover_send_no_request(open_checked_sessio
 
     canvas = session.page.locator(f"{HEAT} canvas")
     box = canvas.bounding_box()
-    top, left, bottom, right = compute_cell_box(answer.geometry, 3, 1, tuple(answer.heat.shape))
+    rows, columns = answer.heat.shape
+    top, left, bottom, right = compute_cell_box(answer.geometry, 3, 1, (rows, columns))
     share = box["width"] / image.width
     canvas.hover(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
     assert session.get_text(f"{HEAT} output") == f"here {format_number(answer.heat[3, 1].item())}"

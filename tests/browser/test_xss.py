@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ ATTACK = "<img src=x onerror=window.hit=1>"
 
 
 @pytest.fixture(scope="module")
-def hostile() -> str:
+def hostile() -> Iterator[str]:
     """Serve a dashboard whose only model has HTML in its name and labels."""
     torch.manual_seed(0)
     labels = [f"{ATTACK} {i}" for i in range(5)] + [f"</script><script>window.hit=1</script>{i}" for i in range(5)]

@@ -24,7 +24,9 @@ def module_names() -> list[str]:
     return [name for name in names if name not in PROGRAMS]
 
 
-MODULES = [name for name in module_names() if ">>>" in Path(import_module(name).__file__).read_text(encoding="utf-8")]
+MODULES = [
+    name for name in module_names() if ">>>" in Path(str(import_module(name).__file__)).read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def wrap_model(module):
 
 def build_module(name):
     torch.manual_seed(0)
-    size = {"img_size": 64} if "vit" in name else {}
+    size: dict[str, Any] = {"img_size": 64} if "vit" in name else {}
     return timm.create_model(name, num_classes=10, **size)
 
 

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import RESNET, TIMEOUT_SECONDS, VIT, Query, Reply, Server, is_correct, is_plain, make_photo, print_table
@@ -208,7 +209,7 @@ def _interrupt_download(folder: Path) -> list[Row]:
     return [row, _format_row("it is requested again, and is complete", "", problem)]
 
 
-def _make_hub_environment(folder: Path, hub: str) -> dict[str, str]:
+def _make_hub_environment(folder: Path, hub: str) -> dict[str, Any]:
     """Return the environment variables for the source and folder of model downloads."""
     return {"HF_HOME": str(folder / "models"), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
 
