@@ -99,7 +99,7 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
     else:
         similar = kernels.position_similarity
         assert similar is not None
-        assert f"the far corner {similar[4, 4, 13, 13]:.2f}".replace("-", "−") in text
+        assert f"of {similar[4, 4, 13, 13]:.2f} with the far corner".replace("-", "−") in text
         assert "14 × 14 patches of 16 × 16 pixels" in text
 
     text = next_step(session, 6)
@@ -167,7 +167,7 @@ def test_step_follows_class_and_model(open_checked_session, cheetah):
     session.page.locator("#bars button").nth(2).click()
     session.wait_until(f"document.querySelector('{HERE}').innerText.includes('Between {names[2]} and {names[0]}')")
     session.choose_option("#model", VIT)
-    session.wait_until(f"document.querySelector('{HERE}').innerText.includes('this model has none')")
+    session.wait_until(f"document.querySelector('{HERE}').innerText.includes('which this model does not have')")
     assert session.page.locator(f"{HERE} .viz-lesson-link").nth(1).inner_text() == f"Show with {RESNET}"
 
 
@@ -196,7 +196,7 @@ def test_button_switches_the_model_of_all_tabs(open_checked_session):
     session.page.locator(f"{HERE} .viz-dot").nth(5).click()
     assert "layer1: a window 43 pixels wide" in read_step(session, 5)
     session.page.get_by_role("button", name=f"Show with {VIT}").click()
-    session.wait_until(f"document.querySelector('{HERE} h2').textContent.includes('sentence of patches')")
+    session.wait_until(f"document.querySelector('{HERE} h2').textContent.includes('sequence of patches')")
     session.settle()
     assert session.page.locator("#model input").input_value().startswith(VIT)
     assert f"m={VIT}" in session.page.url
