@@ -79,9 +79,10 @@ def translate_note(note: str) -> str:
         note: A `Note`, which has a code. Any other string, and a note whose code has no translation, is returned
             as it is.
     """
-    templates = library_texts(_LANGUAGE.get())["notes"]
-    if isinstance(note, Note) and note.code in templates:
-        return templates[note.code].format_map(note.facts)
+    texts = library_texts(_LANGUAGE.get())
+    if isinstance(note, Note) and note.code in texts["notes"]:
+        facts = {name: texts["stored"].get(fact, fact) for name, fact in note.facts.items()}
+        return texts["notes"][note.code].format_map(facts)
     return str(note)
 
 

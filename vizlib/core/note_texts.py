@@ -60,7 +60,7 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "model.training-mode": (
             "The model was in training mode; it was run in evaluation mode and left in training mode."
         ),
-        "photo.cropped": "The model saw {share} of the photo; the rest was cropped away and is dimmed.",
+        "photo.cropped": "The model input covers {share} of the photo; the rest was cropped away and is dimmed.",
         "score.bfloat16": "Computed in bfloat16; its error of a score is {share} of the spread of the scores.",
         "score.bfloat16-refused": (
             "Computed in single precision: the error of bfloat16 in a score was {share} of the spread of the scores."

@@ -231,7 +231,7 @@ def test_note_on_a_map_that_the_relu_empties(photo):
 
 def test_note_on_cropping_above_a_fifth_of_the_photo(photo):
     note = single_note(make_model(*CERTAIN, crop_mode="center", crop_pct=1.0), photo)  # 40 × 40 of 60 × 40
-    assert note == "The model saw 67 % of the photo; the rest was cropped away and is dimmed."
+    assert note == "The model input covers 67 % of the photo; the rest was cropped away and is dimmed."
     nearly_square = photo.resize((44, 40))
     assert note_codes(make_model(*CERTAIN, crop_mode="center", crop_pct=1.0), nearly_square) == []
     assert note_codes(make_model(*CERTAIN, crop_mode="border"), photo) == []
