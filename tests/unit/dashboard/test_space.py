@@ -1,4 +1,4 @@
-"""A Space as it is staged: what the hub reads, and that it runs where vizlib is not installed."""
+"""The staged Space: its metadata and files, and that it runs where vizlib is not installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import gradio.media
-import http_timeouts as patience
+import http_timeouts
 import httpx
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ import vizlib
 from dashboard import space
 
 MODEL = "resnet18-imagenette"
-PATIENCE = 240  # seconds for a server to start on a machine that is busy
+START_TIMEOUT_SECONDS = 240  # for a server on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +32,28 @@ def staged(tmp_path_factory) -> Path:
     return space.stage_space(tmp_path_factory.mktemp("space") / "pushed")
 
 
-def outside(staged: Path, **more: str) -> dict[str, str]:
-    """An environment that knows nothing of this checkout: packages come from the interpreter's own folder alone."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GRADIO", "VIZLIB"))}
-    kept["PYTHONDONTWRITEBYTECODE"] = "1"
-    return kept | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(staged.parent), "OMP_NUM_THREADS": "1", **more}
+def make_environment(staged: Path, **more: str) -> dict[str, str]:
+    """Return environment variables without this checkout: packages come only from the interpreter's folder."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GRADIO", "VIZLIB"))}
+    inherited["PYTHONDONTWRITEBYTECODE"] = "1"
+    return inherited | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(staged.parent), "OMP_NUM_THREADS": "1", **more}
 
 
-def answers_like_python(python: list[str], staged: Path, **environment: str) -> None:
-    """The staged app answers `/explain` with the library's own numbers, and its vizlib is the staged one."""
+def check_staged_app(python: list[str], staged: Path, **environment: str) -> None:
+    """Assert that `/explain` of the staged app returns the library's numbers, and that it imports the staged vizlib."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = outside(staged, GRADIO_SERVER_PORT=str(port), **environment)
-    asked = [*python, "-c", "import sys; sys.path.insert(0, ''); import vizlib; print(vizlib.__file__)"]
-    where = subprocess.run(asked, cwd=staged, env=environment, capture_output=True, text=True, check=True).stdout
-    assert Path(where.strip()).is_relative_to(staged)
+    environment = make_environment(staged, GRADIO_SERVER_PORT=str(port), **environment)
+    command = [*python, "-c", "import sys; sys.path.insert(0, ''); import vizlib; print(vizlib.__file__)"]
+    module_path = subprocess.run(
+        command, cwd=staged, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert Path(module_path.strip()).is_relative_to(staged)
     log = (staged.parent / "log").open("w+")
     server = subprocess.Popen([*python, "app.py"], cwd=staged, env=environment, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
             try:
                 httpx.get(address, timeout=30)
@@ -61,11 +63,13 @@ def answers_like_python(python: list[str], staged: Path, **environment: str) -> 
                     log.seek(0)
                     pytest.fail(log.read())
                 time.sleep(0.5)
-        client = Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": patience.PATIENCE})
+        client = Client(
+            address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": http_timeouts.PATIENCE}
+        )
         photo = gradio.media.get_image("tower.jpg")
-        about, _ = client.predict(handle_file(photo), MODEL, "grad-cam", "church", {}, api_name="/explain")
+        values, _ = client.predict(handle_file(photo), MODEL, "grad-cam", "church", {}, api_name="/explain")
         theirs = vizlib.explain(vizlib.load(MODEL), photo, method="grad-cam", target="church")
-        assert np.allclose(about["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
+        assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
     finally:
         server.terminate()
         server.wait(30)
@@ -75,8 +79,8 @@ def answers_like_python(python: list[str], staged: Path, **environment: str) -> 
 @pytest.mark.slow
 def test_staged_space_runs_without_vizlib_installed(staged):
     packages = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
-    # -S: what an editable install adds to the path stays unread
-    answers_like_python([sys.executable, "-S"], staged, PYTHONPATH=packages)
+    # -S ignores what an editable install adds to the path
+    check_staged_app([sys.executable, "-S"], staged, PYTHONPATH=packages)
 
 
 @pytest.mark.slow
@@ -84,21 +88,21 @@ def test_staged_space_runs_with_only_its_requirements(staged, tmp_path):
     venv.create(tmp_path / "clean", with_pip=True)
     python = str(tmp_path / "clean" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", staged / "requirements.txt"], check=True)
-    answers_like_python([python], staged)
+    check_staged_app([python], staged)
 
 
 def test_front_matter_has_the_fields_of_the_hub(staged):
     text = (staged / "README.md").read_text(encoding="utf-8")
-    about = yaml.safe_load(text.split("---\n")[1])
-    assert about["sdk"] == "gradio"
-    assert about["sdk_version"] == version("gradio")
-    assert (staged / about["app_file"]).read_text().count("\n") <= 5
-    assert re.fullmatch(r"3\.1[0-2]", about["python_version"])
-    assert 0 < len(about["short_description"]) <= 60
-    assert about["license"] == "apache-2.0"
-    assert {"title", "emoji", "tags", "colorFrom", "colorTo"} <= about.keys()
-    assert all(re.fullmatch(r"timm/[\w.]+", name) for name in about["models"])
-    assert [line.split()[0] for line in about["preload_from_hub"]] == about["models"]
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert metadata["sdk"] == "gradio"
+    assert metadata["sdk_version"] == version("gradio")
+    assert (staged / metadata["app_file"]).read_text().count("\n") <= 5
+    assert re.fullmatch(r"3\.1[0-2]", metadata["python_version"])
+    assert 0 < len(metadata["short_description"]) <= 60
+    assert metadata["license"] == "apache-2.0"
+    assert {"title", "emoji", "tags", "colorFrom", "colorTo"} <= metadata.keys()
+    assert all(re.fullmatch(r"timm/[\w.]+", name) for name in metadata["models"])
+    assert [line.split()[0] for line in metadata["preload_from_hub"]] == metadata["models"]
 
 
 def test_requirements_are_the_projects_at_installed_versions(staged):
@@ -107,7 +111,7 @@ def test_requirements_are_the_projects_at_installed_versions(staged):
     names = [line.partition("==")[0] for line in lines]
     assert names == re.findall(r'^    "([\w-]+)', table.split("dependencies = [")[1].split("]")[0], re.MULTILINE)
     assert lines == [f"{name}=={version(name).partition('+')[0]}" for name in names]
-    assert not any(re.search(r"[/@]|^-|vizlib", line) for line in lines)  # the source is not there yet
+    assert not any(re.search(r"[/@]|^-|vizlib", line) for line in lines)  # the sources are not there yet
 
 
 def test_version_outside_the_range_is_refused(monkeypatch):
@@ -145,9 +149,9 @@ def test_staging_again_replaces_staged_files_and_keeps_others(tmp_path):
 def test_folder_that_was_not_staged_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "app.py").write_text("print('mine')")
     monkeypatch.setattr(sys, "argv", ["space", str(tmp_path)])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         space.main()
-    assert left.value.code == 2
+    assert exit_info.value.code == 2
     assert "is not empty and was not staged by this command" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
