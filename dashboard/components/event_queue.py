@@ -21,7 +21,7 @@ def parse_choices(value: Any) -> list[Choice]:
 
 
 def acknowledge(value: Any) -> dict[str, Any]:
-    """Return the value that tells an event queue that its choices were handled, so that it sends the next."""
+    """Return the value by which an event queue recognises that its choices were handled, so that it sends the next."""
     return {"answered": value.get("turn") if isinstance(value, Mapping) else None}
 
 

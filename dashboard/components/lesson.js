@@ -75,7 +75,7 @@ body.append(title, paragraphs, pictures, code, links, navigation);
 root.append(header, busy, body);
 body.hidden = header.hidden = true;
 
-/** Return the step that the address asks for. */
+/** Return the step in the address. */
 const initialStep = () => Math.max(Number(readUrlState("s")) - 1, 0) || 0;
 
 /** @param {number} step */

@@ -41,20 +41,20 @@ def predicted_by(name: str) -> str:
 
 def test_download_shows_progress_while_another_session_is_served(open_session_at, served, hub):
     session, other = open_session_at(served), open_session_at(served)
-    hub.go_on.clear()
+    hub.resume.clear()
     session.choose_option("#model", SMALL)
     session.wait_until(HALF)
     other.page.locator("#bars .viz-class").nth(1).click()
     other.wait_until("document.querySelector('#bars .viz-row:nth-child(2) [aria-pressed=true]')")
     session.wait_until(HALF)
-    hub.go_on.set()
+    hub.resume.set()
     session.wait_until(predicted_by(SMALL))
 
 
 def test_interrupted_download_is_one_sentence_and_leaves_the_page_unchanged(open_session_at, served, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     session = open_session_at(served)
-    hub.cut.set()
+    hub.interrupt.set()
     session.choose_option("#model", SMALL)
     session.wait_until("document.querySelector('.toast-body')")
     message = session.get_text(".toast-body")
@@ -62,7 +62,7 @@ def test_interrupted_download_is_one_sentence_and_leaves_the_page_unchanged(open
     assert "/" not in message.partition("downloaded: ")[2]
     session.wait_until(f"document.querySelector('#model input').value.startsWith('{RESNET}')")
     assert session.page.evaluate(predicted_by(RESNET))
-    hub.cut.clear()
+    hub.interrupt.clear()
     session.choose_option("#model", SMALL)
     session.wait_until(predicted_by(SMALL))
 

@@ -21,16 +21,16 @@ DELAYS = (
 
 @pytest.fixture(params=[why])
 def late(monkeypatch, request):
-    """Return a list of seconds by which the next calls of a tab's `draw` are delayed."""
+    """Return a list of seconds by which the next calls of a tab's `compute_content` are delayed."""
     delays: list[float] = []
-    original = request.param.draw
+    original = request.param.compute_content
 
     def delayed(*args, **kwargs):
         result = original(*args, **kwargs)
         time.sleep(delays.pop(0) if delays else 0)
         return result
 
-    monkeypatch.setattr(request.param, "draw", delayed)
+    monkeypatch.setattr(request.param, "compute_content", delayed)
     return delays
 
 

@@ -92,7 +92,7 @@ def test_ablated_channel_changes_the_predictions_and_is_restored(session, image)
             assert parse_numbers(text)[0] == pytest.approx(100 * prediction.probability, abs=0.51)
     text = session.page.locator(f"{SWITCH} .viz-effect").inner_text()
     logit = next(row.logit for row in new if row.index == old[0].index)
-    assert parse_numbers(text.split("its score by ")[1])[0] == pytest.approx(logit - old[0].logit, abs=0.006)
+    assert parse_numbers(text.split("its score changes by ")[1])[0] == pytest.approx(logit - old[0].logit, abs=0.006)
     session.page.locator(f"{SWITCH} .viz-chip", has_text=f"channel {first}").click()
     session.settle()
     assert read_notes(session)[first] != "off"

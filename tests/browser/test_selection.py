@@ -205,6 +205,6 @@ def test_copy_link_states_when_the_photo_is_not_included(open_checked_session, p
     session.wait_until("() => document.querySelectorAll('#bars button').length >= 5")
     session.settle()
     assert "img" not in keys(session)
-    assert "has no address" in button.get_attribute("title")
+    assert "does not contain your own photo" in button.get_attribute("title")
     button.click()
     session.wait_until("() => document.querySelector('.viz-copy-status').textContent.includes('without your photo')")

@@ -237,7 +237,7 @@ function drawLegend(node, palette, limits, signed, endLabels = ["", ""]) {
 let drawCount = 0;
 
 /**
- * Draw now and whenever Python sends a new value. An asynchronous drawing asks `isCurrent` before it changes the page: a
+ * Draw now and whenever Python sends a new value. An asynchronous drawing calls `isCurrent` before it changes the page: a
  * newer value may have arrived meanwhile.
  * @param {(value: any, isCurrent: () => boolean) => unknown} draw
  */
