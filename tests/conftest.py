@@ -124,7 +124,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[Any]:
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with module.small_hub(tmp_path, "test_resnet.r160_in1k", 1_200_000) as line:
+    with module.serve_model_hub(tmp_path, "test_resnet.r160_in1k", 1_200_000) as line:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", line.address)

@@ -34,13 +34,13 @@ def test_load_reports_progress_while_it_downloads(hub, tmp_path, cheetah):
         if here >= 1_000_000:
             halfway.set()
 
-    hub.go_on.clear()
+    hub.resume.clear()
     loaded = []
     thread = threading.Thread(target=lambda: loaded.append(vizlib.load(NAME, progress=progress)), daemon=True)
     thread.start()
     assert halfway.wait(60)
     assert not loaded  # progress is reported before the download is complete
-    hub.go_on.set()
+    hub.resume.set()
     thread.join(60)
     assert {total for _, total in reports} == {hub.size}
     assert [here for here, _ in reports] == sorted(here for here, _ in reports)
@@ -52,19 +52,19 @@ def test_load_reports_progress_while_it_downloads(hub, tmp_path, cheetah):
     reports.clear()
     vizlib.load(NAME, progress=progress)
     assert reports == []  # cached
-    assert sum(path.endswith("model.safetensors") for path in hub.asked) == 1
+    assert sum(path.endswith("model.safetensors") for path in hub.requested_paths) == 1
 
 
 def test_load_raises_one_line_and_leaves_no_file_if_a_download_breaks(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub
     reports: list[tuple[int, int]] = []
-    hub.cut.set()
+    hub.interrupt.set()
     with pytest.raises(vizlib.ModelError, match=rf"^{NAME} could not be downloaded: [^\n]+$"):
         vizlib.load(NAME, progress=lambda *here: reports.append(here))
     assert 0 < max(reports)[0] < hub.size
     assert [here for here, _ in reports] == sorted(here for here, _ in reports)  # although each attempt starts at 0
     assert partial_files(tmp_path / "cache") == []
-    hub.cut.clear()
+    hub.interrupt.clear()
     assert len(vizlib.load(NAME, progress=lambda *_: None).labels) == 1000
 
 
