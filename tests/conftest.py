@@ -1,4 +1,4 @@
-"""What every test shares: one thread, no network, and the folder of real data where there is one."""
+"""Settings and fixtures of all tests: one thread, no network, and the folder of real data if there is one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported anywhere
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never waits for a hub
-# A server that ends deletes what was uploaded to it: its folder is not that of tests that run beside these.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test requests a model of the real hub
+# A server deletes its uploads when it stops, so concurrent test runs have separate folders.
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="vizlib-tests-")
 
 import pytest
@@ -34,7 +34,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real weights and photos; a test that needs it is skipped, saying so, where it is not set."""
+    """Return the folder of real weights and photos; skip the test if it is not set."""
     folder = os.environ.get("VIZLIB_DATA")
     if not folder:
         pytest.skip("VIZLIB_DATA is not set, so there are no real weights and photos to test on")
@@ -43,12 +43,12 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def real_network(data):
-    """Opens a network with real ImageNet weights by name, with the preprocessing those very weights were trained on."""
+    """Return a function that loads a network with real ImageNet weights by name, with their preprocessing."""
     import vizlib
 
-    def opened(name: str, crop_pct: float = 0.875):
+    def load(name: str, crop_pct: float = 0.875):
         module = vizlib.load(data / "weights" / f"{name}.in1k.safetensors", architecture=name).module
-        shown = {
+        preprocessing = {
             "input_size": (3, 224, 224),
             "crop_pct": crop_pct,
             "crop_mode": "center",
@@ -56,14 +56,14 @@ def real_network(data):
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
         }
-        return vizlib.wrap(module, preprocessing=shown, name=name)
+        return vizlib.wrap(module, preprocessing=preprocessing, name=name)
 
-    return opened
+    return load
 
 
 @pytest.fixture(scope="session")
 def boxed_photos(data):
-    """(photo, class, boxes as x0 y0 x1 y1) of 260 ImageNet validation photos, squashed to 227 x 227."""
+    """Return (photo, class, boxes as x0 y0 x1 y1) of 260 ImageNet validation photos, resized to 227 × 227."""
     folder = data / "imagenet_val_boxes"
     rows = json.loads((folder / "boxes.json").read_text())
     return [(folder / "images" / row["file"], row["label"], row["boxes"]) for row in rows]
@@ -71,19 +71,19 @@ def boxed_photos(data):
 
 @pytest.fixture(scope="session")
 def few_passes():
-    """Knobs by which the methods of many passes make only a few: for tests of what all methods have in common."""
-    few = {
+    """Return a function that gives parameters of a method for few passes, for tests that run all methods."""
+    parameters = {
         "occlusion": {"window": 64, "stride": 64},
         "rise": {"masks": 16},
         "smoothgrad": {"samples": 2},
         "integrated-gradients": {"steps": 2},
     }
-    return lambda method: few.get(method, {})
+    return lambda method: parameters.get(method, {})
 
 
 @pytest.fixture(scope="session")
 def cheetah():
-    """A real photo that comes with gradio: a cheetah, 1.4 : 1."""
+    """Return a real photo from gradio: a cheetah, 1.4 : 1."""
     import gradio.media
 
     import vizlib
@@ -93,7 +93,7 @@ def cheetah():
 
 @pytest.fixture(scope="session")
 def tower():
-    """A real photo that comes with gradio: the Eiffel tower."""
+    """Return a real photo from gradio: the Eiffel tower."""
     import gradio.media
 
     import vizlib
@@ -102,19 +102,19 @@ def tower():
 
 
 @pytest.fixture(scope="session")
-def finished():
-    """What a coroutine gives; it runs in a thread of its own, for the browser tests keep an event loop in this one."""
+def run_coroutine():
+    """Return a function that runs a coroutine in its own thread, as the browser tests run an event loop in this one."""
 
     def run(coroutine):
-        with ThreadPoolExecutor(1) as own:
-            return own.submit(asyncio.run, coroutine).result()
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, coroutine).result()
 
     return run
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Iterator[Any]:
-    """A hub on this machine, in place of the real one, that has the smallest of timm's ResNets; see `load/hub.py`."""
+    """Yield a local hub, used instead of the real one, with the smallest ResNet of timm; see `load/hub.py`."""
     import torch.hub
     from huggingface_hub import constants
 
@@ -124,14 +124,14 @@ def hub(tmp_path, monkeypatch) -> Iterator[Any]:
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with module.serve_model_hub(tmp_path, "test_resnet.r160_in1k", 1_200_000) as line:
+    with module.serve_model_hub(tmp_path, "test_resnet.r160_in1k", 1_200_000) as model_hub:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", line.address)
+        monkeypatch.setattr(constants, "ENDPOINT", model_hub.address)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", line.address + "/{repo_id}/resolve/{revision}/{filename}"
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", model_hub.address + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 18)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
-        yield line
+        yield model_hub

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import gradio.media
 import pytest
-from http_timeouts import PATIENCE
+from http_timeouts import TIMEOUT_SECONDS
 from PIL import Image
 
 import vizlib
@@ -66,7 +66,7 @@ class PageSession:
         page.on("request", self._record_request)
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.set_default_timeout(1000 * PATIENCE)
+        page.set_default_timeout(1000 * TIMEOUT_SECONDS)
         page.add_init_script(path=TRACK_PENDING)
         page.goto(address)
         page.wait_for_selector("#why-heatmap canvas[data-drawn]", state="attached")
@@ -125,17 +125,17 @@ class PageSession:
         """Wait until an element contains a text."""
         self.page.locator(selector, has_text=text).wait_for()
 
-    def wait_until(self, script: str, *, seconds: float = PATIENCE) -> None:
+    def wait_until(self, script: str, *, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait until a JavaScript expression or function is true."""
         self.page.wait_for_function(script, timeout=1000 * seconds)
 
     def wait_on_server(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the server is true, while the page keeps running."""
-        for _ in range(10 * PATIENCE):
+        for _ in range(10 * TIMEOUT_SECONDS):
             if condition():
                 return
             self.page.wait_for_timeout(100)
-        raise AssertionError(f"the condition was not true within {PATIENCE} seconds")
+        raise AssertionError(f"the condition was not true within {TIMEOUT_SECONDS} seconds")
 
     def _record_request(self, request) -> None:
         self.requests.append(request.url)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from http_timeouts import PATIENCE
+from http_timeouts import TIMEOUT_SECONDS
 from PIL import Image
 
 import vizlib
@@ -25,7 +25,7 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
 @pytest.fixture(scope="module")
 def client(address) -> Client:
-    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": PATIENCE})
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS})
 
 
 @pytest.fixture(scope="module", params=[RESNET, VIT])

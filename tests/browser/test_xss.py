@@ -10,7 +10,7 @@ import gradio.media
 import pytest
 import timm
 import torch
-from http_timeouts import PATIENCE
+from http_timeouts import TIMEOUT_SECONDS
 
 import vizlib
 from dashboard.app import build_app, launch
@@ -37,7 +37,7 @@ def hostile() -> Iterator[str]:
 def test_hostile_names_and_labels_are_shown_as_text(hostile, chromium, tmp_path):
     page = chromium.new_page()
     try:
-        page.set_default_timeout(1000 * PATIENCE)
+        page.set_default_timeout(1000 * TIMEOUT_SECONDS)
         page.goto(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
         page.locator("#bars button").first.wait_for()
         assert ATTACK[:4] in page.locator("#bars").inner_text()

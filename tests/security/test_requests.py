@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio.media
 import httpx
 import pytest
-from http_timeouts import PATIENCE, get, post
+from http_timeouts import TIMEOUT_SECONDS, get, post
 
 import vizlib
 
@@ -154,7 +154,7 @@ def test_endpoints_answer_invalid_input_with_one_sentence(server, photo):
 def test_forged_events_do_no_harm(server, photo):
     """Send every private event by its number, with invalid values in all inputs and in the event data."""
     config = get(f"{server.address}/config").json()
-    with httpx.Client(timeout=PATIENCE) as client:
+    with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
         for event in config["dependencies"]:
             if not event["backend_fn"]:
                 continue

@@ -1,4 +1,4 @@
-"""HTML as a browser would take it apart, for every test that reads what the library wrote."""
+"""A parser of the HTML that the library writes, for its tests."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-EMPTY = ("meta", "img", "br", "link", "input", "hr")
+VOID_ELEMENTS = ("meta", "img", "br", "link", "input", "hr")
 
 
 class Page(HTMLParser):
-    """A page as a browser would take it apart; it insists that what is opened is closed."""
+    """A parsed page; raises `AssertionError` if an element is not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.found: list[tuple[str, dict]] = []
-        self.words: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in EMPTY:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID_ELEMENTS:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -34,25 +34,29 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] != "style":
-            self.words.append(data)
+            self.texts.append(data)
 
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        """Return the text of the page, its whitespace collapsed."""
+        return " ".join(" ".join(self.texts).split())
 
-    def every(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.found if name == tag]
+    def find_all(self, tag: str) -> list[dict]:
+        """Return the attributes of all elements with a tag."""
+        return [attributes for name, attributes in self.tags if name == tag]
 
-    def addresses(self) -> list[str]:
-        """Whatever a browser would fetch or follow."""
+    def urls(self) -> list[str]:
+        """Return all URLs that a browser would load or link to."""
         return [
-            attributes[key] for _, attributes in self.found for key in ("src", "href", "srcset") if key in attributes
+            attributes[key] for _, attributes in self.tags for key in ("src", "href", "srcset") if key in attributes
         ]
 
-    def maps(self) -> list[dict]:
-        texts = [one.partition("base64,")[2] for one in self.addresses() if one.startswith("data:application/x-npz")]
-        return [dict(np.load(io.BytesIO(base64.b64decode(one)))) for one in texts]
+    def load_maps(self) -> list[dict]:
+        """Return the arrays of all embedded npz files."""
+        texts = [url.partition("base64,")[2] for url in self.urls() if url.startswith("data:application/x-npz")]
+        return [dict(np.load(io.BytesIO(base64.b64decode(text)))) for text in texts]
 
 
-def picture(address: str) -> np.ndarray:
-    assert address.startswith("data:image/")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition("base64,")[2]))))
+def decode_image(url: str) -> np.ndarray:
+    """Return the pixels of an image in a data URL."""
+    assert url.startswith("data:image/")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))))

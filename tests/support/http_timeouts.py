@@ -1,4 +1,4 @@
-"""How long a test waits for what comes at once: other tests and their servers may have the machine. HTTP that does."""
+"""HTTP requests with a time-out that is long enough while other tests and servers run on the machine."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from functools import partial
 
 import httpx
 
-PATIENCE = 120  # seconds; httpx itself waits five
-get, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
+TIMEOUT_SECONDS = 120  # the default of httpx is five
+get, post = partial(httpx.get, timeout=TIMEOUT_SECONDS), partial(httpx.post, timeout=TIMEOUT_SECONDS)

@@ -64,7 +64,7 @@ def check_staged_app(python: list[str], staged: Path, **environment: str) -> Non
                     pytest.fail(log.read())
                 time.sleep(0.5)
         client = Client(
-            address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": http_timeouts.PATIENCE}
+            address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": http_timeouts.TIMEOUT_SECONDS}
         )
         photo = gradio.media.get_image("tower.jpg")
         values, _ = client.predict(handle_file(photo), MODEL, "grad-cam", "church", {}, api_name="/explain")

@@ -35,7 +35,7 @@ def address():
     page.close(verbose=False)
 
 
-def call_tools(finished, address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
+def call_tools(run_coroutine, address: str, *calls: tuple[str, dict]) -> tuple[list, list]:
     """Return the tools that a client is offered, and the results of some calls."""
 
     async def ignore_progress(*_) -> None: ...
@@ -52,11 +52,11 @@ def call_tools(finished, address: str, *calls: tuple[str, dict]) -> tuple[list, 
                 await session.call_tool(name, arguments, progress_callback=ignore_progress) for name, arguments in calls
             ]
 
-    return finished(run_session())
+    return run_coroutine(run_session())
 
 
-def test_mcp_tools_are_the_endpoints(finished, address):
-    tools, _ = call_tools(finished, address)
+def test_mcp_tools_are_the_endpoints(run_coroutine, address):
+    tools, _ = call_tools(run_coroutine, address)
     named = {fn.api_name for fn in app.build_app().fns.values() if fn.api_visibility == "public"}
     assert {tool.name for tool in tools} == named
     for tool in tools:
@@ -65,10 +65,10 @@ def test_mcp_tools_are_the_endpoints(finished, address):
     assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "parameters"}
 
 
-def test_mcp_tool_returns_the_result_of_python(finished, address):
+def test_mcp_tool_returns_the_result_of_python(run_coroutine, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
     arguments = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "parameters": {}}
-    _, (result,) = call_tools(finished, address, ("explain", arguments))
+    _, (result,) = call_tools(run_coroutine, address, ("explain", arguments))
     assert not result.isError
     numbers = ast.literal_eval(result.content[0].text)  # gradio's own format
     theirs = vizlib.explain(vizlib.load(MODEL), TOWER, method="legrad", target="church")
@@ -76,9 +76,9 @@ def test_mcp_tool_returns_the_result_of_python(finished, address):
     assert any(part.type == "image" for part in result.content)
 
 
-def test_mcp_error_is_the_message_of_python(finished, address):
+def test_mcp_error_is_the_message_of_python(run_coroutine, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
     arguments = {"photo": url, "model": MODEL, "method": "gradcam", "target": "", "parameters": {}}
-    _, (result,) = call_tools(finished, address, ("explain", arguments))
+    _, (result,) = call_tools(run_coroutine, address, ("explain", arguments))
     assert result.isError
     assert "did you mean grad-cam" in result.content[0].text

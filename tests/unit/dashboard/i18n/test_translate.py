@@ -207,7 +207,7 @@ def test_cached_results_are_described_in_the_language_of_each_visitor(service, c
     assert describe("en") == english
 
 
-def test_an_event_uses_the_language_of_its_request(finished, monkeypatch):
+def test_an_event_uses_the_language_of_its_request(run_coroutine, monkeypatch):
     async def answer(self, *args, **kwargs):
         return translate("common.no-photo-yet")
 
@@ -215,7 +215,7 @@ def test_an_event_uses_the_language_of_its_request(finished, monkeypatch):
     page = object.__new__(app.Page)
     korean_request = make_request({"accept-language": "ko-KR,ko;q=0.9"})
     for request, language in ((korean_request, "ko"), (None, "en")):
-        assert finished(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
+        assert run_coroutine(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
 
 
 def test_page_is_launched_with_its_translations(monkeypatch):

@@ -16,7 +16,7 @@ FULL = [OSError(number, "no", "/secret/folder/photo.png") for number in UNWRITAB
 UPLOAD = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
 
 
-def send_request(finished, error, *, started: bool = False) -> tuple[list[dict], RunMetrics]:
+def send_request(run_coroutine, error, *, started: bool = False) -> tuple[list[dict], RunMetrics]:
     """Return what is sent and counted where the application raises an error, perhaps after it started its response."""
     sent, metrics = [], RunMetrics()
 
@@ -31,13 +31,13 @@ def send_request(finished, error, *, started: bool = False) -> tuple[list[dict],
     async def send(message):
         sent.append(message)
 
-    finished(BodyLimitMiddleware(application, metrics)(dict(UPLOAD), receive, send))
+    run_coroutine(BodyLimitMiddleware(application, metrics)(dict(UPLOAD), receive, send))
     return sent, metrics
 
 
 @pytest.mark.parametrize("error", FULL, ids=lambda error: errno.errorcode[error.errno])
-def test_upload_that_cannot_be_written_gets_one_sentence(finished, error):
-    sent, metrics = send_request(finished, error)
+def test_upload_that_cannot_be_written_gets_one_sentence(run_coroutine, error):
+    sent, metrics = send_request(run_coroutine, error)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == 507
     assert json.loads(sent[1]["body"]) == {"detail": DISK_FULL_MESSAGE}
@@ -45,19 +45,19 @@ def test_upload_that_cannot_be_written_gets_one_sentence(finished, error):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ECONNRESET, "gone"), ValueError("another"), OSError("no number")])
-def test_other_request_errors_propagate(finished, error):
+def test_other_request_errors_propagate(run_coroutine, error):
     with pytest.raises(type(error)) as raised:
-        send_request(finished, error)
+        send_request(run_coroutine, error)
     assert raised.value is error
 
 
-def test_started_response_is_not_started_again(finished):
+def test_started_response_is_not_started_again(run_coroutine):
     with pytest.raises(OSError, match="no") as raised:
-        send_request(finished, FULL[0], started=True)
+        send_request(run_coroutine, FULL[0], started=True)
     assert raised.value is FULL[0]
 
 
-def run_event(finished, monkeypatch, error: Exception) -> Exception:
+def run_event(run_coroutine, monkeypatch, error: Exception) -> Exception:
     """Return the error of an event of the page where gradio raises an error."""
 
     async def fails(*_, **__):
@@ -65,7 +65,7 @@ def run_event(finished, monkeypatch, error: Exception) -> Exception:
 
     monkeypatch.setattr(gr.Blocks, "process_api", fails)
     with pytest.raises(type(error) if not isinstance(error, OSError) else Exception) as raised:
-        finished(Page().process_api(block_fn=0, inputs=[]))
+        run_coroutine(Page().process_api(block_fn=0, inputs=[]))
     return raised.value
 
 
@@ -77,8 +77,8 @@ def wrap(cause: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("error", [*FULL, *map(wrap, FULL)], ids=lambda error: type(error).__name__)
-def test_picture_that_cannot_be_written_gets_one_sentence(finished, monkeypatch, error):
-    shown = run_event(finished, monkeypatch, error)
+def test_picture_that_cannot_be_written_gets_one_sentence(run_coroutine, monkeypatch, error):
+    shown = run_event(run_coroutine, monkeypatch, error)
     assert isinstance(shown, gr.Error)
     assert shown.message == DISK_FULL_MESSAGE
     assert (shown.__cause__, shown.__suppress_context__) == (None, True)  # which holds a path
@@ -88,5 +88,5 @@ def test_picture_that_cannot_be_written_gets_one_sentence(finished, monkeypatch,
 @pytest.mark.parametrize(
     "error", [gr.Error("mine"), wrap(ValueError("x")), wrap(OSError(errno.ENOENT, "gone")), OSError("no number")]
 )
-def test_other_event_errors_propagate(finished, monkeypatch, error):
-    assert run_event(finished, monkeypatch, error) is error
+def test_other_event_errors_propagate(run_coroutine, monkeypatch, error):
+    assert run_event(run_coroutine, monkeypatch, error) is error

@@ -15,7 +15,7 @@ from typing import Any
 import gradio_client
 import pytest
 import torch
-from http_timeouts import PATIENCE, get, post
+from http_timeouts import TIMEOUT_SECONDS, get, post
 from huggingface_hub import constants as hub
 from PIL import Image
 from typer.testing import CliRunner
@@ -173,7 +173,7 @@ def test_login_protects_the_page_but_not_the_health_check(start_server, tmp_path
     address, _ = start_server(ServerOptions(auth=f"@{tmp_path / 'users'}"))
     assert get(f"{address}/healthz").status_code == 200
     assert get(f"{address}/config").status_code == 401
-    options = {"verbose": False, "analytics_enabled": False, "httpx_kwargs": {"timeout": PATIENCE}}
+    options = {"verbose": False, "analytics_enabled": False, "httpx_kwargs": {"timeout": TIMEOUT_SECONDS}}
     gradio_client.Client(address, auth=("ann", "one:two"), **options)
     with pytest.raises(ValueError, match="Could not login"):
         gradio_client.Client(address, auth=("bob", "one:two"), **options)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from html_pages import Page, picture
+from html_pages import Page, decode_image
 from PIL import Image
 from torch import nn
 
@@ -29,8 +29,8 @@ def attribution():
 
 
 def test_attribution_html_shows_the_overlay_at_notebook_size(attribution):
-    (result,) = Page(attribution._repr_html_()).every("img")
-    image = picture(result["src"])
+    (result,) = Page(attribution._repr_html_()).find_all("img")
+    image = decode_image(result["src"])
     assert result["src"].startswith("data:image/jpeg;")
     assert image.shape == (160, 480, 3)
     photo, heat = attribution.resize_with_heat(480)
@@ -58,19 +58,19 @@ def test_attribution_html_has_title_and_notes(attribution):
     assert "saliency for dog against class 0" in text
     assert attribution.notes
     assert all(note in text for note in attribution.notes)
-    assert not Page(replace(attribution, notes=())._repr_html_()).every("li")
+    assert not Page(replace(attribution, notes=())._repr_html_()).find_all("li")
 
 
 def test_labels_and_notes_are_escaped(attribution):
     bad = "<script>alert(1)</script> & \"'"
     page = Page(replace(attribution, label=bad, model=bad, notes=(bad,))._repr_html_())
-    assert not page.every("script")
+    assert not page.find_all("script")
     assert page.text().count(bad) == 3
-    assert page.every("img")[0]["alt"].count(bad) == 2
+    assert page.find_all("img")[0]["alt"].count(bad) == 2
 
 
 def test_map_of_nan_has_html(attribution):
-    assert Page(replace(attribution, heat=torch.full_like(attribution.heat, torch.nan))._repr_html_()).every("img")
+    assert Page(replace(attribution, heat=torch.full_like(attribution.heat, torch.nan))._repr_html_()).find_all("img")
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def attributions():
 
 def test_attribution_dict_html_shows_all_methods_with_names(attributions):
     page = Page(attributions._repr_html_())
-    pictures = page.every("img")
+    pictures = page.find_all("img")
     assert [row["alt"] for row in pictures] == list(attributions)
     for row, attribution in zip(pictures, attributions.values(), strict=True):
-        image = picture(row["src"])
+        image = decode_image(row["src"])
         photo, heat = attribution.resize_with_heat(180)
         overlay = overlay_heat(photo, heat, signed=attribution.signed)
         assert image.shape == np.asarray(overlay).shape == (90, 180, 3)
@@ -102,7 +102,7 @@ def test_attribution_dict_html_shows_only_common_notes(attributions):
         attributions["saliency"], notes=(*attributions["saliency"].notes, "Of this one alone.")
     )
     page = Page(attributions._repr_html_())
-    assert len(page.every("li")) == len(shared) > 0
+    assert len(page.find_all("li")) == len(shared) > 0
     assert all(note in page.text() for note in shared)
     assert not any(note in page.text() for note in own | {"Of this one alone."})
 
@@ -123,8 +123,8 @@ def test_repr_of_attribution_and_run_is_one_line(attribution):
 def test_kernels_html_shows_exact_pixels_on_one_scale():
     result = vizlib.kernels(vizlib.load("resnet18-imagenette"))
     page = Page(result._repr_html_())
-    (found_picture,) = page.every("img")
-    image = picture(found_picture["src"])
+    (element,) = page.find_all("img")
+    image = decode_image(element["src"])
     assert image.shape == (4 * 30 - 2, 16 * 30 - 2, 4)  # 64 kernels of 7 × 7 pixels, four times as large, gaps of two
     top = result.weights.abs().max()
     for at in (0, 17, 63):
@@ -147,8 +147,8 @@ def test_repr_of_contributions_is_one_line(attribution):
 
 def test_attribution_html_has_no_style_sheet_and_no_text_color(attribution):
     page = Page(attribution._repr_html_())
-    assert not page.every("style")
-    assert not any(re.search(r"(^|;)\s*color:", row.get("style", "")) for _, row in page.found)
+    assert not page.find_all("style")
+    assert not any(re.search(r"(^|;)\s*color:", row.get("style", "")) for _, row in page.tags)
 
 
 def test_attribution_html_limits_the_bar_to_the_image_width():

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from html_pages import Page, picture
+from html_pages import Page, decode_image
 from torch import nn
 from typer.testing import CliRunner
 
@@ -51,7 +51,7 @@ def facts(path) -> dict[str, str]:
 
 
 def test_report_holds_the_exact_raw_values(attribution, model, tmp_path):
-    (result,) = page_of(vizlib.report(attribution, tmp_path / "why.html", model=model)).maps()
+    (result,) = page_of(vizlib.report(attribution, tmp_path / "why.html", model=model)).load_maps()
     assert result["heat"].dtype == np.float32
     assert np.array_equal(result["heat"], attribution.heat.numpy())
     assert json.loads(str(result["about"])) == json.loads(json.dumps(attribution.to_dict()))
@@ -72,7 +72,7 @@ def test_code_in_the_report_reads_the_raw_values(attribution, tmp_path, monkeypa
 
 def test_report_shows_photo_overlay_and_color_bar(attribution, model, tower, tmp_path):
     overlay, bar, photo = (
-        picture(row["src"]) for row in page_of(vizlib.report(attribution, tmp_path / "why.html")).every("img")
+        decode_image(row["src"]) for row in page_of(vizlib.report(attribution, tmp_path / "why.html")).find_all("img")
     )
     assert np.array_equal(photo, np.asarray(tower))
     assert np.array_equal(overlay, np.asarray(attribution.overlay()))
@@ -83,7 +83,7 @@ def test_report_reduces_large_photos(model, tower, tmp_path):
     large = tower.resize((3200, 4800))
     attribution = vizlib.explain(model, large, "saliency")
     page = page_of(vizlib.report(attribution, tmp_path / "why.html"))
-    overlay, _, photo = (picture(row["src"]) for row in page.every("img"))
+    overlay, _, photo = (decode_image(row["src"]) for row in page.find_all("img"))
     assert overlay.shape == photo.shape == (1600, 1067, 3)
     assert "The photo, compressed" in page.text()
     assert "3200 × 4800 pixels" in page.text()
@@ -91,7 +91,7 @@ def test_report_reduces_large_photos(model, tower, tmp_path):
     smaller, heat = attribution.resize_with_heat(1600)
     assert np.abs(photo.astype(float) - np.asarray(smaller)).mean() < 3
     assert np.abs(overlay.astype(float) - np.asarray(overlay_heat(smaller, heat))).mean() < 3
-    assert np.array_equal(page.maps()[0]["heat"], attribution.heat.numpy())
+    assert np.array_equal(page.load_maps()[0]["heat"], attribution.heat.numpy())
 
 
 def test_report_lists_method_class_hashes_versions_and_notes(attribution, model, tower, tmp_path):
@@ -128,9 +128,9 @@ def test_report_without_model_has_class_numbers(attribution, tmp_path):
 def test_report_is_self_contained_and_has_no_script(attribution, model, tmp_path):
     path = vizlib.report(attribution, tmp_path / "why.html", model=model)
     page = page_of(path)
-    assert page.addresses()
-    assert all(row.startswith("data:") for row in page.addresses())
-    assert not {tag for tag, _ in page.found} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert page.urls()
+    assert all(row.startswith("data:") for row in page.urls())
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
     assert not re.search(r"url\(|@import|https?:|//", re.sub(r"base64,[A-Za-z0-9+/=]+", "", path.read_text()))
 
 
@@ -147,26 +147,28 @@ def test_hostile_names_are_escaped_in_the_report(model, attribution, tmp_path):
     snippet = CodeSnippet.from_attribution(spoilt, hostile, photo=f"{HOSTILE}.jpg")
     page = page_of(vizlib.report([spoilt, spoilt], tmp_path / "why.html", model=None, snippets=[snippet, snippet]))
     plain = page_of(vizlib.report([attribution, attribution], tmp_path / "plain.html"))
-    assert {tag for tag, _ in page.found} == {tag for tag, _ in plain.found} | {"ul", "li"}
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in plain.tags} | {"ul", "li"}
     assert page.text().count("<script>alert(1)</script>") >= 6
-    assert not [row for row in page.found if row[0] == "script" or any(key.startswith("on") for key in row[1])]
-    assert not [row for row in page.every("img") if not row["src"].startswith("data:image/")]
+    assert not [row for row in page.tags if row[0] == "script" or any(key.startswith("on") for key in row[1])]
+    assert not [row for row in page.find_all("img") if not row["src"].startswith("data:image/")]
     answered = vizlib.explain(hostile, attribution.photo, "saliency", target=0)
     page = page_of(vizlib.report(answered, tmp_path / "hostile.html", model=hostile))
-    assert not [row for row in page.found if row[0] == "script" or any(key.startswith("on") for key in row[1])]
+    assert not [row for row in page.tags if row[0] == "script" or any(key.startswith("on") for key in row[1])]
 
 
 def test_report_of_many_maps_shows_each_photo_once(model, tower, cheetah, tmp_path):
     attributions = vizlib.explain_all(model, tower)
     page = page_of(vizlib.report(attributions, tmp_path / "all.html", model=model))
-    assert len(page.every("img")) == 1 + 2 * len(attributions)
-    for result, attribution in zip(page.maps(), attributions.values(), strict=True):
+    assert len(page.find_all("img")) == 1 + 2 * len(attributions)
+    for result, attribution in zip(page.load_maps(), attributions.values(), strict=True):
         assert np.array_equal(result["heat"], attribution.heat.numpy())
     assert f"Why {model.predict(tower)[0].label}?" in page.text()
     other_target = (attributions["saliency"].target + 1) % len(model.labels)
     two = [attributions["saliency"], vizlib.explain(model, cheetah, "saliency", target=other_target)]
     page = page_of(vizlib.report(iter(two), tmp_path / "two.html"))
-    assert [picture(row["src"]).shape for row in page.every("img")][::3] == [np.asarray(row.photo).shape for row in two]
+    assert [decode_image(row["src"]).shape for row in page.find_all("img")][::3] == [
+        np.asarray(row.photo).shape for row in two
+    ]
     assert "2 maps" in page.text()
 
 
@@ -227,7 +229,7 @@ def test_explain_command_writes_a_report_without_folder_names(tmp_path, tower, c
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"{out}: all results as one page"
     page = page_of(out)
-    assert len(page.maps()) == 2
+    assert len(page.load_maps()) == 2
     assert 'vizlib.open_image("two.png")' in page.text()
     assert str(tmp_path) not in out.read_text()
 
