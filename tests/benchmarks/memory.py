@@ -1,7 +1,7 @@
-"""How much memory the methods take besides the model, each in a fresh process, with two budgets.
+"""The memory that each method takes in addition to the model, in a new process each, with two budgets.
 
-On the processor it is the resident memory at its peak, above what was resident after one forward pass of one photo;
-Linux alone can forget an earlier peak, so it runs there only. On a GPU it is what PyTorch's allocator handed out.
+On the CPU it is the peak of the resident memory, less the resident memory after one forward pass of one photo; only
+Linux can reset an earlier peak, so this runs only there. On a GPU it is the memory allocated by PyTorch.
 """
 
 from __future__ import annotations
@@ -16,90 +16,97 @@ from itertools import islice, product
 from pathlib import Path
 
 import torch
-from common import at_most, options, photos, resnet, show, vit
+from common import check_at_most, load_photos, load_resnet, make_vit, parse_options, print_table
 
 import vizlib
-from vizlib.attribution.methods.base import MANY_PASSES
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import MANY_PASSES
 from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 
-NETWORKS = {"resnet50": resnet, "vit": vit}
-EVERYTHING = "explain_all"
-STEPS = 3  # of a stream: each needs what the others do
-SMALL_MB = 256
-GOAL_MB, SLACK = 1536, 1.2
-ROOM_MB = 4096  # for one process on a GPU
+NETWORKS = {"resnet50": load_resnet, "vit": make_vit}
+ALL_METHODS = "explain_all"
+STREAM_STEPS = 3  # all steps need the same memory
+SMALL_BUDGET_MB = 256
+GOAL_MB, TOLERANCE = 1536, 1.2
+GPU_PROCESS_MB = 4096  # memory of a GPU for one process
 
 
 def main() -> None:
     """Print the table, or in a child process the megabytes of one method."""
-    child = {"network": ("", "for child processes"), "method": ("", "the same"), "budget": (DEFAULT_BUDGET_MB, "the same")}
-    given = options(__doc__, repeats=1, **child)
-    if given.method:
-        print(_megabytes(given))
+    child = {
+        "network": ("", "for child processes"),
+        "method": ("", "for child processes"),
+        "budget": (DEFAULT_BUDGET_MB, "for child processes"),
+    }
+    options = parse_options(__doc__, repeats=1, **child)
+    if options.method:
+        print(_measure_megabytes(options))
         return
-    methods = [EVERYTHING, *(name for name, row in METHODS.items() if row.cost == MANY_PASSES)]
-    asked = list(product(list(NETWORKS)[: 1 if given.quick else None], methods))
-    with ThreadPoolExecutor(_side_by_side(given.device)) as pool:  # what one process takes is not another's
-        rows = list(pool.map(partial(_row, given=given), *zip(*asked, strict=True)))
-    columns = ("network", "method", "default budget", "goal, MB", "met", f"budget_mb={SMALL_MB}", "goal, MB", "met")
-    steps = 1 if given.quick else STEPS
-    show(columns, rows, given, f"Peak above the loaded model; methods of many passes were stopped after {steps} steps.")
+    methods = [ALL_METHODS, *(name for name, row in METHODS.items() if row.cost == MANY_PASSES)]
+    pairs = list(product(list(NETWORKS)[: 1 if options.quick else None], methods))
+    with ThreadPoolExecutor(_count_processes(options.device)) as pool:  # memory is measured per process
+        rows = list(pool.map(partial(_make_row, options=options), *zip(*pairs, strict=True)))
+    columns = ("network", "method", "default budget", "goal, MB", "met")
+    columns += (f"budget_mb={SMALL_BUDGET_MB}", "goal, MB", "met")
+    steps = 1 if options.quick else STREAM_STEPS
+    note = f"Peak above the loaded model; methods of many passes were stopped after {steps} steps."
+    print_table(columns, rows, options, note)
 
 
-def _side_by_side(device: str) -> int:
-    """How many processes there is room for: on a GPU each needs its own context and model besides what is measured."""
-    room = int(torch.cuda.mem_get_info()[0] / 1e6 / ROOM_MB) if device == "cuda" else 4
-    return max(1, min(room, os.cpu_count() or 1))
+def _count_processes(device: str) -> int:
+    """Return the number of concurrent processes; on a GPU each has its own context and model."""
+    processes = int(torch.cuda.mem_get_info()[0] / 1e6 / GPU_PROCESS_MB) if device == "cuda" else 4
+    return max(1, min(processes, os.cpu_count() or 1))
 
 
-def _row(network: str, method: str, given) -> tuple:
-    usual = _measured(network, method, DEFAULT_BUDGET_MB, given)
-    small = ("", "", "")
-    if method != EVERYTHING:
-        found = _measured(network, method, SMALL_MB, given)
-        small = (f"{found:.0f} MB", *at_most(found, SLACK * SMALL_MB))
-    return network, method, f"{usual:.0f} MB", *at_most(usual, GOAL_MB), *small
+def _make_row(network: str, method: str, options) -> tuple:
+    default = _measure_in_process(network, method, DEFAULT_BUDGET_MB, options)
+    cells = ("", "", "")
+    if method != ALL_METHODS:
+        small = _measure_in_process(network, method, SMALL_BUDGET_MB, options)
+        cells = (f"{small:.0f} MB", *check_at_most(small, TOLERANCE * SMALL_BUDGET_MB))
+    return network, method, f"{default:.0f} MB", *check_at_most(default, GOAL_MB), *cells
 
 
-def _measured(network: str, method: str, budget: int, given) -> float:
-    """What a fresh process needs."""
+def _measure_in_process(network: str, method: str, budget: int, options) -> float:
+    """Return the megabytes that a method takes in a new process."""
     command = [sys.executable, __file__, f"--network={network}", f"--method={method}", f"--budget={budget}"]
-    command += [f"--device={given.device}"] + ["--quick"] * given.quick
+    command += [f"--device={options.device}"] + ["--quick"] * options.quick
     return float(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.split()[-1])
 
 
-def _megabytes(given) -> float:
-    model, photo = NETWORKS[given.network](given.device), photos()[0]
+def _measure_megabytes(options) -> float:
+    """Return the megabytes that a method takes in this process."""
+    model, photo = NETWORKS[options.network](options.device), load_photos()[0]
     model.predict(photo)
     gc.collect()
-    before = _forget_peak(given.device)
-    if given.method == EVERYTHING:
+    before = _reset_peak(options.device)
+    if options.method == ALL_METHODS:
         vizlib.explain_all(model, photo)
     else:
-        steps = vizlib.explain_stream(model, photo, given.method, budget_mb=given.budget)
-        for _ in islice(steps, 1 if given.quick else STEPS):
+        steps = vizlib.explain_stream(model, photo, options.method, budget_mb=options.budget)
+        for _ in islice(steps, 1 if options.quick else STREAM_STEPS):
             pass
-    return (_peak(given.device) - before) / 1e6
+    return (_read_peak(options.device) - before) / 1e6
 
 
-def _forget_peak(device: str) -> int:
-    """Start to look for the peak anew; what is in use now."""
+def _reset_peak(device: str) -> int:
+    """Reset the peak, and return the bytes in use now."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return _read_status("VmRSS")
 
 
-def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+def _read_peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _read_status("VmHWM")
 
 
-def _status(what: str) -> int:
-    """A line of Linux's account of this process, in bytes."""
+def _read_status(field: str) -> int:
+    """Return a field of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What `explain_all` costs: against one forward and one backward pass, and against peers who pay once a picture.
+"""The time of `explain_all`, relative to one forward and one backward pass, and to peers that run passes for each map.
 
-The photo is opened and prepared before anything is timed. The floor is the least any gradient needs: one forward pass
-and the gradient of the top logit at the pixels, of the same frozen network.
+The photo is opened and preprocessed before anything is timed. The lower bound of any gradient method is one forward
+pass and the gradient of the top logit with respect to the pixels, of the same frozen network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from unittest.mock import patch
 
 import torch
 from captum.attr import InputXGradient, Saliency
-from common import at_least, at_most, finish, interleaved, options, photos, resnet, show, vit
+from common import (
+    check_at_least,
+    check_at_most,
+    load_photos,
+    load_resnet,
+    make_vit,
+    parse_options,
+    print_table,
+    synchronize,
+    time_alternately,
+)
 from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
@@ -25,8 +35,8 @@ import vizlib
 from vizlib.attribution import explain
 from vizlib.models.preprocessing import TimmPreprocessing
 
-PIXELS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
-CAMS = {
+PIXEL_METHODS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
+CAM_METHODS = {
     "gradcam": GradCAM,
     "gradcam++": GradCAMPlusPlus,
     "hirescam": HiResCAM,
@@ -35,139 +45,166 @@ CAMS = {
     "eigencam": EigenCAM,
     "eigengradcam": EigenGradCAM,
 }
-BLOCKS = 3  # of a transformer's, the peers draw this many; what they take is scaled to all
+PEER_BLOCKS = 3  # transformer blocks at which the peers are timed; their time is scaled to all blocks
 
 
 def main() -> None:
     """Print the table."""
-    given = options(__doc__, repeats=15, profile=(False, "show where the time of explain_all goes"))
+    options = parse_options(__doc__, repeats=15, profile=(False, "print the time of each part of explain_all"))
     rows, notes, profiles = [], [], []
-    for model in (resnet(given.device), vit(given.device)):
-        rows += _rows(model, given, notes)
-        if given.profile:
-            profiles += _profile(model, given)
-    show(("network", "what", "time (min–max)", "ratio", "goal", "met"), rows, given, *notes)
+    for model in (load_resnet(options.device), make_vit(options.device)):
+        rows += _make_rows(model, options, notes)
+        if options.profile:
+            profiles += _profile(model, options)
+    print_table(("network", "work", "time (min–max)", "ratio", "goal", "met"), rows, options, *notes)
     if profiles:
-        show(("network", "part of explain_all", "time", "share"), profiles, given)
+        print_table(("network", "part of explain_all", "time", "share"), profiles, options)
 
 
-def _rows(model: vizlib.Model, given, notes: list[str]) -> list[tuple]:
-    with _prepared(model) as (photo, image):
-        answers = vizlib.explain_all(model, photo)
+def _make_rows(model: vizlib.Model, options, notes: list[str]) -> list[tuple]:
+    with _fix_input(model) as (photo, image):
+        attributions = vizlib.explain_all(model, photo)
         run = vizlib.run_for_all(model, photo)
-        other = int(run.logits[0].argsort(descending=True)[1])
-        found = interleaved(
-            given.repeats,
-            given.device,
-            floor=partial(_floor, model, image),
-            ours=lambda: vizlib.explain_all(model, photo),
-            other=lambda: vizlib.explain_all(model, run=run, target=other),
+        second_class = int(run.logits[0].argsort(descending=True)[1])
+        timings = time_alternately(
+            options.repeats,
+            options.device,
+            passes=partial(_compute_gradient, model, image),
+            vizlib=lambda: vizlib.explain_all(model, photo),
+            second_class=lambda: vizlib.explain_all(model, run=run, target=second_class),
         )
-        pixels, cams, scale, views = _peers(model, image, answers, quick=given.quick)
-        peers = interleaved(
-            max(1, given.repeats // 5),
-            given.device,
-            ours=lambda: vizlib.explain_all(model, photo),
+        pixels, cams, scale, peer_maps = _make_peers(model, image, attributions, quick=options.quick)
+        peers = time_alternately(
+            max(1, options.repeats // 5),
+            options.device,
+            vizlib=lambda: vizlib.explain_all(model, photo),
             pixels=pixels,
             cams=cams,
         )
-    theirs = peers["pixels"].plus(peers["cams"].times(scale))
+    peer = peers["pixels"].add(peers["cams"].scale(scale))
     if scale != 1:
         notes.append(
-            f"{model.name}: the peers' class activation maps were timed at one layer in {scale:g}, and scaled."
+            f"{model.name}: the class activation maps of the peers were timed at one layer in {scale:g}, and scaled."
         )
-    maps = sum(len(answer.by_layer) or 1 for answer in answers.values())
-    over, again = (found[name].median / found["floor"].median for name in ("ours", "other"))
-    times = theirs.median / peers["ours"].median
-    what = f"explain_all: {len(answers)} methods, {maps} maps"
+    maps = sum(len(attribution.by_layer) or 1 for attribution in attributions.values())
+    ratio, second_ratio = (timings[name].median / timings["passes"].median for name in ("vizlib", "second_class"))
+    peer_ratio = peer.median / peers["vizlib"].median
+    title = f"explain_all: {len(attributions)} methods, {maps} maps"
     return [
-        (model.name, "floor: one forward, one backward pass", found["floor"], "1", "", ""),
-        (model.name, what, found["ours"], f"{over:.3f} × floor", *at_most(over, 1.15)),
-        (model.name, "another class of a kept run, all maps", found["other"], f"{again:.3f} × floor", "", ""),
-        (model.name, f"peers, {views} of these maps", theirs, f"{times:.1f} × explain_all", *at_least(times, 10)),
+        (model.name, "one forward and one backward pass", timings["passes"], "1", "", ""),
+        (model.name, title, timings["vizlib"], f"{ratio:.3f} × passes", *check_at_most(ratio, 1.15)),
+        (
+            model.name,
+            "another class of the same run, all maps",
+            timings["second_class"],
+            f"{second_ratio:.3f} × passes",
+            "",
+            "",
+        ),
+        (
+            model.name,
+            f"peers, {peer_maps} of these maps",
+            peer,
+            f"{peer_ratio:.1f} × explain_all",
+            *check_at_least(peer_ratio, 10),
+        ),
     ]
 
 
 @contextlib.contextmanager
-def _prepared(model: vizlib.Model) -> Iterator[tuple]:
-    """A photo, and the input it becomes, which nothing prepares again inside this block."""
-    photo = photos()[0]
+def _fix_input(model: vizlib.Model) -> Iterator[tuple]:
+    """Yield a photo and its input tensor, which is not preprocessed again inside this block."""
+    photo = load_photos()[0]
     image = model.tensor(photo)
     with patch.object(TimmPreprocessing, "tensor", lambda self, photo: image):
         yield photo, image
 
 
-def _floor(model: vizlib.Model, image: Tensor) -> Tensor:
+def _compute_gradient(model: vizlib.Model, image: Tensor) -> Tensor:
+    """Return the gradient of the top logit with respect to the pixels."""
     image = image.detach().requires_grad_()
     return torch.autograd.grad(model.module(image)[0].max(), image)[0]
 
 
-def _peers(model: vizlib.Model, image: Tensor, answers, *, quick: bool) -> tuple[Callable, Callable, float, int]:
-    """What draws the same views: at the pixels, at layers; how many times more layers there are; how many views.
+def _make_peers(
+    model: vizlib.Model, image: Tensor, attributions: vizlib.AttributionDict, *, quick: bool
+) -> tuple[Callable, Callable, float, int]:
+    """Return the peers of the methods of `explain_all`.
 
-    The peers get a frozen copy and an input that requires a gradient: without gradients of weights they are quickest.
+    They get a frozen copy of the network and an input that requires a gradient, as they are fastest without gradients
+    of the weights.
+
+    Returns:
+        Functions that compute the maps at the pixels, and at some layers; the ratio of all layers to these layers; the
+        number of maps at all layers.
     """
     module = copy.deepcopy(model.module)
-    target = next(iter(answers.values())).target
+    target = next(iter(attributions.values())).target
     stages = model.stages
-    some = stages if len(stages) <= 4 else stages[1 :: len(stages) // BLOCKS]
-    some = some[-1:] if quick else some
-    drawn = [CAMS[key] for name in answers if (key := name.replace("-", "")) in CAMS]
-    reshape = None if model.tokens is None else partial(_picture, model.tokens)
+    layers = stages if len(stages) <= 4 else stages[1 :: len(stages) // PEER_BLOCKS]
+    layers = layers[-1:] if quick else layers
+    peers = [CAM_METHODS[key] for name in attributions if (key := name.replace("-", "")) in CAM_METHODS]
+    reshape = None if model.tokens is None else partial(_reshape_tokens, model.tokens)
 
-    def pixels() -> None:
-        for name in PIXELS:
-            PIXELS[name](module).attribute(image.detach().requires_grad_(), target=target)
+    def compute_pixel_maps() -> None:
+        for method in PIXEL_METHODS.values():
+            method(module).attribute(image.detach().requires_grad_(), target=target)
 
-    def cams() -> None:
-        for peer in drawn:
-            for layer in some:
+    def compute_cams() -> None:
+        for peer in peers:
+            for layer in layers:
                 with peer(module, [module.get_submodule(layer)], reshape_transform=reshape) as cam:
                     cam(image.detach().requires_grad_(), [ClassifierOutputTarget(target)])
 
-    return pixels, cams, len(stages) / len(some), len(PIXELS) + len(drawn) * len(stages)
+    maps = len(PIXEL_METHODS) + len(peers) * len(stages)
+    return compute_pixel_maps, compute_cams, len(stages) / len(layers), maps
 
 
-def _picture(tokens, output: Tensor) -> Tensor:
-    """pytorch-grad-cam's `reshape_transform`: the patches' tokens as a picture."""
+def _reshape_tokens(tokens, output: Tensor) -> Tensor:
+    """Return patch tokens as a spatial map: the `reshape_transform` of pytorch-grad-cam."""
     return output[:, tokens.prefix :].unflatten(1, tokens.grid).permute(0, 3, 1, 2)
 
 
-# ---------------------------------------------------------------------------------- where the time goes
+# ---------------------------------------------------------------------------------- profile
 
 
-def _profile(model: vizlib.Model, given) -> list[tuple]:
-    """Mean time of each part of explain_all, and of the plain passes to compare with."""
-    spent: dict[str, float] = defaultdict(float)
+def _profile(model: vizlib.Model, options) -> list[tuple]:
+    """Return rows with the mean time of each part of explain_all, and of plain passes for comparison."""
+    seconds: dict[str, float] = defaultdict(float)
 
-    def timed(function: Callable, part: str) -> Callable:
+    def add_timer(function: Callable, part: str) -> Callable:
         def run(*args, **kwargs):
-            finish(given.device)
-            before = time.perf_counter()
+            synchronize(options.device)
+            started = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                finish(given.device)
-                spent[part] += (time.perf_counter() - before) / given.repeats
+                synchronize(options.device)
+                seconds[part] += (time.perf_counter() - started) / options.repeats
 
         return run
 
-    with _prepared(model) as (photo, image), contextlib.ExitStack() as undo:
-        _floor(model, image)
+    with _fix_input(model) as (photo, image), contextlib.ExitStack() as patches:
+        _compute_gradient(model, image)
         vizlib.explain_all(model, photo)
-        for _ in range(given.repeats):
+        for _ in range(options.repeats):
             pixels = image.detach().requires_grad_()
-            top = timed(model.module, "(plain forward pass)")(pixels)[0].max()
-            timed(torch.autograd.grad, "(plain backward pass)")(top, pixels)
-        parts = {"forward, watched": (vizlib.Model, "run"), "backward": (vizlib.Run, "gradients")}
-        for part, (owner, name) in {**parts, "notes": (explain, "notes_on")}.items():
-            undo.enter_context(patch.object(owner, name, timed(getattr(owner, name), part)))
-        for _ in range(given.repeats):
-            timed(vizlib.explain_all, "all")(model, photo)
-    whole = spent.pop("all")
-    named = sum(spent[part] for part in (*parts, "notes"))
-    spent["maths of the maps, and the rest"] = whole - named
-    return [(model.name, part, f"{1e3 * one:.2f} ms", f"{one / whole:.1%}") for part, one in spent.items()]
+            top = add_timer(model.module, "(plain forward pass)")(pixels)[0].max()
+            add_timer(torch.autograd.grad, "(plain backward pass)")(top, pixels)
+        parts = {
+            "forward pass, recorded": (vizlib.Model, "run"),
+            "backward pass": (vizlib.Run, "gradients"),
+            "results and notes": (explain, "_make_attribution"),
+        }
+        for part, (owner, name) in parts.items():
+            patches.enter_context(patch.object(owner, name, add_timer(getattr(owner, name), part)))
+        for _ in range(options.repeats):
+            add_timer(vizlib.explain_all, "all")(model, photo)
+    total = seconds.pop("all")
+    seconds["computation of the maps, and the rest"] = total - sum(seconds[part] for part in parts)
+    return [
+        (model.name, part, f"{1e3 * duration:.2f} ms", f"{duration / total:.1%}") for part, duration in seconds.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""How much faster methods of many passes are than their peers, and whether bfloat16 changes their maps.
+"""The speed of methods of many passes relative to their peers, and the effect of bfloat16 on their maps.
 
-The peers: captum's Occlusion, one window a pass (its default) and the best of larger batches; a plain loop of RISE's
-algorithm in single precision, as its authors wrote it, since no PyTorch library has it; pytorch-grad-cam's ScoreCAM and
-AblationCAM, timed on some of the channels with their own batch sizes, and scaled to all.
+The peers: captum's Occlusion, with one window per pass (its default) and with the fastest of larger batches; a plain
+loop of the algorithm of RISE in single precision, as in the authors' code, since no PyTorch library has it;
+pytorch-grad-cam's ScoreCAM and AblationCAM, timed on some of the channels with their own batch sizes, and scaled to all
+channels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 
 import torch
 from captum.attr import Occlusion
-from common import BFLOAT16, at_least, interleaved, options, photos, resnet, show, spearman
+from common import (
+    check_at_least,
+    load_photos,
+    load_resnet,
+    parse_options,
+    print_table,
+    spearman,
+    time_alternately,
+)
 from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -23,93 +32,97 @@ import vizlib
 from vizlib.attribution.methods.perturbation import make_rise_masks
 from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 
-COLUMNS = ("method", "passes", "ours (min–max)", "in", "peer", "peer (min–max)", "times faster", "goal", "met")
+COLUMNS = ("method", "passes", "vizlib (min–max)", "precision", "peer", "peer (min–max)", "times faster", "goal", "met")
 COLUMNS += ("Spearman with float32", "goal", "met")
 
 
 def main() -> None:
     """Print the table."""
     more = {
-        "only": ("", "occlusion, rise or channels: one part's rows"),
-        "budget": (DEFAULT_BUDGET_MB, "our budget_mb"),
+        "only": ("", "occlusion, rise or channels: the rows of one part"),
+        "budget": (DEFAULT_BUDGET_MB, "budget_mb of vizlib"),
     }
-    given = options(__doc__, repeats=3, **more)
-    model, photo = resnet(given.device, "resnet18" if given.quick else "resnet50"), photos()[0]
+    options = parse_options(__doc__, repeats=3, **more)
+    model, photo = load_resnet(options.device, "resnet18" if options.quick else "resnet50"), load_photos()[0]
     image, target = model.tensor(photo), model.predict(photo, top=1)[0].index
-    parts = {"occlusion": _occlusion, "rise": _rise, "channels": _channels}
-    if given.only not in ("", *parts):
-        raise SystemExit(f"--only takes {', '.join(parts)}, not {given.only!r}")
-    asked = [parts[given.only]] if given.only else parts.values()
-    rows = [row for part in asked for row in part(model, photo, image, target, given)]
-    about = f"{model.name} at 224 px, budget_mb={given.budget}; ours without a note ran in single precision."
-    show(COLUMNS, rows, given, about)
+    parts = {"occlusion": _compare_occlusion, "rise": _compare_rise, "channels": _compare_channel_methods}
+    if options.only not in ("", *parts):
+        raise SystemExit(f"--only takes {', '.join(parts)}, not {options.only!r}")
+    selected = [parts[options.only]] if options.only else parts.values()
+    rows = [row for part in selected for row in part(model, photo, image, target, options)]
+    note = f"{model.name} at 224 px, budget_mb={options.budget}."
+    print_table(COLUMNS, rows, options, note)
 
 
-def _occlusion(model, photo, image, target, given) -> list[tuple]:
-    stride = 32 if given.quick else 16
+def _compare_occlusion(model, photo, image, target, options) -> list[tuple]:
+    stride = 32 if options.quick else 16
     occlusion = Occlusion(model.module)
 
-    def peer(batch: int) -> torch.Tensor:
-        how = {"sliding_window_shapes": (3, 32, 32), "strides": (3, stride, stride), "target": target}
-        return occlusion.attribute(image, baselines=0, perturbations_per_eval=batch, **how)
+    def run_captum(batch: int) -> torch.Tensor:
+        windows = {"sliding_window_shapes": (3, 32, 32), "strides": (3, stride, stride)}
+        return occlusion.attribute(image, baselines=0, perturbations_per_eval=batch, target=target, **windows)
 
-    peers = {f"captum, {n} a pass": partial(peer, n) for n in ((1, 8) if given.quick else (1, 8, 16, 32))}
-    found = _compare(model, photo, "occlusion", peers, given, stride=stride)
-    best = min(list(found)[1:], key=lambda row: found[row][5].median)
-    return [found["captum, 1 a pass"], (*found[best][:4], f"{found[best][4]} (its best)", *found[best][5:])]
+    sizes = (1, 8) if options.quick else (1, 8, 16, 32)
+    peers = {f"captum, {size} a pass": partial(run_captum, size) for size in sizes}
+    rows = _make_rows(model, photo, "occlusion", peers, options, stride=stride)
+    best = min(list(rows)[1:], key=lambda name: rows[name][5].median)
+    return [rows["captum, 1 a pass"], (*rows[best][:4], f"{best} (its best)", *rows[best][5:])]
 
 
-def _rise(model, photo, image, target, given) -> list[tuple]:
-    count = 32 if given.quick else 1000
+def _compare_rise(model, photo, image, target, options) -> list[tuple]:
+    count = 32 if options.quick else 1000
     # Not timed; vizlib makes its own masks, timed.
     masks = make_rise_masks(torch.arange(count), (224, 224), 7, 0.5, 0).to(image)
 
     @torch.no_grad()
-    def loop() -> torch.Tensor:
-        chances = [model.module(image * some.unsqueeze(1)).softmax(1)[:, target] for some in masks.split(32)]
-        return (torch.cat(chances) @ masks.flatten(1)).view(224, 224) / count / 0.5
+    def run_plain_loop() -> torch.Tensor:
+        probabilities = [model.module(image * batch.unsqueeze(1)).softmax(1)[:, target] for batch in masks.split(32)]
+        return (torch.cat(probabilities) @ masks.flatten(1)).view(224, 224) / count / 0.5
 
-    return list(_compare(model, photo, "rise", {"plain loop, 32 a pass": loop}, given, masks=count).values())
+    peers = {"plain loop, 32 a pass": run_plain_loop}
+    return list(_make_rows(model, photo, "rise", peers, options, masks=count).values())
 
 
-def _channels(model, photo, image, target, given) -> list[tuple]:
-    layer, some = ("layer1", 16) if given.quick else ("layer4", 256)
+def _compare_channel_methods(model, photo, image, target, options) -> list[tuple]:
+    layer, count = ("layer1", 16) if options.quick else ("layer4", 256)
     activation = model.run(photo, layers=[layer]).activations[layer].detach()
     total = activation.shape[1]
     rows = []
-    for name, kind in (("score-cam", ScoreCAM), ("ablation-cam", AblationCAM)):
-        module = copy.deepcopy(model.module)  # the peer writes to it
+    for name, peer in (("score-cam", ScoreCAM), ("ablation-cam", AblationCAM)):
+        module = copy.deepcopy(model.module)  # the peer modifies it
 
-        def peer(kind=kind, module=module) -> None:
-            """The loop over channels alone, of the first ones: the rest of the peer's work is left out."""
-            part = module.get_submodule(layer)
-            with contextlib.redirect_stderr(io.StringIO()), kind(module, [part]) as cam:  # it draws a bar for its loop
-                slices = activation[:, :some].cpu().numpy()
+        def run_peer(peer: Any = peer, module=module) -> None:
+            """Run only the loop over the first channels, without the other work of the peer."""
+            target_layer = module.get_submodule(layer)
+            # The peer prints a progress bar.
+            with contextlib.redirect_stderr(io.StringIO()), peer(module, [target_layer]) as cam:
+                channels = activation[:, :count].cpu().numpy()
                 gradients: Any = None  # neither method reads them
-                cam.get_cam_weights(image, part, [ClassifierOutputTarget(target)], slices, gradients)
+                cam.get_cam_weights(image, target_layer, [ClassifierOutputTarget(target)], channels, gradients)
 
-        title = f"pytorch-grad-cam, {some} of {total} channels, scaled"
-        rows += _compare(model, photo, name, {title: peer}, given, scale=total / some, layer=layer).values()
+        title = f"pytorch-grad-cam, {count} of {total} channels, scaled"
+        rows += _make_rows(model, photo, name, {title: run_peer}, options, scale=total / count, layer=layer).values()
     return rows
 
 
-def _compare(model, photo, method: str, peers, given, *, scale: float = 1, **knobs) -> dict[str, tuple]:
-    """A row for each peer, by name."""
-    knobs["budget_mb"] = given.budget
-    *_, last = vizlib.explain_stream(model, photo, method, **knobs)
-    single = vizlib.explain(model, photo, method, precision="float32", **knobs)
-    same = spearman(last.attribution.heat, single.heat)
-    kind = "bfloat16" if any(note.startswith(BFLOAT16) for note in last.attribution.notes) else "float32"
-    found = interleaved(
-        given.repeats, given.device, ours=lambda: vizlib.explain(model, photo, method, **knobs), **peers
+def _make_rows(model, photo, method: str, peers, options, *, scale: float = 1, **parameters) -> dict[str, tuple]:
+    """Return a row for each peer, by its name."""
+    parameters["budget_mb"] = options.budget
+    *_, last = vizlib.explain_stream(model, photo, method, **parameters)
+    single = vizlib.explain(model, photo, method, precision="float32", **parameters)
+    correlation = spearman(last.attribution.heat, single.heat)
+    codes = {getattr(note, "code", "") for note in last.attribution.notes}
+    precision = "bfloat16" if "score.bfloat16" in codes else "float32"
+    timings = time_alternately(
+        options.repeats, options.device, vizlib=lambda: vizlib.explain(model, photo, method, **parameters), **peers
     )
-    ours = found.pop("ours")
+    ours = timings.pop("vizlib")
     rows = {}
-    for name, one in found.items():
-        theirs = one.times(scale)
-        times = theirs.median / ours.median
-        faster = (f"{times:.1f}", *at_least(times, 3))
-        rows[name] = (method, last.total, ours, kind, name, theirs, *faster, f"{same:.4f}", *at_least(same, 0.99))
+    for name, timing in timings.items():
+        peer = timing.scale(scale)
+        ratio = peer.median / ours.median
+        cells = (f"{ratio:.1f}", *check_at_least(ratio, 3), f"{correlation:.4f}", *check_at_least(correlation, 0.99))
+        rows[name] = (method, last.total, ours, precision, name, peer, *cells)
     return rows
 
 

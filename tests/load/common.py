@@ -210,4 +210,4 @@ def _index(row: dict[str, Any]) -> int:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *notes: str, quick: bool = False) -> None:
     """Print a Markdown table, the machine and notes, in the format of the benchmarks."""
-    tables.show(columns, rows, argparse.Namespace(quick=quick, device="cpu"), *notes)
+    tables.print_table(columns, rows, argparse.Namespace(quick=quick, device="cpu"), *notes)

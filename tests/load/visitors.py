@@ -103,15 +103,15 @@ def _measure_visitors(folder: Path, seconds: float, options) -> bool:
     p95, growth = float(np.percentile(concurrent_times, 95)), after - before
     budget = metrics["vizlib_cache_budget_bytes"] + metrics["vizlib_pass_cache_budget_bytes"]
     goals = [
-        ("wrong results", wrong, *tables.at_most(wrong, 0)),
-        ("results mixed up between visitors", mixed, *tables.at_most(mixed, 0)),
-        ("errors", errors, *tables.at_most(errors, 0)),
+        ("wrong results", wrong, *tables.check_at_most(wrong, 0)),
+        ("results mixed up between visitors", mixed, *tables.check_at_most(mixed, 0)),
+        ("errors", errors, *tables.check_at_most(errors, 0)),
         (
             f"95th percentile of the latency, {VISITORS} visitors, s",
             f"{p95:.2f}",
-            *tables.at_most(p95, float(f"{limit:.3g}")),
+            *tables.check_at_most(p95, float(f"{limit:.3g}")),
         ),
-        ("growth of memory, MB", f"{growth / 1e6:.0f}", *tables.at_most(growth / 1e6, budget / 1e6)),
+        ("growth of memory, MB", f"{growth / 1e6:.0f}", *tables.check_at_most(growth / 1e6, budget / 1e6)),
     ]
     figures = [
         ("one visitor alone: results", len(alone), "", ""),
@@ -173,9 +173,9 @@ def _measure_full_queue(folder: Path, options) -> bool:
     unexpected = VISITORS - correct - refused - unanswered
     rows = [
         ("correct results", correct, f"≥ {MAX_QUEUE + 1}", "yes" if correct > MAX_QUEUE else "**no**"),
-        (f"refused with “{messages[0] if messages else ''}”", refused, *tables.at_least(refused, 1)),
-        ("unanswered", unanswered, *tables.at_most(unanswered, 0)),
-        ("errors and wrong results", unexpected, *tables.at_most(unexpected, 0)),
+        (f"refused with “{messages[0] if messages else ''}”", refused, *tables.check_at_least(refused, 1)),
+        ("unanswered", unanswered, *tables.check_at_most(unanswered, 0)),
+        ("errors and wrong results", unexpected, *tables.check_at_most(unexpected, 0)),
         ("a query afterwards gives a correct result", "yes" if works else "no", "yes", "yes" if works else "**no**"),
     ]
     note = f"The last response came after {max(time for _, _, time in results):.1f} s."
