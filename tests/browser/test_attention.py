@@ -208,8 +208,8 @@ def test_small_multiples_select_layer_and_head_and_raw_attention_follows(quiet_s
 
 def test_three_attention_methods_show_their_values_at_one_point(quiet_session):
     canvas = quiet_session.page.locator(FLOW + " canvas").first
-    shown = canvas.bounding_box()
-    share = shown["width"] / tower().width
+    canvas_box = canvas.bounding_box()
+    share = canvas_box["width"] / tower().width
     y, x = tower().height // 2, tower().width // 2
     canvas.hover(position={"x": (x + 0.5) * share, "y": (y + 0.5) * share})
     values = quiet_session.page.locator(FLOW + " .viz-linked-value").all_inner_texts()

@@ -126,8 +126,8 @@ def test_click_on_a_patch_shows_its_attention_without_a_request(session, photo):
     geometry = model.preprocessing.geometry(image)
     assert model.tokens is not None
     top, left, bottom, right = compute_cell_box(geometry, 3, 6, model.tokens.grid)
-    shown = canvas.bounding_box()
-    share = shown["width"] / image.width
+    canvas_box = canvas.bounding_box()
+    share = canvas_box["width"] / image.width
     session.wait_for_change(
         GRID, lambda: canvas.click(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
     )

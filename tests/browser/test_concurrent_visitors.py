@@ -61,8 +61,8 @@ def test_four_concurrent_sessions_each_show_their_own_numbers(open_isolated_sess
         session.upload(photos[name])
     predictions = {name: vizlib.load(VISITORS[name][0]).predict(photos[name], top=5) for name in VISITORS}
     for name, session in sessions.items():
-        shown = "[...document.querySelectorAll('#bars .viz-name')].map((node) => node.textContent).join('|')"
-        session.wait_until(f"() => {shown} === '{'|'.join(row.label for row in predictions[name])}'")
+        labels = "[...document.querySelectorAll('#bars .viz-name')].map((node) => node.textContent).join('|')"
+        session.wait_until(f"() => {labels} === '{'|'.join(row.label for row in predictions[name])}'")
     for name, session in sessions.items():
         click_now(session, "#bars .viz-class", VISITORS[name][2])
     for name, session in sessions.items():

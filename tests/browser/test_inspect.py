@@ -141,8 +141,8 @@ def test_hovering_a_cell_sends_no_request_and_a_click_computes_the_effective_fie
     canvas.scroll_into_view_if_needed()
     rows = model.run(image, layers=["layer2"]).activations["layer2"].shape[-1]
     box = compute_cell_box(model.preprocessing.geometry(image), 5, 9, (rows, rows))
-    shown = canvas.bounding_box()
-    share = shown["width"] / image.width
+    canvas_box = canvas.bounding_box()
+    share = canvas_box["width"] / image.width
     place = {"x": (box[1] + box[3]) / 2 * share, "y": (box[0] + box[2]) / 2 * share}
     num_requests = len(session.requests)
     session.wait_for_change(FIELDS, lambda: canvas.hover(position=place))
@@ -167,13 +167,13 @@ def test_hovering_a_cell_sends_no_request_and_a_click_computes_the_effective_fie
     left = session.page.evaluate(
         f"() => document.querySelector('{FIELDS} .viz-theoretical-field').getBoundingClientRect().width"
     )
-    seen = field.box(5, 9)
-    pixels = min(seen[3], model.preprocessing.input_size[1]) - max(seen[1], 0)
+    field_box = field.box(5, 9)
+    pixels = min(field_box[3], model.preprocessing.input_size[1]) - max(field_box[1], 0)
     wide = model.preprocessing.geometry(image)
     assert left == pytest.approx(pixels / wide.scale[1] * share, abs=2)
-    shown, frame = canvas.bounding_box(), session.page.locator(f"{FIELDS} .viz-cursor").bounding_box()
-    assert frame["x"] + frame["width"] / 2 - shown["x"] == pytest.approx(place["x"], abs=2)
-    assert frame["y"] + frame["height"] / 2 - shown["y"] == pytest.approx(place["y"], abs=2)
+    canvas_box, frame = canvas.bounding_box(), session.page.locator(f"{FIELDS} .viz-cursor").bounding_box()
+    assert frame["x"] + frame["width"] / 2 - canvas_box["x"] == pytest.approx(place["x"], abs=2)
+    assert frame["y"] + frame["height"] / 2 - canvas_box["y"] == pytest.approx(place["y"], abs=2)
 
 
 def test_keyboard_moves_the_cell_and_the_layer(session):

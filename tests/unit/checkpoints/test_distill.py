@@ -31,8 +31,8 @@ def pair(weights: str, *kinds: str) -> tuple[Any, Any, torch.Tensor]:
     return student, teacher, torch.rand(2, 3, SIZE, SIZE) * 2 - 1
 
 
-def seen(model, images):
-    """Tokens before the first block and after each, and the attention weights from q and k, by plain arithmetic."""
+def compute_tokens_and_attention(model, images):
+    """Return the tokens before the first block and after each, and the attention weights, computed from q and k."""
     tokens = [model.norm_pre(model._pos_embed(model.patch_embed(images)))]
     weights = []
     for block in model.blocks:
@@ -55,15 +55,18 @@ def smooth_l1(a, b):
     return torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
 
 
-def divergence(got, wanted):
-    """The Kullback-Leibler divergence of logits, mean over the photos."""
-    p = wanted.softmax(-1)
-    return (p * (p.log() - got.log_softmax(-1))).sum(-1).mean()
+def divergence(logits, target_logits):
+    """Return the Kullback-Leibler divergence of logits, averaged over the photos."""
+    p = target_logits.softmax(-1)
+    return (p * (p.log() - logits.log_softmax(-1))).sum(-1).mean()
 
 
 def test_feature_loss_compares_normalised_tokens_of_every_block(weights):
     student, teacher, images = pair(weights, "features")
-    (actual, _), (expected, _) = seen(student, images), seen(teacher.model, images)
+    (actual, _), (expected, _) = (
+        compute_tokens_and_attention(student, images),
+        compute_tokens_and_attention(teacher.model, images),
+    )
     slow: Any = (
         4 * sum(smooth_l1(normalised(a), normalised(b)) for a, b in zip(actual, expected, strict=True)) / len(actual)
     )
@@ -74,7 +77,10 @@ def test_feature_loss_compares_normalised_tokens_of_every_block(weights):
 
 def test_attention_loss_is_the_divergence_of_attention_rows(weights):
     student, teacher, images = pair(weights, "attention")
-    (_, actual), (_, expected) = seen(student, images), seen(teacher.model, images)
+    (_, actual), (_, expected) = (
+        compute_tokens_and_attention(student, images),
+        compute_tokens_and_attention(teacher.model, images),
+    )
     slow: Any = sum((b * (b.log() - a.log())).sum(-1).mean() for a, b in zip(actual, expected, strict=True)) / len(
         actual
     )
@@ -146,7 +152,7 @@ def test_patch_loss_compares_the_input_of_the_teachers_last_block(weights):
     student: Any = timm.create_model("resnet18", num_classes=10).eval()
     teacher = Teacher("test_vit", weights, ("patches",), student, SIZE)
     images = torch.rand(2, 3, SIZE, SIZE)
-    tokens, _ = seen(teacher.model, images)
+    tokens, _ = compute_tokens_and_attention(teacher.model, images)
     features, last = student.forward_features(images), tokens[-2]  # 5 x 5 places, 10 x 10 patches and a class token
     projection: Any = teacher.auxiliary_heads["patches"]
     expected: Any = 0
@@ -164,8 +170,8 @@ def test_patch_loss_compares_the_input_of_the_teachers_last_block(weights):
 
 def test_block_loss_trains_blocks_separately_then_chained(weights):
     student, teacher, images = pair(weights, "blocks")
-    expected, _ = seen(teacher.model, images)
-    first = seen(student, images)[0][0]
+    expected, _ = compute_tokens_and_attention(teacher.model, images)
+    first = compute_tokens_and_attention(student, images)[0][0]
     slow = ((first - expected[0]) ** 2).mean() / expected[0].var()
     for block, before, after in zip(student.blocks, expected, expected[1:], strict=False):
         slow = slow + ((block(before) - after) ** 2).mean() / ((before - after) ** 2).mean()

@@ -28,16 +28,18 @@ def test_restored_network_keeps_outputs_and_has_the_statistics(folded):
     from checkpoints.training.restore_batchnorm import restore_batch_statistics
 
     photos = [torch.randn(8, 3, 64, 64) for _ in range(3)]
-    hashes = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    for name, kept in hashes.items():
-        folded.get_submodule(name).register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))
+    inputs_by_layer = {name: [] for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for name, batches in inputs_by_layer.items():
+        folded.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, batches=batches: batches.append(inputs[0])
+        )
     with torch.no_grad():
         before = torch.cat([folded(images) for images in photos])
-        whole = {name: torch.cat(kept) for name, kept in hashes.items()}
+        whole = {name: torch.cat(batches) for name, batches in inputs_by_layer.items()}
         restore_batch_statistics(folded, photos)
         after = torch.cat([folded(images) for images in photos])
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-3 * before.abs().max().item())
-    assert hashes
+    assert inputs_by_layer
     for name, values in whole.items():
         layer = folded.get_submodule(name)
         assert torch.allclose(layer.running_mean, values.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)

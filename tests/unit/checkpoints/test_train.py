@@ -63,8 +63,8 @@ def state_of(runs: Path, how: str = "from-scratch") -> dict:
     return torch.load(runs / f"resnet18-classic-{how}" / "last.pt", weights_only=True)
 
 
-def told(history: list[dict]) -> list[dict]:
-    """A history without what a clock says."""
+def without_seconds(history: list[dict]) -> list[dict]:
+    """Return a history without durations, which differ between runs."""
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
@@ -90,7 +90,7 @@ def test_killed_run_resumes_to_the_same_result(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, broken, epochs=2))
     once, again = state_of(whole), state_of(broken)
     assert [row["epoch"] for row in again["history"]] == [1, 2]
-    assert told(again["history"]) == told(once["history"])
+    assert without_seconds(again["history"]) == without_seconds(once["history"])
     for part in ("trained", "average"):
         assert all(torch.equal(once[part][key], again[part][key]) for key in once[part])
     with (broken / "resnet18-classic-from-scratch" / "history.csv").open(newline="") as file:

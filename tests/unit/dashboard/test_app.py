@@ -66,7 +66,7 @@ def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, na
     model = vizlib.load(name)
     values, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
-    # The kept pass computes attention explicitly, which differs from the fused kernel in the last digits.
+    # The cached pass computes attention explicitly, which differs from the fused kernel in the last digits.
     assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
     assert values["notes"] == list(theirs.notes)
     assert np.abs(np.asarray(overlay).astype(int) - np.asarray(theirs.overlay())).max() <= 1

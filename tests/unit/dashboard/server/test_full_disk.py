@@ -78,11 +78,11 @@ def wrap(cause: Exception) -> Exception:
 
 @pytest.mark.parametrize("error", [*FULL, *map(wrap, FULL)], ids=lambda error: type(error).__name__)
 def test_picture_that_cannot_be_written_gets_one_sentence(run_coroutine, monkeypatch, error):
-    shown = run_event(run_coroutine, monkeypatch, error)
-    assert isinstance(shown, gr.Error)
-    assert shown.message == DISK_FULL_MESSAGE
-    assert (shown.__cause__, shown.__suppress_context__) == (None, True)  # which holds a path
-    assert not shown.print_exception
+    page_error = run_event(run_coroutine, monkeypatch, error)
+    assert isinstance(page_error, gr.Error)
+    assert page_error.message == DISK_FULL_MESSAGE
+    assert (page_error.__cause__, page_error.__suppress_context__) == (None, True)  # which holds a path
+    assert not page_error.print_exception
 
 
 @pytest.mark.parametrize(

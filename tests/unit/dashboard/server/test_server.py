@@ -321,7 +321,7 @@ def test_space_uses_its_share_of_the_cores(monkeypatch):
         (["--offline", "--allow-any-model"], "--offline and --allow-any-model exclude each other"),
         (["--listed-only", "--allow-any-model"], "--listed-only and --allow-any-model exclude each other"),
         (["--mcp", "--auth", "ann:one"], "--mcp and --auth exclude each other"),
-        (["--auth", "nobody"], "--auth takes user:password"),
+        (["--auth", "user"], "--auth takes user:password"),
         (["--auth", "ann:"], "--auth takes user:password"),
         (["--auth", "@/nowhere/at/all"], "the file of users given by --auth cannot be read"),
         (["--models", "resnet18-imagenete"], "did you mean resnet18-imagenette"),

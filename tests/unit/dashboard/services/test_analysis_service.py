@@ -20,7 +20,7 @@ from vizlib.models.ood import OodScore
 def test_predictions_equal_the_librarys(service, cheetah, name):
     ours, theirs = service.predict(cheetah, name, 3), vizlib.load(name).predict(cheetah, top=3)
     assert [row.index for row in ours] == [row.index for row in theirs]
-    # The kept pass computes attention explicitly, which differs from the fused kernel in the last digits.
+    # The cached pass computes attention explicitly, which differs from the fused kernel in the last digits.
     assert [row.logit for row in ours] == pytest.approx([row.logit for row in theirs], rel=1e-5)
     assert [row.probability for row in ours] == pytest.approx([row.probability for row in theirs], rel=1e-5)
 

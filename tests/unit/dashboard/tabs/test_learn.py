@@ -161,12 +161,12 @@ def test_gradient_step_shows_the_library_gradients_and_correlations(compute_step
     if model.name == VIT:
         del methods["guided"]
         assert lesson.other_model == RESNET
-    shown = iter(lesson.pictures)
+    pictures = iter(lesson.pictures)
     maps_by_kind = {}
     for target in (selection.target, best):
         for kind, method in methods.items():
             maps_by_kind[kind, target] = vizlib.explain(model, cheetah, method=method, target=target).heat.numpy()
-            picture = next(shown)
+            picture = next(pictures)
             assert np.allclose(
                 decode_map(picture), maps_by_kind[kind, target], rtol=1e-2, atol=1e-3 * maps_by_kind[kind, target].max()
             )
@@ -204,10 +204,10 @@ def test_patch_step_shows_patches_and_position_similarities(compute_step, model,
     lesson = compute_step("patches")
     cut, places = lesson.pictures
     tiles = decode_image(cut.value["picture"])[..., :3]
-    seen = np.asarray(model.preprocessing.denormalise(model.tensor(cheetah)))
+    denormalised = np.asarray(model.preprocessing.denormalise(model.tensor(cheetah)))
     for row, column in ((0, 0), (5, 9), (13, 13)):
         tile = tiles[row * 34 : row * 34 + 32 : 2, column * 34 : column * 34 + 32 : 2]
-        assert np.array_equal(tile, seen[16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
+        assert np.array_equal(tile, denormalised[16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
     embedding = model.module.pos_embed[0, 1:].detach().reshape(14, 14, -1)
     expected = F.cosine_similarity(embedding, embedding[4, 4], dim=-1)
     assert np.allclose(decode_map(places), expected, atol=1e-5)
@@ -234,10 +234,10 @@ def test_attention_step_deletes_the_top_fifth_of_each_map(compute_step, model, c
         spread = F.interpolate(map_[None, None], image.shape[-2:], mode="bilinear")[0, 0]
         flat = spread.flatten().tolist()
         order = sorted(range(len(flat)), key=flat.__getitem__, reverse=True)
-        kept = torch.ones(spread.numel())
-        kept[order[: round(0.2 * len(order))]] = 0
+        mask = torch.ones(spread.numel())
+        mask[order[: round(0.2 * len(order))]] = 0
         with torch.no_grad():
-            after.append(model.module(image * kept.view(spread.shape)).softmax(-1)[0, selection.target].item())
+            after.append(model.module(image * mask.view(spread.shape)).softmax(-1)[0, selection.target].item())
     facts = lesson.facts
     assert facts["before"] == format_percent(before)
     shares = [float(facts[key].strip("< %")) for key in ("attended", "relevant")]
@@ -322,8 +322,8 @@ def test_limits_step_states_an_unchanged_prediction(service, cheetah, name, monk
     monkeypatch.setattr(
         explanation_lessons, "pgd", lambda model, photo, *_, **__: service.render_model_input(photo, model.name)
     )
-    asked = explanation_lessons.LessonContext(service, cheetah, Selection("cheetah", name, 0))
-    lesson = explanation_lessons.build_limits_lesson(asked)
+    context = explanation_lessons.LessonContext(service, cheetah, Selection("cheetah", name, 0))
+    lesson = explanation_lessons.build_limits_lesson(context)
     assert lesson.text_keys[0] == "limits.held"
     assert lesson.facts["same_class"] == lesson.facts["before"] == lesson.facts["after"]
     assert lesson.facts["levels"] == "0"

@@ -161,7 +161,9 @@ def test_an_error_during_a_stream_is_one_sentence():
 
 def test_duration_of_a_method_is_measured_once(cheetah, name, monkeypatch):
     service, calls = AnalysisService(ModelCatalog()), []
-    monkeypatch.setattr(vizlib, "estimate", lambda model, method, photo, **knobs: calls.append((method, knobs)) or 1.5)
+    monkeypatch.setattr(
+        vizlib, "estimate", lambda model, method, photo, **parameters: calls.append((method, parameters)) or 1.5
+    )
     assert [service.estimate_seconds(ExplanationRequest(cheetah, name, method="rise")) for _ in range(3)] == [1.5] * 3
     service.estimate_seconds(ExplanationRequest(cheetah, name, None, None, "rise", {"masks": 9}))
     assert calls == [("rise", {}), ("rise", {"masks": 9})]

@@ -109,8 +109,8 @@ def test_figure_shows_overlay_and_colour_bar_of_raw_values(attribution, tmp_path
     board = attribution.figure(colormap="PuOr_r", opacity=0.5)
     (axes,) = board.axes
     (beside,) = axes.child_axes
-    shown = np.asarray(axes.images[0].get_array())
-    assert np.array_equal(shown, np.asarray(attribution.overlay(colormap="PuOr_r", opacity=0.5)))
+    pixels = np.asarray(axes.images[0].get_array())
+    assert np.array_equal(pixels, np.asarray(attribution.overlay(colormap="PuOr_r", opacity=0.5)))
     low, high = compute_limits(attribution.project_to_photo(), signed=True)
     assert beside.get_ylim() == pytest.approx((low, high))
     assert beside.get_ylabel() == "raw values (below 0: against)"
