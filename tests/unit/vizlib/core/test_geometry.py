@@ -52,7 +52,7 @@ def preprocessing(input_size, crop_mode="center", crop_pct=0.875, interpolation=
 
 
 def photo_with_dot(size, pixel, reach):
-    """A grey photo with a brighter square around one pixel; grey, so that no resampling overshoot is clipped."""
+    """Return a grey photo with a brighter square around one pixel; resampling overshoot of grey is not clipped."""
     photo = np.full((*size, 3), 90, dtype=np.uint8)
     y, x = pixel
     photo[y - reach : y + reach + 1, x - reach : x + reach + 1] = 200
@@ -60,24 +60,24 @@ def photo_with_dot(size, pixel, reach):
 
 
 def dot_for(geometry, at):
-    """A photo pixel at that part of the seen box, and a reach that makes the dot a few input pixels wide."""
+    """Return a photo pixel at a relative position in the visible box, and the reach of a dot a few input pixels wide."""
     y0, x0, y1, x1 = geometry.visible_box
     pixel = int(y0 + at[0] * (y1 - y0)), int(x0 + at[1] * (x1 - x0))
     reach = math.ceil(1.5 / min(geometry.scale)) if min(geometry.scale) < 1 else 0
     return pixel, reach
 
 
-def lights_the_edge(geometry, pixel):
-    """Bicubic enlargement of a tiny photo spreads one pixel over two and a half to every side."""
+def reaches_the_edge(geometry, pixel):
+    """Return whether a dot is cut by the crop: bicubic enlargement spreads a pixel by two and a half to every side."""
     reach = [max(2.5 * scale, 4) for scale in geometry.scale]
     y, x = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
     height, width = geometry.input_size
     return not (reach[0] <= y <= height - reach[0] and reach[1] <= x <= width - reach[1])
 
 
-def what_the_dot_lights(way, photo, blank):
-    """How much each input pixel changes because of the dot: (h, w), signed."""
-    return (way.tensor(photo) - way.tensor(blank))[0].mean(dim=0)
+def compute_dot_response(transform, photo, blank):
+    """Return the change of each input pixel due to the dot: (h, w), signed."""
+    return (transform.tensor(photo) - transform.tensor(blank))[0].mean(dim=0)
 
 
 def centroid(heat):
@@ -91,17 +91,17 @@ def centroid(heat):
 @pytest.mark.parametrize("name", PHOTOS)
 def test_to_input_matches_the_position_of_a_dot_in_the_tensor(name, crop_mode, interpolation):
     for input_size, crop_pct in SETTINGS:
-        way = preprocessing(input_size, crop_mode, crop_pct, interpolation)
+        transform = preprocessing(input_size, crop_mode, crop_pct, interpolation)
         blank = open_image(photo_with_dot(PHOTOS[name], (0, 0), -1))
-        geometry = way.geometry(blank)
+        geometry = transform.geometry(blank)
         for at in [(0.4, 0.6), (0.62, 0.45)]:
             pixel, reach = dot_for(geometry, at)
-            if lights_the_edge(geometry, pixel):
-                continue  # the crop cuts the blurred dot, so its centroid says nothing
+            if reaches_the_edge(geometry, pixel):
+                continue  # the crop cuts the blurred dot, so its centroid is shifted
             photo = open_image(photo_with_dot(PHOTOS[name], pixel, reach))
-            seen_at = centroid(what_the_dot_lights(way, photo, blank))
-            text = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
-            assert seen_at == pytest.approx(text, abs=0.1), (input_size, crop_pct, pixel)
+            centre = centroid(compute_dot_response(transform, photo, blank))
+            expected = geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5)
+            assert centre == pytest.approx(expected, abs=0.1), (input_size, crop_pct, pixel)
 
 
 @pytest.mark.parametrize("crop_mode", MODES)
@@ -138,7 +138,7 @@ def test_project_to_photo_is_within_one_input_pixel_on_tiny_photos(name):
 @pytest.mark.parametrize("size", [(500, 375), (90, 160), (20, 12)], ids=["portrait", "16:9", "tiny"])
 def test_geometry_holds_for_exif_rotated_photos(size, orientation):
     for input_size, crop_mode in [((224, 224), "center"), ((192, 256), "border")]:
-        way = preprocessing(input_size, crop_mode)
+        transform = preprocessing(input_size, crop_mode)
         geometry = Geometry.from_timm_transform(size, input_size, crop_pct=0.875, crop_mode=crop_mode)
         pixel, reach = dot_for(geometry, (0.3, 0.65))
 
@@ -150,8 +150,8 @@ def test_geometry_holds_for_exif_rotated_photos(size, orientation):
             return open_image(file.getvalue())
 
         blank, photo = stored(photo_with_dot(size, (0, 0), -1)), stored(photo_with_dot(size, pixel, reach))
-        assert way.geometry(photo) == geometry
-        lit = what_the_dot_lights(way, photo, blank)
+        assert transform.geometry(photo) == geometry
+        lit = compute_dot_response(transform, photo, blank)
         assert centroid(lit) == pytest.approx(geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5), abs=0.1)
         # The dot has a flat top a few pixels wide: its middle is what comes back.
         heat = torch.zeros(input_size)
