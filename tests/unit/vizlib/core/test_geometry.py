@@ -60,7 +60,7 @@ def photo_with_dot(size, pixel, reach):
 
 
 def dot_for(geometry, at):
-    """Return a photo pixel at a relative position in the visible box, and the reach of a dot a few input pixels wide."""
+    """Return a photo pixel at a relative position in the visible box, and the reach of a dot of a few input pixels."""
     y0, x0, y1, x1 = geometry.visible_box
     pixel = int(y0 + at[0] * (y1 - y0)), int(x0 + at[1] * (x1 - x0))
     reach = math.ceil(1.5 / min(geometry.scale)) if min(geometry.scale) < 1 else 0
@@ -153,7 +153,7 @@ def test_geometry_holds_for_exif_rotated_photos(size, orientation):
         assert transform.geometry(photo) == geometry
         lit = compute_dot_response(transform, photo, blank)
         assert centroid(lit) == pytest.approx(geometry.to_input(pixel[0] + 0.5, pixel[1] + 0.5), abs=0.1)
-        # The dot has a flat top a few pixels wide: its middle is what comes back.
+        # The dot has a flat top a few pixels wide, so its middle is compared.
         heat = torch.zeros(input_size)
         row, col = centroid(lit)
         heat[int(row), int(col)] = 1
