@@ -138,7 +138,7 @@ def test_load_with_progress_yields_downloaded_bytes(hub):
     progress = catalog.load_with_progress(SMALL)
     done, total = next(progress)
     assert (0 < done < total, total) == (True, hub.size)
-    other = catalog.load_with_progress(SMALL)  # a second visitor sees the same download
+    other = catalog.load_with_progress(SMALL)  # a second visitor gets the same download
     assert next(other)[1] == hub.size
     progress.close()  # the first visitor leaves
     hub.resume.set()
