@@ -59,7 +59,7 @@ def _compare_occlusion(model, photo, image, target, options) -> list[tuple]:
     occlusion = Occlusion(model.module)
 
     def run_captum(batch: int) -> torch.Tensor:
-        windows = {"sliding_window_shapes": (3, 32, 32), "strides": (3, stride, stride)}
+        windows: dict[str, Any] = {"sliding_window_shapes": (3, 32, 32), "strides": (3, stride, stride)}
         return occlusion.attribute(image, baselines=0, perturbations_per_eval=batch, target=target, **windows)
 
     sizes = (1, 8) if options.quick else (1, 8, 16, 32)
