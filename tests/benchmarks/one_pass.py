@@ -33,6 +33,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.attribution import explain
+from vizlib.models.families import TokenLayout
 from vizlib.models.preprocessing import TimmPreprocessing
 
 PIXEL_METHODS = {"saliency": Saliency, "input-x-gradient": InputXGradient}
@@ -160,9 +161,9 @@ def _make_peers(
     return compute_pixel_maps, compute_cams, len(stages) / len(layers), maps
 
 
-def _reshape_tokens(tokens, output: Tensor) -> Tensor:
+def _reshape_tokens(tokens: TokenLayout, output: Tensor) -> Tensor:
     """Return patch tokens as a spatial map: the `reshape_transform` of pytorch-grad-cam."""
-    return output[:, tokens.prefix :].unflatten(1, tokens.grid).permute(0, 3, 1, 2)
+    return output[:, tokens.num_prefix_tokens :].unflatten(1, tokens.grid).permute(0, 3, 1, 2)
 
 
 # ---------------------------------------------------------------------------------- profile

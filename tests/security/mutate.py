@@ -74,10 +74,12 @@ def measure(guard: dict[str, Any]) -> bool:
     """Print one row, and return whether each of its tests fails without the guard."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # all but ignored files
+        files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         for name in filter(None, files.split("\0")):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
+            if (ROOT / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy / name)
         for edit in guard["edit"]:
             (copy / edit["file"]).write_text(apply_edit(copy, edit), encoding="utf-8")
         counts = count_failures(copy, guard["tests"])
