@@ -91,6 +91,7 @@ def count_failures(copy: Path, tests: list[str]) -> list[tuple[int, int]]:
     """Return how many cases of each test failed and ran in the copy; if the server does not start, none fails."""
     results = copy.parent / "results.xml"
     command = [sys.executable, "-m", "pytest", "-m", "", "-n", "0", "-p", "no:cacheprovider", f"--junitxml={results}"]
+    command += ["-W", "default", "-p", "no:unraisableexception"]  # a test must fail without its guard, not by a warning
     environment = os.environ | {"PYTHONPATH": str(copy)}
     arguments = [*command, *(f"tests/{test}" for test in tests)]
     output = subprocess.run(arguments, cwd=copy, env=environment, capture_output=True, text=True).stdout
