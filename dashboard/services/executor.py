@@ -40,6 +40,7 @@ UnitIndices = Mapping[str, Sequence[int]]  # layer -> indices of its channels, o
 BASE_GPU_SECONDS = 10  # for one pass and the transfers; a visitor has a few minutes of a GPU a day
 GPU_SECONDS_PER_PASS = 0.02  # more for each of many passes
 MAX_GPU_SECONDS = 110
+MIN_MANY_PASSES = 250  # counted for every method of many passes, as some depend on the photo
 NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is read without gradients
 
 
@@ -239,11 +240,13 @@ def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
     passes = 0
     if task in ("explanation", "stream"):
         request: ExplanationRequest = args[0]
-        if request.method in METHODS and METHODS[request.method].cost == MANY_PASSES:
-            parameters = METHODS[request.method].parameters
-            values = {name: parameter.default for name, parameter in parameters.items()} | dict(request.parameters)
-            counts = [values.get(name) for name in ("masks", "samples", "steps")]
-            passes = max([250, *(count for count in counts if isinstance(count, int))])
+        method = METHODS.get(request.method)
+        if method is not None and method.cost == MANY_PASSES:
+            passes = MIN_MANY_PASSES
+            if method.count_passes is not None:
+                defaults = {name: parameter.default for name, parameter in method.parameters.items()}
+                count = method.count_passes({**defaults, **request.parameters})
+                passes = max(passes, count) if isinstance(count, int) else passes  # a wrong value is refused later
     return min(round(BASE_GPU_SECONDS + GPU_SECONDS_PER_PASS * passes), MAX_GPU_SECONDS)
 
 

@@ -67,7 +67,7 @@ def build_sidebar(service: AnalysisService) -> TabContext:
         interactive=True,
         allow_custom_value=service.catalog.accepts_typed_names,
     )
-    gr.HTML(f"<h2>{browser_text('sees')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{browser_text('predictions')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     bars = custom_component("bars", elem_id="bars")
     classes = gr.Dropdown([], label=browser_text("other-classes"), elem_id="classes", interactive=True)
     model_input = custom_component("figure", elem_id="model-input")

@@ -156,6 +156,15 @@ def test_every_tab_has_a_translated_title():
     assert tab_title("nowhere", "A new tab") == "A new tab"
 
 
+def test_every_browser_text_has_a_translation_and_every_page_text_is_used():
+    python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
+    arguments = "".join(re.findall(r"browser_text\(([^()]*)\)", python))
+    used = {f"page.{key}" for key in re.findall(r"""["']([a-z][a-z-]*)["']""", arguments)} - {"page.header"}
+    others = {"page.title", "page.sentence", "page.downloading"}  # used in Python
+    tabs = {f"page.tab.{app._tab_id(tab)}" for tab in app.TABS}
+    assert used | others | tabs == {key for key in page_texts("en") if key.startswith("page.")}
+
+
 def test_script_texts_are_all_translated_and_all_used():
     scripts = "".join(path.read_text("utf-8") for path in (FOLDER.parent / "components").rglob("*.js"))
     calls = re.findall(r"translate\(((?:[^()]|\([^()]*\))*)\)", scripts)
