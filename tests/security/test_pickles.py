@@ -21,7 +21,7 @@ def photo(server):
 def test_pickle_among_the_checkpoints_is_refused_and_not_executed(server, photo):
     event, message = server.call("predict", photo, "evil", 1)
     assert event == "error"
-    assert "it is more than weights" in message
+    assert "it contains more than weights" in message
     assert not any(text in message for text in ("\n", "weights_only", str(server.unsafe_checkpoint.parent)))
     assert not server.created.exists()
 
