@@ -231,7 +231,7 @@ def test_page_uses_the_language_of_the_browser(open_checked_session, locale, lan
     assert table["learn.hook.code"] in text
     assert session.get_text("h1") == table["page.title"]
     assert session.page.locator("h1").count() == 1
-    assert session.get_text(".viz-heading h2") == table["page.model-input"]
+    assert session.get_text(".viz-heading h2") == table["page.predictions"]
     assert session.get_text("#model").startswith(table["page.model"])
     tabs = [text.strip() for text in session.page.locator("[role=tab]:visible").all_inner_texts()]
     assert tabs == [
