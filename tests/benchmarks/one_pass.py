@@ -33,6 +33,7 @@ from torch import Tensor
 
 import vizlib
 from vizlib.attribution import explain
+from vizlib.capture.recorder import Recording
 from vizlib.models.families import TokenLayout
 from vizlib.models.preprocessing import TimmPreprocessing
 
@@ -194,7 +195,7 @@ def _profile(model: vizlib.Model, options) -> list[tuple]:
             add_timer(torch.autograd.grad, "(plain backward pass)")(top, pixels)
         parts = {
             "forward pass, recorded": (vizlib.Model, "run"),
-            "backward pass": (vizlib.Run, "gradients"),
+            "backward pass": (Recording, "compute_gradients"),
             "results and notes": (explain, "_make_attribution"),
         }
         for part, (owner, name) in parts.items():
