@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard import __main__ as start
@@ -63,7 +64,7 @@ def test_page_has_one_h1_in_every_language(page):
 
 
 def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, name):
-    model = vizlib.load(name)
+    model = load_bundled(name)
     values, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
     # The cached pass computes attention explicitly, which differs from the fused kernel in the last digits.
@@ -74,7 +75,7 @@ def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, na
 
 def test_explain_endpoint_accepts_a_contrast_class(service, cheetah, name):
     values, _ = endpoints.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
-    theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target="church", against="golf ball")
+    theirs = vizlib.explain(load_bundled(name), cheetah, method="saliency", target="church", against="golf ball")
     assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
 
 
@@ -83,7 +84,7 @@ def test_compare_endpoint_returns_the_agreement_of_python(service, cheetah, othe
     first = {"model": "resnet18-imagenette", "target": "church"}
     result = endpoints.compare(service, cheetah, first, other, "grad-cam", 0.3)
     maps = [
-        vizlib.explain(vizlib.load(side["model"]), cheetah, method="grad-cam", target=side["target"])
+        vizlib.explain(load_bundled(side["model"]), cheetah, method="grad-cam", target=side["target"])
         for side in (first, {**first, **other})
     ]
     expected = vizlib.agreement(*maps, fraction=0.3)

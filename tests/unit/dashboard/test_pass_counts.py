@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
@@ -16,6 +19,7 @@ from dashboard.state.selection import Selection
 from dashboard.tabs import attention, code, compare, inspect, kernels, learn, model, receptive_field, why
 
 RESNET = "resnet18-imagenette"
+CROPS = itertools.count()
 
 
 class PassCounts:
@@ -53,18 +57,29 @@ class PassCounts:
         self._handle.remove()
 
 
-@pytest.fixture
-def fresh() -> AnalysisService:
-    """Return a service with empty caches."""
-    return AnalysisService(ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
+@pytest.fixture(scope="module", params=[RESNET, "vit_tiny-imagenette"])
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def fresh(name, tower) -> AnalysisService:
+    """Return a service that has computed all that depends on no photo, and nothing of the photos of the tests."""
+    service = AnalysisService(ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
+    draw_tabs(service, tower, draw_panel(service, tower, name).selection)
+    return service
 
 
 @pytest.fixture
-def counts(fresh, name, tower, monkeypatch) -> Iterator[PassCounts]:
-    """Count the passes of a model of which all that depends on no photo is known already."""
-    network = fresh.catalog.get(name)
-    draw_tabs(fresh, tower, draw_panel(fresh, tower, name).selection)
-    counter = PassCounts(network.module, monkeypatch)
+def photo(cheetah) -> Image.Image:
+    """Return a photo that no other test has passed to the service."""
+    return vizlib.open_image(np.asarray(cheetah)[:, next(CROPS) :])
+
+
+@pytest.fixture
+def counts(fresh, name, monkeypatch) -> Iterator[PassCounts]:
+    """Count the passes of the service's model."""
+    counter = PassCounts(fresh.catalog.get(name).module, monkeypatch)
     yield counter
     counter.close()
 
@@ -84,55 +99,55 @@ def draw_tabs(service: AnalysisService, photo, selection: Selection | None) -> N
     code.compute_content(service, photo, selection, "grad-cam", None)
 
 
-def test_new_photo_costs_one_forward_and_one_backward_pass_over_all_tabs(fresh, cheetah, name, counts):
-    draw_tabs(fresh, cheetah, draw_panel(fresh, cheetah, name).selection)
+def test_new_photo_costs_one_forward_and_one_backward_pass_over_all_tabs(fresh, photo, name, counts):
+    draw_tabs(fresh, photo, draw_panel(fresh, photo, name).selection)
     forward, backward, at_input = counts.take()
     assert (forward, backward) == (1, 1)
     # The effective receptive field of a convolutional network is the gradient of a cell, not of a class.
     assert at_input == 1 + bool(fresh.get_receptive_fields(name))
 
 
-def test_another_class_costs_one_backward_pass_and_no_forward_pass(fresh, cheetah, name, counts):
-    selection = draw_panel(fresh, cheetah, name).selection
+def test_another_class_costs_one_backward_pass_and_no_forward_pass(fresh, photo, name, counts):
+    selection = draw_panel(fresh, photo, name).selection
     assert selection is not None
-    draw_tabs(fresh, cheetah, selection)
+    draw_tabs(fresh, photo, selection)
     counts.take()
     for target, against in ((3, None), (3, 5)):
-        draw_tabs(fresh, cheetah, draw_panel(fresh, cheetah, name, target, against).selection)
+        draw_tabs(fresh, photo, draw_panel(fresh, photo, name, target, against).selection)
         assert counts.take() == (0, 1, 1)
-    draw_tabs(fresh, cheetah, selection)
+    draw_tabs(fresh, photo, selection)
     assert counts.take() == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
     "draw_first", [why.compute_content, inspect.compute_content, learn.compute_content, attention.build_attention_flow]
 )
-def test_the_tab_that_is_open_first_makes_no_difference(fresh, cheetah, name, counts, draw_first: Callable):
-    selection = draw_panel(fresh, cheetah, name).selection
+def test_the_tab_that_is_open_first_makes_no_difference(fresh, photo, name, counts, draw_first: Callable):
+    selection = draw_panel(fresh, photo, name).selection
     draw_first(
         fresh,
-        cheetah,
+        photo,
         selection,
         *{why.compute_content: (None, None), inspect.compute_content: (None,)}.get(draw_first, ()),
     )
-    draw_tabs(fresh, cheetah, selection)
+    draw_tabs(fresh, photo, selection)
     assert counts.take()[:2] == (1, 1)
 
 
-def test_comparing_two_models_costs_the_selected_one_no_forward_pass(fresh, cheetah, name, counts):
-    selection = draw_panel(fresh, cheetah, name).selection
-    draw_tabs(fresh, cheetah, selection)
+def test_comparing_two_models_costs_the_selected_one_no_forward_pass(fresh, photo, name, counts):
+    selection = draw_panel(fresh, photo, name).selection
+    draw_tabs(fresh, photo, selection)
     counts.take()
-    compare.compute_content(fresh, cheetah, selection)
+    compare.compute_content(fresh, photo, selection)
     assert counts.take()[:2] == (0, 1)  # for the second class that is compared
 
 
-def test_checking_a_map_runs_the_model_on_another_image(fresh, cheetah, name, counts):
-    selection = draw_panel(fresh, cheetah, name).selection
-    draw_tabs(fresh, cheetah, selection)
+def test_checking_a_map_runs_the_model_on_another_image(fresh, photo, name, counts):
+    selection = draw_panel(fresh, photo, name).selection
+    draw_tabs(fresh, photo, selection)
     counts.take()
     assert selection is not None
-    attribution = fresh.explain(selection.request(cheetah))
+    attribution = fresh.explain(selection.request(photo))
     assert isinstance(fresh.keep_top_fraction(name, attribution), TopFractionProbabilities)
     assert counts.take() == (1, 0, 0)
 

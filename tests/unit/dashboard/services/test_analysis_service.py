@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
@@ -18,7 +19,7 @@ from vizlib.models.ood import OodScore
 
 
 def test_predictions_equal_the_librarys(service, cheetah, name):
-    ours, theirs = service.predict(cheetah, name, 3), vizlib.load(name).predict(cheetah, top=3)
+    ours, theirs = service.predict(cheetah, name, 3), load_bundled(name).predict(cheetah, top=3)
     assert [row.index for row in ours] == [row.index for row in theirs]
     # The cached pass computes attention explicitly, which differs from the fused kernel in the last digits.
     assert [row.logit for row in ours] == pytest.approx([row.logit for row in theirs], rel=1e-5)
@@ -32,7 +33,7 @@ def make_service(name: str, threshold: float) -> AnalysisService:
 
 
 def test_ood_note_equals_the_librarys(cheetah, name):
-    model = vizlib.load(name)
+    model = load_bundled(name)
     logits = model.logits(model.tensor(cheetah))
     energy = float(logits.logsumexp(-1))
     strict = make_service(name, energy + 0.5)
@@ -54,7 +55,7 @@ def test_ood_note_is_given_logits_in_class_order(service, cheetah, name, monkeyp
 
 @pytest.mark.slow
 def test_every_supported_method_gives_the_librarys_map(service, cheetah, name, few_passes):
-    model = vizlib.load(name)
+    model = load_bundled(name)
     for method in vizlib.list_methods(model):
         ours = service.explain(ExplanationRequest(cheetah, name, 4, None, method, few_passes(method)))
         theirs = vizlib.explain(model, cheetah, method=method, target=4, **few_passes(method))
@@ -65,7 +66,7 @@ def test_every_supported_method_gives_the_librarys_map(service, cheetah, name, f
 def test_parameters_reach_the_method(service, cheetah, name):
     layer = service.catalog.get(name).stages[1]
     ours = service.explain(ExplanationRequest(cheetah, name, 4, None, "grad-cam", {"layer": layer}))
-    theirs = vizlib.explain(vizlib.load(name), cheetah, method="grad-cam", target=4, layer=layer)
+    theirs = vizlib.explain(load_bundled(name), cheetah, method="grad-cam", target=4, layer=layer)
     assert torch.allclose(ours.heat, theirs.heat, rtol=1e-4, atol=1e-6)
     assert not torch.equal(ours.heat, service.explain(ExplanationRequest(cheetah, name, 4)).heat)
 
@@ -94,7 +95,7 @@ def test_a_convolutional_network_has_no_attention(service, cheetah):
 
 
 def test_activations_equal_those_of_a_run(service, cheetah, name):
-    model = vizlib.load(name)
+    model = load_bundled(name)
     layer = model.stages[1]
     maps, on_photo = service.get_activations(cheetah, name, layer)
     assert on_photo

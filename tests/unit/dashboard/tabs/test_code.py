@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from bundled_models import load_bundled
 from PIL import Image
 
 import vizlib
@@ -93,7 +94,7 @@ def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, h
     assert code.ADDRESS_PLACEHOLDER in text
     names = run(text.replace(code.ADDRESS_PLACEHOLDER, address))
     expected = vizlib.explain(
-        vizlib.load(selection.model), cheetah, "saliency", selection.target, contrast, channels="norm"
+        load_bundled(selection.model), cheetah, "saliency", selection.target, contrast, channels="norm"
     )
     assert np.allclose(names["heat"], expected.heat, rtol=1e-4, atol=1e-7)
 

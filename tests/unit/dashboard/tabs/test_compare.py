@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.training_comparison import build_training_comparison
@@ -30,7 +31,7 @@ def tower_selection(service, tower):
 
 def explain_both(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:
     return [
-        [vizlib.explain(vizlib.load(name), photo, method, target=target) for target in (selection.target, second)]
+        [vizlib.explain(load_bundled(name), photo, method, target=target) for target in (selection.target, second)]
         for name in (RESNET, VIT)
     ]
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.ablation_list import describe_effect
@@ -65,7 +66,7 @@ def test_large_numbers_are_abbreviated(count, text):
 
 
 def test_channels_are_sorted_by_contribution(service, cheetah, selection):
-    model = vizlib.load(selection.model)
+    model = load_bundled(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
         where, parts, _, heat, caption, _, grid = inspect.compute_content(
             service, cheetah, selection, at(service, selection, layer, 7)
@@ -114,7 +115,7 @@ def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(servi
 
 
 def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah):
-    model = vizlib.load(VIT)
+    model = load_bundled(VIT)
     layer = "blocks.9.attn"
     selection = inspect.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
     *_, heat, caption, switch, grid = inspect.compute_content(
@@ -166,7 +167,7 @@ def test_contributions_are_signed_with_decimals_for_the_largest(values, texts):
 
 
 def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, selection):
-    model = vizlib.load(selection.model)
+    model = load_bundled(selection.model)
     layer = model.stages[-2]
     number = int(vizlib.contributions(model, cheetah, selection.target).channels[layer].argmax())
     here = at(service, selection, layer, number)
@@ -216,10 +217,10 @@ def test_a_changed_top_class_is_stated():
 
 def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, selection):
     caption, grid, heat = kernels.compute_content(service, cheetah, selection, 5)
-    found = vizlib.kernels(vizlib.load(selection.model))
+    found = vizlib.kernels(load_bundled(selection.model))
     assert found.layer in caption
     assert (grid["count"], grid["chosen"]) == (len(found.weights), 5)
-    run = vizlib.load(selection.model).run(cheetah, layers=[found.layer])
+    run = load_bundled(selection.model).run(cheetah, layers=[found.layer])
     expected = run.activations[found.layer][0, 5].detach().numpy()
     assert np.allclose(floats(heat["map"]), expected, atol=1e-4)
     assert (
@@ -230,7 +231,7 @@ def test_kernel_response_is_its_channel_of_the_first_layer(service, cheetah, sel
 
 def test_only_a_transformer_has_position_similarities(service, cheetah, selection):
     similar, caption = kernels.build_position_similarity(service, cheetah, selection)
-    has = vizlib.kernels(vizlib.load(selection.model)).position_similarity is not None
+    has = vizlib.kernels(load_bundled(selection.model)).position_similarity is not None
     assert bool(similar) == bool(caption) == has
     if has:
         assert similar["maps"]["shape"] == [1, 1, 196, 14, 14]
@@ -241,7 +242,7 @@ def test_only_a_transformer_has_position_similarities(service, cheetah, selectio
 
 def test_cells_have_the_library_receptive_fields_and_strongest_channels(service, cheetah):
     selection = inspect.Selection("cheetah", RESNET, 0)
-    model = vizlib.load(RESNET)
+    model = load_bundled(RESNET)
     value, caption = receptive_field.compute_content(service, cheetah, selection, ["layer2", 3, 4])
     assert "How large is the receptive field?" in caption
     assert [one["name"] for one in value["layers"]] == list(model.stages)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bundled_models import load_bundled
 from PIL import Image
 
 import vizlib
@@ -53,7 +54,7 @@ def compute_step(service, cheetah, selection):
 @pytest.fixture
 def model(name):
     """The model, loaded independently of the page."""
-    return vizlib.load(name)
+    return load_bundled(name)
 
 
 def test_hook_code_runs_and_records_the_displayed_output(compute_step, model, cheetah):

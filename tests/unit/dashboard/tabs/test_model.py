@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.card import (
@@ -64,7 +65,7 @@ def comparison_folder(tmp_path, monkeypatch):
 
 
 def test_model_card_has_the_values_of_sidecar_and_network(service, name, content):
-    card, model, entry = content[0], vizlib.load(name), service.catalog.get_entry(name)
+    card, model, entry = content[0], load_bundled(name), service.catalog.get_entry(name)
     sidecar = Sidecar.read_for(entry.path)
     accuracy: dict[str, Any] = dict(sidecar.accuracy)
     top1, (low, high) = accuracy["top1"], accuracy["interval95"]

@@ -6,6 +6,7 @@ import base64
 
 import numpy as np
 import pytest
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.sidebar.prediction_panel import draw_panel
@@ -48,7 +49,7 @@ def test_why_tab_shows_the_library_map_with_caption_and_notes(service, cheetah, 
     model = service.catalog.get(selection.model)
     for method in (name for name in vizlib.list_methods(model) if METHODS[name].cost != MANY_PASSES):
         shown_method, heat, caption, menus, strip, *_ = why.compute_content(service, cheetah, selection, method, None)
-        model = vizlib.load(selection.model)
+        model = load_bundled(selection.model)
         expected = vizlib.explain(model, cheetah, method=method, target=selection.target)
         assert shown_method == menus["method"] == strip["chosen"] == method
         # In a transformer some maps are sums that nearly cancel, which amplifies rounding errors.
@@ -101,7 +102,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
     places = np.frombuffer(base64.b64decode(grid["positionSimilarity"]["bytes"]), np.uint8).reshape(196, 14, 14)
     ends = np.frombuffer(base64.b64decode(grid["positionSimilarity"]["ends"]), "<f4").reshape(196, 2)
     drawn = ends[:, :1, None] + places / 255 * (ends[:, 1:, None] - ends[:, :1, None])
-    similar = vizlib.kernels(vizlib.load("vit_tiny-imagenette")).position_similarity
+    similar = vizlib.kernels(load_bundled("vit_tiny-imagenette")).position_similarity
     assert similar is not None
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
     other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
@@ -122,7 +123,7 @@ def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
     selection = draw_panel(service, cheetah, name, 3)[0]
     value, caption = attention.build_attention_flow(service, cheetah, selection)
-    model = vizlib.load(name)
+    model = load_bundled(name)
     raw, rolled, relevant = value["rows"][0]["items"]
     for layer, heat in enumerate(floats(raw["maps"])):
         expected = vizlib.explain(model, cheetah, "raw-attention", layer=model.attention_layers[layer])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.progress import build_running, build_waiting
@@ -69,7 +70,7 @@ def test_contrast_map_is_diverging_and_names_both_classes(service, cheetah, sele
     labels = service.catalog.get(selection.model).labels
     contrast = next(i for i in range(10) if i != selection.target)
     content = why.compute_content(service, cheetah, selection._replace(against=contrast), "grad-cam", None)
-    expected = vizlib.explain(vizlib.load(selection.model), cheetah, "grad-cam", selection.target, contrast)
+    expected = vizlib.explain(load_bundled(selection.model), cheetah, "grad-cam", selection.target, contrast)
     near = 1e-2 * expected.heat.abs().max().item()
     assert np.allclose(floats(content.heatmap["map"]), expected.heat.numpy(), atol=near)
     assert expected.signed
@@ -84,7 +85,7 @@ def test_contrast_map_is_diverging_and_names_both_classes(service, cheetah, sele
 def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
     contrast = next(i for i in range(10) if i != selection.target)
     strip = why.compute_content(service, cheetah, selection._replace(against=contrast), "grad-cam", None).strip
-    expected = vizlib.explain_all(vizlib.load(selection.model), cheetah, selection.target, contrast)
+    expected = vizlib.explain_all(load_bundled(selection.model), cheetah, selection.target, contrast)
     for item in strip["items"]:
         if item["key"] in expected:
             assert item["signed"] == expected[item["key"]].signed, item["key"]
@@ -138,7 +139,7 @@ def test_a_streamed_method_yields_the_library_maps(slow_service, cheetah, name):
     few: dict[str, Any] = {"masks": 90}  # more than two batches
     request = ExplanationRequest(cheetah, name, 4, 2, "rise", few)
     steps = list(slow_service.stream_explanation(request))
-    expected = list(vizlib.explain_stream(vizlib.load(name), cheetah, "rise", 4, 2, **few))
+    expected = list(vizlib.explain_stream(load_bundled(name), cheetah, "rise", 4, 2, **few))
     assert [(one.done, one.total) for one in steps] == [(one.done, one.total) for one in expected]
     assert len(steps) > 1
     for one, other in zip(steps, expected, strict=True):
@@ -174,7 +175,7 @@ def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection)
     first = why.compute_content(service, cheetah, selection, "grad-cam", None)
     assert first.metric == ""
     text = why.compute_metric(service, cheetah, selection, "grad-cam", None)
-    model = vizlib.load(selection.model)
+    model = load_bundled(selection.model)
     numbers = keep_top_fraction(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
     assert re.findall(r"<strong>([\d.]+)</strong>", text) == [f"{number:.2f}" for number in numbers]
     second = why.compute_content(service, cheetah, selection, "grad-cam", None)

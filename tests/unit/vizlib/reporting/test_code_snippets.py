@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from bundled_models import load_bundled
 from typer.testing import CliRunner
 
 import vizlib
@@ -78,7 +79,7 @@ def values_in(page: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("name", "method", "parameters", "against"), CASES)
 def test_python_and_shell_snippets_reproduce_the_map(name, method, parameters, against, folder, tower):
-    model = vizlib.load(name)
+    model = load_bundled(name)
     attribution = vizlib.explain(model, tower, method, target=7, against=against, **parameters)
     snippet = CodeSnippet.from_attribution(attribution, model, photo="photo.png")
     assert torch.equal(run_python(snippet.to_python()), attribution.heat)
@@ -89,7 +90,7 @@ def test_python_and_shell_snippets_reproduce_the_map(name, method, parameters, a
 
 
 def test_snippet_has_only_changed_parameters_and_class_names(tower):
-    model = vizlib.load(RESNET)
+    model = load_bundled(RESNET)
     plain = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model)
     assert (plain.target, plain.against, plain.parameters) == ("church", None, {})
     versus = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4, against=9), model)
@@ -182,7 +183,7 @@ def test_client_snippet_is_python_with_quoted_texts():
 
 
 def test_short_calls_are_one_line_and_long_ones_are_wrapped(tower):
-    model = vizlib.load(RESNET)
+    model = load_bundled(RESNET)
     short = CodeSnippet.from_attribution(vizlib.explain(model, tower, "grad-cam", target=4), model).to_python()
     assert 'why = vizlib.explain(model, photo, method="grad-cam", target="church")\n' in short
     long = CodeSnippet.from_attribution(

@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from bundled_models import load_bundled
 from html_pages import Page, decode_image
 from torch import nn
 from typer.testing import CliRunner
@@ -34,7 +35,7 @@ HOSTILE = "</style><script>alert(1)</script>\"'&<img src=//evil.example onerror=
 
 @pytest.fixture(scope="module")
 def model():
-    return vizlib.load(RESNET)
+    return load_bundled(RESNET)
 
 
 @pytest.fixture(scope="module")
