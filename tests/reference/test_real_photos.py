@@ -46,16 +46,16 @@ def test_labels_are_in_the_wordnet_order_of_timm(boxed_photos):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "deit_tiny_patch16_224"])
-def test_accuracy_is_at_least_65_percent_and_every_52nd_photo_is_explained(
+def test_accuracy_is_at_least_65_percent_and_every_method_explains_photos(
     name, real_network, boxed_photos, few_passes, capsys
 ):
-    model, num_correct = real_network(name), 0
-    for number, (path, label, _) in enumerate(tqdm(boxed_photos, desc=model.name)):
+    model, photos, num_correct = real_network(name), boxed_photos[::2], 0
+    for number, (path, label, _) in enumerate(tqdm(photos, desc=model.name)):
         photo = vizlib.open_image(path)
         num_correct += model.predict(photo, top=1)[0].index == label
-        if number % 52 == 0:
+        if number % 26 == 0:
             assert_explains(model, photo, few_passes)
-    share = num_correct / len(boxed_photos)
+    share = num_correct / len(photos)
     with capsys.disabled():
-        print(f"\n{model.name}: top-1 {num_correct} of {len(boxed_photos)} = {share:.1%}, every 52nd explained")
+        print(f"\n{model.name}: top-1 {num_correct} of {len(photos)} = {share:.1%}, every 26th explained")
     assert share >= 0.65
