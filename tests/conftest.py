@@ -28,6 +28,19 @@ install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signat
 torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores, up to 4: tests with a browser or a server mostly wait."""
+    return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that need the folder of real data as slow: the default run passes and skips the same everywhere."""
+    for item in items:
+        if "data" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 

@@ -27,10 +27,10 @@ from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.sections import build_map_section, build_photo_section, build_title
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html"
-READ_CODE = """import base64, io, re
+READ_CODE = """import base64, io, pathlib, re
 import numpy as np
 
-page = open({file}, encoding="utf-8").read()
+page = pathlib.Path({file}).read_text(encoding="utf-8")
 texts = re.findall(r'/x-npz;base64,([^"]+)"', page)
 files = map(io.BytesIO, map(base64.b64decode, texts))
 maps = [np.load(file) for file in files]

@@ -370,6 +370,7 @@ def test_long_strip_is_refused():
     assert pixels(np.zeros((10, 500), dtype=np.uint8)).shape == (10, 500, 3)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # of the image that the test itself opens
 @pytest.mark.parametrize("side", [6400, 13_000, 20_000])
 def test_decompression_bomb_is_refused_from_its_header(side, tmp_path, monkeypatch):
     decoded = []
