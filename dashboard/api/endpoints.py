@@ -76,7 +76,7 @@ def attention(
     `layer` is the name of an attention layer, the last if empty; `head` a number, mean or max; `query` the name of a
     token such as class, or a patch as "row,column", counted from 0.
     """
-    parameters = {"layer": layer or None, "head": head or "mean", "query": parse_token(query)}
+    parameters = {"layer": layer or None, "head": head or "mean", "query": parse_query_input(query)}
     request = ExplanationRequest(require_photo(photo), model, method="raw-attention", parameters=parameters)
     return serialize(service.explain(request))
 
@@ -216,8 +216,11 @@ def parse_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in (parameters or {}).items()}
 
 
-def parse_token(query: str | None) -> str | tuple[int, ...] | None:
-    """Return the name of a token, or a patch given as "row,column"; `None` for the tokens the classifier reads."""
+def parse_query_input(query: str | None) -> str | tuple[int, ...] | None:
+    """Return the `query` of the endpoint /attention: the name of a token, or a patch given as "row,column".
+
+    Nothing is `None`: the tokens that the classifier reads.
+    """
     query = query or ""
     parts = query.split(",")
     if len(parts) == 2 and all(part.strip().isdigit() for part in parts):

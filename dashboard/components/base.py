@@ -180,4 +180,5 @@ def make_data_url(picture: Image.Image, kind: str = "PNG") -> str:
 
 
 def _encode_base64(values: np.ndarray) -> str:
+    """Return the bytes of an array as text, for the value of a custom component."""
     return base64.b64encode(values.tobytes()).decode()

@@ -70,7 +70,7 @@ class ClassAnalysis:
 
 
 def predictions(model: vizlib.Model, photo: Image.Image, *, run: vizlib.Run | None = None) -> list[vizlib.Prediction]:
-    """Return every class, most probable first."""
+    """Task of the executor: return every class, most probable first."""
     count = len(model.labels)
     return model.predict(photo, top=count) if run is None else model.rank_classes(run.logits, count)
 

@@ -137,8 +137,8 @@ class Geometry:
         if smooth:
             row_radius = self._tent_radius(0, height, cells.shape[0])
             col_radius = self._tent_radius(1, width, cells.shape[1])
-            row_weights = _tent_weights(row_positions, row_radius, cells.shape[0])  # (visible rows, h)
-            col_weights = _tent_weights(col_positions, col_radius, cells.shape[1])  # (visible columns, w)
+            row_weights = _pixel_to_cell_weights(row_positions, row_radius, cells.shape[0])  # (visible rows, h)
+            col_weights = _pixel_to_cell_weights(col_positions, col_radius, cells.shape[1])  # (visible columns, w)
             photo[rows, cols] = (
                 row_weights @ cells @ col_weights.T
             )  # two products of thin matrices: 12 megapixels in about 0.2 s
@@ -194,10 +194,10 @@ def _margin(resized: int, input_side: int) -> float:
     return float((input_side - resized) // 2 if input_side > resized else -round((resized - input_side) / 2))
 
 
-def _tent_weights(
+def _pixel_to_cell_weights(
     positions: Float[np.ndarray, " pixels"], radius: float, cells: int
 ) -> Float32[np.ndarray, "pixels cells"]:
-    """Return each pixel's weights over the cells, a tent function of their distance; rows sum to 1.
+    """Return each photo pixel's weights over the cells of a heat map, a tent function of their distance; rows sum to 1.
 
     With a radius of 1 this is bilinear interpolation, with a larger one an average. Beyond the centres of the outer
     cells only the outer cell has weight.

@@ -139,7 +139,7 @@ def _open_array(source: np.ndarray | Tensor) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 4:  # alpha is scaled by its own range, not by that of the colours
         alpha = array[..., 3]
         opaque = 65535.0 if alpha.dtype == np.uint16 else 1.0 if alpha.dtype.kind in "bf" else 255.0
-        colours = np.dstack([colours, _scale_to_bytes(alpha, 0.0, opaque)])
+        colours = np.dstack([colours, _scale_array_to_uint8(alpha, 0.0, opaque)])
     image = Image.fromarray(np.ascontiguousarray(colours))
     image.info["notes"] = notes
     return _convert(image, name)
@@ -220,15 +220,15 @@ def _to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
         return values.astype(np.uint8) * 255, ()
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return _scale_to_bytes(values, 0.0, 1.0), (make_note("image.unit-floats"),)
+        return _scale_array_to_uint8(values, 0.0, 1.0), (make_note("image.unit-floats"),)
     if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and low >= 0 and high <= 255:
         return values.astype(np.uint8), ()  # an 8-bit image that a sum or cast has widened
     kind = "float" if values.dtype.kind == "f" else f"{8 * values.dtype.itemsize}-bit"
     note = make_note("image.scaled", kind=kind, low=f"{low:g}", high=f"{high:g}")
-    return _scale_to_bytes(values, low, high), (note,)
+    return _scale_array_to_uint8(values, low, high), (note,)
 
 
-def _scale_to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _scale_array_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return values from `low` to `high` as uint8 from 0 to 255, rounded and clipped; all 0 if the range is empty."""
     scaled = values.astype(np.float64)
     scaled -= low

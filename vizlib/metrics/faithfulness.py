@@ -132,7 +132,7 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
 
 
 def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """Return a Gaussian in the middle of the image: a baseline map that does not depend on model or photo.
+    """Return a heat map that depends on neither model nor photo, as a reference for `deletion`: a centred Gaussian.
 
     Args:
         size: (height, width) of the map.

@@ -96,8 +96,8 @@ def test_compare_endpoint_returns_the_agreement_of_python(service, cheetah, othe
 
 
 @pytest.mark.parametrize(("query", "expected"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
-def test_parse_token_accepts_names_and_patches(query, expected):
-    assert endpoints.parse_token(query) == expected
+def test_parse_query_input_accepts_names_and_patches(query, expected):
+    assert endpoints.parse_query_input(query) == expected
 
 
 def test_endpoints_refuse_invalid_inputs_in_one_sentence(service, cheetah, name):

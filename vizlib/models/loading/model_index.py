@@ -147,6 +147,7 @@ def describe_classes(labels: Sequence[str]) -> str:
 
 @cache
 def _supported_names() -> tuple[str, ...]:
+    """Return the names of timm models that can be typed: those of the supported families."""
     return tuple(name for module in SUPPORTED_TIMM_MODULES for name in timm.list_models(module=module))
 
 
@@ -162,6 +163,7 @@ def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
 
 
 def _is_cached(name: str) -> bool:
+    """Return whether the weights of a listed model are in this machine\'s download cache."""
     if name.startswith("torchvision/"):
         return is_in_torch_cache(get_torchvision_weights(name).url)
     config = timm.get_pretrained_cfg(name)
