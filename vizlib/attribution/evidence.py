@@ -16,7 +16,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vizlib.capture import compute_gradients
 from vizlib.core.errors import MethodError
 from vizlib.models.families import TokenLayout
 from vizlib.models.model import Model
@@ -69,12 +68,17 @@ def _compute_block_attention_gradients(model: Model, run: Run, score: Score) -> 
     """
     assert model.family is not None
     assert model.family.classify_tokens is not None
+    classify_tokens, module = model.family.classify_tokens, model.eval_module()
     gradients: dict[str, Tensor] = {}
     for block in model.stages:
         weights = {name: tensor for name, tensor in run.attention.items() if name.startswith(f"{block}.")}
-        with torch.inference_mode(False), torch.enable_grad():
-            logits = model.family.classify_tokens(model.eval_module(), run.activations[block].mean(1))
-            gradients |= zip(weights, compute_gradients(score(logits).sum(), list(weights.values())), strict=True)
+        tokens = run.activations[block]
+
+        def compute_score(tokens: Tensor = tokens) -> Tensor:
+            return score(classify_tokens(module, tokens.mean(1))).sum()
+
+        # Through the recording, so that no other thread's backward rule applies.
+        gradients |= zip(weights, run.recording.compute_gradients(compute_score, list(weights.values())), strict=True)
     return gradients
 
 
