@@ -80,7 +80,7 @@ def test_four_concurrent_sessions_each_show_their_own_numbers(open_isolated_sess
         session.settle()
         assert session.get_target() == target.index
         assert session.get_text("#why-caption h2") == f"Why {target.label}?"
-        low, high = compute_limits(expected.on_photo(), signed=expected.signed)
+        low, high = compute_limits(expected.project_to_photo(), signed=expected.signed)
         assert read_limits(session) == pytest.approx([low, high], rel=0.02, abs=2e-3 * high)  # the page has 840 pixels
         assert session.page.get_by_role("alert").count() == 0
 

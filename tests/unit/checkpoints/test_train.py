@@ -107,9 +107,9 @@ def test_finished_run_does_not_train_again(tiny, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_run_is_not_resumed_with_other_settings(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
-    with pytest.raises(SystemExit, match=r"was begun with epochs=1, not 2; give another --runs or delete it"):
+    with pytest.raises(SystemExit, match=r"was started with epochs=1, not 2; pass another --runs or delete it"):
         run(monkeypatch, words(tiny, tmp_path, epochs=2))
-    with pytest.raises(SystemExit, match=r"was begun with seed=0, not 5"):
+    with pytest.raises(SystemExit, match=r"was started with seed=0, not 5"):
         run(monkeypatch, words(tiny, tmp_path, "--seed", "5", epochs=1))
 
 
