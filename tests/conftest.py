@@ -18,6 +18,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported an
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test requests a model of the real hub
 # A server deletes its uploads when it stops, so concurrent test runs have separate folders.
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="vizlib-tests-")
+# Gradio takes the first free port from this one on: each test process searches a range of its own.
+os.environ["GRADIO_SERVER_PORT"] = str(10_000 + os.getpid() % 200 * 100)
 
 import pytest
 import torch
