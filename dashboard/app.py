@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.api import endpoints
-from dashboard.components.base import to_gradio_error, url_update_js
+from dashboard.components.base import to_gradio_error
 from dashboard.components.photo import MAX_UPLOAD_MB
 from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (
@@ -29,6 +29,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar import sidebar
 from dashboard.state.context import PRIVATE_EVENT
+from dashboard.state.page_address import update_address_js
 from dashboard.tabs import attention, code, compare, inspect, learn, model, why
 from vizlib import VizlibError
 
@@ -57,11 +58,11 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
                 for tab in TABS:
                     with gr.Tab(tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
                         views[tab] = tab.build_tab(context)
-                    component.select(None, None, None, js=url_update_js("v", _tab_id(tab)), **PRIVATE_EVENT)
+                    component.select(None, None, None, js=update_address_js("v", _tab_id(tab)), **PRIVATE_EVENT)
         with address_column:
-            context.address.render()
-        show_code = {"js": url_update_js("v", _tab_id(code)), **PRIVATE_EVENT}
-        context.address.select(lambda: gr.Tabs(selected=_tab_id(code)), None, tabs, **show_code)
+            context.copy_link.render()
+        show_code = {"js": update_address_js("v", _tab_id(code)), **PRIVATE_EVENT}
+        context.copy_link.select(lambda: gr.Tabs(selected=_tab_id(code)), None, tabs, **show_code)
         sidebar.connect_events(context, page, tabs, [_tab_id(tab) for tab in TABS], views[why])
         endpoints.build_endpoints(service)
     page.queue(api_open=False, max_size=options.max_queue, default_concurrency_limit=options.workers)

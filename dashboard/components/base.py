@@ -64,16 +64,6 @@ def on_page_load(handler: Callable[[], Any], outputs: Sequence[Any]) -> None:
     gr.on(None, handler, None, list(outputs), api_visibility="private", show_progress="hidden")
 
 
-def url_update_js(key: str, value: str) -> str:
-    """Return a JavaScript event handler that sets one key of the page's query string, after the page load is handled.
-
-    gradio also fires the event for the tab that is open first, sometimes before the page has read its address.
-    """
-    ready = "document.querySelector('.viz-event_queue[data-ready]')"
-    update = f"setUrlState({json.dumps(key)}, {json.dumps(value)})"
-    return f"() => {{ {_read_script('url_state.js')} if ({ready}) {update}; }}"
-
-
 def emit_choice_js(arguments: str, choice: str, queue: str = "event-queue") -> str:
     """Return a JavaScript event handler for one of gradio's own components that adds a choice to an event queue.
 
@@ -82,7 +72,7 @@ def emit_choice_js(arguments: str, choice: str, queue: str = "event-queue") -> s
         choice: The choice as a JavaScript expression of the parameters.
         queue: The element id of the event queue.
     """
-    return f"({arguments}) => {{ {_read_script('emit_choice.js')} emitChoice({choice}, {json.dumps(queue)}); }}"
+    return f"({arguments}) => {{ {read_script('emit_choice.js')} emitChoice({choice}, {json.dumps(queue)}); }}"
 
 
 def to_gradio_error(error: Exception) -> gr.Error:
@@ -98,13 +88,13 @@ def to_gradio_error(error: Exception) -> gr.Error:
 @cache
 def _build_script(name: str, texts: tuple[str, ...] = ()) -> str:
     """Return the script of a component: the translations of its texts, the shared scripts and its own."""
-    script = "".join(_read_script(f"{stem}.js") for stem in (*COMMON_SCRIPTS, *EXTRA_SCRIPTS.get(name, ()), name))
+    script = "".join(read_script(f"{stem}.js") for stem in (*COMMON_SCRIPTS, *EXTRA_SCRIPTS.get(name, ()), name))
     translations = script_texts(script + json.dumps(texts))
     return f"const TRANSLATIONS = {json.dumps(translations, ensure_ascii=False)};\n" + script
 
 
 @cache
-def _read_script(name: str) -> str:
+def read_script(name: str) -> str:
     """Return a script without the lines that are only comments."""
     path = SCRIPTS_DIR / name
     script = (path if path.exists() else COMPONENTS_DIR / name).read_text(encoding="utf-8")

@@ -12,11 +12,12 @@ from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.examples import load_examples
 from dashboard.sidebar.prediction_panel import PredictionPanel, draw_panel
-from dashboard.state.selection import ADDRESS_KEYS, Link, describe_value, find_class, parse_address
+from dashboard.state.page_address import ADDRESS_KEYS, Link, describe_address_value, parse_address
 from dashboard.tabs.inspector_state import parse_link
 from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.core.class_labels import find_class
 
 PHOTO_INDEPENDENT_KEYS = ("m", "v", "s")  # a URL with no other keys describes no view of a photo
 LESSON_STEPS = [str(number + 1) for number in range(len(STEPS))]
@@ -47,11 +48,11 @@ def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequen
     try:
         model = service.catalog.get(name)
     except VizlibError as error:  # a download that failed
-        unknown.append(f"{describe_value('m', name)} ({error})")
+        unknown.append(f"{describe_address_value('m', name)} ({error})")
         link, name, model = link._replace(model=None), first, service.catalog.get(first)
 
     def reject(key: str, value: str) -> None:
-        unknown.append(describe_value(key, value))
+        unknown.append(describe_address_value(key, value))
 
     classes: list[int | None] = []
     for key, text in (("c", link.target), ("vs", link.against)):
@@ -78,5 +79,5 @@ def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequen
     sentences = [translate("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in ADDRESS_KEYS if key not in PHOTO_INDEPENDENT_KEYS):
         sentences.append(translate("link.unsent"))
-    panel.address["note"] = " ".join(sentences)
+    panel.copy_link["note"] = " ".join(sentences)
     return LinkedPage(link, photo, panel, menus)

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.address import build_address
 from dashboard.components.bars import build_bars
 from dashboard.components.card import describe_preprocessing
+from dashboard.components.copy_link import build_copy_link
 from dashboard.components.figure import build_figure
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
-from dashboard.services.examples import load_examples
-from dashboard.state.selection import PhotoAndModel, Selection, class_address
+from dashboard.state.page_address import build_selection_address
+from dashboard.state.selection import PhotoAndModel, Selection
 from vizlib.core.text import format_percent, shorten_label
 
 
@@ -27,7 +27,7 @@ class PredictionPanel(NamedTuple):
     bars: dict[str, Any]
     classes: Any  # an update of the menu of classes
     model_input: Any
-    address: dict[str, Any]
+    copy_link: dict[str, Any]
 
     def without_unchanged(self) -> PredictionPanel:
         """Return the panel for another class of the same photo and model: what does not change is not sent again."""
@@ -52,7 +52,7 @@ def draw_panel(
         against: Index of the contrast class.
     """
     if photo is None:
-        empty = build_address(dict.fromkeys(("m", "img", "c", "vs")))
+        empty = build_copy_link(dict.fromkeys(("m", "img", "c", "vs")))
         return PredictionPanel(None, None, {}, gr.update(choices=[], value=None), {}, empty)
     predictions = service.predict(photo, model, top=10**6)
     target = service.resolve_target(photo, model, target)
@@ -65,19 +65,8 @@ def draw_panel(
         build_bars(predictions, target, against=against, ood_note=service.get_ood_note(photo, model), model=model),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         draw_model_input(service, photo, model),
-        build_address(address_values(service, selection)),
+        build_copy_link(build_selection_address(service, selection)),
     )
-
-
-def address_values(service: AnalysisService, selection: Selection) -> dict[str, str | None]:
-    """Return the selection as values of the page's address; a photo that is no example has none."""
-    labels = service.catalog.get(selection.model).labels
-    return {
-        "m": selection.model,
-        "img": {photo_key(photo): name for name, photo in load_examples().items()}.get(selection.photo),
-        "c": class_address(selection.target, labels),
-        "vs": None if selection.against is None else class_address(selection.against, labels),
-    }
 
 
 def draw_model_input(service: AnalysisService, photo: Image.Image, model: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def build_sidebar(service: AnalysisService) -> TabContext:
     bars = custom_component("bars", elem_id="bars")
     classes = gr.Dropdown([], label=browser_text("other-classes"), elem_id="classes", interactive=True)
     model_input = custom_component("figure", elem_id="model-input")
-    address = custom_component("address", elem_id="address", render=False)
+    copy_link = custom_component("copy_link", elem_id="copy-link", render=False)
     return TabContext(
         service,
         photo,
@@ -81,7 +81,7 @@ def build_sidebar(service: AnalysisService) -> TabContext:
         classes,
         bars=bars,
         model_input=model_input,
-        address=address,
+        copy_link=copy_link,
         examples=examples,
         method=gr.State(None),
         parameters=custom_component("parameters", elem_id="why-parameters", render=False),
@@ -111,7 +111,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         context.bars,
         context.classes,
         context.model_input,
-        context.address,
+        context.copy_link,
     ]
     outputs = [*panel_components, *view.outputs, context.model, tabs, queue]
 
@@ -123,7 +123,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         linked = open_link(service, request.query_params, tab_ids)
         link, photo, panel = linked.link, linked.photo, linked.panel
         assert panel.selection is not None
-        panel.address["keys"].update(
+        panel.copy_link["keys"].update(
             {
                 "v": link.tab or tab_ids[0],
                 "w": link.method,

@@ -84,7 +84,7 @@ class TabContext:
     classes: gr.Dropdown
     bars: gr.HTML
     model_input: gr.HTML
-    address: gr.HTML
+    copy_link: gr.HTML
     examples: gr.HTML
     method: gr.State  # chosen in the Why tab
     parameters: gr.HTML  # the menus of its parameters, rendered in the Why tab

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dashboard.components.event_queue import Choice
-from dashboard.state.selection import find_class
+from vizlib.core.class_labels import find_class
 
 
 class PageState(NamedTuple):

@@ -13,7 +13,8 @@ from dashboard.components.event_queue import Choice
 from dashboard.components.tree import list_selectable_layers
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService, Unit
-from dashboard.state.selection import MAX_VALUE_LENGTH, Selection, parse_address
+from dashboard.state.page_address import MAX_VALUE_LENGTH, parse_address
+from dashboard.state.selection import Selection
 from vizlib.core.text import shorten_label
 
 

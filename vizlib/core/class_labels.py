@@ -52,6 +52,14 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
     return index
 
 
+def find_class(target: SupportsIndex | str, labels: Sequence[str]) -> int | None:
+    """Return the index of a class as `resolve_class` does, or `None` where it raises a TargetError."""
+    try:
+        return resolve_class(target, labels)
+    except TargetError:
+        return None
+
+
 def _find_labels(text: str, labels: Sequence[str]) -> list[int]:
     """Return the indices of all labels equal to a text in lower case, else of all that share a name with it."""
     names = set(_split_names(text))

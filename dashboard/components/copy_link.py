@@ -14,8 +14,8 @@ from dashboard.i18n.translate import translate
 SPACES_URL = "https://huggingface.co/spaces/"  # where a Space is shown in a frame, whose own address is not visible
 
 
-def build_address(keys: Mapping[str, str | None], note: str = "") -> dict[str, Any]:
-    """Return the component's value.
+def build_copy_link(keys: Mapping[str, str | None], note: str = "") -> dict[str, Any]:
+    """Return the value of the button that copies the page's link.
 
     Args:
         keys: Values to set in the query string; None removes a key, and other keys are not changed.
@@ -30,5 +30,5 @@ def build_address(keys: Mapping[str, str | None], note: str = "") -> dict[str, A
 
 
 def get_space_id() -> str:
-    """Return the Space that serves this page as owner/name; an empty string outside a Space."""
+    """Return the Space whose address a copied link has, as owner/name; an empty string outside a Space."""
     return os.environ.get("SPACE_ID", "")

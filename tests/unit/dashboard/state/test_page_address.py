@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 import torch
 
 import vizlib
-from dashboard.components.address import build_address
+from dashboard.components.copy_link import build_copy_link
 from dashboard.components.parameters import apply_settings, get_changed_names, parse_parameters
 from dashboard.i18n.translate import page_texts
 from dashboard.services.analysis_service import AnalysisService
@@ -19,18 +18,18 @@ from dashboard.services.examples import load_examples
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
 from dashboard.sidebar.deep_links import open_link
-from dashboard.sidebar.prediction_panel import address_values, draw_panel
-from dashboard.state.selection import (
+from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.state.page_address import (
     ADDRESS_KEYS,
     MAX_VALUE_LENGTH,
     Link,
-    Selection,
-    class_address,
-    find_class,
-    format_address,
+    build_selection_address,
+    name_class_in_address,
     parse_address,
 )
+from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.core.class_labels import find_class
 from vizlib.core.errors import ModelError
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -44,22 +43,17 @@ FULL = Link(
 )
 
 
-def parse_query(text: str) -> dict[str, str]:
-    """Return the keys of an address as browsers and servers parse them."""
-    return {key: values[-1] for key, values in parse_qs(urlsplit(text).query, strict_parsing=True).items()}
+def query(link: Link) -> dict[str, str]:
+    """Return the keys of an address with the values of a link."""
+    values = {key: getattr(link, field) for key, (field, _) in ADDRESS_KEYS.items()}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @pytest.mark.parametrize("left_out", [None, *Link._fields])
-def test_parse_address_inverts_format_address(left_out):
+def test_every_key_of_the_address_is_read_into_its_field(left_out):
     link = FULL if left_out is None else FULL._replace(**{left_out: None})
-    assert parse_address(parse_query(format_address(link)), AVAILABLE) == (link, [])
-
-
-def test_address_is_readable():
-    assert format_address(FULL._replace(parameters=None)) == (
-        f"?m={VIT}&img=ex:cheetah&c=golf%20ball&vs=church&v=attention&l=9&h=mean&p=6,8;0,13&w=grad-cam%2B%2B"
-        "&u=blocks.9.attn:2&o=blocks.4.mlp.fc1:17;blocks.9.attn:0&s=8"
-    )
+    assert len(query(link)) == len(Link._fields) - (left_out is not None)
+    assert parse_address(query(link), AVAILABLE) == (link, [])
 
 
 @pytest.mark.parametrize("key", ADDRESS_KEYS)
@@ -91,10 +85,10 @@ def test_foreign_keys_of_the_query_are_ignored():
     assert parse_address({"__theme": "dark", "utm": "x", "M": RESNET}, AVAILABLE) == (Link(), [])
 
 
-def test_class_address_is_the_first_name_or_the_index():
+def test_name_of_a_class_in_the_address_is_the_first_name_or_the_index():
     labels = ["tench, Tinca tinca", "crane, a bird", "golf ball", "crane, a machine", "7"]
-    assert [class_address(i, labels) for i in range(5)] == ["tench", "1", "golf ball", "3", "7"]
-    assert [find_class(class_address(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [name_class_in_address(i, labels) for i in range(5)] == ["tench", "1", "golf ball", "3", "7"]
+    assert [find_class(name_class_in_address(i, labels), labels) for i in range(5)] == [0, 1, 2, 3, 4]
     assert [find_class(name, labels) for name in ("Tench", "2", "tinca tinca", "crane, a machine")] == [0, 2, 0, 3]
     assert [find_class(name, labels) for name in ("5", "-1", "²", "٣", "9" * 99, "", "crane")] == [None] * 7
 
@@ -103,22 +97,22 @@ def test_class_address_is_the_first_name_or_the_index():
 def test_every_imagenet_class_has_its_own_address(real_network):
     labels = real_network("resnet18").labels
     assert len(labels) == 1000
-    assert [find_class(class_address(i, labels), labels) for i in range(1000)] == list(range(1000))
+    assert [find_class(name_class_in_address(i, labels), labels) for i in range(1000)] == list(range(1000))
 
 
 def test_only_example_photos_have_an_address(service, name, tower):
     assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
     target = service.resolve_target(tower, name, "church")
-    assert address_values(service, Selection(photo_key(tower), name, target, 0)) == {
+    assert build_selection_address(service, Selection(photo_key(tower), name, target, 0)) == {
         "m": name,
         "img": "ex:tower",
         "c": "church",
         "vs": service.catalog.get(name).labels[0],
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
-    assert draw_panel(service, own, name).address["keys"]["img"] is None
-    assert draw_panel(service, own, name).address["hint"] == page_texts("en")["address.own"]
-    assert draw_panel(service, tower, name).address["hint"] == page_texts("en")["address.hint"]
+    assert draw_panel(service, own, name).copy_link["keys"]["img"] is None
+    assert draw_panel(service, own, name).copy_link["hint"] == page_texts("en")["address.own"]
+    assert draw_panel(service, tower, name).copy_link["hint"] == page_texts("en")["address.hint"]
 
 
 def test_link_restores_photo_model_classes_method_and_parameters(service, name):
@@ -126,7 +120,7 @@ def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     expected = Link(
         name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, panel, menus = open_link(service, parse_query(format_address(expected)), TABS)
+    link, photo, panel, menus = open_link(service, query(expected), TABS)
     assert link == expected
     assert panel.selection == (
         photo_key(load_examples()["ex:cheetah"]),
@@ -137,15 +131,15 @@ def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     assert photo is load_examples()["ex:cheetah"]
     assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
     assert get_changed_names(menus) == expected.parameter_texts()
-    assert panel.address["note"] == ""
-    assert panel.address["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
+    assert panel.copy_link["note"] == ""
+    assert panel.copy_link["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
 def test_empty_address_gives_the_default_page_without_a_message(service):
     link, photo, panel, menus = open_link(service, {"__theme": "dark"}, TABS)
     assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
     assert panel.selection == draw_panel(service, photo, service.catalog.names[0]).selection
-    assert panel.address["note"] == ""
+    assert panel.copy_link["note"] == ""
 
 
 @pytest.mark.parametrize(
@@ -175,17 +169,17 @@ def test_empty_address_gives_the_default_page_without_a_message(service):
 def test_invalid_address_gives_the_default_page_and_one_sentence(service, wrong, sentence):
     page = open_link(service, {"img": "ex:tower", **wrong}, TABS)
     first = open_link(service, {}, TABS)
-    assert page.panel.address["note"] == f"This link contains values that are not available here: {sentence}."
+    assert page.panel.copy_link["note"] == f"This link contains values that are not available here: {sentence}."
     assert page.panel.selection == first.panel.selection
     assert page.link._replace(example=None, target=None, against=None, method=None, parameters=None) == Link()
     assert get_changed_names(page.parameters) == {}
 
 
 def test_link_to_an_own_photo_gets_a_message(service):
-    note = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.address["note"]
+    note = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.copy_link["note"]
     assert note == "This link does not contain its photo, so an example is shown."
     photo_independent = open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS)
-    assert photo_independent.panel.address["note"] == ""
+    assert photo_independent.panel.copy_link["note"] == ""
 
 
 def test_link_to_a_model_whose_download_fails_gives_the_default_model():
@@ -196,7 +190,7 @@ def test_link_to_a_model_whose_download_fails_gives_the_default_model():
     page = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
     assert page.panel.selection is not None
     assert page.panel.selection.model == "first"
-    assert "model “far” (the hub cannot be reached)" in page.panel.address["note"]
+    assert "model “far” (the hub cannot be reached)" in page.panel.copy_link["note"]
 
 
 def test_target_equal_to_the_contrast_class_removes_the_contrast(service, cheetah, name):
@@ -223,9 +217,9 @@ def test_contrast_equals_the_librarys_however_it_is_given(service, cheetah, name
 
 
 def test_address_of_a_space_is_its_public_url(monkeypatch):
-    assert build_address({"img": "ex:tower"})["base"] == ""
+    assert build_copy_link({"img": "ex:tower"})["base"] == ""
     monkeypatch.setenv("SPACE_ID", "someone/vizlib")
-    assert build_address({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
+    assert build_copy_link({"img": "ex:tower"})["base"] == "https://huggingface.co/spaces/someone/vizlib"
 
 
 def test_address_sets_only_existing_parameters(service, name):
