@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from dashboard.api import endpoints
-from dashboard.components.base import to_gradio_error
+from dashboard.components.error_messages import to_gradio_error
 from dashboard.components.photo import MAX_UPLOAD_MB
 from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (

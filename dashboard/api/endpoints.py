@@ -16,10 +16,11 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.atomic_image import AtomicImage
+from dashboard.components.error_messages import show_errors
 from dashboard.components.photo import PhotoInput
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.request import DEFAULT_METHOD, ExplanationRequest
-from dashboard.state.context import MODEL_QUEUE, show_errors
+from dashboard.state.context import MODEL_QUEUE
 from vizlib import MethodError, agreement
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.render.image_grid import draw_map_grid

@@ -8,8 +8,11 @@ gradio's own `trigger_mode` keeps no order among different events, and sends the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from dashboard.components.custom_component import read_script
 
 Choice = Mapping[str, Any]  # selected values by name: "model", "target", "method", ...
 
@@ -49,5 +52,17 @@ def restore_file_js() -> str:
 
 
 def _dispatch_js(event: str, detail: str = "null", queue: str = "event-queue") -> str:
+    """Return JavaScript that sends an event of the browser to an event queue."""
     element = f"document.querySelector('#{queue} .viz-event_queue')"
     return f"{element}.dispatchEvent(new CustomEvent('{event}', {{ detail: {detail} }}));"
+
+
+def emit_choice_js(arguments: str, choice: str, queue: str = "event-queue") -> str:
+    """Return a JavaScript event handler for one of gradio's own components that adds a choice to an event queue.
+
+    Args:
+        arguments: The handler's parameters, comma-separated: the values of the event's inputs.
+        choice: The choice as a JavaScript expression of the parameters.
+        queue: The element id of the event queue.
+    """
+    return f"({arguments}) => {{ {read_script('emit_choice.js')} emitChoice({choice}, {json.dumps(queue)}); }}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import ImageOps
 
-from dashboard.components.base import make_data_url
+from dashboard.components.data_encoding import encode_data_url
 from vizlib import open_image
 
 
@@ -16,7 +16,7 @@ def build_examples(photos: Mapping[str, str | Path]) -> dict[str, Any]:
     """Return the component's value: small copies of the photos, by their descriptions."""
     return {
         "photos": [
-            {"name": name, "picture": make_data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}
+            {"name": name, "picture": encode_data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}
             for name, path in photos.items()
         ]
     }

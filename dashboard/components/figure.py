@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from dashboard.components.base import make_data_url
+from dashboard.components.data_encoding import encode_data_url
 
 
 def build_figure(
@@ -32,7 +32,7 @@ def build_figure(
         rows: Further facts by name, in a closed list.
     """
     return {
-        "picture": make_data_url(picture),
+        "picture": encode_data_url(picture),
         "caption": caption,
         "alt": alt,
         "fit": fit,

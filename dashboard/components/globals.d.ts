@@ -1,4 +1,4 @@
-// What gradio and base.py define before a component's script runs, and the types that several scripts share.
+// What gradio and custom_component.py define before a component's script runs, and the types that several scripts share.
 
 /** The component's block on the page. */
 declare const element: HTMLElement;
@@ -25,7 +25,7 @@ type Limits = [number, number];
 /** Row and column of a grid, from 0. */
 type Cell = [number, number];
 
-/** Maps as base.py packs them: exact ("floats"), or in a byte each between the ends of each map. */
+/** Maps as data_encoding.py encodes them: exact ("floats"), or in a byte each between the ends of each map. */
 type PackedMaps = { shape: number[]; floats?: string; bytes?: string; ends?: string };
 
 /** Unpacked maps; `at(i)` returns the values of the i-th map, row by row. */

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dashboard.components.base import encode_palettes, encode_photo_and_box, pack_floats
+from dashboard.components.data_encoding import encode_floats, encode_palettes, encode_photo_and_box
 from dashboard.i18n.translate import translate
 from vizlib import Attribution
 from vizlib.core.geometry import Geometry
@@ -42,7 +42,7 @@ def build_heatmap(
     shown = geometry.project_to_photo(values, (base["height"], base["width"]), smooth=smooth)
     return {
         **base,
-        "map": pack_floats(values),
+        "map": encode_floats(values),
         "limits": list(compute_limits(shown, signed=signed)),
         "signed": signed,
         "smooth": smooth,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dashboard.components.base import make_data_url
+from dashboard.components.data_encoding import encode_data_url
 from vizlib.render.image_grid import draw_kernel_grid
 
 MAX_KERNELS = 256  # shown; a large transformer has 1,024
@@ -19,7 +19,7 @@ def build_kernel_grid(
     """Return the component's value: the kernels on one colour scale, in one image with one kernel per row."""
     shown = weights[:MAX_KERNELS]
     return {
-        "picture": make_data_url(draw_kernel_grid(shown, cell=16, columns=1)),
+        "picture": encode_data_url(draw_kernel_grid(shown, cell=16, columns=1)),
         "count": len(shown),
         "chosen": chosen,
         "label": label,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import PHOTO_SIDE_PX, encode_palette, encode_photo, pack_floats
+from dashboard.components.data_encoding import PHOTO_SIDE_PX, encode_floats, encode_palette, encode_photo
 from vizlib.render.color_scale import Limits
 
 LINKED_SIDE_PX = PHOTO_SIDE_PX // 2  # longest side of the photo under each map, in pixels
@@ -54,7 +54,7 @@ def build_item(
         "alt": alt,
         "text": text,
         "smooth": smooth,
-        "maps": pack_floats(maps),
+        "maps": encode_floats(maps),
         "box": list(box),
         "scale": scale,
         "factors": list(factors),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes
+from dashboard.components.data_encoding import encode_bytes, encode_palette, encode_photo_and_box
 from vizlib.core.geometry import Geometry
 
 ATTENTION, SIMILARITY = "attention", "similarity"
@@ -53,7 +53,7 @@ def build_patches(
         "palette": encode_palette(signed),
         "label": label,
         "sentence": sentence,
-        "positionSimilarity": None if position_similarity is None else pack_bytes(position_similarity),
+        "positionSimilarity": None if position_similarity is None else encode_bytes(position_similarity),
         "similarityPalette": encode_palette(True) if position_similarity is not None else "",
         "key": key,
     }
@@ -67,6 +67,6 @@ def fit_to_budget(
     An index that is no layer, which a forged request may hold, selects the last one.
     """
     if maps.size <= (MAX_MAP_BYTES if budget is None else budget):
-        return {"maps": pack_bytes(maps)}
+        return {"maps": encode_bytes(maps)}
     layer = len(maps) - 1 if layer is None or not 0 <= layer < len(maps) else layer
-    return {"maps": pack_bytes(maps.mean(1, keepdims=True)), "heads": pack_bytes(maps[layer]), "of": layer}
+    return {"maps": encode_bytes(maps.mean(1, keepdims=True)), "heads": encode_bytes(maps[layer]), "of": layer}

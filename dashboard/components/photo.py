@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.atomic_image import AtomicImage
-from dashboard.components.base import to_gradio_error
+from dashboard.components.error_messages import to_gradio_error
 from dashboard.services.byte_cache import ByteCache
 from vizlib import ImageError, open_image
 

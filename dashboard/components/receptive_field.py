@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes, pack_floats
+from dashboard.components.data_encoding import encode_bytes, encode_floats, encode_palette, encode_photo_and_box
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.geometry import Geometry
 
@@ -54,22 +54,22 @@ def build_receptive_field(
         field = theory[name]
         sides = [side if math.isfinite(side) else None for side in field.size]  # JSON has no infinity
         placement = {"size": sides, "jump": list(field.jump), "centre": list(field.centre)}
-        layers.append({"name": name, **placement, **pack_strongest_channels(activation)})
+        layers.append({"name": name, **placement, **encode_strongest_channels(activation)})
     return {
         **encode_photo_and_box(photo, geometry),
         "input": [height, width],
         "layers": layers,
         "cell": list(cell),
-        "effective": {"map": pack_bytes(heat), "size": size},
+        "effective": {"map": encode_bytes(heat), "size": size},
         "palette": encode_palette(False),
     }
 
 
-def pack_strongest_channels(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
+def encode_strongest_channels(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
     """Encode the channels with the largest activation in each cell, and their activations: "rank rows columns" each."""
     count = min(NUM_STRONGEST_CHANNELS, len(maps))
     order = np.argsort(-maps, axis=0, kind="stable")[:count]
     return {
-        "channels": pack_floats(order.astype(np.float32)),
-        "values": pack_floats(np.take_along_axis(maps, order, 0)),
+        "channels": encode_floats(order.astype(np.float32)),
+        "values": encode_floats(np.take_along_axis(maps, order, 0)),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from gradio import themes
 from gradio.themes.utils.fonts import LocalFont
 
-from dashboard.components.base import read_styles
+from dashboard.components.custom_component import read_component_styles
 
 STYLE = Path(__file__).with_suffix(".css")
 
@@ -61,4 +61,4 @@ def build_theme() -> themes.Base:
 
 def read_css() -> str:
     """Return the style sheet of the page and those of all components."""
-    return STYLE.read_text(encoding="utf-8") + read_styles()
+    return STYLE.read_text(encoding="utf-8") + read_component_styles()

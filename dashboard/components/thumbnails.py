@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dashboard.components.base import encode_palette, encode_photo_and_box, pack_bytes
+from dashboard.components.data_encoding import encode_bytes, encode_palette, encode_photo_and_box
 from vizlib.core.geometry import Geometry
 
 MAX_CELLS = 56  # a small map needs no more along a side
@@ -24,7 +24,7 @@ def build_thumbnail(
         "key": key,
         "name": name,
         "hint": hint,
-        "map": None if values is None else pack_bytes(downsample_map(values)),
+        "map": None if values is None else encode_bytes(downsample_map(values)),
         "limits": list(limits),
         "signed": signed,
         "smooth": smooth,

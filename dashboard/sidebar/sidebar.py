@@ -9,9 +9,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import custom_component, emit_choice_js
+from dashboard.components.custom_component import custom_component
+from dashboard.components.error_messages import show_errors
 from dashboard.components.event_queue import (
     acknowledge,
+    emit_choice_js,
     parse_choices,
     report_current_file_js,
     report_failure_js,
@@ -24,18 +26,10 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import EXAMPLES, load_examples
 from dashboard.sidebar.deep_links import open_link
+from dashboard.sidebar.model_loading import load_selected_model
 from dashboard.sidebar.prediction_panel import draw_panel
-from dashboard.state.context import (
-    DOWNLOAD_QUEUE,
-    MODEL_QUEUE,
-    PRIVATE_EVENT,
-    PROGRESS,
-    GenerationCounter,
-    TabContext,
-    TabView,
-    show_errors,
-    show_load_progress,
-)
+from dashboard.state.context import DOWNLOAD_QUEUE, MODEL_QUEUE, PRIVATE_EVENT, PROGRESS, TabContext, TabView
+from dashboard.state.generation_counter import GenerationCounter
 from dashboard.state.selection import Selection
 from dashboard.state.transitions import PageState, apply_choices
 from vizlib import VizlibError, open_image
@@ -119,7 +113,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         name = request.query_params.get("m")
         if name in service.catalog.names:
             with suppress(VizlibError):  # reported by `open_link`
-                show_load_progress(service, name, progress)
+                load_selected_model(service, name, progress)
         linked = open_link(service, request.query_params, tab_ids)
         link, photo, panel = linked.link, linked.photo, linked.panel
         assert panel.selection is not None
@@ -144,7 +138,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     def load_model(value: Any, progress: gr.Progress = PROGRESS) -> None:
         for choice in parse_choices(value):
             if isinstance(choice.get("model"), str):
-                show_load_progress(service, choice["model"], progress)
+                load_selected_model(service, choice["model"], progress)
 
     def choose(
         photo: Image.Image | None,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from threading import Lock
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from dashboard.components.base import to_gradio_error
+from dashboard.components.error_messages import show_errors
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
-from vizlib import VizlibError
+from dashboard.state.generation_counter import GenerationCounter
 
 MODEL_QUEUE: dict[str, Any] = {  # one queue for all events that run a model
     "concurrency_id": "model",
@@ -27,31 +22,7 @@ DOWNLOAD_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit"
 # A stream may take a minute: one at a time in a queue of their own, so that two of them do not occupy all workers.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
 PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-MEGABYTE = 1_000_000
-MAX_COUNTED_SESSIONS = 10_000  # the count of an evicted session starts again from 0
 PROGRESS = gr.Progress()  # as a default value it makes gradio pass a progress bar
-
-
-class GenerationCounter:
-    """Count the choices of each session, so that work for one choice can detect that another one followed.
-
-    Leaving the page counts as a choice.
-    """
-
-    def __init__(self) -> None:
-        self._counts: OrderedDict[str | None, int] = OrderedDict()  # by session, the most recent choice last
-        self._lock = Lock()
-
-    def current(self, request: gr.Request) -> int:
-        """Return the number of choices of a session so far."""
-        return self._counts.get(request.session_hash, 0)
-
-    def advance(self, request: gr.Request) -> None:
-        """Count one more choice of a session."""
-        with self._lock:
-            self._counts[request.session_hash] = self._counts.pop(request.session_hash, 0) + 1
-            if len(self._counts) > MAX_COUNTED_SESSIONS:
-                self._counts.popitem(last=False)
 
 
 class FollowUp(NamedTuple):
@@ -124,49 +95,3 @@ class TabContext:
         values = [self.photo, self.selection, *inputs]
         function = show_errors(draw, report_bad_photo=report_bad_photo)
         return event(function, values, list(outputs), **{**MODEL_QUEUE, **PRIVATE_EVENT, **event_kwargs})
-
-
-def show_errors(function: Callable, *, report_bad_photo: bool = True) -> Callable:
-    """Return a function, or generator function, that raises a VizlibError as the error message gradio shows.
-
-    An error in place of the photo, its first argument, is raised as well, or replaced by `None` if it is not reported.
-    """
-
-    def check_photo(args: Sequence[Any]) -> Sequence[Any]:
-        if not args or not isinstance(args[0], gr.Error):
-            return args
-        if report_bad_photo:
-            raise args[0]
-        return None, *args[1:]
-
-    if inspect.isgeneratorfunction(function):
-
-        @wraps(function)
-        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                yield from function(*check_photo(args), **kwargs)
-            except VizlibError as error:
-                raise to_gradio_error(error) from None
-
-        return stream
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*check_photo(args), **kwargs)
-        except VizlibError as error:
-            raise to_gradio_error(error) from None
-
-    return call
-
-
-def show_load_progress(service: AnalysisService, model: str | None, progress: gr.Progress) -> None:
-    """Load a model, and show the progress of its download.
-
-    Raises:
-        VizlibError: For a model that is not offered, or a download that fails.
-    """
-    for done, total in service.catalog.load_with_progress(model):
-        in_megabytes = total >= MEGABYTE
-        counts = (round(done / MEGABYTE), round(total / MEGABYTE)) if in_megabytes else (done, total)
-        progress(counts, translate("page.downloading"), unit="MB" if in_megabytes else "B")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from dashboard.components.base import read_script
+from dashboard.components.custom_component import read_script
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.byte_cache import photo_key

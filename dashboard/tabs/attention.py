@@ -11,8 +11,9 @@ from jaxtyping import Float
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import compute_input_box, custom_component
 from dashboard.components.captions import build_alt_text, build_caption, build_no_photo_caption
+from dashboard.components.custom_component import custom_component
+from dashboard.components.data_encoding import encode_input_box
 from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
 from dashboard.components.patches import build_patches
 from dashboard.i18n.translate import describe_method, translate
@@ -121,7 +122,7 @@ def build_attention_flow(
             build_item(
                 name,
                 heats,
-                compute_input_box(attribution.geometry),
+                encode_input_box(attribution.geometry),
                 len(scales) - 1,
                 alt=build_alt_text(attribution),
                 text=describe_method(METHODS[method])[0],

@@ -10,10 +10,10 @@ import gradio as gr
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import custom_component, on_page_load
 from dashboard.components.captions import build_caption, build_no_photo_caption, format_heading
 from dashboard.components.code import CodeBlock, build_code_blocks
 from dashboard.components.copy_link import get_space_id
+from dashboard.components.custom_component import custom_component, on_page_load
 from dashboard.components.files import build_files, describe_file
 from dashboard.components.parameters import parse_parameters
 from dashboard.i18n.translate import browser_text, translate

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import compute_input_box, custom_component, on_page_load
 from dashboard.components.captions import build_alt_text, build_caption, build_no_photo_caption
+from dashboard.components.custom_component import custom_component, on_page_load
+from dashboard.components.data_encoding import encode_input_box
 from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import browser_text, translate
@@ -70,7 +71,7 @@ def build_maps(service: AnalysisService, photo: Image.Image, comparison: Compari
         attribution = attributions[i][j]
         alt = f"{attribution.model}: {build_alt_text(attribution)}"
         text, smooth = format_percent(attribution.probability), not attribution.patch_values
-        box, units = compute_input_box(attribution.geometry), (factors[i], 1.0)
+        box, units = encode_input_box(attribution.geometry), (factors[i], 1.0)
         return build_item(
             names[j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units
         )

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from dashboard.components.ablation_list import build_ablation_list
-from dashboard.components.base import custom_component, emit_choice_js
 from dashboard.components.captions import build_caption, get_no_photo_text
-from dashboard.components.event_queue import acknowledge, parse_choices, report_failure_js
+from dashboard.components.custom_component import custom_component
+from dashboard.components.event_queue import acknowledge, emit_choice_js, parse_choices, report_failure_js
 from dashboard.components.heatmap import build_heatmap
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails
 from dashboard.components.tree import build_tree

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import custom_component
 from dashboard.components.captions import build_caption
+from dashboard.components.custom_component import custom_component
 from dashboard.components.heatmap import build_heatmap
 from dashboard.components.kernels import MAX_KERNELS, build_kernel_grid
 from dashboard.components.patches import SIMILARITY, build_patches

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import custom_component
+from dashboard.components.custom_component import custom_component
 from dashboard.components.lesson import build_lesson, mark_pending_js
 from dashboard.i18n.translate import language_of_request, page_texts, translate_to
 from dashboard.services.analysis_service import AnalysisService

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dashboard.components.base import custom_component
 from dashboard.components.captions import build_caption
+from dashboard.components.custom_component import custom_component
 from dashboard.components.receptive_field import Cell, build_receptive_field
 from dashboard.components.thumbnails import downsample_map
 from dashboard.i18n.translate import translate

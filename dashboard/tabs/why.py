@@ -11,7 +11,6 @@ import gradio as gr
 from PIL import Image
 
 import vizlib
-from dashboard.components.base import custom_component
 from dashboard.components.captions import (
     build_alt_text,
     build_caption,
@@ -22,6 +21,7 @@ from dashboard.components.captions import (
     format_probability,
     get_no_photo_text,
 )
+from dashboard.components.custom_component import custom_component
 from dashboard.components.heatmap import build_attribution_heatmap, build_photo_only
 from dashboard.components.parameters import build_parameter_menus, parse_parameters
 from dashboard.components.progress import build_running, build_waiting

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dashboard
-from dashboard.components.base import custom_component
+from dashboard.components.custom_component import custom_component
 
 DASHBOARD_DIR = Path(dashboard.__file__).parent
 SCRIPTS = sorted(DASHBOARD_DIR.rglob("*.js"))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dashboard.components.base import encode_palette, make_data_url, pack_floats
+from dashboard.components.data_encoding import encode_data_url, encode_floats, encode_palette
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
@@ -95,7 +95,7 @@ class Lesson:
 
 def encode_model_input(image: Image.Image) -> dict[str, Any]:
     """Return a model input as the background of maps: lossless PNG, as some differences are smaller than JPEG's."""
-    return {"photo": make_data_url(image), "width": 2 * image.width, "height": 2 * image.height}
+    return {"photo": encode_data_url(image), "width": 2 * image.width, "height": 2 * image.height}
 
 
 def build_map(
@@ -125,7 +125,7 @@ def build_map(
     """
     value = {
         **({} if photo is None else encode_model_input(photo)),
-        "map": pack_floats(values),
+        "map": encode_floats(values),
         "limits": list(limits or compute_limits(values, signed=signed)),
         "signed": signed,
         "smooth": smooth,
@@ -146,7 +146,7 @@ def build_attribution_map(
 
 def build_image(image: Image.Image, caption_key: str, facts: Mapping[str, str]) -> Picture:
     """Return a picture of an image, encoded without loss."""
-    return Picture({"picture": make_data_url(image)}, caption_key, facts)
+    return Picture({"picture": encode_data_url(image)}, caption_key, facts)
 
 
 def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:

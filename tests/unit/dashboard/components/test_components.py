@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from dashboard.components.bars import build_bars
-from dashboard.components.base import encode_photo_and_box, pack_bytes, pack_floats, to_gradio_error
+from dashboard.components.data_encoding import encode_bytes, encode_floats, encode_photo_and_box
+from dashboard.components.error_messages import to_gradio_error
 from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
 from dashboard.components.parameters import build_parameter_menus, parse_parameters
 from dashboard.components.patches import MAX_MAP_BYTES, fit_to_budget
@@ -31,18 +32,18 @@ def floats(text: str) -> np.ndarray:
 
 def test_pack_floats_is_lossless():
     values = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-    packed = pack_floats(values)
+    packed = encode_floats(values)
     assert np.array_equal(floats(packed["floats"]).reshape(packed["shape"]), values)
 
 
 def test_pack_bytes_is_within_half_a_step_of_each_map():
     values = np.random.default_rng(0).normal(size=(2, 3, 7, 5)) * np.array([1, 1000]).reshape(2, 1, 1, 1)
-    packed = pack_bytes(values)
+    packed = encode_bytes(values)
     ends = floats(packed["ends"]).reshape(2, 3, 2)
     steps = np.frombuffer(base64.b64decode(packed["bytes"]), np.uint8).reshape(values.shape)
     step = (ends[..., 1] - ends[..., 0])[..., None, None] / 255
     assert (np.abs(ends[..., 0][..., None, None] + steps * step - values) <= step * 0.501).all()
-    assert floats(pack_bytes(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [
+    assert floats(encode_bytes(np.full((1, 2, 2), 3.0))["ends"]).tolist() == [
         3,
         4,
     ]  # no division by zero for a constant map
@@ -58,13 +59,13 @@ def test_encode_photo_and_box_scales_the_photo_and_returns_the_box_of_the_input(
 
 def test_fit_to_budget_sends_all_heads_or_the_means_and_the_heads_of_one_layer():
     maps = np.random.default_rng(0).random((3, 4, 5, 2, 6))
-    assert fit_to_budget(maps, budget=maps.size) == {"maps": pack_bytes(maps)}
+    assert fit_to_budget(maps, budget=maps.size) == {"maps": encode_bytes(maps)}
     for requested, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
         reduced = fit_to_budget(maps, requested, budget=maps.size - 1)
         assert reduced["of"] == sent
-        assert reduced["heads"] == pack_bytes(maps[sent])
+        assert reduced["heads"] == encode_bytes(maps[sent])
         means = np.array([[[sum(head[token] for head in layer) / 4 for token in range(5)]] for layer in maps])
-        assert reduced["maps"] == pack_bytes(means)
+        assert reduced["maps"] == encode_bytes(means)
     tiny, base = 12 * 3 * 197 * 196, 12 * 12 * 197 * 196
     assert tiny < MAX_MAP_BYTES < base
 

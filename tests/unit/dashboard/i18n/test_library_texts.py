@@ -10,7 +10,7 @@ from string import Formatter
 import pytest
 
 import vizlib
-from dashboard.components.base import to_gradio_error
+from dashboard.components.error_messages import to_gradio_error
 from dashboard.i18n.translate import (
     LANGUAGES,
     describe_method,

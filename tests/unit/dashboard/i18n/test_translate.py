@@ -18,7 +18,7 @@ from gradio.i18n import I18nData
 
 import dashboard
 from dashboard import app
-from dashboard.components.base import custom_component
+from dashboard.components.custom_component import custom_component
 from dashboard.i18n.translate import (
     LANGUAGES,
     browser_translations,

@@ -13,11 +13,11 @@ import torch
 from bundled_models import load_bundled
 
 import vizlib
+from dashboard.components.error_messages import show_errors
 from dashboard.components.progress import build_running, build_waiting
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
-from dashboard.state.context import show_errors
 from dashboard.tabs import why
 from vizlib.attribution.evidence import SignalRequest
 from vizlib.attribution.methods.registry import METHODS

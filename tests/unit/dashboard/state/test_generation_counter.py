@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from dashboard.state import context
-from dashboard.state.context import GenerationCounter
+from dashboard.state import generation_counter
+from dashboard.state.generation_counter import GenerationCounter
 
 
 def make_request(name: str) -> gr.Request:
@@ -24,7 +24,7 @@ def test_generations_are_counted_by_session():
 
 
 def test_least_recent_session_is_evicted(monkeypatch):
-    monkeypatch.setattr(context, "MAX_COUNTED_SESSIONS", 2)
+    monkeypatch.setattr(generation_counter, "MAX_COUNTED_SESSIONS", 2)
     generations, names = GenerationCounter(), ["a", "b", "a", "c"]
     for name in names:
         generations.advance(make_request(name))
