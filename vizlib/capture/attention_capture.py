@@ -29,7 +29,7 @@ SOFTMAX_FUNCTIONS = {F.softmax, torch.softmax, Tensor.softmax}
 
 
 class FunctionInterceptor(TorchFunctionMode):
-    """Intercepts the torch functions that this thread calls: records attention weights, sets rules on ReLUs.
+    """Intercepts this thread's torch functions to record attention weights, and to set backward rules on ReLUs.
 
     Args:
         recording: Receives the attention weights; its backward rule is set on the ReLUs.
@@ -50,6 +50,7 @@ class FunctionInterceptor(TorchFunctionMode):
         self.module_path, self.ablated_heads = module_path, ablated_heads
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Compute attention explicitly where it is fused, and call any other function unchanged."""
         kwargs = kwargs or {}
         if func in RELU_FUNCTIONS:
             output = func(*args, **kwargs)
@@ -83,11 +84,13 @@ class FunctionInterceptor(TorchFunctionMode):
         return name
 
     def _ablated_indices(self, name: str, num_heads: int, like: Tensor) -> Tensor:
+        """Return the indices of the ablated heads of one attention."""
         if invalid := [head for head in self.ablated_heads[name] if not 0 <= head < num_heads]:
             raise ModelError(f"{name} has no head {invalid[0]}; its heads are 0 to {num_heads - 1}")
         return torch.tensor(self.ablated_heads[name], dtype=torch.long, device=like.device)
 
     def _is_inside_attention(self) -> bool:
+        """Return whether the running module is an attention module."""
         return bool(self.module_path) and "att" in type(self.modules[self.module_path[-1]]).__name__.lower()
 
     def _compute_fused(

@@ -23,6 +23,8 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
     owner, module_path = threading.get_ident(), []
 
     class FlopCountMode(TorchDispatchMode):
+        """Adds the floating-point operations of each operator to the counts of the running modules."""
+
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             output = func(*args, **(kwargs or {}))
             formula = flop_registry.get(func._overloadpacket)
@@ -31,9 +33,11 @@ def count_flops(module: nn.Module) -> Iterator[Counter[str]]:
             return output
 
     def make_push_hook(name: str):
+        """Return the hook that starts to count operations under a module's name."""
         return lambda _module, _inputs: module_path.append(name) if threading.get_ident() == owner else None
 
     def pop_hook(_module, _inputs, _output):
+        """Stop counting operations under the name of the module that ends."""
         if threading.get_ident() == owner:
             module_path.pop()
 

@@ -48,6 +48,7 @@ def alter_output(module: nn.Module, layer: str, transform: Callable[[Tensor], Te
         raise unknown_layer_error(layer, modules)
 
     def hook(_module, _inputs, output):
+        """Return the layer's output with the altered tensor in it."""
         if threading.get_ident() != owner:
             return None
         tensor, rebuild = unpack_first_tensor(output)

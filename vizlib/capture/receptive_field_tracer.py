@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels of the model's input that each position of a layer can depend on.
+    """The traced receptive field of a layer: the pixels of the model's input that each position can depend on.
 
     Every attribute is a pair (rows, columns). The position in row `r`, column `c` depends on `size` pixels centred at
     `centre + (r, c) * jump`, padding included.
@@ -46,7 +46,7 @@ class ReceptiveField:
     centre: tuple[float, float]
 
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Return the field of one position.
+        """Return the traced receptive field of one position as a box.
 
         Args:
             row: Row of the position in the layer's output.
@@ -67,7 +67,7 @@ INPUT_FIELD = ReceptiveField((1.0, 1.0), (1.0, 1.0), (0.5, 0.5))  # of the model
 
 @dataclass(frozen=True)
 class TensorTrace:
-    """What is known of a tensor: the receptive field of its positions, and the axes along which they lie.
+    """What is traced of a tensor: the receptive field of its positions, and the axes along which they lie.
 
     Attributes:
         field: Receptive field of the positions.
@@ -84,7 +84,7 @@ class TensorTrace:
 
     @property
     def covers_input(self) -> bool:
-        """Whether each position depends on the whole input."""
+        """Whether each position of the traced tensor depends on the whole input."""
         return math.isinf(self.field.size[0])
 
 
@@ -178,6 +178,7 @@ def _trace_sliding(trace: TensorTrace, kernel, stride, padding, dilation) -> Ten
 
 
 def _trace_convolution(args, trace: TensorTrace) -> TensorTrace | None:
+    """Return the trace after a convolution."""
     _, weight, _, stride, padding, dilation, transposed = args[:7]
     if transposed or trace.axes != (2, 3):
         return None
@@ -185,7 +186,7 @@ def _trace_convolution(args, trace: TensorTrace) -> TensorTrace | None:
 
 
 def _trace_padding(args, trace: TensorTrace) -> TensorTrace | None:
-    """Shift the centres by the rows and columns padded before the first, as networks ported from TensorFlow do."""
+    """Return the trace after padding, which shifts the centres by the rows and columns before the first."""
     if trace.axes != (2, 3):
         return None
     before = (*args[1][2:3], 0)[0], args[1][0]  # PyTorch lists the padding of the last axis first
@@ -197,7 +198,7 @@ def _trace_padding(args, trace: TensorTrace) -> TensorTrace | None:
 
 
 def _trace_combination(tensors, traces, output: Tensor) -> TensorTrace | None:
-    """Return the smallest field that contains those of all tensors that were added, multiplied or concatenated."""
+    """Return the trace after an addition, product or concatenation: the smallest field that contains all."""
     aligned = [
         replace(trace, axes=tuple(axis + output.ndim - tensor.ndim for axis in trace.axes))
         for tensor, trace in zip(tensors, traces, strict=True)
@@ -265,6 +266,7 @@ def _trace_view(trace: TensorTrace, before: Tensor, after: Tensor) -> TensorTrac
 
 
 def _trace_permutation(name: str, args, trace: TensorTrace, tensor: Tensor) -> TensorTrace:
+    """Return the trace after a permutation of axes."""
     axes = list(range(tensor.ndim))
     if name == "permute":
         axes = [axis % tensor.ndim for axis in args[1]]
@@ -286,9 +288,10 @@ def _trace_slice(name: str, args, trace: TensorTrace, tensor: Tensor) -> TensorT
 
 
 def _axis_value(value, axis: int) -> int:
-    """Return the entry of a row or column setting that may be one number for both."""
+    """Return a traced operation's kernel, stride or padding on one axis, where one number may stand for both axes."""
     return value if isinstance(value, int) else value[axis if len(value) > 1 else 0]
 
 
 def _float_pair(values) -> tuple[float, float]:
+    """Return the two values of a traced field as floats."""
     return float(values[0]), float(values[1])

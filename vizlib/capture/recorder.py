@@ -22,7 +22,7 @@ BACKWARD_RULES = ("guided",)
 
 
 class BackwardRule:
-    """The backward rule in force, read by the tensor hooks of the ReLUs.
+    """The backward rule of a recorded pass that is in force, read by the tensor hooks of the ReLUs.
 
     A ReLU's tensor hook holds only this object. A hook that held the whole recording would create a reference cycle
     through the autograd graph, which Python's garbage collector cannot see: no run would ever be freed. The lock keeps
@@ -38,7 +38,7 @@ class BackwardRule:
         self.lock: contextlib.AbstractContextManager[object] = threading.RLock()
 
     def on_relu_gradient(self, gradient: Tensor) -> Tensor | None:
-        """Return the gradient at a ReLU's output under the rule in force; `None` leaves it unchanged."""
+        """Return the gradient at a recorded ReLU's output under the rule in force; `None` leaves it unchanged."""
         return gradient.clamp(min=0) if self.name == "guided" else None
 
 
@@ -106,7 +106,7 @@ class Recording:
 
 
 def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = True) -> tuple[Tensor, ...]:
-    """Return the gradient of a scalar with respect to each tensor, from one backward pass.
+    """Return the gradient of a scalar with respect to each recorded tensor, from one backward pass.
 
     Args:
         score: A tensor with one element.
@@ -166,6 +166,8 @@ def record_pass(
     module_path: list[str] = []  # names of the modules that are running, outermost first
 
     def make_activation_hook(name: str):
+        """Return the hook that records the output of a layer."""
+
         def hook(_module, _inputs, output):
             if threading.get_ident() != owner:
                 return None
@@ -178,6 +180,8 @@ def record_pass(
         return hook
 
     def make_shape_hook(name: str):
+        """Return the hook that records the shape of a layer's output."""
+
         def hook(_module, _inputs, output):
             tensor, _ = unpack_first_tensor(output)
             if threading.get_ident() == owner and tensor is not None:
@@ -186,6 +190,8 @@ def record_pass(
         return hook
 
     def make_push_hook(name: str):
+        """Return the hook that notes, while attention is recorded, that a module starts to run."""
+
         def hook(_module, _inputs):
             if threading.get_ident() == owner:
                 module_path.append(name)
@@ -193,6 +199,7 @@ def record_pass(
         return hook
 
     def pop_hook(_module, _inputs, _output):
+        """Note, while attention is recorded, that the innermost module has run."""
         if threading.get_ident() == owner:
             module_path.pop()
 
@@ -218,12 +225,12 @@ def record_pass(
 
 
 def unknown_layer_error(name: str, modules: Mapping[str, nn.Module]) -> ModelError:
-    """Return the error for a layer name that does not exist, with the closest existing names."""
+    """Return the error for a layer to be recorded that does not exist, with the closest existing names."""
     return ModelError(f"this model has no layer {name!r}; {suggest_names(name, [known for known in modules if known])}")
 
 
 def unpack_first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
-    """Return the first tensor in a layer's output, and a function that rebuilds the output around another tensor.
+    """Return the tensor to be recorded of a layer's output, its first, and a function that puts another in its place.
 
     Args:
         output: A tensor, or a tuple, namedtuple or list whose first item is a tensor.

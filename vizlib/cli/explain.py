@@ -160,7 +160,7 @@ def predict_command(
 
 
 def make_stems(paths: Sequence[Path]) -> list[str]:
-    """Return the start of each photo's output files: its name without suffix, or more of it where two would be equal.
+    """Return the start of the file names that `vizlib explain` writes for each photo: its name, made unique.
 
     >>> make_stems([Path("a/cat.jpg"), Path("a/dog.jpg")])
     ['cat', 'dog']
@@ -172,7 +172,7 @@ def make_stems(paths: Sequence[Path]) -> list[str]:
 
 
 def make_names(paths: Sequence[Path]) -> list[str]:
-    """Return the name of each photo in the code of a report: its file name, with its folder where two would be equal.
+    """Return the name of each photo in the code of `vizlib explain`'s report: its file name, made unique by its folder.
 
     >>> make_names([Path("a/cat.jpg"), Path("b/cat.jpg"), Path("c/dog.jpg")])
     ['a/cat.jpg', 'b/cat.jpg', 'dog.jpg']
@@ -182,7 +182,7 @@ def make_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _make_unique(paths: Sequence[Path], forms: Sequence[Callable[[Path], str]], *, number: bool = True) -> list[str]:
-    """Return the shortest form of each path that no other path has, ignoring case.
+    """Return the shortest form of each photo's path on the command line that no other path has, ignoring case.
 
     Args:
         paths: Paths of files.
@@ -208,7 +208,7 @@ def _make_unique(paths: Sequence[Path], forms: Sequence[Callable[[Path], str]], 
 
 
 def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
-    """Return the attribution of the last step; meanwhile advance the progress bar by one photo."""
+    """Return the attribution of the last step; meanwhile advance the progress bar of `vizlib explain` by one photo."""
     before, step = progress.n, None
     for step in steps:
         progress.n = before + step.fraction
@@ -218,7 +218,7 @@ def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
 
 
 def _parse_parameters(pairs: list[str]) -> dict[str, Any]:
-    """Return `NAME=VALUE` pairs as keyword arguments.
+    """Return the `NAME=VALUE` options of `vizlib explain` as keyword arguments.
 
     A value that is valid JSON is read as JSON (`false`, `3`, `[6, 8]`), any other as text.
     """

@@ -95,7 +95,7 @@ def receptive_field_command(
 
 
 def _parse_numbers(text: str) -> list[int]:
-    """Return `3,17` as integers."""
+    """Return the units that an option lists, such as `3,17`, as integers."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

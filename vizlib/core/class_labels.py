@@ -61,12 +61,12 @@ def find_class(target: SupportsIndex | str, labels: Sequence[str]) -> int | None
 
 
 def _find_labels(text: str, labels: Sequence[str]) -> list[int]:
-    """Return the indices of all labels equal to a text in lower case, else of all that share a name with it."""
+    """Return the indices of the class labels equal to a text in lower case, else of those that share a name with it."""
     names = set(_split_names(text))
     equal = [index for index, label in enumerate(labels) if label.strip().lower() == text]
     return equal or [index for index, label in enumerate(labels) if names.intersection(_split_names(label))]
 
 
 def _split_names(label: str) -> list[str]:
-    """Return the comma-separated names of a label in lower case."""
+    """Return the comma-separated names of a class label in lower case."""
     return [name for part in label.lower().split(",") if (name := part.strip())]

@@ -161,6 +161,7 @@ class Geometry:
         return max(1.0, self.photo_size[axis] / pixels * self.scale[axis] * cells / self.input_size[axis])
 
     def _box_on_photo(self, y0: float, x0: float, y1: float, x1: float) -> tuple[float, float, float, float]:
+        """Return a box of the model input in coordinates of the photo, clipped to it."""
         (y0, x0), (y1, x1) = self.to_photo(y0, x0), self.to_photo(y1, x1)
         height, width = float(self.photo_size[0]), float(self.photo_size[1])
         return min(max(y0, 0.0), height), min(max(x0, 0.0), width), min(max(y1, 0.0), height), min(max(x1, 0.0), width)
@@ -169,7 +170,7 @@ class Geometry:
 def _resized(
     photo_size: tuple[int, int], input_size: tuple[int, int], crop_pct: float, crop_mode: str
 ) -> tuple[int, int]:
-    """Return the (height, width) after timm's resize and before its crop; each mode has its own rounding."""
+    """Return the (height, width) of the resized photo that the geometry of timm's transform has before its crop."""
     if crop_mode not in CROP_MODES:
         raise ValueError(f"there is no crop mode {crop_mode!r}; there are {', '.join(CROP_MODES)}")
     height, width = photo_size
@@ -186,7 +187,7 @@ def _resized(
 
 
 def _margin(resized: int, input_side: int) -> float:
-    """Return the offset of the resized photo in the input on one axis.
+    """Return the offset of the resized photo in the model input on one axis, for the geometry.
 
     Padding puts the odd pixel at the end, cropping rounds half to even, as torchvision's CenterCrop and timm's
     CenterCropOrPad do.
@@ -197,7 +198,7 @@ def _margin(resized: int, input_side: int) -> float:
 def _pixel_to_cell_weights(
     positions: Float[np.ndarray, " pixels"], radius: float, cells: int
 ) -> Float32[np.ndarray, "pixels cells"]:
-    """Return each photo pixel's weights over the cells of a heat map, a tent function of their distance; rows sum to 1.
+    """Return the weights that project a heat map's cells to each photo pixel, a tent function; rows sum to 1.
 
     With a radius of 1 this is bilinear interpolation, with a larger one an average. Beyond the centres of the outer
     cells only the outer cell has weight.

@@ -73,6 +73,7 @@ def open_image(source: object) -> Image.Image:
 
 
 def _open_path(source: str | os.PathLike[str]) -> Image.Image:
+    """Open the photo in a file, given by its path."""
     path = Path(source)
     name = _quote(path.name)
     try:
@@ -91,6 +92,7 @@ def _open_path(source: str | os.PathLike[str]) -> Image.Image:
 
 
 def _open_stream(source: Any) -> Image.Image:
+    """Open the photo in a binary file object."""
     name = getattr(source, "name", None)
     name = _quote(Path(name).name) if isinstance(name, str) else "the file"
     try:
@@ -103,6 +105,7 @@ def _open_stream(source: Any) -> Image.Image:
 
 
 def _open_file(file: Any, name: str) -> Image.Image:
+    """Open the photo in an open file."""
     head = file.read(512)
     if not head:
         raise ImageError(make_note("image.empty", file=name, formats=FORMAT_NAMES))
@@ -119,6 +122,7 @@ def _open_file(file: Any, name: str) -> Image.Image:
 
 
 def _open_array(source: np.ndarray | Tensor) -> Image.Image:
+    """Return the photo in an array or tensor of pixels."""
     name = "the tensor" if isinstance(source, Tensor) else "the array"
     if isinstance(source, Tensor):
         tensor = source.detach().cpu()
@@ -149,7 +153,7 @@ def _open_array(source: np.ndarray | Tensor) -> Image.Image:
 
 
 def _convert(image: Image.Image, name: str, *, owned: bool = True) -> Image.Image:
-    """Check an image that may not be decoded yet, decode it and return it as upright RGB.
+    """Check a photo that may not be decoded yet, decode it and return it as upright RGB.
 
     Args:
         image: An opened image.
@@ -188,7 +192,7 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True) -> Image.Imag
 
 
 def _apply_orientation(image: Image.Image, *, in_place: bool) -> Image.Image:
-    """Return the image upright, by its EXIF orientation."""
+    """Return the photo upright, by its EXIF orientation."""
     try:
         upright = ImageOps.exif_transpose(image, in_place=in_place)
     except Exception:  # a photo with broken EXIF is still a photo
@@ -197,6 +201,7 @@ def _apply_orientation(image: Image.Image, *, in_place: bool) -> Image.Image:
 
 
 def _check_size(width: int, height: int, name: str) -> None:
+    """Raise an `ImageError` for a photo that is too small, too large, or too long and thin."""
     size = f"{width} × {height}"
     if min(width, height) < MIN_SIDE_PIXELS:
         raise ImageError(make_note("image.too-small", file=name, size=size, limit=MIN_SIDE_PIXELS))
@@ -208,12 +213,13 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _check_finite(values: np.ndarray, name: str) -> None:
+    """Raise an `ImageError` for an array of pixels with NaN or infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageError(make_note("image.not-finite", file=name))
 
 
 def _to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
-    """Return finite numbers of any type as uint8, and a note if they were scaled."""
+    """Return pixels of any finite numbers as uint8, and a note if they were scaled."""
     if values.dtype == np.uint8:
         return values, ()
     if values.dtype == bool:
@@ -229,7 +235,7 @@ def _to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
 
 
 def _scale_array_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return values from `low` to `high` as uint8 from 0 to 255, rounded and clipped; all 0 if the range is empty."""
+    """Return pixels from `low` to `high` as uint8 from 0 to 255, rounded and clipped; all 0 if the range is empty."""
     scaled = values.astype(np.float64)
     scaled -= low
     scaled *= 255 / (high - low) if high > low else 0
@@ -248,7 +254,7 @@ def _explain_unreadable(head: bytes, name: str) -> Note:
 
 
 def _classify(head: bytes) -> str:
-    """Return the code of the note about a file that is not an image, from its first bytes."""
+    """Return the code of the note about an uploaded file that is no image, from its first bytes."""
     if head[4:8] == b"ftyp":
         return "image.heic" if head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1") else "image.video"
     if head.startswith(b"%PDF"):
@@ -262,13 +268,15 @@ def _classify(head: bytes) -> str:
 
 
 def _quote(name: str) -> str:
+    """Return the name of a photo's file in quotation marks, for an error message."""
     return repr(name if len(name) <= 80 else name[:77] + "...") if name else "the path given"
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause of an error without the path that an OSError puts into its message."""
+    """Return why a photo cannot be opened, without the path that an OSError puts into its message."""
     return (error.strerror or "no access") if isinstance(error, OSError) else "not a valid name or file"
 
 
 def _describe(value: object) -> str:
+    """Return what was given in place of a photo, for an error message."""
     return "nothing (None)" if value is None else f"a {type(value).__name__}"

@@ -58,7 +58,7 @@ def format_question(label: str, against: str = "", *, class_specific: bool = Tru
 
 
 class Note(str):
-    """One English sentence, with what another language needs to say the same.
+    """A note as text: one English sentence, with what another language needs to say the same.
 
     A note is its own text, so it is printed, compared and written to JSON as any string.
 
@@ -76,7 +76,7 @@ class Note(str):
 
 
 def make_note(code: str, **facts: object) -> Note:
-    """Return the note of a code, its text filled with facts.
+    """Return the note of a code as text: its sentence, formatted with facts.
 
     Args:
         code: Key in `TEXTS`.

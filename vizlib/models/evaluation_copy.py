@@ -28,6 +28,7 @@ def make_evaluation_copy(module: nn.Module) -> nn.Module:
     copies: dict[int, nn.Module] = {}
 
     def copy_tree(original: nn.Module) -> nn.Module:
+        """Return the evaluation copy of a module and, by recursion, of its children."""
         if id(original) not in copies:
             copy = copies[id(original)] = original.__new__(type(original))
             children = {name: child and copy_tree(child) for name, child in original._modules.items()}

@@ -25,7 +25,7 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The tokens of a transformer: prefix tokens, then the patches row by row.
+    """The tokens of a transformer family: prefix tokens, then the patches row by row.
 
     Attributes:
         names: Names of the prefix tokens: "class", "distillation", "register 1", ...
@@ -39,18 +39,18 @@ class TokenLayout:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Number of tokens before the first patch."""
+        """Number of tokens before the first patch in the layout of the family."""
         return len(self.names)
 
     @property
     def num_tokens(self) -> int:
-        """Number of all tokens."""
+        """Number of all tokens in the layout of the family."""
         return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How to locate the parts of one kind of network.
+    """One row of the table of model families: how to locate the parts of one kind of network.
 
     Attributes:
         name: Name of the family.
@@ -80,20 +80,23 @@ class Family:
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
+    """Return the stages of a network of the ResNet family."""
     return ("layer1", "layer2", "layer3", "layer4")
 
 
-def _first_convolution(module: nn.Module, parent: str) -> str:
-    """Return the first convolution in a submodule; deep stems and hybrid patch embeddings have several."""
+def _find_convolution(module: nn.Module, parent: str) -> str:
+    """Return the first convolution of a family's submodule; deep stems and hybrid patch embeddings have several."""
     parts = module.get_submodule(parent).named_modules(prefix=parent)
     return next(name for name, part in parts if isinstance(part, nn.Conv2d))
 
 
 def _timm_vit_stages(module) -> tuple[str, ...]:
+    """Return the stages of a network of timm's ViT family: its blocks."""
     return tuple(f"blocks.{i}" for i in range(len(module.blocks)))
 
 
 def _timm_vit_tokens(module, size: Size) -> TokenLayout:
+    """Return the token layout of a network of timm's ViT family."""
     names = ("class",) if module.cls_token is not None else ()
     if hasattr(module, "dist_token"):
         names += ("distillation",)
@@ -104,12 +107,14 @@ def _timm_vit_tokens(module, size: Size) -> TokenLayout:
 
 
 def _timm_vit_cam_layer(module) -> str:
+    """Return the default layer for class activation maps of timm's ViT family."""
     # If the classifier reads only the class token, the gradient of the last block's patch tokens is exactly 0.
     last = len(module.blocks) - 1
     return f"blocks.{last - 1 if module.global_pool == 'token' and last else last}"
 
 
 def _timm_vit_normed_layer(module) -> str:
+    """Return the layer normalisation after the default layer for class activation maps of timm's ViT family."""
     if module.global_pool == "token":
         last = len(module.blocks) - 1
         first_in_block = isinstance(
@@ -120,6 +125,7 @@ def _timm_vit_normed_layer(module) -> str:
 
 
 def _timm_vit_classify(module, tokens: Tensor) -> Tensor:
+    """Return the logits that the classifier of a network of timm's ViT family gives each token."""
     tokens = module.head_drop(module.fc_norm(module.norm(tokens)))
     if hasattr(module, "head_dist"):
         return (module.head(tokens) + module.head_dist(tokens)) / 2
@@ -127,6 +133,7 @@ def _timm_vit_classify(module, tokens: Tensor) -> Tensor:
 
 
 def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
+    """Return the position embedding of the patches, and its grid, of a network of timm's ViT family."""
     if module.pos_embed is None:
         return None
     rows, columns = module.patch_embed.grid_size
@@ -134,41 +141,49 @@ def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
 
 
 def _torchvision_vit_stages(module) -> tuple[str, ...]:
+    """Return the stages of a network of torchvision's ViT family: its encoder layers."""
     return tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children())
 
 
 def _torchvision_vit_tokens(module, size: Size) -> TokenLayout:
+    """Return the token layout of a network of torchvision's ViT family."""
     return TokenLayout(("class",), (size[0] // module.patch_size, size[1] // module.patch_size), (0,))
 
 
 def _torchvision_vit_classify(module, tokens: Tensor) -> Tensor:
+    """Return the logits that the classifier of a network of torchvision's ViT family gives each token."""
     return module.heads(module.encoder.ln(tokens))
 
 
 def _torchvision_vit_position(module) -> tuple[Tensor, Size]:
+    """Return the position embedding of the patches, and its grid, of a network of torchvision's ViT family."""
     side = module.image_size // module.patch_size
     return module.encoder.pos_embedding[0, 1:].detach(), (side, side)
 
 
 def _timm_swin_stages(module) -> tuple[str, ...]:
+    """Return the stages of a network of timm's Swin family."""
     return tuple(f"layers.{i}" for i in range(len(module.layers)))
 
 
 def _timm_swin_grids(module, size: Size) -> list[Size]:
+    """Return the grid of each stage of a network of timm's Swin family."""
     return _merge_grids(module.patch_embed.dynamic_feat_size(size), len(_timm_swin_stages(module)))
 
 
 def _torchvision_swin_stages(module) -> tuple[str, ...]:
+    """Return the stages of a network of torchvision's Swin family."""
     return tuple(f"features.{i}" for i in range(1, len(module.features), 2))  # even indices embed or merge patches
 
 
 def _torchvision_swin_grids(module, size: Size) -> list[Size]:
+    """Return the grid of each stage of a network of torchvision's Swin family."""
     rows, columns = (side // stride for side, stride in zip(size, module.features[0][0].stride, strict=True))
     return _merge_grids((rows, columns), len(_torchvision_swin_stages(module)))
 
 
 def _merge_grids(grid: Size, stages: int) -> list[Size]:
-    """Return the grid of each stage, where each merges 2 × 2 patches of the one before; an odd side is padded."""
+    """Return the grid of each stage of a Swin family, where each merges 2 × 2 patches, an odd side padded."""
     grids = [grid]
     while len(grids) < stages:
         rows, columns = grids[-1]
@@ -182,7 +197,7 @@ FAMILIES = (
         matches=lambda module: isinstance(module, (timm.models.resnet.ResNet, torchvision.models.resnet.ResNet)),
         stages=_resnet_stages,
         cam_layer=lambda module: "layer4",
-        first_convolution=lambda module: _first_convolution(module, "conv1"),
+        first_convolution=lambda module: _find_convolution(module, "conv1"),
     ),
     Family(
         name="ViT",
@@ -190,7 +205,7 @@ FAMILIES = (
         stages=_timm_vit_stages,
         cam_layer=_timm_vit_cam_layer,
         normalised_cam_layer=_timm_vit_normed_layer,
-        first_convolution=lambda module: _first_convolution(module, "patch_embed"),
+        first_convolution=lambda module: _find_convolution(module, "patch_embed"),
         tokens=_timm_vit_tokens,
         position_embedding=_timm_vit_position,
         classify_tokens=_timm_vit_classify,
@@ -214,7 +229,7 @@ FAMILIES = (
         stages=_timm_swin_stages,
         cam_layer=lambda module: _timm_swin_stages(module)[-1],
         normalised_cam_layer=lambda module: "norm",
-        first_convolution=lambda module: _first_convolution(module, "patch_embed"),
+        first_convolution=lambda module: _find_convolution(module, "patch_embed"),
         stage_grids=_timm_swin_grids,
     ),
     Family(
@@ -223,21 +238,21 @@ FAMILIES = (
         stages=_torchvision_swin_stages,
         cam_layer=lambda module: _torchvision_swin_stages(module)[-1],
         normalised_cam_layer=lambda module: "norm",
-        first_convolution=lambda module: _first_convolution(module, "features"),
+        first_convolution=lambda module: _find_convolution(module, "features"),
         stage_grids=_torchvision_swin_grids,
     ),
 )
 
 
 def find_family(module: nn.Module) -> Family | None:
-    """Return the row of `FAMILIES` that matches a network, `None` if there is none."""
+    """Return the model family of a network, its row in `FAMILIES`; `None` if there is none."""
     return next((family for family in FAMILIES if family.matches(module)), None)
 
 
 def to_spatial_map(
     activation: Tensor, tokens: TokenLayout | None, grids: Collection[Size] = ()
 ) -> Float[Tensor, "channels rows columns"] | None:
-    """Return a layer's output as one map per channel; patch tokens are put back into their grid.
+    """Return a layer's output, laid out as in its model's family, as one map per channel; patches return to their grid.
 
     Args:
         activation: Output of one photo, with a batch axis of 1.
@@ -266,7 +281,7 @@ def to_spatial_map(
 
 
 def find_channel_axis(activation: Tensor, grids: Collection[Size] = ()) -> int:
-    """Return the axis of a layer's output that holds its channels.
+    """Return the axis that holds the channels of a layer's output, by the layout of the model's family.
 
     Args:
         activation: Output with a batch axis.

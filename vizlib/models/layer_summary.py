@@ -14,7 +14,7 @@ from vizlib.models.families import Size
 
 @dataclass(frozen=True)
 class Layer:
-    """One module of a network.
+    """One row of the layer summary: a module of the network.
 
     Attributes:
         name: PyTorch's dotted name.
@@ -32,12 +32,12 @@ class Layer:
 
     @property
     def depth(self) -> int:
-        """Depth in the module tree: 1 for a direct child of the network."""
+        """Depth of the layer in the module tree: 1 for a direct child of the network."""
         return self.name.count(".") + 1
 
 
 def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """Return every layer and the names of the attention layers, from one pass over a blank input.
+    """Return the summary of every layer and the names of the attention layers, from one pass over a blank input.
 
     Args:
         module: Network in evaluation mode.
@@ -66,7 +66,7 @@ def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], 
 
 
 def format_layer_table(layers: Iterable[Layer]) -> str:
-    """Return the layers as a text table, one per line, indented by depth."""
+    """Return the layer summary as a text table, one layer per line, indented by depth."""
     lines = [f"{'layer':<44}{'class':<28}{'output':<18}{'parameters':>12}{'MFLOPs':>10}"]
     for layer in layers:
         name = "  " * (layer.depth - 1) + layer.name

@@ -69,6 +69,7 @@ class Model:
 
     @cached_property
     def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+        """Every layer, and the names of the attention layers, from one pass over a blank input."""
         with self.translate_errors():
             return summarise_layers(self.eval_module(), self.preprocessing.input_size)
 
@@ -288,6 +289,7 @@ class Model:
         return self.module
 
     def _compute_logits(self, module: nn.Module, images: Tensor, output_batch_size: int | None = None) -> Tensor:
+        """Return the network's logits of a batch; an error of the network becomes a `ModelError`."""
         output = module(images)
         logits = getattr(output, "logits", output)  # Hugging Face models return an object
         valid = (
@@ -320,7 +322,7 @@ class Model:
 
 
 def _is_spatial(shape: Sequence[int], size: tuple[int, int]) -> bool:
-    """Return whether an output is channels × rows × columns: several positions, and about the input's aspect ratio.
+    """Return whether a model counts an output as spatial: several positions, and about the aspect ratio of its input.
 
     Outputs with channels last and sequences of tokens are not.
     """

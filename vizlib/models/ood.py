@@ -92,7 +92,7 @@ class OodScore:
 
 
 def parse_finite_number(value: object) -> float | None:
-    """Return a JSON value as a float, `None` if it is a boolean, not a number or not finite."""
+    """Return a JSON value, such as the threshold of an out-of-distribution score, as a finite float, else `None`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None

@@ -116,7 +116,22 @@ class TimmPreprocessing:
             std=std * 3 if len(std) == 1 else std,
         )
 
+    @classmethod
+    def from_torchvision(cls, transforms: Any) -> TimmPreprocessing:
+        """Return the preprocessing that equals torchvision's `ImageClassification` transforms."""
+        crop, resize = transforms.crop_size[0], transforms.resize_size[0]
+        return cls.from_config(
+            {
+                "input_size": (3, crop, crop),
+                "crop_pct": crop / (resize + 0.5),  # timm computes floor(crop / crop_pct), which must give `resize`
+                "interpolation": transforms.interpolation.value,
+                "mean": transforms.mean,
+                "std": transforms.std,
+            }
+        )
+
     def __post_init__(self) -> None:
+        """Refuse values that timm's evaluation transform does not accept."""
         if self.crop_mode not in CROP_MODES:  # timm silently treats an unknown mode as "center"
             raise ModelError(f"crop_mode is {self.crop_mode!r}, expected one of {', '.join(CROP_MODES)}")
         if self.interpolation not in INTERPOLATIONS:
@@ -168,5 +183,6 @@ class TimmPreprocessing:
 
     @cached_property
     def _transform(self) -> Callable[[Image.Image], Tensor]:
+        """timm's evaluation transform of a photo."""
         transform = create_transform(**{**self.to_config(), "input_size": (3, *self.input_size)})
         return cast(Callable[[Image.Image], Tensor], transform)  # create_transform is declared to return several types

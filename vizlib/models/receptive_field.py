@@ -14,7 +14,7 @@ from vizlib.models.model import Model
 
 
 def receptive_field(model: Model, layer: str) -> ReceptiveField:
-    """Return the receptive field of one position of a layer: the pixels that it can depend on.
+    """Return the theoretical receptive field of one position of a layer: the pixels that it can depend on.
 
     The field is traced through every operation before the layer. It includes padding, so the field of a position near
     the border extends beyond the input. After attention or global pooling its size is infinite.
@@ -31,19 +31,19 @@ def receptive_field(model: Model, layer: str) -> ReceptiveField:
         >>> vizlib.receptive_field(vizlib.load("resnet18-imagenette"), "layer1").size
         (43.0, 43.0)
     """
-    field = _trace_layers(model, [layer])[layer]
+    field = _compute_fields(model, [layer])[layer]
     if isinstance(field, ModelError):
         raise field
     return field
 
 
 def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField]:
-    """Return the receptive fields of several layers from one pass, up to the first layer without a known field.
+    """Return the theoretical receptive fields of several layers from one pass, up to the first without a known field.
 
     Empty if a layer does not exist or does not run.
     """
     try:
-        traced = _trace_layers(model, layers)
+        traced = _compute_fields(model, layers)
     except ModelError:
         return {}
     fields: dict[str, ReceptiveField] = {}
@@ -54,8 +54,8 @@ def receptive_fields(model: Model, layers: Sequence[str]) -> dict[str, Receptive
     return fields
 
 
-def _trace_layers(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
-    """Return the receptive field of each layer, or the error that says why it is not known."""
+def _compute_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveField | ModelError]:
+    """Return the theoretical receptive field of each layer, or the error that says why it is not known."""
     module, image = model.eval_module(), model.reference_tensor().new_zeros(1, 3, *model.preprocessing.input_size)
     with (
         model.translate_errors(),
@@ -69,6 +69,7 @@ def _trace_layers(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveFie
 
 
 def _read_field(model: Model, layer: str, output: Tensor, tracer: ReceptiveFieldTracer) -> ReceptiveField | ModelError:
+    """Return the theoretical receptive field of one layer, or the error that says why it is not known."""
     if model.spatial_map(output) is None:
         return ModelError(f"the output of {layer} has shape {tuple(output.shape[1:])}, without spatial positions")
     trace = tracer.traces.get(output)

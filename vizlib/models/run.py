@@ -18,7 +18,7 @@ Target = int | Tensor | Callable[[Tensor], Tensor]
 
 
 class Prediction(NamedTuple):
-    """One class of a prediction.
+    """One predicted class of a run.
 
     Attributes:
         index: Index of the class.
@@ -68,7 +68,7 @@ class Run:
         )
 
     def score(self, target: Target) -> Float[Tensor, ""]:
-        """Return the scalar that is explained: a logit, a weighted sum of logits, or a function of them."""
+        """Return the scalar that is explained of this run: a logit, a weighted sum of logits, or a function of them."""
         if callable(target):
             return target(self.logits).sum()
         if isinstance(target, Tensor):

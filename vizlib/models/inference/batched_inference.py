@@ -34,7 +34,7 @@ MAX_BATCH_FLOPS = {"cpu": 100e9, "cuda": 20e12}
 
 @dataclass(frozen=True)
 class InputCost:
-    """Cost of a pass over a batch of one input.
+    """What one input of a batch costs in memory and operations.
 
     Attributes:
         memory_bytes: Peak memory of its tensors.
@@ -164,7 +164,7 @@ class BatchedInference:
         return indices.tensor_split(math.ceil(len(indices) / size)) if len(indices) else ()
 
     def _folded_model(self, *layers: str | None) -> Model:
-        """Return the model on its folded copy, in which the given layers have the outputs of the original network."""
+        """Return the model for batches on its folded copy; the given layers keep the outputs of the original."""
         pairs = self._conv_norm_pairs if self._folded_copy_bytes else {}
         folded_layers = {*pairs, *pairs.values()}
         exact_layers = frozenset(layer for layer in layers if layer and layer in folded_layers)
@@ -190,20 +190,23 @@ class BatchedInference:
 
     @property
     def _conv_norm_pairs(self) -> ConvNormPairs:
+        """The convolutions that a folded copy for batches fuses with their batch normalisation."""
         return self.model._plan_cache.get_or_compute("conv_norm_pairs", self._find_pairs)
 
     def _find_pairs(self) -> ConvNormPairs:
+        """Return the convolutions that a folded copy for batches fuses with their batch normalisation."""
         module = self.model.eval_module()
         blank = self.model.reference_tensor().new_zeros(1, 3, *self.model.preprocessing.input_size)
         with self.model.translate_errors():
             return find_conv_norm_pairs(module, lambda: module(blank))
 
     def _input_cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> InputCost:
+        """Return what one input of a batch costs, measured once per kind of pass."""
         key = "cost", gradient, layer, self.bfloat16, bool(self._folded_copy_bytes)
         return self.model._plan_cache.get_or_compute(key, lambda: self._measure_cost(gradient, image, layer))
 
     def _measure_cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> InputCost:
-        """Measure a pass over one input, the input included; with `layer` only what follows the layer counts."""
+        """Measure a batch of one input, the input included; with `layer` only what follows the layer counts."""
         self._folded_model(layer)  # made before the measurement, as its weights are counted separately
         with _CostMeter() as meter:
             if image is not None and layer is not None:
@@ -223,29 +226,33 @@ class BatchedInference:
         return InputCost(max(meter.peak_bytes, 1), max(meter.flops, 1))
 
     def _run_from_layer(self, image: Tensor, layer: str, make_outputs: Callable[[], Tensor], count: int) -> Tensor:
+        """Return the logits of a batch whose outputs of one layer are replaced, on the folded copy."""
         model = self._folded_model(layer)
         with self._autocast(), substitute_output(model.module, layer, make_outputs):
             return _to_single_precision(model.logits(_to_channels_last(image), output_batch_size=count))
 
     def _score_gradients(self, logits: Tensor, score: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+        """Return the gradient of the sum of a batch's scores at a tensor."""
         with torch.inference_mode(False), torch.enable_grad():
             return compute_gradients(score(_to_single_precision(logits)).sum(), [tensor], retain_graph=False)[0]
 
     def _device(self) -> torch.device:
+        """Device on which batches are computed."""
         return self.model.reference_tensor().device
 
     def _autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context in which batches are computed: bfloat16, or unchanged."""
         return torch.autocast(self._device().type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
 
 
 def benefits_from_bfloat16(model: Model) -> bool:
-    """Return whether a model is in single precision, on a device that computes bfloat16 in hardware."""
+    """Return whether batches gain from bfloat16: single precision, on a device that computes bfloat16 in hardware."""
     reference = model.reference_tensor()
     return reference.dtype == torch.float32 and supports_bfloat16(reference.device)
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Return whether a processor or GPU has bfloat16 instructions; without them bfloat16 is many times slower."""
+    """Return whether a device computes batches in bfloat16 by instructions; without them it is many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # available from PyTorch 2.9
@@ -253,17 +260,17 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 
 def _to_channels_last(images: Tensor) -> Tensor:
-    """Return the same values in the memory layout that convolutions compute fastest in."""
+    """Return the batch in the memory layout that convolutions compute fastest in."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def _to_single_precision(logits: Tensor) -> Tensor:
-    """Return logits in single precision at least: in half precision many classes tie."""
+    """Return the logits of a batch in single precision at least: in half precision many classes tie."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 class _CostMeter(TorchDispatchMode):
-    """Measures the peak memory of live tensors, and the floating-point operations by PyTorch's own formulas.
+    """Measures what a batch costs: peak memory of live tensors, and operations by PyTorch's own formulas.
 
     Attributes:
         live_bytes: Memory of the tensors allocated since the last restart that are alive.
@@ -278,7 +285,7 @@ class _CostMeter(TorchDispatchMode):
         self.restart()
 
     def restart(self) -> None:
-        """Set all counts to 0."""
+        """Set the memory and operation counts of a batch to 0."""
         self.live_bytes = self.peak_bytes = self.flops = 0
         self._restarts += 1
 
@@ -294,6 +301,7 @@ class _CostMeter(TorchDispatchMode):
         return output
 
     def _count_storage(self, storage: torch.UntypedStorage) -> None:
+        """Count the memory of a tensor's storage until it is freed."""
         if storage not in self._counted:
             self._counted.add(storage)
             size = storage.nbytes()
@@ -302,5 +310,6 @@ class _CostMeter(TorchDispatchMode):
             weakref.finalize(storage, self._on_freed, size, self._restarts)
 
     def _on_freed(self, size: int, restarts: int) -> None:
+        """Subtract the memory of a freed storage."""
         if restarts == self._restarts:
             self.live_bytes -= size

@@ -50,6 +50,7 @@ class FirstConvolution:
             return torch.autograd.grad(self._get_module()(pixels), pixels, gradient)[0]
 
     def _get_module(self) -> nn.Module:
+        """Return the module of the first convolution."""
         assert self.layer is not None
         return self.model.eval_module().get_submodule(self.layer)
 
@@ -65,7 +66,7 @@ def find_first_convolution(model: Model) -> FirstConvolution:
 
 
 def _reads_all_pixels(convolution: FirstConvolution) -> bool:
-    """Return whether the logits depend on the pixels only through this layer, and it receives them unchanged."""
+    """Return whether the logits depend on pixels only through the first convolution, which receives them unchanged."""
     model, layer = convolution.model, convolution.layer
     assert layer is not None
     generator = torch.Generator().manual_seed(0)

@@ -24,7 +24,7 @@ def make_folded_copy(
     exact_layers: Collection[str] = (),
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """Return a copy in evaluation mode with the same outputs, to rounding, and fewer operations.
+    """Return a folded copy in evaluation mode: the same outputs, to rounding, and fewer operations.
 
     Each batch normalisation of `pairs` is folded into its convolution, whose weights are stored channels last, and no
     parameter requires a gradient. The copy has the parameters' values at this moment, and its own hooks (see
@@ -64,7 +64,7 @@ def make_folded_copy(
 
 
 def find_conv_norm_pairs(module: nn.Module, run: Callable[[], object]) -> ConvNormPairs:
-    """Return the convolutions whose output is read by one batch normalisation and nothing else.
+    """Return the convolutions that can be folded: one batch normalisation reads their output, and nothing else does.
 
     Only PyTorch's own `Conv2d` and `BatchNorm2d` count: subclasses may compute more than their name says.
 
@@ -80,7 +80,7 @@ def find_conv_norm_pairs(module: nn.Module, run: Callable[[], object]) -> ConvNo
 
 
 class _ConvOutputReads(TorchFunctionMode):
-    """Records which functions read the outputs of the convolutions.
+    """Records what reads the outputs of convolutions, to find those that can be folded.
 
     Args:
         convolutions: `id` of a convolution's weight -> its name.
@@ -95,7 +95,7 @@ class _ConvOutputReads(TorchFunctionMode):
 
     @property
     def pairs(self) -> ConvNormPairs:
-        """Each convolution that ran once and was read once, by a batch normalisation that ran once."""
+        """Each convolution that can be folded: run once, and read once, by a batch normalisation that ran once."""
         read_convs, reading_norms = [conv for conv, _ in self.reads], [norm for _, norm in self.reads]
         run_convs = [conv for _, conv in self.outputs.values()]
         return {
@@ -119,14 +119,14 @@ class _ConvOutputReads(TorchFunctionMode):
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Return whether hooks read or change the module's inputs, outputs or gradients."""
+    """Return whether hooks forbid to fold a module: they read or change its inputs, outputs or gradients."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
 def _fold_weights(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the convolution that includes the batch normalisation."""
+    """Return the folded weight and bias: those of the convolution that includes the batch normalisation."""
     assert norm.running_mean is not None  # `find_conv_norm_pairs` identifies a normalisation by it
     assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(

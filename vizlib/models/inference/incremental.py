@@ -29,7 +29,7 @@ Span = tuple[int, int]  # start and end (exclusive) along one axis, in pixels or
 
 @dataclass(frozen=True)
 class CropAxis:
-    """One axis of a crop, and the output positions that a window can change.
+    """One axis of a crop that incremental inference runs on, and the output positions that a window can change.
 
     Attributes:
         input_span: The crop, in positions of the stage's input.
@@ -43,13 +43,13 @@ class CropAxis:
 
     @property
     def length(self) -> int:
-        """Length of the crop."""
+        """Length of the crop in positions."""
         return self.input_span[1] - self.input_span[0]
 
 
 @dataclass(frozen=True)
 class IncrementalStage:
-    """Consecutive layers that run on a crop of their input around each window.
+    """One stage of incremental inference: layers that run on a crop of their input around each window.
 
     Attributes:
         layer: Name of the last of these layers.
@@ -67,7 +67,7 @@ class IncrementalStage:
 
 
 def relative_field(before: ReceptiveField, after: ReceptiveField) -> ReceptiveField:
-    """Return the receptive field of a layer in units of the positions of an earlier layer.
+    """Return what a stage of incremental inference reads: a layer's field in units of an earlier layer's positions.
 
     Args:
         before: Field of the earlier layer, in pixels.
@@ -81,8 +81,8 @@ def relative_field(before: ReceptiveField, after: ReceptiveField) -> ReceptiveFi
     return ReceptiveField((size[0], size[1]), (jump[0], jump[1]), (centre[0], centre[1]))
 
 
-def plan_crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[CropAxis] | None:
-    """Return one crop for each span along an axis, all of one length.
+def compute_crops(field: ReceptiveField, axis: int, spans: Sequence[Span], side: int) -> list[CropAxis] | None:
+    """Return the crops that incremental inference runs on: one for each window's span along an axis, all of one length.
 
     Args:
         field: Receptive field of the output, in positions of the input.
@@ -171,7 +171,7 @@ def _make_paste(
     next_stage: IncrementalStage | None,
     window_indices: Sequence[int],
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function that turns a stage's outputs into the next stage's inputs.
+    """Return the function that turns a stage's outputs into the next stage's inputs in incremental inference.
 
     It takes the next stage's crops out of the unchanged output and pastes the changed positions into them.
     """
@@ -193,7 +193,7 @@ def _make_paste(
 
 
 def _intersect(changed: CropAxis, crop: CropAxis) -> tuple[slice, slice]:
-    """Return where the changed positions lie in the next crop, and where in the stage's output."""
+    """Return where positions changed by incremental inference lie in the next crop, and where in the stage's output."""
     first = max(changed.output_span[0], crop.input_span[0])
     last = max(first, min(changed.output_span[1], crop.input_span[1]))
     shift = changed.local_span[0] - changed.output_span[0]

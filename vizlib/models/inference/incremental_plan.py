@@ -18,7 +18,7 @@ from vizlib.models.inference.incremental import (
     IncrementalStage,
     IncrementalWindows,
     Span,
-    plan_crops,
+    compute_crops,
     relative_field,
 )
 from vizlib.models.model import Model
@@ -32,7 +32,7 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A layer that all of a pass goes through: the layers after it read nothing from before it.
+    """A layer that a plan can end a stage with: the layers after it read nothing from before it.
 
     Attributes:
         layer: Name of the layer.
@@ -47,7 +47,7 @@ class CutPoint:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages of incremental inference, in the order they run.
+    """A plan of the stages of incremental inference, in the order they run.
 
     Attributes:
         cost: Operations as a fraction of those of a pass, stage overhead included.
@@ -61,7 +61,7 @@ class StagePlan:
 def plan_windows(
     model: Model, image: Float[Tensor, "1 3 h w"], rows: Sequence[Span], columns: Sequence[Span]
 ) -> IncrementalWindows | None:
-    """Return the incremental inference for windows of a photo, if it saves operations and gives the same logits.
+    """Return the plan of incremental inference for windows of a photo, if it is cheaper and gives the same logits.
 
     The logits are compared with those of plain passes once per set of windows; the result of the comparison is kept in
     the model's bounded plan cache.
@@ -117,7 +117,7 @@ def _extend_plan(
         side = image.shape[2 + axis] / before.field.jump[axis]
         if plan.stages:
             spans = [crop.output_span for crop in (plan.stages[-1].rows, plan.stages[-1].columns)[axis]]
-        axis_crops = plan_crops(field, axis, spans, int(side))
+        axis_crops = compute_crops(field, axis, spans, int(side))
         if axis_crops is None:
             return None
         crops.append(axis_crops)
@@ -129,14 +129,14 @@ def _extend_plan(
 
 
 def _cut_points(model: Model) -> Iterator[list[CutPoint]]:
-    """Yield all cut points whose field is smaller than the input, then those of them that are stages."""
+    """Yield what a plan may consist of: all cut points with less than the whole input, then those that are stages."""
     cut_points = model._plan_cache.get_or_compute("cut_points", lambda: _find_cut_points(model))
     yield cut_points
     yield [cut_point for cut_point in cut_points if cut_point.layer in model.stages]
 
 
 def _find_cut_points(model: Model) -> list[CutPoint]:
-    """Return the cut points up to the first layer whose field is the whole input."""
+    """Return the cut points that a plan chooses from, up to the first layer whose field is the whole input."""
     names = [layer.name for layer in model.layers]
     is_leaf = [not following.startswith(f"{name}.") for name, following in zip(names, [*names[1:], ""], strict=True)]
     flops = [leaf * layer.flops for leaf, layer in zip(is_leaf, model.layers, strict=True)]
@@ -150,7 +150,7 @@ def _find_cut_points(model: Model) -> list[CutPoint]:
 
 
 def _chained_layers(model: Model) -> list[str]:
-    """Return the stages, and the children of each `Sequential` that is or contains a stage, in the order they run."""
+    """Return what may be a plan's cut points: stages, and children of each `Sequential` that is or holds a stage."""
     modules = dict(model.module.named_modules())
     chains = {*model.stages, *(stage.rpartition(".")[0] for stage in model.stages)}
     blocks = {
@@ -166,7 +166,7 @@ def _chained_layers(model: Model) -> list[str]:
 def _matches_plain_inference(
     model: Model, stages: Sequence[IncrementalStage], image: Tensor, rows: Sequence[Span], columns: Sequence[Span]
 ) -> bool:
-    """Return whether the logits equal those of plain passes, for noise in the first, the middle and the last window."""
+    """Return whether a plan gives the logits of plain passes, for noise in the first, middle and last window."""
     window_indices = [0, len(rows) // 2 * len(columns) + len(columns) // 2, len(rows) * len(columns) - 1]
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     images = image.repeat(len(window_indices), 1, 1, 1)

@@ -49,7 +49,7 @@ class DetectedArchitecture:
 
 
 def build_network(architecture: str, num_classes: int, arguments: Mapping[str, object] | None = None) -> nn.Module:
-    """Return an untrained network in evaluation mode.
+    """Return an untrained network of an architecture, in evaluation mode.
 
     Args:
         architecture: timm name, or "torchvision/" and a torchvision name.
@@ -80,7 +80,7 @@ def build_network(architecture: str, num_classes: int, arguments: Mapping[str, o
 
 
 def resolve_torchvision_name(name: str) -> str:
-    """Return the name of a torchvision classifier without the prefix "torchvision/".
+    """Return the architecture name of a torchvision classifier without the prefix "torchvision/".
 
     Raises:
         ModelError: If torchvision has no classifier of this name.
@@ -112,7 +112,7 @@ def detect_architecture(weights: Mapping[str, Tensor]) -> DetectedArchitecture |
 
 
 def unwrap_backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict of a module with a backbone and one linear layer under the backbone's own names.
+    """Return the state dict of a backbone and one linear layer under the names of the architecture of the backbone.
 
     The prefix of the backbone is removed, and the linear layer becomes the classifier. Any other state dict is returned
     unchanged.
@@ -131,7 +131,7 @@ def unwrap_backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _candidate_names(shapes: Shapes) -> Iterator[str]:
-    """Yield the names to compare, the most probable first: building a network to compare it takes about 0.1 s."""
+    """Yield the architectures to compare, the most probable first: building each takes about 0.1 s."""
     resnets = [name for name in _detectable_names() if re.search("nex?t", name)]
     if {"patch_embed.proj.weight", "head.weight"} <= shapes.keys():
         width, *_, patch_side = shapes["patch_embed.proj.weight"]
@@ -155,12 +155,13 @@ def _candidate_names(shapes: Shapes) -> Iterator[str]:
 
 
 def _names_width(name: str) -> bool:
-    """Return whether the name of a vision transformer states the width of its tokens."""
+    """Return whether the architecture name of a vision transformer states the width of its tokens."""
     return not set(WIDTH_NAMES.values()).isdisjoint(name.split("_"))
 
 
 @cache
 def _detectable_names() -> tuple[str, ...]:
+    """Return the names of timm's architectures that can be detected by their weights."""
     return tuple(name for module in DETECTABLE_TIMM_MODULES for name in timm.list_models(module=module))
 
 
@@ -178,7 +179,7 @@ def _architecture_shapes(name: str) -> tuple[dict[str, tuple[int, ...]], frozens
 
 
 def _infer_image_size(shapes: Shapes) -> dict[str, object] | None:
-    """Return the `img_size` argument that gives a vision transformer as many patches as position embeddings.
+    """Return the `img_size` argument of a detected vision transformer, from its position embeddings.
 
     Empty if there are no position embeddings, `None` if they form no square grid.
     """

@@ -97,7 +97,7 @@ _FIELD_TYPES = {  # JSON type of each field of a sidecar
 
 
 def list_bundled() -> dict[str, Path]:
-    """Return the checkpoints distributed with vizlib: name -> weight file."""
+    """Return the checkpoint files distributed with vizlib: name -> weight file."""
     return {
         path.stem: path for path in sorted(BUNDLED_FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()
     }
@@ -122,7 +122,7 @@ def list_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a checkpoint file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -182,7 +182,7 @@ def read_weights(path: Path, *, expected_sha256: str | None = None) -> dict[str,
 
 
 def assign_weights(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
-    """Copy weights into a network, converting their dtype to the network's.
+    """Copy the weights of a checkpoint file into a network, converting their dtype to the network's.
 
     Args:
         module: Network to fill.
@@ -214,7 +214,7 @@ def assign_weights(module: nn.Module, weights: Mapping[str, Tensor], file: str, 
 
 
 def count_classes(weights: Mapping[str, Tensor], module: nn.Module, num_classes: int) -> int:
-    """Return the number of classes of the classifier in a state dict.
+    """Return the number of classes of the classifier in a checkpoint's state dict.
 
     Args:
         weights: State dict.
@@ -234,6 +234,7 @@ def count_classes(weights: Mapping[str, Tensor], module: nn.Module, num_classes:
 
 
 def _extract_state_dict(content: object, name: str) -> dict[str, Tensor]:
+    """Return the state dict in the content of a checkpoint file, without the wrappers of training scripts."""
     for key in STATE_DICT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -258,10 +259,12 @@ def _describe_read_error(error: Exception, suffix: str) -> str:
 
 
 def _describe_content(content: object) -> str:
+    """Return what a checkpoint file holds instead of a state dict, for an error message."""
     if isinstance(content, dict):
         return f"a dictionary with {', '.join(map(repr, list(content)[:3]))}" if content else "an empty dictionary"
     return f"a {type(content).__name__}"
 
 
 def _format_shape(tensor: Tensor) -> str:
+    """Return the shape of a checkpoint's weight, for an error message."""
     return " × ".join(map(str, tensor.shape)) or "one number"

@@ -41,7 +41,7 @@ def is_in_torch_cache(url: str) -> bool:
 
 
 def get_torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
-    """Return the default weights of one of torchvision's classifiers.
+    """Return the download entry (URL, transforms, classes) of a torchvision classifier's default weights.
 
     Raises:
         ModelError: If torchvision has no classifier of this name.
@@ -118,7 +118,7 @@ def download_to_torch_cache(url: str, progress: ProgressCallback) -> None:
 
 
 def _read_block(response: Any) -> bytes:
-    """Return the next block; a network error must not look like an `OSError` of the file that is written."""
+    """Return the next block of a download; a network error must not look like an error of the file written."""
     try:
         return response.read(BLOCK_BYTES)
     except (OSError, HTTPException) as error:
@@ -126,12 +126,12 @@ def _read_block(response: Any) -> bytes:
 
 
 def _supports_progress_bar() -> bool:
-    """Return whether this version of `huggingface_hub` takes a progress bar class."""
+    """Return whether downloads of this version of `huggingface_hub` take a progress bar class."""
     return "tqdm_class" in inspect.signature(hf_hub_download).parameters
 
 
 def _make_progress_bar(progress: ProgressCallback) -> type[tqdm]:
-    """Return a silent progress bar class that calls `progress`.
+    """Return a silent progress bar class that calls `progress` during a download.
 
     `huggingface_hub` may create several bars for one file and starts again after a broken connection, so the largest
     count so far is reported.
@@ -139,11 +139,14 @@ def _make_progress_bar(progress: ProgressCallback) -> type[tqdm]:
     largest = 0
 
     class ProgressBar(tqdm):
+        """A download's progress bar that prints nothing."""
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: int | float | None = 1) -> None:
+            """Count the bytes downloaded and pass the largest count so far to `progress`."""
             nonlocal largest
             self.n += n or 0
             if self.total:

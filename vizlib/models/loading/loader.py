@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -147,22 +146,9 @@ def wrap(
 
 
 def _is_compiled(module: nn.Module) -> bool:
+    """Return whether a network given to `wrap` is compiled or scripted."""
     optimized = isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule))
     return optimized or bool(module._compiled_call_impl)
-
-
-def convert_torchvision_transforms(transforms: Any) -> TimmPreprocessing:
-    """Return the preprocessing that equals torchvision's `ImageClassification` transforms."""
-    crop, resize = transforms.crop_size[0], transforms.resize_size[0]
-    return TimmPreprocessing.from_config(
-        {
-            "input_size": (3, crop, crop),
-            "crop_pct": crop / (resize + 0.5),  # timm computes floor(crop / crop_pct), which must give `resize`
-            "interpolation": transforms.interpolation.value,
-            "mean": transforms.mean,
-            "std": transforms.std,
-        }
-    )
 
 
 # ---------------------------------------------------------------------------------- labels and preprocessing
@@ -174,7 +160,7 @@ def _make_model(
     preprocessing: Preprocessing | Mapping[str, object] | None,
     labels: Sequence[str] | None,
 ) -> Model:
-    """Return the model of a network, with defaults for what is `None`."""
+    """Return the `Model` of a loaded or wrapped network, with defaults for what is `None`."""
     if preprocessing is None or isinstance(preprocessing, Mapping):
         preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
     family = find_family(module)
@@ -187,7 +173,7 @@ def _make_model(
 
 
 def _default_labels(module: nn.Module, family: Family | None, count: int) -> list[str]:
-    """Return the labels that timm recorded with a network, else ImageNet's if the count fits, else numbered ones."""
+    """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
     config = getattr(module, "pretrained_cfg", None) or {}
     names = config.get("label_names") or ()
     if len(names) == count:
@@ -203,6 +189,7 @@ def _default_labels(module: nn.Module, family: Family | None, count: int) -> lis
 
 
 def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
+    """Load a model from a weight file and its sidecar, and note what was assumed."""
     sidecar = Sidecar.read_for(path)
     weights = unwrap_backbone(read_weights(path, expected_sha256=sidecar.sha256))
     sidecar_name = path.with_suffix(".json").name
@@ -229,7 +216,7 @@ def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence
     ood_score = OodScore.from_sidecar(sidecar.ood)
     if sidecar.preprocessing is not None:
         return replace(_make_model(module, name, sidecar.preprocessing, labels), ood_score=ood_score)
-    assumed = _default_preprocessing(module, detected.architecture)
+    assumed = _assume_preprocessing(module, detected.architecture)
     height, width = assumed.input_size
     note = make_note(
         "model.assumed-preprocessing",
@@ -243,10 +230,10 @@ def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence
     return replace(_make_model(module, name, assumed, labels), notes=(note,), ood_score=ood_score)
 
 
-def _default_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
-    """Return timm's or torchvision's preprocessing for an architecture, at the input size of this network."""
+def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
+    """Return the preprocessing to load a file with that states none: timm's or torchvision's of its architecture."""
     if architecture.startswith(TORCHVISION_PREFIX):
-        return convert_torchvision_transforms(get_torchvision_weights(architecture).transforms())
+        return TimmPreprocessing.from_torchvision(get_torchvision_weights(architecture).transforms())
     config = resolve_model_data_config(module)
     if size := getattr(getattr(module, "patch_embed", None), "img_size", None):
         config["input_size"] = (3, *size)  # a transformer may be built for another size than timm's default
@@ -259,35 +246,37 @@ def _default_preprocessing(module: nn.Module, architecture: str) -> TimmPreproce
 def _load_pretrained(
     name: str, labels: Sequence[str] | None, file_names: Sequence[str], progress: ProgressCallback | None
 ) -> Model:
+    """Load a pretrained model of timm, torchvision or the Hugging Face Hub by its name."""
     if name.startswith(TORCHVISION_PREFIX):
         return _load_torchvision(name, labels, progress)
     if name.startswith(HUB_PREFIX):
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         require_weights(name, hub.ENDPOINT, is_in_hub_cache(repository, ["config.json"], revision or None))
     else:
-        _require_timm_weights(name, file_names, progress)
-    with _translate_download_errors(name):
+        _prepare_timm_loading(name, file_names, progress)
+    with _translate_loading_errors(name):
         module = timm.create_model(name, pretrained=True).eval()
     return _make_model(module, name, None, labels)
 
 
 def _load_torchvision(name: str, labels: Sequence[str] | None, progress: ProgressCallback | None) -> Model:
+    """Load a pretrained classifier of torchvision by its name."""
     weights = get_torchvision_weights(name)
     cached = is_in_torch_cache(weights.url)
     require_weights(name, weights.url, cached)
     transforms_input = name.removeprefix(TORCHVISION_PREFIX) in TRANSFORM_INPUT_MODELS
     arguments = {"transform_input": True, "init_weights": False} if transforms_input else {}
     module = build_network(name, len(weights.meta["categories"]), arguments)
-    with _translate_download_errors(name):
+    with _translate_loading_errors(name):
         if progress and not cached:
             download_to_torch_cache(weights.url, progress)
         module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     labels = weights.meta["categories"] if labels is None else labels
-    return _make_model(module, name, convert_torchvision_transforms(weights.transforms()), labels)
+    return _make_model(module, name, TimmPreprocessing.from_torchvision(weights.transforms()), labels)
 
 
-def _require_timm_weights(name: str, file_names: Sequence[str], progress: ProgressCallback | None) -> None:
-    """Check that timm has weights of a name and that they are cached or reachable; download them with `progress`.
+def _prepare_timm_loading(name: str, file_names: Sequence[str], progress: ProgressCallback | None) -> None:
+    """Prepare to load a timm model: refuse an unknown name; its weights must be at hand, or are fetched.
 
     Raises:
         ModelError: If timm has no such weights, or they are neither cached nor reachable.
@@ -308,15 +297,15 @@ def _require_timm_weights(name: str, file_names: Sequence[str], progress: Progre
         cached = is_in_hub_cache(config.hf_hub_id, files)
         require_weights(name, hub.ENDPOINT, cached)
         if progress and not cached:
-            with _translate_download_errors(name):
+            with _translate_loading_errors(name):
                 download_from_hub(config.hf_hub_id, files, progress)
     elif config and isinstance(config.url, str):
         require_weights(name, config.url, is_in_torch_cache(config.url))
 
 
 @contextlib.contextmanager
-def _translate_download_errors(name: str) -> Iterator[None]:
-    """Raise any exception of a download as a `ModelError` of one line."""
+def _translate_loading_errors(name: str) -> Iterator[None]:
+    """Raise any exception while pretrained weights are loaded as a `ModelError` of one line."""
     try:
         yield
     except Exception as error:
@@ -324,7 +313,7 @@ def _translate_download_errors(name: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an exception's message, in plain words where the message itself is obscure."""
+    """Return why loading failed: the first line of an exception's message, in plain words where that is obscure."""
     if type(error).__name__ == "RepositoryNotFoundError":
         return "there is no such repository on the hub, or it is private"
     if isinstance(error, KeyError):

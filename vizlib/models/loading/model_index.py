@@ -39,7 +39,7 @@ MAX_CLASSES_BY_NAME = 20  # models with more classes are described by the number
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model that can be loaded by name.
+    """One entry of the index of models: a model that can be loaded by name.
 
     Attributes:
         name: Name that `load` takes.
@@ -60,12 +60,12 @@ class ModelEntry:
 
     @property
     def bundled(self) -> bool:
-        """Whether it is distributed with vizlib."""
+        """Whether the model is distributed with vizlib."""
         return self.source == "bundled"
 
     @property
     def needs_download(self) -> bool:
-        """Whether loading it requires a download."""
+        """Whether loading the model requires a download."""
         return self.source == "download"
 
 
@@ -95,13 +95,12 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
     entries.sort(key=lambda entry: -(entry.accuracy or 0.0) if entry.bundled else 0.0)
     classes = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
     for name, size_mb in CURATED_MODELS_MB.items():
-        source = "downloaded" if _is_cached(name) else "download"
-        entries.append(ModelEntry(name, source, float(size_mb), classes))
+        entries.append(ModelEntry(name, _describe_source(name), float(size_mb), classes))
     return entries
 
 
 def find_timm_model(name: str, suggestions: Sequence[str] = ()) -> ModelEntry:
-    """Return the entry of one of timm's pretrained ResNets or transformers.
+    """Return the index entry of one of timm's pretrained ResNets or transformers.
 
     Only timm's tables are read, so the name of a repository, folder or file is refused.
 
@@ -116,17 +115,19 @@ def find_timm_model(name: str, suggestions: Sequence[str] = ()) -> ModelEntry:
     'resnet34'
     """
     architecture, _, _ = name.partition(".")
-    if architecture not in _supported_names():
-        raise ModelError(f"there is no model {name!r} here; {suggest_names(name, [*suggestions, *_supported_names()])}")
+    if architecture not in _list_supported_names():
+        raise ModelError(
+            f"there is no model {name!r} here; {suggest_names(name, [*suggestions, *_list_supported_names()])}"
+        )
     if not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{architecture}.*")
         hint = suggest_names(name, tagged) if tagged else "choose another one"
         raise ModelError(f"there is no model {name!r} here, as timm has no weights of that name; {hint}")
-    return ModelEntry(name, "downloaded" if _is_cached(name) else "download", float(CURATED_MODELS_MB.get(name, 0)))
+    return ModelEntry(name, _describe_source(name), float(CURATED_MODELS_MB.get(name, 0)))
 
 
 def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-    """Return name -> weight file: the bundled checkpoints, then the files in `folder`.
+    """Return the index of weight files, name -> file: the bundled checkpoints, then the files in `folder`.
 
     Raises:
         ModelError: If the folder does not exist or cannot be read.
@@ -141,17 +142,18 @@ def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def describe_classes(labels: Sequence[str]) -> str:
-    """Return the labels of a model as text, or their number if there are more than `MAX_CLASSES_BY_NAME`."""
+    """Return the classes of a model as its index entry states them: their labels, or their number if there are many."""
     return ", ".join(labels) if len(labels) <= MAX_CLASSES_BY_NAME else f"{len(labels):,} classes"
 
 
 @cache
-def _supported_names() -> tuple[str, ...]:
-    """Return the names of timm models that can be typed: those of the supported families."""
+def _list_supported_names() -> tuple[str, ...]:
+    """Return the timm names that the index of models accepts: those of the supported families."""
     return tuple(name for module in SUPPORTED_TIMM_MODULES for name in timm.list_models(module=module))
 
 
 def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
+    """Return the index entry of a weight file, with what its sidecar states."""
     try:
         sidecar = checkpoint_files.Sidecar.read_for(path)
     except ModelError:  # raised again by `load`; one broken sidecar must not break the list
@@ -162,9 +164,11 @@ def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
     )
 
 
-def _is_cached(name: str) -> bool:
-    """Return whether the weights of a listed model are in this machine\'s download cache."""
+def _describe_source(name: str) -> str:
+    """Return the source that a pretrained model's index entry states: "downloaded" if its weights are in the cache."""
     if name.startswith("torchvision/"):
-        return is_in_torch_cache(get_torchvision_weights(name).url)
-    config = timm.get_pretrained_cfg(name)
-    return bool(config and config.hf_hub_id and is_in_hub_cache(config.hf_hub_id, ["model.safetensors"]))
+        cached = is_in_torch_cache(get_torchvision_weights(name).url)
+    else:
+        config = timm.get_pretrained_cfg(name)
+        cached = bool(config and config.hf_hub_id and is_in_hub_cache(config.hf_hub_id, ["model.safetensors"]))
+    return "downloaded" if cached else "download"

@@ -56,5 +56,6 @@ def read_training_comparison() -> dict[str, Any]:
 
 
 def _history_files() -> dict[str, Path]:
+    """Return the training histories: name -> JSON file."""
     bundled = sorted(BUNDLED_FOLDER.glob("*.csv"))
     return {path.stem: path for path in (*bundled, *sorted((BUNDLED_FOLDER / COMPARISON).glob("*.csv")))}

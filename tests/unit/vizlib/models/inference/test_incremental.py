@@ -16,7 +16,7 @@ from vizlib.attribution.methods.perturbation import compute_window_spans
 from vizlib.capture.receptive_field_tracer import INPUT_FIELD, ReceptiveField
 from vizlib.models.inference import incremental_plan
 from vizlib.models.inference.batched_inference import BatchedInference
-from vizlib.models.inference.incremental import plan_crops, relative_field
+from vizlib.models.inference.incremental import compute_crops, relative_field
 from vizlib.models.inference.incremental_plan import plan_windows
 
 
@@ -111,7 +111,7 @@ def test_plan_windows_returns_none_where_little_is_saved_or_crops_do_not_align()
     assert plan_windows(misaligned, make_image(misaligned), rows, rows) is None
 
 
-def test_plan_crops_covers_the_fields_of_all_positions_that_a_window_changes():
+def test_compute_crops_covers_the_fields_of_all_positions_that_a_window_changes():
     """Compared with a count position by position."""
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -120,7 +120,7 @@ def test_plan_crops_covers_the_fields_of_all_positions_that_a_window_changes():
         field = ReceptiveField((size, size), (float(jump), float(jump)), (centre, centre))
         first = int(rng.integers(0, side))
         span = (first, int(rng.integers(first + 1, side + 1)))
-        (crop,) = plan_crops(field, 0, [span], side) or []
+        (crop,) = compute_crops(field, 0, [span], side) or []
         fields = [(centre + i * jump - size / 2, centre + i * jump + size / 2) for i in range(side // jump)]
         changed = [i for i, (low, high) in enumerate(fields) if low < span[1] and high > span[0]]
         assert list(range(*crop.output_span)) == changed
@@ -144,10 +144,10 @@ def test_two_consecutive_crops_cover_what_one_crop_covers():
         middle, last = fields[2], fields[4]
         first = int(rng.integers(0, 63))
         spans = [(first, int(rng.integers(first + 1, 65)))]
-        (direct,) = plan_crops(last, 0, spans, 64) or []
-        (first_crop,) = plan_crops(middle, 0, spans, 64) or []
+        (direct,) = compute_crops(last, 0, spans, 64) or []
+        (first_crop,) = compute_crops(middle, 0, spans, 64) or []
         relative = relative_field(middle, last)
-        (second_crop,) = plan_crops(relative, 0, [first_crop.output_span], 64 // int(middle.jump[0])) or []
+        (second_crop,) = compute_crops(relative, 0, [first_crop.output_span], 64 // int(middle.jump[0])) or []
         # A small window may lie between the fields of a large stride.
         if first_crop.output_span[0] < first_crop.output_span[1]:
             low, high = second_crop.output_span

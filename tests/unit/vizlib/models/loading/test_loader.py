@@ -28,7 +28,7 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError, TargetError
-from vizlib.models.loading import checkpoint_files, downloads, loader
+from vizlib.models.loading import checkpoint_files, downloads
 from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 SMALL = {"input_size": [3, 64, 64], "crop_pct": 1.0}
@@ -243,9 +243,9 @@ def test_load_torchvision_has_torchvisions_labels_and_preprocessing(data, offlin
     ],
     ids=str,
 )
-def test_convert_torchvision_transforms_is_bitwise_equal(weights, cheetah, tower):
+def test_from_torchvision_is_bitwise_equal(weights, cheetah, tower):
     transforms = weights.transforms()
-    preprocessing = loader.convert_torchvision_transforms(transforms)
+    preprocessing = TimmPreprocessing.from_torchvision(transforms)
     for photo in (cheetah, tower, cheetah.rotate(90, expand=True), cheetah.resize((301, 97))):
         assert torch.equal(preprocessing.tensor(photo), transforms(photo).unsqueeze(0))
 
