@@ -53,7 +53,7 @@ def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: 
 
 
 def bypass_resizing(model: Model) -> Model:
-    """Return the same model for photos that already have the size of its input: nothing is resized or cropped."""
+    """Return the model for adversarial examples, which have the size of its input: nothing is resized or cropped."""
     preprocessing = TimmPreprocessing(
         input_size=model.preprocessing.input_size,
         interpolation="bilinear",  # not used, as nothing is resized

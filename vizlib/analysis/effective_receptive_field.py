@@ -23,7 +23,7 @@ VISIBLE_FRACTION = 0.0455
 
 @dataclass(frozen=True, eq=False)
 class EffectiveReceptiveField:
-    """How strongly one position of a layer depends on each pixel of the model's input, for one photo.
+    """An effective receptive field: how strongly one position of a layer depends on each pixel of the input.
 
     Attributes:
         heat: Absolute gradient at each pixel of the model's input, summed over the colour channels; not negative.
@@ -49,7 +49,7 @@ class EffectiveReceptiveField:
         return math.sqrt((self.heat > VISIBLE_FRACTION * self.heat.max()).sum().item())
 
     def fraction_inside(self, box: Sequence[float | int]) -> float:
-        """Return the fraction of the total gradient inside a box.
+        """Return the fraction of the total gradient of the effective field inside a box.
 
         Args:
             box: (top, left, bottom, right) in pixels of the model's input; clipped to the input.
@@ -66,7 +66,7 @@ class EffectiveReceptiveField:
 def effective_receptive_field(
     model: Model, photo: PhotoSource, layer: str, cell: tuple[int, int], *, run: Run | None = None
 ) -> EffectiveReceptiveField:
-    """Return how strongly one position of a layer depends on each pixel of a photo.
+    """Return the effective receptive field: how strongly one position of a layer depends on each pixel of a photo.
 
     It is the gradient, with respect to the model's input, of the sum of the layer's channels at that position.
 

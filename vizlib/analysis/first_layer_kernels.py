@@ -16,7 +16,7 @@ from vizlib.render.image_grid import draw_kernel_grid
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """The weights of the layer that reads the pixels, and the similarity of position embeddings.
+    """The kernels of the layer that reads the pixels, and the similarity of position embeddings.
 
     Attributes:
         layer: Name of the first convolution or patch embedding.
@@ -78,5 +78,6 @@ def kernels(model: Model) -> Kernels:
 
 
 def _cosine_similarity(embedding: Float[Tensor, "patches width"], grid: tuple[int, int]) -> Tensor:
+    """Return the cosine similarity of each position embedding to all others, as maps."""
     unit = F.normalize(embedding.float().cpu(), dim=-1)
     return (unit @ unit.T).unflatten(1, grid).unflatten(0, grid)  # (patches, patches) -> (rows, columns, rows, columns)

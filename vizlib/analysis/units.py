@@ -23,7 +23,7 @@ UnitIndices = Mapping[str, Sequence[int]]  # layer name -> indices of channels o
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """What each channel and each attention head adds to a class's logit, to first order.
+    """What each unit, channel or attention head, adds to a class's logit, to first order.
 
     Positive values are evidence for the class, negative values evidence against it. With a contrast class, all values
     refer to the difference of the two logits.
@@ -67,7 +67,7 @@ def contributions(
     heads: bool = True,
     run: Run | None = None,
 ) -> Contributions:
-    """Return what every channel and attention head adds to a class's logit, from one backward pass.
+    """Return what every unit, channel or attention head, adds to a class's logit, from one backward pass.
 
     A channel's contribution is its activation times the gradient of the logit, summed over all positions: to first
     order, the decrease of the logit if the channel were set to zero. It is exact where all following layers are linear,
@@ -114,6 +114,7 @@ def contributions(
     against_index = None if against is None else model.resolve_target(against, run.logits)
 
     def score(logits: Tensor) -> Tensor:
+        """Return the logit, or the difference of two logits, that the units contribute to."""
         target_logit = logits[0, target_index]
         return target_logit if against_index is None else target_logit - logits[0, against_index]
 
@@ -134,7 +135,7 @@ def contributions(
 
 
 def contributions_from_evidence(evidence: Evidence, target: int, against: int | None = None) -> Contributions:
-    """Return the contributions at every layer and attention layer whose gradients are at hand, without another pass.
+    """Return the contributions of the units at every layer whose gradients are at hand, without another pass.
 
     Args:
         evidence: One run and the gradients of the score of `target`, or of its lead over `against`.
@@ -165,7 +166,7 @@ def ablate(
     channels: UnitIndices | None = None,
     heads: UnitIndices | None = None,
 ) -> list[Prediction]:
-    """Return the predictions of the model with some of its channels and attention heads set to zero.
+    """Return the predictions of the model with some units, channels or attention heads, set to zero.
 
     An ablated channel outputs 0 at every position. The attention weights of an ablated head are 0, so its output is 0.
     The model itself is not changed.
@@ -211,7 +212,7 @@ def ablate(
 
 
 def _sum_contributions(values: Tensor, gradient: Tensor, axis: int) -> Tensor:
-    """Return values times gradient, summed over every axis but one, in single precision at least."""
+    """Return each unit's contribution: values times gradient, summed over other axes, in single precision or more."""
     product = values.detach() * gradient
     unit_axis = axis % product.ndim
     summed_axes = [i for i in range(product.ndim) if i != unit_axis]
@@ -219,9 +220,10 @@ def _sum_contributions(values: Tensor, gradient: Tensor, axis: int) -> Tensor:
 
 
 def _make_channel_ablation(model: Model, layer: str, indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Return the function that sets some channels of a layer's output to 0."""
+    """Return the function that sets some units, channels of a layer's output, to 0."""
 
     def ablate_channels(output: Tensor) -> Tensor:
+        """Return a layer's output with some units, channels, set to 0."""
         axis = model.channel_axis(output)
         count = output.shape[axis]
         if invalid := [index for index in indices if not 0 <= index < count]:

@@ -31,7 +31,7 @@ IMAGE = "image"  # the name of the single tensor of a signal at the input
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """One kind of tensor that methods read besides the logits and the image.
+    """One kind of evidence: tensors that methods read besides the logits and the image.
 
     Attributes:
         name: What it is, for error messages.
@@ -50,17 +50,17 @@ class Signal:
 
     @property
     def needs_graph(self) -> bool:
-        """Whether the run must keep the autograd graph."""
+        """Whether the run must keep the autograd graph for this evidence."""
         return self.select is not None or self.compute is not None
 
 
 def _compute_guided_gradient(model: Model, run: Run, score: Score) -> TensorsByName:
-    """Return the gradient at the image by guided backpropagation."""
+    """Gather the evidence of guided backpropagation: the gradient at the image."""
     return {IMAGE: run.recording.compute_gradients(lambda: score(run.logits).sum(), [run.image], rule="guided")[0]}
 
 
 def _compute_block_attention_gradients(model: Model, run: Run, score: Score) -> TensorsByName:
-    """Return, for each block, the gradient at its attention of the score that the classifier gives its mean token.
+    """Gather the evidence of LeGrad: at each block's attention, the gradient of the score of the block's mean token.
 
     References:
         Bousselham, Boggust, Chaybouti, Strobelt, Kuehne. LeGrad: An Explainability Method for Vision Transformers via
@@ -75,6 +75,7 @@ def _compute_block_attention_gradients(model: Model, run: Run, score: Score) -> 
         tokens = run.activations[block]
 
         def compute_score(tokens: Tensor = tokens) -> Tensor:
+            """Return the score that the classifier gives the mean token of a block."""
             return score(classify_tokens(module, tokens.mean(1))).sum()
 
         # Through the recording, so that no other thread's backward rule applies.
@@ -108,7 +109,7 @@ SIGNALS = (
 
 @dataclass(frozen=True)
 class SignalRequest:
-    """What one method, or several together, read: signals, and layers whose activations the run must record.
+    """The evidence that one method, or several together, read: signals, and layers that the run must record.
 
     `a | b` is what both read.
 
@@ -126,17 +127,17 @@ class SignalRequest:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a run must record attention weights."""
+        """Whether a run must record attention weights for this evidence."""
         return any(signal.needs_attention for signal in self.signals)
 
     @property
     def needs_graph(self) -> bool:
-        """Whether a run must keep the autograd graph; without one it holds much less memory."""
+        """Whether a run must keep the autograd graph for this evidence; without one it holds much less memory."""
         return any(signal.needs_graph for signal in self.signals)
 
     @property
     def run_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments of `Model.run` and `Model.forward` that record all of this."""
+        """The keyword arguments of `Model.run` and `Model.forward` that record all of this evidence."""
         return {
             "layers": self.layers,
             "attention": self.needs_attention,
@@ -150,7 +151,7 @@ class SignalRequest:
 
 @dataclass(frozen=True, eq=False)
 class SpatialFeatures:
-    """Activations and gradients of one layer for one image, with cached quantities that several methods share.
+    """The evidence of one layer for one image: activations and gradients, and quantities that several methods share.
 
     Attributes:
         activation_maps: Output of the layer.
@@ -201,7 +202,7 @@ class SpatialFeatures:
 
 
 def extract_spatial_features(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> SpatialFeatures:
-    """Return the output of a layer, and its gradient, as maps of channels by rows by columns.
+    """Return the evidence of one layer: its output, and the gradient there, as maps of channels by rows by columns.
 
     Args:
         layer: Name of the layer, for the error message.
@@ -221,7 +222,7 @@ def extract_spatial_features(layer: str, activation: Tensor, gradient: Tensor | 
 
 
 def _flatten_positions(maps: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "channels positions"]:
-    """Flatten rows and columns, in single precision at least."""
+    """Flatten rows and columns of a layer's evidence, in single precision at least."""
     # Half precision is too coarse to sum thousands of positions, or to square a gradient.
     return maps.flatten(1).to(torch.promote_types(maps.dtype, torch.float32))
 
@@ -294,7 +295,7 @@ class Evidence:
         return self.tensors.get(BLOCK_ATTENTION_GRADIENTS, {})
 
     def spatial_features(self, layer: str) -> SpatialFeatures:
-        """Return the activations and gradients of a layer as maps, extracted once for all methods.
+        """Return the evidence of one layer, as maps, extracted once for all methods.
 
         Raises:
             MethodError: If the output of the layer has no spatial positions.
@@ -310,7 +311,7 @@ class Evidence:
 
 
 def gather_evidence(model: Model, run: Run, score: Score, request: SignalRequest) -> Evidence:
-    """Return a run of one photo with all the gradients that are requested.
+    """Return the evidence that is requested of a run of one photo: all its gradients.
 
     Raises:
         MethodError: If the run does not hold what is requested.
@@ -336,6 +337,7 @@ def gather_batch_evidence(
     """
 
     def compute_scores(logits: Tensor) -> Tensor:
+        """Return the score of each photo, from the logits of the batch."""
         return torch.cat([score(logits[i : i + 1]) for i, score in enumerate(scores)])
 
     tensors = _compute_signals(model, batch, compute_scores, request)
@@ -355,7 +357,7 @@ def gather_batch_evidence(
 
 
 def _compute_signals(model: Model, run: Run, score: Score, request: SignalRequest) -> dict[Signal, TensorsByName]:
-    """Return the tensors of each requested signal that is a gradient."""
+    """Gather the tensors of each requested signal that is a gradient."""
     ordered = [signal for signal in SIGNALS if signal in request.signals]  # a set has no order
     shared = {signal: signal.select(run, request.layers) for signal in ordered if signal.select is not None}
     sources = [tensor for named in shared.values() for tensor in named.values()]
@@ -369,5 +371,5 @@ def _compute_signals(model: Model, run: Run, score: Score, request: SignalReques
 
 
 def _slice_batch(tensors: TensorsByName, index: int, count: int) -> dict[str, Tensor]:
-    """Return the rows of one photo: one row, or one per window where attention is windowed."""
+    """Return one photo's part of the evidence of a batch: one row, or one per window where attention is windowed."""
     return {name: tensor.detach().unflatten(0, (count, -1))[index] for name, tensor in tensors.items()}

@@ -190,7 +190,7 @@ def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) ->
 
 
 def run_holds(model: Model, run: Run, method: str, **parameters: Any) -> bool:
-    """Return whether a run made by `run_for_all` records all that a method reads, so that it needs no forward pass.
+    """Return whether a run made by `run_for_all` holds all that `explain` reads for a method, without a forward pass.
 
     Raises:
         MethodError: As `explain`.
@@ -201,7 +201,7 @@ def run_holds(model: Model, run: Run, method: str, **parameters: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class GatheredEvidence:
-    """All that the methods of one pass read for one class: evidence, the calls of the methods, and the class."""
+    """What `explain_all` makes attributions of, for one class: evidence, calls of the methods of one pass, class."""
 
     evidence: Evidence
     calls: Sequence[MethodCall]
@@ -211,7 +211,7 @@ class GatheredEvidence:
 def gather_for_all(
     model: Model, run: Run, target: ClassSelector = None, against: ClassSelector = None
 ) -> GatheredEvidence:
-    """Return the evidence of every method of one pass, from one backward pass of a run made by `run_for_all`.
+    """Return what `explain_all` makes attributions of, from one backward pass of a run made by `run_for_all`.
 
     `attributions_from` makes heat maps of it, `vizlib.analysis.units.contributions_from_evidence` contributions.
 
@@ -297,11 +297,13 @@ def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None =
 
 
 def _refuse_run(run: Run | None) -> None:
+    """Refuse a run where `explain` or `explain_all` is given a list of photos."""
     if run is not None:
         raise MethodError("a run is of one photo; leave it out when explaining a list of photos")
 
 
 def _name_by_method(attributions: Sequence[Attribution]) -> AttributionDict:
+    """Return the attributions by name of the method, as `explain_all` returns them."""
     return AttributionDict({attribution.method: attribution for attribution in attributions})
 
 
@@ -333,7 +335,7 @@ def _explain_photos(
 
 
 def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: TargetSpec) -> list[Attribution]:
-    """Return the attribution of each call, with those at its other layers where they are requested."""
+    """Explain by each call: return its attribution, with those at its other layers where they are requested."""
     requests = [call.for_target(spec) for call in calls]
     by_layer = [request.list_other_layers(evidence) for request in requests]
     partials: dict[tuple, PartialHeat] = {}
@@ -343,6 +345,7 @@ def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: Ta
     heats = dict(zip(partials, _move_to_cpu([partial.heat for partial in partials.values()]), strict=True))
 
     def make(request: Request) -> Attribution:
+        """Return the attribution of one request, from its heat map on the CPU."""
         return _make_attribution(evidence, request, heats[request.map_key], partials[request.map_key].notes)
 
     return [
@@ -352,13 +355,14 @@ def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: Ta
 
 
 def _make_steps(evidence: Evidence, request: Request) -> Generator[ExplanationStep, None, None]:
+    """Yield the steps of `explain_stream`, one after each batch of passes."""
     for partial in _compute_heat(evidence, request):
         (heat,) = _move_to_cpu([partial.heat])
         yield ExplanationStep(_make_attribution(evidence, request, heat, partial.notes), partial.done, partial.total)
 
 
 def _compute_heat(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
-    """Yield the heat map of a request; of a method of many passes, one after each batch of them."""
+    """Yield the heat map that explains a request; of a method of many passes, one after each batch of them."""
     method, values = request.call.method, request.call.values
     if method.compute_steps is not None:
         yield from method.compute_steps(evidence, **values)
@@ -368,7 +372,7 @@ def _compute_heat(evidence: Evidence, request: Request) -> Iterator[PartialHeat]
 
 
 def _move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
-    """Return heat maps in single precision on the CPU; from a GPU in one copy, as each copy waits for the GPU."""
+    """Return the explanations' heat maps in single precision on the CPU; from a GPU in one copy, as each one waits."""
     detached = [heat.detach().float() for heat in heats]
     if all(heat.is_cpu for heat in detached):
         return detached
@@ -377,6 +381,7 @@ def _move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes: tuple[str, ...]) -> Attribution:
+    """Return the attribution that explains a request, from its heat map."""
     method, model, run = request.call.method, evidence.model, evidence.run
     return Attribution(
         heat=heat,
@@ -396,7 +401,7 @@ def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes:
 
 
 def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterator[Note]:
-    """Yield what is wrong with a heat map on the CPU, or worth knowing about it."""
+    """Yield the notes of an explanation: what is wrong with its heat map on the CPU, or worth knowing about it."""
     method, labels = request.call.method, evidence.model.labels
     target, against = request.target.target, request.target.against
     largest = heat.abs().max().item() if heat.numel() else 0.0
@@ -431,7 +436,7 @@ def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterat
 
 
 def _find_layer_without_gradient(evidence: Evidence, request: Request) -> str | None:
-    """Return the first layer of the map whose gradient is zero at every position of the photo."""
+    """Return the first layer of an empty explanation whose gradient is zero at every position of the photo."""
     for layer in request.call.layers:
         gradient = evidence.layer_gradients.get(layer)
         # Of a transformer's layer only the patches make the map: the class token's gradient may well be nonzero.

@@ -33,14 +33,14 @@ MANY_PASSES = "many passes"  # many forward passes: seconds to minutes, with pro
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """The class that is explained and, in a contrast, the class that it is compared with; both by index."""
+    """The classes of a request, by index: the one that is explained and, in a contrast, the one it is compared with."""
 
     target: int
     against: int | None = None
 
     @classmethod
     def resolve(cls, model: Model, logits: Tensor, target: ClassSelector, against: ClassSelector) -> TargetSpec:
-        """Return the classes that two selectors mean, given the logits "1 classes" of a photo.
+        """Return the classes that the two selectors of a request mean, given the logits "1 classes" of a photo.
 
         Raises:
             TargetError: For a class that the model does not have.
@@ -54,7 +54,7 @@ class TargetSpec:
         return cls(index, model.resolve_target(against, logits))
 
     def make_score(self, kind: str) -> Score:
-        """Return the function of logits "n classes" that is explained: one value per row.
+        """Return the function of logits "n classes" that the request explains: one value per row.
 
         Args:
             kind: `"logit"` or `"probability"`; in a contrast it is the difference between the two classes.
@@ -68,7 +68,7 @@ class TargetSpec:
 
 
 def broadcast_targets(selectors: Any, count: int, argument: str) -> list[ClassSelector]:
-    """Return one class selector per photo, from a list of them or one for all.
+    """Return the requested class of each photo, from a list of selectors or one for all.
 
     Raises:
         TargetError: For a list of another length; `argument` names it.
@@ -87,7 +87,7 @@ def broadcast_targets(selectors: Any, count: int, argument: str) -> list[ClassSe
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method: one of a few values, or a number in a range.
+    """One parameter of a method that is requested: one of a few values, or a number in a range.
 
     Attributes:
         default: Its value where none is given.
@@ -143,12 +143,13 @@ class Parameter:
 
 
 def _is_number(value: Any) -> bool:
+    """Return whether a requested parameter value is a number; NumPy's numbers are, booleans are not."""
     return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
 
 
 @dataclass(frozen=True, eq=False)
 class PartialHeat:
-    """The heat map of a method of many passes after some of them.
+    """The heat map of a request after some of the many passes of its method.
 
     Attributes:
         heat: Raw values "h w".
@@ -165,7 +166,7 @@ class PartialHeat:
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods: all that menus, command line, documentation and tests state about a method.
+    """A method that can be requested: all that menus, command line, documentation and tests state about it.
 
     Attributes:
         name: Its name.
@@ -221,14 +222,14 @@ class Method:
 
 
 class MethodTable(dict[str, Method]):
-    """The methods by name."""
+    """The methods that can be requested, by name."""
 
     def list_supported(self, model: Model | None = None) -> list[str]:
         """Return the names of all methods, or of those that support a model."""
         return [name for name, row in self.items() if model is None or row.unsupported_reason(model) is None]
 
     def resolve_method(self, model: Model, name: str, values: ParameterValues) -> MethodCall:
-        """Return the call of a method by its name, with values for its parameters.
+        """Return the requested method by its name, with values for its parameters.
 
         Raises:
             MethodError: For an unknown method or parameter, a value that is not accepted, or a method that does not
@@ -258,7 +259,7 @@ class MethodTable(dict[str, Method]):
 
 @dataclass(frozen=True, eq=False)
 class MethodCall:
-    """A method with a value for each parameter, before the classes are known.
+    """The part of a request that is known before the classes are: a method with a value for each parameter.
 
     Attributes:
         method: The method.
@@ -323,7 +324,7 @@ class Request:
 
 
 def combine_signals(calls: Sequence[MethodCall]) -> SignalRequest:
-    """Return what all calls read together."""
+    """Return what all the requested calls read together."""
     combined = SignalRequest()
     for call in calls:
         combined |= call.signals
@@ -340,4 +341,4 @@ SCORE_PARAMETER = Parameter(
 
 
 def supports_every_model(model: Model) -> None:
-    """Return no reason: the method supports any network."""
+    """Return no reason to refuse a request: the method supports any network."""

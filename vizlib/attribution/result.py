@@ -31,7 +31,7 @@ SAVE_SUFFIXES = (".png", ".svg", ".npz", ".json")
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """How much each region of a photo contributes to the score of a class, according to one method.
+    """The result of `explain`: how much each region of a photo contributes to a class's score, according to one method.
 
     Attributes:
         heat: Raw values "h w" in the method's own resolution, spanning the whole model input; on the CPU, detached.
@@ -123,10 +123,12 @@ class Attribution:
 
     @property
     def _title(self) -> str:
+        """The title of this result."""
         return f"{self.method} for {self._class_and_model}"
 
     @property
     def _class_and_model(self) -> str:
+        """The classes, their probability and the model, as the title of this result states them."""
         contrast = "" if self.against is None else f" against class {self.against}"
         return f"{self.label}{contrast} ({100 * self.probability:.3g} %), {self.model}"
 
@@ -177,7 +179,7 @@ class Attribution:
 
 
 class AttributionDict(dict[str, Attribution]):
-    """Attributions of one photo and one class by name of the method; a notebook shows them side by side."""
+    """The results of `explain_all` by name of the method; a notebook shows them side by side."""
 
     def _repr_html_(self) -> str | None:
         """Return all overlays, each on its own colour scale, and the notes that all of them share."""
@@ -194,7 +196,7 @@ class AttributionDict(dict[str, Attribution]):
 
 
 class ExplanationStep(NamedTuple):
-    """The attribution after some of the passes of a method; that of the last step is what `explain` returns.
+    """The result of `explain_stream` after some of the passes of a method; that of the last step is `explain`'s.
 
     Attributes:
         attribution: The attribution so far.

@@ -132,7 +132,7 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
 
 
 def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """Return a heat map that depends on neither model nor photo, as a reference for `deletion`: a centred Gaussian.
+    """Return a reference for the faithfulness of maps: a centred Gaussian, which depends on neither model nor photo.
 
     Args:
         size: (height, width) of the map.
@@ -151,6 +151,6 @@ def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
 
 
 def _sort_pixels(attribution: Attribution, image: Float[Tensor, "1 3 h w"]) -> Int[Tensor, " pixels"]:
-    """Return the indices of the input's pixels, highest heat first."""
+    """Return the order in which a faithfulness metric removes the input's pixels, as indices, highest heat first."""
     heat = F.interpolate(attribution.heat[None, None].float(), image.shape[-2:], mode="bilinear", align_corners=False)
     return heat.flatten().argsort(descending=True, stable=True)

@@ -33,7 +33,7 @@ class Agreement:
 
 
 def agreement(a: Attribution, b: Attribution, fraction: float = 0.2) -> Agreement:
-    """Return how similar two maps of one photo are, over the photo pixels inside both models' inputs.
+    """Return the similarity of two maps of one photo, over the photo pixels inside both models' inputs.
 
     Pixels with equal values have equal ranks; where a group of equal values only partly belongs to the highest ones,
     each counts in part. Maps of different methods, classes and models can be compared, as only the order of their
@@ -75,7 +75,7 @@ def agreement(a: Attribution, b: Attribution, fraction: float = 0.2) -> Agreemen
 def lift_to_common_region(
     a: Attribution, b: Attribution, max_side: int = MAX_SIDE_PIXELS
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], tuple[float, float, float, float]]:
-    """Return both maps' raw values at the photo pixels inside both models' inputs, and the region of these pixels.
+    """Return the two maps to compare, at the photo pixels inside both models' inputs, and the region of these pixels.
 
     Args:
         a: A map.
@@ -112,19 +112,19 @@ def lift_to_common_region(
 
 
 def _round_to_millionths(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return the values in millionths of the largest, so that rounding errors alone do not order pixels."""
+    """Return a map to compare in millionths of its largest value, so that rounding errors alone do not order pixels."""
     return (values / (np.abs(values).max() or 1)).astype(float).round(6)
 
 
 def _rank_values(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " pixels"]:
-    """Return each value's rank, from 1; equal values share their mean rank."""
+    """Return each value's rank for the rank correlation, from 1; equal values share their mean rank."""
     _, group, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
     last_ranks = np.cumsum(counts)
     return (last_ranks - (counts - 1) / 2)[group]
 
 
 def _select_highest(values: Float[np.ndarray, "h w"], fraction: float) -> Float[np.ndarray, " pixels"]:
-    """Return 1 for each pixel among the fraction with the highest values, else 0; ties at the border share the rest."""
+    """Return 1 for each pixel in the overlap measure's fraction of highest values, else 0; ties at the border share."""
     _, group, counts = np.unique(-values.ravel(), return_inverse=True, return_counts=True)
     remaining = fraction * values.size - (np.cumsum(counts) - counts)  # pixels still to select at each group of ties
     return (np.clip(remaining, 0, counts) / counts)[group]

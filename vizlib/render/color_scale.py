@@ -33,7 +33,7 @@ def load_colormap(name: str) -> UInt8[np.ndarray, "256 3"]:
 
 
 def compute_limits(values: np.ndarray, *, signed: bool) -> Limits:
-    """Return the values at the two ends of the colour map.
+    """Return the limits of a map's colour scale: the values at the two ends of the colour map.
 
     The upper limit is the 99.5th percentile, of signed values that of their absolute values. NaN and infinite values
     are ignored.
@@ -58,7 +58,7 @@ def compute_limits(values: np.ndarray, *, signed: bool) -> Limits:
 
 
 def normalize_values(values: np.ndarray, limits: Limits) -> Float[np.ndarray, "..."]:
-    """Return values scaled linearly so that the limits become 0 and 1, and clipped; NaN stays NaN.
+    """Return values scaled linearly so that the limits of the colour scale become 0 and 1, and clipped; NaN stays NaN.
 
     Raises:
         VizlibError: If the lower limit is not below the upper one.

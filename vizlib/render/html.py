@@ -26,7 +26,7 @@ class InlineImage(NamedTuple):
 
 
 def inline_image(image: Image.Image, *, lossless: bool | None = None) -> InlineImage:
-    """Return an image as a data URL, so that a page needs no file beside it.
+    """Return an image for an HTML page as a data URL, so that the page needs no file beside it.
 
     Args:
         image: Any image that Pillow can save.
@@ -43,7 +43,7 @@ def inline_image(image: Image.Image, *, lossless: bool | None = None) -> InlineI
 
 
 def render_template(path: Path, **values: object) -> str:
-    """Return the text of a template file filled with values, which are escaped.
+    """Return the text of an HTML template file filled with values, which are escaped.
 
     Args:
         path: The template; it may import templates of its folder and of `TEMPLATES`.
@@ -57,6 +57,7 @@ def render_template(path: Path, **values: object) -> str:
 
 @cache
 def _load_environment(folder: Path) -> Environment:
+    """Return the jinja2 environment of a folder of HTML templates, with autoescape."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, so that `import vizlib` stays fast
 
     loader = FileSystemLoader([folder, TEMPLATES])

@@ -23,7 +23,7 @@ def draw_map_grid(
     columns: int | None = None,
     colormap: str | None = None,
 ) -> Image.Image:
-    """Return a grid of maps in false colours.
+    """Return an image with a grid of maps in false colours.
 
     Args:
         maps: Raw maps of shape (n, h, w).
@@ -41,7 +41,7 @@ def draw_map_grid(
 def draw_kernel_grid(
     weights: Float[np.ndarray, "n c h w"], *, cell: int = 48, columns: int | None = None
 ) -> Image.Image:
-    """Return a grid of kernels on one scale symmetric about 0.
+    """Return an image with a grid of kernels on one scale symmetric about 0.
 
     Kernels over three channels are drawn as RGB, where grey is 0. Of kernels over another number of channels, the mean
     over the channels is drawn in false colours, where white is 0.
@@ -59,7 +59,7 @@ def draw_kernel_grid(
 
 
 def draw_image_grid(images: list[UInt8[np.ndarray, "h w 3"]], cell: int, columns: int | None = None) -> Image.Image:
-    """Return a grid of small images with transparent gaps.
+    """Return an image with a grid of small images and transparent gaps.
 
     Each image is enlarged by the whole factor that brings its longer side closest to `cell` pixels, without smoothing;
     no image is made smaller.

@@ -19,7 +19,7 @@ TEMPLATE = TEMPLATES / "notebook.html"
 
 
 def render_attribution(overlay: Image.Image, title: str, notes: Sequence[str], *, limits: Limits, signed: bool) -> str:
-    """Return HTML of a map: the overlay, a colour bar with the raw values at its ends, the title and the notes."""
+    """Return HTML of a map for a notebook: overlay, colour bar with the raw values at its ends, title and notes."""
     ramp = draw_color_bar(signed=signed, width=GRADIENT_STOPS, height=1)
     return render_template(
         TEMPLATE,
@@ -36,7 +36,7 @@ def render_attribution(overlay: Image.Image, title: str, notes: Sequence[str], *
 
 
 def render_attribution_grid(overlays: Mapping[str, Image.Image], title: str, notes: Sequence[str]) -> str:
-    """Return HTML of several maps of one photo side by side.
+    """Return HTML of several maps of one photo side by side, for a notebook.
 
     Args:
         overlays: Name -> overlay.
@@ -48,5 +48,5 @@ def render_attribution_grid(overlays: Mapping[str, Image.Image], title: str, not
 
 
 def render_image(image: Image.Image, title: str) -> str:
-    """Return HTML of one image, embedded without loss, and its title."""
+    """Return HTML of one image for a notebook, embedded without loss, and its title."""
     return render_template(TEMPLATE, kind="image", overlay=inline_image(image, lossless=True), title=title, notes=())

@@ -117,7 +117,7 @@ def draw_figure(
 
 
 def draw_box(image: Image.Image, box: tuple[float, float, float, float], color: str = "#ffffff") -> Image.Image:
-    """Return a copy of the image with a frame around a box.
+    """Return a copy of the image with a box drawn over it.
 
     Args:
         image: Any RGB image.

@@ -113,15 +113,17 @@ class CodeSnippet(NamedTuple):
         )
 
     def _load_options(self) -> dict[str, str]:
+        """The options of a snippet's `load` that name the model."""
         options = {"architecture": self.architecture, "checkpoints": self.checkpoints}
         return {name: value for name, value in options.items() if value is not None}
 
     def _contrast(self) -> dict[str, int | str]:
+        """The contrast class of a snippet, as a keyword argument; empty without one."""
         return {} if self.against is None else {"against": self.against}
 
 
 def find_class_name(index: int, model: Model | None) -> int | str:
-    """Return a name of a class that `explain` takes as its target: the first name, the whole label, or the number.
+    """Return how a code snippet names a class as the target of `explain`: first name, whole label, or number.
 
     A name is taken only if it is printable and resolves to this very class.
     """
@@ -134,6 +136,7 @@ def find_class_name(index: int, model: Model | None) -> int | str:
 
 
 def _resolve_name(model: Model, name: str) -> int | None:
+    """Return the index of the class that a snippet's name means, `None` where it means none."""
     try:
         return model.resolve_target(name, torch.empty(1, 0))
     except TargetError:
@@ -141,6 +144,7 @@ def _resolve_name(model: Model, name: str) -> int | None:
 
 
 def _format_call(function: str, arguments: list[str]) -> str:
+    """Return a function call as a snippet of code."""
     line = f"{function}({', '.join(arguments)})"
     if len(line) <= MAX_LINE_LENGTH:
         return line
@@ -148,11 +152,12 @@ def _format_call(function: str, arguments: list[str]) -> str:
 
 
 def _format_keywords(arguments: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the keyword arguments of a call in a code snippet."""
     return [f"{name}={_quote(value)}" for name, value in arguments.items()]
 
 
 def _quote(value: Any) -> str:
-    """Return a value as a Python literal, with strings in double quotes unless they contain one."""
+    """Return a value as a Python literal of a code snippet, strings in double quotes unless they contain one."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_quote(key)}: {_quote(item)}" for key, item in value.items()) + "}"
     literal = repr(value)
@@ -160,7 +165,7 @@ def _quote(value: Any) -> str:
 
 
 def _to_json(value: Any) -> str:
-    """Return a parameter's value as the command line takes it: JSON, or the string itself if it is not valid JSON."""
+    """Return a parameter's value as a shell snippet gives it: JSON, or the string itself if it is not valid JSON."""
     if not isinstance(value, str):
         return json.dumps(value)
     try:

@@ -89,6 +89,7 @@ def report(
 
 
 def _render_page(pairs: Sequence[tuple[Attribution, CodeSnippet]], file: str, model: Model | None) -> str:
+    """Return the HTML of a report."""
     date = _format_date(datetime.now(timezone.utc))
     groups = []
     for _, members in groupby(pairs, key=lambda pair: id(pair[0].photo)):
@@ -110,14 +111,17 @@ def _render_page(pairs: Sequence[tuple[Attribution, CodeSnippet]], file: str, mo
 
 
 def _choose_title(attributions: Sequence[Attribution], model: Model | None) -> str:
-    """Return the question that all maps answer, or else their number; class-agnostic maps do not count among others."""
+    """Return the title of a report: the question that all its maps answer, or their number.
+
+    Class-agnostic maps do not count among others.
+    """
     class_specific = [attribution for attribution in attributions if METHODS[attribution.method].class_specific]
     titles = {build_title(attribution, model) for attribution in class_specific or attributions}
     return titles.pop() if len(titles) == 1 else f"{len(attributions)} maps"
 
 
 def _list_provenance(attribution: Attribution, model: Model | None, date: str) -> dict[str, str]:
-    """Return model, weights, device, versions and date, by name."""
+    """Return what a report states of its origin: model, weights, device, versions and date, by name."""
     facts = {"Model": attribution.model}
     if model is not None:
         weights = model.reference_tensor()
@@ -134,5 +138,5 @@ def _list_provenance(attribution: Attribution, model: Model | None, date: str) -
 
 
 def _format_date(date: datetime) -> str:
-    """Return a date as in 1 April 2000, on every platform (`%-d` fails on Windows)."""
+    """Return the date of a report as in 1 April 2000, on every platform (`%-d` fails on Windows)."""
     return f"{date.day} {date:%B %Y}"

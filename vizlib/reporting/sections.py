@@ -25,7 +25,7 @@ TOP_CLASSES = 5
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """One class, its probability as text and as the width of a bar in percent."""
+    """One row of predictions in a section: a class, its probability as text and as the width of a bar in percent."""
 
     label: str
     probability: str
@@ -35,7 +35,7 @@ class PredictionRow:
 
 @dataclass(frozen=True)
 class PhotoSection:
-    """A photo, what the model predicts for it, and its size and hash.
+    """The section of a photo: what the model predicts for it, and its size and hash.
 
     Attributes:
         layout: CSS class of the page's layout for the shape of the photo.
@@ -51,7 +51,7 @@ class PhotoSection:
 
 @dataclass(frozen=True)
 class MapSection:
-    """One attribution: overlay and colour bar, description, raw values, details and code.
+    """The section of one attribution: overlay and colour bar, description, raw values, details and code.
 
     Attributes:
         title: The question that the map answers.
@@ -133,13 +133,13 @@ def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Mod
 
 
 def build_title(attribution: Attribution, model: Model | None) -> str:
-    """Return the question that a map answers."""
+    """Return the title of a map's section: the question that the map answers."""
     class_specific = METHODS[attribution.method].class_specific
     return format_question(attribution.label, _contrast_label(attribution, model), class_specific=class_specific)
 
 
 def _list_predictions(attribution: Attribution, model: Model) -> list[PredictionRow]:
-    """Return the most probable classes, and target and contrast class if they are not among them."""
+    """Return the predictions in a photo's section: the most probable classes, and target and contrast class."""
     predictions = model.predict(attribution.photo, top=len(model.labels))
     compared = (attribution.target, attribution.against)
     listed = [*predictions[:TOP_CLASSES], *(row for row in predictions[TOP_CLASSES:] if row.index in compared)]
@@ -155,13 +155,14 @@ def _list_predictions(attribution: Attribution, model: Model) -> list[Prediction
 
 
 def _encode_values(attribution: Attribution) -> str:
-    """Return the raw values and their metadata as the data URL of an `.npz` file."""
+    """Return the raw values in a map's section, with their metadata, as the data URL of an `.npz` file."""
     file = io.BytesIO()
     np.savez_compressed(file, heat=attribution.heat.numpy(), about=json.dumps(attribution.to_dict()))
     return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]:
+    """Return the details in a map's section, by name."""
     method = METHODS[attribution.method]
     contrast = _contrast_label(attribution, model)
     heat, visible = attribution.heat, attribution.geometry.visible_fraction
@@ -184,12 +185,12 @@ def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]
 
 
 def _contrast_label(attribution: Attribution, model: Model | None) -> str:
-    """Return the label of the class that the target is compared with; empty if there is none."""
+    """Return the label of the contrast class in a map's section; empty if there is none."""
     if attribution.against is None:
         return ""
     return f"class {attribution.against}" if model is None else model.labels[attribution.against]
 
 
 def _join_percent(probability: float) -> str:
-    """Return a probability in percent, with a space before the sign at which no line is broken."""
+    """Return a probability of a section in percent, with a space before the sign at which no line is broken."""
     return format_percent(probability).replace(" ", "\u00a0")

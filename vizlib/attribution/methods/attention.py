@@ -22,7 +22,7 @@ Query = str | tuple[int, int] | None  # a token name, row and column of a patch,
 
 
 def resolve_query(tokens: TokenLayout, query: Query) -> list[int]:
-    """Return the indices of the tokens of a query.
+    """Return the indices of the tokens whose attention is shown.
 
     Args:
         tokens: Layout of the tokens of the model.
@@ -47,12 +47,12 @@ def resolve_query(tokens: TokenLayout, query: Query) -> list[int]:
 
 
 def make_averaging_row(indices: list[int], like: Float[Tensor, "... token"]) -> Float[Tensor, " token"]:
-    """Return the row vector whose product with a matrix is the mean of the given rows of the matrix."""
+    """Return the row vector whose product with an attention matrix is the mean of the given rows of it."""
     return like.new_zeros(like.shape[-1]).index_fill_(0, torch.tensor(indices, device=like.device), 1 / len(indices))
 
 
 def reshape_to_grid(row: Float[Tensor, " token"], tokens: TokenLayout) -> Float[Tensor, "rows columns"]:
-    """Return the values of the patch tokens as a map, without those of the prefix tokens."""
+    """Return attention to the patch tokens as a map, without that to the prefix tokens."""
     return row[tokens.num_prefix_tokens :].unflatten(0, tokens.grid)
 
 
@@ -125,7 +125,7 @@ def propagate_relevance(
     gradients: list[Float[Tensor, "heads token token"]],
     rows: Float[Tensor, "... token"],
 ) -> Float[Tensor, "... token"]:
-    """Return the relevance of each input token to output tokens.
+    """Return the relevance of each input token to output tokens, from attention weights and their gradients.
 
     For self-attention the relevance matrix is R = R + mean over heads((gradient * A)+) R, starting from the identity.
     Only the given combination of its rows is computed, from the last layer to the first, as in `propagate_rollout`.
@@ -152,7 +152,7 @@ def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
 
 
 def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
-    """Return the relevance of each patch to the query."""
+    """Return the relevance of each patch to the query, from attention weights and their gradients."""
     attention_maps = collect_attention_maps(evidence)
     layers = [weights[0] for weights in attention_maps.values()]
     gradients = [evidence.attention_gradients[name][0] for name in attention_maps]
@@ -174,7 +174,7 @@ def _legrad(evidence: Evidence, **_) -> Tensor:
 
 
 def _check_block_classifier(model: Model) -> str | None:
-    """Return why LeGrad does not apply to a model, or `None` where it does."""
+    """Return why LeGrad, which reads gradients at attention, does not apply to a model, or `None` where it does."""
     if model.tokens is None or model.family is None or model.family.classify_tokens is None:
         return "it applies the classifier to the tokens of each block, and this model is not a transformer vizlib knows"
     return None

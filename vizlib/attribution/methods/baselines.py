@@ -20,7 +20,7 @@ BASELINE = Parameter(
 
 
 def make_baseline(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor, "1 3 h w"]:
-    """Return a baseline in the shape and the normalisation of the image.
+    """Return a baseline, an input without content, in the shape and the normalisation of the image.
 
     Args:
         name: One of `BASELINES`. `"mean"` is the mean colour of the training data, 0 after normalisation; `"blur"` is

@@ -28,7 +28,7 @@ RELU = Parameter(
 
 
 def is_unclipped(values: ParameterValues) -> bool:
-    """Return whether the map keeps negative values, which are evidence against the class."""
+    """Return whether a class activation map keeps negative values, which are evidence against the class."""
     return values.get("relu") is False
 
 
@@ -40,7 +40,7 @@ def choose_cam_layer(model: Model, values: ParameterValues) -> str:
 
 
 def choose_normed_layer(model: Model, values: ParameterValues) -> str:
-    """Return the layer of methods that multiply each activation by its own gradient.
+    """Return the layer of the class activation maps that multiply each activation by its own gradient.
 
     By default it is the first normalisation after the default layer, if the family has one: before a normalisation,
     activation times gradient cancels over the channels.
@@ -156,7 +156,7 @@ def _normgrad(features: SpatialFeatures) -> Tensor:
 
 
 def _orient_sign(projection: Float[Tensor, " positions"], value: Float[Tensor, ""]) -> Float[Tensor, " positions"]:
-    """Return the projection, negated where `value`, which changes its sign with it, is negative."""
+    """Return the projection of Eigen-CAM, negated where `value`, which changes its sign with it, is negative."""
     return torch.where(value < 0, -projection, projection)
 
 
@@ -174,9 +174,10 @@ def _make_cam_method(
     shows: str,
     does_not_show: str,
 ) -> Method:
-    """Return the method of a formula that gives one value per position of a layer."""
+    """Return the class activation map method of a formula that gives one value per position of a layer."""
 
     def compute(evidence: Evidence, *, relu: bool = False, **values) -> Tensor:
+        """Return the class activation map of a formula, clipped at 0 with `relu`."""
         features = evidence.spatial_features(choose_layer(evidence.model, values))
         heat = features.reshape_to_map(formula(features))
         return heat.clamp(min=0) if relu else heat

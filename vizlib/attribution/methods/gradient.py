@@ -14,7 +14,7 @@ CHANNELS = Parameter(
 
 
 def reduce_channels(gradient: Float[Tensor, "1 3 h w"], channels: str) -> Float[Tensor, "h w"]:
-    """Return the magnitude of a gradient at each pixel.
+    """Return the magnitude of the gradient at each pixel, from that at its colour channels.
 
     Args:
         gradient: Gradient with respect to an image.

@@ -40,7 +40,7 @@ GRADIENT_PRECISION = Parameter(
 
 @dataclass(frozen=True, eq=False)
 class InputGradients:
-    """How the gradients of one map are computed: where inputs enter the network, and where gradients end.
+    """How the gradients of an ensemble of inputs are computed: where inputs enter the network, and where gradients end.
 
     The first convolution is linear. Gradients that are only summed can therefore end at its output, and their sum alone
     is propagated to the pixels; inputs that are linear combinations of others can enter at its output.
@@ -58,7 +58,7 @@ class InputGradients:
     bfloat16: bool
 
     def compute(self, inference: BatchedInference, inputs: Tensor, evidence: Evidence) -> Tensor:
-        """Return the gradient of the score for each input of one batch."""
+        """Return the gradient of the score for each input of one batch of the ensemble."""
         layer = self.first_convolution.layer
         if self.enter_after_convolution and layer:
             return inference.gradients_from_layer(evidence.run.image.detach(), layer, inputs, evidence.score)
@@ -71,7 +71,7 @@ def _stream_gradients(
     order: Int[Tensor, " total"],
     settings: InputGradients,
 ) -> Iterator[tuple[Int[Tensor, " n"], Tensor, tuple[Note, ...]]]:
-    """Yield the gradients of many inputs in batches, in the given order.
+    """Yield the gradients of an ensemble of inputs in batches, in the given order.
 
     Args:
         evidence: Evidence that holds the model, the image and the score.
@@ -125,6 +125,7 @@ def _smoothgrad(
     settings = InputGradients(first_convolution, False, budget_mb, precision == "fast")
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        """Return noisy copies of the image, or its first convolution's outputs for them."""
         drawn = np.empty((len(indices), *image.shape[1:]), np.float32)
 
         def draw(index: int, out: np.ndarray) -> None:
@@ -166,6 +167,7 @@ def _integrated_gradients(
     midpoints, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        """Return inputs on the path from the baseline to the image."""
         return torch.lerp(path_start, path_end, midpoints[indices].view(-1, *(1,) * (path_start.ndim - 1)))
 
     difference = evidence.score(evidence.run.logits.detach()) - evidence.score(evidence.model.logits(start))

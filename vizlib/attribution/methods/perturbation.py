@@ -40,7 +40,7 @@ Span = tuple[int, int]  # first pixel, and the one after the last
 
 
 def compute_window_spans(size: int, window: int, stride: int) -> list[Span]:
-    """Return the pixels that a sliding window covers along one axis, one span for each of its positions.
+    """Return the pixels that the window of occlusion covers along one axis, one span for each of its positions.
 
     Args:
         size: Length of the axis, in pixels.
@@ -73,6 +73,7 @@ def _occlusion(
     )
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        """Return the image covered by the windows with the given indices."""
         indices = indices.to(image.device)
         covered_rows, covered_columns = row_masks[indices // len(columns)], column_masks[indices % len(columns)]
         return torch.where(covered_rows[:, None, :, None] & covered_columns[:, None, None, :], cover, image)
@@ -93,7 +94,7 @@ def _occlusion(
 
 
 def _make_coverage_masks(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
-    """Return which pixels of one axis each window covers."""
+    """Return which pixels of one axis each window of occlusion covers."""
     start, end = torch.tensor(spans).T.unsqueeze(2)
     pixels = torch.arange(size)
     return (start <= pixels) & (pixels < end)
@@ -143,7 +144,7 @@ def make_rise_masks(
 
 
 def _make_upsampling_matrix(cells: int, cell_size: int) -> Float[Tensor, "pixels cells"]:
-    """Return bilinear upsampling of one axis, to the pixels of one cell more than it has, as a matrix."""
+    """Return the bilinear upsampling of RISE's masks along one axis, to the pixels of one cell more, as a matrix."""
     return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * cell_size, mode="linear")[0].T
 
 
@@ -164,6 +165,7 @@ def _rise(
         return make_rise_masks(torch.tensor(indices), size, int(cells), share, int(seed), image.device).to(image)
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
+        """Return the image perturbed by the random masks with the given indices."""
         return image * make_masks(tuple(indices.tolist())).unsqueeze(1)
 
     heat = torch.zeros(size, device=image.device, dtype=image.dtype)

@@ -22,7 +22,7 @@ METHODS = MethodTable(
 
 
 def list_methods(model: Model | None = None) -> list[str]:
-    """Return the names of all methods, or of those that support a model.
+    """Return the names of all methods in the table, or of those that support a model.
 
     Args:
         model: The model; by default all methods are listed.

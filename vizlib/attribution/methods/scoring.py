@@ -49,7 +49,7 @@ MakeInputs = Callable[[Int[Tensor, " n"]], Tensor]  # from the indices of a batc
 
 @dataclass(frozen=True, eq=False)
 class ScoredBatch:
-    """The scores of some of the inputs.
+    """The scores of a batch of inputs.
 
     Attributes:
         indices: Which of all inputs.
@@ -111,7 +111,7 @@ def score_inputs(
 
 
 def make_random_generator(seed: int, stream: int = 0) -> np.random.Generator:
-    """Return a generator of random numbers that are the same on every machine; streams of one seed are independent."""
+    """Return the random generator of inputs to be scored: the same on every machine, independent between streams."""
     return np.random.Generator(np.random.PCG64([seed, stream]))
 
 

@@ -77,7 +77,7 @@ def _run_lanczos(rows: Float[Tensor, "n m"]) -> SingularPair | None:
 
 
 def _prepare_on_cpu(rows: Float[Tensor, "n m"]) -> tuple[MatrixProduct, Vector]:
-    """Return a function that multiplies a vector by `rows @ rows.T`, and the row sums, which approximate the result.
+    """Return Lanczos' product of a vector with `rows @ rows.T`, and the row sums, which approximate the result.
 
     Two products with `rows` take less time than making the square matrix.
     """
@@ -86,13 +86,13 @@ def _prepare_on_cpu(rows: Float[Tensor, "n m"]) -> tuple[MatrixProduct, Vector]:
 
 
 def _prepare_from_gpu(rows: Float[Tensor, "n m"]) -> tuple[MatrixProduct, Vector]:
-    """Return the same for a matrix on a GPU, where the square matrix is cheap and each synchronisation is not."""
+    """Return Lanczos' product for a matrix on a GPU, where the square matrix is cheap and synchronisation is not."""
     square = (rows @ rows.T).cpu().double().numpy()
     return (lambda vector: square @ vector), square.sum(1)
 
 
 def _make_start_vector(row_sums: Vector) -> Vector:
-    """Return a start vector near the result, with an irregular part so that it is not orthogonal to the result."""
+    """Return Lanczos' start vector: near the result, with an irregular part so that it is not orthogonal to it."""
     irregular = np.sin(np.arange(1, len(row_sums) + 1))
     norm = max(np.linalg.norm(row_sums), np.finfo(np.float64).tiny)
     start = row_sums / norm + 0.02 * irregular / np.linalg.norm(irregular)

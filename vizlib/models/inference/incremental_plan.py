@@ -129,7 +129,7 @@ def _extend_plan(
 
 
 def _cut_points(model: Model) -> Iterator[list[CutPoint]]:
-    """Yield what a plan may consist of: all cut points with less than the whole input, then those that are stages."""
+    """Yield what a plan may consist of: all cut points of less than the whole input, then those that are stages."""
     cut_points = model._plan_cache.get_or_compute("cut_points", lambda: _find_cut_points(model))
     yield cut_points
     yield [cut_point for cut_point in cut_points if cut_point.layer in model.stages]
