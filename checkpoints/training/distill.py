@@ -11,7 +11,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -103,14 +104,11 @@ class Teacher(nn.Module):
             logits = student.get_classifier()(pooled)
             return logits, self._feature_loss(features, pooled, logits, images)
         with torch.no_grad():
-            teacher_tokens, teacher_attention = _collect_tokens(self.model, images)
+            teacher_tokens, teacher_attention = _collect_tokens_and_attention(self.model, images)
         if "blocks" in self.kinds and progress < 0.5:
-            loss = _embedding_loss(student, images, teacher_tokens[0])
-            for block, before, after in zip(student.blocks, teacher_tokens, teacher_tokens[1:], strict=False):
-                error = F.mse_loss(block(before).float(), after.float())
-                loss = loss + error / F.mse_loss(before.float(), after.float())  # relative to what the block adds
+            loss = compute_block_losses(student, images, student.blocks, teacher_tokens).sum()
             return student.forward_head(student.norm(teacher_tokens[-1])), loss
-        tokens, attention = _collect_tokens(student, images)
+        tokens, attention = _collect_tokens_and_attention(student, images)
         loss = images.new_zeros(())
         if "features" in self.kinds or "blocks" in self.kinds:
             shape = tokens[0].shape[-1:]
@@ -134,7 +132,7 @@ class Teacher(nn.Module):
         """Return the loss for `logits` and `classes`, and of a convolutional student for `patches`."""
         with torch.no_grad():  # small photos are enlarged, as a transformer has low accuracy on them
             enlarged = F.interpolate(images, self.size, mode="bicubic", antialias=True)
-            tokens = list(_iterate_tokens(self.model, enlarged)) if "patches" in self.kinds else []
+            tokens = collect_tokens(self.model, enlarged, self.model.blocks) if "patches" in self.kinds else []
             teacher_logits = self.model.forward_head(self.model.norm(tokens[-1])) if tokens else self.model(enlarged)
         loss = self._logit_loss(pooled, logits, teacher_logits)
         if "patches" in self.kinds:
@@ -152,13 +150,13 @@ class Teacher(nn.Module):
         """Return the divergence from the teacher's logits, over all of its classes and over the student's own."""
         loss = pooled.new_zeros(())
         if "logits" in self.kinds:
-            loss = loss + _kl_divergence(self.auxiliary_heads["logits"](pooled), teacher_logits)
+            loss = loss + compute_kl_divergence(self.auxiliary_heads["logits"](pooled), teacher_logits)
         if "classes" in self.kinds:
-            loss = loss + _kl_divergence(logits, teacher_logits[:, self.classes])
+            loss = loss + compute_kl_divergence(logits, teacher_logits[:, self.classes])
         return loss
 
 
-def _kl_divergence(logits: Tensor, target_logits: Tensor) -> Tensor:
+def compute_kl_divergence(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of two batches of logits, mean over the batch."""
     return F.kl_div(logits.float().log_softmax(-1), target_logits.float().softmax(-1), reduction="batchmean")
 
@@ -173,21 +171,69 @@ def use_explicit_attention(model: Any) -> nn.Module:
     return model
 
 
-def _embedding_loss(student: Any, images: Tensor, teacher_tokens: Tensor) -> Tensor:
-    tokens = _embed(student, images)
-    return F.mse_loss(tokens.float(), teacher_tokens.float()) / teacher_tokens.float().var()
+def compute_block_losses(
+    student: Any, images: Tensor, parts: Sequence[Callable[[Tensor], Tensor]], teacher_tokens: Sequence[Tensor]
+) -> Tensor:
+    """Return the error of the student's embedding and of each of its parts, given the teacher's tokens before it.
+
+    Args:
+        student: A vision transformer of the teacher's width.
+        images: Normalised images "n 3 h w".
+        parts: The student's blocks or half blocks, each from tokens to tokens "n tokens width".
+        teacher_tokens: The teacher's tokens before its first part and after each.
+
+    Returns:
+        Mean squared errors "parts+1": of the embedding as a fraction of the variance of the teacher's, and of each
+        part as a fraction of the mean square of what the teacher's part adds to its input.
+    """
+    targets = [tokens.float() for tokens in teacher_tokens]
+    losses = [F.mse_loss(_embed(student, images).float(), targets[0]) / targets[0].var()]
+    for part, before, after in zip(parts, targets, targets[1:], strict=False):
+        losses.append(F.mse_loss(part(before).float(), after) / F.mse_loss(before, after))
+    return torch.stack(losses)
+
+
+def compute_chain_losses(tokens: Sequence[Tensor], teacher_tokens: Sequence[Tensor]) -> Tensor:
+    """Return the error of the student's tokens at each place, where every part is given the student's own tokens.
+
+    Returns:
+        Mean squared errors "places", each as a fraction of the variance of the teacher's tokens there.
+    """
+    pairs = zip(tokens, teacher_tokens, strict=True)
+    return torch.stack([F.mse_loss(own.float(), target.float()) / target.float().var() for own, target in pairs])
+
+
+def split_blocks(model: Any) -> list[Callable[[Tensor], Tensor]]:
+    """Return the half blocks of a vision transformer in their order: attention and MLP of each, with the residual."""
+    return [part for block in model.blocks for part in (partial(_attend, block), partial(_transform, block))]
+
+
+def _attend(block: Any, tokens: Tensor) -> Tensor:
+    return tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens))))
+
+
+def _transform(block: Any, tokens: Tensor) -> Tensor:
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+def collect_tokens(model: Any, images: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> list[Tensor]:
+    """Return a vision transformer's tokens "n tokens width" before its first part and after each."""
+    tokens = [_embed(model, images)]
+    for part in parts:
+        tokens.append(part(tokens[-1]))
+    return tokens
 
 
 def _embed(model: Any, images: Tensor) -> Tensor:
     return model.norm_pre(model._pos_embed(model.patch_embed(images)))
 
 
-def _collect_tokens(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _collect_tokens_and_attention(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return a vision transformer's tokens before its first block and after each, and all attention weights."""
     attention: list[Tensor] = []
     hooks = [block.attn.attn_drop.register_forward_pre_hook(_append_input(attention)) for block in model.blocks]
     try:
-        tokens = list(_iterate_tokens(model, images))
+        tokens = collect_tokens(model, images, model.blocks)
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,11 +242,3 @@ def _collect_tokens(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tens
 
 def _append_input(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     return lambda module, arguments: inputs.append(arguments[0])
-
-
-def _iterate_tokens(model: Any, images: Tensor) -> Iterator[Tensor]:
-    tokens = _embed(model, images)
-    yield tokens
-    for block in model.blocks:
-        tokens = block(tokens)
-        yield tokens

@@ -43,7 +43,7 @@ def evaluate_checkpoint(name: str, data: str | None, other_photos: Path | None, 
     others = [vizlib.open_image(path) for path in sorted(other_photos.iterdir())] if other_photos else []
     return {
         "accuracy": _summarize_accuracy(name, logits, labels),
-        "ood": _calibrate_ood_score(logits, _compute_logits(model, others) if others else None),
+        "ood": _calibrate_ood_score(logits, compute_logits(model, others) if others else None),
         "faithfulness": _evaluate_faithfulness(model, val, method),
         "confusions": _describe_confusions(logits, labels),
     }
@@ -133,10 +133,11 @@ def _load_validation_photos(data: str | None) -> PhotoDataset:
 
 def _compute_logits_and_labels(model: vizlib.Model, val: PhotoDataset) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits "photos classes" of all photos, and their labels "photos"."""
-    return _compute_logits(model, [photo for photo, _ in val.photos]), torch.tensor([label for _, label in val.photos])
+    return compute_logits(model, [photo for photo, _ in val.photos]), torch.tensor([label for _, label in val.photos])
 
 
-def _compute_logits(model: vizlib.Model, photos: list[Image.Image]) -> torch.Tensor:
+def compute_logits(model: vizlib.Model, photos: list[Image.Image]) -> torch.Tensor:
+    """Return the logits "photos classes" of photos, with the model's own preprocessing."""
     inference = BatchedInference(model, use_folded_copy=False)  # the network itself, not its BatchNorm-folded copy
     parts = inference.split_batches(torch.arange(len(photos)), inference.batch_size())
     batches = (torch.cat([model.tensor(photos[i]) for i in part.tolist()]) for part in parts)
