@@ -11,7 +11,7 @@ from typing import Any
 
 from dashboard.i18n.translate import translate
 from vizlib import Prediction
-from vizlib.core.text import format_percent, shorten_label
+from vizlib.core.text import shorten_label
 
 NUM_PREDICTIONS = 5
 
@@ -44,8 +44,8 @@ def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], t
     old, new = (next(row for row in rows if row.index == target) for rows in (before, after))
     facts = {
         "class": shorten_label(old.label),
-        "before": format_percent(old.probability),
-        "after": format_percent(new.probability),
+        "before": old.text,
+        "after": new.text,
         "change": f"{new.logit - old.logit:+.2f}".replace("-", "\u2212"),
     }
     if before[0].index == after[0].index:
@@ -59,8 +59,8 @@ def _build_rows(predictions: Sequence[Prediction], target: int) -> list[dict[str
     return [
         {
             "name": shorten_label(row.label),
-            "probability": row.probability,
-            "share": format_percent(row.probability),
+            "probability": row.probability or 0.0,  # the length of the bar
+            "share": row.text,
             "target": row.index == target,
         }
         for row in rows

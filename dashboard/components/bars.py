@@ -10,7 +10,7 @@ from typing import Any
 
 from dashboard.i18n.translate import translate, translate_note
 from vizlib import Prediction
-from vizlib.core.text import format_percent, shorten_label
+from vizlib.core.text import shorten_label
 
 MAX_LISTED_CLASSES = 20  # a model with at most so many classes lists them all
 
@@ -48,8 +48,8 @@ def build_bars(
                 "index": row.index,
                 "label": row.label,
                 "name": shorten_label(row.label),
-                "probability": row.probability,
-                "share": format_percent(row.probability),
+                "probability": row.probability or 0.0,  # the length of the bar
+                "share": row.text,
             }
             for row in rows
         ],

@@ -8,17 +8,12 @@ from html import escape
 from dashboard.i18n.translate import translate, translate_note
 from vizlib import Attribution
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.core.text import format_percent, shorten_label
+from vizlib.core.text import shorten_label
 
 
-def format_confidence(attribution: Attribution) -> str:
-    """Return the probability that the model gives to the target class of an attribution, as a short sentence."""
-    return format_probability(attribution.model, attribution.probability)
-
-
-def format_probability(model: str, probability: float) -> str:
-    """Return the probability that a model gives to a class, as a short sentence."""
-    return translate("common.gives", model=model, share=format_percent(probability))
+def format_confidence(model: str, text: str, *, is_probability: bool = True) -> str:
+    """Return the probability that a model gives to a class, or the value that it returns, as a short sentence."""
+    return translate("common.gives" if is_probability else "common.returns", model=model, share=text)
 
 
 def format_attribution_heading(attribution: Attribution, against: str = "") -> str:

@@ -27,6 +27,7 @@ STEPS = {
     "attention": explanation_lessons.build_attention_lesson,
     "limits": explanation_lessons.build_limits_lesson,
 }
+SOFTMAX_STEPS = {"logits", "gradients", "attention", "limits"}  # about classes that exclude each other
 TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}
 
 
@@ -55,6 +56,8 @@ def compute_content(
     if selection is None:
         return gr.skip()
     step = step if 0 <= step < len(STEPS) else 0
+    if list(STEPS)[step] in SOFTMAX_STEPS and service.catalog.get(selection.model).output_kind != "softmax":
+        return {"empty": translate_to(language, "learn.softmax-only", {"model": selection.model})}
     lesson = compute_lesson(service, photo, selection, step)
 
     def translate_lesson(key: str, facts: Any = None) -> str:

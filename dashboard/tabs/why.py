@@ -18,7 +18,6 @@ from dashboard.components.captions import (
     format_confidence,
     format_duration,
     format_heading,
-    format_probability,
     get_no_photo_text,
 )
 from dashboard.components.custom_component import custom_component
@@ -35,6 +34,7 @@ from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import DEFAULT_METHOD
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
+from vizlib.core.text import format_percent
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
@@ -129,7 +129,7 @@ def build_map(
             format_attribution_heading(attribution, contrast_label),
             *describe_method(method),
             attribution.notes,
-            format_confidence(attribution),
+            format_confidence(attribution.model, format_percent(attribution.probability)),
         ),
     )
 
@@ -142,7 +142,7 @@ def build_pending_map(
     predictions = service.predict(photo, selection.model, 10**6)
     prediction = next(row for row in predictions if row.index == selection.target)
     heading = format_heading(method, prediction.label, get_contrast_label(service, selection))
-    confidence = format_probability(model.name, prediction.probability)
+    confidence = format_confidence(model.name, prediction.text, is_probability=prediction.probability is not None)
     caption = build_caption(heading, *describe_method(METHODS[method]), (), confidence)
     alt = translate("why.not-run", method=method)
     return build_photo_only(photo, model.preprocessing.geometry(photo), alt=alt), caption

@@ -3,8 +3,18 @@
 Nothing is written to the network (no `.grad`, no flag, no mode), and every hook is removed when its `with` block ends.
 """
 
+from vizlib.capture.final_operation import OutputTrace, trace_output
 from vizlib.capture.flop_counter import count_flops
 from vizlib.capture.intervene import alter_output, substitute_output
 from vizlib.capture.recorder import Recording, compute_gradients, record_pass
 
-__all__ = ["Recording", "alter_output", "compute_gradients", "count_flops", "record_pass", "substitute_output"]
+__all__ = [
+    "OutputTrace",
+    "Recording",
+    "alter_output",
+    "compute_gradients",
+    "count_flops",
+    "record_pass",
+    "substitute_output",
+    "trace_output",
+]

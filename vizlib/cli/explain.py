@@ -14,7 +14,17 @@ from tqdm import tqdm
 
 import vizlib
 from vizlib.attribution.result import SAVE_SUFFIXES, Attribution, ExplanationStep
-from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Parameters, Photo, Photos
+from vizlib.cli.options import (
+    DEFAULT_MODEL,
+    Architecture,
+    AsJson,
+    Checkpoints,
+    ModelName,
+    Parameters,
+    Photo,
+    Photos,
+    format_prediction,
+)
 from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
 
@@ -152,7 +162,7 @@ def predict_command(
         if len(logits_by_path) > 1:
             typer.echo(path)
         for prediction in network.rank_classes(logits, top):
-            typer.echo(f"{prediction.probability:7.2%}  {prediction.label}")
+            typer.echo(format_prediction(prediction))
         if note := network.ood_note(logits):
             typer.echo(note)
     for note in network.notes:

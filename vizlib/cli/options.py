@@ -1,4 +1,4 @@
-"""Options that several shell commands share."""
+"""Options and the format of a prediction, which several shell commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vizlib.models.run import Prediction
 
 DEFAULT_MODEL = "resnet18-imagenette"
 
@@ -24,3 +26,16 @@ Parameters = Annotated[
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the method; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def format_prediction(prediction: Prediction) -> str:
+    """Return one line of a list of predictions: the probability in percent, or the value of a regression; the label.
+
+    >>> format_prediction(Prediction(0, "church", 0.9, 4.2))
+    ' 90.00%  church'
+    >>> format_prediction(Prediction(0, "age", None, 41.5))
+    '   41.5  age'
+    """
+    probability = prediction.probability
+    number = f"{prediction.logit:7.4g}" if probability is None else f"{probability:7.2%}"
+    return f"{number}  {prediction.label}"

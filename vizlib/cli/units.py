@@ -11,7 +11,7 @@ import typer
 
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
-from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Photo
+from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Photo, format_prediction
 from vizlib.core.errors import ModelError
 
 
@@ -43,7 +43,7 @@ def units_command(
             typer.echo(json.dumps([prediction._asdict() for prediction in ablated], indent=1))
             return
         for before, after in zip(network.predict(image), ablated, strict=False):
-            typer.echo(f"{before.probability:7.2%}  {before.label:<24}{after.probability:7.2%}  {after.label}")
+            typer.echo(f"{format_prediction(before):<33}{format_prediction(after)}")
         return
     contributions = vizlib.contributions(
         network, image, target, layers=[] if is_attention else [layer], heads=is_attention

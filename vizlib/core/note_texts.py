@@ -60,6 +60,21 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "model.training-mode": (
             "The model was in training mode; it was run in evaluation mode and left in training mode."
         ),
+        "output.features": (
+            "The network has no classifier: its {count} outputs are features, which stand for no classes."
+        ),
+        "output.log-softmax": (
+            "The network ends in a log-softmax, so the score that is explained is the logarithm of the probability of "
+            "the class."
+        ),
+        "output.one-logit": (
+            "The network has one output, which is taken as the logit of one label (sigmoid); declare "
+            "output_kind='values' if it is a regression."
+        ),
+        "output.rows-sum-to-1": (
+            "The outputs are positive and sum to 1, so they are taken as probabilities, not as logits; declare "
+            "output_kind if they are something else."
+        ),
         "photo.cropped": "The model input covers {share} of the photo; the rest was cropped away and is dimmed.",
         "score.bfloat16": "Computed in bfloat16; its error of a score is {share} of the spread of the scores.",
         "score.bfloat16-refused": (

@@ -36,6 +36,16 @@ def format_number(value: SupportsFloat) -> str:
     return f"{float(value):.3g}".replace("-", "−")
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> format_count(1, "class"), format_count(1000, "class"), format_count(3, "value")
+    ('1 class', '1000 classes', '3 values')
+    """
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
+
+
 def format_question(label: str, against: str = "", *, class_specific: bool = True) -> str:
     """Return the question that an attribution answers, as a title.
 

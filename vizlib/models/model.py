@@ -13,15 +13,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from vizlib.capture import Recording, record_pass
+from vizlib.capture import OutputTrace, Recording, record_pass, trace_output
 from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import PhotoSource, open_image
-from vizlib.core.text import make_note
+from vizlib.core.text import format_count, make_note
 from vizlib.models.evaluation_copy import make_evaluation_copy
 from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
 from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
+from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.run import Prediction, Run
@@ -41,6 +42,7 @@ class Model:
         family: The row of `vizlib.models.families.FAMILIES` that matches the network, if any.
         notes: What had to be assumed about the model, one sentence each.
         ood_score: Calibrated score that flags photos unlike the calibration data, if there is one.
+        output_kind: What the outputs mean: a row of `vizlib.models.output_kind.OUTPUT_KINDS`.
 
     Example:
         >>> import numpy as np, vizlib
@@ -61,11 +63,18 @@ class Model:
     family: Family | None = None
     notes: tuple[str, ...] = ()
     ood_score: OodScore | None = None
+    output_kind: str = "softmax"
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
         family = self.family.name if self.family else type(self.module).__name__
-        return f"<Model {self.name}: {family}, {len(self.labels)} classes, input {height} × {width}>"
+        outputs = format_count(len(self.labels), self.output_row.noun)
+        return f"<Model {self.name}: {family}, {outputs}, input {height} × {width}>"
+
+    @property
+    def output_row(self) -> OutputKind:
+        """The row of the table of output kinds: what the outputs mean, and their probabilities and ranking."""
+        return get_output_kind(self.output_kind)
 
     @cached_property
     def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
@@ -85,8 +94,14 @@ class Model:
 
     @cached_property
     def num_outputs(self) -> int:
-        """Number of logits per photo, from a pass over a blank input."""
-        return self.logits(self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)).shape[1]
+        """Number of outputs per photo, from a pass over a blank input."""
+        return self.trace_blank_pass()[0].shape[1]
+
+    def trace_blank_pass(self) -> tuple[Float[Tensor, "1 classes"], OutputTrace]:
+        """Return the outputs for a blank input, and a trace of the operations that they may come from."""
+        blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
+        with torch.inference_mode(False), trace_output(self.eval_module()) as trace:
+            return self.logits(blank), trace
 
     @cached_property
     def _plan_cache(self) -> PlanCache:
@@ -151,7 +166,7 @@ class Model:
         return self.preprocessing.tensor(photo).to(reference.device, reference.dtype)
 
     def predict(self, photo: PhotoSource, top: int = 5) -> list[Prediction]:
-        """Return the most probable classes of a photo, most probable first.
+        """Return the most probable classes of a photo, most probable first; of a regression the values by index.
 
         Args:
             photo: Anything that `vizlib.open_image` takes.
@@ -159,7 +174,7 @@ class Model:
 
         Raises:
             ImageError: If the photo cannot be opened.
-            ModelError: If the network fails on it.
+            ModelError: If the network fails on it, or has no classes.
         """
         return self.rank_classes(self.logits(self.tensor(open_image(photo))), top)
 
@@ -180,11 +195,18 @@ class Model:
             return self._compute_logits(self.eval_module(), images, output_batch_size)
 
     def rank_classes(self, logits: Tensor, top: int = 5) -> list[Prediction]:
-        """Return the `top` classes of logits "1 classes", most probable first."""
-        logits = logits[0].detach().float().cpu()
-        probabilities = logits.softmax(-1)
-        best = probabilities.topk(min(max(top, 1), len(probabilities))).indices
-        return [Prediction(i, self.labels[i], probabilities[i].item(), logits[i].item()) for i in map(int, best)]
+        """Return the `top` classes of outputs "1 classes", in the order of `predict`.
+
+        Raises:
+            ModelError: If the outputs belong to no classes.
+        """
+        kind = self.output_row
+        if not kind.has_classes:
+            raise ModelError(
+                f"{self.name} predicts no classes: it returns {logits.shape[1]} {kind.meaning}; "
+                "explain(..., target=) takes the number of one of them"
+            )
+        return kind.predict(logits[0], self.labels, top)
 
     def ood_note(self, logits: Float[Tensor, "1 classes"]) -> str | None:
         """Return a note if the logits mark the photo as out of distribution, else `None`."""

@@ -12,25 +12,32 @@ from torch import Tensor
 
 from vizlib.capture import Recording
 from vizlib.core.geometry import Geometry
+from vizlib.core.text import format_number, format_percent
 
 # What is explained: the logit of a class, a sum of logits weighted by a tensor "classes", or a function of the logits.
 Target = int | Tensor | Callable[[Tensor], Tensor]
 
 
 class Prediction(NamedTuple):
-    """One predicted class of a run.
+    """One predicted class of a run, or one value of a regression.
 
     Attributes:
         index: Index of the class.
         label: Its label.
-        probability: Softmax probability, from 0 to 1.
-        logit: Its logit.
+        probability: Its probability, from 0 to 1; `None` for a value of a regression.
+        logit: The network's output: the logit of the class, or where the network returns no logits the probability or
+            the value itself.
     """
 
     index: int
     label: str
-    probability: float
+    probability: float | None
     logit: float
+
+    @property
+    def text(self) -> str:
+        """The probability in percent, or the value of a regression, for display."""
+        return format_number(self.logit) if self.probability is None else format_percent(self.probability)
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,8 +146,8 @@ def _list_predictions(attribution: Attribution, model: Model) -> list[Prediction
     return [
         PredictionRow(
             label=shorten_label(row.label),
-            probability=_join_percent(row.probability),
-            width=f"{100 * row.probability:.1f}",
+            probability=row.text.replace(" ", "\u00a0"),
+            width=f"{100 * (row.probability or 0):.1f}",
             is_target=row.index == attribution.target,
         )
         for row in listed

@@ -13,7 +13,7 @@ from dashboard.components.data_encoding import encode_data_url, encode_floats, e
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
-from vizlib import Attribution, Model, list_methods
+from vizlib import Attribution, Model, ModelError, Prediction, list_methods
 from vizlib.render.color_scale import compute_limits
 
 MAX_STAGES = 4  # displayed side by side
@@ -159,6 +159,17 @@ def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
 def rank_channels_by_variation(maps: np.ndarray) -> list[int]:
     """Return the indices of the channels of "channels h w" by decreasing standard deviation over the positions."""
     return np.argsort(-maps.std((1, 2)), kind="stable").tolist()
+
+
+def get_probability(prediction: Prediction) -> float:
+    """Return the probability of a prediction.
+
+    Raises:
+        ModelError: If the model predicts values instead of classes; the lessons about classes are not shown for it.
+    """
+    if prediction.probability is None:
+        raise ModelError(f"this step needs the probability of a class, and {prediction.label} is a value")
+    return prediction.probability
 
 
 def format_number(value: float) -> str:

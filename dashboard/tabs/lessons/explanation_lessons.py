@@ -18,6 +18,7 @@ from dashboard.tabs.lessons.base import (
     correlate_maps,
     format_correlation,
     format_number,
+    get_probability,
 )
 from dashboard.tabs.lessons.layer_lessons import find_resnet, find_transformer
 from vizlib import Attribution
@@ -41,10 +42,11 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
     probability_map = context.explain("saliency", best.index, score="probability").heat.numpy()
     confident_map = compute_confident_gradient(context, best.index)
     limits = compute_limits(logit_map, signed=False)
+    probability = get_probability(best)
     facts = {
         "label": shorten_label(best.label),
-        "p": f"{best.probability:.3f}",
-        "factor": format_number(best.probability * (1 - best.probability)),
+        "p": f"{probability:.3f}",
+        "factor": format_number(probability * (1 - probability)),
         "logit": format_number(float(logit_map.max())),
         "probability": format_number(float(probability_map.max())),
         "confident": format_number(float(confident_map.max())),
@@ -136,7 +138,7 @@ def build_attention_lesson(context: LessonContext) -> Lesson:
         "method": relevant.method,
         "layer": context.model.cam_layer or "",
         "alike": _format_map_correlation(attended, relevant),
-        "before": format_percent(before.probability),
+        "before": before.text,
         "attended": format_percent(after[0]),
         "relevant": format_percent(after[1]),
     }
@@ -186,11 +188,9 @@ def build_limits_lesson(context: LessonContext) -> Lesson:
         "a": shorten_label(predictions[0][0].label),
         "b": shorten_label(predictions[1][0].label),
         "method": method,
-        "before": format_percent(predictions[0][0].probability),
-        "after": format_percent(predictions[1][0].probability),
-        "same_class": format_percent(
-            next(row.probability for row in predictions[1] if row.index == predictions[0][0].index)
-        ),
+        "before": predictions[0][0].text,
+        "after": predictions[1][0].text,
+        "same_class": next(row.text for row in predictions[1] if row.index == predictions[0][0].index),
     }
     pictures = [
         build_attribution_map(attribution, f"limits.{name}", facts, photo=image)

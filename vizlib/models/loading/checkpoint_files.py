@@ -33,6 +33,7 @@ class Sidecar:
         architecture: timm name, or "torchvision/" and a torchvision name.
         arguments: Further arguments of `timm.create_model`.
         labels: Label of each class, in the order of the outputs.
+        output_kind: What the outputs mean, as in `vizlib.wrap`.
         preprocessing: timm's data config: `input_size`, `crop_pct`, `mean`, ...
         sha256: SHA-256 of the weight file in hexadecimal.
         origin: Training data, licence, command, duration, machine.
@@ -45,6 +46,7 @@ class Sidecar:
     architecture: str | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     labels: Sequence[str] | None = None
+    output_kind: str | None = None
     preprocessing: Mapping[str, object] | None = None
     sha256: str | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
@@ -86,6 +88,7 @@ _FIELD_TYPES = {  # JSON type of each field of a sidecar
     "architecture": str,
     "arguments": dict,
     "labels": list,
+    "output_kind": str,
     "preprocessing": dict,
     "sha256": str,
     "origin": dict,

@@ -38,6 +38,7 @@ from vizlib.models.loading.downloads import (
 from vizlib.models.loading.model_index import index_weight_files, list_models
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
+from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
 from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 HUB_PREFIX = "hf-hub:"
@@ -50,6 +51,7 @@ def load(
     *,
     architecture: str | None = None,
     labels: Sequence[str] | None = None,
+    output_kind: str | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -70,13 +72,14 @@ def load(
             the name of a file in the folder `checkpoints`.
         architecture: timm name, or "torchvision/" and a torchvision name, of the network in a file.
         labels: Label of each class, in the order of the outputs; replaces the recorded ones.
+        output_kind: What the outputs mean, as in `wrap`; replaces what the sidecar states.
         checkpoints: Folder with checkpoint files that can be loaded by name.
         device: Device to move the network to.
         progress: Called during a download with the number of bytes received and the number expected.
 
     Raises:
-        ModelError: For an unknown name or device, a failed download, labels that do not match the number of classes, or
-            a file that is missing, damaged, unsafe or of another architecture.
+        ModelError: For an unknown name, device or output kind, a failed download, labels that do not match the number
+            of classes, or a file that is missing, damaged, unsafe or of another architecture.
 
     Example:
         >>> import vizlib
@@ -86,18 +89,18 @@ def load(
     """
     files = index_weight_files(checkpoints)
     if isinstance(name, str) and name in files:
-        model = _load_file(files[name], name, architecture, labels)
+        model = _load_file(files[name], name, architecture, labels, output_kind)
     elif isinstance(name, os.PathLike) or name.lower().endswith(WEIGHT_SUFFIXES):
         path = Path(name).expanduser()
         if checkpoints is not None and not path.is_file():
             path = Path(checkpoints).expanduser() / path  # a file of the folder, given with its suffix
-        model = _load_file(path, path.stem, architecture, labels)
+        model = _load_file(path, path.stem, architecture, labels, output_kind)
     elif architecture is not None:
         raise ModelError(
             f"architecture= requires a weight file ({', '.join(WEIGHT_SUFFIXES)}), but {name!r} is not one"
         )
     else:
-        model = _load_pretrained(name, labels, list(files), progress)
+        model = _load_pretrained(name, labels, output_kind, list(files), progress)
     try:
         model.module.to(device)
     except (RuntimeError, AssertionError) as error:  # PyTorch raises AssertionError for a device it was built without
@@ -110,11 +113,12 @@ def wrap(
     *,
     preprocessing: Preprocessing | Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
+    output_kind: str | None = None,
     name: str | None = None,
 ) -> Model:
     """Return a `Model` of a network of your own. The network is not modified.
 
-    One pass over a blank input counts the outputs.
+    One pass over a blank input counts the outputs and finds what they mean, where that is not declared.
 
     Args:
         module: Network that returns logits "n classes", or an object with such `logits`.
@@ -122,11 +126,18 @@ def wrap(
             `interpolation`, `mean` and `std`; by default what timm recorded for the network, else that of ImageNet.
         labels: Label of each class, in the order of the outputs; by default those recorded with the network, else
             ImageNet's for an ImageNet architecture with as many outputs, else "class 0", "class 1", ...
+        output_kind: What the outputs mean: `"softmax"` (logits of classes that exclude each other), `"sigmoid"` (logits
+            of labels that are independent, or the logit of one label), `"probabilities"` (the network already ends in a
+            softmax or sigmoid), `"values"` (a regression) or `"features"` (there is no classifier). By default it is
+            found: in a Hugging Face `problem_type`, in a softmax, sigmoid or identity that the network ends in, in a
+            single output, which is taken as the logit of one label, and in outputs that sum to 1; else it is
+            `"softmax"`. What was assumed is a note of the model.
         name: Name of the model; by default that of its class.
 
     Raises:
         ModelError: If `module` is not an `nn.Module`, is compiled, scripted or data-parallel, fails on a blank input or
-            does not return logits, or if the number of labels is not that of the outputs.
+            does not return logits, for an unknown output kind or one that the outputs cannot be, or if the number of
+            labels is not that of the outputs.
 
     Example:
         >>> import torch, vizlib
@@ -142,7 +153,7 @@ def wrap(
         raise ModelError(
             "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
         )
-    return _make_model(module, name or type(module).__name__, preprocessing, labels)
+    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind)
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -159,21 +170,32 @@ def _make_model(
     name: str,
     preprocessing: Preprocessing | Mapping[str, object] | None,
     labels: Sequence[str] | None,
+    output_kind: str | None = None,
 ) -> Model:
     """Return the `Model` of a loaded or wrapped network, with defaults for what is `None`."""
     if preprocessing is None or isinstance(preprocessing, Mapping):
         preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
+    declared = None if output_kind is None else get_output_kind(output_kind)
     family = find_family(module)
     # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
-    count = Model(module, name, (), preprocessing, family).num_outputs
-    labels = _default_labels(module, family, count) if labels is None else list(labels)
+    outputs, trace = Model(module, name, (), preprocessing, family).trace_blank_pass()
+    count = outputs.shape[1]
+    if declared is None:
+        output_kind, notes = find_output_kind(module, outputs, trace)
+    else:
+        check_output_kind(declared, outputs, name)
+        output_kind, notes = declared.name, ()
+    kind = get_output_kind(output_kind)
+    labels = _default_labels(module, family, count, kind) if labels is None else list(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
-    return Model(module, name, tuple(labels), preprocessing, family)
+    return Model(module, name, tuple(labels), preprocessing, family, notes, output_kind=output_kind)
 
 
-def _default_labels(module: nn.Module, family: Family | None, count: int) -> list[str]:
+def _default_labels(module: nn.Module, family: Family | None, count: int, kind: OutputKind) -> list[str]:
     """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
+    if kind.to_probabilities is None:  # labels of classes are recorded, not of values or features
+        return kind.make_labels(count)
     config = getattr(module, "pretrained_cfg", None) or {}
     names = config.get("label_names") or ()
     if len(names) == count:
@@ -182,13 +204,15 @@ def _default_labels(module: nn.Module, family: Family | None, count: int) -> lis
             return [str(descriptions.get(name, name)) for name in names]
         return [str(name) for name in names]
     subset = infer_imagenet_subset({"num_classes": count}) if config or family else None
-    return list(ImageNetInfo(subset).label_descriptions()) if subset else [f"class {i}" for i in range(count)]
+    return list(ImageNetInfo(subset).label_descriptions()) if subset else kind.make_labels(count)
 
 
 # ---------------------------------------------------------------------------------- from a file
 
 
-def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence[str] | None) -> Model:
+def _load_file(
+    path: Path, name: str, architecture: str | None, labels: Sequence[str] | None, output_kind: str | None
+) -> Model:
     """Load a model from a weight file and its sidecar, and note what was assumed."""
     sidecar = Sidecar.read_for(path)
     weights = unwrap_backbone(read_weights(path, expected_sha256=sidecar.sha256))
@@ -214,8 +238,9 @@ def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence
         module = build_network(detected.architecture, actual, arguments)
     assign_weights(module, weights, path.name, detected.architecture)
     ood_score = OodScore.from_sidecar(sidecar.ood)
+    output_kind = output_kind or sidecar.output_kind
     if sidecar.preprocessing is not None:
-        return replace(_make_model(module, name, sidecar.preprocessing, labels), ood_score=ood_score)
+        return replace(_make_model(module, name, sidecar.preprocessing, labels, output_kind), ood_score=ood_score)
     assumed = _assume_preprocessing(module, detected.architecture)
     height, width = assumed.input_size
     note = make_note(
@@ -227,7 +252,8 @@ def _load_file(path: Path, name: str, architecture: str | None, labels: Sequence
         mean=f"{assumed.mean[0]:.3g}",
         sidecar=sidecar_name,
     )
-    return replace(_make_model(module, name, assumed, labels), notes=(note,), ood_score=ood_score)
+    model = _make_model(module, name, assumed, labels, output_kind)
+    return replace(model, notes=(note, *model.notes), ood_score=ood_score)
 
 
 def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
@@ -244,11 +270,15 @@ def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreproces
 
 
 def _load_pretrained(
-    name: str, labels: Sequence[str] | None, file_names: Sequence[str], progress: ProgressCallback | None
+    name: str,
+    labels: Sequence[str] | None,
+    output_kind: str | None,
+    file_names: Sequence[str],
+    progress: ProgressCallback | None,
 ) -> Model:
     """Load a pretrained model of timm, torchvision or the Hugging Face Hub by its name."""
     if name.startswith(TORCHVISION_PREFIX):
-        return _load_torchvision(name, labels, progress)
+        return _load_torchvision(name, labels, output_kind, progress)
     if name.startswith(HUB_PREFIX):
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         require_weights(name, hub.ENDPOINT, is_in_hub_cache(repository, ["config.json"], revision or None))
@@ -256,10 +286,12 @@ def _load_pretrained(
         _prepare_timm_loading(name, file_names, progress)
     with _translate_loading_errors(name):
         module = timm.create_model(name, pretrained=True).eval()
-    return _make_model(module, name, None, labels)
+    return _make_model(module, name, None, labels, output_kind)
 
 
-def _load_torchvision(name: str, labels: Sequence[str] | None, progress: ProgressCallback | None) -> Model:
+def _load_torchvision(
+    name: str, labels: Sequence[str] | None, output_kind: str | None, progress: ProgressCallback | None
+) -> Model:
     """Load a pretrained classifier of torchvision by its name."""
     weights = get_torchvision_weights(name)
     cached = is_in_torch_cache(weights.url)
@@ -272,7 +304,7 @@ def _load_torchvision(name: str, labels: Sequence[str] | None, progress: Progres
             download_to_torch_cache(weights.url, progress)
         module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     labels = weights.meta["categories"] if labels is None else labels
-    return _make_model(module, name, TimmPreprocessing.from_torchvision(weights.transforms()), labels)
+    return _make_model(module, name, TimmPreprocessing.from_torchvision(weights.transforms()), labels, output_kind)
 
 
 def _prepare_timm_loading(name: str, file_names: Sequence[str], progress: ProgressCallback | None) -> None:
