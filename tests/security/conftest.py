@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 import torch
 from http_timeouts import get, post
@@ -21,6 +20,7 @@ import vizlib
 
 RESNET = "resnet18-imagenette"
 ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = re.compile(r"Running on local URL: +(http\S+)\n")
 
 
 class CodeInPickle:
@@ -75,27 +75,25 @@ class Server(NamedTuple):
 def server(tmp_path_factory) -> Iterator[Server]:
     if RESNET not in {entry.name for entry in vizlib.list_models() if entry.bundled}:
         pytest.skip(f"the bundled checkpoint {RESNET} is not in checkpoints/")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("server")
     (folder / "secret.txt").write_text("not to be read")
     unsafe, created = folder / "checkpoints" / "evil.pth", folder / "created"
     unsafe.parent.mkdir()
     torch.save({"weight": torch.ones(2), "evil": CodeInPickle(created)}, unsafe)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--log", "--listed-only"]
+    environment["PYTHONUNBUFFERED"] = "1"  # the address is read from the log
+    command = [sys.executable, "-m", "dashboard", "--port", "0", "--log", "--listed-only"]
     command += ["--checkpoints", str(unsafe.parent)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
-        while True:
-            try:
-                get(f"{address}/healthz")
-                break
-            except httpx.HTTPError:
-                if process.poll() is not None or time.monotonic() > until:
-                    pytest.fail((folder / "log").read_text())
-                time.sleep(0.3)
-        yield Server(address, process, folder / "log", unsafe, created)
+        until = time.monotonic() + 240
+        while not (address := ADDRESS.search((folder / "log").read_text())):
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                pytest.fail((folder / "log").read_text())
+            time.sleep(0.3)
+        yield Server(address[1], process, folder / "log", unsafe, created)
+        ended = process.poll()
         process.terminate()
         process.wait(60)
+    assert ended is None, f"the server ended with code {ended}:\n{(folder / 'log').read_text()}"

@@ -52,3 +52,21 @@ def test_readme_table_matches_the_guards_and_each_test_failed_once(mutate):
 def test_missing_guard_is_reported(mutate):
     with pytest.raises(ValueError, match="contains 0 times, not once"):
         mutate.apply_edit(mutate.ROOT, {"file": "dashboard/app.py", "old": "api_open=None", "new": ""})
+
+
+FAILING_TESTS = """
+import httpx, pytest
+
+@pytest.mark.parametrize("error", [AssertionError("wrong"), httpx.ReadError("reset"), None])
+def test_page(error):
+    if error:
+        raise error
+"""
+
+
+@pytest.mark.slow
+def test_lost_connection_is_no_failure_of_a_test(mutate, tmp_path, capsys):
+    (tmp_path / "copy/tests").mkdir(parents=True)
+    (tmp_path / "copy/tests/test_page.py").write_text(FAILING_TESTS, encoding="utf-8")
+    assert mutate.count_failures(tmp_path / "copy", ["test_page.py::test_page"]) == [(1, 3)]
+    assert "test_page[error1]: httpx.ReadError: reset" in capsys.readouterr().err

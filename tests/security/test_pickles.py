@@ -20,21 +20,22 @@ def photo(server):
 
 def test_pickle_among_the_checkpoints_is_refused_and_not_executed(server, photo):
     event, message = server.call("predict", photo, "evil", 1)
+    assert not server.created.exists()
     assert event == "error"
     assert "it contains more than weights" in message
     assert not any(text in message for text in ("\n", "weights_only", str(server.unsafe_checkpoint.parent)))
-    assert not server.created.exists()
 
 
 def test_pickle_sent_as_photo_or_model_name_is_not_executed(server, photo):
     upload = server.upload(server.unsafe_checkpoint.read_bytes(), "evil.pth")
     event, message = server.call("predict", upload, RESNET, 1)
+    assert not server.created.exists()
     assert (event, "is not an image" in message) == ("error", True)
     for path in (upload["path"], str(server.unsafe_checkpoint), f"../checkpoints/{server.unsafe_checkpoint.name}"):
         event, message = server.call("predict", photo, path, 1)
+        assert not server.created.exists()
         assert event == "error"
         assert message.startswith("there is no model ")
-    assert not server.created.exists()
 
 
 def test_pickle_executes_code_when_loaded_unsafely(server):
