@@ -20,7 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import vizlib
-from vizlib.attribution.evidence import SpatialFeatures
+from vizlib.attribution.evidence import LayerEvidence
 from vizlib.attribution.methods import cam
 
 ROWS = {method.name: method for method in cam.METHODS}
@@ -316,7 +316,7 @@ def test_eigen_grad_cam_has_a_positive_sum_where_contributions_cancel():
 
 
 def make_features(activation, gradient):
-    return SpatialFeatures(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
+    return LayerEvidence(torch.tensor(activation).double()[:, None], torch.tensor(gradient).double()[:, None])
 
 
 @pytest.mark.parametrize("is_gpu", [False, True])
@@ -342,8 +342,8 @@ def test_half_precision_activations_are_summed_in_single_precision(name):
     torch.manual_seed(0)
     activation, gradient = torch.rand(8, 6, 6), torch.randn(8, 6, 6)
     formula = getattr(cam, "_" + name.replace("++", "_plus_plus").replace("-", "_"))
-    half = SpatialFeatures(activation.bfloat16(), gradient.bfloat16())
-    same = SpatialFeatures(activation.bfloat16().float(), gradient.bfloat16().float())
+    half = LayerEvidence(activation.bfloat16(), gradient.bfloat16())
+    same = LayerEvidence(activation.bfloat16().float(), gradient.bfloat16().float())
     assert torch.equal(formula(half), formula(same))
     assert formula(half).dtype == torch.float32
 

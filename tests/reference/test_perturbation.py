@@ -22,8 +22,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import vizlib
-from vizlib.attribution.methods import perturbation, scoring
-from vizlib.attribution.methods.perturbation import compute_window_spans, make_channel_masks, make_rise_masks
+from vizlib.attribution.methods import perturbation, perturbation_cam, scoring
+from vizlib.attribution.methods.perturbation import compute_window_spans, make_rise_masks
+from vizlib.attribution.methods.perturbation_cam import make_channel_masks
 
 SIZE = (14, 18)
 PREPROCESSING = {"input_size": (3, *SIZE), "crop_pct": 1.0, "crop_mode": "squash"}
@@ -470,7 +471,7 @@ def test_score_cam_of_a_real_network_equals_peers_with_their_masks(resnet, cheet
     assert own.amax((1, 2)).eq(1).all()  # equation 7: each mask fills 0 to 1
     assert own.amin((1, 2)).eq(0).all()
     assert (masks(activation, (96, 96)) - own).abs().max() > 0.1
-    monkeypatch.setattr(perturbation, "make_channel_masks", masks)
+    monkeypatch.setattr(perturbation_cam, "make_channel_masks", masks)
     assert_close(vizlib.explain(resnet, cheetah, "score-cam", layer="layer1", precision="float32").heat, expected, 1e-4)
 
 

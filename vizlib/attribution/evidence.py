@@ -108,12 +108,12 @@ SIGNALS = (
 
 
 @dataclass(frozen=True)
-class SignalRequest:
+class RequiredSignals:
     """The evidence that one method, or several together, read: signals, and layers that the run must record.
 
     `a | b` is what both read.
 
-    >>> request = SignalRequest(layers=("layer4",)) | SignalRequest(frozenset({LAYER_GRADIENTS}), ("layer3",))
+    >>> request = RequiredSignals(layers=("layer4",)) | RequiredSignals(frozenset({LAYER_GRADIENTS}), ("layer3",))
     >>> request.layers, request.needs_graph
     (('layer4', 'layer3'), True)
     """
@@ -121,9 +121,9 @@ class SignalRequest:
     signals: frozenset[Signal] = frozenset()
     layers: tuple[str, ...] = ()
 
-    def __or__(self, other: SignalRequest) -> SignalRequest:
+    def __or__(self, other: RequiredSignals) -> RequiredSignals:
         layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
-        return SignalRequest(self.signals | other.signals, layers)
+        return RequiredSignals(self.signals | other.signals, layers)
 
     @property
     def needs_attention(self) -> bool:
@@ -150,7 +150,7 @@ class SignalRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class SpatialFeatures:
+class LayerEvidence:
     """The evidence of one layer for one image: activations and gradients, and quantities that several methods share.
 
     Attributes:
@@ -201,7 +201,7 @@ class SpatialFeatures:
         return self.reshape_to_map(weights.to(self.activations) @ self.activations)
 
 
-def extract_spatial_features(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> SpatialFeatures:
+def extract_layer_evidence(layer: str, activation: Tensor, gradient: Tensor | None, model: Model) -> LayerEvidence:
     """Return the evidence of one layer: its output, and the gradient there, as maps of channels by rows by columns.
 
     Args:
@@ -218,7 +218,7 @@ def extract_spatial_features(layer: str, activation: Tensor, gradient: Tensor | 
         shape = tuple(activation.shape[1:])
         stages = f"use one of {', '.join(model.stages)}"
         raise MethodError(f"the output of {layer} has shape {shape}, which has no spatial positions; {stages}")
-    return SpatialFeatures(maps, None if gradient is None else model.spatial_map(gradient))
+    return LayerEvidence(maps, None if gradient is None else model.spatial_map(gradient))
 
 
 def _flatten_positions(maps: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "channels positions"]:
@@ -242,7 +242,7 @@ class Evidence:
     run: Run
     score: Score
     tensors: Mapping[Signal, TensorsByName] = field(default_factory=dict)
-    _spatial_features: dict[str, SpatialFeatures] = field(default_factory=dict, repr=False)
+    _by_layer: dict[str, LayerEvidence] = field(default_factory=dict, repr=False)
 
     @cached_property
     def logits(self) -> Float[Tensor, " classes"]:
@@ -294,23 +294,23 @@ class Evidence:
         """The gradient at the weights of each attention layer of the score of that block's tokens, by its name."""
         return self.tensors.get(BLOCK_ATTENTION_GRADIENTS, {})
 
-    def spatial_features(self, layer: str) -> SpatialFeatures:
+    def at_layer(self, layer: str) -> LayerEvidence:
         """Return the evidence of one layer, as maps, extracted once for all methods.
 
         Raises:
             MethodError: If the output of the layer has no spatial positions.
         """
-        if layer not in self._spatial_features:
+        if layer not in self._by_layer:
             activation = self.run.activations[layer].detach()
             gradient = self.layer_gradients.get(layer)
-            self._spatial_features[layer] = extract_spatial_features(layer, activation, gradient, self.model)
-        return self._spatial_features[layer]
+            self._by_layer[layer] = extract_layer_evidence(layer, activation, gradient, self.model)
+        return self._by_layer[layer]
 
 
 # -------------------------------------------------------------------------------------------------- how it is gathered
 
 
-def gather_evidence(model: Model, run: Run, score: Score, request: SignalRequest) -> Evidence:
+def gather_evidence(model: Model, run: Run, score: Score, request: RequiredSignals) -> Evidence:
     """Return the evidence that is requested of a run of one photo: all its gradients.
 
     Raises:
@@ -324,7 +324,7 @@ def gather_evidence(model: Model, run: Run, score: Score, request: SignalRequest
 
 
 def gather_batch_evidence(
-    model: Model, batch: Run, photos: list[Image.Image], scores: list[Score], request: SignalRequest
+    model: Model, batch: Run, photos: list[Image.Image], scores: list[Score], request: RequiredSignals
 ) -> Iterator[Evidence]:
     """Yield the evidence of each photo of a batch, from backward passes that the batch shares.
 
@@ -356,7 +356,7 @@ def gather_batch_evidence(
         yield Evidence(model, run, score, own)
 
 
-def _compute_signals(model: Model, run: Run, score: Score, request: SignalRequest) -> dict[Signal, TensorsByName]:
+def _compute_signals(model: Model, run: Run, score: Score, request: RequiredSignals) -> dict[Signal, TensorsByName]:
     """Gather the tensors of each requested signal that is a gradient."""
     ordered = [signal for signal in SIGNALS if signal in request.signals]  # a set has no order
     shared = {signal: signal.select(run, request.layers) for signal in ordered if signal.select is not None}

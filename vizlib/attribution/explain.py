@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vizlib.attribution.evidence import Evidence, SignalRequest, gather_batch_evidence, gather_evidence
+from vizlib.attribution.evidence import Evidence, RequiredSignals, gather_batch_evidence, gather_evidence
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import (
     ClassSelector,
@@ -185,7 +185,7 @@ def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) ->
         >>> sorted(run.activations)
         ['layer1', 'layer2', 'layer3', 'layer4']
     """
-    signals = combine_signals(METHODS.list_single_pass_calls(model)) | SignalRequest(layers=tuple(layers))
+    signals = combine_signals(METHODS.list_single_pass_calls(model)) | RequiredSignals(layers=tuple(layers))
     return model.run(photo, signals.layers, signals.needs_attention)  # with rules, so that any method can read it
 
 
@@ -200,7 +200,7 @@ def run_holds(model: Model, run: Run, method: str, **parameters: Any) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class GatheredEvidence:
+class ExplanationInputs:
     """What `explain_all` makes attributions of, for one class: evidence, calls of the methods of one pass, class."""
 
     evidence: Evidence
@@ -210,7 +210,7 @@ class GatheredEvidence:
 
 def gather_for_all(
     model: Model, run: Run, target: ClassSelector = None, against: ClassSelector = None
-) -> GatheredEvidence:
+) -> ExplanationInputs:
     """Return what `explain_all` makes attributions of, from one backward pass of a run made by `run_for_all`.
 
     `attributions_from` makes heat maps of it, `vizlib.analysis.units.contributions_from_evidence` contributions.
@@ -222,10 +222,10 @@ def gather_for_all(
     calls = METHODS.list_single_pass_calls(model)
     spec = TargetSpec.resolve(model, run.logits, target, against)
     score = spec.make_score(calls[0].score_kind)
-    return GatheredEvidence(gather_evidence(model, run, score, combine_signals(calls)), calls, spec)
+    return ExplanationInputs(gather_evidence(model, run, score, combine_signals(calls)), calls, spec)
 
 
-def attributions_from(gathered: GatheredEvidence) -> AttributionDict:
+def attributions_from(gathered: ExplanationInputs) -> AttributionDict:
     """Return the attribution of every method of one pass, by its name, as `explain_all` does."""
     return _name_by_method(_make_attributions(gathered.evidence, gathered.calls, gathered.spec))
 

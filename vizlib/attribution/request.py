@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.evidence import Evidence, Score, SignalRequest
+from vizlib.attribution.evidence import Evidence, RequiredSignals, Score
 from vizlib.core.errors import MethodError, TargetError, suggest_names
 from vizlib.models.model import Model
 
@@ -191,7 +191,7 @@ class Method:
     paper: str
     shows: str
     does_not_show: str
-    signals: Callable[[Model, ParameterValues], SignalRequest]
+    signals: Callable[[Model, ParameterValues], RequiredSignals]
     unsupported_reason: Callable[[Model], str | None]
     compute: Callable[..., Float[Tensor, "h w"]] | None = None
     compute_steps: Callable[..., Iterator[PartialHeat]] | None = None
@@ -272,14 +272,14 @@ class MethodCall:
     method: Method
     values: ParameterValues
     layers: tuple[str, ...]
-    signals: SignalRequest
+    signals: RequiredSignals
     at_all_layers: bool = False
 
     @classmethod
     def make(cls, method: Method, model: Model, values: ParameterValues, *, at_all_layers: bool = False) -> MethodCall:
         """Return the call of a method whose parameters are resolved."""
         signals = method.signals(model, values)
-        stages = SignalRequest(layers=model.stages if at_all_layers and signals.layers else ())
+        stages = RequiredSignals(layers=model.stages if at_all_layers and signals.layers else ())
         return cls(method, values, signals.layers, signals | stages, at_all_layers)
 
     @property
@@ -323,9 +323,9 @@ class Request:
         return [Request(MethodCall.make(method, model, value), self.target) for value in values]
 
 
-def combine_signals(calls: Sequence[MethodCall]) -> SignalRequest:
+def combine_signals(calls: Sequence[MethodCall]) -> RequiredSignals:
     """Return what all the requested calls read together."""
-    combined = SignalRequest()
+    combined = RequiredSignals()
     for call in calls:
         combined |= call.signals
     return combined

@@ -11,7 +11,7 @@ from vizlib.attribution.evidence import (
     ATTENTION_GRADIENTS,
     BLOCK_ATTENTION_GRADIENTS,
     Evidence,
-    SignalRequest,
+    RequiredSignals,
 )
 from vizlib.attribution.request import SCORE_PARAMETER, TWO_PASSES, Method, Parameter
 from vizlib.core.errors import MethodError, suggest_names
@@ -203,7 +203,7 @@ METHODS = (
         paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
         shows="Bright patches are those to which the selected token attends in this layer.",
         does_not_show="Attention weights do not show how the information is used, and do not depend on the class.",
-        signals=lambda model, values: SignalRequest(frozenset({ATTENTION})),
+        signals=lambda model, values: RequiredSignals(frozenset({ATTENTION})),
         compute=_raw_attention,
         unsupported_reason=_check_attention,
         parameters={
@@ -222,7 +222,7 @@ METHODS = (
         paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
         shows="Bright patches contribute most to the output when attention is propagated through all layers.",
         does_not_show="It weights all heads equally and does not depend on the class: it shows salience, not reasons.",
-        signals=lambda model, values: SignalRequest(frozenset({ATTENTION})),
+        signals=lambda model, values: RequiredSignals(frozenset({ATTENTION})),
         compute=_rollout,
         unsupported_reason=_check_attention,
         parameters={"query": QUERY},
@@ -234,7 +234,7 @@ METHODS = (
         paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
         shows="Bright patches are those whose attention, propagated through all layers, raises the class score.",
         does_not_show="It propagates attention only: what the MLP blocks compute is not included.",
-        signals=lambda model, values: SignalRequest(frozenset({ATTENTION_GRADIENTS})),
+        signals=lambda model, values: RequiredSignals(frozenset({ATTENTION_GRADIENTS})),
         compute=_relevance,
         unsupported_reason=_check_attention,
         parameters={"query": QUERY, "score": SCORE_PARAMETER},
@@ -245,7 +245,7 @@ METHODS = (
         paper="Bousselham et al.: LeGrad, ICCV 2025",
         shows="Bright patches are where more attention, in any block, would raise the class score of that block.",
         does_not_show="It applies the classifier to every block, though it was trained on the last block only.",
-        signals=lambda model, values: SignalRequest(frozenset({BLOCK_ATTENTION_GRADIENTS}), model.stages),
+        signals=lambda model, values: RequiredSignals(frozenset({BLOCK_ATTENTION_GRADIENTS}), model.stages),
         compute=_legrad,
         unsupported_reason=_check_block_classifier,
         parameters={"score": SCORE_PARAMETER},

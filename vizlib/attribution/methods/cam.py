@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.evidence import LAYER_GRADIENTS, Evidence, SignalRequest, SpatialFeatures
+from vizlib.attribution.evidence import LAYER_GRADIENTS, Evidence, LayerEvidence, RequiredSignals
 from vizlib.attribution.methods.top_singular_vector import project_on_top_singular_vector
 from vizlib.attribution.request import SCORE_PARAMETER, Method, Parameter, ParameterValues
 from vizlib.models.model import Model
@@ -57,7 +57,7 @@ def check_spatial_layer(model: Model) -> str | None:
 # ------------------------------------------------------------ one value per position, by the formula of each paper
 
 
-def grad_cam(features: SpatialFeatures) -> Float[Tensor, " positions"]:
+def grad_cam(features: LayerEvidence) -> Float[Tensor, " positions"]:
     """Return the sum of the channels, each weighted by its mean gradient; without the final ReLU.
 
     References:
@@ -67,7 +67,7 @@ def grad_cam(features: SpatialFeatures) -> Float[Tensor, " positions"]:
     return features.gradients.mean(1) @ features.activations
 
 
-def _grad_cam_plus_plus(features: SpatialFeatures) -> Tensor:
+def _grad_cam_plus_plus(features: LayerEvidence) -> Tensor:
     """Return the sum of the channels, weighted by their positive gradients times the paper's alpha.
 
     Where the gradient is positive, alpha times the gradient is `gradient / (2 + sum of the channel * gradient)`. The
@@ -87,7 +87,7 @@ def _grad_cam_plus_plus(features: SpatialFeatures) -> Tensor:
     return weights @ features.activations
 
 
-def _hires_cam(features: SpatialFeatures) -> Tensor:
+def _hires_cam(features: LayerEvidence) -> Tensor:
     """Return activation times gradient, summed over channels.
 
     References:
@@ -97,7 +97,7 @@ def _hires_cam(features: SpatialFeatures) -> Tensor:
     return features.contribution_sums
 
 
-def _layer_cam(features: SpatialFeatures) -> Tensor:
+def _layer_cam(features: LayerEvidence) -> Tensor:
     """Return activation times positive gradient, summed over channels.
 
     References:
@@ -107,7 +107,7 @@ def _layer_cam(features: SpatialFeatures) -> Tensor:
     return (features.positive_gradients * features.activations).sum(0)
 
 
-def _xgrad_cam(features: SpatialFeatures) -> Tensor:
+def _xgrad_cam(features: LayerEvidence) -> Tensor:
     """Return the sum of the channels, each weighted by its mean gradient under its normalised activations.
 
     Channels that sum to 0 get weight 0.
@@ -120,7 +120,7 @@ def _xgrad_cam(features: SpatialFeatures) -> Tensor:
     return weights.masked_fill_(features.activation_sums == 0, 0) @ features.activations
 
 
-def _eigen_cam(features: SpatialFeatures) -> Tensor:
+def _eigen_cam(features: LayerEvidence) -> Tensor:
     """Return the projection of the activations on their first right singular vector, with a positive sum.
 
     References:
@@ -131,7 +131,7 @@ def _eigen_cam(features: SpatialFeatures) -> Tensor:
     return _orient_sign(projection, projection.sum())
 
 
-def _eigen_grad_cam(features: SpatialFeatures) -> Tensor:
+def _eigen_grad_cam(features: LayerEvidence) -> Tensor:
     """Return the projection of activation times gradient on its first right singular vector.
 
     Its sign is chosen to correlate positively with HiResCAM, or where HiResCAM cancels out, to have a positive sum.
@@ -145,7 +145,7 @@ def _eigen_grad_cam(features: SpatialFeatures) -> Tensor:
     return _orient_sign(projection, torch.where(cancels, projection.sum(), agreement))
 
 
-def _normgrad(features: SpatialFeatures) -> Tensor:
+def _normgrad(features: LayerEvidence) -> Tensor:
     """Return, at each position, the norm of the activations over channels times the norm of the gradients.
 
     References:
@@ -165,7 +165,7 @@ def _orient_sign(projection: Float[Tensor, " positions"], value: Float[Tensor, "
 
 def _make_cam_method(
     name: str,
-    formula: Callable[[SpatialFeatures], Float[Tensor, " positions"]],
+    formula: Callable[[LayerEvidence], Float[Tensor, " positions"]],
     *,
     has_relu: bool = True,
     uses_gradient: bool = True,
@@ -178,7 +178,7 @@ def _make_cam_method(
 
     def compute(evidence: Evidence, *, relu: bool = False, **values) -> Tensor:
         """Return the class activation map of a formula, clipped at 0 with `relu`."""
-        features = evidence.spatial_features(choose_layer(evidence.model, values))
+        features = evidence.at_layer(choose_layer(evidence.model, values))
         heat = features.reshape_to_map(formula(features))
         return heat.clamp(min=0) if relu else heat
 
@@ -188,7 +188,7 @@ def _make_cam_method(
         paper=paper,
         shows=shows,
         does_not_show=does_not_show,
-        signals=lambda model, values: SignalRequest(signals, (choose_layer(model, values),)),
+        signals=lambda model, values: RequiredSignals(signals, (choose_layer(model, values),)),
         compute=compute,
         unsupported_reason=check_spatial_layer,
         parameters={

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.evidence import IMAGE_GRADIENT, Evidence, SignalRequest
+from vizlib.attribution.evidence import IMAGE_GRADIENT, Evidence, RequiredSignals
 from vizlib.attribution.request import SCORE_PARAMETER, Method, Parameter, supports_every_model
 
 CHANNELS = Parameter(
@@ -52,7 +52,7 @@ METHODS = (
         paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
         shows="Bright pixels are those where a small change would change the class score the most.",
         does_not_show="It shows how sensitive the score is, not whether a pixel is evidence for or against the class.",
-        signals=lambda model, values: SignalRequest(frozenset({IMAGE_GRADIENT})),
+        signals=lambda model, values: RequiredSignals(frozenset({IMAGE_GRADIENT})),
         compute=_saliency,
         unsupported_reason=supports_every_model,
         parameters={"channels": CHANNELS, "score": SCORE_PARAMETER},
@@ -62,7 +62,7 @@ METHODS = (
         paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box, 2016",
         shows="First-order contribution of each pixel to the score: warm pixels raise it, cold pixels lower it.",
         does_not_show="Pixels near the mean colour of the training data get values near zero, whatever they show.",
-        signals=lambda model, values: SignalRequest(frozenset({IMAGE_GRADIENT})),
+        signals=lambda model, values: RequiredSignals(frozenset({IMAGE_GRADIENT})),
         compute=_input_x_gradient,
         unsupported_reason=supports_every_model,
         parameters={"score": SCORE_PARAMETER},

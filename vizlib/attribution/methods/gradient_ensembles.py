@@ -11,18 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vizlib.attribution.evidence import Evidence, SignalRequest
+from vizlib.attribution.evidence import Evidence, RequiredSignals
 from vizlib.attribution.methods.baselines import BASELINES, make_baseline
 from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
-from vizlib.attribution.methods.scoring import BUDGET_PARAMETER, SEED_PARAMETER, make_random_generator
-from vizlib.attribution.request import (
-    MANY_PASSES,
-    SCORE_PARAMETER,
-    Method,
-    Parameter,
-    PartialHeat,
-    supports_every_model,
-)
+from vizlib.attribution.methods.scoring import SCORING_PARAMETERS, SEED_PARAMETER, make_random_generator
+from vizlib.attribution.request import MANY_PASSES, Method, Parameter, PartialHeat, supports_every_model
 from vizlib.core.text import Note, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.inference.first_convolution import FirstConvolution, find_first_convolution
@@ -36,6 +29,7 @@ GRADIENT_PRECISION = Parameter(
     "single precision, or bfloat16 (fast), quicker on processors that support it; a note gives its accuracy",
     ("float32", "fast"),
 )
+GRADIENT_PARAMETERS = {**SCORING_PARAMETERS, "precision": GRADIENT_PRECISION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +191,7 @@ METHODS = (
         paper="Smilkov et al.: SmoothGrad, ICML Workshop 2017",
         shows="Bright pixels are those to which the score is sensitive, on average over noisy copies of the photo.",
         does_not_show="It is smoother than one gradient, not more accurate: it averages over inputs near the photo.",
-        signals=lambda model, values: SignalRequest(),
+        signals=lambda model, values: RequiredSignals(),
         compute_steps=_smoothgrad,
         unsupported_reason=supports_every_model,
         parameters={
@@ -212,9 +206,7 @@ METHODS = (
             ),
             "channels": CHANNELS,
             "seed": SEED_PARAMETER,
-            "score": SCORE_PARAMETER,
-            "precision": GRADIENT_PRECISION,
-            "budget_mb": BUDGET_PARAMETER,
+            **GRADIENT_PARAMETERS,
         },
         cost=MANY_PASSES,
         count_passes=lambda values: values["samples"],
@@ -224,16 +216,14 @@ METHODS = (
         paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
         shows="Contribution of each pixel to the difference in score between a baseline image and this photo.",
         does_not_show="It depends on the baseline: with a black baseline, black pixels get zero.",
-        signals=lambda model, values: SignalRequest(),
+        signals=lambda model, values: RequiredSignals(),
         compute_steps=_integrated_gradients,
         unsupported_reason=supports_every_model,
         parameters={
             "steps": Parameter(40, "number of points on the path at which the gradient is computed", range=(2, 1000)),
             "baseline": Parameter("black", "the baseline image at which the path starts", BASELINES),
             "seed": SEED_PARAMETER,
-            "score": SCORE_PARAMETER,
-            "precision": GRADIENT_PRECISION,
-            "budget_mb": BUDGET_PARAMETER,
+            **GRADIENT_PARAMETERS,
         },
         is_signed=lambda values: True,
         cost=MANY_PASSES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vizlib.attribution.evidence import GUIDED_GRADIENT, LAYER_GRADIENTS, Evidence, SignalRequest
+from vizlib.attribution.evidence import GUIDED_GRADIENT, LAYER_GRADIENTS, Evidence, RequiredSignals
 from vizlib.attribution.methods.cam import CAM_LAYER, check_spatial_layer, choose_cam_layer, grad_cam
 from vizlib.attribution.methods.gradient import CHANNELS, reduce_channels
 from vizlib.attribution.request import SCORE_PARAMETER, TWO_PASSES, Method
@@ -29,7 +29,7 @@ def _guided_grad_cam(evidence: Evidence, *, channels: str, **parameters) -> Tens
         Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra. Grad-CAM: Visual Explanations from Deep Networks via
         Gradient-based Localization. ICCV 2017, section 3.2. arXiv:1610.02391
     """
-    features = evidence.spatial_features(choose_cam_layer(evidence.model, parameters))
+    features = evidence.at_layer(choose_cam_layer(evidence.model, parameters))
     cam = features.reshape_to_map(grad_cam(features)).clamp(min=0)
     guided = reduce_channels(evidence.guided_gradient, channels)
     return guided * F.interpolate(cam[None, None], guided.shape, mode="bilinear")[0, 0]
@@ -48,7 +48,7 @@ METHODS = (
         paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
         shows="Fine structures that raise the score when only positive gradients are propagated back.",
         does_not_show="It mostly shows edges and depends little on the class or the last layers (Adebayo et al. 2018).",
-        signals=lambda model, values: SignalRequest(frozenset({GUIDED_GRADIENT})),
+        signals=lambda model, values: RequiredSignals(frozenset({GUIDED_GRADIENT})),
         compute=_guided_backprop,
         unsupported_reason=_check_relu,
         parameters={"channels": CHANNELS, "score": SCORE_PARAMETER},
@@ -59,7 +59,7 @@ METHODS = (
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
         shows="The fine structures of guided backpropagation where Grad-CAM finds evidence for the class.",
         does_not_show="Only the regions depend on the class; the fine structures are nearly the same for every class.",
-        signals=lambda model, values: SignalRequest(
+        signals=lambda model, values: RequiredSignals(
             frozenset({GUIDED_GRADIENT, LAYER_GRADIENTS}), (choose_cam_layer(model, values),)
         ),
         compute=_guided_grad_cam,

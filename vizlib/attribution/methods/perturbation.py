@@ -1,4 +1,4 @@
-"""Attribution by perturbation: the change of the score when parts of the image, or channels of a layer, change."""
+"""Attribution by perturbation: the change of the score when parts of the image change."""
 
 from __future__ import annotations
 
@@ -13,28 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vizlib.attribution.evidence import Evidence, SignalRequest
+from vizlib.attribution.evidence import Evidence, RequiredSignals
 from vizlib.attribution.methods.baselines import BASELINE, make_baseline
-from vizlib.attribution.methods.cam import CAM_LAYER, RELU, check_spatial_layer, choose_cam_layer, is_unclipped
-from vizlib.attribution.methods.scoring import (
-    BUDGET_PARAMETER,
-    PRECISION_PARAMETER,
-    SEED_PARAMETER,
-    make_random_generator,
-    score_inputs,
-)
-from vizlib.attribution.request import (
-    MANY_PASSES,
-    SCORE_PARAMETER,
-    Method,
-    Parameter,
-    ParameterValues,
-    PartialHeat,
-    supports_every_model,
-)
-from vizlib.core.text import make_note
+from vizlib.attribution.methods.scoring import SCORING_PARAMETERS, SEED_PARAMETER, make_random_generator, score_inputs
+from vizlib.attribution.request import MANY_PASSES, Method, Parameter, PartialHeat, supports_every_model
 from vizlib.models.inference.incremental_plan import plan_windows
-from vizlib.models.model import Model
 
 Span = tuple[int, int]  # first pixel, and the one after the last
 
@@ -174,101 +157,6 @@ def _rise(
         yield PartialHeat(heat / (share * batch.done), batch.done, total, batch.notes)
 
 
-def make_channel_masks(
-    activation_maps: Float[Tensor, "channels rows columns"], size: tuple[int, int]
-) -> Float[Tensor, "channels h w"]:
-    """Return each channel, upsampled bilinearly to the input and scaled to 0 to 1 (Score-CAM, equations 6 and 7)."""
-    upsampled = F.interpolate(activation_maps.unsqueeze(0), size, mode="bilinear")[0]
-    low, high = upsampled.amin((1, 2), keepdim=True), upsampled.amax((1, 2), keepdim=True)
-    return (upsampled - low) / (high - low)
-
-
-def _score_cam(
-    evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **parameters
-) -> Iterator[PartialHeat]:
-    """Yield the sum of the channels, weighted by the softmax over the scores of the image masked by each channel.
-
-    Channels that are constant make no mask and get weight 0.
-
-    References:
-        Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu. Score-CAM: Score-Weighted Visual Explanations for Convolutional
-        Neural Networks. CVPR Workshops 2020, equations 4 to 8. arXiv:1910.01279
-    """
-    image, size = evidence.run.image.detach(), evidence.model.preprocessing.input_size
-    features = evidence.spatial_features(choose_cam_layer(evidence.model, parameters))
-    activation_maps = features.activation_maps
-    channels = _find_varying_channels(activation_maps)
-    if not len(channels):
-        yield _make_empty_map(activation_maps)
-
-    def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
-        return image * make_channel_masks(activation_maps[channels[indices]], size).unsqueeze(1)
-
-    scores = image.new_full((len(activation_maps),), -math.inf)
-    for batch in score_inputs(evidence, make_inputs, len(channels), precision=precision, budget_mb=budget_mb):
-        scores[channels[batch.indices]] = batch.scores.to(scores)
-        heat = features.weighted_sum(scores.softmax(0))
-        yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
-
-
-def _ablation_cam(
-    evidence: Evidence, *, relu: bool, precision: str, budget_mb: int, **parameters
-) -> Iterator[PartialHeat]:
-    """Yield the sum of the channels, weighted by the relative drop of the score when each channel is set to 0.
-
-    The drop is divided by the absolute value of the score, where the paper divides by the score, so that a negative
-    score does not reverse the sign of the map.
-
-    References:
-        Desai, Ramaswamy. Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
-        Localization. WACV 2020, equations 3 and 4.
-    """
-    layer = choose_cam_layer(evidence.model, parameters)
-    features, output = evidence.spatial_features(layer), evidence.run.activations[layer].detach()
-    channels = _find_varying_channels(features.activation_maps, constant=0.0)
-    if not len(channels):
-        yield _make_empty_map(features.activation_maps)
-    axis = evidence.model.channel_axis(output)
-
-    def make_outputs(indices: Int[Tensor, " n"]) -> Tensor:
-        outputs = output.repeat(len(indices), *(1,) * (output.ndim - 1))
-        outputs.movedim(axis, 1)[torch.arange(len(indices)), channels[indices]] = 0
-        return outputs
-
-    full_score = evidence.score(evidence.run.logits.detach())
-    scale = full_score.abs().clamp(min=torch.finfo(full_score.dtype).tiny)  # a class against itself has score 0
-    weights = features.activation_maps.new_zeros(len(features.activation_maps))
-    for batch in score_inputs(
-        evidence, make_outputs, len(channels), precision=precision, budget_mb=budget_mb, layer=layer
-    ):
-        weights[channels[batch.indices]] = ((full_score - batch.scores) / scale).to(weights)
-        heat = features.weighted_sum(weights)
-        yield PartialHeat(heat.clamp(min=0) if relu else heat, batch.done, len(channels), batch.notes)
-
-
-def _find_varying_channels(
-    activation_maps: Float[Tensor, "channels rows columns"], constant: float | None = None
-) -> Int[Tensor, " varying"]:
-    """Return the indices of the channels that are not constant.
-
-    Args:
-        activation_maps: Output of a layer.
-        constant: Leave out only channels that have this value everywhere; by default those with any constant value.
-    """
-    reference = activation_maps[:, :1, :1] if constant is None else constant
-    return (activation_maps != reference).flatten(1).any(1).nonzero().flatten()
-
-
-def _make_empty_map(activation_maps: Float[Tensor, "channels rows columns"]) -> PartialHeat:
-    """Return a map of zeros, with the note that no channel of the layer varies."""
-    return PartialHeat(torch.zeros_like(activation_maps[0]), 1, 1, (make_note("map.constant-channels"),))
-
-
-def _request_activations(model: Model, values: ParameterValues) -> SignalRequest:
-    """Request the activations of the layer that the parameters select."""
-    return SignalRequest(layers=(choose_cam_layer(model, values),))
-
-
 RISE_SCORE = Parameter(
     "probability", "what is measured: the softmax probability of the class, or its logit", ("probability", "logit")
 )
@@ -279,7 +167,7 @@ METHODS = (
         paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
         shows="Covering a warm region lowers the score; covering a cold region raises it.",
         does_not_show="It covers one window at a time: evidence present twice is missed, and window edges matter.",
-        signals=lambda model, values: SignalRequest(),
+        signals=lambda model, values: RequiredSignals(),
         compute_steps=_occlusion,
         unsupported_reason=supports_every_model,
         parameters={
@@ -288,9 +176,7 @@ METHODS = (
                 16, "distance from one square to the next, in pixels of the model input", range=(1, 1024)
             ),
             "baseline": BASELINE,
-            "score": SCORE_PARAMETER,
-            "precision": PRECISION_PARAMETER,
-            "budget_mb": BUDGET_PARAMETER,
+            **SCORING_PARAMETERS,
         },
         is_signed=lambda values: True,
         cost=MANY_PASSES,
@@ -300,7 +186,7 @@ METHODS = (
         paper="Petsiuk, Das, Saenko: RISE, BMVC 2018",
         shows="Bright regions are mostly visible in the masked photos that get a high score for the class.",
         does_not_show="It is an average over random masks: fine detail is blurred, and few masks give a noisy map.",
-        signals=lambda model, values: SignalRequest(),
+        signals=lambda model, values: RequiredSignals(),
         compute_steps=_rise,
         unsupported_reason=supports_every_model,
         parameters={
@@ -308,47 +194,10 @@ METHODS = (
             "cells": Parameter(7, "cells on each side of the coarse grid of a mask", range=(2, 32)),
             "share": Parameter(0.5, "probability that a cell stays visible", range=(0.05, 0.95)),
             "seed": SEED_PARAMETER,
+            **SCORING_PARAMETERS,
             "score": RISE_SCORE,
-            "precision": PRECISION_PARAMETER,
-            "budget_mb": BUDGET_PARAMETER,
         },
         cost=MANY_PASSES,
         count_passes=lambda values: values["masks"],
-    ),
-    Method(
-        name="score-cam",
-        paper="Wang et al.: Score-CAM, CVPR Workshops 2020",
-        shows="Warm regions are where channels are active that give a high class score when used as a mask.",
-        does_not_show="A channel is weighted by the region it reveals, not by how the network uses the channel.",
-        signals=_request_activations,
-        compute_steps=_score_cam,
-        unsupported_reason=check_spatial_layer,
-        parameters={
-            "layer": CAM_LAYER,
-            "relu": RELU,
-            "score": SCORE_PARAMETER,
-            "precision": PRECISION_PARAMETER,
-            "budget_mb": BUDGET_PARAMETER,
-        },
-        is_signed=is_unclipped,
-        cost=MANY_PASSES,
-    ),
-    Method(
-        name="ablation-cam",
-        paper="Desai, Ramaswamy: Ablation-CAM, WACV 2020",
-        shows="Warm regions are where channels are active whose ablation lowers the class score.",
-        does_not_show="Channels are ablated one at a time: two redundant channels both seem unimportant.",
-        signals=_request_activations,
-        compute_steps=_ablation_cam,
-        unsupported_reason=check_spatial_layer,
-        parameters={
-            "layer": CAM_LAYER,
-            "relu": RELU,
-            "score": SCORE_PARAMETER,
-            "precision": PRECISION_PARAMETER,
-            "budget_mb": BUDGET_PARAMETER,
-        },
-        is_signed=is_unclipped,
-        cost=MANY_PASSES,
     ),
 )

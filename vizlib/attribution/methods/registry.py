@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from vizlib.attribution.methods import attention, cam, gradient, gradient_ensembles, guided_backprop, perturbation
+from vizlib.attribution.methods import (
+    attention,
+    cam,
+    gradient,
+    gradient_ensembles,
+    guided_backprop,
+    perturbation,
+    perturbation_cam,
+)
 from vizlib.attribution.request import MethodTable
 from vizlib.models.model import Model
 
@@ -16,6 +24,7 @@ METHODS = MethodTable(
             *attention.METHODS,
             *gradient_ensembles.METHODS,
             *perturbation.METHODS,
+            *perturbation_cam.METHODS,
         )
     }
 )

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence
-from vizlib.attribution.request import Parameter
+from vizlib.attribution.request import SCORE_PARAMETER, Parameter
 from vizlib.core.text import Note, make_note
 from vizlib.models.inference.batched_inference import (
     DEFAULT_BUDGET_MB,
@@ -40,6 +40,7 @@ PRECISION_PARAMETER = Parameter(
 BUDGET_PARAMETER = Parameter(
     DEFAULT_BUDGET_MB, "memory for one batch, in megabytes, besides the model", range=(MIN_BUDGET_MB, MAX_BUDGET_MB)
 )
+SCORING_PARAMETERS = {"score": SCORE_PARAMETER, "precision": PRECISION_PARAMETER, "budget_mb": BUDGET_PARAMETER}
 SEED_PARAMETER = Parameter(
     0, "seed of the random numbers; the same seed gives the same numbers on every machine", range=(0, 2**32 - 1)
 )

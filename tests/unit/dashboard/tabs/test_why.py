@@ -19,7 +19,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.request import ExplanationRequest
 from dashboard.tabs import why
-from vizlib.attribution.evidence import SignalRequest
+from vizlib.attribution.evidence import RequiredSignals
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES, Method, PartialHeat, supports_every_model
 from vizlib.metrics.faithfulness import keep_top_fraction
@@ -49,7 +49,7 @@ def counting_method(monkeypatch):
         "A. Author: A Paper, 2026",
         "It counts.",
         "Nothing.",
-        lambda *_: SignalRequest(),
+        lambda *_: RequiredSignals(),
         supports_every_model,
         compute_steps=stream,
         cost=MANY_PASSES,
