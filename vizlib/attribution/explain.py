@@ -105,10 +105,8 @@ def explain(
     if isinstance(photo, (list, tuple)):
         _refuse_run(run)
         return [results[0] for results in _explain_photos(model, photo, [call], target, against)]
-    run = model.run(photo, **call.signals.run_kwargs) if run is None else run
-    spec = TargetSpec.resolve(model, run.logits, cast(ClassSelector, target), cast(ClassSelector, against))
-    evidence = gather_evidence(model, run, spec.make_score(call.score_kind), call.signals)
-    return _make_attributions(evidence, [call], spec)[0]
+    target, against = cast(ClassSelector, target), cast(ClassSelector, against)
+    return _make_attributions(_gather_inputs(model, photo, [call], target, against, run))[0]
 
 
 @overload
@@ -158,16 +156,16 @@ def explain_all(
         >>> list(attributions["layer-cam"].by_layer)
         ['layer1', 'layer2', 'layer3', 'layer4']
     """
+    calls = METHODS.list_single_pass_calls(model)
     if isinstance(photo, (list, tuple)):
         _refuse_run(run)
-        calls = METHODS.list_single_pass_calls(model)
         return [_name_by_method(results) for results in _explain_photos(model, photo, calls, target, against)]
-    if run is None:
-        if photo is None:
-            raise MethodError("explain_all needs a photo, a list of photos, or a run made by run_for_all()")
-        signals = combine_signals(METHODS.list_single_pass_calls(model))
-        run = model.run(photo, **signals.run_kwargs)
-    return attributions_from(gather_for_all(model, run, cast(ClassSelector, target), cast(ClassSelector, against)))
+    if run is not None:
+        photo = run.photo
+    elif photo is None:
+        raise MethodError("explain_all needs a photo, a list of photos, or a run made by run_for_all()")
+    target, against = cast(ClassSelector, target), cast(ClassSelector, against)
+    return attributions_from(_gather_inputs(model, photo, calls, target, against, run))
 
 
 def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) -> Run:
@@ -201,7 +199,7 @@ def run_holds(model: Model, run: Run, method: str, **parameters: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ExplanationInputs:
-    """What `explain_all` makes attributions of, for one class: evidence, calls of the methods of one pass, class."""
+    """What `explain` makes attributions of, for one class: evidence, the calls of the methods, and the class."""
 
     evidence: Evidence
     calls: Sequence[MethodCall]
@@ -219,15 +217,12 @@ def gather_for_all(
         TargetError: For a class that the model does not have.
         MethodError: For a run that does not hold what the methods read.
     """
-    calls = METHODS.list_single_pass_calls(model)
-    spec = TargetSpec.resolve(model, run.logits, target, against)
-    score = spec.make_score(calls[0].score_kind)
-    return ExplanationInputs(gather_evidence(model, run, score, combine_signals(calls)), calls, spec)
+    return _gather_inputs(model, run.photo, METHODS.list_single_pass_calls(model), target, against, run)
 
 
-def attributions_from(gathered: ExplanationInputs) -> AttributionDict:
+def attributions_from(inputs: ExplanationInputs) -> AttributionDict:
     """Return the attribution of every method of one pass, by its name, as `explain_all` does."""
-    return _name_by_method(_make_attributions(gathered.evidence, gathered.calls, gathered.spec))
+    return _name_by_method(_make_attributions(inputs))
 
 
 def explain_stream(
@@ -257,10 +252,8 @@ def explain_stream(
         16
     """
     call = METHODS.resolve_method(model, method, parameters)
-    run = model.run(photo, **call.signals.run_kwargs) if run is None else run
-    spec = TargetSpec.resolve(model, run.logits, target, against)
-    evidence = gather_evidence(model, run, spec.make_score(call.score_kind), call.signals)
-    return _make_steps(evidence, call.for_target(spec))
+    inputs = _gather_inputs(model, photo, [call], target, against, run)
+    return _make_steps(inputs.evidence, call.for_target(inputs.spec))
 
 
 def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None = None, **parameters: Any) -> float:
@@ -294,6 +287,22 @@ def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None =
         return middle - start
     seconds_per_pass = (time.perf_counter() - middle) / (second.done - first.done)
     return middle - start + seconds_per_pass * (first.total - first.done)
+
+
+def _gather_inputs(
+    model: Model,
+    photo: PhotoSource,
+    calls: Sequence[MethodCall],
+    target: ClassSelector,
+    against: ClassSelector,
+    run: Run | None,
+) -> ExplanationInputs:
+    """Return what attributions by these calls are made of; `run` replaces a forward pass of the photo."""
+    signals = combine_signals(calls)
+    run = model.run(photo, **signals.run_kwargs) if run is None else run
+    spec = TargetSpec.resolve(model, run.logits, target, against)
+    evidence = gather_evidence(model, run, spec.make_score(calls[0].score_kind), signals)
+    return ExplanationInputs(evidence, calls, spec)
 
 
 def _refuse_run(run: Run | None) -> None:
@@ -331,12 +340,12 @@ def _explain_photos(
         geometry = model.preprocessing.geometry(batch[0])  # replaced by each photo's own
         run = Run(image, logits, recording.activations, recording.attention, geometry, batch[0], (), recording)
         for evidence, spec in zip(gather_batch_evidence(model, run, batch, scores, signals), specs, strict=True):
-            yield _make_attributions(evidence, calls, spec)
+            yield _make_attributions(ExplanationInputs(evidence, calls, spec))
 
 
-def _make_attributions(evidence: Evidence, calls: Sequence[MethodCall], spec: TargetSpec) -> list[Attribution]:
+def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
     """Explain by each call: return its attribution, with those at its other layers where they are requested."""
-    requests = [call.for_target(spec) for call in calls]
+    evidence, requests = inputs.evidence, [call.for_target(inputs.spec) for call in inputs.calls]
     by_layer = [request.list_other_layers(evidence) for request in requests]
     partials: dict[tuple, PartialHeat] = {}
     for request in chain(requests, *by_layer):
