@@ -13,6 +13,7 @@ import timm
 import torch
 
 import vizlib
+from vizlib.attribution.evidence import BLOCK_ATTENTION_GRADIENTS, RequiredSignals, gather_evidence
 
 NUM_THREADS, NUM_CALLS = 4, 200
 
@@ -98,6 +99,53 @@ def test_threads_that_share_a_run_do_not_share_its_backward_rule():
     results = run_in_threads(compute_call, order)
     assert sum(not torch.equal(gradient, serial[call]) for call, gradient in zip(order, results, strict=True)) == 0
     assert count_traces(module) == 0
+
+
+class ObservedLock:
+    """A lock that sets an event when a thread has to wait for it."""
+
+    def __init__(self):
+        self.lock, self.contended = threading.RLock(), threading.Event()
+
+    def __enter__(self):
+        if not self.lock.acquire(blocking=False):
+            self.contended.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_error):
+        self.lock.release()
+
+
+def test_backward_rule_of_another_thread_does_not_apply_to_the_block_gradients_of_legrad():
+    """While the score of the only block is computed, another thread sets the guided rule, or waits until it may."""
+    module = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1, num_classes=10, act_layer=torch.nn.ReLU)
+    model = wrap_model(module.eval())
+    run = vizlib.run_for_all(model, make_photos(1)[0])
+    request = RequiredSignals(frozenset({BLOCK_ATTENTION_GRADIENTS}), model.stages)
+    run.recording.active_rule.lock = lock = ObservedLock()
+    scored = threading.Event()
+
+    def set_rule():
+        with run.recording.backward_rule("guided"):
+            lock.contended.set()
+            assert scored.wait(60)
+
+    def compute_score(logits):
+        other.start()
+        assert lock.contended.wait(60)
+        return logits[:, 2]
+
+    (expected,) = gather_evidence(model, run, lambda logits: logits[:, 2], request).block_attention_gradients.values()
+    other = threading.Thread(target=set_rule, daemon=True)
+    try:
+        (computed,) = gather_evidence(model, run, compute_score, request).block_attention_gradients.values()
+    finally:
+        scored.set()
+        other.join(60)
+    assert torch.equal(computed, expected)
+    # The guided rule would have changed the gradients.
+    (weights,) = run.attention.values()
+    assert not torch.equal(run.gradients(2, of=[weights], rule="guided")[0], run.gradients(2, of=[weights])[0])
 
 
 def test_prediction_in_another_thread_is_not_recorded():
