@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from dashboard.server.options import ServerOptions
-from vizlib import VizlibError
 
-ERROR_EXIT_CODE = 2
 SHELL_TYPES = {"models": list[str] | None, "checkpoints": Path | None}  # where a shell option differs from its field
 SHELL_DEFAULTS = {"models": None, "browser": True}
 
@@ -43,22 +40,11 @@ def make_command(start: Callable[[ServerOptions], None]) -> Callable[..., None]:
     return command
 
 
-def start_server(options: ServerOptions) -> None:
-    """Serve the page until interrupted."""
-    from dashboard.app import serve  # here, so that the other shell commands do not import gradio
+def start_app(options: ServerOptions) -> None:
+    """Run the app for the shell command, until interrupted."""
+    from dashboard.app import run_app  # here, so that the other shell commands do not import gradio
 
-    serve(options)
-
-
-serve_command = make_command(start_server)
+    run_app(options)
 
 
-def main() -> None:
-    """Read the command line of `python -m dashboard` and serve; a VizlibError is printed as one line."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(serve_command)
-    try:
-        app(["--no-browser", *sys.argv[1:]], prog_name="python -m dashboard")
-    except VizlibError as error:
-        typer.echo(f"vizlib: {error}", err=True)
-        sys.exit(ERROR_EXIT_CODE)
+serve_command = make_command(start_app)

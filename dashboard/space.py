@@ -34,10 +34,10 @@ NOT_STAGED = ("*.pyc", "*.pyi", "__pycache__", "runs")  # `runs` holds the outpu
 
 APP = """\
 # Staged by `python -m dashboard.space`, which replaces what it staged before.
-from dashboard.app import serve
+from dashboard.app import run_app
 from dashboard.server.options import ServerOptions
 
-serve(ServerOptions(host=None, port=None))  # from GRADIO_SERVER_NAME and GRADIO_SERVER_PORT
+run_app(ServerOptions(host=None, port=None))  # from GRADIO_SERVER_NAME and GRADIO_SERVER_PORT
 """
 
 DOCKERFILE = """\

@@ -19,7 +19,7 @@ from dashboard.components.atomic_image import AtomicImage
 from dashboard.components.error_messages import show_errors
 from dashboard.components.photo import PhotoInput
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.request import DEFAULT_METHOD, ExplanationRequest
+from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
 from dashboard.state.context import MODEL_QUEUE
 from vizlib import MethodError, agreement
 from vizlib.core.errors import ImageError, ModelError

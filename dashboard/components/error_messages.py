@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
@@ -14,6 +15,11 @@ from dashboard.i18n.translate import translate_error
 from vizlib import VizlibError
 
 MAX_SENTENCE_CHARS = 800  # of an error message, which may quote the text of a request
+
+UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FULL_MESSAGE = (
+    "The server cannot write files now, because its disk is full or closed to it; please try again later."
+)
 
 
 def to_gradio_error(error: Exception) -> gr.Error:

@@ -1,54 +1,76 @@
-"""The server around the page: process settings, body limit, health, metrics and periodic cleanup."""
+"""The server around the page: its launch, the routes for health and metrics, and the periodic cleanup."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import errno
-import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+import gradio as gr
 from fastapi.routing import APIRoute
 from gradio.utils import get_upload_folder
-from huggingface_hub import constants as hub
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import vizlib
 from dashboard.components.photo import MAX_UPLOAD_MB, get_photo_cache
+from dashboard.components.theme import build_theme, read_css
+from dashboard.i18n.translate import (
+    browser_translations,
+)
+from dashboard.server.body_limit import BodyLimitMiddleware
 from dashboard.server.options import ServerOptions
+from dashboard.server.process import return_free_memory
 from dashboard.server.temp_dirs import delete_stale_uploads
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.metrics import LOG, RunMetrics, log_event, make_counter, make_gauge, render_metrics
+from dashboard.services.metrics import make_counter, make_gauge, render_metrics
 from dashboard.services.model_catalog import ModelCatalog
+from vizlib import VizlibError
 
-MAX_BODY_BYTES = MAX_UPLOAD_MB * 1_400_000 + 1_000_000  # of a request: a photo as base64 within JSON, and the rest
-M_ARENA_MAX = -8  # of malloc.h
 MAX_CLEANUP_INTERVAL_SECONDS = 60
-UNWRITABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-DISK_FULL_MESSAGE = (
-    "The server cannot write files now, because its disk is full or closed to it; please try again later."
-)
 
 
-def configure_process(options: ServerOptions) -> None:
-    """Apply the options that concern the whole process: threads, memory allocator, downloads and log."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), _count_cores())))
-    with _open_c_library() as library:
-        library.mallopt(M_ARENA_MAX, 2)  # else each thread that ran a model keeps the memory it has freed
-    if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        hub.HF_HUB_OFFLINE = True  # read from the environment at import
-    if options.log and not LOG.handlers:
-        LOG.addHandler(logging.StreamHandler())
-        LOG.setLevel(logging.INFO)
+def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7860, **more) -> tuple:
+    """Start the server of a page without anything that would reveal its visitors to others.
+
+    Args:
+        page: The page.
+        host: Address to listen on; by default of GRADIO_SERVER_NAME.
+        port: Port to listen on; by default of GRADIO_SERVER_PORT.
+        more: Further arguments of gradio's `launch`.
+
+    Returns:
+        The result of gradio's `launch`: application, local URL and share URL.
+
+    Raises:
+        VizlibError: If the server cannot listen on this address and port.
+    """
+    try:
+        return page.launch(
+            server_name=host,
+            server_port=port or None,
+            theme=build_theme(),
+            css=read_css(),
+            max_file_size=f"{MAX_UPLOAD_MB}mb",
+            state_session_capacity=200,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=["api"],
+            pwa=False,
+            share=False,
+            ssr_mode=False,  # enabled by default on a Space; the page was never tested with it
+            i18n=browser_translations(),
+            **more,
+        )
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and "empty port" not in str(error):  # gradio's message for every reason
+            raise
+        raise VizlibError(_explain_port_error(host, port)) from error
 
 
 def make_app_kwargs(service: AnalysisService, options: ServerOptions) -> dict[str, Any]:
@@ -60,64 +82,13 @@ def make_app_kwargs(service: AnalysisService, options: ServerOptions) -> dict[st
     }
 
 
-class BodyLimitMiddleware:
-    """ASGI middleware that refuses a request whose body is too large before it is read whole, and counts requests."""
-
-    def __init__(self, app: Callable, metrics: RunMetrics, max_bytes: int = MAX_BODY_BYTES) -> None:
-        self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
-
-    async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
-        """Handle one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        size, status, started = int(length) if length.isdigit() else 0, 500, False
-
-        async def receive_counted() -> dict[str, Any]:
-            nonlocal size
-            message = await receive()
-            if not length:  # a chunked body
-                size += len(message.get("body", b""))
-                if size > self.max_bytes:
-                    raise _TooLargeError
-            return message
-
-        async def send_noted(message: dict[str, Any]) -> None:
-            nonlocal status, started
-            if size > self.max_bytes:
-                return  # the response of the application to an incomplete body
-            status, started = message.get("status", status), True
-            await send(message)
-
-        try:
-            if size <= self.max_bytes:
-                await self.app(scope, receive_counted, send_noted)
-        except _TooLargeError:
-            pass
-        except OSError as error:  # of an upload
-            if started or error.errno not in UNWRITABLE_ERRNOS:
-                raise
-            status = 507
-            await JSONResponse({"detail": DISK_FULL_MESSAGE}, status)(scope, receive, send)
-        if size > self.max_bytes:
-            status = 413
-            detail = f"a photo may have at most {MAX_UPLOAD_MB} MB"
-            await JSONResponse({"detail": detail}, status)(scope, receive, send)
-            log_event(event="too large")
-        route = scope.get("route")  # the matched route, never the path itself, which may hold the name of a file
-        self.metrics.count_request(getattr(route, "path", "") or "other", status)
-
-
-class _TooLargeError(Exception):
-    """A chunked body exceeds the limit."""
-
-
 async def _report_health() -> Response:
+    """Return the response of the server's route /healthz."""
     return JSONResponse({"status": "ok", "version": vizlib.__version__})
 
 
 async def _report_metrics(service: AnalysisService) -> Response:
+    """Return the response of the server's route /metrics."""
     metrics, cache, passes, photos = service.metrics, service.cache, service.pass_cache, get_photo_cache()
     resident = service.catalog.count_bytes()
     seconds = {method: round(value, 6) for method, value in list(metrics.seconds.items())}
@@ -154,7 +125,7 @@ async def _clean_up_periodically(catalog: ModelCatalog, options: ServerOptions, 
             await asyncio.sleep(min(idle_seconds / 2, max_age, MAX_CLEANUP_INTERVAL_SECONDS))
             catalog.unload_idle(idle_seconds)
             await asyncio.to_thread(delete_stale_uploads, Path(get_upload_folder()), max_age)
-            await asyncio.to_thread(_return_free_memory)
+            await asyncio.to_thread(return_free_memory)
 
     task = asyncio.create_task(clean_up())
     try:
@@ -163,20 +134,18 @@ async def _clean_up_periodically(catalog: ModelCatalog, options: ServerOptions, 
         task.cancel()
 
 
-@contextlib.contextmanager
-def _open_c_library() -> Iterator[ctypes.CDLL]:
-    """Yield the C library; functions that another library than glibc lacks are skipped without an error."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        yield ctypes.CDLL(None)
-
-
-def _return_free_memory() -> None:
-    """Return freed memory to the system; glibc keeps it in fragments, about as much as is in use."""
-    with _open_c_library() as library:
-        library.malloc_trim(0)
-
-
-def _count_cores() -> int:
-    """Return the cores this process may use; a Space states its share of the machine in CPU_CORES."""
-    cores = os.environ.get("CPU_CORES", "")
-    return int(cores) if cores.isdigit() and int(cores) else os.cpu_count() or 1
+def _explain_port_error(host: str | None, port: int | None) -> str:
+    """Return why the server cannot listen on an address and port, from a second try."""
+    if not port:
+        return "no port from 7860 on is free; give one with --port"
+    if not 0 < port < 65536:
+        return f"a port is a number from 0 to 65535, not {port}"
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except PermissionError:
+        return f"port {port} may not be used by this user; give one above 1023 with --port"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"nothing can listen at {host}: {error.strerror or error}; give this machine's address with --host"
+    return f"port {port} is taken; give another with --port, or 0 for any free one"

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 import vizlib
-from dashboard.services.byte_cache import ByteCache, photo_key
-from dashboard.services.executor import ClassAnalysis, LayerMaps, ModelExecutor, TopFractionProbabilities
+from dashboard.services.byte_cache import ByteCache
+from dashboard.services.executor import ModelExecutor
+from dashboard.services.executor_tasks import ClassAnalysis, LayerMaps, TopFractionProbabilities
+from dashboard.services.explanation_request import ClassName, ExplanationRequest
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ClassName, ExplanationRequest
+from dashboard.services.photo_key import compute_photo_key
 from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField
 from vizlib.analysis.first_layer_kernels import Kernels
 from vizlib.analysis.units import Contributions
@@ -72,7 +74,7 @@ class AnalysisService:
 
     def predict(self, photo: Image.Image, model: str, top: int = 5) -> list[vizlib.Prediction]:
         """Return the `top` most probable classes, most probable first."""
-        key = ("predictions", photo_key(photo), model)
+        key = ("predictions", compute_photo_key(photo), model)
         predictions = self._cache.get(key, lambda: self._executor.run("predictions", model, photo))
         return predictions[: max(top, 1)]
 
@@ -84,7 +86,7 @@ class AnalysisService:
     def render_model_input(self, photo: Image.Image, model: str) -> Image.Image:
         """Return the preprocessed photo, with the normalisation inverted, as a picture."""
         preprocessing = self.catalog.get(model).preprocessing
-        key = ("model input", photo_key(photo), model)
+        key = ("model input", compute_photo_key(photo), model)
         return self._cache.get(key, lambda: preprocessing.denormalise(preprocessing.tensor(photo)))
 
     def resolve_target(self, photo: Image.Image, model: str, target: ClassName) -> int:
@@ -153,12 +155,12 @@ class AnalysisService:
 
     def get_attention(self, photo: Image.Image, model: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """Return the attention among all tokens by layer; empty for a network without any."""
-        key = ("attention", photo_key(photo), model)
+        key = ("attention", compute_photo_key(photo), model)
         return self._cache.get(key, lambda: self._executor.run("attention", model, photo))
 
     def get_activations(self, photo: Image.Image, model: str, layer: str) -> LayerMaps:
         """Return the output of a layer as one map a channel."""
-        key = ("activations", photo_key(photo), model, layer)
+        key = ("activations", compute_photo_key(photo), model, layer)
         return self._cache.get(key, lambda: self._executor.run("activations", model, photo, layer))
 
     def get_contributions(self, request: ExplanationRequest, layer: str) -> Contributions:
@@ -182,7 +184,7 @@ class AnalysisService:
         heads: dict[str, list[int]] = {}
         for unit in units:
             (heads if unit.head else channels).setdefault(unit.layer, []).append(unit.number)
-        key = ("ablation", photo_key(photo), model, tuple(sorted(units)))
+        key = ("ablation", compute_photo_key(photo), model, tuple(sorted(units)))
         return self._cache.get(key, lambda: self._executor.run("ablation", model, photo, channels, heads))
 
     def get_receptive_fields(self, model: str) -> dict[str, ReceptiveField]:
@@ -199,13 +201,13 @@ class AnalysisService:
         self, photo: Image.Image, model: str, layer: str, cell: tuple[int, int]
     ) -> EffectiveReceptiveField:
         """Return the gradient of a cell (row, column) of a layer with respect to each pixel of this photo."""
-        key = ("effective receptive field", photo_key(photo), model, layer, cell)
+        key = ("effective receptive field", compute_photo_key(photo), model, layer, cell)
         return self._cache.get(key, lambda: self._executor.run("effective_receptive_field", model, photo, layer, cell))
 
     def get_stage_maps(self, photo: Image.Image, model: str) -> dict[str, Float[Tensor, "channels h w"]]:
         """Return the output of every stage whose receptive field is known."""
         layers = list(self.get_receptive_fields(model))
-        key = ("stage maps", photo_key(photo), model)
+        key = ("stage maps", compute_photo_key(photo), model)
         return self._cache.get(key, lambda: self._executor.run("stage_maps", model, photo, layers))
 
     def get_kernels(self, model: str) -> Kernels:
@@ -215,7 +217,7 @@ class AnalysisService:
 
     def get_lesson(self, photo: Image.Image, key: tuple, compute: Callable[[], Any]) -> Any:
         """Return what a step of the lessons computes on a photo; `key` holds what else it depends on."""
-        return self._cache.get(("lesson", photo_key(photo), *key), compute)
+        return self._cache.get(("lesson", compute_photo_key(photo), *key), compute)
 
     def _analyse_class(self, request: ExplanationRequest) -> ClassAnalysis:
         """Return all that one backward pass gives for the classes of a resolved request."""
@@ -226,4 +228,4 @@ class AnalysisService:
 def _top_fraction_key(model: str, attribution: vizlib.Attribution) -> tuple:
     parameters = repr(sorted(attribution.parameters.items()))
     classes = (attribution.target, attribution.against)
-    return ("top fraction", photo_key(attribution.photo), model, *classes, attribution.method, parameters)
+    return ("top fraction", compute_photo_key(attribution.photo), model, *classes, attribution.method, parameters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
@@ -108,14 +107,6 @@ class ByteCache:
         with self._lock:
             for key in [key for key in self._results if matches(key)]:
                 self._results.pop(key, None)
-
-
-def photo_key(photo: Image.Image) -> str:
-    """Return a hash of the pixels of a photo and of the notes made when it was opened; it is stored in `photo.info`."""
-    if "key" not in photo.info:
-        description = repr((photo.mode, photo.size, photo.info.get("notes", ()))).encode()
-        photo.info["key"] = hashlib.blake2b(description + photo.tobytes(), digest_size=16).hexdigest()
-    return photo.info["key"]
 
 
 def count_bytes(value: Any, counted: set[int] | None = None) -> int:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import vizlib
-from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
+from dashboard.services.byte_cache import ByteCache, count_bytes
+from dashboard.services.photo_key import compute_photo_key
 
 
 class CachedPass(NamedTuple):
@@ -43,7 +44,7 @@ class ForwardCache:
             self._watched.add(model)
             number = id(model)
             weakref.finalize(model, self.cache.evict, lambda key: key[1] == number).atexit = False
-        cached = self.cache.get((photo_key(photo), id(model)), lambda: record_pass(model, photo))
+        cached = self.cache.get((compute_photo_key(photo), id(model)), lambda: record_pass(model, photo))
         if cached.size > self.cache.max_bytes:
             self._too_large.add(model)
         return cached.run

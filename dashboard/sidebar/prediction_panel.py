@@ -13,7 +13,7 @@ from dashboard.components.copy_link import build_copy_link
 from dashboard.components.figure import build_figure
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.byte_cache import photo_key
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.page_address import build_selection_address
 from dashboard.state.selection import PhotoAndModel, Selection
 from vizlib.core.text import format_percent, shorten_label
@@ -58,7 +58,7 @@ def draw_panel(
     target = service.resolve_target(photo, model, target)
     against = service.resolve_against(photo, model, target, None if against == target else against)
     names = [(shorten_label(prediction.label), prediction.index) for prediction in predictions]
-    selection = Selection(photo_key(photo), model, target, against)
+    selection = Selection(compute_photo_key(photo), model, target, against)
     return PredictionPanel(
         selection,
         selection.photo_and_model,

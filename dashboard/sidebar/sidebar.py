@@ -23,8 +23,8 @@ from dashboard.components.examples import build_examples
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import browser_text
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import EXAMPLES, load_examples
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.sidebar.deep_links import open_link
 from dashboard.sidebar.model_loading import load_selected_model
 from dashboard.sidebar.prediction_panel import draw_panel
@@ -150,7 +150,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     ) -> tuple:
         context.generations.advance(request)
         choices, acknowledgement = parse_choices(value), acknowledge(value)
-        same_photo = photo is not None and selection is not None and selection.photo == photo_key(photo)
+        same_photo = photo is not None and selection is not None and selection.photo == compute_photo_key(photo)
         if same_photo:
             choices = [choice for choice in choices if "photo" not in choice]  # the page was opened with this photo
             if not choices:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dashboard.services.request import DEFAULT_METHOD, ExplanationRequest
+from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
 
 
 class PhotoAndModel(NamedTuple):

@@ -18,8 +18,8 @@ from dashboard.components.files import build_files, describe_file
 from dashboard.components.parameters import parse_parameters
 from dashboard.i18n.translate import browser_text, translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import EXAMPLES, load_examples
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from vizlib import VizlibError
@@ -55,10 +55,10 @@ def make_snippet(
 def get_photo_file_name(photo: Image.Image) -> str:
     """Return the file name of a photo in code: that of an example, or a placeholder for an uploaded photo."""
     names = {
-        photo_key(example): Path(path).name
+        compute_photo_key(example): Path(path).name
         for example, path in zip(load_examples().values(), EXAMPLES.values(), strict=True)
     }
-    return names.get(photo_key(photo), "photo.jpg")
+    return names.get(compute_photo_key(photo), "photo.jpg")
 
 
 def compute_content(

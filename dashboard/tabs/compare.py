@@ -17,7 +17,7 @@ from dashboard.components.linked_heatmaps import ColourScale, build_item, build_
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import browser_text, translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes

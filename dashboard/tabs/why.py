@@ -27,8 +27,8 @@ from dashboard.components.progress import build_running, build_waiting
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
 from dashboard.i18n.translate import describe_method, translate
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
-from dashboard.services.executor import TopFractionProbabilities
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.executor_tasks import TopFractionProbabilities
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import DEFAULT_METHOD

@@ -15,7 +15,8 @@ from http_timeouts import TIMEOUT_SECONDS
 from PIL import Image
 
 import vizlib
-from dashboard.app import build_app, launch
+from dashboard.app import build_app
+from dashboard.server.server import launch
 from dashboard.services.model_catalog import ModelCatalog
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"

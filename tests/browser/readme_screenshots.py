@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from dashboard.app import build_app, launch
+from dashboard.app import build_app
+from dashboard.server.server import launch
 from dashboard.services.model_catalog import ModelCatalog
 
 IMAGES_DIR = Path(__file__).parents[2] / "docs" / "images"

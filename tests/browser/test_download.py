@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import vizlib
-from dashboard.app import build_app, launch
+from dashboard.app import build_app
+from dashboard.server.server import launch
 from dashboard.services.model_catalog import ModelCatalog
 from vizlib.models.loading.model_index import ModelEntry
 

@@ -13,7 +13,8 @@ import torch
 from http_timeouts import TIMEOUT_SECONDS
 
 import vizlib
-from dashboard.app import build_app, launch
+from dashboard.app import build_app
+from dashboard.server.server import launch
 from dashboard.services.model_catalog import ModelCatalog
 
 ATTACK = "<img src=x onerror=window.hit=1>"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dashboard.components.data_encoding import encode_data_url, encode_floats, encode_palette
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.state.selection import Selection
 from vizlib import Attribution, Model, ModelError, Prediction, list_methods
 from vizlib.render.color_scale import compute_limits

@@ -180,7 +180,7 @@ def test_serve_keeps_files_in_a_private_folder(monkeypatch, tmp_path):
         folders.append({Path(block.GRADIO_CACHE) for block in page.blocks.values()})
 
     monkeypatch.setattr(app, "launch", record_folders)
-    app.serve()
+    app.run_app()
     (folder,) = folders[0]
     assert folder.is_relative_to(tmp_path)
     assert not folder.exists()

@@ -12,7 +12,7 @@ from PIL import Image
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.executor import TopFractionProbabilities
+from dashboard.services.executor_tasks import TopFractionProbabilities
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.state.selection import Selection

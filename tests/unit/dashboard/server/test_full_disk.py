@@ -9,7 +9,8 @@ import gradio as gr
 import pytest
 
 from dashboard.app import Page
-from dashboard.server.server import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, BodyLimitMiddleware
+from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS
+from dashboard.server.body_limit import BodyLimitMiddleware
 from dashboard.services.metrics import RunMetrics
 
 FULL = [OSError(number, "no", "/secret/folder/photo.png") for number in UNWRITABLE_ERRNOS]

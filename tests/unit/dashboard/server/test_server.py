@@ -24,11 +24,13 @@ import vizlib
 from dashboard import app
 from dashboard.server import options
 from dashboard.server import server as server_module
+from dashboard.server.body_limit import MAX_BODY_BYTES
 from dashboard.server.options import ServerOptions
+from dashboard.server.process import configure_process
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.metrics import LOG, RunMetrics, make_counter, make_gauge, render_metrics
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
 from vizlib.cli import app as cli
 from vizlib.models.loading.model_index import ModelEntry
 
@@ -161,7 +163,7 @@ def test_closed_stream_is_counted_as_stopped(cheetah):
 
 def test_body_over_the_limit_is_refused_with_or_without_content_length(server):
     address, _ = server
-    large = b"x" * (server_module.MAX_BODY_BYTES + 1)
+    large = b"x" * (MAX_BODY_BYTES + 1)
     for body in (large, iter([large[: len(large) // 2]] * 3)):  # the second is sent in chunks
         response = post(f"{address}/gradio_api/call/predict", content=body)
         assert response.status_code == 413
@@ -300,7 +302,7 @@ def test_page_queue_has_the_limits_of_the_options(service):
 def test_offline_option_disables_the_hub(monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    server_module.configure_process(ServerOptions(offline=True))
+    configure_process(ServerOptions(offline=True))
     assert hub.HF_HUB_OFFLINE
 
 
@@ -309,7 +311,7 @@ def test_space_uses_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     counts = []
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
-    server_module.configure_process(ServerOptions())
+    configure_process(ServerOptions())
     assert counts == [3]
 
 
@@ -337,7 +339,7 @@ def test_invalid_options_are_refused_in_one_sentence(arguments, message, monkeyp
 
 def test_models_option_accepts_several_names(monkeypatch):
     calls = []
-    monkeypatch.setattr(app, "serve", calls.append)
+    monkeypatch.setattr(app, "run_app", calls.append)
     arguments = ["--models", f"{VIT},{RESNET}", "--models", "resnet50.a1_in1k", "--workers", "4", "--mcp"]
     monkeypatch.setattr(options, "find_spec", lambda name: name)
     result = CliRunner().invoke(cli, ["serve", *arguments])

@@ -11,8 +11,8 @@ from bundled_models import load_bundled
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
 from dashboard.sidebar.prediction_panel import draw_panel
 from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from dashboard.services import byte_cache
-from dashboard.services.byte_cache import ByteCache, count_bytes, photo_key
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.byte_cache import ByteCache, count_bytes
+from dashboard.services.explanation_request import ExplanationRequest
+from dashboard.services.photo_key import compute_photo_key
 
 
 def test_get_computes_a_result_once():
@@ -112,6 +113,9 @@ def test_photo_key_depends_on_pixels_and_notes():
         image.info["notes"] = notes
         return image
 
-    assert photo_key(photo(1)) == photo_key(photo(1))
-    assert len({photo_key(photo(1)), photo_key(photo(2)), photo_key(photo(1, ("was 16-bit",)))}) == 3
-    assert photo_key(Image.new("RGB", (10, 12))) != photo_key(Image.new("RGB", (12, 10)))
+    assert compute_photo_key(photo(1)) == compute_photo_key(photo(1))
+    assert (
+        len({compute_photo_key(photo(1)), compute_photo_key(photo(2)), compute_photo_key(photo(1, ("was 16-bit",)))})
+        == 3
+    )
+    assert compute_photo_key(Image.new("RGB", (10, 12))) != compute_photo_key(Image.new("RGB", (12, 10)))

@@ -15,10 +15,10 @@ import torch
 import vizlib
 from dashboard.services import executor as executor_module
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
 
 VIT = "vit_tiny-imagenette"
 

@@ -13,10 +13,10 @@ from dashboard.components.copy_link import build_copy_link
 from dashboard.components.parameters import apply_settings, get_changed_names, parse_parameters
 from dashboard.i18n.translate import page_texts
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.byte_cache import photo_key
 from dashboard.services.examples import load_examples
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.sidebar.deep_links import open_link
 from dashboard.sidebar.prediction_panel import draw_panel
 from dashboard.state.page_address import (
@@ -103,7 +103,7 @@ def test_every_imagenet_class_has_its_own_address(real_network):
 def test_only_example_photos_have_an_address(service, name, tower):
     assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
     target = service.resolve_target(tower, name, "church")
-    assert build_selection_address(service, Selection(photo_key(tower), name, target, 0)) == {
+    assert build_selection_address(service, Selection(compute_photo_key(tower), name, target, 0)) == {
         "m": name,
         "img": "ex:tower",
         "c": "church",
@@ -123,7 +123,7 @@ def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     link, photo, panel, menus = open_link(service, query(expected), TABS)
     assert link == expected
     assert panel.selection == (
-        photo_key(load_examples()["ex:cheetah"]),
+        compute_photo_key(load_examples()["ex:cheetah"]),
         name,
         model.labels.index("church"),
         model.labels.index("golf ball"),

@@ -20,8 +20,8 @@ from dashboard.components.code import build_code_blocks as blocks_of
 from dashboard.components.files import describe_file
 from dashboard.components.parameters import apply_settings
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
 from dashboard.state.selection import Selection
 from dashboard.tabs import code
 from vizlib.reporting.html_report import READ_CODE

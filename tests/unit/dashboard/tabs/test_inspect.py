@@ -13,7 +13,7 @@ import vizlib
 from dashboard.components.ablation_list import describe_effect
 from dashboard.components.tree import build_tree, format_count, list_selectable_layers
 from dashboard.services.analysis_service import Unit
-from dashboard.services.byte_cache import photo_key
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import inspect, inspector_state, kernels, receptive_field
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
@@ -275,7 +275,7 @@ def test_a_transformer_has_no_receptive_fields(service, cheetah):
 
 @pytest.mark.parametrize(("name", "layer", "heads"), [(RESNET, "layer3", False), (VIT, "blocks.7.attn", True)])
 def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
-    selection = Selection(photo_key(cheetah), name, 0)
+    selection = Selection(compute_photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
     state = inspector_state.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
     keys = inspector_state.format_link(service, selection, state)
@@ -293,7 +293,7 @@ def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, na
 
 
 def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
-    selection = Selection(photo_key(cheetah), name, 0)
+    selection = Selection(compute_photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
     assert (
         inspector_state.format_link(service, selection, inspector_state.normalise_state(service, selection, None))
@@ -310,6 +310,6 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     "wrong", [7, ["layer4:1"], {"a": 1}, "layer4:99999", "layer4:1:2", "\0", "nowhere:1", "x" * 999]
 )
 def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah, wrong):
-    selection = Selection(photo_key(cheetah), RESNET, 0)
+    selection = Selection(compute_photo_key(cheetah), RESNET, 0)
     start = inspector_state.normalise_state(service, selection, None)
     assert inspector_state.apply_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start

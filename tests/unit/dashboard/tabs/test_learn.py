@@ -18,7 +18,7 @@ from PIL import Image
 import vizlib
 from dashboard.i18n.translate import LANGUAGES, page_texts
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.byte_cache import photo_key
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
 from dashboard.tabs.lessons import explanation_lessons, layer_lessons
@@ -42,7 +42,7 @@ def decode_image(address: str) -> np.ndarray:
 @pytest.fixture
 def selection(service, cheetah, name) -> Selection:
     """The second most probable class of the cheetah photo."""
-    return Selection(photo_key(cheetah), name, service.predict(cheetah, name)[1].index)
+    return Selection(compute_photo_key(cheetah), name, service.predict(cheetah, name)[1].index)
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
     used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
-        selection = Selection(photo_key(photo), name, service.predict(photo, name)[0].index)
+        selection = Selection(compute_photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(8):
             lesson = learn.compute_lesson(service, photo, selection, step)
             used |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}

@@ -16,8 +16,8 @@ import vizlib
 from dashboard.components.error_messages import show_errors
 from dashboard.components.progress import build_running, build_waiting
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.services.request import ExplanationRequest
 from dashboard.tabs import why
 from vizlib.attribution.evidence import RequiredSignals
 from vizlib.attribution.methods.registry import METHODS

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from dashboard.services.byte_cache import photo_key
+from dashboard.services.photo_key import compute_photo_key
 
 DEFAULT_METHOD = "grad-cam"  # supports every family of networks
 ClassName = int | str | None  # a class by index or label; None or "" is the most probable one
@@ -37,7 +37,7 @@ class ExplanationRequest:
     @property
     def class_key(self) -> tuple[Hashable, ...]:
         """Photo, model, target and contrast class as a cache key: what all one-pass methods depend on."""
-        return photo_key(self.photo), self.model, self.target, self.against
+        return compute_photo_key(self.photo), self.model, self.target, self.against
 
     @property
     def key(self) -> tuple[Hashable, ...]:
