@@ -31,7 +31,10 @@ METHOD_NAMES = {
     *("occlusion", "rise", "raw-attention", "attention-rollout", "attention-relevance", "legrad"),
 }
 
-HOOKING = {f"vizlib/capture/{module}.py" for module in ("attention_capture", "flop_counter", "intervene", "recorder")}
+HOOKING = {
+    f"vizlib/capture/{module}.py"
+    for module in ("attention_capture", "final_operation", "flop_counter", "intervene", "module_watch", "recorder")
+}
 
 FILES = sorted(
     path.relative_to(ROOT).as_posix() for package in ("vizlib", "dashboard") for path in (ROOT / package).rglob("*.py")

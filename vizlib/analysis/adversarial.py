@@ -42,7 +42,8 @@ def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: 
     if levels < 1 or steps < 1:
         raise VizlibError(f"PGD changes a photo by at least 1 level in at least 1 step, not {levels} in {steps}")
     image = model.tensor(photo)
-    level = (1 / 255 / torch.tensor(model.preprocessing.std).view(1, 3, 1, 1)).to(image)
+    std = torch.tensor(model.preprocessing.std, dtype=torch.float32, device="cpu")
+    level = (1 / 255 / std.view(1, 3, 1, 1)).to(image)
     adversarial = image
     for _ in range(steps):
         input_on_graph, logits, _ = model.forward(adversarial)

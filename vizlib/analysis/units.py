@@ -202,7 +202,7 @@ def ablate(
     module, image = model.eval_module(), model.tensor(open_image(photo))
     hooked_model = replace(model, module=module)  # the hooks are on this module, so this module must run
     with contextlib.ExitStack() as hooks:
-        hooks.enter_context(model.translate_errors())
+        hooks.enter_context(model.network_context())
         for layer, indices in channels.items():
             hooks.enter_context(alter_output(module, layer, _make_channel_ablation(model, layer, indices)))
         if heads:

@@ -276,7 +276,9 @@ def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None =
     """
     if photo is None:
         height, width = model.preprocessing.input_size
-        noise = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        noise = torch.randint(
+            0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8, device="cpu"
+        )
         photo = Image.fromarray(noise.numpy())
     start = time.perf_counter()
     steps = explain_stream(model, photo, method, **parameters)
@@ -372,6 +374,18 @@ def _make_steps(evidence: Evidence, request: Request) -> Generator[ExplanationSt
 
 def _compute_heat(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
     """Yield the heat map that explains a request; of a method of many passes, one after each batch of them."""
+    steps = _compute_steps(evidence, request)
+    while True:
+        # In the network's own types where the caller autocasts; not across a `yield`, where the caller's code runs.
+        with torch.autocast(evidence.run.image.device.type, enabled=False):
+            partial = next(steps, None)
+        if partial is None:
+            return
+        yield partial
+
+
+def _compute_steps(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
+    """Yield the heat map of a request from the method's own generator, or from its function in one step."""
     method, values = request.call.method, request.call.values
     if method.compute_steps is not None:
         yield from method.compute_steps(evidence, **values)

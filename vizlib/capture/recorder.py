@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from vizlib.capture.attention_capture import GRAPH_SOURCE, FunctionInterceptor
 from vizlib.core.errors import ModelError, suggest_names
@@ -118,9 +119,17 @@ def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph:
     """
     sources = [getattr(tensor, GRAPH_SOURCE, tensor) for tensor in tensors]
     on_graph = [source for source in sources if source.requires_grad]
-    computed = iter(
-        torch.autograd.grad(score, on_graph, retain_graph=retain_graph, allow_unused=True) if on_graph else ()
-    )
+    try:
+        computed = iter(
+            torch.autograd.grad(score, on_graph, retain_graph=retain_graph, allow_unused=True) if on_graph else ()
+        )
+    except RuntimeError as error:
+        if isinstance(error, CheckpointError) or "torch.utils.checkpoint" in str(error):
+            raise ModelError(
+                "the network recomputes its activations during the backward pass (gradient checkpointing), where "
+                "nothing can be recorded; turn checkpointing off, as with set_grad_checkpointing(False)"
+            ) from error
+        raise
     gradients = [next(computed) if source.requires_grad else None for source in sources]
     return tuple(
         torch.zeros_like(tensor) if gradient is None else gradient.view(tensor.shape)

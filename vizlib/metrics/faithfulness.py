@@ -83,8 +83,8 @@ def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_s
     image = model.tensor(attribution.photo)
     order = _sort_pixels(attribution, image)
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))  # pixel -> number of pixels removed before it
-    removed = torch.linspace(0, 1, steps + 1)
+    rank[order] = torch.arange(len(order), device="cpu")  # pixel -> number of pixels removed before it
+    removed = torch.linspace(0, 1, steps + 1, dtype=torch.float32, device="cpu")
     is_kept = rank >= (removed * len(order)).round().unsqueeze(1)  # points × pixels
     masks = is_kept.view(-1, 1, *image.shape[-2:]).to(image)
     probabilities = [
@@ -124,7 +124,7 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
         raise VizlibError(f"the fraction of the pixels to keep is a number from 0 to 1, not {fraction:g}")
     image = model.tensor(attribution.photo)
     order = _sort_pixels(attribution, image)
-    mask = torch.zeros(len(order))
+    mask = torch.zeros(len(order), dtype=torch.float32, device="cpu")
     mask[order[: round(fraction * len(order))]] = 1
     images = torch.cat([image, image * mask.view(1, 1, *image.shape[-2:]).to(image)])
     whole, reduced = model.logits(images).float().softmax(-1)[:, attribution.target].tolist()
@@ -146,7 +146,8 @@ def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
         >>> vizlib.metrics.centred_gaussian((3, 5)).argmax().item()
         7
     """
-    rows, columns = (torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size)
+    positions = [torch.arange(n, dtype=torch.float32, device="cpu") for n in size]
+    rows, columns = (torch.exp(-(((p + 0.5) / len(p) - 0.5) ** 2) / (2 * 0.25**2)) for p in positions)
     return rows[:, None] * columns[None, :]
 
 

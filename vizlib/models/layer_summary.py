@@ -46,7 +46,7 @@ def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], 
     Returns:
         The layers in registration order, and the names of those that compute attention, in the order they run.
     """
-    parameter = next(module.parameters(), torch.zeros(()))
+    parameter = next(module.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
     modules = [(name, part) for name, part in module.named_modules() if name]
     with torch.inference_mode(False), torch.no_grad():  # in inference mode the FLOP counter misses convolutions
         image = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import SupportsIndex
 
@@ -14,12 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vizlib.capture import OutputTrace, Recording, record_pass, trace_output
+from vizlib.capture.module_watch import watch_modules
 from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import PhotoSource, open_image
 from vizlib.core.text import format_count, make_note
-from vizlib.models.evaluation_copy import make_evaluation_copy
-from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
+from vizlib.models.evaluation_copy import (
+    CHECKPOINTING_FLAGS,
+    is_in_training_mode,
+    make_copy_check,
+    make_evaluation_copy,
+    require_evaluation_mode,
+)
+from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, find_family, to_spatial_map
 from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
@@ -43,6 +50,8 @@ class Model:
         notes: What had to be assumed about the model, one sentence each.
         ood_score: Calibrated score that flags photos unlike the calibration data, if there is one.
         output_kind: What the outputs mean: a row of `vizlib.models.output_kind.OUTPUT_KINDS`.
+        autocast_dtype: Type that passes are autocast to; by default they run in the types of the network itself, also
+            where the caller autocasts.
 
     Example:
         >>> import numpy as np, vizlib
@@ -64,6 +73,7 @@ class Model:
     notes: tuple[str, ...] = ()
     ood_score: OodScore | None = None
     output_kind: str = "softmax"
+    autocast_dtype: torch.dtype | None = None
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
@@ -76,10 +86,20 @@ class Model:
         """The row of the table of output kinds: what the outputs mean, and their probabilities and ranking."""
         return get_output_kind(self.output_kind)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the fields for pickling, without cached values; the family is found again in the other process."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "family"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore a pickled model."""
+        module = state["module"]
+        assert isinstance(module, nn.Module)
+        vars(self).update(state, family=find_family(module))
+
     @cached_property
     def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
         """Every layer, and the names of the attention layers, from one pass over a blank input."""
-        with self.translate_errors():
+        with self.network_context():
             return summarise_layers(self.eval_module(), self.preprocessing.input_size)
 
     @property
@@ -98,9 +118,14 @@ class Model:
         return self.trace_blank_pass()[0].shape[1]
 
     def trace_blank_pass(self) -> tuple[Float[Tensor, "1 classes"], OutputTrace]:
-        """Return the outputs for a blank input, and a trace of the operations that they may come from."""
+        """Return the outputs for a blank input, and a trace of the operations that they may come from.
+
+        Raises:
+            ModelError: If the network runs modules in training mode that it does not register.
+        """
         blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
-        with torch.inference_mode(False), trace_output(self.eval_module()) as trace:
+        module = self.eval_module()  # it sees registered modules only; the watch sees the others
+        with torch.inference_mode(False), watch_modules(require_evaluation_mode), trace_output(module) as trace:
             return self.logits(blank), trace
 
     @cached_property
@@ -137,7 +162,11 @@ class Model:
             self.attention_layers
         ):  # in an unknown transformer, tokens, windows and attention scores have such shapes too
             return ()
-        spatial = (layer for layer in self.layers if _is_spatial(layer.shape, self.preprocessing.input_size))
+        spatial = (
+            layer
+            for layer in self.layers
+            if ".parametrizations." not in layer.name and _is_spatial(layer.shape, self.preprocessing.input_size)
+        )
         last = {layer.shape[1:]: layer.name for layer in spatial}
         return tuple(last[size] for size in sorted(last, reverse=True))  # a container is listed before its children
 
@@ -191,7 +220,7 @@ class Model:
         Raises:
             ModelError: If the network fails, or its output is not one logit per class.
         """
-        with self.translate_errors(), torch.no_grad():
+        with self.network_context(), torch.no_grad():
             return self._compute_logits(self.eval_module(), images, output_batch_size)
 
     def rank_classes(self, logits: Tensor, top: int = 5) -> list[Prediction]:
@@ -270,7 +299,7 @@ class Model:
             ModelError: For an unknown layer, or if the network fails.
         """
         module = self.eval_module()
-        with self.translate_errors(), torch.inference_mode(False), torch.set_grad_enabled(graph):
+        with self.network_context(), torch.inference_mode(False), torch.set_grad_enabled(graph):
             images = (images.clone() if images.is_inference() else images.detach()).requires_grad_(graph)
             with record_pass(module, layers, attention=attention, rules=rules) as recording:
                 logits = self._compute_logits(module, images, output_batch_size)
@@ -279,7 +308,7 @@ class Model:
     def collect_notes(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:
         """Return the notes about a photo from `open_image`, this model and the logits of the photo."""
         notes = (*photo.info.get("notes", ()), *self.notes)
-        if self.eval_module() is not self.module:
+        if self._needs_evaluation_copy() and is_in_training_mode(self.module):
             notes += (make_note("model.training-mode"),)
         if not logits.isfinite().all():
             notes += (make_note("model.not-finite"),)
@@ -302,13 +331,35 @@ class Model:
 
     def reference_tensor(self) -> Tensor:
         """Return a tensor on the device and in the dtype that the network's input must have."""
-        return next(self.module.parameters(), torch.zeros(()))
+        return next(self.module.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
 
     def eval_module(self) -> nn.Module:
-        """Return the network, or a copy in evaluation mode with shared parameters if a part is in training mode."""
-        if any(part.training for part in self.module.modules()):
-            return make_evaluation_copy(self.module)
-        return self.module
+        """Return the network, or a copy with shared parameters if a part trains or checkpoints its gradients.
+
+        The first copy of a network is run once, on a blank input, to check that it runs none of the original's modules.
+
+        Raises:
+            ModelError: If a copy would run modules of the original.
+        """
+        if not self._needs_evaluation_copy():
+            return self.module
+        copy = make_evaluation_copy(self.module)
+        self._plan_cache.get_or_compute(("evaluation copy", self.structure_key()), lambda: self._check_copy(copy))
+        return copy
+
+    def structure_key(self) -> Hashable:
+        """Return a key of the network's modules and of each `forward` set on an instance, which may change any time."""
+        return tuple((id(part), id(vars(part).get("forward"))) for part in self.module.modules())
+
+    def _needs_evaluation_copy(self) -> bool:
+        return any(
+            part.training or any(vars(part).get(flag) for flag in CHECKPOINTING_FLAGS) for part in self.module.modules()
+        )
+
+    def _check_copy(self, copy: nn.Module) -> None:
+        blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
+        with self.network_context(), torch.no_grad(), watch_modules(make_copy_check(copy)):
+            copy(blank)
 
     def _compute_logits(self, module: nn.Module, images: Tensor, output_batch_size: int | None = None) -> Tensor:
         """Return the network's logits of a batch; an error of the network becomes a `ModelError`."""
@@ -327,10 +378,16 @@ class Model:
         return logits
 
     @contextlib.contextmanager
-    def translate_errors(self) -> Iterator[None]:
-        """Raise any exception of the network as a `ModelError` of one line."""
+    def network_context(self) -> Iterator[None]:
+        """Run the network in its own types, also where the caller autocasts, and raise its exceptions as `ModelError`.
+
+        Raises:
+            ModelError: For any exception of the network, as one line.
+        """
+        dtype = self.autocast_dtype
         try:
-            yield
+            with torch.autocast(self.reference_tensor().device.type, dtype, enabled=dtype is not None):
+                yield
         except VizlibError:
             raise
         except Exception as error:  # the network is third-party code and may raise anything

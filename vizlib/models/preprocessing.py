@@ -159,7 +159,8 @@ class TimmPreprocessing:
             ImageError: If the photo is not RGB, or too narrow for the crop.
         """
         self.geometry(photo)  # raises a readable error where the transform would raise an obscure one
-        return self._transform(photo).unsqueeze(0)
+        with torch.device("cpu"):  # torchvision makes tensors on the default device
+            return self._transform(photo).unsqueeze(0)
 
     def geometry(self, photo: Image.Image) -> Geometry:
         """Return how the input tensor is placed on the photo.
@@ -178,7 +179,8 @@ class TimmPreprocessing:
     def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
         """Return an input tensor as an 8-bit RGB image."""
         pixels = tensor.detach().cpu().float().reshape(3, *tensor.shape[-2:])
-        pixels = pixels * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(3, 1, 1)
+        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1) for v in (self.mean, self.std))
+        pixels = pixels * std + mean
         return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
     @cached_property

@@ -58,7 +58,7 @@ def _compute_fields(model: Model, layers: Sequence[str]) -> dict[str, ReceptiveF
     """Return the theoretical receptive field of each layer, or the error that says why it is not known."""
     module, image = model.eval_module(), model.reference_tensor().new_zeros(1, 3, *model.preprocessing.input_size)
     with (
-        model.translate_errors(),
+        model.network_context(),
         torch.inference_mode(False),
         torch.no_grad(),
         ReceptiveFieldTracer(image) as tracer,

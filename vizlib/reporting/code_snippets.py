@@ -138,7 +138,7 @@ def find_class_name(index: int, model: Model | None) -> int | str:
 def _resolve_name(model: Model, name: str) -> int | None:
     """Return the index of the class that a snippet's name means, `None` where it means none."""
     try:
-        return model.resolve_target(name, torch.empty(1, 0))
+        return model.resolve_target(name, torch.empty(1, 0, dtype=torch.float32, device="cpu"))
     except TargetError:
         return None
 

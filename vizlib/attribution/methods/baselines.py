@@ -37,7 +37,10 @@ def make_baseline(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor,
         # An odd size that is not larger than the image, whose borders are reflected.
         height, width = (min(kernel_size, 2 * ((size - 1) // 2) + 1) for size in image.shape[-2:])
         return gaussian_blur(image, [width, height], [sigma, sigma])
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(image) for values in (preprocessing.mean, preprocessing.std))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device="cpu").view(1, 3, 1, 1).to(image)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
     if name == "noise":
         pixels = torch.from_numpy(make_random_generator(seed).random(image.shape)).to(image)
     else:

@@ -130,7 +130,9 @@ def _smoothgrad(
         return image + sigma * torch.from_numpy(drawn).to(image)
 
     done, gradient_sum, square_sum = 0, 0.0, 0.0
-    for indices, gradients, notes in _stream_gradients(evidence, make_inputs, torch.arange(total), settings):
+    for indices, gradients, notes in _stream_gradients(
+        evidence, make_inputs, torch.arange(total, device="cpu"), settings
+    ):
         done += len(indices)
         gradient_sum = gradient_sum + gradients.sum(0, keepdim=True)
         mean = first_convolution.backward(gradient_sum / done)
@@ -157,7 +159,7 @@ def _integrated_gradients(
     image, total, first_convolution = evidence.run.image.detach(), int(steps), find_first_convolution(evidence.model)
     start = make_baseline(baseline, evidence, int(seed))
     path_start, path_end = first_convolution.forward(start), first_convolution.forward(image)
-    edges = torch.linspace(0, 1, total + 1, dtype=torch.float64) ** STEP_SPACING_EXPONENT
+    edges = torch.linspace(0, 1, total + 1, dtype=torch.float64, device="cpu") ** STEP_SPACING_EXPONENT
     midpoints, weights = ((edges[1:] + edges[:-1]) / 2).to(image), edges.diff()
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:

@@ -65,7 +65,7 @@ def _occlusion(
     incremental = plan_windows(evidence.model, image, rows, columns) if image.is_cpu else None
     full_score = evidence.score(evidence.run.logits.detach())
     # On the processor, because many small slices are slow on a GPU.
-    drop_sums, counts = torch.zeros(2, *image.shape[-2:], dtype=full_score.dtype)
+    drop_sums, counts = torch.zeros(2, *image.shape[-2:], dtype=full_score.dtype, device="cpu")
     for batch in score_inputs(
         evidence, make_inputs, len(spans), precision=precision, budget_mb=budget_mb, windows=incremental
     ):
@@ -78,8 +78,8 @@ def _occlusion(
 
 def _make_coverage_masks(spans: Sequence[Span], size: int) -> Bool[Tensor, "windows size"]:
     """Return which pixels of one axis each window of occlusion covers."""
-    start, end = torch.tensor(spans).T.unsqueeze(2)
-    pixels = torch.arange(size)
+    start, end = torch.tensor(spans, device="cpu").T.unsqueeze(2)
+    pixels = torch.arange(size, device="cpu")
     return (start <= pixels) & (pixels < end)
 
 
@@ -128,7 +128,9 @@ def make_rise_masks(
 
 def _make_upsampling_matrix(cells: int, cell_size: int) -> Float[Tensor, "pixels cells"]:
     """Return the bilinear upsampling of RISE's masks along one axis, to the pixels of one cell more, as a matrix."""
-    return F.interpolate(torch.eye(cells).unsqueeze(0), (cells + 1) * cell_size, mode="linear")[0].T
+    return F.interpolate(
+        torch.eye(cells, dtype=torch.float32, device="cpu").unsqueeze(0), (cells + 1) * cell_size, mode="linear"
+    )[0].T
 
 
 def _rise(
@@ -145,7 +147,9 @@ def _rise(
 
     @lru_cache(maxsize=1)  # the masks of a batch are read twice: to make its inputs and to weight them
     def make_masks(indices: tuple[int, ...]) -> Float[Tensor, "n h w"]:
-        return make_rise_masks(torch.tensor(indices), size, int(cells), share, int(seed), image.device).to(image)
+        return make_rise_masks(
+            torch.tensor(indices, device="cpu"), size, int(cells), share, int(seed), image.device
+        ).to(image)
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
         """Return the image perturbed by the random masks with the given indices."""

@@ -77,7 +77,7 @@ def _ablation_cam(
     def make_outputs(indices: Int[Tensor, " n"]) -> Tensor:
         """Return the layer's output with each of the channels with the given indices set to 0."""
         outputs = output.repeat(len(indices), *(1,) * (output.ndim - 1))
-        outputs.movedim(axis, 1)[torch.arange(len(indices)), channels[indices]] = 0
+        outputs.movedim(axis, 1)[torch.arange(len(indices), device=outputs.device), channels[indices]] = 0
         return outputs
 
     full_score = evidence.score(evidence.run.logits.detach())

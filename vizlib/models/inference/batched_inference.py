@@ -18,7 +18,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from vizlib.capture import alter_output, compute_gradients, substitute_output
-from vizlib.core.errors import MethodError
+from vizlib.capture.module_watch import watch_modules
+from vizlib.core.errors import MethodError, ModelError
+from vizlib.models.evaluation_copy import make_copy_check
 from vizlib.models.inference.folded_copy import ConvNormPairs, find_conv_norm_pairs, make_folded_copy
 from vizlib.models.model import Model
 
@@ -28,6 +30,9 @@ MIN_BUDGET_MB, MAX_BUDGET_MB = 64, 65536
 BUDGET_FILL_FRACTION = 0.75
 FOLDED_COPY_BUDGET_FRACTION = 0.25  # largest fraction of the budget for the weights of a folded copy
 MAX_BATCH_SIZE = 256
+# Largest difference between the logits of a folded copy and the network's, as a fraction of the largest logit. Rounding
+# is below 1e-5 in single precision and about 0.01 in bfloat16; a copy that reads other weights is far above both.
+MAX_FOLDED_ERROR, MAX_FOLDED_ERROR_BFLOAT16 = 1e-3, 0.1
 # Floating-point operations of one batch: enough to keep the hardware busy, few enough that stopping takes effect soon.
 MAX_BATCH_FLOPS = {"cpu": 100e9, "cuda": 20e12}
 
@@ -77,8 +82,7 @@ class BatchedInference:
 
     def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits of one batch."""
-        with self._autocast():
-            return _to_single_precision(self._folded_model().logits(_to_channels_last(images)))
+        return _to_single_precision(self._folded_model().logits(_to_channels_last(images)))
 
     def logits_from_layer(
         self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor
@@ -104,7 +108,7 @@ class BatchedInference:
             changes: Layer name -> function that maps the layer's output to its replacement.
         """
         model = self._folded_model(*changes)
-        with self._autocast(), contextlib.ExitStack() as hooks:
+        with contextlib.ExitStack() as hooks:
             for layer, transform in changes.items():
                 hooks.enter_context(alter_output(model.module, layer, transform))
             return _to_single_precision(model.logits(_to_channels_last(images)))
@@ -119,11 +123,10 @@ class BatchedInference:
             score: Maps logits "n classes" to one score per input.
             layer: Name of the layer; `None` means the input.
         """
-        with self._autocast():
-            images, logits, recording = self._folded_model(layer).forward(
-                _to_channels_last(images), [layer] if layer else []
-            )
-            return self._score_gradients(logits, score, recording.activations[layer] if layer else images)
+        images, logits, recording = self._folded_model(layer).forward(
+            _to_channels_last(images), [layer] if layer else []
+        )
+        return self._score_gradients(logits, score, recording.activations[layer] if layer else images)
 
     def gradients_from_layer(
         self, image: Float[Tensor, "1 3 h w"], layer: str, outputs: Tensor, score: Callable[[Tensor], Tensor]
@@ -136,7 +139,7 @@ class BatchedInference:
             outputs: Outputs of the layer, stacked along the batch axis.
             score: Maps logits "n classes" to one score per output.
         """
-        with self._autocast(), torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             layer_dtype = torch.bfloat16 if self.bfloat16 else outputs.dtype  # as the layer itself returns it
             outputs = outputs.clone() if outputs.is_inference() else outputs
             outputs = outputs.to(layer_dtype, memory_format=torch.channels_last).requires_grad_()
@@ -169,13 +172,39 @@ class BatchedInference:
         folded_layers = {*pairs, *pairs.values()}
         exact_layers = frozenset(layer for layer in layers if layer and layer in folded_layers)
         if exact_layers not in self._folded_models:
-            module = self.model.eval_module()
-            if self._folded_copy_bytes:
-                dtype = torch.bfloat16 if self.bfloat16 else None
-                with torch.inference_mode(False):  # inference tensors could not take part in a gradient later
-                    module = make_folded_copy(module, pairs, exact_layers=exact_layers, dtype=dtype)
-            self._folded_models[exact_layers] = replace(self.model, module=module)
+            self._folded_models[exact_layers] = self._make_folded_model(pairs, exact_layers)
         return self._folded_models[exact_layers]
+
+    def _make_folded_model(self, pairs: ConvNormPairs, exact_layers: frozenset[str]) -> Model:
+        """Return the model on a folded copy; on the network itself where a copy does not have the same logits."""
+        dtype = torch.bfloat16 if self.bfloat16 else None
+        network = replace(self.model, module=self.model.eval_module(), autocast_dtype=dtype)
+        if not self._folded_copy_bytes:
+            return network
+        try:
+            with torch.inference_mode(False):  # inference tensors could not take part in a gradient later
+                module = make_folded_copy(network.module, pairs, exact_layers=exact_layers, dtype=dtype)
+        except ModelError:  # a `forward` set on an instance may refer to the original
+            return network
+        folded = replace(network, module=module)
+        key = "folded copy", self.model.structure_key(), exact_layers, dtype
+        same = self.model._plan_cache.get_or_compute(key, lambda: self._have_same_logits(network, folded))
+        return folded if same else network
+
+    def _have_same_logits(self, network: Model, folded: Model) -> bool:
+        """Return whether a folded copy has the network's logits for one random input, from modules of its own."""
+        reference = network.reference_tensor()
+        generator = torch.Generator().manual_seed(0)
+        shape = 1, 3, *network.preprocessing.input_size
+        image = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(reference)
+        try:
+            expected = _to_single_precision(self.model.logits(image))
+            with watch_modules(make_copy_check(folded.module)):
+                logits = _to_single_precision(folded.logits(_to_channels_last(image)))
+        except ModelError:
+            return False
+        tolerance = MAX_FOLDED_ERROR_BFLOAT16 if self.bfloat16 else MAX_FOLDED_ERROR
+        return bool((logits - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-6))
 
     @cached_property
     def _folded_copy_bytes(self) -> int:
@@ -191,13 +220,13 @@ class BatchedInference:
     @property
     def _conv_norm_pairs(self) -> ConvNormPairs:
         """The convolutions that a folded copy for batches fuses with their batch normalisation."""
-        return self.model._plan_cache.get_or_compute("conv_norm_pairs", self._find_pairs)
+        return self.model._plan_cache.get_or_compute(("conv_norm_pairs", self.model.structure_key()), self._find_pairs)
 
     def _find_pairs(self) -> ConvNormPairs:
         """Return the convolutions that a folded copy for batches fuses with their batch normalisation."""
         module = self.model.eval_module()
         blank = self.model.reference_tensor().new_zeros(1, 3, *self.model.preprocessing.input_size)
-        with self.model.translate_errors():
+        with self.model.network_context():
             return find_conv_norm_pairs(module, lambda: module(blank))
 
     def _input_cost(self, gradient: bool, image: Tensor | None, layer: str | None) -> InputCost:
@@ -228,7 +257,7 @@ class BatchedInference:
     def _run_from_layer(self, image: Tensor, layer: str, make_outputs: Callable[[], Tensor], count: int) -> Tensor:
         """Return the logits of a batch whose outputs of one layer are replaced, on the folded copy."""
         model = self._folded_model(layer)
-        with self._autocast(), substitute_output(model.module, layer, make_outputs):
+        with substitute_output(model.module, layer, make_outputs):
             return _to_single_precision(model.logits(_to_channels_last(image), output_batch_size=count))
 
     def _score_gradients(self, logits: Tensor, score: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
@@ -239,10 +268,6 @@ class BatchedInference:
     def _device(self) -> torch.device:
         """Device on which batches are computed."""
         return self.model.reference_tensor().device
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context in which batches are computed: bfloat16, or unchanged."""
-        return torch.autocast(self._device().type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
 
 
 def benefits_from_bfloat16(model: Model) -> bool:

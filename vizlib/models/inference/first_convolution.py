@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vizlib.capture import compute_gradients
+from vizlib.core.errors import ModelError
 from vizlib.models.model import Model
 
 # Largest accepted difference of two computations of one gradient in single precision, relative to the largest value.
@@ -37,7 +38,7 @@ class FirstConvolution:
         """Return the convolution's output for model inputs."""
         if self.layer is None:
             return images
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _without_autocast(images):
             return self._get_module()(images)
 
     def backward(self, gradient: Tensor) -> Float[Tensor, "n 3 h w"]:
@@ -45,7 +46,7 @@ class FirstConvolution:
         if self.layer is None:
             return gradient
         size = self.model.preprocessing.input_size
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _without_autocast(gradient):
             pixels = gradient.new_zeros(len(gradient), 3, *size, requires_grad=True)
             return torch.autograd.grad(self._get_module()(pixels), pixels, gradient)[0]
 
@@ -55,12 +56,20 @@ class FirstConvolution:
         return self.model.eval_module().get_submodule(self.layer)
 
 
+def _without_autocast(tensor: Tensor) -> torch.autocast:
+    """Return the context in which a caller's autocasting does not apply."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def find_first_convolution(model: Model) -> FirstConvolution:
     """Return a model's first convolution, checked with one pass; the result is kept in the model's plan cache."""
 
     def find() -> str | None:
         layer = model.first_convolution
-        return layer if layer and _reads_all_pixels(FirstConvolution(model, layer)) else None
+        try:
+            return layer if layer and _reads_all_pixels(FirstConvolution(model, layer)) else None
+        except ModelError:  # its `forward` is called directly, where no hook sees it
+            return None
 
     return FirstConvolution(model, model._plan_cache.get_or_compute("first_convolution", find))
 
@@ -69,8 +78,8 @@ def _reads_all_pixels(convolution: FirstConvolution) -> bool:
     """Return whether the logits depend on pixels only through the first convolution, which receives them unchanged."""
     model, layer = convolution.model, convolution.layer
     assert layer is not None
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, *model.preprocessing.input_size, generator=generator).to(model.reference_tensor())
+    size, generator = model.preprocessing.input_size, torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu").to(model.reference_tensor())
     image, logits, recording = model.forward(image, [layer])
     output = recording.activations[layer]
     with torch.inference_mode(False), torch.enable_grad():

@@ -28,7 +28,9 @@ def make_folded_copy(
 
     Each batch normalisation of `pairs` is folded into its convolution, whose weights are stored channels last, and no
     parameter requires a gradient. The copy has the parameters' values at this moment, and its own hooks (see
-    `make_evaluation_copy`). A pair that the user has hooked is not folded.
+    `make_evaluation_copy`). A pair that the user has hooked, or whose `forward` was replaced, is not folded.
+
+    Whether the copy has the network's outputs must be measured: a module may read the weights of another.
 
     Args:
         module: The network; it is not changed.
@@ -43,8 +45,8 @@ def make_folded_copy(
         for conv, norm in pairs.items()
         if conv not in exact_layers
         and norm not in exact_layers
-        and not _has_hooks(submodules[conv])
-        and not _has_hooks(submodules[norm])
+        and not _is_customised(submodules[conv])
+        and not _is_customised(submodules[norm])
     }
     for name, submodule in submodules.items():
         values = {key: value.detach() for key, value in submodule._parameters.items() if value is not None}
@@ -52,7 +54,7 @@ def make_folded_copy(
             values["weight"], values["bias"] = _fold_weights(submodule, submodules[pairs[name]])
         if dtype is not None and type(submodule) in (nn.Conv2d, nn.Linear):
             values = {key: value.to(dtype) for key, value in values.items()}
-        if type(submodule) is nn.Conv2d:
+        if type(submodule) is nn.Conv2d and "weight" in values:  # pruning and weight_norm compute it in each pass
             values["weight"] = values["weight"].contiguous(memory_format=torch.channels_last)
         frozen = {key: nn.Parameter(value, requires_grad=False) for key, value in values.items()}
         submodule.__dict__["_parameters"] = {**submodule._parameters, **frozen}
@@ -118,9 +120,9 @@ class _ConvOutputReads(TorchFunctionMode):
         return output
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Return whether hooks forbid to fold a module: they read or change its inputs, outputs or gradients."""
-    return bool(
+def _is_customised(module: nn.Module) -> bool:
+    """Return whether hooks, or a `forward` set on the instance, forbid to fold a module."""
+    return "forward" in vars(module) or bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 

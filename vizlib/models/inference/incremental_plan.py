@@ -168,7 +168,9 @@ def _matches_plain_inference(
 ) -> bool:
     """Return whether a plan gives the logits of plain passes, for noise in the first, middle and last window."""
     window_indices = [0, len(rows) // 2 * len(columns) + len(columns) // 2, len(rows) * len(columns) - 1]
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(
+        image
+    )
     images = image.repeat(len(window_indices), 1, 1, 1)
     for changed, window in zip(images, window_indices, strict=True):
         (top, bottom), (left, right) = rows[window // len(columns)], columns[window % len(columns)]
