@@ -28,6 +28,7 @@ from vizlib.core.errors import MethodError
 from vizlib.core.images import PhotoSource, open_image
 from vizlib.core.text import Note, format_percent, make_note
 from vizlib.models.inference.batched_inference import BatchedInference
+from vizlib.models.layer_share import COMPLETE_SHARE
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 
@@ -433,6 +434,10 @@ def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterat
     elif largest == 0:
         layer = _find_layer_without_gradient(evidence, request)
         yield make_note("map.no-gradient", layer=layer) if layer else make_note("map.empty", label=labels[target])
+    for layer in request.call.layers:
+        share = evidence.model.layer_share(layer)
+        if share is not None and share < COMPLETE_SHARE:
+            yield make_note("map.partial-layer", layer=layer, share=format_percent(share))
     top, probabilities = evidence.top_class, evidence.probabilities
     if top is None:
         pass  # the run has a note, and no probability means anything

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from vizlib.capture.attention_capture import GRAPH_SOURCE, FunctionInterceptor
-from vizlib.core.errors import ModelError, suggest_names
+from vizlib.core.errors import MethodError, ModelError, suggest_names
 
 BACKWARD_RULES = ("guided",)
+NO_GRADIENT = (
+    "the score has no gradient where the method reads it: the network cuts the path from the image (no_grad, detach, "
+    "integer arithmetic), or does not use the layer; occlusion and rise need no gradient"
+)
 
 
 class BackwardRule:
@@ -50,7 +55,8 @@ class Recording:
     Attributes:
         activations: Layer name -> output, on the graph; the last call's output if the layer runs several times.
         attention: Name of the attention module -> softmax weights "batch heads query key".
-        shapes: Layer name -> output shape without the batch axis.
+        shapes: Layer name -> output shape without the batch axis, in the order in which the layers first finish.
+        runs: Layer name -> how many outputs it computed for each input: its calls times the rows of its last output.
         active_rule: The backward rule, read by tensor hooks during the backward pass.
         rules: Whether such tensor hooks were set.
     """
@@ -58,6 +64,7 @@ class Recording:
     activations: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[str, Tensor] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
     active_rule: BackwardRule = field(default_factory=BackwardRule, repr=False)
     rules: bool = True
 
@@ -116,9 +123,15 @@ def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph:
 
     Returns:
         One gradient per tensor, in its shape; zeros where the score does not depend on it.
+
+    Raises:
+        MethodError: If the score depends on none of the tensors by differentiable operations.
+        ModelError: If the network checkpoints its gradients.
     """
     sources = [getattr(tensor, GRAPH_SOURCE, tensor) for tensor in tensors]
     on_graph = [source for source in sources if source.requires_grad]
+    if not score.requires_grad:
+        raise MethodError(NO_GRADIENT)
     try:
         computed = iter(
             torch.autograd.grad(score, on_graph, retain_graph=retain_graph, allow_unused=True) if on_graph else ()
@@ -131,6 +144,8 @@ def compute_gradients(score: Tensor, tensors: Sequence[Tensor], *, retain_graph:
             ) from error
         raise
     gradients = [next(computed) if source.requires_grad else None for source in sources]
+    if all(gradient is None for gradient in gradients):
+        raise MethodError(NO_GRADIENT)
     return tuple(
         torch.zeros_like(tensor) if gradient is None else gradient.view(tensor.shape)
         for tensor, gradient in zip(tensors, gradients, strict=True)
@@ -172,6 +187,7 @@ def record_pass(
         if name not in modules:
             raise unknown_layer_error(name, modules)
     recording, owner = Recording(rules=rules), threading.get_ident()
+    calls: Counter[str] = Counter()
     module_path: list[str] = []  # names of the modules that are running, outermost first
 
     def make_activation_hook(name: str):
@@ -195,6 +211,8 @@ def record_pass(
             tensor, _ = unpack_first_tensor(output)
             if threading.get_ident() == owner and tensor is not None:
                 recording.shapes[name] = tuple(tensor.shape[1:])
+                calls[name] += 1
+                recording.runs[name] = calls[name] * (len(tensor) if tensor.ndim else 1)
 
         return hook
 

@@ -43,10 +43,14 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         ),
         "map.empty": "The map is empty: no region contributes to {label}.",
         "map.no-gradient": (
-            "The map is empty: the score does not depend on the positions of {layer}, so their gradient is exactly "
-            "zero; choose an earlier layer."
+            "The map is empty: the gradient at the positions of {layer} is exactly zero, as the score does not depend "
+            "on them or the network cuts the path there (detach, no_grad); choose an earlier layer."
         ),
         "map.not-finite": "The map holds values that are not finite, so it cannot be trusted.",
+        "map.partial-layer": (
+            "No single layer carries all that the output depends on; about {share} of the gradient at the image passes "
+            "through {layer}, the rest bypasses it."
+        ),
         "model.assumed-preprocessing": (
             "{file} does not state how photos are prepared; the default preprocessing of {architecture} is assumed "
             "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was "

@@ -71,7 +71,7 @@ def make_evaluation_copy(module: nn.Module) -> nn.Module:
     return copies[id(module)]
 
 
-def make_copy_check(copy: nn.Module) -> Callable[[nn.Module], None]:
+def make_copy_check(copy: nn.Module) -> Callable[[nn.Module, object], None]:
     """Return a check for `watch_modules`: a pass of a copy runs only modules of the copy, all in evaluation mode.
 
     It stops the pass before any other module runs, so that no running mean of the original is updated.
@@ -84,18 +84,18 @@ def make_copy_check(copy: nn.Module) -> Callable[[nn.Module], None]:
     """
     parts = set(copy.modules())
 
-    def check(part: nn.Module) -> None:
+    def check(part: nn.Module, inputs: object) -> None:
         if part not in parts:
             raise ModelError(
                 f"the network runs a {type(part).__name__} that its copy in evaluation mode does not hold, as with a "
                 f"forward replaced from outside; {CALL_EVAL}"
             )
-        require_evaluation_mode(part)
+        require_evaluation_mode(part, inputs)
 
     return check
 
 
-def require_evaluation_mode(part: nn.Module) -> None:
+def require_evaluation_mode(part: nn.Module, _inputs: object = None) -> None:
     """Raise an error for a module that is about to run in training mode.
 
     Raises:

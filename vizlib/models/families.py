@@ -78,6 +78,36 @@ class Family:
     classify_tokens: Callable[[nn.Module, Tensor], Tensor] | None = None
     stage_grids: Callable[[nn.Module, Size], Collection[Size]] | None = None
 
+    def within(self, prefix: str, *, is_output: bool) -> Family:
+        """Return the family of a network that holds a network of this family as a submodule.
+
+        Args:
+            prefix: Name of the submodule.
+            is_output: Whether the outputs of the submodule are those of the network, so that its classifier is too.
+        """
+
+        def find_layer(find: Callable[[nn.Module], str]) -> Callable[[nn.Module], str]:
+            return lambda module: f"{prefix}.{find(module.get_submodule(prefix))}"
+
+        normalised, tokens, classify, grids = (
+            self.normalised_cam_layer,
+            self.tokens,
+            self.classify_tokens if is_output else None,
+            self.stage_grids,
+        )
+        return Family(
+            name=self.name,
+            matches=lambda module: False,  # found by a pass, not by the class of the network
+            stages=lambda module: tuple(f"{prefix}.{name}" for name in self.stages(module.get_submodule(prefix))),
+            cam_layer=find_layer(self.cam_layer),
+            first_convolution=find_layer(self.first_convolution),
+            normalised_cam_layer=normalised and find_layer(normalised),
+            tokens=tokens and (lambda module, size: tokens(module.get_submodule(prefix), size)),
+            position_embedding=lambda module: self.position_embedding(module.get_submodule(prefix)),
+            classify_tokens=classify and (lambda module, tokens: classify(module.get_submodule(prefix), tokens)),
+            stage_grids=grids and (lambda module, size: grids(module.get_submodule(prefix), size)),
+        )
+
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
     """Return the stages of a network of the ResNet family."""
@@ -247,6 +277,16 @@ FAMILIES = (
 def find_family(module: nn.Module) -> Family | None:
     """Return the model family of a network, its row in `FAMILIES`; `None` if there is none."""
     return next((family for family in FAMILIES if family.matches(module)), None)
+
+
+def find_inner_families(module: nn.Module) -> list[tuple[str, Family]]:
+    """Return name and family of each outermost submodule that belongs to a family of `FAMILIES`."""
+    found: list[tuple[str, Family]] = []
+    for name, part in module.named_modules():
+        family = find_family(part) if name else None
+        if family is not None and not any(name.startswith(f"{outer}.") for outer, _ in found):
+            found.append((name, family))
+    return found
 
 
 def to_spatial_map(

@@ -22,6 +22,7 @@ class Layer:
         shape: Shape of its output without the batch axis; empty if it returns no tensor or did not run.
         num_parameters: Number of parameters, its children's included.
         flops: Floating-point operations for one photo, its children's included; a multiply-add counts as two.
+        runs: How many outputs it computes for one photo: 2 if it runs twice, or once on two views stacked in a batch.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Layer:
     shape: tuple[int, ...]
     num_parameters: int
     flops: int
+    runs: int = 1
 
     @property
     def depth(self) -> int:
@@ -36,15 +38,16 @@ class Layer:
         return self.name.count(".") + 1
 
 
-def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """Return the summary of every layer and the names of the attention layers, from one pass over a blank input.
+def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the summary of every layer, the attention layers and the running order, from one pass over a blank image.
 
     Args:
         module: Network in evaluation mode.
         size: Height and width of its input in pixels.
 
     Returns:
-        The layers in registration order, and the names of those that compute attention, in the order they run.
+        The layers in registration order; the names of those that compute attention, in the order they run; the names
+        of all that run, in the order in which they finish: a container after its children.
     """
     parameter = next(module.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
     modules = [(name, part) for name, part in module.named_modules() if name]
@@ -59,10 +62,11 @@ def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], 
             recording.shapes.get(name, ()),
             sum(p.numel() for p in part.parameters()),
             flops[name],
+            recording.runs.get(name, 0),
         )
         for name, part in modules
     )
-    return layers, tuple(recording.attention)
+    return layers, tuple(recording.attention), tuple(name for name in recording.shapes if name)
 
 
 def format_layer_table(layers: Iterable[Layer]) -> str:

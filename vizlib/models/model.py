@@ -19,6 +19,7 @@ from vizlib.core.class_labels import resolve_class
 from vizlib.core.errors import ModelError, VizlibError
 from vizlib.core.images import PhotoSource, open_image
 from vizlib.core.text import format_count, make_note
+from vizlib.models.backbone import find_backbone_family
 from vizlib.models.evaluation_copy import (
     CHECKPOINTING_FLAGS,
     is_in_training_mode,
@@ -26,13 +27,16 @@ from vizlib.models.evaluation_copy import (
     make_evaluation_copy,
     require_evaluation_mode,
 )
-from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, find_family, to_spatial_map
+from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
+from vizlib.models.layer_share import CamLayer, choose_most_complete_layer
 from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.run import Prediction, Run
+
+MAX_CAM_LAYER_CANDIDATES = 12  # each takes two passes to measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +96,11 @@ class Model:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Restore a pickled model."""
-        module = state["module"]
-        assert isinstance(module, nn.Module)
-        vars(self).update(state, family=find_family(module))
+        vars(self).update(state, family=None)
+        vars(self)["family"] = self.find_family()
 
     @cached_property
-    def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...], tuple[str, ...]]:
         """Every layer, and the names of the attention layers, from one pass over a blank input."""
         with self.network_context():
             return summarise_layers(self.eval_module(), self.preprocessing.input_size)
@@ -162,20 +165,64 @@ class Model:
             self.attention_layers
         ):  # in an unknown transformer, tokens, windows and attention scores have such shapes too
             return ()
-        spatial = (
-            layer
-            for layer in self.layers
-            if ".parametrizations." not in layer.name and _is_spatial(layer.shape, self.preprocessing.input_size)
-        )
-        last = {layer.shape[1:]: layer.name for layer in spatial}
-        return tuple(last[size] for size in sorted(last, reverse=True))  # a container is listed before its children
+        last = {layer.shape[1:]: layer.name for layer in self._single_run_layers}
+        return tuple(last[size] for size in sorted(last, reverse=True))
+
+    @cached_property
+    def _single_run_layers(self) -> tuple[Layer, ...]:
+        """Layers with spatial positions that compute one output per photo, in the order in which they finish."""
+        layers, size = {layer.name: layer for layer in self.layers}, self.preprocessing.input_size
+        in_order = (layers[name] for name in self._layer_summary[2] if ".parametrizations." not in name)
+        return tuple(layer for layer in in_order if layer.runs == 1 and _is_spatial(layer.shape, size))
 
     @property
     def cam_layer(self) -> str | None:
-        """Default layer of class activation maps; `None` if no layer has spatial positions."""
+        """Default layer of class activation maps; `None` if no layer has spatial positions.
+
+        For an unknown family it is the deepest layer that all of the outputs' dependence on the image passes through,
+        or, where there is none, the one that most of it passes through.
+        """
         if self.family is not None:
             return self.family.cam_layer(self.module)
-        return self.stages[-1] if self.stages else None
+        return self._measured_cam_layer.name if self._measured_cam_layer else None
+
+    @cached_property
+    def _measured_cam_layer(self) -> CamLayer | None:
+        if not self.stages:
+            return None
+        deepest = [*reversed(self.stages), *(layer.name for layer in reversed(self._single_run_layers))]
+        candidates = list(dict.fromkeys(deepest))[:MAX_CAM_LAYER_CANDIDATES]
+        module = self.eval_module()
+        with self.network_context():
+            return choose_most_complete_layer(
+                module, self.make_random_image(), lambda images: self._compute_logits(module, images), candidates
+            )
+
+    def find_family(self) -> Family | None:
+        """Return the family of the network, or of the network inside it that all of its outputs depend on."""
+        module = self.eval_module()
+        with self.network_context():
+            return find_backbone_family(
+                module, self.make_random_image(), lambda images: self._compute_logits(module, images)
+            )
+
+    def layer_share(self, layer: str) -> float | None:
+        """Return the share of the outputs' gradient at the image that passes through the default layer's output.
+
+        Args:
+            layer: Name of a layer.
+
+        Returns:
+            The share from 0 to 1; `None` for another layer than the default, a known family, or without a gradient.
+        """
+        if self.family is not None or self._measured_cam_layer is None or self._measured_cam_layer.name != layer:
+            return None
+        return self._measured_cam_layer.share
+
+    def make_random_image(self) -> Float[Tensor, "1 3 h w"]:
+        """Return an input of normally distributed values, always the same, to measure the network with."""
+        shape, generator = (1, 3, *self.preprocessing.input_size), torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(self.reference_tensor())
 
     @property
     def first_convolution(self) -> str | None:

@@ -51,7 +51,14 @@ def choose_normed_layer(model: Model, values: ParameterValues) -> str:
 
 def check_spatial_layer(model: Model) -> str | None:
     """Return why a model has no class activation maps, or `None` where it has."""
-    return None if model.cam_layer else "no layer of this model has an output with spatial positions"
+    if model.cam_layer:
+        return None
+    if model.family is None and any(layer.runs > 1 and len(layer.shape) == 3 for layer in model.layers):
+        return (
+            "its layers with spatial positions run several times for one photo, as with flipped copies or several "
+            "views, so no map of a layer shows one photo"
+        )
+    return "no layer of this model has an output with spatial positions"
 
 
 # ------------------------------------------------------------ one value per position, by the formula of each paper

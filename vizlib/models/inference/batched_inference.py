@@ -193,10 +193,7 @@ class BatchedInference:
 
     def _have_same_logits(self, network: Model, folded: Model) -> bool:
         """Return whether a folded copy has the network's logits for one random input, from modules of its own."""
-        reference = network.reference_tensor()
-        generator = torch.Generator().manual_seed(0)
-        shape = 1, 3, *network.preprocessing.input_size
-        image = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(reference)
+        image = network.make_random_image()
         try:
             expected = _to_single_precision(self.model.logits(image))
             with watch_modules(make_copy_check(folded.module)):

@@ -17,7 +17,7 @@ from torch import nn
 
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.text import make_note
-from vizlib.models.families import Family, find_family
+from vizlib.models.families import Family
 from vizlib.models.loading.architecture_detection import (
     TORCHVISION_PREFIX,
     DetectedArchitecture,
@@ -176,9 +176,10 @@ def _make_model(
     if preprocessing is None or isinstance(preprocessing, Mapping):
         preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
     declared = None if output_kind is None else get_output_kind(output_kind)
-    family = find_family(module)
     # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
-    outputs, trace = Model(module, name, (), preprocessing, family).trace_blank_pass()
+    unlabelled = Model(module, name, (), preprocessing)
+    outputs, trace = unlabelled.trace_blank_pass()
+    family = unlabelled.find_family()
     count = outputs.shape[1]
     if declared is None:
         output_kind, notes = find_output_kind(module, outputs, trace)
