@@ -53,6 +53,7 @@ class FunctionInterceptor(TorchFunctionMode):
         """Compute attention explicitly where it is fused, and call any other function unchanged."""
         kwargs = kwargs or {}
         if func in RELU_FUNCTIONS:
+            self.recording.num_relus += 1
             output = func(*args, **kwargs)
             if self.recording.rules and output.requires_grad:
                 output.register_hook(self.recording.active_rule.on_relu_gradient)

@@ -55,6 +55,7 @@ class Recording:
     Attributes:
         activations: Layer name -> output, on the graph; the last call's output if the layer runs several times.
         attention: Name of the attention module -> softmax weights "batch heads query key".
+        num_relus: How many ReLUs ran, those called as functions included; counted with `rules` or `attention`.
         shapes: Layer name -> output shape without the batch axis, in the order in which the layers first finish.
         runs: Layer name -> how many outputs it computed for each input: its calls times the rows of its last output.
         active_rule: The backward rule, read by tensor hooks during the backward pass.
@@ -63,6 +64,7 @@ class Recording:
 
     activations: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[str, Tensor] = field(default_factory=dict)
+    num_relus: int = 0
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     active_rule: BackwardRule = field(default_factory=BackwardRule, repr=False)

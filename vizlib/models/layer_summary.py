@@ -38,16 +38,29 @@ class Layer:
         return self.name.count(".") + 1
 
 
-def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the summary of every layer, the attention layers and the running order, from one pass over a blank image.
+@dataclass(frozen=True)
+class LayerSummary:
+    """What one pass over a blank image tells of the layers of a network.
+
+    Attributes:
+        layers: Every layer, in registration order.
+        attention_layers: Names of those that compute softmax attention, in the order they run.
+        running_order: Names of all that run, in the order in which they finish: a container after its children.
+        num_relus: How many ReLUs run, those called as functions included.
+    """
+
+    layers: tuple[Layer, ...]
+    attention_layers: tuple[str, ...]
+    running_order: tuple[str, ...]
+    num_relus: int
+
+
+def summarise_layers(module: nn.Module, size: Size) -> LayerSummary:
+    """Return the summary of a network's layers, from one pass over a blank image.
 
     Args:
         module: Network in evaluation mode.
         size: Height and width of its input in pixels.
-
-    Returns:
-        The layers in registration order; the names of those that compute attention, in the order they run; the names
-        of all that run, in the order in which they finish: a container after its children.
     """
     parameter = next(module.parameters(), torch.zeros((), dtype=torch.float32, device="cpu"))
     modules = [(name, part) for name, part in module.named_modules() if name]
@@ -66,7 +79,8 @@ def summarise_layers(module: nn.Module, size: Size) -> tuple[tuple[Layer, ...], 
         )
         for name, part in modules
     )
-    return layers, tuple(recording.attention), tuple(name for name in recording.shapes if name)
+    order = tuple(name for name in recording.shapes if name)
+    return LayerSummary(layers, tuple(recording.attention), order, recording.num_relus)
 
 
 def format_layer_table(layers: Iterable[Layer]) -> str:

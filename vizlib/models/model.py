@@ -29,7 +29,7 @@ from vizlib.models.evaluation_copy import (
 )
 from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
 from vizlib.models.layer_share import CamLayer, choose_most_complete_layer
-from vizlib.models.layer_summary import Layer, format_layer_table, summarise_layers
+from vizlib.models.layer_summary import Layer, LayerSummary, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
@@ -100,7 +100,7 @@ class Model:
         vars(self)["family"] = self.find_family()
 
     @cached_property
-    def _layer_summary(self) -> tuple[tuple[Layer, ...], tuple[str, ...], tuple[str, ...]]:
+    def _layer_summary(self) -> LayerSummary:
         """Every layer, and the names of the attention layers, from one pass over a blank input."""
         with self.network_context():
             return summarise_layers(self.eval_module(), self.preprocessing.input_size)
@@ -108,12 +108,17 @@ class Model:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer in registration order: name, class, output shape, parameters, FLOPs of one photo."""
-        return self._layer_summary[0]
+        return self._layer_summary.layers
+
+    @property
+    def num_relus(self) -> int:
+        """Number of ReLUs that run on a photo, those called as functions included."""
+        return self._layer_summary.num_relus
 
     @property
     def attention_layers(self) -> tuple[str, ...]:
         """Names of the layers that compute softmax attention, in the order they run."""
-        return self._layer_summary[1]
+        return self._layer_summary.attention_layers
 
     @cached_property
     def num_outputs(self) -> int:
@@ -172,7 +177,7 @@ class Model:
     def _single_run_layers(self) -> tuple[Layer, ...]:
         """Layers with spatial positions that compute one output per photo, in the order in which they finish."""
         layers, size = {layer.name: layer for layer in self.layers}, self.preprocessing.input_size
-        in_order = (layers[name] for name in self._layer_summary[2] if ".parametrizations." not in name)
+        in_order = (layers[name] for name in self._layer_summary.running_order if ".parametrizations." not in name)
         return tuple(layer for layer in in_order if layer.runs == 1 and _is_spatial(layer.shape, size))
 
     @property

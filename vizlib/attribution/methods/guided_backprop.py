@@ -37,7 +37,7 @@ def _guided_grad_cam(evidence: Evidence, *, channels: str, **parameters) -> Tens
 
 def _check_relu(model: Model) -> str | None:
     """Return why guided backpropagation does not apply to a model, or `None` where it does."""
-    if any(isinstance(module, nn.ReLU) for module in model.module.modules()):
+    if any(isinstance(module, nn.ReLU) for module in model.module.modules()) or model.num_relus:
         return None
     return "it modifies the gradient of ReLU layers, and this model has none"
 

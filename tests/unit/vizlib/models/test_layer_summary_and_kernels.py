@@ -186,9 +186,9 @@ def test_summarise_layers_returns_layers_and_attention_layers_for_any_output():
         def forward(self, image):
             return {"features": self.convolution(image)}  # the number of outputs is not part of the summary
 
-    layers, attention_layers, _ = summarise_layers(DictOutput().eval(), (8, 8))
-    assert [(layer.name, layer.shape) for layer in layers] == [("convolution", (4, 4, 4))]
-    assert attention_layers == ()
+    summary = summarise_layers(DictOutput().eval(), (8, 8))
+    assert [(layer.name, layer.shape) for layer in summary.layers] == [("convolution", (4, 4, 4))]
+    assert summary.attention_layers == ()
 
 
 def test_to_spatial_map_returns_none_without_spatial_positions():

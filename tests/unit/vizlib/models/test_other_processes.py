@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ import vizlib
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
 METHODS = ("saliency", "grad-cam", "occlusion")
-SETTINGS = {"occlusion": {"window": 32, "stride": 32}}
+SETTINGS: dict[str, dict[str, Any]] = {"occlusion": {"window": 32, "stride": 32}}
 
 
-def make_model(name: str = "resnet10t", **arguments: object) -> vizlib.Model:
+def make_model(name: str = "resnet10t", **arguments: Any) -> vizlib.Model:
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=3, **arguments).eval()
     return vizlib.wrap(network, preprocessing={"input_size": (3, 64, 64)}, labels=["a", "b", "c"])
@@ -70,10 +71,8 @@ def test_models_and_attributions_survive_torch_save():
     file.seek(0)
     loaded_model, loaded = torch.load(file, weights_only=False)
     assert torch.equal(loaded.heat, attribution.heat)
-    assert (loaded.notes, [note.code for note in loaded.notes]) == (
-        attribution.notes,
-        [note.code for note in attribution.notes],
-    )
+    assert loaded.notes == attribution.notes
+    assert [vars(note) for note in loaded.notes] == [vars(note) for note in attribution.notes]  # code and facts
     assert torch.equal(vizlib.explain(loaded_model, PHOTO, "grad-cam").heat, attribution.heat)
 
 
