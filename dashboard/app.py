@@ -11,16 +11,16 @@ from dashboard.api import endpoints
 from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, to_gradio_error
 from dashboard.i18n.translate import (
     LANGUAGES,
-    browser_text,
-    language_of_request,
-    page_texts,
-    tab_title,
+    get_page_texts,
+    get_request_language,
+    translate_in_browser,
+    translate_tab_title,
     use_language,
 )
 from dashboard.server.options import HOUR_SECONDS, ServerOptions
 from dashboard.server.process import configure_process
 from dashboard.server.server import launch, make_app_kwargs
-from dashboard.server.temp_dirs import private_temp_dir
+from dashboard.server.temp_dirs import use_private_temp_dir
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar import sidebar
@@ -30,7 +30,7 @@ from dashboard.tabs import attention, code, compare, inspect, learn, model, why
 from vizlib import VizlibError
 
 TABS = (why, attention, inspect, compare, learn, model, code)
-TITLE = page_texts(LANGUAGES[0])["page.title"]
+TITLE = get_page_texts(LANGUAGES[0])["page.title"]
 
 
 def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
@@ -44,7 +44,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
     delete_cache = (min(max_age, HOUR_SECONDS), max_age)  # interval and maximum age of files, in seconds
     with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=delete_cache) as page:
         with gr.Row(elem_id="header", equal_height=False):
-            gr.HTML(browser_text("header"), apply_default_css=False)
+            gr.HTML(translate_in_browser("header"), apply_default_css=False)
             address_column = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
@@ -52,7 +52,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
+                    with gr.Tab(translate_tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
                         views[tab] = tab.build_tab(context)
                     component.select(None, None, None, js=update_address_js("v", _tab_id(tab)), **PRIVATE_EVENT)
         with address_column:
@@ -71,7 +71,7 @@ class Page(gr.Blocks):
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Handle one event of the app's page."""
         try:
-            with use_language(language_of_request(kwargs.get("request"))):
+            with use_language(get_request_language(kwargs.get("request"))):
                 return await super().process_api(*args, **kwargs)
         except Exception as error:
             cause: BaseException = error
@@ -91,7 +91,7 @@ def run_app(options: ServerOptions | None = None) -> None:
     options = options or ServerOptions()
     configure_process(options)
     service, users = AnalysisService(options.make_catalog()), options.parse_users()
-    with private_temp_dir():
+    with use_private_temp_dir():
         launch(
             build_page(service, options),
             options.host,

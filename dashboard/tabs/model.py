@@ -24,7 +24,7 @@ TITLE = "Model"
 
 
 def build_history_curves(entry: ModelEntry) -> dict[str, Any]:
-    """Return the training curves of a bundled network; empty where there is no recorded history."""
+    """Return the Model tab's curves of a bundled network's training; empty where there is no recorded history."""
     if not entry.bundled or entry.name not in list_training_histories():
         return {}
     history = training_history(entry.name)
@@ -43,7 +43,7 @@ def build_history_curves(entry: ModelEntry) -> dict[str, Any]:
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str, dict]:
-    """Return the values of the model card, the caption of the curves, and the curves."""
+    """Return the content of the Model tab: the model card, the caption of the curves, and the curves."""
     if photo is None or selection is None:
         return {"empty": get_no_photo_text()}, "", {}
     entry = service.catalog.get_entry(selection.model)
@@ -54,7 +54,7 @@ def compute_content(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the model card, the training curves, and the comparison of initialisations."""
+    """Build the Model tab: the model card, the training curves, and the comparison of initialisations."""
     card = custom_component("card", elem_id="model-card")
     with gr.Row(equal_height=False, elem_classes="viz-section"):
         with gr.Column(scale=4, min_width=280):
