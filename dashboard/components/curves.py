@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gradio as gr
+
+from dashboard.components.custom_component import custom_component
 from dashboard.i18n.translate import translate
 
 
@@ -44,6 +47,16 @@ def build_curves(
         "caption": caption,
         "alt": translate("curves.alt", name=label, lines="; ".join(descriptions)),
     }
+
+
+def add_captioned_curves(curves_id: str, caption_id: str | None = None) -> tuple[gr.HTML, gr.HTML]:
+    """Add curves beside their caption to the page, with these element ids, and return caption and curves."""
+    with gr.Row(equal_height=False, elem_classes="viz-section"):
+        with gr.Column(scale=4, min_width=280):
+            caption = gr.HTML(elem_id=caption_id, apply_default_css=False)
+        with gr.Column(scale=6, min_width=320):
+            curves = custom_component("curves", elem_id=curves_id)
+    return caption, curves
 
 
 def compute_axis_ticks(values: Sequence[float], max_ticks: int = 7) -> list[float]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.captions import build_caption, build_no_photo_caption, format_correlation
+from dashboard.components.curves import add_captioned_curves
 from dashboard.components.custom_component import custom_component, on_page_load
 from dashboard.components.data_encoding import encode_input_box
 from dashboard.components.heatmap import build_heatmap_alt_text
@@ -212,11 +213,7 @@ def build_tab(context: TabContext) -> None:
     maps = custom_component("linked_heatmaps", elem_id="compare-maps")
     outputs = [other, method, second, maps, caption]
     if build_training_comparison()[0]:
-        with gr.Row(equal_height=False, elem_classes="viz-section"):
-            with gr.Column(scale=4, min_width=280):
-                pretraining_caption = gr.HTML(apply_default_css=False)
-            with gr.Column(scale=6, min_width=320):
-                curves = custom_component("curves", elem_id="compare-training")
+        pretraining_caption, curves = add_captioned_curves("compare-training")
 
         def show_pretraining() -> tuple[str, dict[str, Any]]:
             value = build_training_comparison()[0]
