@@ -23,6 +23,15 @@ TEXTS = """() => {
   }
   return [...texts];
 }"""
+CONTENT = {  # by tab, a part that is drawn last
+    "Why": "#why-methods button",
+    "Attention": "#attention-patches canvas, #receptive-fields canvas",
+    "Inside": "#inside-ablation button",
+    "Compare": "#compare-maps canvas",
+    "Learn": "#learn canvas",
+    "Model": "#model-card .viz-card h2",
+    "Use in code": "#code-lines pre",
+}
 ALLOWED = {  # untranslated texts of gradio, and names of parameters
     *("layer", "head"),
     *("Capture from camera", "Paste from clipboard", "Remove Image", "Upload file", "File upload", "Fullscreen"),
@@ -47,7 +56,7 @@ def test_korean_page_has_no_english_text(open_checked_session, name):
     session = open_checked_session(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:
         session.open_tab(get_page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
-        session.page.wait_for_timeout(1000)
+        session.page.locator(CONTENT[tab.TITLE]).locator("visible=true").first.wait_for()
         if tab.TITLE == "Inside":
             session.page.locator("#inside-ablation button").first.click()
             session.settle()
