@@ -9,14 +9,8 @@ import gradio as gr
 
 from dashboard.api import endpoints
 from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, to_gradio_error
-from dashboard.i18n.translate import (
-    LANGUAGES,
-    get_page_texts,
-    get_request_language,
-    translate_in_browser,
-    translate_tab_title,
-    use_language,
-)
+from dashboard.i18n.language import LANGUAGES, get_request_language, use_language
+from dashboard.i18n.translate import get_page_texts, translate_in_browser, translate_tab_title
 from dashboard.server.options import HOUR_SECONDS, ServerOptions
 from dashboard.server.process import configure_process
 from dashboard.server.server import launch, make_app_kwargs
@@ -52,14 +46,14 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(translate_tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
+                    with gr.Tab(translate_tab_title(_make_tab_id(tab), tab.TITLE), id=_make_tab_id(tab)) as component:
                         views[tab] = tab.build_tab(context)
-                    component.select(None, None, None, js=update_address_js("v", _tab_id(tab)), **PRIVATE_EVENT)
+                    component.select(None, None, None, js=update_address_js("v", _make_tab_id(tab)), **PRIVATE_EVENT)
         with address_column:
             context.copy_link.render()
-        show_code = {"js": update_address_js("v", _tab_id(code)), **PRIVATE_EVENT}
-        context.copy_link.select(lambda: gr.Tabs(selected=_tab_id(code)), None, tabs, **show_code)
-        sidebar.connect_events(context, page, tabs, [_tab_id(tab) for tab in TABS], views[why])
+        show_code = {"js": update_address_js("v", _make_tab_id(code)), **PRIVATE_EVENT}
+        context.copy_link.select(lambda: gr.Tabs(selected=_make_tab_id(code)), None, tabs, **show_code)
+        sidebar.connect_events(context, page, tabs, [_make_tab_id(tab) for tab in TABS], views[why])
         endpoints.build_endpoints(service)
     page.queue(api_open=False, max_size=options.max_queue, default_concurrency_limit=options.workers)
     return page
@@ -103,6 +97,6 @@ def run_app(options: ServerOptions | None = None) -> None:
         )
 
 
-def _tab_id(tab: ModuleType) -> str:
-    """Return the name of a tab of the app in the page's address."""
+def _make_tab_id(tab: ModuleType) -> str:
+    """Return the id of a tab of the app, which is also its name in the page's address."""
     return tab.TITLE.lower().replace(" ", "-")

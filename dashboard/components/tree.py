@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.i18n.translate import LANGUAGES, get_page_texts, translate
+from dashboard.i18n.language import LANGUAGES
+from dashboard.i18n.translate import get_page_texts, translate
 from vizlib import Model
 from vizlib.models.layer_summary import Layer
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -22,13 +20,11 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
+from dashboard.i18n.language import CURRENT_LANGUAGE, LANGUAGES
 from vizlib.attribution.request import Method
 from vizlib.core.text import Note
 
-LANGUAGES = ("en", "ko")  # the first is the default
-MAX_HEADER_CHARACTERS = 1000  # of an Accept-Language header; the rest is ignored
 FOLDER = Path(__file__).parent
-_LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 
 
 @cache
@@ -69,7 +65,7 @@ def translate(key: str, **facts: object) -> str:
     Raises:
         KeyError: For an unknown key or a missing fact.
     """
-    return translate_to(_LANGUAGE.get(), key, {name: str(fact) for name, fact in facts.items()})
+    return translate_to(CURRENT_LANGUAGE.get(), key, {name: str(fact) for name, fact in facts.items()})
 
 
 def translate_note(note: str) -> str:
@@ -79,7 +75,7 @@ def translate_note(note: str) -> str:
         note: A `Note`, which has a code. Any other string, and a note whose code has no translation, is returned
             as it is.
     """
-    texts = get_library_texts(_LANGUAGE.get())
+    texts = get_library_texts(CURRENT_LANGUAGE.get())
     if isinstance(note, Note) and note.code in texts["notes"]:
         facts = {name: texts["stored"].get(fact, fact) for name, fact in note.facts.items()}
         return texts["notes"][note.code].format_map(facts)
@@ -94,13 +90,13 @@ def translate_error(error: Exception) -> str:
 
 def translate_method_description(method: Method) -> tuple[str, str]:
     """Return what the map of a method shows and what it does not show, in the current language."""
-    texts = get_library_texts(_LANGUAGE.get())["methods"].get(method.name, {})
+    texts = get_library_texts(CURRENT_LANGUAGE.get())["methods"].get(method.name, {})
     return texts.get("shows", method.shows), texts.get("does_not_show", method.does_not_show)
 
 
 def translate_parameter_help(method: Method, parameter: str) -> str:
     """Return the help text of a method's parameter in the current language."""
-    texts = get_library_texts(_LANGUAGE.get())["parameters"]
+    texts = get_library_texts(CURRENT_LANGUAGE.get())["parameters"]
     shared = texts.get(parameter, method.parameters[parameter].help)
     return texts.get(f"{method.name}.{parameter}", shared)
 
@@ -111,44 +107,13 @@ def translate_stored(text: str) -> str:
     Such a text is data: it has no code, so it is found by its English wording. Two sentences contain numbers that
     the training script measured, and those numbers are taken over.
     """
-    texts = get_library_texts(_LANGUAGE.get())
+    texts = get_library_texts(CURRENT_LANGUAGE.get())
     if text in texts["stored"]:
         return texts["stored"][text]
-    for pattern, template in _compile_stored_patterns(_LANGUAGE.get()):
+    for pattern, template in _compile_stored_patterns(CURRENT_LANGUAGE.get()):
         if match := pattern.fullmatch(text):
             return template.format_map(match.groupdict())
     return text
-
-
-@contextmanager
-def use_language(language: str) -> Iterator[None]:
-    """Set the current language inside the `with` block, in this thread and in those that copy its context."""
-    token = _LANGUAGE.set(language)
-    try:
-        yield
-    finally:
-        _LANGUAGE.reset(token)
-
-
-def parse_accept_language(header: str | None) -> str:
-    """Return the language that an Accept-Language header prefers, or English if the page has no texts in it.
-
-    Only the first preference counts, as for the texts that the browser translates itself; otherwise the page would
-    be in two languages at once.
-
-    >>> [parse_accept_language(header) for header in ("ko-KR,ko;q=0.9,en;q=0.8", "fr,ko;q=0.5", None)]
-    ['ko', 'en', 'en']
-    """
-    ranges = [part.strip().lower().partition(";") for part in (header or "")[:MAX_HEADER_CHARACTERS].split(",")]
-    preferred = max(ranges, key=lambda language_range: _parse_language_weight(language_range[2]))[0]
-    language = preferred.strip().partition("-")[0]
-    return language if language in LANGUAGES else LANGUAGES[0]
-
-
-def get_request_language(request: gr.Request | None) -> str:
-    """Return the language of the browser that sent a request; English without a request."""
-    header = getattr(request, "headers", {}).get("accept-language")
-    return parse_accept_language(header if isinstance(header, str) else None)
 
 
 def translate_in_browser(key: str) -> I18nData:
@@ -198,14 +163,3 @@ def _compile_stored_patterns(language: str) -> list[tuple[re.Pattern[str], str]]
         (re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.{1,100}?)", re.escape(english))), text)
         for english, text in table.items()
     ]
-
-
-def _parse_language_weight(parameter: str) -> float:
-    """Return the weight of a language range: its q, 1 without parameter, 0 for anything but a number from 0 to 1."""
-    name, _, value = parameter.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0 if not parameter else 0.0
-    try:
-        return weight if 0 <= (weight := float(value)) <= 1 else 0.0
-    except ValueError:
-        return 0.0

@@ -55,12 +55,12 @@ class RunMetrics:
 
 
 def log_event(**values: object) -> None:
-    """Log one measured event of the server as a line of JSON."""
+    """Log one event that the metrics count, as a line of JSON."""
     LOG.info(json.dumps({"time": round(time.time(), 3), **values}))
 
 
 def make_counter(name: str, description: str, labels: tuple[str, ...], values: Mapping) -> Metric:
-    """Return a Prometheus counter; `values` maps the values of its labels, in their order, to counts."""
+    """Return a counter for Prometheus; `values` maps the values of its labels, in their order, to counts."""
     family = CounterMetricFamily(name, description, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key if isinstance(key, tuple) else (key,), value)
@@ -68,7 +68,7 @@ def make_counter(name: str, description: str, labels: tuple[str, ...], values: M
 
 
 def make_gauge(name: str, description: str, value: float) -> Metric:
-    """Return a Prometheus gauge with one value."""
+    """Return a gauge with one value for Prometheus."""
     return GaugeMetricFamily(name, description, value=value)
 
 

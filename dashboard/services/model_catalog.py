@@ -146,7 +146,7 @@ class ModelCatalog:
 
     def list_menu_rows(self) -> list[tuple[str, str]]:
         """Return the rows of the model menu: text and name."""
-        return [(_format_row(entry), entry.name) for entry in self.entries]
+        return [(_format_menu_row(entry), entry.name) for entry in self.entries]
 
     def _check_name(self, name: str | None) -> str:
         """Return a name that is offered; raise a ModelError for any other."""
@@ -205,8 +205,8 @@ def _select_entries(entries: Sequence[ModelEntry], only: Sequence[str], offline:
     return tuple(available[name] for name in only or available)
 
 
-def _format_row(entry: ModelEntry) -> str:
-    """Return the text of an entry in the model menu."""
+def _format_menu_row(entry: ModelEntry) -> str:
+    """Return the text of a model of the catalog in the model menu."""
     parts = [entry.name]
     if entry.accuracy is not None:
         parts.append(f"{entry.accuracy:.1f} %")

@@ -33,7 +33,7 @@ class LinkedPage(NamedTuple):
 
 
 def open_deep_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequence[str]) -> LinkedPage:
-    """Return the page of a link; values that are not available are replaced by defaults and named in a sentence.
+    """Return the page of a deep link; values that are not available are replaced by defaults and named.
 
     Args:
         service: Source of models and predictions.

@@ -32,7 +32,7 @@ FLOW_METHODS = ("raw-attention", "attention-rollout", "attention-relevance")
 def compute_attention_maps(
     service: AnalysisService, photo: Image.Image, model: str
 ) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
-    """Return the attention of every token to each patch; `None` for a network without attention.
+    """Return the attention of every token to each patch for the Attention tab; `None` without attention.
 
     The attention to prefix tokens such as the class token is left out, as those have no position on the photo.
     """
@@ -92,7 +92,7 @@ def explain_missing_patch_grid(service: AnalysisService, name: str) -> str:
 
 
 def get_attention_window_size(model: vizlib.Model) -> tuple[int, int] | None:
-    """Return rows and columns of the first attention layer's windows; `None` for attention among all tokens."""
+    """Return rows and columns of the windows of attention, by the first layer; `None` without windows."""
     if not model.attention_layers:
         return None
     size = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)
@@ -102,7 +102,7 @@ def get_attention_window_size(model: vizlib.Model) -> tuple[int, int] | None:
 def build_attention_flow(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of raw attention beside rollout and relevance, and of the caption; empty without attention."""
+    """Return the Attention tab's raw attention beside rollout and relevance, and the caption; empty without any."""
     layers = [] if photo is None or selection is None else list(service.get_attention(photo, selection.model))
     if photo is None or selection is None or not layers:
         return {}, ""

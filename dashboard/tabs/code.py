@@ -53,7 +53,7 @@ def make_code_snippet(
 
 
 def name_photo_in_code(photo: Image.Image) -> str:
-    """Return the file name of a photo in code: that of an example, or a placeholder for an uploaded photo."""
+    """Return a photo's file name in the code of the Use in code tab: an example's, or a placeholder for an upload."""
     names = {
         compute_photo_key(example): Path(path).name
         for example, path in zip(open_example_photos().values(), EXAMPLES.values(), strict=True)

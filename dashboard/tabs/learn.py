@@ -9,7 +9,8 @@ from PIL import Image
 
 from dashboard.components.custom_component import custom_component
 from dashboard.components.lesson import build_lesson, mark_lesson_pending_js
-from dashboard.i18n.translate import get_page_texts, get_request_language, translate_to
+from dashboard.i18n.language import get_request_language
+from dashboard.i18n.translate import get_page_texts, translate_to
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection

@@ -20,7 +20,7 @@ MAX_FIELD_SIDE = 112  # values on a side of the effective receptive field that i
 
 
 def choose_cell(service: AnalysisService, photo: Image.Image, model: str, requested: object) -> Cell:
-    """Return the cell (layer, row, column) whose receptive field is shown: the requested one where it exists.
+    """Return the cell (layer, row, column) that the receptive-field view shows: the requested one where it exists.
 
     Otherwise return the middle cell of the last stage whose receptive field is smaller than the input.
     """

@@ -12,14 +12,8 @@ import vizlib
 from dashboard.components.captions import format_correlation
 from dashboard.tabs.lessons.layer_lessons import format_number
 from dashboard.tabs.lessons.lesson_context import LessonContext, find_resnet, find_transformer
-from dashboard.tabs.lessons.pictures import (
-    Lesson,
-    build_attribution_picture,
-    build_image_picture,
-    build_map_picture,
-    get_probability,
-)
-from vizlib import Attribution
+from dashboard.tabs.lessons.pictures import Lesson, build_attribution_picture, build_image_picture, build_map_picture
+from vizlib import Attribution, ModelError, Prediction
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.request import RUNNER_UP
@@ -68,7 +62,7 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
 def compute_confident_gradient(
     context: LessonContext, class_index: int, probability: float = CONFIDENT_PROBABILITY
 ) -> np.ndarray:
-    """Return the size of the probability's gradient if the model were as confident as `probability`.
+    """Return the gradient's size for a lesson's explanation, if the model were as confident as `probability`.
 
     All logits are multiplied by the factor at which the class has that probability. The gradient is divided by the
     same factor, so that it can be compared with that of the unscaled logit.
@@ -220,3 +214,14 @@ def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
     a, b = (np.asarray(values, dtype=float).ravel() for values in (a, b))
     spread = float(a.std() * b.std())
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread else 0.0
+
+
+def get_probability(prediction: Prediction) -> float:
+    """Return the probability of a prediction, for a lesson about explanations.
+
+    Raises:
+        ModelError: If the model predicts values instead of classes; the lessons about classes are not shown for it.
+    """
+    if prediction.probability is None:
+        raise ModelError(f"this step needs the probability of a class, and {prediction.label} is a value")
+    return prediction.probability

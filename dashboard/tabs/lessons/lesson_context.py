@@ -24,17 +24,17 @@ class LessonContext(NamedTuple):
 
     @property
     def model_name(self) -> str:
-        """Name of the model."""
+        """Name of the lesson's model."""
         return self.selection.model
 
     @property
     def model(self) -> Model:
-        """The model."""
+        """The lesson's model."""
         return self.service.catalog.get(self.selection.model)
 
     @property
     def has_attention_relevance(self) -> bool:
-        """Whether attention relevance can be computed for the model."""
+        """Whether attention relevance can be computed for the lesson's model."""
         return "attention-relevance" in list_methods(self.model)
 
     def explain(self, method: str, target: int | None = None, **parameters: Any) -> Attribution:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dashboard.components.data_encoding import encode_data_url, encode_floats, encode_palette
-from vizlib import Attribution, ModelError, Prediction
+from vizlib import Attribution
 from vizlib.render.color_scale import compute_limits
 
 
@@ -108,14 +108,3 @@ def build_attribution_picture(
 def build_image_picture(image: Image.Image, caption_key: str, facts: Mapping[str, str]) -> Picture:
     """Return a picture of a lesson: an image, encoded without loss."""
     return Picture({"picture": encode_data_url(image)}, caption_key, facts)
-
-
-def get_probability(prediction: Prediction) -> float:
-    """Return the probability of a prediction.
-
-    Raises:
-        ModelError: If the model predicts values instead of classes; the lessons about classes are not shown for it.
-    """
-    if prediction.probability is None:
-        raise ModelError(f"this step needs the probability of a class, and {prediction.label} is a value")
-    return prediction.probability

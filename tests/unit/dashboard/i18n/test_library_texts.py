@@ -11,15 +11,14 @@ import pytest
 
 import vizlib
 from dashboard.components.error_messages import to_gradio_error
+from dashboard.i18n.language import LANGUAGES, use_language
 from dashboard.i18n.translate import (
-    LANGUAGES,
     get_library_texts,
     translate_error,
     translate_method_description,
     translate_note,
     translate_parameter_help,
     translate_stored,
-    use_language,
 )
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.note_texts import TEXTS

@@ -19,17 +19,14 @@ from gradio.i18n import I18nData
 import dashboard
 from dashboard import app
 from dashboard.components.custom_component import custom_component
+from dashboard.i18n.language import LANGUAGES, get_request_language, parse_accept_language, use_language
 from dashboard.i18n.translate import (
-    LANGUAGES,
     build_browser_translations,
     get_page_texts,
-    get_request_language,
     get_script_translations,
-    parse_accept_language,
     translate,
     translate_tab_title,
     translate_to,
-    use_language,
 )
 from dashboard.sidebar.prediction_panel import build_model_input_figure
 
@@ -148,7 +145,7 @@ def test_page_header_has_the_title_and_the_sentence():
 
 def test_every_tab_has_a_translated_title():
     for tab in app.TABS:
-        name = app._tab_id(tab)
+        name = app._make_tab_id(tab)
         title = translate_tab_title(name, tab.TITLE)
         assert isinstance(title, I18nData)
         assert title.key == f"page.tab.{name}"
@@ -161,7 +158,7 @@ def test_every_browser_text_has_a_translation_and_every_page_text_is_used():
     arguments = "".join(re.findall(r"translate_in_browser\(([^()]*)\)", python))
     used = {f"page.{key}" for key in re.findall(r"""["']([a-z][a-z-]*)["']""", arguments)} - {"page.header"}
     others = {"page.title", "page.sentence", "page.downloading"}  # used in Python
-    tabs = {f"page.tab.{app._tab_id(tab)}" for tab in app.TABS}
+    tabs = {f"page.tab.{app._make_tab_id(tab)}" for tab in app.TABS}
     assert used | others | tabs == {key for key in get_page_texts("en") if key.startswith("page.")}
 
 

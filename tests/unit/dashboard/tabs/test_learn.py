@@ -17,7 +17,8 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.captions import format_correlation
-from dashboard.i18n.translate import LANGUAGES, get_page_texts
+from dashboard.i18n.language import LANGUAGES
+from dashboard.i18n.translate import get_page_texts
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
