@@ -9,18 +9,12 @@ import gradio as gr
 
 from dashboard.api import endpoints
 from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, to_gradio_error
-from dashboard.i18n.translate import (
-    LANGUAGES,
-    browser_text,
-    language_of_request,
-    page_texts,
-    tab_title,
-    use_language,
-)
+from dashboard.i18n.language import LANGUAGES, get_request_language, use_language
+from dashboard.i18n.translate import get_page_texts, translate_in_browser, translate_tab_title
 from dashboard.server.options import HOUR_SECONDS, ServerOptions
 from dashboard.server.process import configure_process
 from dashboard.server.server import launch, make_app_kwargs
-from dashboard.server.temp_dirs import private_temp_dir
+from dashboard.server.temp_dirs import use_private_temp_dir
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar import sidebar
@@ -30,7 +24,7 @@ from dashboard.tabs import attention, code, compare, inspect, learn, model, why
 from vizlib import VizlibError
 
 TABS = (why, attention, inspect, compare, learn, model, code)
-TITLE = page_texts(LANGUAGES[0])["page.title"]
+TITLE = get_page_texts(LANGUAGES[0])["page.title"]
 
 
 def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
@@ -44,7 +38,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
     delete_cache = (min(max_age, HOUR_SECONDS), max_age)  # interval and maximum age of files, in seconds
     with Page(title="vizlib: " + TITLE.lower(), analytics_enabled=False, delete_cache=delete_cache) as page:
         with gr.Row(elem_id="header", equal_height=False):
-            gr.HTML(browser_text("header"), apply_default_css=False)
+            gr.HTML(translate_in_browser("header"), apply_default_css=False)
             address_column = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
@@ -52,14 +46,14 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:
-                    with gr.Tab(tab_title(_tab_id(tab), tab.TITLE), id=_tab_id(tab)) as component:
+                    with gr.Tab(translate_tab_title(_make_tab_id(tab), tab.TITLE), id=_make_tab_id(tab)) as component:
                         views[tab] = tab.build_tab(context)
-                    component.select(None, None, None, js=update_address_js("v", _tab_id(tab)), **PRIVATE_EVENT)
+                    component.select(None, None, None, js=update_address_js("v", _make_tab_id(tab)), **PRIVATE_EVENT)
         with address_column:
             context.copy_link.render()
-        show_code = {"js": update_address_js("v", _tab_id(code)), **PRIVATE_EVENT}
-        context.copy_link.select(lambda: gr.Tabs(selected=_tab_id(code)), None, tabs, **show_code)
-        sidebar.connect_events(context, page, tabs, [_tab_id(tab) for tab in TABS], views[why])
+        show_code = {"js": update_address_js("v", _make_tab_id(code)), **PRIVATE_EVENT}
+        context.copy_link.select(lambda: gr.Tabs(selected=_make_tab_id(code)), None, tabs, **show_code)
+        sidebar.connect_events(context, page, tabs, [_make_tab_id(tab) for tab in TABS], views[why])
         endpoints.build_endpoints(service)
     page.queue(api_open=False, max_size=options.max_queue, default_concurrency_limit=options.workers)
     return page
@@ -71,7 +65,7 @@ class Page(gr.Blocks):
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Handle one event of the app's page."""
         try:
-            with use_language(language_of_request(kwargs.get("request"))):
+            with use_language(get_request_language(kwargs.get("request"))):
                 return await super().process_api(*args, **kwargs)
         except Exception as error:
             cause: BaseException = error
@@ -91,7 +85,7 @@ def run_app(options: ServerOptions | None = None) -> None:
     options = options or ServerOptions()
     configure_process(options)
     service, users = AnalysisService(options.make_catalog()), options.parse_users()
-    with private_temp_dir():
+    with use_private_temp_dir():
         launch(
             build_page(service, options),
             options.host,
@@ -103,6 +97,6 @@ def run_app(options: ServerOptions | None = None) -> None:
         )
 
 
-def _tab_id(tab: ModuleType) -> str:
-    """Return the name of a tab of the app in the page's address."""
+def _make_tab_id(tab: ModuleType) -> str:
+    """Return the id of a tab of the app, which is also its name in the page's address."""
     return tab.TITLE.lower().replace(" ", "-")

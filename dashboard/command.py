@@ -41,7 +41,7 @@ def make_command(start: Callable[[ServerOptions], None]) -> Callable[..., None]:
 
 
 def start_app(options: ServerOptions) -> None:
-    """Run the app for the shell command, until interrupted."""
+    """Run the app for the shell command until interrupted."""
     from dashboard.app import run_app  # here, so that the other shell commands do not import gradio
 
     run_app(options)

@@ -70,7 +70,7 @@ Two small trained networks are included; larger ones are downloaded when they ar
 
 
 def main() -> None:
-    """Read the command line and stage the Space."""
+    """Read the command line of `python -m dashboard.space` and stage the Space."""
     parser = argparse.ArgumentParser(prog="python -m dashboard.space", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="target folder; created if it does not exist")
     arguments = parser.parse_args()
@@ -105,8 +105,8 @@ def stage_space(folder: Path) -> Path:
     return folder
 
 
-def requirements() -> dict[str, str]:
-    """Return each dependency of the project with the version that is installed here, which is the tested one.
+def list_requirements() -> dict[str, str]:
+    """Return each requirement of a Space with the version that is installed here, which is the tested one.
 
     Raises:
         VizlibError: If an installed version is outside the range that the project requires.
@@ -120,7 +120,7 @@ def requirements() -> dict[str, str]:
     return pinned
 
 
-def front_matter() -> dict[str, Any]:
+def make_front_matter() -> dict[str, Any]:
     """Return the metadata that the hub reads from the top of a Space's README."""
     repositories = [_find_repository(name) for name in PRELOADED]
     return {
@@ -129,7 +129,7 @@ def front_matter() -> dict[str, Any]:
         "colorFrom": "yellow",
         "colorTo": "red",
         "sdk": "gradio",
-        "sdk_version": requirements()["gradio"],
+        "sdk_version": list_requirements()["gradio"],
         "python_version": PYTHON,
         "app_file": "app.py",
         "short_description": "Drop a photo, see why a vision model decided as it did",
@@ -142,11 +142,11 @@ def front_matter() -> dict[str, Any]:
 
 def _make_files() -> dict[str, str]:
     """Return the files that only a Space has, by name."""
-    metadata = front_matter()
+    metadata = make_front_matter()
     return {
         "app.py": APP,
         "README.md": _format_yaml(metadata) + "\n" + README.format(title=metadata["title"]),
-        "requirements.txt": "".join(f"{name}=={pin}\n" for name, pin in requirements().items()),
+        "requirements.txt": "".join(f"{name}=={pin}\n" for name, pin in list_requirements().items()),
         "Dockerfile": DOCKERFILE.format(python=PYTHON),
         ".dockerignore": "".join(f"{name}\n" for name in (".git", "Dockerfile", ".dockerignore", "**/__pycache__")),
         ".gitattributes": "*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
@@ -155,7 +155,7 @@ def _make_files() -> dict[str, str]:
 
 
 def _read_requirements() -> list[Requirement]:
-    """Return the dependencies of the project, from pyproject.toml in a checkout, else from the package metadata."""
+    """Return the requirements of a Space: from pyproject.toml in a checkout, else from the package metadata."""
     table = ROOT / "pyproject.toml"
     if not table.is_file():
         return [
@@ -169,7 +169,7 @@ def _read_requirements() -> list[Requirement]:
 
 
 def _delete_staged(folder: Path) -> None:
-    """Delete what was staged earlier; `.git` and other files stay.
+    """Delete what was staged in a Space's folder earlier; `.git` and other files stay.
 
     Raises:
         VizlibError: For a file, or a folder that was not staged.
@@ -186,13 +186,13 @@ def _delete_staged(folder: Path) -> None:
 
 
 def _format_yaml(metadata: Mapping[str, Any]) -> str:
-    """Return a mapping as YAML front matter; strings and lists in JSON are valid YAML."""
+    """Return a Space's metadata as YAML front matter; strings and lists in JSON are valid YAML."""
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata.items()]
     return "\n".join(["---", *lines, "---", ""])
 
 
 def _find_repository(name: str) -> str:
-    """Return the hub repository of a curated model."""
+    """Return the hub repository of a curated model that a Space preloads."""
     assert name in CURATED_MODELS_MB, name
     config = timm.get_pretrained_cfg(name)
     assert config is not None
@@ -200,6 +200,7 @@ def _find_repository(name: str) -> str:
 
 
 def _read_license() -> str:
+    """Return the text of the license that is staged with a Space."""
     path = ROOT / "LICENSE"
     if path.is_file():
         return path.read_text(encoding="utf-8")

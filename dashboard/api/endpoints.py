@@ -32,7 +32,7 @@ GRID_CELL_PIXELS = 64  # side of each channel in a grid of all
 CHANNEL_PIXELS = 256  # side of a single channel
 
 
-def models(service: AnalysisService) -> list[dict[str, Any]]:
+def handle_models_endpoint(service: AnalysisService) -> list[dict[str, Any]]:
     """List the models: name, source, megabytes, classes, top-1 accuracy if known, and whether it must be downloaded."""
     return [
         {
@@ -47,13 +47,15 @@ def models(service: AnalysisService) -> list[dict[str, Any]]:
     ]
 
 
-def predict(service: AnalysisService, photo: Image.Image, model: str, top: float) -> list[dict[str, Any]]:
+def handle_predict_endpoint(
+    service: AnalysisService, photo: Image.Image, model: str, top: float
+) -> list[dict[str, Any]]:
     """Return the most probable classes of a photo: index, label, probability and logit, most probable first."""
     predictions = service.predict(require_photo(photo), model, int(top or DEFAULT_TOP_CLASSES))
     return [prediction._asdict() for prediction in predictions]
 
 
-def explain(
+def handle_explain_endpoint(
     service: AnalysisService,
     photo: Image.Image,
     model: str,
@@ -66,10 +68,10 @@ def explain(
     `target` is a class by index or label, the most probable one if empty. `parameters` are those of the method, such
     as {"layer": "layer3"}; "against" among them names the class to contrast the target with.
     """
-    return serialize(service.explain(build_request(photo, model, method, target, parameters)))
+    return serialize_attribution(service.explain(build_endpoint_request(photo, model, method, target, parameters)))
 
 
-def attention(
+def handle_attention_endpoint(
     service: AnalysisService, photo: Image.Image, model: str, layer: str, head: str, query: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """Return the attention of one token to each patch: raw values and the overlay.
@@ -77,12 +79,12 @@ def attention(
     `layer` is the name of an attention layer, the last if empty; `head` a number, mean or max; `query` the name of a
     token such as class, or a patch as "row,column", counted from 0.
     """
-    parameters = {"layer": layer or None, "head": head or "mean", "query": parse_query_input(query)}
+    parameters = {"layer": layer or None, "head": head or "mean", "query": parse_query_token(query)}
     request = ExplanationRequest(require_photo(photo), model, method="raw-attention", parameters=parameters)
-    return serialize(service.explain(request))
+    return serialize_attribution(service.explain(request))
 
 
-def channels(
+def handle_channels_endpoint(
     service: AnalysisService, photo: Image.Image, model: str, layer: str, channel: float | None
 ) -> tuple[dict[str, Any], Image.Image]:
     """Return the output of a layer: channel means and maxima and a grid of all, or the values of one channel."""
@@ -104,7 +106,7 @@ def channels(
     return result, draw_map_grid(maps[index : index + 1], signed=signed, cell=CHANNEL_PIXELS)
 
 
-def compare(
+def handle_compare_endpoint(
     service: AnalysisService,
     photo: Image.Image,
     one: dict[str, Any],
@@ -118,7 +120,7 @@ def compare(
     taken from `one`, a class by its label. `share` is the part of the places that counts as strongest, 0 to 1.
     """
     share = DEFAULT_TOP_SHARE if share is None else share
-    first, second = parse_parameters(one), parse_parameters(other)
+    first, second = parse_json_parameters(one), parse_json_parameters(other)
     request = ExplanationRequest(require_photo(photo), service.catalog.names[0], method=method)
     a = service.explain(replace(request, model=first.get("model") or request.model, target=first.get("target")))
     b = service.explain(replace(request, model=second.get("model") or a.model, target=second.get("target") or a.label))
@@ -131,7 +133,7 @@ def compare(
     }
 
 
-def report(
+def handle_report_endpoint(
     service: AnalysisService,
     photo: Image.Image,
     model: str,
@@ -143,7 +145,7 @@ def report(
 
     The parameters are those of `explain`.
     """
-    attribution = service.explain(build_request(photo, model, method, target, parameters))
+    attribution = service.explain(build_endpoint_request(photo, model, method, target, parameters))
     folder = Path(get_upload_folder())  # from which gradio serves files, and where it deletes them later
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{attribution.file_stem}.html"
@@ -171,31 +173,30 @@ def build_endpoints(service: AnalysisService) -> None:
         channel = gr.Number(None, label="channel", precision=0)
         numbers, picture = gr.JSON(label="numbers"), AtomicImage(format="png", label="picture")
         page = gr.File(label="page")
-        for function, inputs, outputs in (
-            (models, [], [numbers]),
-            (predict, [photo, model, top], [numbers]),
-            (explain, [photo, model, method, target, parameters], [numbers, picture]),
-            (attention, [photo, model, layer, head, query], [numbers, picture]),
-            (channels, [photo, model, layer, channel], [numbers, picture]),
-            (compare, [photo, one, other, method, share], [numbers]),
-            (report, [photo, model, method, target, parameters], [page]),
+        for name, function, inputs, outputs in (
+            ("models", handle_models_endpoint, [], [numbers]),
+            ("predict", handle_predict_endpoint, [photo, model, top], [numbers]),
+            ("explain", handle_explain_endpoint, [photo, model, method, target, parameters], [numbers, picture]),
+            ("attention", handle_attention_endpoint, [photo, model, layer, head, query], [numbers, picture]),
+            ("channels", handle_channels_endpoint, [photo, model, layer, channel], [numbers, picture]),
+            ("compare", handle_compare_endpoint, [photo, one, other, method, share], [numbers]),
+            ("report", handle_report_endpoint, [photo, model, method, target, parameters], [page]),
         ):
-            name = function.__name__
-            gr.Button(name).click(_bind(function, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
+            gr.Button(name).click(_bind_service(name, function, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
 
 
-def serialize(attribution: vizlib.Attribution) -> tuple[dict[str, Any], Image.Image]:
-    """Return an attribution as JSON with its raw values, and its overlay on the photo."""
+def serialize_attribution(attribution: vizlib.Attribution) -> tuple[dict[str, Any], Image.Image]:
+    """Return what an endpoint sends of an attribution: JSON with its raw values, and its overlay on the photo."""
     return serialize_values(attribution), attribution.overlay()
 
 
 def serialize_values(attribution: vizlib.Attribution) -> dict[str, Any]:
-    """Return an attribution as JSON with its raw values."""
+    """Return an attribution as the JSON that an endpoint sends, with its raw values."""
     return {**attribution.to_dict(), "values": attribution.heat.tolist()}
 
 
 def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
-    """Return the photo, or raise an error for one that is missing or cannot be opened."""
+    """Return the photo that an endpoint was sent, or raise an error for one that is missing or cannot be opened."""
     if isinstance(photo, gr.Error):
         raise photo
     if photo is None:
@@ -203,21 +204,23 @@ def require_photo(photo: Image.Image | gr.Error | None) -> Image.Image:
     return photo
 
 
-def build_request(
+def build_endpoint_request(
     photo: Image.Image | gr.Error | None, model: str, method: str, target: str, parameters: Mapping[str, Any] | None
 ) -> ExplanationRequest:
     """Return the request that the inputs of an endpoint describe."""
-    return ExplanationRequest(require_photo(photo), model, target or None, None, method, parse_parameters(parameters))
+    return ExplanationRequest(
+        require_photo(photo), model, target or None, None, method, parse_json_parameters(parameters)
+    )
 
 
-def parse_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return parameters that were sent as JSON, with lists as tuples: a patch is (row, column)."""
+def parse_json_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return parameters that an endpoint was sent as JSON, with lists as tuples: a patch is (row, column)."""
     if not isinstance(parameters or {}, Mapping):
         raise MethodError(f"parameters are an object such as {{'layer': 'layer3'}}, not a {type(parameters).__name__}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in (parameters or {}).items()}
 
 
-def parse_query_input(query: str | None) -> str | tuple[int, ...] | None:
+def parse_query_token(query: str | None) -> str | tuple[int, ...] | None:
     """Return the `query` of the endpoint /attention: the name of a token, or a patch given as "row,column".
 
     Nothing is `None`: the tokens that the classifier reads.
@@ -229,13 +232,13 @@ def parse_query_input(query: str | None) -> str | tuple[int, ...] | None:
     return query.strip() or None
 
 
-def _bind(function: Callable, service: AnalysisService) -> Callable:
-    """Return a function without its first parameter, the service; gradio reads its docstring and other parameters."""
+def _bind_service(name: str, function: Callable, service: AnalysisService) -> Callable:
+    """Return an endpoint without its first parameter, the service; gradio reads its docstring and other parameters."""
 
     def endpoint(*args: Any) -> Any:
         return show_errors(function)(service, *args)
 
-    endpoint.__doc__, endpoint.__name__ = function.__doc__, function.__name__
+    endpoint.__doc__, endpoint.__name__ = function.__doc__, name
     signature = inspect.signature(function)
     signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     endpoint.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess] - inspect.signature reads it

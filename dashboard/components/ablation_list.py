@@ -19,7 +19,7 @@ NUM_PREDICTIONS = 5
 def build_ablation_list(
     label: str, off: Sequence[str], before: Sequence[Prediction], after: Sequence[Prediction] | None, target: int
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of the list of ablated units, with the predictions before and after the ablation.
 
     Args:
         label: The text of the button.
@@ -54,7 +54,7 @@ def describe_effect(before: Sequence[Prediction], after: Sequence[Prediction], t
 
 
 def _build_rows(predictions: Sequence[Prediction], target: int) -> list[dict[str, Any]]:
-    """Return the top predictions, and that of the target class if it is not among them."""
+    """Return the rows of the ablation list: the top predictions, and that of the target class if not among them."""
     rows = [*predictions[:NUM_PREDICTIONS], *(row for row in predictions[NUM_PREDICTIONS:] if row.index == target)]
     return [
         {

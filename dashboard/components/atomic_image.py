@@ -25,18 +25,18 @@ class AtomicImage(gr.Image):
         return "image"
 
     def get_block_class(self) -> str:
-        """Return the name by which API clients know the component."""
+        """Return the name by which API clients know the image component."""
         return "image"
 
     def postprocess(self, value: Any) -> Any:
-        """Write a PIL image to gradio's cache and return the reference to its file."""
+        """Write a PIL image atomically to gradio's cache and return the reference to its file."""
         if isinstance(value, Image.Image):
             value = _write_cached(encode_pil_to_bytes(value, self.format), Path(self.GRADIO_CACHE), self.format)
         return super().postprocess(value)
 
 
 def _write_cached(data: bytes, folder: Path, extension: str) -> str:
-    """Write a file where gradio itself would, and return its path; an existing complete file only gets a new date."""
+    """Write an image file atomically where gradio would, and return its path; an existing one only gets a new date."""
     path = (folder / hash_bytes(data) / f"image.{extension}").resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and path.stat().st_size == len(data):

@@ -24,7 +24,7 @@ def build_bars(
     ood_note: str | None = None,
     model: str = "",
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of the bars of the most probable classes.
 
     Args:
         predictions: The predictions of all classes, most probable first.

@@ -12,17 +12,17 @@ from vizlib.core.text import shorten_label
 
 
 def format_confidence(model: str, text: str, *, is_probability: bool = True) -> str:
-    """Return the probability that a model gives to a class, or the value that it returns, as a short sentence."""
+    """Return the sentence of a caption on the probability or other value that a model gives to a class."""
     return translate("common.gives" if is_probability else "common.returns", model=model, share=text)
 
 
 def format_attribution_heading(attribution: Attribution, against: str = "") -> str:
-    """Return the heading of an attribution; `against` is the label of the contrast class, if any."""
+    """Return the heading of an attribution's caption; `against` is the label of the contrast class, if any."""
     return format_heading(attribution.method, attribution.label, against)
 
 
 def format_heading(method: str, label: str, against: str = "") -> str:
-    """Return the question that a method answers about a class, in contrast to the class `against` if given."""
+    """Return the heading of a caption: the question that a method answers about a class, in contrast to `against`."""
     if not METHODS[method].class_specific:
         return translate("question.where")
     label, against = shorten_label(label), shorten_label(against)
@@ -33,36 +33,8 @@ def format_heading(method: str, label: str, against: str = "") -> str:
     )
 
 
-def build_alt_text(attribution: Attribution) -> str:
-    """Return a text alternative: the method, the class, and where on the photo the map has its maximum."""
-    rows, columns = attribution.heat.shape
-    row, column = divmod(int(attribution.heat.argmax()), columns)
-    vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
-    horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
-    place = translate(f"common.{vertical}-{horizontal}")
-    facts = {"method": attribution.method, "class": shorten_label(attribution.label), "place": place}
-    return translate("common.strongest", **facts)
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in rounded words.
-
-    >>> [format_duration(seconds) for seconds in (0.2, 7.4, 44.0, 100.0, 400.0)]
-    ['a second', '7 seconds', '45 seconds', '1½ minutes', '7 minutes']
-    """
-    if seconds < 1.5:
-        return translate("common.a-second")
-    if seconds < 55:
-        return translate("common.seconds", count=round(seconds) if seconds < 10 else 5 * round(seconds / 5))
-    if seconds < 80:
-        return translate("common.a-minute")
-    if seconds < 105:
-        return translate("common.minute-and-half")
-    return translate("common.minutes", count=round(seconds / 60))
-
-
 def get_no_photo_text() -> str:
-    """Return the request to upload a photo."""
+    """Return the caption of a view without a photo, as plain text: the request to upload one."""
     return translate("common.no-photo")
 
 
@@ -87,5 +59,15 @@ def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence
 
 
 def build_no_photo_caption() -> str:
-    """Return the caption of a tab without a photo."""
+    """Return the caption of a tab without a photo, as HTML."""
     return build_caption(translate("common.no-photo-yet"), get_no_photo_text())
+
+
+def format_correlation(value: float) -> str:
+    """Return a correlation as captions show it, with two decimals."""
+    return f"{value + 0.0:.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
+
+
+def format_size(*sizes: int) -> str:
+    """Return sizes as captions show them, separated by multiplication signs: 14 × 14."""
+    return " × ".join(f"{size:,}" for size in sizes)

@@ -17,7 +17,7 @@ NAMED_SOURCES = ("bundled", "folder", "downloaded", "download")  # sources of we
 
 
 def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[str, Any]:
-    """Return the value of a model's card.
+    """Return the value of the card of a model, from its index entry, its sidecar file and the model itself.
 
     Args:
         entry: The model's entry in the index.
@@ -55,7 +55,7 @@ def build_model_card(entry: ModelEntry, sidecar: Sidecar, model: Model) -> dict[
 
 
 def format_lead(entry: ModelEntry, model: Model) -> str:
-    """Return the first sentence of the card: the number of classes, and the accuracy if it was measured."""
+    """Return the first sentence of a model's card: the number of classes, and the accuracy if it was measured."""
     count = f"{len(model.labels):,}"
     if entry.accuracy is None:
         return translate("card.lead", count=count)
@@ -63,12 +63,12 @@ def format_lead(entry: ModelEntry, model: Model) -> str:
 
 
 def format_accuracy(entry: ModelEntry) -> str:
-    """Return the top-1 accuracy in percent; an empty string if it was not measured."""
+    """Return the top-1 accuracy on a model's card, in percent; an empty string if it was not measured."""
     return "" if entry.accuracy is None else f"{entry.accuracy:.1f} %"
 
 
 def describe_architecture(sidecar: Sidecar, model: Model) -> str:
-    """Return the name of the architecture and of its family."""
+    """Return the row of a model's card on the architecture: its name and that of its family."""
     config = getattr(model.module, "pretrained_cfg", None) or {}  # of timm's networks
     name = sidecar.architecture or (config.get("architecture") if isinstance(config, Mapping) else None)
     name = str(name or type(model.module).__name__)
@@ -77,14 +77,14 @@ def describe_architecture(sidecar: Sidecar, model: Model) -> str:
 
 
 def describe_known_classes(entry: ModelEntry, model: Model) -> str:
-    """Return the names of the model's classes if they are few; else the description from the index."""
+    """Return the row of a model's card on its classes: their names if they are few, else their description."""
     if len(model.labels) <= MAX_CLASSES_BY_NAME:
         return describe_classes(model.labels)
     return translate_stored(entry.classes or describe_classes(model.labels))
 
 
 def describe_test_set(entry: ModelEntry, sidecar: Sidecar) -> str:
-    """Return the number of test photos and the name of the test set."""
+    """Return the row of a model's card on the test set: its number of photos and its name."""
     if entry.accuracy is None:
         return translate("card.not-measured")
     photos, data = sidecar.accuracy.get("photos"), translate_stored(to_plain_text(sidecar.accuracy.get("data")))
@@ -95,7 +95,7 @@ def describe_test_set(entry: ModelEntry, sidecar: Sidecar) -> str:
 
 
 def format_confidence_interval(sidecar: Sidecar) -> str:
-    """Return the 95 % confidence interval of the accuracy; an empty string if the sidecar has none."""
+    """Return the accuracy's 95 % confidence interval for a model's card; an empty string if there is none."""
     ends = sidecar.accuracy.get("interval95")
     if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
         return ""
@@ -103,7 +103,7 @@ def format_confidence_interval(sidecar: Sidecar) -> str:
 
 
 def describe_preprocessing(model: Model) -> dict[str, str]:
-    """Return the steps of the model's preprocessing: size, crop (if known), channels, mean and standard deviation."""
+    """Return the rows of a model's card on preprocessing: size, crop (if known), channels, mean, standard deviation."""
     steps = model.preprocessing
     height, width = steps.input_size
     size = f"{height} × {width}"
@@ -123,7 +123,7 @@ def describe_preprocessing(model: Model) -> dict[str, str]:
 
 
 def describe_training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
-    """Return the group of rows about the training, and one for each stage if there were several."""
+    """Return the groups of a model's card on its training: one, and one for each stage if there were several."""
     entries = origin.get("stages")
     stages = [stage for stage in entries if isinstance(stage, Mapping)] if isinstance(entries, list) else []
     command = translate("card.command")
@@ -143,12 +143,12 @@ def describe_training(origin: Mapping[str, object]) -> list[dict[str, Any]]:
 
 
 def build_sidecar_group(heading: str, rows: Mapping[str, RowText], *code: str) -> dict[str, Any]:
-    """Return a group of rows with texts of a sidecar, which stay English except for the row on the duration."""
+    """Return a group of a card's rows with texts of a sidecar, which stay English but for the row on the duration."""
     return build_group(heading, rows, code, verbatim=[name for name in rows if name != translate("card.took")])
 
 
 def describe_stage(stage: Mapping[str, object]) -> dict[str, str]:
-    """Return one stage of a training: initial weights, teacher, augmentation, duration, note and command."""
+    """Return a card's rows on one stage of a training: initial weights, teacher, augmentation, duration, command."""
     epochs, minutes = to_plain_text(stage.get("epochs")), to_plain_text(stage.get("minutes"))
     duration = [
         translate("card.epochs", count=epochs) if epochs else "",
@@ -165,7 +165,7 @@ def describe_stage(stage: Mapping[str, object]) -> dict[str, str]:
 
 
 def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
-    """Describe the out-of-distribution score and how many photos of other data it flags; an empty list without one."""
+    """Return a model card's sentences on the OOD score and how many photos of other data it flags; none without one."""
     ood_score = model.ood_score
     if ood_score is None:
         return []
@@ -183,7 +183,7 @@ def describe_ood_score(sidecar: Sidecar, model: Model) -> list[str]:
 
 
 def describe_faithfulness(sidecar: Sidecar) -> str:
-    """Describe the deletion test of the model's maps against a centred Gaussian; an empty string without one."""
+    """Return a model card's sentence on the deletion test of its maps against a centred Gaussian; empty without one."""
     test = sidecar.faithfulness
     auc, gaussian_auc, photos = (test.get(key) for key in ("auc", "centred_gaussian", "photos"))
     if not isinstance(auc, float) or not isinstance(gaussian_auc, float):
@@ -198,7 +198,7 @@ def describe_faithfulness(sidecar: Sidecar) -> str:
 
 
 def build_card(name: str, lead: str, figures: Mapping[str, str], groups: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the component's value without empty figures and groups.
+    """Return the value of a card, without empty figures and groups.
 
     Args:
         name: The title.
@@ -217,7 +217,7 @@ def build_card(name: str, lead: str, figures: Mapping[str, str], groups: Iterabl
 def build_group(
     heading: str, rows: Mapping[str, RowText], code: Sequence[str] = (), verbatim: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return a group of rows without the empty ones.
+    """Return a group of rows of a card, without the empty ones.
 
     Args:
         heading: The heading of the group.
@@ -234,14 +234,14 @@ def build_group(
 
 
 def to_plain_text(value: object) -> str:
-    """Return a text, a number or a list of them from a sidecar file as text; an empty string for anything else."""
+    """Return a value of a sidecar file as text for a card; an empty string unless it is text, a number or a list."""
     if isinstance(value, (list, tuple)):
         return ", ".join(filter(None, map(to_plain_text, value)))
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
 
 
 def format_parameter_count(count: int) -> str:
-    """Return a number of parameters, in millions if it is large.
+    """Return the number of parameters as a card shows it, in millions if it is large.
 
     >>> format_parameter_count(11_181_642), format_parameter_count(86_567_656), format_parameter_count(420)
     ('11.2 M', '86.6 M', '420')

@@ -15,5 +15,5 @@ class CodeBlock(NamedTuple):
 
 
 def build_code_blocks(blocks: Sequence[CodeBlock], *, address_placeholder: str = "") -> dict[str, Any]:
-    """Return the component's value; the browser replaces the placeholder in the code by the page's address."""
+    """Return the value of the blocks of code; the browser replaces the placeholder in them by the page's address."""
     return {"blocks": [block._asdict() for block in blocks], "here": address_placeholder}

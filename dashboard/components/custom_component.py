@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from dashboard.i18n.translate import script_texts
+from dashboard.i18n.translate import get_script_translations
 
 COMPONENTS_DIR = Path(__file__).parent
 SCRIPTS_DIR = COMPONENTS_DIR / "scripts"  # shared by several components
@@ -55,7 +55,7 @@ def on_page_load(handler: Callable[[], Any], outputs: Sequence[Any]) -> None:
 def _build_script(name: str, texts: tuple[str, ...] = ()) -> str:
     """Return the JavaScript of a custom component: the translations of its texts, the shared scripts and its own."""
     script = "".join(read_script(f"{stem}.js") for stem in (*COMMON_SCRIPTS, *EXTRA_SCRIPTS.get(name, ()), name))
-    translations = script_texts(script + json.dumps(texts))
+    translations = get_script_translations(script + json.dumps(texts))
     return f"const TRANSLATIONS = {json.dumps(translations, ensure_ascii=False)};\n" + script
 
 

@@ -23,7 +23,7 @@ def parse_choices(value: Any) -> list[Choice]:
     return [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
 
 
-def acknowledge(value: Any) -> dict[str, Any]:
+def acknowledge_choices(value: Any) -> dict[str, Any]:
     """Return the value by which an event queue recognises that its choices were handled, so that it sends the next."""
     return {"answered": value.get("turn") if isinstance(value, Mapping) else None}
 

@@ -13,7 +13,7 @@ from vizlib import open_image
 
 
 def build_examples(photos: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Return the component's value: small copies of the photos, by their descriptions."""
+    """Return the value of the buttons of example photos: small copies of the photos, by their descriptions."""
     return {
         "photos": [
             {"name": name, "picture": encode_data_url(ImageOps.fit(open_image(path), (128, 128)), "JPEG")}

@@ -20,7 +20,7 @@ def build_figure(
     grid: Sequence[int] = (),
     rows: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of a figure: an image with its caption.
 
     Args:
         picture: The image, encoded without loss.

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def build_files(downloads: Mapping[str, tuple[str, str]], status: str = "", generation: str = "") -> dict[str, Any]:
-    """Return the component's value.
+def build_file_buttons(
+    downloads: Mapping[str, tuple[str, str]], status: str = "", generation: str = ""
+) -> dict[str, Any]:
+    """Return the value of the buttons that each make a file to download.
 
     Args:
         downloads: By key, the file's name and what it contains.
@@ -19,7 +21,7 @@ def build_files(downloads: Mapping[str, tuple[str, str]], status: str = "", gene
 
 
 def describe_file(name: str, size: int) -> str:
-    """Return the name and size of a file.
+    """Return the name and size of a file to download.
 
     >>> describe_file("why.html", 880_625), describe_file("why.npz", 713)
     ('why.html, 0.9 MB', 'why.npz, 1 kB')

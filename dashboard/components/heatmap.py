@@ -26,7 +26,7 @@ def build_heatmap(
     file: str,
     ends: tuple[str, str] = ("", ""),
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of a heat map: raw values over the photo.
 
     Args:
         values: The raw map "h w" over the model's input.
@@ -54,14 +54,14 @@ def build_heatmap(
 
 
 def build_photo_only(photo: Image.Image, geometry: Geometry, *, alt: str) -> dict[str, Any]:
-    """Return the component's value for a photo without a map."""
+    """Return the value of a heat map component that shows the photo without a map."""
     return {**encode_photo_and_box(photo, geometry), "alt": alt}
 
 
 def build_attribution_heatmap(
     attribution: Attribution, photo: Image.Image, alt: str, against: str = ""
 ) -> dict[str, Any]:
-    """Return the component's value for an attribution; `against` is the label of the contrast class, if any."""
+    """Return the value of the heat map of an attribution; `against` is the label of the contrast class, if any."""
     ends = (
         (shorten_label(against), shorten_label(attribution.label))
         if against
@@ -77,3 +77,14 @@ def build_attribution_heatmap(
         file=f"{attribution.file_stem}.png",
         ends=ends if attribution.signed else ("", ""),
     )
+
+
+def build_heatmap_alt_text(attribution: Attribution) -> str:
+    """Return the text alternative of a heat map: the method, the class, and where the map has its maximum."""
+    rows, columns = attribution.heat.shape
+    row, column = divmod(int(attribution.heat.argmax()), columns)
+    vertical = ("top", "middle", "bottom")[min(3 * row // rows, 2)]
+    horizontal = ("left", "centre", "right")[min(3 * column // columns, 2)]
+    place = translate(f"common.{vertical}-{horizontal}")
+    facts = {"method": attribution.method, "class": shorten_label(attribution.label), "place": place}
+    return translate("common.strongest", **facts)

@@ -16,7 +16,7 @@ MAX_KERNELS = 256  # shown; a large transformer has 1,024
 def build_kernel_grid(
     weights: Float[np.ndarray, "n c h w"], chosen: int, *, label: str, caption: str
 ) -> dict[str, Any]:
-    """Return the component's value: the kernels on one colour scale, in one image with one kernel per row."""
+    """Return the value of the grid of first-layer kernels: one image on one colour scale, with one kernel per row."""
     shown = weights[:MAX_KERNELS]
     return {
         "picture": encode_data_url(draw_kernel_grid(shown, cell=16, columns=1)),

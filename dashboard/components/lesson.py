@@ -24,7 +24,7 @@ def build_lesson(
     method: str = "",
     other_model: str = "",
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of the lesson component: one step with its texts and pictures.
 
     Args:
         step: The index of the step, from 0.
@@ -54,6 +54,6 @@ def build_lesson(
     }
 
 
-def mark_pending_js() -> str:
-    """Return a JavaScript event handler that marks the step as outdated; the lesson requests it when it is visible."""
+def mark_lesson_pending_js() -> str:
+    """Return a JavaScript event handler that marks a lesson as outdated; it requests its step when it is visible."""
     return "(value) => ({ ...value, pending: true })"

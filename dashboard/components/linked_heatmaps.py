@@ -26,7 +26,7 @@ class ColourScale:
     ends: tuple[str, str] = ("", "")
 
 
-def build_item(
+def build_linked_item(
     name: str,
     maps: Float[np.ndarray, "steps h w"],
     box: Sequence[float],
@@ -37,7 +37,7 @@ def build_item(
     smooth: bool = True,
     factors: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return one item of a row.
+    """Return one item in a row of linked heat maps.
 
     Args:
         name: The name above the map.
@@ -70,7 +70,7 @@ def build_linked_heatmaps(
     steps: Sequence[str] = (),
     follows: str = "",
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of linked heat maps: rows of maps of one photo beside each other.
 
     Args:
         rows: Headings, and the items of each row; None leaves a cell empty.

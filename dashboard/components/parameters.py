@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.i18n.translate import describe_parameter, translate
+from dashboard.i18n.translate import translate, translate_parameter_help
 from vizlib import Model
 from vizlib.attribution.methods.registry import METHODS
 
@@ -13,7 +13,7 @@ from vizlib.attribution.methods.registry import METHODS
 def build_parameter_menus(
     model: Model, method: str, changed: Mapping[str, object] | None = None, *, in_url: bool = False
 ) -> dict[str, Any]:
-    """Return the component's value: a menu for each parameter of a method that has several choices for a model.
+    """Return the value of the parameter menus: one for each parameter of a method with several choices for a model.
 
     Args:
         model: The model, on which the choices may depend.
@@ -34,21 +34,21 @@ def build_parameter_menus(
         rows.append(
             {
                 "name": name,
-                "help": describe_parameter(METHODS[method], name),
-                "choices": [{"name": text, "text": format_value(text)} for text in names],
+                "help": translate_parameter_help(METHODS[method], name),
+                "choices": [{"name": text, "text": format_parameter_value(text)} for text in names],
                 "chosen": values.index(chosen) if chosen in values else 0,
             }
         )
     return {"method": method, "parameters": rows, "inUrl": in_url}
 
 
-def format_value(value: str) -> str:
-    """Return a value as the menu shows it, translated; the address has its English name."""
+def format_parameter_value(value: str) -> str:
+    """Return a value as the menu of a parameter shows it, translated; the address has its English name."""
     return translate(f"parameter.{value}") if value in ("automatic", "yes", "no") else value
 
 
-def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    """Return the menus with the named values selected; unknown parameters and values are ignored."""
+def apply_parameter_settings(model: Model, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parameter menus with the named values selected; unknown parameters and values are ignored."""
     value = build_parameter_menus(model, method)
     for row in value["parameters"]:
         names = [choice["name"] for choice in row["choices"]]
@@ -57,13 +57,13 @@ def apply_settings(model: Model, method: str, settings: Mapping[str, str]) -> di
     return value
 
 
-def get_changed_names(menus: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the name of the selected value of each parameter that differs from its default."""
+def get_changed_parameters(menus: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the name of the selected value of each parameter that differs from its default in the menus."""
     rows = [row for row in (menus or {}).get("parameters", ()) if row["chosen"]]
     return {row["name"]: row["choices"][row["chosen"]]["name"] for row in rows}
 
 
-def parse_parameters(value: Any, model: Model, method: str) -> dict[str, object]:
+def parse_parameter_menus(value: Any, model: Model, method: str) -> dict[str, object]:
     """Return the values of the parameters that differ from their defaults in the page's menus.
 
     Menus of another method and invalid entries, which a forged request may hold, are ignored.

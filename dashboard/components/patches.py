@@ -29,7 +29,7 @@ def build_patches(
     key: str = "",
     layer: int | None = None,
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of the patch grid: a photo under patches, of which each has its own maps of attention.
 
     Args:
         maps: One map for each layer, head and token.
@@ -46,7 +46,7 @@ def build_patches(
     rows, columns = maps.shape[-2:]
     return {
         **encode_photo_and_box(photo, geometry),
-        **fit_to_budget(maps, layer),
+        **fit_maps_to_budget(maps, layer),
         "names": list(names),
         "patch": [rows // 2, columns // 2],
         "signed": signed,
@@ -59,10 +59,10 @@ def build_patches(
     }
 
 
-def fit_to_budget(
+def fit_maps_to_budget(
     maps: Float[np.ndarray, "layers heads tokens rows columns"], layer: int | None = None, budget: int | None = None
 ) -> dict[str, Any]:
-    """Return all maps if they fit into a budget of bytes; else the means over the heads, and the heads of one layer.
+    """Return all maps of the patches if they fit into a budget of bytes; else means over heads, and one layer's heads.
 
     An index that is no layer, which a forged request may hold, selects the last one.
     """

@@ -52,7 +52,7 @@ class PhotoInput(AtomicImage):
 
 
 def _read_bytes(payload: Any) -> bytes:
-    """Return the content of an uploaded file (whose path gradio has validated), or the image inside a `data:` URL."""
+    """Return the content of an uploaded photo's file (whose path gradio has validated), or of its `data:` URL."""
     try:
         if payload.url and payload.url.startswith("data:"):
             text = payload.url.partition(",")[2]
@@ -67,5 +67,6 @@ def _read_bytes(payload: Any) -> bytes:
 
 
 def _check_size(size: int) -> None:
+    """Raise an error for an uploaded photo of too many bytes."""
     if size > MAX_UPLOAD_MB * 1_000_000:
         raise ImageError(f"the photo has {size / 1e6:.0f} MB, expected at most {MAX_UPLOAD_MB} MB")

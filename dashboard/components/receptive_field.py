@@ -37,7 +37,7 @@ def build_receptive_field(
     heat: Float[np.ndarray, "h w"],
     size: float,
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of the receptive-field component: the photo under the cells of a layer.
 
     Args:
         photo: The photo.
@@ -66,7 +66,7 @@ def build_receptive_field(
 
 
 def encode_strongest_channels(maps: Float[np.ndarray, "channels rows columns"]) -> dict[str, Any]:
-    """Encode the channels with the largest activation in each cell, and their activations: "rank rows columns" each."""
+    """Encode the strongest channels in each cell of a receptive-field view, and their values: "rank rows columns"."""
     count = min(NUM_STRONGEST_CHANNELS, len(maps))
     order = np.argsort(-maps, axis=0, kind="stable")[:count]
     return {

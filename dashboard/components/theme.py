@@ -60,5 +60,5 @@ def build_theme() -> themes.Base:
 
 
 def read_css() -> str:
-    """Return the style sheet of the page and those of all components."""
+    """Return the CSS of the page's theme and that of all components."""
     return STYLE.read_text(encoding="utf-8") + read_component_styles()

@@ -19,7 +19,7 @@ MAX_CELLS = 56  # a small map needs no more along a side
 def build_thumbnail(
     key: str, name: str, values: np.ndarray | None, limits: tuple[float, float], *, signed=False, smooth=True, hint=""
 ) -> dict[str, Any]:
-    """Return one button; without `values` it has a placeholder instead of a map."""
+    """Return one of the thumbnails; without `values` it has a placeholder instead of a map."""
     return {
         "key": key,
         "name": name,
@@ -42,7 +42,7 @@ def build_thumbnails(
     small: bool = False,
     of: str = "",
 ) -> dict[str, Any]:
-    """Return the component's value.
+    """Return the value of a group of thumbnails: small maps as buttons.
 
     Args:
         items: The buttons, from `build_thumbnail`.
@@ -69,7 +69,7 @@ def build_thumbnails(
 
 
 def downsample_map(values: np.ndarray, cells: int = MAX_CELLS) -> np.ndarray:
-    """Return a map with at most `cells` values along each side, by average pooling."""
+    """Return a map for a thumbnail, with at most `cells` values along each side, by average pooling."""
     height, width = values.shape
     if max(height, width) <= cells:
         return values

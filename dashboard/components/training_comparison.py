@@ -12,7 +12,7 @@ from vizlib.models.loading.training_history import list_training_histories, read
 
 
 def build_training_comparison() -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Return the curves, the caption and the card of commands; all empty without a readable comparison file."""
+    """Return curves, caption and card of the training comparison; all empty without a readable comparison file."""
     try:
         comparison = read_training_comparison()
     except ValueError:  # the rest of the page does not depend on the file

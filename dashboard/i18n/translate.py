@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -22,23 +20,21 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
+from dashboard.i18n.language import CURRENT_LANGUAGE, LANGUAGES
 from vizlib.attribution.request import Method
 from vizlib.core.text import Note
 
-LANGUAGES = ("en", "ko")  # the first is the default
-MAX_HEADER_CHARACTERS = 1000  # of an Accept-Language header; the rest is ignored
 FOLDER = Path(__file__).parent
-_LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 
 
 @cache
-def page_texts(language: str) -> Mapping[str, str]:
-    """Return the page's own texts in a language: key -> text, in which names in braces stand for facts."""
+def get_page_texts(language: str) -> Mapping[str, str]:
+    """Return the page's texts in a language, to translate: key -> text, in which names in braces stand for facts."""
     return MappingProxyType(_read_table(f"page_{language}.json"))
 
 
 @cache
-def library_texts(language: str) -> Mapping[str, Any]:
+def get_library_texts(language: str) -> Mapping[str, Any]:
     """Return the translations of the library's texts.
 
     Args:
@@ -56,7 +52,7 @@ def library_texts(language: str) -> Mapping[str, Any]:
 
 def translate_to(language: str, key: str, facts: Mapping[str, str] | None = None) -> str:
     """Return a text of the page in the given language, filled with facts."""
-    return page_texts(language)[key].format_map(facts or {})
+    return get_page_texts(language)[key].format_map(facts or {})
 
 
 def translate(key: str, **facts: object) -> str:
@@ -69,7 +65,7 @@ def translate(key: str, **facts: object) -> str:
     Raises:
         KeyError: For an unknown key or a missing fact.
     """
-    return translate_to(_LANGUAGE.get(), key, {name: str(fact) for name, fact in facts.items()})
+    return translate_to(CURRENT_LANGUAGE.get(), key, {name: str(fact) for name, fact in facts.items()})
 
 
 def translate_note(note: str) -> str:
@@ -79,7 +75,7 @@ def translate_note(note: str) -> str:
         note: A `Note`, which has a code. Any other string, and a note whose code has no translation, is returned
             as it is.
     """
-    texts = library_texts(_LANGUAGE.get())
+    texts = get_library_texts(CURRENT_LANGUAGE.get())
     if isinstance(note, Note) and note.code in texts["notes"]:
         facts = {name: texts["stored"].get(fact, fact) for name, fact in note.facts.items()}
         return texts["notes"][note.code].format_map(facts)
@@ -92,15 +88,15 @@ def translate_error(error: Exception) -> str:
     return translate_note(note) if isinstance(note, Note) else str(error)
 
 
-def describe_method(method: Method) -> tuple[str, str]:
+def translate_method_description(method: Method) -> tuple[str, str]:
     """Return what the map of a method shows and what it does not show, in the current language."""
-    texts = library_texts(_LANGUAGE.get())["methods"].get(method.name, {})
+    texts = get_library_texts(CURRENT_LANGUAGE.get())["methods"].get(method.name, {})
     return texts.get("shows", method.shows), texts.get("does_not_show", method.does_not_show)
 
 
-def describe_parameter(method: Method, parameter: str) -> str:
+def translate_parameter_help(method: Method, parameter: str) -> str:
     """Return the help text of a method's parameter in the current language."""
-    texts = library_texts(_LANGUAGE.get())["parameters"]
+    texts = get_library_texts(CURRENT_LANGUAGE.get())["parameters"]
     shared = texts.get(parameter, method.parameters[parameter].help)
     return texts.get(f"{method.name}.{parameter}", shared)
 
@@ -111,67 +107,36 @@ def translate_stored(text: str) -> str:
     Such a text is data: it has no code, so it is found by its English wording. Two sentences contain numbers that
     the training script measured, and those numbers are taken over.
     """
-    texts = library_texts(_LANGUAGE.get())
+    texts = get_library_texts(CURRENT_LANGUAGE.get())
     if text in texts["stored"]:
         return texts["stored"][text]
-    for pattern, template in _stored_patterns(_LANGUAGE.get()):
+    for pattern, template in _compile_stored_patterns(CURRENT_LANGUAGE.get()):
         if match := pattern.fullmatch(text):
             return template.format_map(match.groupdict())
     return text
 
 
-@contextmanager
-def use_language(language: str) -> Iterator[None]:
-    """Set the current language inside the `with` block, in this thread and in those that copy its context."""
-    token = _LANGUAGE.set(language)
-    try:
-        yield
-    finally:
-        _LANGUAGE.reset(token)
-
-
-def parse_accept_language(header: str | None) -> str:
-    """Return the language that an Accept-Language header prefers, or English if the page has no texts in it.
-
-    Only the first preference counts, as for the texts that the browser translates itself; otherwise the page would
-    be in two languages at once.
-
-    >>> [parse_accept_language(header) for header in ("ko-KR,ko;q=0.9,en;q=0.8", "fr,ko;q=0.5", None)]
-    ['ko', 'en', 'en']
-    """
-    ranges = [part.strip().lower().partition(";") for part in (header or "")[:MAX_HEADER_CHARACTERS].split(",")]
-    preferred = max(ranges, key=lambda language_range: _parse_weight(language_range[2]))[0]
-    language = preferred.strip().partition("-")[0]
-    return language if language in LANGUAGES else LANGUAGES[0]
-
-
-def language_of_request(request: gr.Request | None) -> str:
-    """Return the language of the browser that sent a request; English without a request."""
-    header = getattr(request, "headers", {}).get("accept-language")
-    return parse_accept_language(header if isinstance(header, str) else None)
-
-
-def browser_text(key: str) -> I18nData:
+def translate_in_browser(key: str) -> I18nData:
     """Return a reference to a `page.` text, which gradio's front end replaces by the text in the browser's language."""
     return I18nData(f"page.{key}")
 
 
-def tab_title(tab: str, title: str) -> I18nData | str:
+def translate_tab_title(tab: str, title: str) -> I18nData | str:
     """Return a reference to the translated title of a tab, or `title` where there is no translation."""
-    return browser_text(f"tab.{tab}") if f"page.tab.{tab}" in page_texts(LANGUAGES[0]) else title
+    return translate_in_browser(f"tab.{tab}") if f"page.tab.{tab}" in get_page_texts(LANGUAGES[0]) else title
 
 
-def browser_translations() -> gr.I18n:
+def build_browser_translations() -> gr.I18n:
     """Return the `page.` texts in every language for gradio's front end, with the HTML of the page's header."""
     tables = {}
     for language in LANGUAGES:
-        table = {key: text for key, text in page_texts(language).items() if key.startswith("page.")}
+        table = {key: text for key, text in get_page_texts(language).items() if key.startswith("page.")}
         title, sentence = (escape(table[f"page.{key}"], quote=False) for key in ("title", "sentence"))
         tables[language] = {**table, "page.header": f"<h1>{title}</h1><p>{sentence}</p>"}
     return gr.I18n(**tables)
 
 
-def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
+def get_script_translations(script: str | None = None) -> dict[str, dict[str, str]]:
     """Return the translations of the `script.` texts, which the JavaScript of the components displays.
 
     Args:
@@ -180,30 +145,21 @@ def script_texts(script: str | None = None) -> dict[str, dict[str, str]]:
     Returns:
         For each language but English: English text -> translation.
     """
-    english = {key: text for key, text in page_texts(LANGUAGES[0]).items() if key.startswith("script.")}
+    english = {key: text for key, text in get_page_texts(LANGUAGES[0]).items() if key.startswith("script.")}
     used = {key: text for key, text in english.items() if script is None or f'"{text}"' in script}
-    return {language: {text: page_texts(language)[key] for key, text in used.items()} for language in LANGUAGES[1:]}
+    return {language: {text: get_page_texts(language)[key] for key, text in used.items()} for language in LANGUAGES[1:]}
 
 
 def _read_table(file: str) -> dict[str, Any]:
+    """Return a table of texts in one language from its JSON file."""
     return json.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
 @cache
-def _stored_patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
-    table = library_texts(language)["stored_with_facts"]
+def _compile_stored_patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """Return the patterns of the stored texts with facts, and their translations."""
+    table = get_library_texts(language)["stored_with_facts"]
     return [
         (re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.{1,100}?)", re.escape(english))), text)
         for english, text in table.items()
     ]
-
-
-def _parse_weight(parameter: str) -> float:
-    """Return the weight of a language range: its q, 1 without parameter, 0 for anything but a number from 0 to 1."""
-    name, _, value = parameter.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0 if not parameter else 0.0
-    try:
-        return weight if 0 <= (weight := float(value)) <= 1 else 0.0
-    except ValueError:
-        return 0.0

@@ -21,7 +21,7 @@ class BodyLimitMiddleware:
         self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
-        """Handle one request."""
+        """Handle one request, unless its body exceeds the limit."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -16,8 +16,8 @@ from vizlib import VizlibError
 HOUR_SECONDS = 3600
 
 
-def option(default: Any, description: str, *, metavar: str | None = None) -> Any:
-    """Return a field with a default and what the help of the shell command says about it."""
+def declare_option(default: Any, description: str, *, metavar: str | None = None) -> Any:
+    """Return a field of the server's options: its default, and what the help of the shell command says about it."""
     return field(default=default, metadata={"help": description, "metavar": metavar})
 
 
@@ -31,24 +31,30 @@ class ServerOptions:
         VizlibError: For values that are out of range or exclude each other.
     """
 
-    host: str | None = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
-    port: int | None = option(7860, "Port to listen on; 0 for any free one.")
-    browser: bool = option(False, "Open the page in a browser.")
-    auth: str | None = option(None, "Require a login; @FILE for one user:password per line.", metavar="USER:PASSWORD")
-    models: tuple[str, ...] = option((), "Offer only these models, separated by blanks or commas.", metavar="NAME...")
-    listed_only: bool = option(False, "Load only listed models; the default where other machines can reach the page.")
-    allow_any_model: bool = option(False, "Also load any hf-hub: repository or path; not for a public server.")
-    offline: bool = option(False, "Offer only models that are on this machine.")
-    resident: int = option(2, "Maximum number of models in memory.")
-    idle_minutes: float = option(30.0, "Time after which an unused model is removed from memory.")
-    max_queue: int = option(64, "Maximum number of waiting requests; more are refused.")
-    workers: int = option(2, "Number of requests that are computed at the same time.")
-    delete_after: int = option(
+    host: str | None = declare_option("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    port: int | None = declare_option(7860, "Port to listen on; 0 for any free one.")
+    browser: bool = declare_option(False, "Open the page in a browser.")
+    auth: str | None = declare_option(
+        None, "Require a login; @FILE for one user:password per line.", metavar="USER:PASSWORD"
+    )
+    models: tuple[str, ...] = declare_option(
+        (), "Offer only these models, separated by blanks or commas.", metavar="NAME..."
+    )
+    listed_only: bool = declare_option(
+        False, "Load only listed models; the default where other machines can reach the page."
+    )
+    allow_any_model: bool = declare_option(False, "Also load any hf-hub: repository or path; not for a public server.")
+    offline: bool = declare_option(False, "Offer only models that are on this machine.")
+    resident: int = declare_option(2, "Maximum number of models in memory.")
+    idle_minutes: float = declare_option(30.0, "Time after which an unused model is removed from memory.")
+    max_queue: int = declare_option(64, "Maximum number of waiting requests; more are refused.")
+    workers: int = declare_option(2, "Number of requests that are computed at the same time.")
+    delete_after: int = declare_option(
         HOUR_SECONDS, "Age at which uploads are deleted; at the latest at twice that age.", metavar="SECONDS"
     )
-    mcp: bool = option(False, "Offer the endpoints as MCP tools for language models.")
-    log: bool = option(False, "Print one line of JSON for each model run.")
-    checkpoints: str | Path | None = option(  # noqa: RUF009 - a dataclass field
+    mcp: bool = declare_option(False, "Offer the endpoints as MCP tools for language models.")
+    log: bool = declare_option(False, "Print one line of JSON for each model run.")
+    checkpoints: str | Path | None = declare_option(  # noqa: RUF009 - a dataclass field
         None, "A folder of your weight files, which can then be loaded by name.", metavar="FOLDER"
     )
 
@@ -78,7 +84,7 @@ class ServerOptions:
         return False
 
     def make_catalog(self) -> ModelCatalog:
-        """Return the catalog of the models to offer.
+        """Return the catalog of the models to offer with these options.
 
         Raises:
             VizlibError: For a folder or a model that does not exist.
@@ -93,7 +99,7 @@ class ServerOptions:
         )
 
     def parse_users(self) -> list[tuple[str, str]] | None:
-        """Return users and passwords, or `None` where no login is required.
+        """Return users and passwords of the option `auth`, or `None` where no login is required.
 
         Raises:
             VizlibError: For text without a user and a password, or a file that cannot be read.

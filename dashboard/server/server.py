@@ -21,7 +21,7 @@ import vizlib
 from dashboard.components.photo import MAX_UPLOAD_MB, get_photo_cache
 from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (
-    browser_translations,
+    build_browser_translations,
 )
 from dashboard.server.body_limit import BodyLimitMiddleware
 from dashboard.server.options import ServerOptions
@@ -64,7 +64,7 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
             pwa=False,
             share=False,
             ssr_mode=False,  # enabled by default on a Space; the page was never tested with it
-            i18n=browser_translations(),
+            i18n=build_browser_translations(),
             **more,
         )
     except (OSError, OverflowError) as error:
@@ -74,7 +74,7 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
 
 
 def make_app_kwargs(service: AnalysisService, options: ServerOptions) -> dict[str, Any]:
-    """Return what gradio's FastAPI application is given besides the page: two routes, a middleware, the cleanup."""
+    """Return what the server gives gradio's FastAPI application: two routes, a middleware, the periodic cleanup."""
     return {
         "routes": [APIRoute("/healthz", _report_health), APIRoute("/metrics", partial(_report_metrics, service))],
         "middleware": [Middleware(BodyLimitMiddleware, metrics=service.metrics)],

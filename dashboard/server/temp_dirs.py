@@ -18,8 +18,8 @@ LOCK_NAME = "alive"  # a file locked while its server runs: the system releases 
 
 
 @contextmanager
-def private_temp_dir() -> Iterator[Path]:
-    """Give gradio a folder that only this server uses, and delete it at the end; delete those of dead servers first.
+def use_private_temp_dir() -> Iterator[Path]:
+    """Give gradio a temporary folder of this server, deleted at the end; delete those of dead servers first.
 
     Servers of one user may start, run and end at the same time. A folder set by the user is left as it is.
     """
@@ -41,7 +41,7 @@ def private_temp_dir() -> Iterator[Path]:
 
 
 def delete_stale_uploads(folder: Path, max_age: float) -> None:
-    """Delete incomplete uploads that are older than `max_age` seconds: gradio keeps them in the folder itself."""
+    """Delete incomplete uploads in a temporary folder that are older than `max_age` seconds."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         with suppress(OSError):  # the upload was completed meanwhile, and moved
             if path.is_file() and time.time() - path.stat().st_mtime > max_age:
@@ -49,7 +49,7 @@ def delete_stale_uploads(folder: Path, max_age: float) -> None:
 
 
 def _make_folder() -> tuple[Path, FileLock]:
-    """Make a folder and lock its lock file; folders whose lock file is not locked are deleted."""
+    """Make a temporary folder and lock its lock file; folders whose lock file is not locked are deleted."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     parent = Path(tempfile.gettempdir()).resolve() / f"vizlib-{user}"
     with suppress(OSError):
@@ -72,7 +72,7 @@ def _make_folder() -> tuple[Path, FileLock]:
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Return whether the server that made a folder still runs."""
+    """Return whether the server that made a temporary folder still runs."""
     lock = FileLock(folder / LOCK_NAME, is_singleton=False)
     if _acquire(lock, timeout=0):
         lock.release()
@@ -81,7 +81,7 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def _acquire(lock: FileLock, timeout: float) -> bool:
-    """Return whether a lock was acquired; not on a file system without locks, where all folders count as in use."""
+    """Return whether the lock of a temporary folder was acquired; not on a file system without locks."""
     try:
         lock.acquire(timeout=timeout)
     except (Timeout, OSError, NotImplementedError):

@@ -40,11 +40,6 @@ class Unit(NamedTuple):
     number: int  # from 0
     head: bool
 
-    @property
-    def label(self) -> str:
-        """The unit in words; heads are counted from 1, as everywhere on the page."""
-        return f"{self.layer} · " + (f"head {self.number + 1}" if self.head else f"channel {self.number}")
-
 
 class AnalysisService:
     """Results for photos and the models of a catalog, cached by all that they depend on and shared by all visitors.
@@ -146,12 +141,12 @@ class AnalysisService:
 
     def keep_top_fraction(self, model: str, attribution: vizlib.Attribution) -> TopFractionProbabilities:
         """Return the probability of the class on the photo, and with only its pixels of greatest attribution."""
-        key = _top_fraction_key(model, attribution)
+        key = _make_top_fraction_key(model, attribution)
         return self._cache.get(key, lambda: self._executor.run("top_fraction", model, attribution, TOP_FRACTION))
 
     def find_top_fraction(self, model: str, attribution: vizlib.Attribution) -> TopFractionProbabilities | None:
         """Return the same where it is cached, else `None`."""
-        return self._cache.find(_top_fraction_key(model, attribution))
+        return self._cache.find(_make_top_fraction_key(model, attribution))
 
     def get_attention(self, photo: Image.Image, model: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """Return the attention among all tokens by layer; empty for a network without any."""
@@ -225,7 +220,8 @@ class AnalysisService:
         return self._cache.get(key, lambda: self._executor.run("explanations", request.model, request))
 
 
-def _top_fraction_key(model: str, attribution: vizlib.Attribution) -> tuple:
+def _make_top_fraction_key(model: str, attribution: vizlib.Attribution) -> tuple:
+    """Return the cache key of the analysis that keeps only the pixels of greatest attribution."""
     parameters = repr(sorted(attribution.parameters.items()))
     classes = (attribution.target, attribution.against)
     return ("top fraction", compute_photo_key(attribution.photo), model, *classes, attribution.method, parameters)

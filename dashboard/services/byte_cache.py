@@ -48,22 +48,22 @@ class ByteCache:
 
     @property
     def max_bytes(self) -> int:
-        """Maximum bytes of all results together."""
+        """Maximum bytes of all cached results together."""
         return int(self._results.maxsize)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all results together."""
+        """Bytes of all cached results together."""
         return int(self._results.currsize)
 
     def find(self, key: Hashable) -> Any:
-        """Return the result of a key, or `None` where there is none."""
+        """Return the cached result of a key, or `None` where there is none."""
         with self._lock:
             entry = self._results.get(key)
         return entry and entry.result
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return the result of a key, computed now if it is not cached.
+        """Return the cached result of a key, computed now if there is none.
 
         While another thread computes it, its result is awaited. Should that fail, the other thread gets the exception,
         and a waiting one computes the result itself.
@@ -103,14 +103,14 @@ class ByteCache:
         return result
 
     def evict(self, matches: Callable[[Any], bool]) -> None:
-        """Remove the results whose keys match."""
+        """Remove the cached results whose keys match."""
         with self._lock:
             for key in [key for key in self._results if matches(key)]:
                 self._results.pop(key, None)
 
 
 def count_bytes(value: Any, counted: set[int] | None = None) -> int:
-    """Return about how many bytes a result holds: its tensors, arrays, pictures and text, each object once."""
+    """Return about how many bytes a cached result holds: its tensors, arrays, pictures and text, each object once."""
     counted = set() if counted is None else counted
     if id(value) in counted:
         return 0

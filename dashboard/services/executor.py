@@ -84,7 +84,7 @@ class ModelExecutor:
 
 
 def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
-    """Return about how many seconds a task needs the GPU; for methods of many passes this follows their parameters."""
+    """Return about how long the executor borrows the GPU for a task; for many passes this follows their parameters."""
     passes = 0
     if task in ("explanation", "stream"):
         request: ExplanationRequest = args[0]
@@ -99,19 +99,19 @@ def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
 
 
 def _raise_error(result: Any) -> Any:
-    """Return the result of a task; raise it where it is an error."""
+    """Return the result of an executor's task; raise it where it is an error."""
     if isinstance(result, VizlibError):
         raise result
     return result
 
 
 def _on_zero_gpu() -> bool:
-    """Return whether tasks run in another process, whose changes to objects are lost."""
+    """Return whether the executor's tasks run in another process, whose changes to objects are lost."""
     return bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 def _move_to_lent_gpu(model: vizlib.Model) -> vizlib.Model:
-    """Return the model, moved to the lent GPU in the process that has it."""
+    """Return the model, moved to the GPU that is lent to the executor, in the process that has it."""
     if _on_zero_gpu() and torch.cuda.is_available():
         model.module.to("cuda")
     return model

@@ -41,9 +41,9 @@ class ExplanationRequest:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """The whole request as a cache key."""
+        """The whole request for an explanation as a cache key."""
         return *self.class_key, self.method, repr(sorted(self.parameters.items()))
 
     def with_method(self, method: str, parameters: Mapping[str, Any] | None = None) -> ExplanationRequest:
-        """Return the same request with another method and its parameters."""
+        """Return the same request for an explanation by another method with its parameters."""
         return replace(self, method=method, parameters=dict(parameters or {}))

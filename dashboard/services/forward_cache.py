@@ -51,7 +51,7 @@ class ForwardCache:
 
 
 def record_pass(model: vizlib.Model, photo: Image.Image) -> CachedPass:
-    """Run one forward pass that records all the page shows unasked, and count the bytes saved for its gradients."""
+    """Run one forward pass to be cached, which records all the page shows unasked, and count its bytes."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.module.state_dict().values()}
     saved: dict[int, int] = {}  # address of a storage -> its bytes
 
@@ -62,12 +62,12 @@ def record_pass(model: vizlib.Model, photo: Image.Image) -> CachedPass:
         return tensor.detach()  # the tensor itself would keep its graph alive, which holds this tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        run = vizlib.run_for_all(model, photo, layers=displayed_layers(model))
+        run = vizlib.run_for_all(model, photo, layers=list_displayed_layers(model))
     return CachedPass(run, sum(saved.values()) + count_bytes([run.activations, run.attention]))
 
 
-def displayed_layers(model: vizlib.Model) -> tuple[str, ...]:
-    """Return the layers whose activations the page shows before a layer is chosen."""
+def list_displayed_layers(model: vizlib.Model) -> tuple[str, ...]:
+    """Return the layers whose activations a cached forward pass records: those shown before a layer is chosen."""
     first = model.first_convolution
     last = model.cam_layer or next((layer.name for layer in reversed(model.layers) if layer.shape), None)
     return tuple(dict.fromkeys(layer for layer in (*model.stages, first, last) if layer is not None))

@@ -49,18 +49,18 @@ class RunMetrics:
             log_event(event="run", what=method, model=model, end=outcome, seconds=round(seconds, 4))
 
     def count_request(self, route: str, status: int) -> None:
-        """Count a finished request."""
+        """Count a finished HTTP request."""
         with self._lock:
             self.requests[route, str(status)] += 1
 
 
 def log_event(**values: object) -> None:
-    """Log one event as a line of JSON."""
+    """Log one event that the metrics count, as a line of JSON."""
     LOG.info(json.dumps({"time": round(time.time(), 3), **values}))
 
 
 def make_counter(name: str, description: str, labels: tuple[str, ...], values: Mapping) -> Metric:
-    """Return a counter; `values` maps the values of its labels, in their order, to counts."""
+    """Return a counter for Prometheus; `values` maps the values of its labels, in their order, to counts."""
     family = CounterMetricFamily(name, description, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key if isinstance(key, tuple) else (key,), value)
@@ -68,7 +68,7 @@ def make_counter(name: str, description: str, labels: tuple[str, ...], values: M
 
 
 def make_gauge(name: str, description: str, value: float) -> Metric:
-    """Return a gauge with one value."""
+    """Return a gauge with one value for Prometheus."""
     return GaugeMetricFamily(name, description, value=value)
 
 
@@ -86,4 +86,5 @@ class _Collector(Collector):
         self._metrics = metrics
 
     def collect(self) -> list[Metric]:
+        """Return the Prometheus metrics that were given."""
         return self._metrics

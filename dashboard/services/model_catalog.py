@@ -59,7 +59,7 @@ class ModelCatalog:
 
     @property
     def names(self) -> list[str]:
-        """The names of the menu, in its order."""
+        """The names of the models in the menu, in its order."""
         return [entry.name for entry in self.entries]
 
     def get(self, name: str | None) -> vizlib.Model:
@@ -122,7 +122,7 @@ class ModelCatalog:
         }
 
     def get_entry(self, name: str) -> ModelEntry:
-        """Return what is known of a model without loading it.
+        """Return what the index states of a model, without loading it.
 
         Raises:
             ModelError: For a name that is not offered.
@@ -134,7 +134,7 @@ class ModelCatalog:
 
     @property
     def accepts_typed_names(self) -> bool:
-        """Whether names outside the menu are accepted."""
+        """Whether names of models outside the menu are accepted."""
         return self.any_timm or self.any_model
 
     def is_linkable(self, name: str) -> bool:
@@ -144,9 +144,9 @@ class ModelCatalog:
         except ModelError:
             return False
 
-    def menu_rows(self) -> list[tuple[str, str]]:
+    def list_menu_rows(self) -> list[tuple[str, str]]:
         """Return the rows of the model menu: text and name."""
-        return [(_format_row(entry), entry.name) for entry in self.entries]
+        return [(_format_menu_row(entry), entry.name) for entry in self.entries]
 
     def _check_name(self, name: str | None) -> str:
         """Return a name that is offered; raise a ModelError for any other."""
@@ -157,23 +157,27 @@ class ModelCatalog:
         raise ModelError(f"there is no model {name!r} here; {suggest_names(str(name), self.names)}")
 
     def _find_loaded(self, name: str) -> vizlib.Model | None:
+        """Return a model that is in memory, or `None`."""
         with self._lock:
             model = self._loaded.get(name)
             return model and self._mark_used(name, model)
 
     def _keep(self, name: str, model: vizlib.Model) -> vizlib.Model:
+        """Keep a loaded model in memory, and unload the least recently used one where there are too many."""
         with self._lock:
             while len(self._loaded) >= self.resident:
                 self._loaded.popitem(last=False)
             return self._mark_used(name, model)
 
     def _mark_used(self, name: str, model: vizlib.Model) -> vizlib.Model:
+        """Note that a model in memory was requested now, and return it."""
         self._loaded[name] = model
         self._loaded.move_to_end(name)
         self._last_used[name] = time.monotonic()
         return model
 
     def _load(self, name: str) -> vizlib.Model:
+        """Load a model of the catalog and return it."""
         load = self._extra.get(name)
         path = next((entry.path for entry in self.entries if entry.name == name), None)
         if path is not None and not path.is_file():
@@ -191,7 +195,7 @@ class ModelCatalog:
 
 
 def _select_entries(entries: Sequence[ModelEntry], only: Sequence[str], offline: bool) -> tuple[ModelEntry, ...]:
-    """Return the entries to offer, in the order of `only` if it is given."""
+    """Return the entries of the catalog to offer, in the order of `only` if it is given."""
     available = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
     for name in only:
         if name not in available:
@@ -201,7 +205,8 @@ def _select_entries(entries: Sequence[ModelEntry], only: Sequence[str], offline:
     return tuple(available[name] for name in only or available)
 
 
-def _format_row(entry: ModelEntry) -> str:
+def _format_menu_row(entry: ModelEntry) -> str:
+    """Return the text of a model of the catalog in the model menu."""
     parts = [entry.name]
     if entry.accuracy is not None:
         parts.append(f"{entry.accuracy:.1f} %")

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dashboard.components.parameters import apply_settings, get_changed_names
+from dashboard.components.parameters import apply_parameter_settings, get_changed_parameters
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.examples import load_examples
-from dashboard.sidebar.prediction_panel import PredictionPanel, draw_panel
+from dashboard.services.example_photos import open_example_photos
+from dashboard.sidebar.prediction_panel import PredictionPanel, build_prediction_panel
 from dashboard.state.page_address import ADDRESS_KEYS, Link, describe_address_value, parse_address
-from dashboard.tabs.inspector_state import parse_link
+from dashboard.tabs.inspector_state import parse_inspector_link
 from dashboard.tabs.learn import STEPS
 from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
@@ -32,15 +32,15 @@ class LinkedPage(NamedTuple):
     parameters: dict[str, Any] | None  # the menus of the method's parameters
 
 
-def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequence[str]) -> LinkedPage:
-    """Return the page of a URL query; values that are not available are replaced by defaults and named in a sentence.
+def open_deep_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequence[str]) -> LinkedPage:
+    """Return the page of a deep link; values that are not available are replaced by defaults and named.
 
     Args:
         service: Source of models and predictions.
         address: The query by key.
         tabs: Names of the tabs.
     """
-    photos, first = load_examples(), service.catalog.names[0]
+    photos, first = open_example_photos(), service.catalog.names[0]
     models = [name for name in [address.get("m", "")] if service.catalog.is_linkable(name)]
     link, unknown = parse_address(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSON_STEPS})
     photo = photos[link.example or next(iter(photos))]
@@ -66,15 +66,15 @@ def open_link(service: AnalysisService, address: Mapping[str, str], tabs: Sequen
     if link.layer and link.layer not in layers:
         reject("l", link.layer)
         link = link._replace(layer=None)
-    panel = draw_panel(service, photo, name, *classes)
+    panel = build_prediction_panel(service, photo, name, *classes)
     assert panel.selection is not None
-    _, unknown_keys = parse_link(service, photo, panel.selection, link.unit, link.ablated)
+    _, unknown_keys = parse_inspector_link(service, photo, panel.selection, link.unit, link.ablated)
     for key in unknown_keys:
         field = ADDRESS_KEYS[key].field
         reject(key, getattr(link, field))
         link = link._replace(**{field: None})
-    menus = apply_settings(model, link.method, link.parameter_texts()) if link.method else None
-    if link.parameters and set(get_changed_names(menus).items()) != set(link.parameter_texts().items()):
+    menus = apply_parameter_settings(model, link.method, link.parameter_texts()) if link.method else None
+    if link.parameters and set(get_changed_parameters(menus).items()) != set(link.parameter_texts().items()):
         reject("k", link.parameters)
     sentences = [translate("link.unknown", names=", ".join(unknown))] if unknown else []
     if "img" not in address and any(address.get(key) for key in ADDRESS_KEYS if key not in PHOTO_INDEPENDENT_KEYS):

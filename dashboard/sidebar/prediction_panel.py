@@ -8,6 +8,7 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.bars import build_bars
+from dashboard.components.captions import format_size
 from dashboard.components.card import describe_preprocessing
 from dashboard.components.copy_link import build_copy_link
 from dashboard.components.figure import build_figure
@@ -30,19 +31,19 @@ class PredictionPanel(NamedTuple):
     copy_link: dict[str, Any]
 
     def without_unchanged(self) -> PredictionPanel:
-        """Return the panel for another class of the same photo and model: what does not change is not sent again."""
+        """Return the panel for another class of the same photo and model, without what does not change."""
         assert self.selection is not None
         return self._replace(classes=gr.update(value=self.selection.target), model_input=gr.skip())
 
 
-def draw_panel(
+def build_prediction_panel(
     service: AnalysisService,
     photo: Image.Image | None,
     model: str,
     target: int | None = None,
     against: int | None = None,
 ) -> PredictionPanel:
-    """Return the selection for a photo and all that the sidebar shows of it.
+    """Return the selection for a photo and all that the prediction panel shows of it.
 
     Args:
         service: Source of the predictions.
@@ -64,13 +65,13 @@ def draw_panel(
         selection.photo_and_model,
         build_bars(predictions, target, against=against, ood_note=service.get_ood_note(photo, model), model=model),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
-        draw_model_input(service, photo, model),
+        build_model_input_figure(service, photo, model),
         build_copy_link(build_selection_address(service, selection)),
     )
 
 
-def draw_model_input(service: AnalysisService, photo: Image.Image, model: str) -> dict[str, Any]:
-    """Return the cropped model input, its share of the photo, and the preprocessing steps."""
+def build_model_input_figure(service: AnalysisService, photo: Image.Image, model: str) -> dict[str, Any]:
+    """Return the prediction panel's figure of the cropped model input: its share of the photo, the preprocessing."""
     picture, network = service.render_model_input(photo, model), service.catalog.get(model)
     visible = network.preprocessing.geometry(photo).visible_fraction
     facts = {"size": format_size(picture.width, picture.height), "share": format_percent(visible)}
@@ -82,8 +83,3 @@ def draw_model_input(service: AnalysisService, photo: Image.Image, model: str) -
         patch = format_size(picture.height // grid[0], picture.width // grid[1])
         rows = {**rows, translate("sidebar.patches"): translate("sidebar.each", grid=format_size(*grid), size=patch)}
     return build_figure(picture, caption, alt=translate("sidebar.alt"), fit="small", grid=grid, rows=rows)
-
-
-def format_size(*sizes: int) -> str:
-    """Return sizes in the form 14 × 14."""
-    return " × ".join(map(str, sizes))

@@ -12,7 +12,7 @@ from PIL import Image
 from dashboard.components.custom_component import custom_component
 from dashboard.components.error_messages import show_errors
 from dashboard.components.event_queue import (
-    acknowledge,
+    acknowledge_choices,
     emit_choice_js,
     parse_choices,
     report_current_file_js,
@@ -21,17 +21,17 @@ from dashboard.components.event_queue import (
 )
 from dashboard.components.examples import build_examples
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import browser_text
+from dashboard.i18n.translate import translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.examples import EXAMPLES, load_examples
+from dashboard.services.example_photos import EXAMPLES, open_example_photos
 from dashboard.services.photo_key import compute_photo_key
-from dashboard.sidebar.deep_links import open_link
+from dashboard.sidebar.deep_links import open_deep_link
 from dashboard.sidebar.model_loading import load_selected_model
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.state.context import DOWNLOAD_QUEUE, MODEL_QUEUE, PRIVATE_EVENT, PROGRESS, TabContext, TabView
 from dashboard.state.generation_counter import GenerationCounter
+from dashboard.state.page_state import PageState, apply_choices
 from dashboard.state.selection import Selection
-from dashboard.state.transitions import PageState, apply_choices
 from vizlib import VizlibError, open_image
 
 PHOTO_HEIGHT_PX = 264
@@ -41,7 +41,7 @@ def build_sidebar(service: AnalysisService) -> TabContext:
     """Build the components of the sidebar, and return all that tabs share."""
     photo = PhotoInput(
         value=next(iter(EXAMPLES.values())),
-        label=browser_text("photo"),
+        label=translate_in_browser("photo"),
         show_label=False,
         sources=["upload", "webcam", "clipboard"],
         type="filepath",
@@ -49,21 +49,21 @@ def build_sidebar(service: AnalysisService) -> TabContext:
         buttons=["fullscreen"],
         height=PHOTO_HEIGHT_PX,
         elem_id="photo",
-        alt_text=str(browser_text("own-photo")),
-        placeholder=str(browser_text("drop")),
+        alt_text=str(translate_in_browser("own-photo")),
+        placeholder=str(translate_in_browser("drop")),
     )
     examples = custom_component("examples", build_examples(EXAMPLES), texts=EXAMPLES, elem_id="examples")
     model = gr.Dropdown(
-        service.catalog.menu_rows(),
+        service.catalog.list_menu_rows(),
         value=service.catalog.names[0],
-        label=browser_text("typed" if service.catalog.accepts_typed_names else "model"),
+        label=translate_in_browser("typed" if service.catalog.accepts_typed_names else "model"),
         elem_id="model",
         interactive=True,
         allow_custom_value=service.catalog.accepts_typed_names,
     )
-    gr.HTML(f"<h2>{browser_text('predictions')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{translate_in_browser('predictions')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     bars = custom_component("bars", elem_id="bars")
-    classes = gr.Dropdown([], label=browser_text("other-classes"), elem_id="classes", interactive=True)
+    classes = gr.Dropdown([], label=translate_in_browser("other-classes"), elem_id="classes", interactive=True)
     model_input = custom_component("figure", elem_id="model-input")
     copy_link = custom_component("copy_link", elem_id="copy-link", render=False)
     return TabContext(
@@ -110,11 +110,12 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     outputs = [*panel_components, *view.outputs, context.model, tabs, queue]
 
     def open_page(request: gr.Request, progress: gr.Progress = PROGRESS) -> tuple:
+        """Return the values of the page's components for the address with which it was opened."""
         name = request.query_params.get("m")
         if name in service.catalog.names:
-            with suppress(VizlibError):  # reported by `open_link`
+            with suppress(VizlibError):  # reported by `open_deep_link`
                 load_selected_model(service, name, progress)
-        linked = open_link(service, request.query_params, tab_ids)
+        linked = open_deep_link(service, request.query_params, tab_ids)
         link, photo, panel = linked.link, linked.photo, linked.panel
         assert panel.selection is not None
         panel.copy_link["keys"].update(
@@ -130,12 +131,13 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
                 "s": link.step,
             }
         )
-        photo_update = gr.skip() if photo is next(iter(load_examples().values())) else photo
+        photo_update = gr.skip() if photo is next(iter(open_example_photos().values())) else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         content = view.draw(photo, panel.selection, link.method, linked.parameters)
         return *panel, *content, panel.selection.model, tab, {"answered": 0}, photo_update
 
     def load_model(value: Any, progress: gr.Progress = PROGRESS) -> None:
+        """Load the models that the choices in the event queue select."""
         for choice in parse_choices(value):
             if isinstance(choice.get("model"), str):
                 load_selected_model(service, choice["model"], progress)
@@ -148,8 +150,9 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         value: Any,
         request: gr.Request,
     ) -> tuple:
+        """Return the values of the page's components after the choices in the event queue."""
         context.generations.advance(request)
-        choices, acknowledgement = parse_choices(value), acknowledge(value)
+        choices, acknowledgement = parse_choices(value), acknowledge_choices(value)
         same_photo = photo is not None and selection is not None and selection.photo == compute_photo_key(photo)
         if same_photo:
             choices = [choice for choice in choices if "photo" not in choice]  # the page was opened with this photo
@@ -159,7 +162,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         if same_photo and selection:
             state = state._replace(target=selection.target, against=selection.against)
         state = apply_choices(state, choices, lambda name: service.catalog.get(name).labels)
-        panel = draw_panel(service, photo, state.model, state.target, state.against)
+        panel = build_prediction_panel(service, photo, state.model, state.target, state.against)
         if selection and panel.photo_and_model == selection.photo_and_model:
             panel = panel.without_unchanged()
         content = view.draw(photo, panel.selection, state.method, state.parameters)
@@ -168,6 +171,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         return *panel, *content, model, tab, acknowledgement
 
     def revert(photo: Image.Image | gr.Error | None, selection: Selection | None, value: Any) -> tuple:
+        """Return the selected model before a choice that failed, and whether the file in the upload box is wrong."""
         choices = parse_choices(value)
         single = choices[0] if len(choices) == 1 else {}
         model_before = selection.model if selection else default_model
@@ -175,6 +179,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         return model, {"wrong": isinstance(photo, gr.Error) or "photo" in single}
 
     def leave(request: gr.Request) -> None:
+        """Count that a visitor has left the page as one more choice of the session."""
         context.generations.advance(request)  # gradio does not cancel an event that started a moment ago
 
     page.unload(leave)
@@ -207,9 +212,9 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     context.model.input(None, [context.model], None, js=emit_choice_js("model", "{ model }"), **unordered)
     target_js = emit_choice_js("target, bars", "{ target, of: bars.model }")
     context.classes.input(None, [context.classes, context.bars], None, js=target_js, **unordered)
-    context.examples.select(open_example, None, context.photo, **PRIVATE_EVENT)
+    context.examples.select(open_clicked_example, None, context.photo, **PRIVATE_EVENT)
 
 
-def open_example(event: gr.SelectData) -> Image.Image | None:
-    """Return the selected example photo; opened here, as gradio may not serve files of installed packages."""
+def open_clicked_example(event: gr.SelectData) -> Image.Image | None:
+    """Return the example photo that was clicked in the sidebar; gradio may not serve files of installed packages."""
     return open_image(EXAMPLES[event.value]) if event.value in EXAMPLES else None

@@ -64,11 +64,11 @@ class TabContext:
     inspect_queue: gr.HTML  # that of the Inside tab; made here, as a tab is not rendered before it is opened
 
     def on_photo_or_model(self, draw: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Update a view that depends on no class when photo or model change."""
+        """Update a view of a tab that depends on no class when photo or model change."""
         self.on_event(self.photo_and_model.change, draw, inputs, outputs)
 
     def on_selection(self, draw: Callable, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Update a view when photo, model or classes change."""
+        """Update a view of a tab when photo, model or classes change."""
         self.on_event(self.selection.change, draw, inputs, outputs)
 
     def on_event(

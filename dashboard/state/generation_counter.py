@@ -25,7 +25,7 @@ class GenerationCounter:
         return self._counts.get(request.session_hash, 0)
 
     def advance(self, request: gr.Request) -> None:
-        """Count one more choice of a session."""
+        """Count one more choice of a session, which begins another generation."""
         with self._lock:
             self._counts[request.session_hash] = self._counts.pop(request.session_hash, 0) + 1
             if len(self._counts) > MAX_COUNTED_SESSIONS:

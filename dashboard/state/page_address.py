@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dashboard.components.custom_component import read_script
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.examples import load_examples
+from dashboard.services.example_photos import open_example_photos
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
 from vizlib.core.class_labels import find_class
@@ -129,7 +129,7 @@ def build_selection_address(service: AnalysisService, selection: Selection) -> d
     labels = service.catalog.get(selection.model).labels
     return {
         "m": selection.model,
-        "img": {compute_photo_key(photo): name for name, photo in load_examples().items()}.get(selection.photo),
+        "img": {compute_photo_key(photo): name for name, photo in open_example_photos().items()}.get(selection.photo),
         "c": name_class_in_address(selection.target, labels),
         "vs": None if selection.against is None else name_class_in_address(selection.against, labels),
     }

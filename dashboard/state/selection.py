@@ -30,7 +30,7 @@ class Selection(NamedTuple):
         """The selection without its classes."""
         return PhotoAndModel(self.photo, self.model)
 
-    def request(
+    def make_request(
         self, photo: Image.Image, method: str = DEFAULT_METHOD, parameters: Mapping[str, Any] | None = None
     ) -> ExplanationRequest:
         """Return the request for an explanation of the selected class; `photo` is the one the key stands for."""

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 
 import vizlib
-from dashboard.components.captions import build_alt_text, build_caption, build_no_photo_caption
+from dashboard.components.captions import build_caption, build_no_photo_caption
 from dashboard.components.custom_component import custom_component
 from dashboard.components.data_encoding import encode_input_box
-from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
+from dashboard.components.heatmap import build_heatmap_alt_text
+from dashboard.components.linked_heatmaps import ColourScale, build_linked_heatmaps, build_linked_item
 from dashboard.components.patches import build_patches
-from dashboard.i18n.translate import describe_method, translate
+from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
@@ -31,7 +32,7 @@ FLOW_METHODS = ("raw-attention", "attention-rollout", "attention-relevance")
 def compute_attention_maps(
     service: AnalysisService, photo: Image.Image, model: str
 ) -> Float[np.ndarray, "layers heads tokens rows columns"] | None:
-    """Return the attention of every token to each patch; `None` for a network without attention.
+    """Return the attention of every token to each patch for the Attention tab; `None` without attention.
 
     The attention to prefix tokens such as the class token is left out, as those have no position on the photo.
     """
@@ -48,7 +49,7 @@ def compute_attention_maps(
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, layer: int | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the patch grid and of its caption; the reason where there is no grid of patches.
+    """Return the content of the Attention tab: patch grid and caption, or the reason why there is no grid.
 
     `layer` is the layer whose heads are sent where those of all layers would be too many bytes.
     """
@@ -57,7 +58,7 @@ def compute_content(
     model = service.catalog.get(selection.model)
     maps = compute_attention_maps(service, photo, selection.model)
     if maps is None or model.tokens is None:
-        return {}, explain_missing_grid(service, selection.model)
+        return {}, explain_missing_patch_grid(service, selection.model)
     geometry = model.preprocessing.geometry(photo)
     similarity = service.get_kernels(selection.model).position_similarity
     value = build_patches(
@@ -75,10 +76,10 @@ def compute_content(
     )
 
 
-def explain_missing_grid(service: AnalysisService, name: str) -> str:
-    """Return the reason why there is no patch grid: attention within windows, other tokens, or no attention."""
+def explain_missing_patch_grid(service: AnalysisService, name: str) -> str:
+    """Return the reason why the Attention tab has no patch grid: windows, other tokens, or no attention."""
     model = service.catalog.get(name)
-    if size := get_window_size(model):
+    if size := get_attention_window_size(model):
         sentence = translate("attention.windows", model=name, size=" × ".join(map(str, size)), count=size[0] * size[1])
         return build_caption(translate("attention.windows-heading"), sentence, translate("attention.windows-not"))
     if model.attention_layers:
@@ -90,8 +91,8 @@ def explain_missing_grid(service: AnalysisService, name: str) -> str:
     )
 
 
-def get_window_size(model: vizlib.Model) -> tuple[int, int] | None:
-    """Return rows and columns of the windows of the first attention layer; `None` for attention among all tokens."""
+def get_attention_window_size(model: vizlib.Model) -> tuple[int, int] | None:
+    """Return rows and columns of the windows of attention, by the first layer; `None` without windows."""
     if not model.attention_layers:
         return None
     size = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)
@@ -101,11 +102,11 @@ def get_window_size(model: vizlib.Model) -> tuple[int, int] | None:
 def build_attention_flow(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of raw attention beside rollout and relevance, and of the caption; empty without attention."""
+    """Return the Attention tab's raw attention beside rollout and relevance, and the caption; empty without any."""
     layers = [] if photo is None or selection is None else list(service.get_attention(photo, selection.model))
     if photo is None or selection is None or not layers:
         return {}, ""
-    attributions = service.explain_all(selection.request(photo))
+    attributions = service.explain_all(selection.make_request(photo))
     items, scales = [], []
     for method in filter(attributions.__contains__, FLOW_METHODS):
         attribution, name = attributions[method], translate(f"attention.{method}")
@@ -119,13 +120,13 @@ def build_attention_flow(
             ColourScale(name, [compute_limits(heat, signed=attribution.signed) for heat in heats], attribution.signed)
         )
         items.append(
-            build_item(
+            build_linked_item(
                 name,
                 heats,
                 encode_input_box(attribution.geometry),
                 len(scales) - 1,
-                alt=build_alt_text(attribution),
-                text=describe_method(METHODS[method])[0],
+                alt=build_heatmap_alt_text(attribution),
+                text=translate_method_description(METHODS[method])[0],
                 smooth=not attribution.patch_values,
             )
         )
@@ -134,7 +135,7 @@ def build_attention_flow(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the caption, the patch grid, the attention methods, and the receptive fields of convolutional networks."""
+    """Build the Attention tab: caption, patch grid, attention methods; receptive fields of convolutional networks."""
     caption = gr.HTML(elem_id="attention-caption", apply_default_css=False)
     grid = custom_component("patches", elem_id="attention-patches")
     flow_caption = gr.HTML(elem_id="attention-why", elem_classes="viz-section", apply_default_css=False)

@@ -14,11 +14,11 @@ from dashboard.components.captions import build_caption, build_no_photo_caption,
 from dashboard.components.code import CodeBlock, build_code_blocks
 from dashboard.components.copy_link import get_space_id
 from dashboard.components.custom_component import custom_component, on_page_load
-from dashboard.components.files import build_files, describe_file
-from dashboard.components.parameters import parse_parameters
-from dashboard.i18n.translate import browser_text, translate
+from dashboard.components.files import build_file_buttons, describe_file
+from dashboard.components.parameters import parse_parameter_menus
+from dashboard.i18n.translate import translate, translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.examples import EXAMPLES, load_examples
+from dashboard.services.example_photos import EXAMPLES, open_example_photos
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
@@ -35,10 +35,10 @@ DOWNLOAD_JS = "() => document.querySelector('#download').click()"
 CLEAR_STATUS_JS = "() => { document.querySelector('#code-files .viz-file-status').textContent = ''; }"
 
 
-def make_snippet(
+def make_code_snippet(
     service: AnalysisService, photo: Image.Image, selection: Selection, method: str, menus: Any
 ) -> CodeSnippet:
-    """Return what the map of the Why tab is computed from."""
+    """Return what the code of the Use in code tab states: model, method, classes, parameters and photo."""
     model, entry = service.catalog.get(selection.model), service.catalog.get_entry(selection.model)
     against = selection.against
     return CodeSnippet(
@@ -46,17 +46,17 @@ def make_snippet(
         method,
         find_class_name(selection.target, model),
         None if against is None else find_class_name(against, model),
-        parse_parameters(menus, model, method),
-        get_photo_file_name(photo),
+        parse_parameter_menus(menus, model, method),
+        name_photo_in_code(photo),
         checkpoints="." if entry.source == "folder" else None,  # the path on the server is not for visitors
     )
 
 
-def get_photo_file_name(photo: Image.Image) -> str:
-    """Return the file name of a photo in code: that of an example, or a placeholder for an uploaded photo."""
+def name_photo_in_code(photo: Image.Image) -> str:
+    """Return a photo's file name in the code of the Use in code tab: an example's, or a placeholder for an upload."""
     names = {
         compute_photo_key(example): Path(path).name
-        for example, path in zip(load_examples().values(), EXAMPLES.values(), strict=True)
+        for example, path in zip(open_example_photos().values(), EXAMPLES.values(), strict=True)
     }
     return names.get(compute_photo_key(photo), "photo.jpg")
 
@@ -64,10 +64,10 @@ def get_photo_file_name(photo: Image.Image) -> str:
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Return the values of the caption and of the code blocks."""
+    """Return the content of the Use in code tab: the caption and the blocks of code."""
     if photo is None or selection is None or method is None:
         return build_no_photo_caption(), build_code_blocks(())
-    snippet = make_snippet(service, photo, selection, method, menus)
+    snippet = make_code_snippet(service, photo, selection, method, menus)
     labels = service.catalog.get(selection.model).labels
     contrast_label = "" if selection.against is None else labels[selection.against]
     heading = format_heading(method, labels[selection.target], contrast_label)
@@ -84,8 +84,8 @@ def compute_content(
     )
 
 
-def describe_formats() -> dict[str, tuple[str, str]]:
-    """Return the name and a description of each file format."""
+def describe_export_formats() -> dict[str, tuple[str, str]]:
+    """Return the name and a description of each file format that the Use in code tab exports."""
     return {name: (translate(f"code.{name}"), translate(f"code.{name}-hint")) for name in EXPORT_FORMATS}
 
 
@@ -98,7 +98,7 @@ def export_map(
     file_format: str,
     folder: Path,
 ) -> Path:
-    """Write the map of the Why tab to a file in a new folder inside `folder`, and return its path.
+    """Export the map of the Why tab for the Use in code tab: write a file in a new folder, and return its path.
 
     Raises:
         VizlibError: Without a photo, for an unknown format, or where the method has not run yet.
@@ -108,8 +108,8 @@ def export_map(
     if file_format not in EXPORT_FORMATS:
         raise VizlibError(f"cannot save as {file_format!r}; use one of {', '.join(EXPORT_FORMATS)}")
     model = service.catalog.get(selection.model)
-    parameters = parse_parameters(menus, model, method)
-    attribution = service.find_or_explain(selection.request(photo, method, parameters))
+    parameters = parse_parameter_menus(menus, model, method)
+    attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
     if attribution is None:
         raise VizlibError(translate("code.not-run", method=method))
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def export_map(
     path = new_folder / f"{attribution.file_stem}.{file_format}"
     if file_format == "html":
         return vizlib.report(
-            attribution, path, model=model, snippets=[make_snippet(service, photo, selection, method, menus)]
+            attribution, path, model=model, snippets=[make_code_snippet(service, photo, selection, method, menus)]
         )
     if file_format == "npz":
         return attribution.save(path)
@@ -131,16 +131,16 @@ def export_map(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the caption, the files to download and the code blocks."""
+    """Build the Use in code tab: the caption, the files to download and the code blocks."""
     service = context.service
     caption = gr.HTML(elem_id="code-caption", apply_default_css=False)
-    gr.HTML(f"<h2>{browser_text('share')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{translate_in_browser('share')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     files = custom_component("files", elem_id="code-files")
     download = gr.DownloadButton(visible="hidden", elem_id="download")
-    gr.HTML(f"<h2>{browser_text('reproduce')}</h2>", elem_classes="viz-heading", apply_default_css=False)
+    gr.HTML(f"<h2>{translate_in_browser('reproduce')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     code = custom_component("code", elem_id="code-lines")
     inputs = [context.method, context.parameters]
-    on_page_load(lambda: build_files(describe_formats()), [files])
+    on_page_load(lambda: build_file_buttons(describe_export_formats()), [files])
 
     def update(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
         return compute_content(service, photo, selection, method, menus)
@@ -149,7 +149,9 @@ def build_tab(context: TabContext) -> None:
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, event: gr.SelectData
     ) -> tuple:
         path = export_map(service, photo, selection, method, menus, str(event.index), Path(download.GRADIO_CACHE))
-        return path, build_files(describe_formats(), describe_file(path.name, path.stat().st_size), path.parent.name)
+        return path, build_file_buttons(
+            describe_export_formats(), describe_file(path.name, path.stat().st_size), path.parent.name
+        )
 
     def on_change(handler: Any, inputs: list, outputs: list, **options: Any) -> None:
         gr.on(

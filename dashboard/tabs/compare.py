@@ -10,12 +10,14 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.components.captions import build_alt_text, build_caption, build_no_photo_caption
+from dashboard.components.captions import build_caption, build_no_photo_caption, format_correlation
+from dashboard.components.curves import add_captioned_curves
 from dashboard.components.custom_component import custom_component, on_page_load
 from dashboard.components.data_encoding import encode_input_box
-from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
+from dashboard.components.heatmap import build_heatmap_alt_text
+from dashboard.components.linked_heatmaps import ColourScale, build_linked_heatmaps, build_linked_item
 from dashboard.components.training_comparison import build_training_comparison
-from dashboard.i18n.translate import browser_text, translate
+from dashboard.i18n.translate import translate, translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.state.context import TabContext
@@ -32,8 +34,10 @@ TOP_FRACTION = 0.2  # of the positions, those with the highest values; their ove
 AGREEMENT_LEVELS = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # by lowest correlation
 
 
-def compute_maps(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> list[list[Attribution]]:
-    """Return the attribution of each model (rows) for each class (columns)."""
+def compute_compared_maps(
+    service: AnalysisService, photo: Image.Image, comparison: Comparison
+) -> list[list[Attribution]]:
+    """Return the attributions to compare: of each model (rows) for each class (columns)."""
     return [
         [service.explain(ExplanationRequest(photo, name, target, method=comparison.method)) for target in targets]
         for name, targets in zip(comparison.models, comparison.classes, strict=True)
@@ -41,12 +45,12 @@ def compute_maps(service: AnalysisService, photo: Image.Image, comparison: Compa
 
 
 def find_maximum(attributions: list[Attribution]) -> float:
-    """Return the largest absolute value in the maps of one model; 1 where all values are 0."""
+    """Return the largest absolute value in the compared maps of one model; 1 where all values are 0."""
     return max(attribution.heat.abs().max().item() for attribution in attributions) or 1.0
 
 
-def compute_difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
-    """Return the first map minus the second on the part of the photo that both models receive.
+def compute_map_difference(a: Attribution, b: Attribution, factors: tuple[float, float]) -> tuple[np.ndarray, tuple]:
+    """Return the first of two compared maps minus the second, on the part of the photo that both models receive.
 
     Args:
         a: First attribution.
@@ -60,19 +64,19 @@ def compute_difference(a: Attribution, b: Attribution, factors: tuple[float, flo
     return np.stack([first * factors[0] - second * factors[1], first - second]), box
 
 
-def build_maps(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> dict[str, Any]:
-    """Return the four maps on one colour scale, and the differences of models and of classes on another."""
-    attributions = compute_maps(service, photo, comparison)
+def build_compared_maps(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> dict[str, Any]:
+    """Return the four compared maps on one colour scale, and the differences of models and classes on another."""
+    attributions = compute_compared_maps(service, photo, comparison)
     factors = [1 / find_maximum(row) for row in attributions]
     signed = attributions[0][0].signed
     names = [shorten_label(attribution.label) for attribution in attributions[0]]
 
     def build_single(i: int, j: int) -> dict[str, Any]:
         attribution = attributions[i][j]
-        alt = f"{attribution.model}: {build_alt_text(attribution)}"
+        alt = f"{attribution.model}: {build_heatmap_alt_text(attribution)}"
         text, smooth = format_percent(attribution.probability), not attribution.patch_values
         box, units = encode_input_box(attribution.geometry), (factors[i], 1.0)
-        return build_item(
+        return build_linked_item(
             names[j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units
         )
 
@@ -80,10 +84,10 @@ def build_maps(service: AnalysisService, photo: Image.Image, comparison: Compari
 
     def build_difference(name: str, a: tuple[int, int], b: tuple[int, int]) -> dict[str, Any]:
         pair = attributions[a[0]][a[1]], attributions[b[0]][b[1]]
-        values, box = compute_difference(*pair, (factors[a[0]], factors[b[0]]))
+        values, box = compute_map_difference(*pair, (factors[a[0]], factors[b[0]]))
         differences.append(values)
         text, smooth = format_agreement(*pair), not any(attribution.patch_values for attribution in pair)
-        return build_item(
+        return build_linked_item(
             name,
             values,
             box,
@@ -122,23 +126,23 @@ def build_maps(service: AnalysisService, photo: Image.Image, comparison: Compari
 
 
 def format_agreement(a: Attribution, b: Attribution) -> str:
-    """Return rank correlation and overlap of two maps as text."""
+    """Return rank correlation and overlap of two compared maps as text."""
     agreement = vizlib.agreement(a, b, TOP_FRACTION)
     shares = {"overlap": f"{agreement.overlap * 100:.0f}", "top": f"{TOP_FRACTION * 100:.0f}"}
     if np.isnan(agreement.correlation):
         return translate("compare.rank-flat", **shares)
-    return translate("compare.rank", rank=_format_correlation(agreement.correlation), **shares)
+    return translate("compare.rank", rank=format_correlation(agreement.correlation), **shares)
 
 
 def describe_agreement(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> str:
-    """Return a sentence about the agreement of both models' maps for the target class."""
-    first, second = (row[0] for row in compute_maps(service, photo, comparison))
+    """Return a sentence that compares both models: the agreement of their maps for the target class."""
+    first, second = (row[0] for row in compute_compared_maps(service, photo, comparison))
     agreement = vizlib.agreement(first, second, TOP_FRACTION)
     label = {"class": shorten_label(first.label)}
     if np.isnan(agreement.correlation):
         return translate("compare.flat", **label)
     level = next(key for lowest, key in AGREEMENT_LEVELS.items() if agreement.correlation >= lowest)
-    facts = {"rank": _format_correlation(agreement.correlation), "overlap": f"{agreement.overlap * 100:.0f}"}
+    facts = {"rank": format_correlation(agreement.correlation), "overlap": f"{agreement.overlap * 100:.0f}"}
     return translate("compare.verdict", **label, alike=translate(f"compare.{level}"), **facts)
 
 
@@ -150,11 +154,11 @@ def compute_content(
     method: str | None = None,
     second: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]:
-    """Return the values of the three menus, of the maps and of their caption."""
+    """Return the content of the Compare tab: the three menus, the maps and their caption."""
     if photo is None or selection is None:
         return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
     comparison = choose_comparison(service, photo, selection, other, method, second)
-    other_models = [row for row in service.catalog.menu_rows() if row[1] != selection.model]
+    other_models = [row for row in service.catalog.list_menu_rows() if row[1] != selection.model]
     if comparison is None:
         label = shorten_label(service.catalog.get(selection.model).labels[selection.target])
         names = [name for _, name in other_models]
@@ -175,7 +179,7 @@ def compute_content(
         gr.update(choices=other_models, value=comparison.models[1]),
         gr.update(choices=list_common_methods(service, comparison.models), value=comparison.method),
         gr.update(choices=classes, value=comparison.classes[0][1]),
-        build_maps(service, photo, comparison),
+        build_compared_maps(service, photo, comparison),
         build_caption(
             translate("compare.heading"), describe_agreement(service, photo, comparison), translate("compare.agreement")
         ),
@@ -183,7 +187,7 @@ def compute_content(
 
 
 def build_pretraining_caption(value: Mapping[str, Any]) -> str:
-    """Return the caption of the recorded comparison of three initialisations, from the value of its curves."""
+    """Return the Compare tab's caption of the recorded comparison of three initialisations."""
     final = {line["name"]: line["y"][-1] for line in value["lines"] if not line["faint"]}
     ends = ", ".join(f"{name} {top1:.1f} %" for name, top1 in final.items())
     return build_caption(
@@ -194,26 +198,22 @@ def build_pretraining_caption(value: Mapping[str, Any]) -> str:
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the caption, the menus, the maps, and the comparison of initialisations below."""
+    """Build the Compare tab: caption, menus, maps, and the comparison of initialisations below."""
     caption = gr.HTML(elem_id="compare-caption", apply_default_css=False)
     with gr.Row(elem_id="compare-menus"):
         other = gr.Dropdown(
-            [], label=browser_text("compare-with"), elem_id="compare-model", interactive=True, min_width=220
+            [], label=translate_in_browser("compare-with"), elem_id="compare-model", interactive=True, min_width=220
         )
         method = gr.Dropdown(
-            [], label=browser_text("method"), elem_id="compare-method", interactive=True, min_width=220
+            [], label=translate_in_browser("method"), elem_id="compare-method", interactive=True, min_width=220
         )
         second = gr.Dropdown(
-            [], label=browser_text("other-class"), elem_id="compare-class", interactive=True, min_width=220
+            [], label=translate_in_browser("other-class"), elem_id="compare-class", interactive=True, min_width=220
         )
     maps = custom_component("linked_heatmaps", elem_id="compare-maps")
     outputs = [other, method, second, maps, caption]
     if build_training_comparison()[0]:
-        with gr.Row(equal_height=False, elem_classes="viz-section"):
-            with gr.Column(scale=4, min_width=280):
-                pretraining_caption = gr.HTML(apply_default_css=False)
-            with gr.Column(scale=6, min_width=320):
-                curves = custom_component("curves", elem_id="compare-training")
+        pretraining_caption, curves = add_captioned_curves("compare-training")
 
         def show_pretraining() -> tuple[str, dict[str, Any]]:
             value = build_training_comparison()[0]
@@ -237,7 +237,3 @@ def build_tab(context: TabContext) -> None:
     context.on_selection(reset, [], [maps, second])
     for event in (maps.select, other.input, method.input, second.input):
         context.on_event(event, update, [other, method, second], outputs)
-
-
-def _format_correlation(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

@@ -8,11 +8,10 @@ from PIL import Image
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.explanation_request import DEFAULT_METHOD
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
-
-DEFAULT_METHOD = "grad-cam"  # fits convolutional networks and transformers, so a change of model keeps the method
 
 
 class Comparison(NamedTuple):
@@ -30,7 +29,7 @@ class Comparison(NamedTuple):
 
 
 def match_classes(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
-    """Return the classes that both models have: index in the first -> index in the second.
+    """Return the classes to compare, which both models have: index in the first -> index in the second.
 
     Classes are matched by label, or by one of the names in it.
     """
@@ -94,10 +93,11 @@ def choose_comparison(
 
 
 def list_common_methods(service: AnalysisService, models: tuple[str, str]) -> list[str]:
-    """Return the methods that fit both models and do not need many passes."""
+    """Return the options for the method of a comparison: those of few passes that fit both models."""
     first, second = (vizlib.list_methods(service.catalog.get(name)) for name in models)
     return [name for name in first if name in second and METHODS[name].cost != MANY_PASSES]
 
 
 def _split_label(label: str) -> list[str]:
+    """Return the names in a label by which classes of two compared models are matched."""
     return [name.strip() for name in label.lower().split(",")]

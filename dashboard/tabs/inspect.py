@@ -13,7 +13,7 @@ from PIL import Image
 from dashboard.components.ablation_list import build_ablation_list
 from dashboard.components.captions import build_caption, get_no_photo_text
 from dashboard.components.custom_component import custom_component
-from dashboard.components.event_queue import acknowledge, emit_choice_js, parse_choices, report_failure_js
+from dashboard.components.event_queue import acknowledge_choices, emit_choice_js, parse_choices, report_failure_js
 from dashboard.components.heatmap import build_heatmap
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails
 from dashboard.components.tree import build_tree
@@ -24,22 +24,20 @@ from dashboard.state.selection import Selection
 from dashboard.tabs import kernels
 from dashboard.tabs.inspector_state import (
     InspectorState,
-    LayerView,
-    apply_choices,
-    compute_layer_view,
-    format_link,
-    normalise_state,
-    rank_units,
+    apply_inspector_choices,
+    format_inspector_link,
+    normalise_inspector_state,
     select_unit,
 )
+from dashboard.tabs.layer_view import LayerView, compute_layer_view, rank_units
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Inside"
 MAX_UNITS_FOR, MAX_UNITS_AGAINST = 36, 12  # in the unit grid: highest and lowest contributions
 
 
-def select_units(view: LayerView) -> list[int]:
-    """Return the unit numbers of the grid: all, or of many the two ends of the ranking."""
+def select_grid_units(view: LayerView) -> list[int]:
+    """Return the numbers of the units in the inspector's grid: all, or of many the two ends of the ranking."""
     units = rank_units(view)
     if len(units) <= MAX_UNITS_FOR + MAX_UNITS_AGAINST:
         return units
@@ -47,8 +45,8 @@ def select_units(view: LayerView) -> list[int]:
 
 
 def build_unit_grid(view: LayerView, state: InspectorState, unit: Unit) -> dict[str, Any]:
-    """Return the units as thumbnails on one colour scale, each with its contribution to the class."""
-    numbers = select_units(view)
+    """Return the inspector's grid: units as thumbnails on one colour scale, each with its contribution to the class."""
+    numbers = select_grid_units(view)
     signed = bool(view.maps.min() < 0)
     limits = compute_limits(view.maps[numbers], signed=signed)
     ablated = {
@@ -74,14 +72,14 @@ def build_unit_grid(view: LayerView, state: InspectorState, unit: Unit) -> dict[
 
 
 def format_unit(unit: Unit) -> str:
-    """Return the name of a unit in the current language; heads are counted from 1, as everywhere on the page."""
+    """Return the name of a unit in the inspector; heads are counted from 1, as everywhere on the page."""
     if unit.head:
         return translate("inside.unit-head", layer=unit.layer, number=unit.number + 1)
     return translate("inside.unit", layer=unit.layer, number=unit.number)
 
 
 def format_contributions(values: Sequence[float] | np.ndarray) -> list[str]:
-    """Return signed numbers with as many decimals as the largest needs for two significant digits.
+    """Return the contributions in the inspector as signed numbers: two digits of the largest, as many decimals of all.
 
     >>> format_contributions([0.394, -0.01, 0.0])
     ['+0.39', '−0.01', '0']
@@ -95,7 +93,7 @@ def format_contributions(values: Sequence[float] | np.ndarray) -> list[str]:
 def build_unit_heatmap(
     service: AnalysisService, photo: Image.Image, selection: Selection, view: LayerView, unit: Unit
 ) -> dict[str, Any]:
-    """Return the map of a unit on the photo, or a sentence for a layer whose output has no positions."""
+    """Return the inspector's map of a unit on the photo, or a sentence for a layer whose output has no positions."""
     if not view.has_positions:
         return {"empty": translate("inside.placeless", layer=unit.layer)}
     values = view.maps[unit.number]
@@ -103,14 +101,15 @@ def build_unit_heatmap(
         "inside.looks" if unit.head else "inside.responds", unit=format_unit(unit), high=f"{values.max():.3g}"
     )
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
-    file_name = f"{selection.model}_{unit.label}.png".replace("/", "-").replace(" · ", "_").replace(" ", "_")
+    number = f"head_{unit.number + 1}" if unit.head else f"channel_{unit.number}"
+    file_name = f"{selection.model}_{unit.layer}_{number}.png".replace("/", "-").replace(" ", "_")
     return build_heatmap(
         values, photo, geometry, signed=bool(view.maps.min() < 0), smooth=not unit.head, alt=alt, file=file_name
     )
 
 
 def build_unit_caption(service: AnalysisService, selection: Selection, view: LayerView, unit: Unit) -> str:
-    """Return the caption of a unit: its name, its map and its contribution."""
+    """Return the inspector's caption of a unit: its name, its map and its contribution."""
     number = unit.number + 1 if unit.head else unit.number
     name = translate("inside.head-name" if unit.head else "inside.channel-name", number=number, layer=unit.layer)
     ends = (view.maps[unit.number].min(), view.maps[unit.number].max())
@@ -135,7 +134,7 @@ def build_unit_caption(service: AnalysisService, selection: Selection, view: Lay
 def build_ablation_panel(
     service: AnalysisService, photo: Image.Image, selection: Selection, state: InspectorState, unit: Unit
 ) -> dict[str, Any]:
-    """Return the ablation panel: the switch of a unit, and the predictions with and without the ablated units."""
+    """Return the inspector's ablation panel: the switch of a unit, and predictions with and without ablated units."""
     before = service.predict(photo, selection.model, 10**6)
     after = service.ablate(photo, selection.model, state.ablated) if state.ablated else None
     turn = "on" if unit in state.ablated else "off"
@@ -149,10 +148,10 @@ def build_ablation_panel(
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, state: InspectorState | None
 ) -> tuple:
-    """Return the state and the values of the components: tree, its caption, map, caption, ablation panel, grid."""
+    """Return the content of the inspector (tab Inside): state, tree, captions, map, ablation panel and unit grid."""
     if photo is None or selection is None:
         return state, {}, "", {"empty": get_no_photo_text()}, "", {}, {}
-    state = normalise_state(service, selection, state)
+    state = normalise_inspector_state(service, selection, state)
     model = service.catalog.get(selection.model)
     view = compute_layer_view(service, photo, selection, state.layer)
     unit = select_unit(view, state)
@@ -171,7 +170,7 @@ def compute_content(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the tab: layers and units on the left, the selected unit on the right, the first-layer kernels below."""
+    """Build the inspector (tab Inside): layers and units, the selected unit, and the first-layer kernels below."""
     service, event_queue, state = context.service, context.inspect_queue, gr.State(None)
     with gr.Row(equal_height=False, elem_id="inside-workspace"):
         with gr.Column(scale=5, min_width=300):
@@ -189,9 +188,9 @@ def build_tab(context: TabContext) -> None:
         photo: Image.Image | None, selection: Selection | None, state: InspectorState | None, value: Any
     ) -> tuple:
         if photo is not None and selection is not None:
-            state = apply_choices(service, photo, selection, state, parse_choices(value))
+            state = apply_inspector_choices(service, photo, selection, state, parse_choices(value))
         state, *values = compute_content(service, photo, selection, state)
-        return state, *values, {**acknowledge(value), "keys": format_link(service, selection, state)}
+        return state, *values, {**acknowledge_choices(value), "keys": format_inspector_link(service, selection, state)}
 
     options = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the event queue already sends one choice at a time
     context.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **options)

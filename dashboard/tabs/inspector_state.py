@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from dashboard.components.event_queue import Choice
 from dashboard.components.tree import list_selectable_layers
-from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService, Unit
 from dashboard.state.page_address import MAX_VALUE_LENGTH, parse_address
 from dashboard.state.selection import Selection
-from vizlib.core.text import shorten_label
+from dashboard.tabs.layer_view import LayerView, compute_layer_view, rank_units
 
 
 class InspectorState(NamedTuple):
@@ -34,27 +31,9 @@ class InspectorState(NamedTuple):
     ablated: tuple[Unit, ...]
 
 
-class LayerView(NamedTuple):
-    """The output of a layer for one photo, and the contribution of each of its units to the class.
-
-    Attributes:
-        maps: Activation of each channel, or attention of each head, at each position.
-        has_positions: Whether the maps can be drawn on the photo.
-        is_attention: Whether the units are heads of an attention layer.
-        contributions: Contribution of each unit to the logit; `None` where it is not known for each unit.
-        label: Label of the target class, or of both classes of a contrast.
-        logit: Logit of the target class, or difference of both logits of a contrast.
-    """
-
-    maps: Float[np.ndarray, "units rows columns"]
-    has_positions: bool
-    is_attention: bool
-    contributions: Float[np.ndarray, " units"] | None
-    label: str
-    logit: float
-
-
-def normalise_state(service: AnalysisService, selection: Selection, state: InspectorState | None) -> InspectorState:
+def normalise_inspector_state(
+    service: AnalysisService, selection: Selection, state: InspectorState | None
+) -> InspectorState:
     """Return the state, with the layer that Grad-CAM reads where it has no layer of the selected model."""
     model = service.catalog.get(selection.model)
     names = list_selectable_layers(model)
@@ -63,39 +42,8 @@ def normalise_state(service: AnalysisService, selection: Selection, state: Inspe
     return state if state.layer in names else state._replace(layer=model.cam_layer or names[-1], unit_number=None)
 
 
-def compute_layer_view(service: AnalysisService, photo: Image.Image, selection: Selection, layer: str) -> LayerView:
-    """Return the channels of a layer, or the heads of an attention layer, for one photo."""
-    contributions = service.get_contributions(selection.request(photo), layer)
-    attention = service.get_attention(photo, selection.model).get(layer)
-    tokens = service.catalog.get(selection.model).tokens
-    if attention is not None and tokens is not None:
-        rows = attention[:, tokens.classifier_tokens[0]] if tokens.classifier_tokens else attention.mean(1)
-        maps, has_positions = rows[:, tokens.num_prefix_tokens :].reshape(-1, *tokens.grid).numpy(), True
-        values = contributions.heads.get(layer)
-    else:
-        activations, has_positions = service.get_activations(photo, selection.model, layer)
-        maps, values = activations.numpy(), contributions.channels[layer]
-    by_unit = values.numpy() if values is not None and len(values) == len(maps) else None
-    label = shorten_label(contributions.label)
-    if contributions.against is not None:
-        label = translate(
-            "inside.over",
-            **{"class": label},
-            other=shorten_label(service.catalog.get(selection.model).labels[contributions.against]),
-        )
-    return LayerView(maps, has_positions, attention is not None, by_unit, label, contributions.logit)
-
-
-def rank_units(view: LayerView) -> list[int]:
-    """Return the unit numbers by decreasing contribution, or by decreasing variation where no contribution is known."""
-    if view.contributions is not None:
-        return np.argsort(-view.contributions, kind="stable").tolist()
-    variation = view.maps.std((1, 2)) if view.maps[0].size > 1 else np.abs(view.maps[:, 0, 0])
-    return np.argsort(-variation, kind="stable").tolist()
-
-
 def select_unit(view: LayerView, state: InspectorState) -> Unit:
-    """Return the selected unit, or the first of the ranking where there is no such unit."""
+    """Return the unit that the inspector's state selects, or the first of the ranking where there is no such unit."""
     number = state.unit_number
     if number is None or not 0 <= number < len(view.maps):
         number = rank_units(view)[0]
@@ -103,7 +51,7 @@ def select_unit(view: LayerView, state: InspectorState) -> Unit:
 
 
 def toggle_ablation(state: InspectorState, unit: Unit, action: object) -> InspectorState:
-    """Return the state after a click in the ablation panel.
+    """Return the inspector's state after a click in the ablation panel.
 
     Args:
         state: State before the click.
@@ -121,11 +69,11 @@ def toggle_ablation(state: InspectorState, unit: Unit, action: object) -> Inspec
     return state
 
 
-def parse_link(
+def parse_inspector_link(
     service: AnalysisService, photo: Image.Image, selection: Selection, unit: str | None, off: str | None
 ) -> tuple[InspectorState, list[str]]:
-    """Return the state that the address keys `u` and `o` describe, and which of the two keys are not valid."""
-    state, invalid = normalise_state(service, selection, None), []
+    """Return the inspector's state in the address keys `u` and `o`, and which of the two keys are not valid."""
+    state, invalid = normalise_inspector_state(service, selection, None), []
     layers = list_selectable_layers(service.catalog.get(selection.model))
 
     def parse_unit(text: str) -> Unit | None:
@@ -148,36 +96,36 @@ def parse_link(
     return state, invalid
 
 
-def format_link(
+def format_inspector_link(
     service: AnalysisService, selection: Selection | None, state: InspectorState | None
 ) -> dict[str, str | None]:
-    """Return the address keys of a state; `None` for keys with the default value."""
+    """Return the address keys of the inspector's state; `None` for keys with the default value."""
     if state is None or selection is None:
         return {"u": None, "o": None}
     number = "" if state.unit_number is None else f":{state.unit_number}"
     off = ";".join(f"{unit.layer}:{unit.number}" for unit in state.ablated)
-    is_default = not number and state.layer == normalise_state(service, selection, None).layer
+    is_default = not number and state.layer == normalise_inspector_state(service, selection, None).layer
     return {"u": None if is_default else state.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
 
 
-def apply_choices(
+def apply_inspector_choices(
     service: AnalysisService,
     photo: Image.Image,
     selection: Selection,
     state: InspectorState | None,
     choices: Sequence[Choice],
 ) -> InspectorState:
-    """Return the state after a sequence of choices.
+    """Return the inspector's state after a sequence of choices.
 
     A choice selects a `layer`, or a `unit` `of` a layer, or is an action of the ablation panel (`switch`), or has the
     address keys `u` and `o`.
     """
-    state = normalise_state(service, selection, state)
+    state = normalise_inspector_state(service, selection, state)
     layers = list_selectable_layers(service.catalog.get(selection.model))
     for choice in choices:
         if "u" in choice or "o" in choice:
             link, _ = parse_address(choice, {})
-            state, _ = parse_link(service, photo, selection, link.unit, link.ablated)
+            state, _ = parse_inspector_link(service, photo, selection, link.unit, link.ablated)
         unit = choice.get("unit")
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:

@@ -21,7 +21,7 @@ from dashboard.state.selection import Selection
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, kernel: int | None = None
 ) -> tuple:
-    """Return the values of the caption, the kernel grid and the response of one kernel to the photo.
+    """Return the kernels' content below the inspector: caption, kernel grid, and one kernel's response to the photo.
 
     `kernel` is the number of the selected kernel; where there is no such kernel, the one whose response varies most.
     """
@@ -62,7 +62,7 @@ def compute_content(
 def build_position_similarity(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the similarity grid of a transformer's position embeddings; empty for other networks."""
+    """Return the grid of similarities of position embeddings, below the kernels; empty for other networks."""
     similarity = (
         None if photo is None or selection is None else service.get_kernels(selection.model).position_similarity
     )

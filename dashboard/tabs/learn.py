@@ -8,13 +8,15 @@ import gradio as gr
 from PIL import Image
 
 from dashboard.components.custom_component import custom_component
-from dashboard.components.lesson import build_lesson, mark_pending_js
-from dashboard.i18n.translate import language_of_request, page_texts, translate_to
+from dashboard.components.lesson import build_lesson, mark_lesson_pending_js
+from dashboard.i18n.language import get_request_language
+from dashboard.i18n.translate import get_page_texts, translate_to
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.lessons import explanation_lessons, layer_lessons
-from dashboard.tabs.lessons.base import Lesson, LessonContext, encode_model_input
+from dashboard.tabs.lessons.lesson_context import LessonContext
+from dashboard.tabs.lessons.pictures import Lesson, encode_lesson_input
 
 TITLE = "Learn"
 STEPS = {
@@ -32,7 +34,7 @@ TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}
 
 
 def compute_lesson(service: AnalysisService, photo: Image.Image, selection: Selection, step: int) -> Lesson:
-    """Return the result of a step, counted from 0; of the first step where there is no such step."""
+    """Return the result of a step of the Learn tab, counted from 0; the first where there is no such step."""
     step = step if 0 <= step < len(STEPS) else 0
     context = LessonContext(service, photo, selection)
     return service.get_lesson(
@@ -47,7 +49,7 @@ def compute_content(
     step: int = 0,
     language: str = "en",
 ) -> Any:
-    """Return the value of the lesson component: one step with its texts in a language.
+    """Return the content of the Learn tab: one step with its texts in a language.
 
     Without a photo the value is a sentence; without a selection, while the page opens, the component stays as it is.
     """
@@ -67,7 +69,7 @@ def compute_content(
     topics = [name if has_attention else TOPICS_WITHOUT_ATTENTION.get(name, name) for name in STEPS]
     labels = {key: translate_lesson(key) for key in ("steps", "previous", "next", "code", "busy")}
     labels["step"] = translate_lesson("step", {"step": str(step + 1), "steps": str(len(STEPS))})
-    labels["see"] = translate_lesson("open-tab", {"tab": page_texts(language)[f"page.tab.{lesson.tab}"]})
+    labels["see"] = translate_lesson("open-tab", {"tab": get_page_texts(language)[f"page.tab.{lesson.tab}"]})
     labels["other"] = translate_lesson("other", {"model": lesson.other_model})
     return build_lesson(
         step,
@@ -78,7 +80,7 @@ def compute_content(
             for picture in lesson.pictures
         ],
         labels,
-        encode_model_input(service.render_model_input(photo, selection.model)),
+        encode_lesson_input(service.render_model_input(photo, selection.model)),
         columns=lesson.columns,
         code=lesson.code,
         tab=lesson.tab,
@@ -88,14 +90,14 @@ def compute_content(
 
 
 def build_tab(context: TabContext) -> gr.HTML:
-    """Build the tab and return its component, which requests a step when it becomes visible or its inputs change."""
+    """Build the Learn tab and return its component, which requests a step when it is visible or its inputs change."""
     component = custom_component("lesson", elem_id="learn")
 
     def show_step(
         photo: Image.Image | None, selection: Selection | None, event: gr.SelectData, request: gr.Request
     ) -> dict[str, Any]:
-        return compute_content(context.service, photo, selection, int(event.index), language_of_request(request))
+        return compute_content(context.service, photo, selection, int(event.index), get_request_language(request))
 
     context.on_event(component.select, show_step, [], [component])
-    context.selection.change(None, [component], [component], js=mark_pending_js(), **PRIVATE_EVENT)
+    context.selection.change(None, [component], [component], js=mark_lesson_pending_js(), **PRIVATE_EVENT)
     return component

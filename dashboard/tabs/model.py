@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 from PIL import Image
 
 from dashboard.components.captions import build_caption, get_no_photo_text
 from dashboard.components.card import build_model_card
-from dashboard.components.curves import build_curve, build_curves
+from dashboard.components.curves import add_captioned_curves, build_curve, build_curves
 from dashboard.components.custom_component import custom_component, on_page_load
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import translate
@@ -24,7 +23,7 @@ TITLE = "Model"
 
 
 def build_history_curves(entry: ModelEntry) -> dict[str, Any]:
-    """Return the training curves of a bundled network; empty where there is no recorded history."""
+    """Return the Model tab's curves of a bundled network's training; empty where there is no recorded history."""
     if not entry.bundled or entry.name not in list_training_histories():
         return {}
     history = training_history(entry.name)
@@ -43,7 +42,7 @@ def build_history_curves(entry: ModelEntry) -> dict[str, Any]:
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None
 ) -> tuple[dict[str, Any], str, dict]:
-    """Return the values of the model card, the caption of the curves, and the curves."""
+    """Return the content of the Model tab: the model card, the caption of the curves, and the curves."""
     if photo is None or selection is None:
         return {"empty": get_no_photo_text()}, "", {}
     entry = service.catalog.get_entry(selection.model)
@@ -54,19 +53,11 @@ def compute_content(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the model card, the training curves, and the comparison of initialisations."""
+    """Build the Model tab: the model card, the training curves, and the comparison of initialisations."""
     card = custom_component("card", elem_id="model-card")
-    with gr.Row(equal_height=False, elem_classes="viz-section"):
-        with gr.Column(scale=4, min_width=280):
-            caption = gr.HTML(elem_id="model-caption", apply_default_css=False)
-        with gr.Column(scale=6, min_width=320):
-            history = custom_component("curves", elem_id="model-history")
+    caption, history = add_captioned_curves("model-history", "model-caption")
     if build_training_comparison()[0]:
-        with gr.Row(equal_height=False, elem_classes="viz-section"):
-            with gr.Column(scale=4, min_width=280):
-                comparison_caption = gr.HTML(apply_default_css=False)
-            with gr.Column(scale=6, min_width=320):
-                comparison_curves = custom_component("curves", elem_id="model-comparison")
+        comparison_caption, comparison_curves = add_captioned_curves("model-comparison")
         on_page_load(build_training_comparison, [comparison_curves, comparison_caption, custom_component("card")])
 
     def update(photo: Image.Image | None, selection: Selection | None) -> tuple:

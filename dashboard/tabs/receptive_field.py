@@ -20,7 +20,7 @@ MAX_FIELD_SIDE = 112  # values on a side of the effective receptive field that i
 
 
 def choose_cell(service: AnalysisService, photo: Image.Image, model: str, requested: object) -> Cell:
-    """Return the requested cell (layer, row, column) where it exists.
+    """Return the cell (layer, row, column) that the receptive-field view shows: the requested one where it exists.
 
     Otherwise return the middle cell of the last stage whose receptive field is smaller than the input.
     """
@@ -38,7 +38,7 @@ def choose_cell(service: AnalysisService, photo: Image.Image, model: str, reques
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, requested: object = None
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the grid of cells and of its caption; empty for a network with attention."""
+    """Return the content of the receptive-field view in a tab: the grid of cells and its caption, if any."""
     if photo is None or selection is None or not service.get_receptive_fields(selection.model):
         return {}, ""
     name = selection.model
@@ -55,7 +55,7 @@ def compute_content(
 
 
 def build_tab(context: TabContext) -> None:
-    """Build the caption and the grid of cells below it."""
+    """Build the receptive-field view of the Attention tab: the caption, and the grid of cells below it."""
     caption = gr.HTML(elem_id="receptive-caption", apply_default_css=False)
     cells = custom_component("receptive_field", elem_id="receptive-fields")
 

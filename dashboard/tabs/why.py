@@ -12,26 +12,23 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.captions import (
-    build_alt_text,
     build_caption,
     format_attribution_heading,
     format_confidence,
-    format_duration,
     format_heading,
     get_no_photo_text,
 )
 from dashboard.components.custom_component import custom_component
-from dashboard.components.heatmap import build_attribution_heatmap, build_photo_only
-from dashboard.components.parameters import build_parameter_menus, parse_parameters
-from dashboard.components.progress import build_running, build_waiting
+from dashboard.components.heatmap import build_attribution_heatmap, build_heatmap_alt_text, build_photo_only
+from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
+from dashboard.components.progress import build_running_progress, build_waiting_progress, format_duration
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
-from dashboard.i18n.translate import describe_method, translate
+from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
-from dashboard.services.explanation_request import ExplanationRequest
+from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
-from dashboard.tabs.compare_options import DEFAULT_METHOD
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.core.text import format_percent
@@ -63,8 +60,8 @@ class WhyContent(NamedTuple):
     metric: str = ""
 
 
-def choose_method(service: AnalysisService, model: str, requested: str | None) -> str:
-    """Return the requested method if it fits the model, else the default method, else any that fits."""
+def choose_shown_method(service: AnalysisService, model: str, requested: str | None) -> str:
+    """Return the method of the Why tab: the requested one if it fits the model, else the default, else any other."""
     fitting = vizlib.list_methods(service.catalog.get(model))
     return next(name for name in (requested, DEFAULT_METHOD, *fitting) if name in fitting)
 
@@ -72,16 +69,16 @@ def choose_method(service: AnalysisService, model: str, requested: str | None) -
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> WhyContent:
-    """Return the values of all components of the tab.
+    """Return the content of the Why tab: map, caption, menus, thumbnails, progress bar and check of the map.
 
     A method of many passes that is not cached has no map, but a start button with its estimated duration.
     """
     if photo is None or selection is None:
         return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
-    method = choose_method(service, selection.model, method)
+    method = choose_shown_method(service, selection.model, method)
     model = service.catalog.get(selection.model)
-    parameters = parse_parameters(menus, model, method)
-    request = selection.request(photo, method, parameters)
+    parameters = parse_parameter_menus(menus, model, method)
+    request = selection.make_request(photo, method, parameters)
     attribution = service.find_or_explain(request)
     parameter_menus = build_parameter_menus(model, method, parameters, in_url=True)
     strip = build_method_strip(service, photo, selection, method, attribution)
@@ -91,28 +88,34 @@ def compute_content(
     heatmap, caption = build_map(attribution, photo, get_contrast_label(service, selection))
     probabilities = service.find_top_fraction(selection.model, attribution)
     return WhyContent(
-        method, heatmap, caption, parameter_menus, strip, {}, format_metric(probabilities) if probabilities else ""
+        method,
+        heatmap,
+        caption,
+        parameter_menus,
+        strip,
+        {},
+        format_top_fraction_check(probabilities) if probabilities else "",
     )
 
 
 def stream_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> Generator[WhyContent, None, None]:
-    """Yield the values of all components after each batch of a method of many passes.
+    """Yield the content of the Why tab after each batch of a method of many passes.
 
     Until the last step only map, caption and progress bar change.
     """
     if photo is None or selection is None:
         return
-    method = choose_method(service, selection.model, method)
-    parameters = parse_parameters(menus, service.catalog.get(selection.model), method)
+    method = choose_shown_method(service, selection.model, method)
+    parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
     unchanged = gr.skip()
     start = time.perf_counter()
-    for step in service.stream_explanation(selection.request(photo, method, parameters)):
+    for step in service.stream_explanation(selection.make_request(photo, method, parameters)):
         if step.done < step.total:
             seconds_per_pass = (time.perf_counter() - start) / step.done
             time_left = format_duration(seconds_per_pass * (step.total - step.done))
-            progress = build_running(step.done, step.total, time_left)
+            progress = build_running_progress(step.done, step.total, time_left)
             heatmap, caption = build_map(step.attribution, photo, get_contrast_label(service, selection))
             yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress)
     yield compute_content(service, photo, selection, method, menus)
@@ -121,13 +124,13 @@ def stream_content(
 def build_map(
     attribution: vizlib.Attribution, photo: Image.Image, contrast_label: str = ""
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the heat map and of its caption."""
+    """Return the heat map of the Why tab and its caption."""
     method = METHODS[attribution.method]
     return (
-        build_attribution_heatmap(attribution, photo, build_alt_text(attribution), contrast_label),
+        build_attribution_heatmap(attribution, photo, build_heatmap_alt_text(attribution), contrast_label),
         build_caption(
             format_attribution_heading(attribution, contrast_label),
-            *describe_method(method),
+            *translate_method_description(method),
             attribution.notes,
             format_confidence(attribution.model, format_percent(attribution.probability)),
         ),
@@ -137,26 +140,26 @@ def build_map(
 def build_pending_map(
     service: AnalysisService, photo: Image.Image, selection: Selection, method: str
 ) -> tuple[dict[str, Any], str]:
-    """Return the values of the photo without a map, and of the caption of the map to come."""
+    """Return the Why tab's photo without a map, and the caption of the map to come."""
     model = service.catalog.get(selection.model)
     predictions = service.predict(photo, selection.model, 10**6)
     prediction = next(row for row in predictions if row.index == selection.target)
     heading = format_heading(method, prediction.label, get_contrast_label(service, selection))
     confidence = format_confidence(model.name, prediction.text, is_probability=prediction.probability is not None)
-    caption = build_caption(heading, *describe_method(METHODS[method]), (), confidence)
+    caption = build_caption(heading, *translate_method_description(METHODS[method]), (), confidence)
     alt = translate("why.not-run", method=method)
     return build_photo_only(photo, model.preprocessing.geometry(photo), alt=alt), caption
 
 
 def build_start_button(service: AnalysisService, request: ExplanationRequest) -> dict[str, Any]:
-    """Return the value of the start button with the estimated duration; a short computation starts without a click."""
+    """Return the Why tab's start button with the estimated duration; a short computation starts without a click."""
     seconds = service.estimate_seconds(request)
     text = translate("why.cost", method=request.method, time=format_duration(seconds))
-    return build_waiting(text, start_now=seconds <= MAX_AUTOSTART_SECONDS)
+    return build_waiting_progress(text, start_now=seconds <= MAX_AUTOSTART_SECONDS)
 
 
 def get_contrast_label(service: AnalysisService, selection: Selection) -> str:
-    """Return the label of the contrast class; empty where there is none."""
+    """Return the label of the contrast class of the Why tab; empty where there is none."""
     return "" if selection.against is None else service.catalog.get(selection.model).labels[selection.against]
 
 
@@ -167,7 +170,7 @@ def build_method_strip(
     method: str,
     attribution: vizlib.Attribution | None,
 ) -> dict[str, Any]:
-    """Return the thumbnails of all methods that fit the model, with their maps where they are cached.
+    """Return the Why tab's thumbnails of all methods that fit the model, with their maps where they are cached.
 
     Args:
         service: The analysis service.
@@ -177,17 +180,19 @@ def build_method_strip(
         attribution: Its attribution, where there is one.
     """
     items = []
-    one_pass = service.explain_all(selection.request(photo))
+    one_pass = service.explain_all(selection.make_request(photo))
     for name in vizlib.list_methods(service.catalog.get(selection.model)):
         if name == method:
             shown = attribution
         else:
-            shown = one_pass.get(name) or service.find_explanation(selection.request(photo, name))
+            shown = one_pass.get(name) or service.find_explanation(selection.make_request(photo, name))
         values = None if shown is None else downsample_map(shown.heat.numpy())
         signed = shown is not None and shown.signed
         limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
         smooth = not METHODS[name].patch_values
-        items.append(build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=format_hint(name)))
+        items.append(
+            build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=format_method_hint(name))
+        )
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     return build_thumbnails(
         items,
@@ -199,34 +204,38 @@ def build_method_strip(
     )
 
 
-def format_hint(name: str) -> str:
-    """Return what the map of a method shows, and whether it needs many passes."""
+def format_method_hint(name: str) -> str:
+    """Return the Why tab's hint on a method: what its map shows, and whether it needs many passes."""
     method = METHODS[name]
-    shows, _ = describe_method(method)
+    shows, _ = translate_method_description(method)
     return f"{shows} {translate('why.many')}" if method.cost == MANY_PASSES else shows
 
 
-def compute_metric(
+def compute_top_fraction_check(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
 ) -> str:
-    """Return the result of keeping only the pixels with the highest attribution, as safe HTML; empty without a map."""
+    """Return the Why tab's check of a map, as safe HTML: only its top pixels are kept; empty without a map."""
     if photo is None or selection is None:
         return ""
-    method = choose_method(service, selection.model, method)
-    parameters = parse_parameters(menus, service.catalog.get(selection.model), method)
-    attribution = service.find_or_explain(selection.request(photo, method, parameters))
-    return "" if attribution is None else format_metric(service.keep_top_fraction(selection.model, attribution))
+    method = choose_shown_method(service, selection.model, method)
+    parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
+    attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
+    return (
+        ""
+        if attribution is None
+        else format_top_fraction_check(service.keep_top_fraction(selection.model, attribution))
+    )
 
 
-def format_metric(probabilities: TopFractionProbabilities) -> str:
-    """Return the probability before and after keeping only the pixels with the highest attribution, as safe HTML."""
+def format_top_fraction_check(probabilities: TopFractionProbabilities) -> str:
+    """Return the Why tab's check of a map as safe HTML: the probability before and after only top pixels are kept."""
     text = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
     before, after = (f"<strong>{value:.2f}</strong>" for value in (probabilities.before, probabilities.after))
     return f'<p class="viz-metric">{text} {before} → {after}</p>'
 
 
 def build_tab(context: TabContext) -> TabView:
-    """Build the map beside its caption, and the thumbnails of all methods below.
+    """Build the Why tab: the map beside its caption, and the thumbnails of all methods below.
 
     Returns:
         The view of the tab, which is computed in the same event as the selection.
@@ -260,7 +269,7 @@ def build_tab(context: TabContext) -> TabView:
                 yield content
 
     def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
-        return compute_metric(service, photo, selection, method, menus)
+        return compute_top_fraction_check(service, photo, selection, method, menus)
 
     stream_event = context.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)

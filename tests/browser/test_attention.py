@@ -91,7 +91,7 @@ def quiet_session(session):
     """Return the session, which must send no request during the test."""
     num_requests = len(session.requests)
     yield session
-    session.page.wait_for_timeout(300)
+    session.settle()
     assert session.requests[num_requests:] == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import vizlib
 from dashboard.app import TABS
-from dashboard.i18n.translate import page_texts
+from dashboard.i18n.translate import get_page_texts
 
 pytestmark = pytest.mark.slow
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
@@ -23,6 +23,15 @@ TEXTS = """() => {
   }
   return [...texts];
 }"""
+CONTENT = {  # by tab, a part that is drawn last
+    "Why": "#why-methods button",
+    "Attention": "#attention-patches canvas, #receptive-fields canvas",
+    "Inside": "#inside-ablation button",
+    "Compare": "#compare-maps canvas",
+    "Learn": "#learn canvas",
+    "Model": "#model-card .viz-card h2",
+    "Use in code": "#code-lines pre",
+}
 ALLOWED = {  # untranslated texts of gradio, and names of parameters
     *("layer", "head"),
     *("Capture from camera", "Paste from clipboard", "Remove Image", "Upload file", "File upload", "Fullscreen"),
@@ -31,7 +40,7 @@ ALLOWED = {  # untranslated texts of gradio, and names of parameters
 TRANSLATED = (
     r"[가-힣]|^In queue: \d+ of \d+$"  # Korean, or a place in gradio's queue, which it does not translate either
 )
-ENGLISH = {text for key, text in page_texts("en").items() if text != page_texts("ko")[key]}
+ENGLISH = {text for key, text in get_page_texts("en").items() if text != get_page_texts("ko")[key]}
 LABELS = {label for name in (RESNET, VIT) for label in vizlib.load(name).labels}
 
 
@@ -46,8 +55,8 @@ def is_untranslated(text: str) -> bool:
 def test_korean_page_has_no_english_text(open_checked_session, name):
     session = open_checked_session(f"?m={name}&img=ex:tower", locale="ko-KR")
     for tab in TABS:
-        session.open_tab(page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
-        session.page.wait_for_timeout(1000)
+        session.open_tab(get_page_texts("ko")[f"page.tab.{tab.TITLE.lower().replace(' ', '-')}"])
+        session.page.locator(CONTENT[tab.TITLE]).locator("visible=true").first.wait_for()
         if tab.TITLE == "Inside":
             session.page.locator("#inside-ablation button").first.click()
             session.settle()

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vizlib
-from dashboard.i18n.translate import page_texts
+from dashboard.components.captions import format_correlation
+from dashboard.i18n.translate import get_page_texts
 from dashboard.tabs import learn
-from dashboard.tabs.lessons.base import format_correlation, format_number
+from dashboard.tabs.lessons.layer_lessons import format_number
 from vizlib.core.text import format_percent
 from vizlib.metrics.faithfulness import deletion
 from vizlib.render.color_scale import compute_limits
@@ -225,7 +226,7 @@ def test_keyboard_changes_steps_and_focuses_the_heading(open_checked_session):
 @pytest.mark.parametrize(("locale", "language"), [("ko-KR", "ko"), ("en-US", "en"), ("fr-FR", "en")])
 def test_page_uses_the_language_of_the_browser(open_checked_session, locale, language):
     session = open_checked_session(f"?m={VIT}&img=ex:tower&v=learn", locale=locale)
-    table = page_texts(language)
+    table = get_page_texts(language)
     text = read_step(session, 0)
     assert table["learn.hook.title"] in text
     assert table["learn.hook.code"] in text

@@ -21,6 +21,14 @@ STATE = """() => ({
     tab: document.querySelector('[role=tab][aria-selected=true]').textContent,
 })"""
 
+COUNT_QUERIES = """
+window.numQueries = 0; // whether the page is ready, as the handler of a tab asks
+const querySelector = Document.prototype.querySelector;
+Document.prototype.querySelector = function (selector) {
+  if (selector.includes("[data-ready]")) window.numQueries++;
+  return querySelector.call(this, selector);
+};"""
+
 
 def keys(session) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(urlsplit(session.page.url).query).items()}
@@ -57,11 +65,14 @@ def test_link_restores_the_whole_selection(open_checked_session, cheetah):
 
 def test_tab_event_before_the_page_load_does_not_change_the_url(chromium, address):
     page, held = chromium.new_page(), []
+    page.add_init_script(COUNT_QUERIES)
     page.set_default_timeout(60_000)
     page.route("**/queue/join*", lambda route: held.append(route))
     page.goto(f"{address}?m={VIT}&img=ex:tower&v=model")
+    page.get_by_role("tab", name="Attention").wait_for()
+    before = page.evaluate("numQueries")
     page.get_by_role("tab", name="Attention").click()  # gradio sometimes fires the event of the first tab too
-    page.wait_for_timeout(500)
+    page.wait_for_function(f"() => numQueries > {before}")  # the handler of the tab has run
     assert "v=model" in page.url
     for route in held:
         route.continue_()

@@ -162,7 +162,7 @@ def test_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(open_checke
     assert text == f"Stopped after {done} of 1,000 passes; the map shows the result so far."
     session.wait_on_server(lambda: steps["ended"] == 1)
     assert steps["steps"] <= before + 2  # the current batch, and one that was in flight
-    session.page.wait_for_timeout(1500)
+    session.settle()
     assert steps["steps"] <= before + 2
     assert session.page.locator(f"{HEAT} canvas").get_attribute("data-drawn").startswith(f"{RESNET}_rise")
     assert session.page.locator("#why-progress .viz-primary-button").inner_text() == "Start again"
@@ -175,10 +175,10 @@ def test_step_that_arrives_after_stop_is_ignored(open_checked_session, steps):
     routes = []
     session.page.route("**/cancel*", lambda route: routes.append(route))
     session.page.locator("#why-progress .viz-primary-button").click()
-    before = steps["steps"]
-    session.wait_on_server(lambda: steps["steps"] >= before + 2)
+    before = session.page.evaluate("numReceivedSteps()")
     session.wait_on_server(lambda: routes)
-    session.page.wait_for_timeout(500)  # time for the last step to draw
+    session.wait_until(f"() => numReceivedSteps() >= {before + 2}")
+    session.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert session.get_text("#why-progress p").startswith("Stopped after ")
     assert session.page.locator("#why-progress .viz-primary-button").inner_text() == "Start again"
     routes[0].continue_()

@@ -11,6 +11,11 @@ pytestmark = pytest.mark.slow
 
 SENTENCE = "The picture is text, not an image, expected a photo as JPEG, PNG, WebP, GIF, BMP or TIFF."
 GONE = "The photo did not arrive whole; please choose it again."
+RECORD_CHOICES = """() => {
+  window.choices = [];
+  const queue = document.querySelector("#event-queue .viz-event_queue");
+  queue.addEventListener("viz-choose", (event) => window.choices.push(event.detail));
+}"""
 
 
 @pytest.mark.parametrize("example", [False, True])
@@ -36,8 +41,9 @@ def test_invalid_photo_during_a_removal_is_reported_once(open_session, tmp_path)
     session.page.route("**/queue/join*", lambda route: routes.append(route) if not routes else route.fallback())
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.wait_on_server(lambda: len(routes) == 1)  # the photo is removed, but the server has no event yet
+    session.page.evaluate(RECORD_CHOICES)
     session.upload(path)
-    session.page.wait_for_timeout(1500)
+    session.wait_until("() => window.choices.some((choice) => choice.photo && choice.file)")  # it waits in the queue
     routes[0].continue_()
     check_reported_once(session)
     assert session.page.locator("#photo img").count() == 0  # it was removed before
@@ -63,7 +69,6 @@ def test_photo_with_a_deleted_file_is_reported_once_and_not_restored(open_sessio
 def check_reported_once(session, sentence: str = SENTENCE) -> None:
     session.page.get_by_text(sentence).first.wait_for()
     session.settle()
-    session.page.wait_for_timeout(2000)
     assert session.page.get_by_text(sentence).count() == 1
 
 

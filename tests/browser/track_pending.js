@@ -9,6 +9,7 @@
   const timers = new Set();
   const images = new Set();
   const events = new Set();
+  let receivedSteps = 0; // results of generators before their last one
   const completed = new Set(); // events whose completion arrived before the answer to their request
 
   const originalFetch = window.fetch;
@@ -43,6 +44,7 @@
       for (const line of lines) {
         if (!line.startsWith("data:")) continue;
         const { msg, event_id: event } = JSON.parse(line.slice(5));
+        if (msg === "process_generating") receivedSteps++;
         if (msg === "process_completed" && !events.delete(event)) completed.add(event);
         if (msg === "unexpected_error" || msg === "close_stream") events.clear();
       }
@@ -84,5 +86,6 @@
     quietFrames = !restart && isQuiet() ? quietFrames + 1 : 0;
     return quietFrames > QUIET_FRAMES;
   };
+  window.numReceivedSteps = () => receivedSteps;
   window.describePending = () => ({ requests, events: [...events], images: images.size, timers: timers.size });
 })();

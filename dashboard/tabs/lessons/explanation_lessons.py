@@ -9,19 +9,11 @@ import numpy as np
 from PIL import Image
 
 import vizlib
-from dashboard.tabs.lessons.base import (
-    Lesson,
-    LessonContext,
-    build_attribution_map,
-    build_image,
-    build_map,
-    correlate_maps,
-    format_correlation,
-    format_number,
-    get_probability,
-)
-from dashboard.tabs.lessons.layer_lessons import find_resnet, find_transformer
-from vizlib import Attribution
+from dashboard.components.captions import format_correlation
+from dashboard.tabs.lessons.layer_lessons import format_number
+from dashboard.tabs.lessons.lesson_context import LessonContext, find_resnet, find_transformer
+from dashboard.tabs.lessons.pictures import Lesson, build_attribution_picture, build_image_picture, build_map_picture
+from vizlib import Attribution, ModelError, Prediction
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.request import RUNNER_UP
@@ -36,7 +28,7 @@ MAX_PIXEL_LEVELS = 2  # greatest change of a pixel, of 255 levels
 
 
 def build_logit_lesson(context: LessonContext) -> Lesson:
-    """Return the step about logits: the gradient of the logit beside that of the softmax probability."""
+    """Return the lesson about logits: an explanation of the logit beside one of the softmax probability."""
     best = context.service.predict(context.photo, context.model_name)[0]
     logit_map = context.explain("saliency", best.index).heat.numpy()
     probability_map = context.explain("saliency", best.index, score="probability").heat.numpy()
@@ -55,9 +47,9 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
     }
     return Lesson(
         [
-            build_map(logit_map, "logits.logit", facts, bare=True, limits=limits),
-            build_map(probability_map, "logits.chance", facts, bare=True, limits=limits),
-            build_map(confident_map, "logits.sure", facts, bare=True, limits=limits),
+            build_map_picture(logit_map, "logits.logit", facts, bare=True, limits=limits),
+            build_map_picture(probability_map, "logits.chance", facts, bare=True, limits=limits),
+            build_map_picture(confident_map, "logits.sure", facts, bare=True, limits=limits),
         ],
         ["logits.what", "logits.here", "logits.so"],
         facts,
@@ -70,7 +62,7 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
 def compute_confident_gradient(
     context: LessonContext, class_index: int, probability: float = CONFIDENT_PROBABILITY
 ) -> np.ndarray:
-    """Return the size of the probability's gradient if the model were as confident as `probability`.
+    """Return the gradient's size for a lesson's explanation, if the model were as confident as `probability`.
 
     All logits are multiplied by the factor at which the class has that probability. The gradient is divided by the
     same factor, so that it can be compared with that of the unscaled logit.
@@ -94,7 +86,7 @@ def compute_confident_gradient(
 
 
 def build_gradient_lesson(context: LessonContext) -> Lesson:
-    """Return the step about gradients: maps of two classes, and their correlations."""
+    """Return the lesson about explanations by gradients: maps of two classes, and their correlations."""
     model, target, against = context.model, context.selection.target, context.selection.against
     other = context.service.resolve_against(
         context.photo, context.model_name, target, RUNNER_UP if against is None else against
@@ -108,7 +100,7 @@ def build_gradient_lesson(context: LessonContext) -> Lesson:
     maps = {kind: [context.explain(method, index) for index in (target, other)] for kind, method in methods.items()}
     facts |= {kind: _format_map_correlation(*pair) for kind, pair in maps.items()}
     pictures = [
-        build_attribution_map(pair[i], f"gradients.{kind}", {"label": name, "method": cam}, bare=kind != "cam")
+        build_attribution_picture(pair[i], f"gradients.{kind}", {"label": name, "method": cam}, bare=kind != "cam")
         for i, name in enumerate(names)
         for kind, pair in maps.items()
     ]
@@ -124,7 +116,7 @@ def build_gradient_lesson(context: LessonContext) -> Lesson:
 
 
 def build_attention_lesson(context: LessonContext) -> Lesson:
-    """Return the step that compares attention or activation with a class-specific map, by deleting the top of each."""
+    """Return the lesson that compares attention or activation with an explanation of a class, by deleting the top."""
     has_attention = context.has_attention_relevance
     relevant = context.explain("attention-relevance" if has_attention else find_class_method(context))
     attended = context.explain("raw-attention") if has_attention else compute_activation_map(context, relevant)
@@ -144,8 +136,8 @@ def build_attention_lesson(context: LessonContext) -> Lesson:
     }
     return Lesson(
         [
-            build_attribution_map(attended, f"{kind}.attended", facts),
-            build_attribution_map(relevant, f"{kind}.relevant", facts),
+            build_attribution_picture(attended, f"{kind}.attended", facts),
+            build_attribution_picture(relevant, f"{kind}.relevant", facts),
         ],
         [f"{kind}.what", f"{kind}.here", f"attention.{better}"],
         facts,
@@ -156,19 +148,19 @@ def build_attention_lesson(context: LessonContext) -> Lesson:
 
 
 def compute_activation_map(context: LessonContext, template: Attribution) -> Attribution:
-    """Return the root mean square over the channels of the layer that Grad-CAM reads, in the form of `template`."""
+    """Return activation as an explanation: its root mean square over the channels of Grad-CAM's layer."""
     layer = context.model.cam_layer or context.sample_stages()[-1]
     maps = context.service.get_activations(context.photo, context.model_name, layer).maps
     return replace(template, heat=maps.square().mean(0).sqrt(), method="activation", signed=False, patch_values=False)
 
 
 def compute_probability_without_top(context: LessonContext, attribution: Attribution) -> float:
-    """Return the probability of the class with the top fifth of the model input replaced by the mean colour."""
+    """Return the probability without the top fifth of an explanation's input, replaced by the mean colour."""
     return deletion(context.model, attribution, steps=DELETION_STEPS).probability[1].item()
 
 
 def build_limits_lesson(context: LessonContext) -> Lesson:
-    """Return the step about adversarial changes: an invisible change of the photo, both predictions and their maps."""
+    """Return the lesson about adversarial changes: invisible changes of a photo, predictions and explanations."""
     first, second = context.service.predict(context.photo, context.model_name)[:2]
     model = bypass_resizing(context.model)
     before = context.service.render_model_input(context.photo, context.model_name)
@@ -193,23 +185,43 @@ def build_limits_lesson(context: LessonContext) -> Lesson:
         "same_class": next(row.text for row in predictions[1] if row.index == predictions[0][0].index),
     }
     pictures = [
-        build_attribution_map(attribution, f"limits.{name}", facts, photo=image)
+        build_attribution_picture(attribution, f"limits.{name}", facts, photo=image)
         for attribution, image, name in zip(maps, (before, after), ("before", "after"), strict=True)
     ]
-    pictures.insert(1, build_image(_to_image(128 + times * change), "limits.change", facts))
+    pictures.insert(1, build_image_picture(_to_image(128 + times * change), "limits.change", facts))
     text_key = "limits.turned" if facts["a"] != facts["b"] else "limits.held"
     return Lesson(pictures, [text_key, "limits.map", "limits.so"], facts, "why", method, columns=3)
 
 
 def find_class_method(context: LessonContext) -> str:
-    """Return a class-specific method that fits the model; any fitting method where there is none."""
+    """Return a method whose explanations depend on the class and that fits the model; else any that fits."""
     fitting = vizlib.list_methods(context.model)
     return next(name for name in (*CLASS_METHODS, *fitting) if name in fitting)
 
 
 def _format_map_correlation(a: Attribution, b: Attribution) -> str:
+    """Return the correlation of two explanations' maps as a lesson shows it."""
     return format_correlation(correlate_maps(a.heat.numpy(), b.heat.numpy()))
 
 
 def _to_image(values: np.ndarray) -> Image.Image:
+    """Return pixel values, clipped to 0 to 255, as a picture of a lesson about explanations."""
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Pearson correlation of two explanations' maps, -1 to 1; 0 where one map is constant."""
+    a, b = (np.asarray(values, dtype=float).ravel() for values in (a, b))
+    spread = float(a.std() * b.std())
+    return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread else 0.0
+
+
+def get_probability(prediction: Prediction) -> float:
+    """Return the probability of a prediction, for a lesson about explanations.
+
+    Raises:
+        ModelError: If the model predicts values instead of classes; the lessons about classes are not shown for it.
+    """
+    if prediction.probability is None:
+        raise ModelError(f"this step needs the probability of a class, and {prediction.label} is a value")
+    return prediction.probability

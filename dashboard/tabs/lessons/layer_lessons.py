@@ -7,15 +7,9 @@ import math
 import numpy as np
 import torch
 
-from dashboard.tabs.lessons.base import (
-    Lesson,
-    LessonContext,
-    build_image,
-    build_map,
-    format_number,
-    format_size,
-    rank_channels_by_variation,
-)
+from dashboard.components.captions import format_size
+from dashboard.tabs.lessons.lesson_context import LessonContext, find_transformer
+from dashboard.tabs.lessons.pictures import Lesson, build_image_picture, build_map_picture
 from vizlib.capture import compute_gradients
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_image_grid, draw_kernel_grid
@@ -31,7 +25,7 @@ hook.remove()  # outputs[0] is a tensor of {shape}"""
 
 
 def build_hook_lesson(context: LessonContext) -> Lesson:
-    """Return the step about hooks: the output of the first stage, and the code that records it."""
+    """Return the lesson about hooks: the output of a layer, the first stage, and the code that records it."""
     layer = next(layer for layer in context.model.layers if layer.name == context.sample_stages()[0])
     maps = context.service.get_activations(context.photo, context.model_name, layer.name).maps.numpy()
     channels = rank_channels_by_variation(maps)[:MAX_CHANNELS]
@@ -40,7 +34,7 @@ def build_hook_lesson(context: LessonContext) -> Lesson:
     shape = format_size(1, *layer.shape)
     return Lesson(
         [
-            build_map(
+            build_map_picture(
                 maps[i], "hook.channel", {"channel": str(i)}, signed=signed, smooth=False, bare=True, limits=limits
             )
             for i in channels
@@ -54,7 +48,7 @@ def build_hook_lesson(context: LessonContext) -> Lesson:
 
 
 def build_kernel_lesson(context: LessonContext) -> Lesson:
-    """Return the step about first-layer kernels, with the response of the kernel that varies most on the photo."""
+    """Return the lesson about first-layer kernels, with the response of the kernel that varies most on the photo."""
     kernels = context.service.get_kernels(context.model_name)
     maps = context.service.get_activations(context.photo, context.model_name, kernels.layer).maps.numpy()
     kernel = rank_channels_by_variation(maps)[0]
@@ -75,9 +69,9 @@ def build_kernel_lesson(context: LessonContext) -> Lesson:
     facts = {"kernel": str(kernel), "kernels": str(count)}
     return Lesson(
         [
-            build_image(draw_box(grid, box), "kernels.all", facts),
-            build_image(draw_kernel_grid(weights[[kernel]], cell=240), "kernels.one", facts),
-            build_map(maps[kernel], "kernels.answer", facts, bare=True, signed=bool(maps[kernel].min() < 0)),
+            build_image_picture(draw_box(grid, box), "kernels.all", facts),
+            build_image_picture(draw_kernel_grid(weights[[kernel]], cell=240), "kernels.one", facts),
+            build_map_picture(maps[kernel], "kernels.answer", facts, bare=True, signed=bool(maps[kernel].min() < 0)),
         ],
         ["kernels.what", "kernels.learned", "kernels.here"],
         {
@@ -92,7 +86,7 @@ def build_kernel_lesson(context: LessonContext) -> Lesson:
 
 
 def build_activation_lesson(context: LessonContext) -> Lesson:
-    """Return the step about activations: at several depths, the channel that varies most over the positions."""
+    """Return the lesson about activations: in layers of several depths, the channel that varies most over positions."""
     pictures, grids, counts = [], [], []
     for layer in context.sample_stages():
         maps = context.service.get_activations(context.photo, context.model_name, layer).maps.numpy()
@@ -101,7 +95,9 @@ def build_activation_lesson(context: LessonContext) -> Lesson:
         counts.append(f"{len(maps):,}")
         facts = {"layer": layer, "channel": str(channel), "grid": grids[-1]}
         pictures.append(
-            build_map(maps[channel], "activations.layer", facts, signed=bool(maps[channel].min() < 0), smooth=False)
+            build_map_picture(
+                maps[channel], "activations.layer", facts, signed=bool(maps[channel].min() < 0), smooth=False
+            )
         )
     facts = {
         "first": context.sample_stages()[0],
@@ -116,13 +112,14 @@ def build_activation_lesson(context: LessonContext) -> Lesson:
 
 
 def build_patch_lesson(context: LessonContext) -> Lesson:
-    """Return the step about patches and position embeddings; for a convolutional network about receptive fields."""
+    """Return the lesson about patches and position embeddings; for a convolutional network about receptive fields."""
     return (
         _build_patch_grid_lesson(context) if context.has_attention_relevance else _build_receptive_field_lesson(context)
     )
 
 
 def _build_patch_grid_lesson(context: LessonContext) -> Lesson:
+    """Return the lesson about the patch layer: the patches and the similarities of their position embeddings."""
     tokens = context.model.tokens
     assert tokens is not None
     rows, columns = tokens.grid
@@ -134,7 +131,9 @@ def _build_patch_grid_lesson(context: LessonContext) -> Lesson:
         for column in range(columns)
     ]
     facts = {"model": context.model_name, "grid": format_size(rows, columns), "size": format_size(height, width)}
-    pictures = [build_image(draw_image_grid(tiles, cell=2 * max(height, width), columns=columns), "patches.cut", facts)]
+    pictures = [
+        build_image_picture(draw_image_grid(tiles, cell=2 * max(height, width), columns=columns), "patches.cut", facts)
+    ]
     similarity = context.service.get_kernels(context.model_name).position_similarity
     if similarity is None:
         return Lesson(pictures, ["patches.what"], facts, "attention", columns=1)
@@ -144,7 +143,9 @@ def _build_patch_grid_lesson(context: LessonContext) -> Lesson:
     limits = compute_limits(without_itself, signed=True)
     frame = [row / rows, column / columns, (row + 1) / rows, (column + 1) / columns]
     pictures.append(
-        build_map(row_similarity, "patches.places", facts, signed=True, smooth=False, limits=limits, frame=frame)
+        build_map_picture(
+            row_similarity, "patches.places", facts, signed=True, smooth=False, limits=limits, frame=frame
+        )
     )
     adjacent = [
         row_similarity[y, x] for y, x in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
@@ -154,6 +155,7 @@ def _build_patch_grid_lesson(context: LessonContext) -> Lesson:
 
 
 def _build_receptive_field_lesson(context: LessonContext) -> Lesson:
+    """Return the lesson about the receptive fields of layers at several depths."""
     layers = context.sample_stages()
     run = context.model.run(context.photo, layers)
     pictures, widths = [], []
@@ -164,7 +166,7 @@ def _build_receptive_field_lesson(context: LessonContext) -> Lesson:
             centre = maps[:, maps.shape[1] // 2, maps.shape[2] // 2].sum()
         gradient = compute_gradients(centre, [run.image])[0][0].norm(dim=0).cpu()
         widths.append(int((gradient > 0).any(0).sum()))
-        pictures.append(build_map(gradient.numpy(), "fields.place", {"layer": layer, "width": str(widths[-1])}))
+        pictures.append(build_map_picture(gradient.numpy(), "fields.place", {"layer": layer, "width": str(widths[-1])}))
     facts = {
         "first": layers[0],
         "last": layers[-1],
@@ -177,16 +179,20 @@ def _build_receptive_field_lesson(context: LessonContext) -> Lesson:
     )
 
 
-def find_transformer(context: LessonContext) -> str:
-    """Return the name of a local Vision Transformer of the catalog; empty where there is none."""
-    return _find_local_model(context, "vit")
+def rank_channels_by_variation(maps: np.ndarray) -> list[int]:
+    """Return the channels of a layer's maps "channels h w" by decreasing standard deviation over the positions."""
+    return np.argsort(-maps.std((1, 2)), kind="stable").tolist()
 
 
-def find_resnet(context: LessonContext) -> str:
-    """Return the name of a local ResNet of the catalog; empty where there is none."""
-    return _find_local_model(context, "resnet")
+def format_number(value: float) -> str:
+    """Return a raw value in a lesson about layers, with three significant digits.
 
-
-def _find_local_model(context: LessonContext, name_part: str) -> str:
-    entries = context.service.catalog.entries
-    return next((entry.name for entry in entries if name_part in entry.name and not entry.needs_download), "")
+    >>> format_number(0.00212), format_number(-1.5), format_number(0.0000164), format_number(0.0)
+    ('0.00212', '−1.50', '0.0000164', '0')
+    """
+    size = abs(value)
+    if size >= 1e4 or 0 < size < 1e-6:
+        text = f"{value:.1e}"
+    else:
+        text = np.format_float_positional(float(f"{value:.3g}"), trim="-") if size < 1e-3 else f"{value:#.3g}"
+    return text.rstrip(".").replace("-", "−")

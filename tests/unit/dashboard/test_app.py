@@ -18,8 +18,8 @@ from dashboard import __main__ as start
 from dashboard import app
 from dashboard.api import endpoints
 from dashboard.components.photo import PhotoInput
-from dashboard.i18n.translate import browser_text, browser_translations
-from dashboard.services import examples
+from dashboard.i18n.translate import build_browser_translations, translate_in_browser
+from dashboard.services import example_photos
 
 ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
 
@@ -57,15 +57,17 @@ def test_the_queue_cannot_be_bypassed(page):
 def test_page_has_one_h1_in_every_language(page):
     values = [str(block.value) for block in page.blocks.values() if getattr(block, "value", None)]
     assert sum(value.count("<h1") for value in values) == 0
-    assert sum(str(browser_text("header")) == value for value in values) == 1
-    for table in browser_translations().translations.values():
+    assert sum(str(translate_in_browser("header")) == value for value in values) == 1
+    for table in build_browser_translations().translations.values():
         assert [key for key, text in table.items() if "<h1" in text] == ["page.header"]
         assert table["page.header"].count("<h1") == 1
 
 
 def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, name):
     model = load_bundled(name)
-    values, overlay = endpoints.explain(service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]})
+    values, overlay = endpoints.handle_explain_endpoint(
+        service, cheetah, name, "grad-cam", "church", {"layer": model.stages[1]}
+    )
     theirs = vizlib.explain(model, cheetah, method="grad-cam", target="church", layer=model.stages[1])
     # The cached pass computes attention explicitly, which differs from the fused kernel in the last digits.
     assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-6)
@@ -74,7 +76,9 @@ def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, na
 
 
 def test_explain_endpoint_accepts_a_contrast_class(service, cheetah, name):
-    values, _ = endpoints.explain(service, cheetah, name, "saliency", "church", {"against": "golf ball"})
+    values, _ = endpoints.handle_explain_endpoint(
+        service, cheetah, name, "saliency", "church", {"against": "golf ball"}
+    )
     theirs = vizlib.explain(load_bundled(name), cheetah, method="saliency", target="church", against="golf ball")
     assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-3, atol=1e-5 * theirs.heat.max().item())
 
@@ -82,7 +86,7 @@ def test_explain_endpoint_accepts_a_contrast_class(service, cheetah, name):
 @pytest.mark.parametrize("other", [{"model": "vit_tiny-imagenette"}, {"target": "golf ball"}])
 def test_compare_endpoint_returns_the_agreement_of_python(service, cheetah, other):
     first = {"model": "resnet18-imagenette", "target": "church"}
-    result = endpoints.compare(service, cheetah, first, other, "grad-cam", 0.3)
+    result = endpoints.handle_compare_endpoint(service, cheetah, first, other, "grad-cam", 0.3)
     maps = [
         vizlib.explain(load_bundled(side["model"]), cheetah, method="grad-cam", target=side["target"])
         for side in (first, {**first, **other})
@@ -96,19 +100,19 @@ def test_compare_endpoint_returns_the_agreement_of_python(service, cheetah, othe
 
 
 @pytest.mark.parametrize(("query", "expected"), [("6, 8", (6, 8)), ("class", "class"), ("", None), ("6;8", "6;8")])
-def test_parse_query_input_accepts_names_and_patches(query, expected):
-    assert endpoints.parse_query_input(query) == expected
+def test_parse_query_token_accepts_names_and_patches(query, expected):
+    assert endpoints.parse_query_token(query) == expected
 
 
 def test_endpoints_refuse_invalid_inputs_in_one_sentence(service, cheetah, name):
     no_photo: Any = None
     with pytest.raises(vizlib.ImageError, match="photo is missing"):
-        endpoints.predict(service, no_photo, name, 5)
+        endpoints.handle_predict_endpoint(service, no_photo, name, 5)
     with pytest.raises(vizlib.ModelError, match="has channels 0 to"):
-        endpoints.channels(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
+        endpoints.handle_channels_endpoint(service, cheetah, name, service.catalog.get(name).stages[0], 10**6)
     array: Any = ["layer"]
     with pytest.raises(vizlib.MethodError, match="parameters are an object"):
-        endpoints.explain(service, cheetah, name, "saliency", "", array)
+        endpoints.handle_explain_endpoint(service, cheetah, name, "saliency", "", array)
 
 
 def test_launch_disables_telemetry_and_sharing(page, monkeypatch):
@@ -123,14 +127,14 @@ def test_launch_disables_telemetry_and_sharing(page, monkeypatch):
 
 
 def test_tabs_have_their_order(page):
-    english = browser_translations().translations["en"]
+    english = build_browser_translations().translations["en"]
     titles: list[Any] = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
     labels = [english[title.key] for title in titles]
     assert labels == ["Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code"]
 
 
 def test_tower_is_the_first_example():
-    assert next(iter(examples.EXAMPLES)) == "The Eiffel tower"
+    assert next(iter(example_photos.EXAMPLES)) == "The Eiffel tower"
 
 
 def test_port_in_use_is_one_sentence():

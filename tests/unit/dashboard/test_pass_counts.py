@@ -14,7 +14,7 @@ import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.state.selection import Selection
 from dashboard.tabs import attention, code, compare, inspect, kernels, learn, model, receptive_field, why
 
@@ -66,7 +66,7 @@ def name(request) -> str:
 def fresh(name, tower) -> AnalysisService:
     """Return a service that has computed all that depends on no photo, and nothing of the photos of the tests."""
     service = AnalysisService(ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
-    draw_tabs(service, tower, draw_panel(service, tower, name).selection)
+    draw_tabs(service, tower, build_prediction_panel(service, tower, name).selection)
     return service
 
 
@@ -100,7 +100,7 @@ def draw_tabs(service: AnalysisService, photo, selection: Selection | None) -> N
 
 
 def test_new_photo_costs_one_forward_and_one_backward_pass_over_all_tabs(fresh, photo, name, counts):
-    draw_tabs(fresh, photo, draw_panel(fresh, photo, name).selection)
+    draw_tabs(fresh, photo, build_prediction_panel(fresh, photo, name).selection)
     forward, backward, at_input = counts.take()
     assert (forward, backward) == (1, 1)
     # The effective receptive field of a convolutional network is the gradient of a cell, not of a class.
@@ -108,12 +108,12 @@ def test_new_photo_costs_one_forward_and_one_backward_pass_over_all_tabs(fresh, 
 
 
 def test_another_class_costs_one_backward_pass_and_no_forward_pass(fresh, photo, name, counts):
-    selection = draw_panel(fresh, photo, name).selection
+    selection = build_prediction_panel(fresh, photo, name).selection
     assert selection is not None
     draw_tabs(fresh, photo, selection)
     counts.take()
     for target, against in ((3, None), (3, 5)):
-        draw_tabs(fresh, photo, draw_panel(fresh, photo, name, target, against).selection)
+        draw_tabs(fresh, photo, build_prediction_panel(fresh, photo, name, target, against).selection)
         assert counts.take() == (0, 1, 1)
     draw_tabs(fresh, photo, selection)
     assert counts.take() == (0, 0, 0)
@@ -123,7 +123,7 @@ def test_another_class_costs_one_backward_pass_and_no_forward_pass(fresh, photo,
     "draw_first", [why.compute_content, inspect.compute_content, learn.compute_content, attention.build_attention_flow]
 )
 def test_the_tab_that_is_open_first_makes_no_difference(fresh, photo, name, counts, draw_first: Callable):
-    selection = draw_panel(fresh, photo, name).selection
+    selection = build_prediction_panel(fresh, photo, name).selection
     draw_first(
         fresh,
         photo,
@@ -135,7 +135,7 @@ def test_the_tab_that_is_open_first_makes_no_difference(fresh, photo, name, coun
 
 
 def test_comparing_two_models_costs_the_selected_one_no_forward_pass(fresh, photo, name, counts):
-    selection = draw_panel(fresh, photo, name).selection
+    selection = build_prediction_panel(fresh, photo, name).selection
     draw_tabs(fresh, photo, selection)
     counts.take()
     compare.compute_content(fresh, photo, selection)
@@ -143,11 +143,11 @@ def test_comparing_two_models_costs_the_selected_one_no_forward_pass(fresh, phot
 
 
 def test_checking_a_map_runs_the_model_on_another_image(fresh, photo, name, counts):
-    selection = draw_panel(fresh, photo, name).selection
+    selection = build_prediction_panel(fresh, photo, name).selection
     draw_tabs(fresh, photo, selection)
     counts.take()
     assert selection is not None
-    attribution = fresh.explain(selection.request(photo))
+    attribution = fresh.explain(selection.make_request(photo))
     assert isinstance(fresh.keep_top_fraction(name, attribution), TopFractionProbabilities)
     assert counts.take() == (1, 0, 0)
 

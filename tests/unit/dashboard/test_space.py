@@ -130,7 +130,7 @@ def test_requirements_are_the_projects_at_installed_versions(staged):
 def test_version_outside_the_range_is_refused(monkeypatch):
     monkeypatch.setattr(space, "version", lambda name: "0.1")
     with pytest.raises(vizlib.VizlibError, match=r"torch 0.1 is installed, but torch>=2.8 is required"):
-        space.requirements()
+        space.list_requirements()
 
 
 def test_staged_space_holds_sources_checkpoints_and_licence_only(tmp_path):

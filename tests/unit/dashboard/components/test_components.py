@@ -17,9 +17,9 @@ from PIL import Image
 from dashboard.components.bars import build_bars
 from dashboard.components.data_encoding import encode_bytes, encode_floats, encode_photo_and_box
 from dashboard.components.error_messages import to_gradio_error
-from dashboard.components.linked_heatmaps import ColourScale, build_item, build_linked_heatmaps
-from dashboard.components.parameters import build_parameter_menus, parse_parameters
-from dashboard.components.patches import MAX_MAP_BYTES, fit_to_budget
+from dashboard.components.linked_heatmaps import ColourScale, build_linked_heatmaps, build_linked_item
+from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
+from dashboard.components.patches import MAX_MAP_BYTES, fit_maps_to_budget
 from dashboard.components.photo import PhotoInput
 from dashboard.components.thumbnails import downsample_map
 from vizlib import ImageError, Prediction
@@ -59,9 +59,9 @@ def test_encode_photo_and_box_scales_the_photo_and_returns_the_box_of_the_input(
 
 def test_fit_to_budget_sends_all_heads_or_the_means_and_the_heads_of_one_layer():
     maps = np.random.default_rng(0).random((3, 4, 5, 2, 6))
-    assert fit_to_budget(maps, budget=maps.size) == {"maps": encode_bytes(maps)}
+    assert fit_maps_to_budget(maps, budget=maps.size) == {"maps": encode_bytes(maps)}
     for requested, sent in ((None, 2), (1, 1), (99, 2), (-1, 2)):
-        reduced = fit_to_budget(maps, requested, budget=maps.size - 1)
+        reduced = fit_maps_to_budget(maps, requested, budget=maps.size - 1)
         assert reduced["of"] == sent
         assert reduced["heads"] == encode_bytes(maps[sent])
         means = np.array([[[sum(head[token] for head in layer) / 4 for token in range(5)]] for layer in maps])
@@ -72,7 +72,7 @@ def test_fit_to_budget_sends_all_heads_or_the_means_and_the_heads_of_one_layer()
 
 def test_build_linked_heatmaps_keeps_values_and_scales():
     heats = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    item = build_item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
+    item = build_linked_item("church", heats, (0, 0.1, 1, 0.9), 0, alt="a map", factors=(1, 0.5))
     value = build_linked_heatmaps(
         [("a model", [item, None])], [ColourScale("value", [(0, 1), (0, 2)])], Image.new("RGB", (90, 60)), label="x"
     )
@@ -115,16 +115,16 @@ def test_parse_parameters_returns_the_changed_parameters_of_the_menus(service, n
     model = service.catalog.get(name)
     menus = build_parameter_menus(model, "grad-cam")
     assert [row["name"] for row in menus["parameters"]] == ["layer", "relu", "score"]
-    assert parse_parameters(menus, model, "grad-cam") == {}
+    assert parse_parameter_menus(menus, model, "grad-cam") == {}
     menus["parameters"][0]["chosen"] = menus["parameters"][1]["chosen"] = 2
     menus["parameters"][2]["chosen"] = 1
-    assert parse_parameters(menus, model, "grad-cam") == {
+    assert parse_parameter_menus(menus, model, "grad-cam") == {
         "layer": model.stages[1],
         "relu": False,
         "score": "probability",
     }
-    assert build_parameter_menus(model, "grad-cam", parse_parameters(menus, model, "grad-cam")) == menus
-    assert parse_parameters(menus, model, "saliency") == {}  # menus of another method, though it has a score too
+    assert build_parameter_menus(model, "grad-cam", parse_parameter_menus(menus, model, "grad-cam")) == menus
+    assert parse_parameter_menus(menus, model, "saliency") == {}  # menus of another method, though it has a score too
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_parse_parameters_returns_the_changed_parameters_of_the_menus(service, n
 )
 def test_parse_parameters_ignores_forged_menus(service, name, forged):
     value = {"method": "grad-cam", "parameters": forged} if isinstance(forged, list) else forged
-    assert parse_parameters(value, service.catalog.get(name), "grad-cam") == {}
+    assert parse_parameter_menus(value, service.catalog.get(name), "grad-cam") == {}
 
 
 def upload(tmp_path, data: bytes, name: str = "secret-folder-photo.jpg"):

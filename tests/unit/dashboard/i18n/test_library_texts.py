@@ -11,15 +11,14 @@ import pytest
 
 import vizlib
 from dashboard.components.error_messages import to_gradio_error
+from dashboard.i18n.language import LANGUAGES, use_language
 from dashboard.i18n.translate import (
-    LANGUAGES,
-    describe_method,
-    describe_parameter,
-    library_texts,
+    get_library_texts,
     translate_error,
+    translate_method_description,
     translate_note,
+    translate_parameter_help,
     translate_stored,
-    use_language,
 )
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.core.note_texts import TEXTS
@@ -48,7 +47,7 @@ def facts(text: str) -> set[str]:
 
 def all_texts(language: str) -> list[str]:
     """Every translated text of all sections."""
-    table = library_texts(language)
+    table = get_library_texts(language)
     methods = [text for texts in table["methods"].values() for text in texts.values()]
     return methods + [text for section in SECTIONS if section != "methods" for text in table[section].values()]
 
@@ -64,20 +63,20 @@ def stored_texts() -> list[str]:
 
 
 def test_english_needs_no_table_and_every_other_language_has_all_sections():
-    assert not any(library_texts("en").values())
+    assert not any(get_library_texts("en").values())
     for language in TRANSLATIONS:
-        assert list(library_texts(language)) == SECTIONS
+        assert list(get_library_texts(language)) == SECTIONS
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_exactly_the_note_codes_are_translated(language):
-    assert sorted(library_texts(language)["notes"]) == sorted(TEXTS)
+    assert sorted(get_library_texts(language)["notes"]) == sorted(TEXTS)
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 @pytest.mark.parametrize("code", sorted(TEXTS))
 def test_a_translated_note_has_the_facts_of_the_english_one(language, code):
-    template = library_texts(language)["notes"][code]
+    template = get_library_texts(language)["notes"][code]
     assert facts(template) <= facts(TEXTS[code])
     note = make_note(code, **{name: f"<{name}>" for name in facts(TEXTS[code])})
     with use_language(language):
@@ -87,24 +86,24 @@ def test_a_translated_note_has_the_facts_of_the_english_one(language, code):
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_exactly_the_methods_are_translated(language):
-    table = library_texts(language)["methods"]
+    table = get_library_texts(language)["methods"]
     assert list(table) == list(METHODS)
     for name, texts in table.items():
         assert list(texts) == ["shows", "does_not_show"]
         with use_language(language):
-            assert describe_method(METHODS[name]) == tuple(texts.values())
+            assert translate_method_description(METHODS[name]) == tuple(texts.values())
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_every_parameter_has_a_help_text_and_no_help_text_is_unused(language):
-    table = dict(library_texts(language)["parameters"])
+    table = dict(get_library_texts(language)["parameters"])
     used = set()
     for method in METHODS.values():
         for name in method.parameters:
             key = f"{method.name}.{name}" if f"{method.name}.{name}" in table else name
             used.add(key)
             with use_language(language):
-                assert describe_parameter(method, name) == table[key]
+                assert translate_parameter_help(method, name) == table[key]
     assert used == set(table)
 
 
@@ -112,20 +111,20 @@ def test_every_parameter_has_a_help_text_and_no_help_text_is_unused(language):
 def test_parameters_with_different_english_help_have_different_translations(language):
     with use_language(language):
         pairs = {
-            (name, parameter.help): describe_parameter(method, name)
+            (name, parameter.help): translate_parameter_help(method, name)
             for method in METHODS.values()
             for name, parameter in method.parameters.items()
         }
         for method in METHODS.values():
             for name, parameter in method.parameters.items():
-                assert describe_parameter(method, name) == pairs[name, parameter.help]
+                assert translate_parameter_help(method, name) == pairs[name, parameter.help]
     assert len(set(pairs.values())) == len(pairs)
 
 
 def test_english_texts_of_methods_and_parameters_are_the_ones_of_the_registry():
     method = METHODS["grad-cam"]
-    assert describe_method(method) == (method.shows, method.does_not_show)
-    assert describe_parameter(method, "layer") == method.parameters["layer"].help
+    assert translate_method_description(method) == (method.shows, method.does_not_show)
+    assert translate_parameter_help(method, "layer") == method.parameters["layer"].help
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
@@ -133,7 +132,7 @@ def test_every_stored_text_is_translated_and_no_translation_is_unused(language):
     with use_language(language):
         translated = {text: translate_stored(text) for text in stored_texts()}
     assert [text for text, translation in translated.items() if text == translation] == []
-    table = library_texts(language)
+    table = get_library_texts(language)
     assert set(table["stored"]) <= set(translated)
     for english, template in table["stored_with_facts"].items():
         assert facts(template) == facts(english)

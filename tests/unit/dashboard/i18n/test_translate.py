@@ -19,19 +19,16 @@ from gradio.i18n import I18nData
 import dashboard
 from dashboard import app
 from dashboard.components.custom_component import custom_component
+from dashboard.i18n.language import LANGUAGES, get_request_language, parse_accept_language, use_language
 from dashboard.i18n.translate import (
-    LANGUAGES,
-    browser_translations,
-    language_of_request,
-    page_texts,
-    parse_accept_language,
-    script_texts,
-    tab_title,
+    build_browser_translations,
+    get_page_texts,
+    get_script_translations,
     translate,
+    translate_tab_title,
     translate_to,
-    use_language,
 )
-from dashboard.sidebar.prediction_panel import draw_model_input
+from dashboard.sidebar.prediction_panel import build_model_input_figure
 
 FOLDER = Path(dashboard.__file__).parent / "i18n"
 TRANSLATIONS = LANGUAGES[1:]
@@ -64,9 +61,9 @@ def test_no_text_is_empty_or_padded_with_blanks(language):
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
-@pytest.mark.parametrize("key", page_texts("en"))
+@pytest.mark.parametrize("key", get_page_texts("en"))
 def test_a_translation_has_the_same_facts_and_is_korean(language, key):
-    english, other = page_texts("en")[key], page_texts(language)[key]
+    english, other = get_page_texts("en")[key], get_page_texts(language)[key]
     assert fact_names(other) == fact_names(english)
     assert other != english
     bare = re.sub(r"\{\w+\}", "", english)
@@ -76,13 +73,13 @@ def test_a_translation_has_the_same_facts_and_is_korean(language, key):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_for_gradio_contain_no_icu_syntax(language):
-    for key, text in browser_translations().translations[language].items():
+    for key, text in build_browser_translations().translations[language].items():
         assert not re.search(r"[{}']", text), f"{key}: braces and straight apostrophes are ICU's"
         assert key == "page.header" or "<" not in text
 
 
 def test_korean_sentences_are_formal():
-    sentences = [text for key, text in page_texts("ko").items() if text.endswith(".")]
+    sentences = [text for key, text in get_page_texts("ko").items() if text.endswith(".")]
     assert len(sentences) > 25
     assert [text for text in sentences if not re.search(r"((니다|세요)(\([^)]*\))?|\})\.$", text)] == []
     assert not [text for text in sentences if re.search(r"[가-힣](해|이에|예|어|아|네)요[.?]", text)]
@@ -90,7 +87,7 @@ def test_korean_sentences_are_formal():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_use_typographic_characters(language):
-    for text in page_texts(language).values():
+    for text in get_page_texts(language).values():
         assert not re.search(r"""["'`]|\.\.\.|\d-\d| - """, text)
 
 
@@ -126,10 +123,10 @@ def make_request(headers: dict[str, Any]) -> Any:
 
 
 def test_language_of_request():
-    assert language_of_request(make_request({"accept-language": "ko-KR"})) == "ko"
-    assert language_of_request(make_request({})) == "en"
-    assert language_of_request(make_request({"accept-language": ["ko"]})) == "en"
-    assert language_of_request(None) == "en"
+    assert get_request_language(make_request({"accept-language": "ko-KR"})) == "ko"
+    assert get_request_language(make_request({})) == "en"
+    assert get_request_language(make_request({"accept-language": ["ko"]})) == "en"
+    assert get_request_language(None) == "en"
 
 
 def test_facts_are_not_formatted_again():
@@ -138,7 +135,7 @@ def test_facts_are_not_formatted_again():
 
 
 def test_page_header_has_the_title_and_the_sentence():
-    for language, table in browser_translations().translations.items():
+    for language, table in build_browser_translations().translations.items():
         header = re.fullmatch(r"<h1>([^<]*)</h1><p>([^<]*)</p>", table["page.header"])
         assert header is not None
         title, sentence = header.groups()
@@ -148,21 +145,21 @@ def test_page_header_has_the_title_and_the_sentence():
 
 def test_every_tab_has_a_translated_title():
     for tab in app.TABS:
-        name = app._tab_id(tab)
-        title = tab_title(name, tab.TITLE)
+        name = app._make_tab_id(tab)
+        title = translate_tab_title(name, tab.TITLE)
         assert isinstance(title, I18nData)
         assert title.key == f"page.tab.{name}"
-        assert page_texts("en")[f"page.tab.{name}"] == tab.TITLE
-    assert tab_title("nowhere", "A new tab") == "A new tab"
+        assert get_page_texts("en")[f"page.tab.{name}"] == tab.TITLE
+    assert translate_tab_title("nowhere", "A new tab") == "A new tab"
 
 
 def test_every_browser_text_has_a_translation_and_every_page_text_is_used():
     python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
-    arguments = "".join(re.findall(r"browser_text\(([^()]*)\)", python))
+    arguments = "".join(re.findall(r"translate_in_browser\(([^()]*)\)", python))
     used = {f"page.{key}" for key in re.findall(r"""["']([a-z][a-z-]*)["']""", arguments)} - {"page.header"}
     others = {"page.title", "page.sentence", "page.downloading"}  # used in Python
-    tabs = {f"page.tab.{app._tab_id(tab)}" for tab in app.TABS}
-    assert used | others | tabs == {key for key in page_texts("en") if key.startswith("page.")}
+    tabs = {f"page.tab.{app._make_tab_id(tab)}" for tab in app.TABS}
+    assert used | others | tabs == {key for key in get_page_texts("en") if key.startswith("page.")}
 
 
 def test_script_texts_are_all_translated_and_all_used():
@@ -171,12 +168,12 @@ def test_script_texts_are_all_translated_and_all_used():
     used = {text for arguments in calls for text in re.findall(r'"([^"]+)"', arguments)}
     python = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.py"))
     for language in TRANSLATIONS:
-        table = script_texts()[language]
+        table = get_script_translations()[language]
         assert used - {"img"} <= set(table)
         assert [text for text in table if text not in used and f'"{text}"' not in python + scripts] == []
         assert all(
-            table[page_texts("en")[key]] == page_texts(language)[key]
-            for key in page_texts("en")
+            table[get_page_texts("en")[key]] == get_page_texts(language)[key]
+            for key in get_page_texts("en")
             if key.startswith("script.")
         )
 
@@ -191,7 +188,7 @@ def test_a_component_contains_the_translations_of_its_own_scripts(name, own, for
     assert statement is not None
     table = json.loads(statement.group(1))
     for language in TRANSLATIONS:
-        assert table[language].items() <= script_texts()[language].items()
+        assert table[language].items() <= get_script_translations()[language].items()
         assert own in table[language]
         assert foreign not in table[language]
 
@@ -207,7 +204,7 @@ def test_translate_uses_the_current_language():
 def test_cached_results_are_described_in_the_language_of_each_visitor(service, cheetah):
     def describe(language: str) -> str:
         with use_language(language):
-            value = draw_model_input(service, cheetah, "vit_tiny-imagenette")
+            value = build_model_input_figure(service, cheetah, "vit_tiny-imagenette")
         return str({key: value for key, value in value.items() if not str(value).startswith("data:")})
 
     english, korean = describe("en"), describe("ko")
@@ -224,12 +221,12 @@ def test_an_event_uses_the_language_of_its_request(run_coroutine, monkeypatch):
     page = object.__new__(app.Page)
     korean_request = make_request({"accept-language": "ko-KR,ko;q=0.9"})
     for request, language in ((korean_request, "ko"), (None, "en")):
-        assert run_coroutine(page.process_api(request=request)) == page_texts(language)["common.no-photo-yet"]
+        assert run_coroutine(page.process_api(request=request)) == get_page_texts(language)["common.no-photo-yet"]
 
 
 def test_page_is_launched_with_its_translations(monkeypatch):
     options = {}
     page: Any = SimpleNamespace(launch=lambda **given: options.update(given))
     app.launch(page)
-    assert options["i18n"].translations == browser_translations().translations
+    assert options["i18n"].translations == build_browser_translations().translations
     assert set(options["i18n"].translations) == set(LANGUAGES)

@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[4]
 SERVER_SCRIPT = """
 import signal, time
 from pathlib import Path
-from dashboard.server.temp_dirs import private_temp_dir
+from dashboard.server.temp_dirs import use_private_temp_dir
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with private_temp_dir() as folder:
+with use_private_temp_dir() as folder:
     Path(folder, "upload.jpg").write_bytes(b"a photo")
     print(folder, flush=True)
     for _ in range(6000):
@@ -71,7 +71,7 @@ def test_folders_of_killed_servers_are_deleted_and_those_of_running_ones_kept(st
     assert (killed.folder / "upload.jpg").exists()
     killed.kill()
     assert (killed.folder / "upload.jpg").exists()  # SIGKILL leaves no time to delete anything
-    with temp_dirs.private_temp_dir() as own_folder:
+    with temp_dirs.use_private_temp_dir() as own_folder:
         assert not killed.folder.parent.exists()
         assert (running.folder / "upload.jpg").exists()
         third = start()
@@ -91,14 +91,14 @@ def test_folder_without_a_lock_file_is_deleted(start):
     running = start()
     without_lock = running.folder.parent.parent / "without-lock"
     without_lock.mkdir()
-    with temp_dirs.private_temp_dir():
+    with temp_dirs.use_private_temp_dir():
         assert not without_lock.exists()
         assert running.folder.exists()
 
 
 def test_gradio_uses_the_private_folder_unless_the_user_chose_one(start, tmp_path, monkeypatch):
     monkeypatch.setattr(gradio.mcp, "DEFAULT_TEMP_DIR", "")
-    with temp_dirs.private_temp_dir() as folder:
+    with temp_dirs.use_private_temp_dir() as folder:
         assert os.environ[temp_dirs.TEMP_DIR_VARIABLE] == gradio.mcp.DEFAULT_TEMP_DIR == str(folder)
         assert folder.stat().st_uid == os.getuid()
         assert folder.parent.parent.stat().st_mode & 0o077 == 0  # no access for other users
@@ -107,7 +107,7 @@ def test_gradio_uses_the_private_folder_unless_the_user_chose_one(start, tmp_pat
     chosen.mkdir()
     (chosen / "old.jpg").touch()
     monkeypatch.setenv(temp_dirs.TEMP_DIR_VARIABLE, str(chosen))
-    with temp_dirs.private_temp_dir() as folder:
+    with temp_dirs.use_private_temp_dir() as folder:
         assert folder == chosen
     assert (chosen / "old.jpg").exists()
 
@@ -116,7 +116,7 @@ def test_symbolic_link_in_place_of_the_folder_is_not_followed(start, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "precious").mkdir(parents=True)
     (tmp_path / f"vizlib-{os.getuid()}").symlink_to(elsewhere)
-    with temp_dirs.private_temp_dir() as folder:
+    with temp_dirs.use_private_temp_dir() as folder:
         assert not folder.is_relative_to(elsewhere)
     assert (elsewhere / "precious").exists()
 

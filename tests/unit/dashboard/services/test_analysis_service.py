@@ -13,7 +13,7 @@ import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore
 
@@ -42,7 +42,7 @@ def test_ood_note_equals_the_librarys(cheetah, name):
     assert note == strict.catalog.get(name).ood_note(logits)
     assert note.startswith("This photo is unlike")
     assert make_service(name, energy - 0.5).get_ood_note(cheetah, name) is None
-    assert draw_panel(strict, cheetah, name).bars["oodNote"] == strict.get_ood_note(cheetah, name)
+    assert build_prediction_panel(strict, cheetah, name).bars["oodNote"] == strict.get_ood_note(cheetah, name)
 
 
 def test_ood_note_is_given_logits_in_class_order(service, cheetah, name, monkeypatch):

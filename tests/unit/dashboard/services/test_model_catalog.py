@@ -229,7 +229,7 @@ def test_menu_rows_state_download_size_and_accuracy():
         ModelEntry("here", "downloaded", 46.8),
         ModelEntry("theirs", "download", 101.6),
     ]
-    assert ModelCatalog(rows).menu_rows() == [
+    assert ModelCatalog(rows).list_menu_rows() == [
         ("mine · 87.2 % · 22 MB", "mine"),
         ("here · 47 MB, downloaded", "here"),
         ("theirs · downloads 102 MB", "theirs"),

@@ -10,15 +10,15 @@ import torch
 
 import vizlib
 from dashboard.components.copy_link import build_copy_link
-from dashboard.components.parameters import apply_settings, get_changed_names, parse_parameters
-from dashboard.i18n.translate import page_texts
+from dashboard.components.parameters import apply_parameter_settings, get_changed_parameters, parse_parameter_menus
+from dashboard.i18n.translate import get_page_texts
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.examples import load_examples
+from dashboard.services.example_photos import open_example_photos
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.photo_key import compute_photo_key
-from dashboard.sidebar.deep_links import open_link
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.deep_links import open_deep_link
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.state.page_address import (
     ADDRESS_KEYS,
     MAX_VALUE_LENGTH,
@@ -101,7 +101,7 @@ def test_every_imagenet_class_has_its_own_address(real_network):
 
 
 def test_only_example_photos_have_an_address(service, name, tower):
-    assert list(load_examples()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
+    assert list(open_example_photos()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
     target = service.resolve_target(tower, name, "church")
     assert build_selection_address(service, Selection(compute_photo_key(tower), name, target, 0)) == {
         "m": name,
@@ -110,9 +110,9 @@ def test_only_example_photos_have_an_address(service, name, tower):
         "vs": service.catalog.get(name).labels[0],
     }
     own = vizlib.open_image(np.asarray(tower)[:300, :300])
-    assert draw_panel(service, own, name).copy_link["keys"]["img"] is None
-    assert draw_panel(service, own, name).copy_link["hint"] == page_texts("en")["address.own"]
-    assert draw_panel(service, tower, name).copy_link["hint"] == page_texts("en")["address.hint"]
+    assert build_prediction_panel(service, own, name).copy_link["keys"]["img"] is None
+    assert build_prediction_panel(service, own, name).copy_link["hint"] == get_page_texts("en")["address.own"]
+    assert build_prediction_panel(service, tower, name).copy_link["hint"] == get_page_texts("en")["address.hint"]
 
 
 def test_link_restores_photo_model_classes_method_and_parameters(service, name):
@@ -120,25 +120,25 @@ def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     expected = Link(
         name, "ex:cheetah", "church", "golf ball", "inside", method="grad-cam", parameters=f"layer:{model.stages[1]}"
     )
-    link, photo, panel, menus = open_link(service, query(expected), TABS)
+    link, photo, panel, menus = open_deep_link(service, query(expected), TABS)
     assert link == expected
     assert panel.selection == (
-        compute_photo_key(load_examples()["ex:cheetah"]),
+        compute_photo_key(open_example_photos()["ex:cheetah"]),
         name,
         model.labels.index("church"),
         model.labels.index("golf ball"),
     )
-    assert photo is load_examples()["ex:cheetah"]
-    assert parse_parameters(menus, model, "grad-cam") == {"layer": model.stages[1]}
-    assert get_changed_names(menus) == expected.parameter_texts()
+    assert photo is open_example_photos()["ex:cheetah"]
+    assert parse_parameter_menus(menus, model, "grad-cam") == {"layer": model.stages[1]}
+    assert get_changed_parameters(menus) == expected.parameter_texts()
     assert panel.copy_link["note"] == ""
     assert panel.copy_link["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
 
 
 def test_empty_address_gives_the_default_page_without_a_message(service):
-    link, photo, panel, menus = open_link(service, {"__theme": "dark"}, TABS)
-    assert (link, photo, menus) == (Link(), load_examples()["ex:tower"], None)
-    assert panel.selection == draw_panel(service, photo, service.catalog.names[0]).selection
+    link, photo, panel, menus = open_deep_link(service, {"__theme": "dark"}, TABS)
+    assert (link, photo, menus) == (Link(), open_example_photos()["ex:tower"], None)
+    assert panel.selection == build_prediction_panel(service, photo, service.catalog.names[0]).selection
     assert panel.copy_link["note"] == ""
 
 
@@ -167,18 +167,18 @@ def test_empty_address_gives_the_default_page_without_a_message(service):
     ],
 )
 def test_invalid_address_gives_the_default_page_and_one_sentence(service, wrong, sentence):
-    page = open_link(service, {"img": "ex:tower", **wrong}, TABS)
-    first = open_link(service, {}, TABS)
+    page = open_deep_link(service, {"img": "ex:tower", **wrong}, TABS)
+    first = open_deep_link(service, {}, TABS)
     assert page.panel.copy_link["note"] == f"This link contains values that are not available here: {sentence}."
     assert page.panel.selection == first.panel.selection
     assert page.link._replace(example=None, target=None, against=None, method=None, parameters=None) == Link()
-    assert get_changed_names(page.parameters) == {}
+    assert get_changed_parameters(page.parameters) == {}
 
 
 def test_link_to_an_own_photo_gets_a_message(service):
-    note = open_link(service, {"m": VIT, "c": "church"}, TABS).panel.copy_link["note"]
+    note = open_deep_link(service, {"m": VIT, "c": "church"}, TABS).panel.copy_link["note"]
     assert note == "This link does not contain its photo, so an example is shown."
-    photo_independent = open_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS)
+    photo_independent = open_deep_link(service, {"m": VIT, "v": "model", "s": "2"}, TABS)
     assert photo_independent.panel.copy_link["note"] == ""
 
 
@@ -187,18 +187,18 @@ def test_link_to_a_model_whose_download_fails_gives_the_default_model():
         raise ModelError("the hub cannot be reached")
 
     service = AnalysisService(ModelCatalog([], extra={"first": lambda: vizlib.load(RESNET), "far": refuse}))
-    page = open_link(service, {"img": "ex:tower", "m": "far"}, TABS)
+    page = open_deep_link(service, {"img": "ex:tower", "m": "far"}, TABS)
     assert page.panel.selection is not None
     assert page.panel.selection.model == "first"
     assert "model “far” (the hub cannot be reached)" in page.panel.copy_link["note"]
 
 
 def test_target_equal_to_the_contrast_class_removes_the_contrast(service, cheetah, name):
-    panel = draw_panel(service, cheetah, name, 4, 2)
+    panel = build_prediction_panel(service, cheetah, name, 4, 2)
     assert panel.selection is not None
     assert (panel.selection.target, panel.selection.against, panel.bars["against"]) == (4, 2, 2)
     assert {4, 2} <= {row["index"] for row in panel.bars["rows"]}
-    selection = draw_panel(service, cheetah, name, 2, 2).selection
+    selection = build_prediction_panel(service, cheetah, name, 2, 2).selection
     assert selection is not None
     assert selection.against is None
 
@@ -224,5 +224,7 @@ def test_address_of_a_space_is_its_public_url(monkeypatch):
 
 def test_address_sets_only_existing_parameters(service, name):
     model = service.catalog.get(name)
-    assert get_changed_names(apply_settings(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
-    assert get_changed_names(apply_settings(model, "grad-cam", {"score": "probability"})) == {"score": "probability"}
+    assert get_changed_parameters(apply_parameter_settings(model, "grad-cam", {"layer": "nowhere", "steps": "3"})) == {}
+    assert get_changed_parameters(apply_parameter_settings(model, "grad-cam", {"score": "probability"})) == {
+        "score": "probability"
+    }

@@ -11,7 +11,7 @@ import torchvision
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.model_catalog import ModelCatalog
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import attention, inspect, receptive_field
 
 SMALL = {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}
@@ -37,7 +37,7 @@ def service() -> AnalysisService:
 
 
 def compute_caption(service: AnalysisService, photo, name: str) -> str:
-    selection = draw_panel(service, photo, name)[0]
+    selection = build_prediction_panel(service, photo, name)[0]
     value, caption = attention.compute_content(service, photo, selection)
     assert value == {}
     return caption
@@ -63,14 +63,14 @@ def test_other_attention_is_not_described_as_a_convolutional_network(service, ch
 def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(service, cheetah):
     assert "resnet is a convolutional network" in compute_caption(service, cheetah, "resnet")
     for name in NETWORKS:
-        selection = draw_panel(service, cheetah, name)[0]
+        selection = build_prediction_panel(service, cheetah, name)[0]
         assert bool(receptive_field.compute_content(service, cheetah, selection)[0]) == (
             "is a convolutional network" in compute_caption(service, cheetah, name)
         )
 
 
 def test_a_windowed_transformer_has_an_inside_tab(service, cheetah):
-    selection = draw_panel(service, cheetah, "swin")[0]
+    selection = build_prediction_panel(service, cheetah, "swin")[0]
     _, tree, *_, sheet = inspect.compute_content(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

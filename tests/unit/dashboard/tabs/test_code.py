@@ -18,7 +18,7 @@ import vizlib
 from dashboard import app
 from dashboard.components.code import build_code_blocks as blocks_of
 from dashboard.components.files import describe_file
-from dashboard.components.parameters import apply_settings
+from dashboard.components.parameters import apply_parameter_settings
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
@@ -57,7 +57,9 @@ def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
 def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     contrast = next(i for i in range(10) if i != selection.target)
-    menus = apply_settings(service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"})
+    menus = apply_parameter_settings(
+        service.catalog.get(selection.model), "grad-cam", {"score": "probability", "relu": "no"}
+    )
     caption, _ = code.compute_content(service, cheetah, selection._replace(against=contrast), "grad-cam", menus)
     assert f"Why {labels[selection.target]} and not {labels[contrast]}?" in caption
     assert "cheetah.jpg is the photo shown here." in caption
@@ -77,9 +79,9 @@ def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheet
 
 def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, here):
     model = service.catalog.get(selection.model)
-    menus = apply_settings(model, "grad-cam", {"layer": model.stages[1]})
+    menus = apply_parameter_settings(model, "grad-cam", {"layer": model.stages[1]})
     names = run(texts(service, cheetah, selection, "grad-cam", menus)["Python"])
-    page_attribution = service.explain(selection.request(cheetah, "grad-cam", {"layer": model.stages[1]}))
+    page_attribution = service.explain(selection.make_request(cheetah, "grad-cam", {"layer": model.stages[1]}))
     assert torch.allclose(
         names["why"].heat, page_attribution.heat, rtol=1e-4, atol=1e-7
     )  # the page reads its cached pass
@@ -89,7 +91,7 @@ def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, h
 def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, here, address):
     contrast = next(i for i in range(10) if i != selection.target)
     contrasted = selection._replace(against=contrast)
-    menus = apply_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
+    menus = apply_parameter_settings(service.catalog.get(selection.model), "saliency", {"channels": "norm"})
     text = texts(service, cheetah, contrasted, "saliency", menus)["API client"]
     assert code.ADDRESS_PLACEHOLDER in text
     names = run(text.replace(code.ADDRESS_PLACEHOLDER, address))
@@ -128,7 +130,7 @@ def test_a_local_model_is_named_without_the_server_folder(tmp_path, cheetah):
 def exported(service, cheetah, selection, tmp_path):
     contrast = next(i for i in range(10) if i != selection.target)
     contrasted = selection._replace(against=contrast)
-    menus = apply_settings(
+    menus = apply_parameter_settings(
         service.catalog.get(selection.model), "grad-cam", {"layer": service.catalog.get(selection.model).stages[1]}
     )
     parameters = {"layer": service.catalog.get(selection.model).stages[1]}
@@ -204,7 +206,7 @@ def test_an_export_without_a_map_raises_and_writes_no_file(
 @pytest.mark.slow
 def test_a_method_of_many_passes_is_exported_after_it_has_run(service, cheetah, selection, tmp_path):
     fresh = AnalysisService(service.catalog)
-    for step in fresh.stream_explanation(selection.request(cheetah, "occlusion")):
+    for step in fresh.stream_explanation(selection.make_request(cheetah, "occlusion")):
         attribution = step.attribution
     path = code.export_map(fresh, cheetah, selection, "occlusion", None, "npz", tmp_path)
     with np.load(path) as found:

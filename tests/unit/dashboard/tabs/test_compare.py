@@ -11,7 +11,7 @@ from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.training_comparison import build_training_comparison
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import compare, compare_options
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -26,7 +26,7 @@ def floats(packed: dict) -> np.ndarray:
 @pytest.fixture
 def tower_selection(service, tower):
     """The tower photo, for which the two models predict different classes."""
-    return draw_panel(service, tower, RESNET)[0]
+    return build_prediction_panel(service, tower, RESNET)[0]
 
 
 def explain_both(photo, method: str, selection, second: int) -> list[list[vizlib.Attribution]]:

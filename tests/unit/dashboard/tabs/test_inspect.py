@@ -27,7 +27,7 @@ def floats(packed: dict) -> np.ndarray:
 
 
 def at(service, selection, layer, number=None, off=()) -> inspector_state.InspectorState:
-    return inspector_state.normalise_state(service, selection, None)._replace(
+    return inspector_state.normalise_inspector_state(service, selection, None)._replace(
         layer=layer, unit_number=number, ablated=off
     )
 
@@ -277,16 +277,20 @@ def test_a_transformer_has_no_receptive_fields(service, cheetah):
 def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, name, layer, heads):
     selection = Selection(compute_photo_key(cheetah), name, 0)
     off = (Unit(layer, 1, heads), Unit(layer, 0, heads))
-    state = inspector_state.normalise_state(service, selection, None)._replace(layer=layer, unit_number=2, ablated=off)
-    keys = inspector_state.format_link(service, selection, state)
+    state = inspector_state.normalise_inspector_state(service, selection, None)._replace(
+        layer=layer, unit_number=2, ablated=off
+    )
+    keys = inspector_state.format_inspector_link(service, selection, state)
     assert keys == {"u": f"{layer}:2", "o": f"{layer}:1;{layer}:0"}
-    assert inspector_state.parse_link(service, cheetah, selection, keys["u"], keys["o"]) == (state, [])
-    assert inspector_state.apply_choices(service, cheetah, selection, None, [keys]) == state
+    assert inspector_state.parse_inspector_link(service, cheetah, selection, keys["u"], keys["o"]) == (state, [])
+    assert inspector_state.apply_inspector_choices(service, cheetah, selection, None, [keys]) == state
     assert (
-        inspector_state.apply_choices(service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]).unit_number
+        inspector_state.apply_inspector_choices(
+            service, cheetah, selection, None, [keys, {"unit": "0", "of": layer}]
+        ).unit_number
         == 0
     )
-    assert inspector_state.format_link(service, selection, state._replace(unit_number=None, ablated=())) == {
+    assert inspector_state.format_inspector_link(service, selection, state._replace(unit_number=None, ablated=())) == {
         "u": layer,
         "o": None,
     }
@@ -296,13 +300,16 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
     selection = Selection(compute_photo_key(cheetah), name, 0)
     nothing = {"u": None, "o": None}
     assert (
-        inspector_state.format_link(service, selection, inspector_state.normalise_state(service, selection, None))
+        inspector_state.format_inspector_link(
+            service, selection, inspector_state.normalise_inspector_state(service, selection, None)
+        )
         == nothing
     )
-    assert inspector_state.format_link(service, None, None) == nothing
+    assert inspector_state.format_inspector_link(service, None, None) == nothing
     many = tuple(Unit(service.catalog.get(name).cam_layer, number, False) for number in range(60))
     assert (
-        inspector_state.format_link(service, selection, at(service, selection, many[0].layer, off=many))["o"] is None
+        inspector_state.format_inspector_link(service, selection, at(service, selection, many[0].layer, off=many))["o"]
+        is None
     )  # longer than an address may be
 
 
@@ -311,5 +318,7 @@ def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
 )
 def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah, wrong):
     selection = Selection(compute_photo_key(cheetah), RESNET, 0)
-    start = inspector_state.normalise_state(service, selection, None)
-    assert inspector_state.apply_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    start = inspector_state.normalise_inspector_state(service, selection, None)
+    assert (
+        inspector_state.apply_inspector_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
+    )

@@ -16,13 +16,16 @@ from bundled_models import load_bundled
 from PIL import Image
 
 import vizlib
-from dashboard.i18n.translate import LANGUAGES, page_texts
+from dashboard.components.captions import format_correlation
+from dashboard.i18n.language import LANGUAGES
+from dashboard.i18n.translate import get_page_texts
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import learn
 from dashboard.tabs.lessons import explanation_lessons, layer_lessons
-from dashboard.tabs.lessons.base import correlate_maps, format_correlation, format_number
+from dashboard.tabs.lessons.explanation_lessons import correlate_maps
+from dashboard.tabs.lessons.layer_lessons import format_number
 from vizlib.core.text import format_percent
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_kernel_grid
@@ -284,7 +287,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
     assert len(value["titles"]) == 8 == len(set(value["titles"]))
     assert value["step"] == index
     assert all(re.search("[가-힣]", text) for text in [*value["titles"], *value["paragraphs"]]) == (language == "ko")
-    assert value["labels"]["see"].count(page_texts(language)[f"page.tab.{value['tab']}"]) == 1
+    assert value["labels"]["see"].count(get_page_texts(language)[f"page.tab.{value['tab']}"]) == 1
 
 
 @pytest.mark.slow
@@ -297,7 +300,7 @@ def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
             used |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.TOPICS_WITHOUT_ATTENTION.values())}
     rare = {"attention.neither", "attention.attention", "limits.held"}  # on other photos
-    known = {key.partition(".")[2] for key in page_texts("en") if key.startswith("learn.")}
+    known = {key.partition(".")[2] for key in get_page_texts("en") if key.startswith("learn.")}
     assert known == (used - {"title"}) | titles | rare
 
 
@@ -346,9 +349,9 @@ def test_a_step_is_computed_once_for_each_class(service, cheetah, selection, mon
 
 
 def test_learn_tab_without_photo_or_selection(service, cheetah):
-    assert learn.compute_content(service, None, None, 3, "ko") == {"empty": page_texts("ko")["common.no-photo"]}
+    assert learn.compute_content(service, None, None, 3, "ko") == {"empty": get_page_texts("ko")["common.no-photo"]}
     assert learn.compute_content(service, None, Selection("gone", RESNET, 0)) == {
-        "empty": page_texts("en")["common.no-photo"]
+        "empty": get_page_texts("en")["common.no-photo"]
     }
     assert learn.compute_content(service, cheetah, None) == gr.skip()
 

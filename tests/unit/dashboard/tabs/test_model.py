@@ -19,8 +19,8 @@ from dashboard.components.card import (
     describe_training,
     to_plain_text,
 )
-from dashboard.components.curves import build_curve, build_curves, compute_ticks
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.components.curves import build_curve, build_curves, compute_axis_ticks
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import model as model_tab
 from vizlib.models.loading import training_history
 from vizlib.models.loading.checkpoint_files import Sidecar
@@ -42,7 +42,7 @@ def rows(card: dict) -> dict[str, str]:
 
 @pytest.fixture
 def content(service, cheetah, name):
-    return model_tab.compute_content(service, cheetah, draw_panel(service, cheetah, name)[0])
+    return model_tab.compute_content(service, cheetah, build_prediction_panel(service, cheetah, name)[0])
 
 
 @pytest.fixture
@@ -237,6 +237,6 @@ def test_curves_omit_missing_values_and_have_round_ticks():
     line = build_curve("a", (1, 2, 3), (50.0, float("nan"), 60.0), colour=0)
     assert (line["x"], line["y"]) == ([1, 3], [50, 60])
     assert build_curves([build_curve("a", (1,), (float("inf"),), colour=0)], label="x") == {}
-    assert compute_ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
-    assert compute_ticks([5, 5]) == [5, 6]
-    assert compute_ticks([1, 300])[1] - compute_ticks([1, 300])[0] == 50
+    assert compute_axis_ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
+    assert compute_axis_ticks([5, 5]) == [5, 6]
+    assert compute_axis_ticks([1, 300])[1] - compute_axis_ticks([1, 300])[0] == 50

@@ -9,7 +9,7 @@ import pytest
 from bundled_models import load_bundled
 
 import vizlib
-from dashboard.sidebar.prediction_panel import draw_panel
+from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import attention, inspect, kernels, receptive_field, why
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -20,7 +20,7 @@ def floats(packed: dict) -> np.ndarray:
 
 
 def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, name):
-    selection, view, bars, classes, eye, _ = draw_panel(service, cheetah, name)
+    selection, view, bars, classes, eye, _ = build_prediction_panel(service, cheetah, name)
     best = service.predict(cheetah, name, 1)[0]
     assert selection is not None
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
@@ -28,14 +28,14 @@ def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, 
     assert "these 10" in bars["note"]
     height, width = service.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
-    contrasted, same, *_ = draw_panel(service, cheetah, name, 3)
+    contrasted, same, *_ = build_prediction_panel(service, cheetah, name, 3)
     assert contrasted is not None
     assert contrasted.target == 3
     assert same == view  # the model input does not depend on the class
 
 
 def test_tabs_are_empty_without_a_photo(service, name):
-    assert draw_panel(service, None, name)[0] is None
+    assert build_prediction_panel(service, None, name)[0] is None
     assert why.compute_content(service, None, None, "saliency", None)[1]["empty"]
     assert attention.compute_content(service, None, None)[0] == {}
     assert inspect.compute_content(service, None, None, None)[3]["empty"]
@@ -78,7 +78,7 @@ def test_method_strip_has_the_fitting_methods_with_their_maps(service, cheetah, 
     drawn = {item["key"] for item in strip["items"] if item["map"]}
     one_pass = set(vizlib.explain_all(model, cheetah))
     assert drawn >= one_pass
-    assert all(service.find_explanation(selection.request(cheetah, name)) for name in drawn - one_pass)
+    assert all(service.find_explanation(selection.make_request(cheetah, name)) for name in drawn - one_pass)
 
 
 def test_patch_grid_has_the_library_attention(service, cheetah):
@@ -95,7 +95,7 @@ def test_patch_grid_has_the_library_attention(service, cheetah):
 
 
 def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah):
-    selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
+    selection = build_prediction_panel(service, cheetah, "vit_tiny-imagenette")[0]
     grid, _ = attention.compute_content(service, cheetah, selection)
     assert grid["maps"]["shape"] == [12, 3, 197, 14, 14]
     assert "heads" not in grid
@@ -105,7 +105,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
     similar = vizlib.kernels(load_bundled("vit_tiny-imagenette")).position_similarity
     assert similar is not None
     assert np.allclose(drawn[3 * 14 + 5], similar[3, 5].numpy(), atol=0.01)
-    other = draw_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
+    other = build_prediction_panel(service, cheetah, "vit_tiny-imagenette", 3)[0]
     assert (
         attention.compute_content(service, cheetah, other)[0]["key"] == grid["key"]
     )  # another class does not change the pinned patches
@@ -113,7 +113,7 @@ def test_patch_grid_has_position_similarities_and_a_stable_key(service, cheetah)
 
 def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatch):
     monkeypatch.setattr("dashboard.components.patches.MAX_MAP_BYTES", 10**6)
-    selection = draw_panel(service, cheetah, "vit_tiny-imagenette")[0]
+    selection = build_prediction_panel(service, cheetah, "vit_tiny-imagenette")[0]
     grid = attention.compute_content(service, cheetah, selection, 4)[0]
     assert grid["maps"]["shape"] == [12, 1, 197, 14, 14]
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
@@ -121,7 +121,7 @@ def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatc
 
 def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
-    selection = draw_panel(service, cheetah, name, 3)[0]
+    selection = build_prediction_panel(service, cheetah, name, 3)[0]
     value, caption = attention.build_attention_flow(service, cheetah, selection)
     model = load_bundled(name)
     raw, rolled, relevant = value["rows"][0]["items"]
@@ -138,7 +138,7 @@ def test_attention_flow_shows_the_three_library_methods(service, cheetah):
 
 
 def test_attention_tab_explains_a_convolutional_network(service, cheetah):
-    selection = draw_panel(service, cheetah, "resnet18-imagenette")[0]
+    selection = build_prediction_panel(service, cheetah, "resnet18-imagenette")[0]
     grid, caption = attention.compute_content(service, cheetah, selection)
     assert grid == {}
     assert attention.build_attention_flow(service, cheetah, selection) == ({}, "")
@@ -148,4 +148,4 @@ def test_attention_tab_explains_a_convolutional_network(service, cheetah):
 @pytest.mark.parametrize("invalid", [99, -1, "nonsense"])
 def test_an_invalid_class_raises_one_sentence(service, cheetah, name, invalid):
     with pytest.raises(vizlib.TargetError):
-        draw_panel(service, cheetah, name, invalid)
+        build_prediction_panel(service, cheetah, name, invalid)

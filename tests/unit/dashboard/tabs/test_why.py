@@ -14,7 +14,7 @@ from bundled_models import load_bundled
 
 import vizlib
 from dashboard.components.error_messages import show_errors
-from dashboard.components.progress import build_running, build_waiting
+from dashboard.components.progress import build_running_progress, build_waiting_progress
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
@@ -93,7 +93,9 @@ def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
 
 def test_a_slow_method_states_its_duration_and_waits_for_start(slow_service, counting_method, cheetah, selection):
     content = why.compute_content(slow_service, cheetah, selection, "counted", None)
-    assert content.progress == build_waiting("counted needs many forward passes: about 40 seconds on this machine.")
+    assert content.progress == build_waiting_progress(
+        "counted needs many forward passes: about 40 seconds on this machine."
+    )
     assert "map" not in content.heatmap
     assert content.heatmap["photo"].startswith("data:image/jpeg")
     assert "It counts." in content.caption
@@ -130,7 +132,7 @@ def test_stopping_ends_the_computation_and_caches_nothing(slow_service, counting
         next(steps)
     steps.close()
     assert counting_method == {"passes": 3, "ended": 1}
-    assert slow_service.find_explanation(selection.request(cheetah, "counted")) is None
+    assert slow_service.find_explanation(selection.make_request(cheetah, "counted")) is None
     assert "map" not in why.compute_content(slow_service, cheetah, selection, "counted", None).heatmap
 
 
@@ -174,7 +176,7 @@ def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection)
     service = AnalysisService(ModelCatalog())
     first = why.compute_content(service, cheetah, selection, "grad-cam", None)
     assert first.metric == ""
-    text = why.compute_metric(service, cheetah, selection, "grad-cam", None)
+    text = why.compute_top_fraction_check(service, cheetah, selection, "grad-cam", None)
     model = load_bundled(selection.model)
     numbers = keep_top_fraction(model, vizlib.explain(model, cheetah, "grad-cam", selection.target))
     assert re.findall(r"<strong>([\d.]+)</strong>", text) == [f"{number:.2f}" for number in numbers]
@@ -183,11 +185,11 @@ def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection)
 
 
 def test_top_fraction_check_is_empty_without_photo_or_attribution(slow_service, counting_method, cheetah, selection):
-    assert why.compute_metric(slow_service, None, None, "grad-cam", None) == ""
-    assert why.compute_metric(slow_service, cheetah, selection, "counted", None) == ""
+    assert why.compute_top_fraction_check(slow_service, None, None, "grad-cam", None) == ""
+    assert why.compute_top_fraction_check(slow_service, cheetah, selection, "counted", None) == ""
     assert list(why.stream_content(slow_service, None, None, "counted", None)) == []
 
 
 def test_progress_bar_text():
-    assert build_running(1312, 2000, "a minute")["text"] == "1,312 of 2,000 passes, about a minute left"
-    assert build_running(0, 0, "")["share"] == 0
+    assert build_running_progress(1312, 2000, "a minute")["text"] == "1,312 of 2,000 passes, about a minute left"
+    assert build_running_progress(0, 0, "")["share"] == 0

@@ -19,6 +19,6 @@ EXAMPLES = {  # photos that come with gradio and matplotlib
 
 
 @cache
-def load_examples() -> dict[str, Image.Image]:
-    """Return the example photos by their names in an address."""
+def open_example_photos() -> dict[str, Image.Image]:
+    """Return the example photos, opened, by their names in the page's address."""
     return {f"ex:{Path(path).stem}": open_image(path) for path in EXAMPLES.values()}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.components.event_queue import acknowledge, parse_choices
-from dashboard.state.transitions import PageState, apply_choices
+from dashboard.components.event_queue import acknowledge_choices, parse_choices
+from dashboard.state.page_state import PageState, apply_choices
 
 LABELS = {"small": ["church", "tench, Tinca tinca", "golf ball"], "large": ["tench", "cat", "church, church building"]}
 STATE = PageState("small", 0, None, "grad-cam", {"parameters": "changed"})
@@ -58,7 +58,10 @@ def test_parse_choices_keeps_order_and_drops_invalid_entries():
         {"target": 1},
     ]
     assert [parse_choices(value) for value in (None, [], {"choices": "all"}, {"turn": 1})] == [[]] * 4
-    assert [acknowledge(value) for value in ({"turn": 3, "choices": []}, None)] == [{"answered": 3}, {"answered": None}]
+    assert [acknowledge_choices(value) for value in ({"turn": 3, "choices": []}, None)] == [
+        {"answered": 3},
+        {"answered": None},
+    ]
 
 
 def test_class_of_a_model_with_the_same_labels_keeps_its_index():

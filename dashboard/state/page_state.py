@@ -21,7 +21,7 @@ class PageState(NamedTuple):
 
 
 def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[[str], Sequence[str]]) -> PageState:
-    """Return the state after some choices, of which later ones override earlier ones.
+    """Return the state of the page after some choices, of which later ones override earlier ones.
 
     Args:
         state: The state before.
@@ -37,10 +37,10 @@ def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[
         if isinstance(model, str) and model != state.model:
             state = state._replace(model=model, target=None, against=None)
         if "target" in choice:
-            target = match_class(choice, "target", state.model, labels)
+            target = match_chosen_class(choice, "target", state.model, labels)
             state = state._replace(target=target, against=None if target == state.against else state.against)
         if "against" in choice:
-            against = match_class(choice, "against", state.model, labels)
+            against = match_chosen_class(choice, "against", state.model, labels)
             state = state._replace(against=None if against in (state.against, state.target) else against)
         if isinstance(choice.get("method"), str):
             state = state._replace(method=choice["method"], parameters=None)
@@ -51,8 +51,8 @@ def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[
     return state
 
 
-def match_class(choice: Choice, key: str, model: str, labels: Callable[[str], Sequence[str]]) -> int | None:
-    """Return the chosen class of a model; of a class of another model, the one with the same label or `None`."""
+def match_chosen_class(choice: Choice, key: str, model: str, labels: Callable[[str], Sequence[str]]) -> int | None:
+    """Return the chosen class of the page's model; for a class of another model, the one with its label or `None`."""
     index, source = choice[key], choice.get("of")
     if not isinstance(source, str) or source == model:
         return index
