@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -90,8 +91,8 @@ def _open_path(source: str | os.PathLike[str]) -> Image.Image:
     name = _quote(path.name)
     try:
         if (url := URL.match(text)) and not path.exists():
-            kind = f"a {url[1]} address" if url[1] else "a data URL"
-            raise ImageError(f"{'the text' if not url[1] else name} is {kind}, {EXPECTED} in a file or as bytes")
+            what = f"{name} is an address ({url[1]})" if url[1] else "the text is a data URL"
+            raise ImageError(f"{what}, {EXPECTED} in a file or as bytes")
         if text.startswith("~") and not path.exists():
             path = path.expanduser()
         if path.is_dir():
@@ -217,10 +218,7 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True, file: Any = N
     previous = image.info.get("notes")
     notes: tuple[str, ...] = previous if isinstance(previous, tuple) else ()  # a str comes from the file's own text
     try:
-        # `n_frames` would read a whole GIF. An MPO is not an animation but a photo with previews, and `read_tiff` has
-        # looked for further pages.
-        animated = image.format != "MPO" and getattr(image, "is_animated", False)
-        animated = animated and not (image.format == "TIFF" and file is not None)
+        animated = _is_animated(image) and not (image.format == "TIFF" and file is not None)  # `read_tiff` has looked
         is_file = isinstance(image, ImageFile.ImageFile)
         deep = read_deep_values(image, file, name) if is_file and file is not None else None
         image.load()
@@ -237,7 +235,8 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True, file: Any = N
         notes += (make_note("image.lost-bits", bits=lost_bits),)
     if deep is not None:
         decoded = to_image(deep.colors, deep.alpha, white=deep.white, opaque=float(deep.white))
-        decoded.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+        with suppress(Exception):  # a photo with broken EXIF is still a photo
+            decoded.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         image, notes, owned = decoded, notes + decoded.info["notes"], True
     # Only now: Pillow applies the orientation of a TIFF while it loads, and removes it.
     image = _apply_orientation(image, in_place=owned)
@@ -258,6 +257,11 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True, file: Any = N
     photo = image.convert("RGB")  # always a new image: the caller's stays as it was
     photo.info = {"notes": notes}  # no orientation, or opening the photo again would rotate it again
     return photo
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Return whether a photo is one of several in its file, without reading all of them as `n_frames` would."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))  # an MPO is a photo with previews
 
 
 def _apply_orientation(image: Image.Image, *, in_place: bool) -> Image.Image:

@@ -455,7 +455,7 @@ def test_avif_is_named_where_pillow_does_not_read_it(monkeypatch):
 
 def test_addresses_are_told_as_addresses_and_the_home_folder_is_found(tmp_path, monkeypatch):
     for address in ("https://example.org/cats/1.jpg", Path("https://example.org/cats/1.jpg"), "s3://bucket/1.jpg"):
-        assert re.search(r"^'1.jpg' is an? (https|s3) address, expected a photo", refusal(address))
+        assert re.search(r"^'1.jpg' is an address \((https|s3)\), expected a photo", refusal(address))
     data = "data:image/png;base64," + base64.b64encode(make_png(TWELVE)).decode()
     assert refusal(data).startswith("the text is a data URL, expected a photo")
     monkeypatch.setenv("HOME", str(tmp_path))
