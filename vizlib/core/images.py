@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -78,7 +79,9 @@ def open_image(source: object) -> Image.Image:
         return _open_file(io.BytesIO(source), "the picture")
     if callable(getattr(source, "read", None)):
         return _open_stream(source)
-    raise ImageError(f"expected a photo as a path, bytes, file, array, tensor or PIL image, not {_describe(source)}")
+    several = "; explain_each takes several photos" if isinstance(source, Iterator) else ""
+    given = f"not {_describe(source)}{several}"
+    raise ImageError(f"expected a photo as a path, bytes, file, array, tensor or PIL image, {given}")
 
 
 # ---------------------------------------------------------------------------------- sources
