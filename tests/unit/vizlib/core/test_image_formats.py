@@ -354,6 +354,14 @@ def test_tiff_that_takes_too_much_memory_is_refused_from_its_header():
     assert "MB once decoded" in refusal(make_tiff(TWELVE, BLACK_IS_ZERO, extra=[0, 0], tags=tile))
 
 
+def test_jpeg_2000_of_another_size_than_its_header_is_not_decoded(monkeypatch):
+    data = imagecodecs.jpeg2k_encode(TWELVE.repeat(2, axis=0), codecformat="jp2", reversible=True, level=0)
+    start = data.index(b"ihdr") + 4
+    data = data[:start] + struct.pack(">II", 20, 30) + data[start + 8 :]
+    monkeypatch.setattr(imagecodecs, "jpeg2k_decode", lambda *_: pytest.fail("more than the header states is decoded"))
+    assert "damaged" in refusal(data)
+
+
 def test_codecs_that_are_not_installed_are_named_and_python_decodes_within_bounds(monkeypatch):
     monkeypatch.setattr(tiff_files, "has_codecs", lambda: False)
     for data, what in (

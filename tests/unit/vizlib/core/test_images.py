@@ -308,7 +308,7 @@ TEXTS = {
     "page.html": (b"<!DOCTYPE html><html></html>", "is a web page"),
     "part.htm": (b"<html><body>hello</body></html>", "is a web page"),
     "paper.pdf": (b"%PDF-1.7\n", "is a PDF"),
-    "IMG_1.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC photo"),
+    "IMG_1.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is damaged or incomplete"),
     "clip.mp4": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "is a video"),
     "noise.jpg": (bytes(range(256)) * 4, "is not an image"),
     "figure.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "in PostScript format"),
