@@ -16,6 +16,7 @@ from vizlib.analysis.first_layer_kernels import Kernels, kernels
 from vizlib.analysis.units import Contributions, ablate, contributions
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.attribution.methods.registry import list_methods
+from vizlib.attribution.photo_stream import explain_each
 from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.core.errors import ImageError, MethodError, ModelError, TargetError, VizlibError
@@ -65,6 +66,7 @@ __all__ = [
     "estimate",
     "explain",
     "explain_all",
+    "explain_each",
     "explain_stream",
     "kernels",
     "list_methods",

@@ -21,7 +21,7 @@ PUBLIC = {
     *("Preprocessing", "ReceptiveField", "Run"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "list_models", "list_methods", "open_image", "training_history"),
-    *("explain", "explain_all", "explain_stream", "run_for_all", "estimate", "report"),
+    *("explain", "explain_all", "explain_each", "explain_stream", "run_for_all", "estimate", "report"),
     *("contributions", "ablate", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
 }
 METHOD_NAMES = {

@@ -23,11 +23,13 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, tower):
-    """A folder with the files that the examples name: a photo and a checkpoint."""
+    """A folder with the files that the examples name: photos and a checkpoint."""
     import torch
 
     monkeypatch.chdir(tmp_path)
     tower.save("photo.jpg")
+    Path("photos").mkdir()
+    tower.save("photos/1.jpg")
     torch.manual_seed(0)
     import safetensors.torch
     import timm

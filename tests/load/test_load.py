@@ -1,4 +1,4 @@
-"""Both scripts of this folder reach all goals; `-s` shows their tables."""
+"""The scripts of this folder reach all goals; `-s` shows their tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HERE = Path(__file__).parent
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("command", [["visitors.py", "--quick"], ["faults.py"]])
-def test_server_withstands_load_and_faults(command):
+@pytest.mark.parametrize("command", [["visitors.py", "--quick"], ["faults.py"], ["many_photos.py", "--photos=40"]])
+def test_load_and_faults_are_withstood(command):
     if sum(entry.bundled for entry in vizlib.list_models()) < 2:
         pytest.skip("the two bundled checkpoints are not in checkpoints/")
     script, *flags = command

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from http_timeouts import get, post
+from image_files import make_png, make_tiff
 from PIL import Image
 
 import vizlib
@@ -80,6 +81,7 @@ ALPHA = TOWER.copy()
 ALPHA.putalpha(Image.linear_gradient("L").resize(TOWER.size))
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6
+BANDS = np.dstack([np.asarray(TOWER), np.asarray(TOWER)[..., :2]])
 UNUSUAL = {
     "gif": encode(TOWER, "GIF"),
     "16-bit": encode(Image.fromarray(np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)), "PNG"),
@@ -87,6 +89,8 @@ UNUSUAL = {
     "CMYK": encode(TOWER.convert("CMYK"), "JPEG"),
     "alpha": encode(ALPHA, "PNG"),
     "EXIF": encode(TOWER, "JPEG", exif=ROTATED),
+    "12-bit colours": make_png(np.asarray(TOWER).astype(np.uint16) * 16),
+    "TIFF of five bands": make_tiff(BANDS, 1, extra=[0] * 4),
 }
 
 
@@ -102,7 +106,9 @@ def test_unusual_image_formats_give_the_result_of_python(server, kind):
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "damaged"),
+        (bytes(128) + b"DICM" + bytes(400), "DICOM"),
+        (make_tiff(BANDS.astype(np.complex64), 1), "complex numbers"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "SVG"),
         (b"<!doctype html><script>alert(1)</script>", "web page"),
         (UNUSUAL["alpha"][:300], "damaged"),

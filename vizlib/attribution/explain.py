@@ -76,7 +76,8 @@ def explain(
 
     Args:
         model: The model.
-        photo: A photo as `open_image` accepts it, or a list of photos.
+        photo: A photo as `open_image` accepts it, or a list of photos, of which all are in memory at once;
+            `explain_each` takes any number.
         method: Name of the method; `list_methods(model)` returns those that support the model.
         target: Class to explain, by index or label; by default the likeliest. For a list of photos one for all, or a
             list.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ class _ErrorReportingGroup(TyperGroup):
     """Print a `VizlibError` as one line and exit with code 2, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.filterwarnings("ignore", module="PIL")  # its remarks on damaged files, beside the one sentence
         try:
             return super().invoke(ctx)
         except VizlibError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +13,13 @@ import typer
 from tqdm import tqdm
 
 import vizlib
+from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import SAVE_SUFFIXES, Attribution, ExplanationStep
 from vizlib.cli.options import (
     DEFAULT_MODEL,
     Architecture,
     AsJson,
+    AsJsonLines,
     Checkpoints,
     ModelName,
     Parameters,
@@ -25,8 +27,11 @@ from vizlib.cli.options import (
     Photos,
     format_prediction,
 )
+from vizlib.cli.photo_lists import check_outputs, list_photos, make_names, make_stems
+from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line
 from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
+from vizlib.reporting.html_report import ReportBuilder
 
 
 def explain_command(
@@ -51,44 +56,69 @@ def explain_command(
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
 ) -> None:
-    """Draw a heat map on each photo that shows the evidence for a class."""
+    """Draw a heat map on each photo that shows the evidence for a class.
+
+    It is written to NAME.METHOD.png in the folder --out, where NAME is the photo's file name without its suffix; an
+    older file of that name is replaced. Where two photos would get the same NAME, theirs keep the suffix, and where
+    that is not enough the names of their folders come first, as in cats-001.jpg and dogs-001.jpg.
+
+    A photo that cannot be used is reported, and the others are explained; the exit code is then 1, and 2 if there is
+    no result. One photo after another is in memory, but a report holds the pictures of all.
+    """
     if f".{save_as}" not in SAVE_SUFFIXES:
         raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SAVE_SUFFIXES)}")
+    paths = list_photos(photos)
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
     parameters = _parse_parameters(param or [])
-    opened = [vizlib.open_image(path) for path in photos]  # an unusable photo is reported before anything is computed
     # A report may be sent to others: it names files, but not the folders that they are in.
     load_options = {
         "model": Path(model).name if Path(model).is_file() else model,
         "architecture": architecture,
         "checkpoints": None if checkpoints is None else checkpoints.name or ".",
     }
+    methods = [call.method.name for call in METHODS.list_single_pass_calls(network)] if method == "all" else [method]
+    stems = make_stems(paths)
+    check_outputs(paths, [out / f"{stem}.{name}.{save_as}" for stem in stems for name in methods])
     out.mkdir(parents=True, exist_ok=True)
-    rows, attributions, snippets = [], [], []
-    with tqdm(total=len(opened), desc="explaining", disable=None, leave=False) as progress:  # hidden without a terminal
-        for path, stem, name, photo in zip(photos, make_stems(photos), make_names(photos), opened, strict=True):
-            if method == "all":
-                results = list(vizlib.explain_all(network, photo, target, against).values())
-            else:
-                steps = vizlib.explain_stream(network, photo, method, target, against, **parameters)
-                results = [_finish(progress, steps)]
-            for attribution in results:
-                file = attribution.save(out / f"{stem}.{attribution.method}.{save_as}")
-                rows.append({"path": str(path), "file": str(file), **attribution.to_dict()})
-                attributions.append(attribution)
-                snippets.append(CodeSnippet.from_attribution(attribution, network, photo=name, **load_options))
-    if report is not None:
-        vizlib.report(attributions, report, model=network, snippets=snippets)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        typer.echo(f"{row['file']}: {row['method']} for {row['label']} ({row['probability']:.1%})")
-        for note in row["notes"]:
-            typer.echo(f"  {note}")
-    if report is not None:
-        typer.echo(f"{report}: all results as one page")
+    failures, page = PhotoFailures(len(paths)), ReportBuilder(network)
+    printer = JsonPrinter("" if as_json_lines else "[]") if as_json or as_json_lines else None
+
+    def explain_photo(path: Path, stem: str, name: str, progress: tqdm) -> None:
+        photo = vizlib.open_image(path)
+        if method == "all":
+            results = list(vizlib.explain_all(network, photo, target, against).values())
+        else:
+            steps = vizlib.explain_stream(network, photo, method, target, against, **parameters)
+            results = [_finish(progress, steps)]
+        for attribution in results:
+            file = attribution.save(out / f"{stem}.{attribution.method}.{save_as}")
+            if report is not None:
+                page.add(attribution, CodeSnippet.from_attribution(attribution, network, photo=name, **load_options))
+            row = {"path": str(path), "file": str(file), **attribution.to_dict()}
+            row["photo"] = {"path": str(path), **row["photo"]}
+            if printer is not None:
+                printer.add(row)
+                continue
+            echo_line(f"{file}: {attribution.method} for {attribution.label} ({attribution.probability:.1%})")
+            for note in attribution.notes:
+                echo_line(f"  {note}")
+
+    with (
+        nullcontext() if printer is None else printer,
+        tqdm(total=len(paths), desc="explaining", disable=None, leave=False) as progress,  # hidden without a terminal
+    ):
+        for count, photo in enumerate(zip(paths, stems, make_names(paths), strict=True), 1):
+            with failures.report(photo[0]):
+                explain_photo(*photo, progress)
+            progress.n = count
+            progress.refresh()
+    if report is not None and len(page):
+        page.write(report)
+        if printer is None:
+            echo_line(f"{report}: all results as one page")
+    failures.exit_if_any()
 
 
 def compare_command(
@@ -125,6 +155,8 @@ def compare_command(
         f"rank correlation {agreement.correlation:.2f}; "
         f"overlap of the strongest {fraction:.0%}: {agreement.overlap:.0%}"
     )
+    for note in image.info["notes"]:
+        typer.echo(note)
 
 
 def estimate_command(
@@ -147,74 +179,36 @@ def predict_command(
     architecture: Architecture = None,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
 ) -> None:
-    """List the most probable classes of each photo."""
+    """List the most probable classes of each photo.
+
+    A photo that cannot be used is reported, and the others are classified; the exit code is then 1, and 2 if there is
+    no result.
+    """
+    paths = list_photos(photos)
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
-    logits_by_path = {str(path): network.logits(network.tensor(vizlib.open_image(path))) for path in photos}
-    if as_json:
-        predictions = {
-            path: [prediction._asdict() for prediction in network.rank_classes(logits, top)]
-            for path, logits in logits_by_path.items()
-        }
-        typer.echo(json.dumps(predictions, indent=1))
-        return
-    for path, logits in logits_by_path.items():
-        if len(logits_by_path) > 1:
-            typer.echo(path)
-        for prediction in network.rank_classes(logits, top):
-            typer.echo(format_prediction(prediction))
-        if note := network.ood_note(logits):
+    failures = PhotoFailures(len(paths))
+    printer = JsonPrinter("" if as_json_lines else "{}") if as_json or as_json_lines else None
+    with nullcontext() if printer is None else printer:
+        for path in paths:
+            with failures.report(path):
+                photo = vizlib.open_image(path)
+                logits = network.logits(network.tensor(photo))
+                predictions = network.rank_classes(logits, top)
+                notes = [*photo.info["notes"], *filter(None, [network.ood_note(logits)])]
+                if printer is not None:
+                    rows = [prediction._asdict() for prediction in predictions]
+                    item = {"path": str(path), "predictions": rows, "notes": [*notes, *network.notes]}
+                    printer.add(item if as_json_lines else rows, str(path))
+                    continue
+                lines = [str(path)] if len(paths) > 1 else []
+                for line in [*lines, *map(format_prediction, predictions), *notes]:
+                    echo_line(line)
+    if printer is None:
+        for note in network.notes:
             typer.echo(note)
-    for note in network.notes:
-        typer.echo(note)
-
-
-def make_stems(paths: Sequence[Path]) -> list[str]:
-    """Return the start of the file names that `vizlib explain` writes for each photo: its name, made unique.
-
-    >>> make_stems([Path("a/cat.jpg"), Path("a/dog.jpg")])
-    ['cat', 'dog']
-    >>> make_stems([Path("a/cat.jpg"), Path("b/cat.png"), Path("c/cat.png")])
-    ['cat.jpg', 'b-cat.png', 'c-cat.png']
-    """
-    forms = [lambda path: path.stem, lambda path: path.name, lambda path: f"{path.parent.name}-{path.name}".lstrip("-")]
-    return _make_unique(paths, forms)
-
-
-def make_names(paths: Sequence[Path]) -> list[str]:
-    """Return the name of each photo in the code of `vizlib explain`'s report: its file name, made unique by its folder.
-
-    >>> make_names([Path("a/cat.jpg"), Path("b/cat.jpg"), Path("c/dog.jpg")])
-    ['a/cat.jpg', 'b/cat.jpg', 'dog.jpg']
-    """
-    forms = [lambda path: path.name, lambda path: Path(path.parent.name, path.name).as_posix()]
-    return _make_unique(paths, forms, number=False)
-
-
-def _make_unique(paths: Sequence[Path], forms: Sequence[Callable[[Path], str]], *, number: bool = True) -> list[str]:
-    """Return the shortest form of each photo's path on the command line that no other path has, ignoring case.
-
-    Args:
-        paths: Paths of files.
-        forms: From the shortest to the longest.
-        number: Append a number to the last form where even that is not unique.
-    """
-    levels, names = [0] * len(paths), [forms[0](path) for path in paths]
-    for _ in forms[1:]:
-        counts = Counter(name.lower() for name in names)
-        repeated = [i for i, name in enumerate(names) if counts[name.lower()] > 1]
-        for i in repeated:
-            levels[i] = min(levels[i] + 1, len(forms) - 1)
-            names[i] = forms[levels[i]](paths[i])
-    taken: set[str] = set()
-    for i, name in enumerate(names if number else []):
-        unique, count = name, 1
-        while unique.lower() in taken:
-            count += 1
-            unique = f"{name}-{count}"
-        taken.add(unique.lower())
-        names[i] = unique
-    return names
+    failures.exit_if_any()
 
 
 def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:

@@ -19,13 +19,23 @@ Checkpoints = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="A folder of your weight files, which can then be loaded by name."),
 ]
-Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="One or more image files.")]
+Photos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTO...",
+        help="Image files, folders with all in them, patterns in quotation marks such as 'photos/**/*.jpg', or - for "
+        "a list on standard input, one path a line.",
+    ),
+]
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="An image file.")]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the method; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJsonLines = Annotated[
+    bool, typer.Option("--jsonl", help="Print one JSON object a line, as soon as each result is there.")
+]
 
 
 def format_prediction(prediction: Prediction) -> str:

@@ -58,6 +58,8 @@ def units_command(
     typer.echo(f"{kind} of {layer} for {contributions.label} (logit {contributions.logit:.3f})")
     for i, value in ranked:
         typer.echo(f"{i:>6}  {value:+.4f}")
+    for note in image.info["notes"]:
+        typer.echo(note)
 
 
 def receptive_field_command(

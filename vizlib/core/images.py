@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -14,17 +18,24 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
+from vizlib.core.decoding.deep_files import find_lost_bits, read_deep_values
+from vizlib.core.decoding.file_kinds import RAW, explain_unreadable, find_file_kind
+from vizlib.core.decoding.limits import EXPECTED, FORMAT_NAMES, MAX_PIXELS, check_finite, check_size
+from vizlib.core.decoding.pixel_values import to_eight_bits, to_image
+from vizlib.core.decoding.tiff_files import TIFF_STARTS, TiffReading, read_tiff
 from vizlib.core.errors import ImageError
-from vizlib.core.text import Note, make_note
-
-MAX_PIXELS = 40_000_000  # a 40-megapixel photo takes 120 MB once decoded
-MIN_SIDE_PIXELS = 8
-MAX_ASPECT_RATIO = 50  # a longer strip would be resized to a huge image before the model's crop
+from vizlib.core.text import make_note
 
 # No EPS or PDF (Pillow starts a program for them) and no ICO (its header does not hold the size of the image).
 PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "AVIF", "HEIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
-FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"  # what error messages recommend
-EXPECTED = f"expected a photo as {FORMAT_NAMES}"
+ANIMATION_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # other formats hold several photos
+DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")
+HEAD_BYTES = 512
+ORIENTATION = 0x0112  # tag of EXIF
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/|data:", re.IGNORECASE)  # with one slash too, as in a `Path` of a URL
+
+for _reader in ("PIL", "tifffile"):  # what they log about a file would be printed beside the one sentence about it
+    logging.getLogger(_reader).addHandler(logging.NullHandler())
 
 PhotoSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
@@ -34,13 +45,14 @@ PhotoSource: TypeAlias = (
 def open_image(source: object) -> Image.Image:
     """Return a photo as an upright RGB image.
 
-    EXIF orientation is applied, transparency is composited on white, and of an animation the first frame is taken.
-    16-bit and other deep values are scaled so that the lowest becomes black and the highest white; floats within 0 to
-    1 are taken as black to white.
+    EXIF orientation is applied, transparency is composited on white, and of an animation or of several pages the first
+    is taken. Values of more than 8 bits are scaled so that the lowest becomes black and the highest white; colours that
+    use the upper half of their range keep it (0 becomes black), and floats within 0 to 1 are taken as black to white.
+    Bands of a TIFF that its file does not call colours are shown as red, green and blue.
 
     Args:
-        source: A path, the bytes of a file, an open binary file, a PIL image, or an array or tensor of shape (H, W)
-            or (H, W, C) or (C, H, W) with 1, 3 or 4 channels, as uint8, bool, uint16 or float.
+        source: A path (`~` is the home folder), the bytes of a file, an open binary file, a PIL image, or an array or
+            tensor of shape (H, W) or (H, W, C) or (C, H, W) with 1, 3 or 4 channels, as uint8, bool, uint16 or float.
 
     Returns:
         A new image in mode RGB. `image.info["notes"]` is a tuple of notes about the conversions made; it is empty for
@@ -57,7 +69,8 @@ def open_image(source: object) -> Image.Image:
         (30, 20)
     """
     if isinstance(source, Image.Image):
-        return _convert(source, "the image", owned=False)
+        data = _read_undecoded(source)
+        return _convert(source, "the image", owned=False) if data is None else _open_file(io.BytesIO(data), "the image")
     if isinstance(source, (np.ndarray, Tensor)):
         return _open_array(source)
     if isinstance(source, (str, os.PathLike)):
@@ -66,7 +79,9 @@ def open_image(source: object) -> Image.Image:
         return _open_file(io.BytesIO(source), "the picture")
     if callable(getattr(source, "read", None)):
         return _open_stream(source)
-    raise ImageError(f"expected a photo as a path, bytes, file, array, tensor or PIL image, not {_describe(source)}")
+    several = "; explain_each takes several photos" if isinstance(source, Iterator) else ""
+    given = f"not {_describe(source)}{several}"
+    raise ImageError(f"expected a photo as a path, bytes, file, array, tensor or PIL image, {given}")
 
 
 # ---------------------------------------------------------------------------------- sources
@@ -74,9 +89,15 @@ def open_image(source: object) -> Image.Image:
 
 def _open_path(source: str | os.PathLike[str]) -> Image.Image:
     """Open the photo in a file, given by its path."""
-    path = Path(source)
+    text = os.fsdecode(source)
+    path = Path(text)
     name = _quote(path.name)
     try:
+        if (url := URL.match(text)) and not path.exists():
+            what = f"{name} is an address ({url[1]})" if url[1] else "the text is a data URL"
+            raise ImageError(f"{what}, {EXPECTED} in a file or as bytes")
+        if text.startswith("~") and not path.exists():
+            path = path.expanduser()
         if path.is_dir():
             raise ImageError(f"{name} is a folder, {EXPECTED}")
         if not path.exists():
@@ -87,7 +108,7 @@ def _open_path(source: str | os.PathLike[str]) -> Image.Image:
             return _open_file(file, name)
     except ImageError:
         raise
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte; its own message has the path
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, a name too long, a zero byte, no home folder
         raise ImageError(f"{name} cannot be read ({_reason(error)}), {EXPECTED}") from None
 
 
@@ -106,19 +127,58 @@ def _open_stream(source: Any) -> Image.Image:
 
 def _open_file(file: Any, name: str) -> Image.Image:
     """Open the photo in an open file."""
-    head = file.read(512)
+    head = file.read(HEAD_BYTES)
     if not head:
         raise ImageError(make_note("image.empty", file=name, formats=FORMAT_NAMES))
+    if (kind := find_file_kind(head)) and kind.code == RAW:  # of some Pillow would open the preview
+        raise ImageError(make_note(RAW, file=name, format=kind.format, formats=FORMAT_NAMES))
+    is_tiff = head.startswith(TIFF_STARTS)
+    tiff = read_tiff(file, name) if is_tiff else TiffReading(None)
+    if tiff.image is not None:
+        return _convert(tiff.image, name)
+    formats = _list_pillow_formats(head)
     file.seek(0)
-    Image.init()  # fills Image.OPEN, which lacks the formats that this build of Pillow does not support
     try:
-        image = Image.open(file, formats=[kind for kind in PILLOW_FORMATS if kind in Image.OPEN])
+        image = Image.open(file, formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own, higher limit
         raise ImageError(make_note("image.too-many-pixels", file=name, limit=MAX_PIXELS // 1_000_000)) from None
     except Exception:  # Pillow's readers raise any exception on a file of another format
-        raise ImageError(_explain_unreadable(head, name)) from None
+        tiff = read_tiff(file, name, always=True) if is_tiff else tiff
+        if tiff.image is None:
+            raise ImageError(explain_unreadable(head, file, name, can_read_heic="HEIF" in formats)) from None
+        return _convert(tiff.image, name)
     with image:
-        return _convert(image, name)
+        image.info["notes"] = tiff.notes
+        return _convert(image, name, file=file)
+
+
+def _list_pillow_formats(head: bytes) -> list[str]:
+    """Return the names of the formats that Pillow may read a photo in, which starts with the given bytes."""
+    Image.init()  # fills Image.OPEN, which lacks the formats that this build of Pillow does not support
+    if head[4:8] == b"ftyp" and "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError:  # it belongs to the extra vizlib[images]
+            pass
+        else:
+            pillow_heif.register_heif_opener(thumbnails=False)
+    return [kind for kind in PILLOW_FORMATS if kind in Image.OPEN]
+
+
+def _read_undecoded(image: Image.Image) -> bytes | None:
+    """Return the file of a photo that Pillow has opened but not decoded, and of which it may lose something."""
+    file = getattr(image, "fp", None)
+    is_undecoded = isinstance(image, ImageFile.ImageFile) and image.format in DEEP_FORMATS and bool(image.tile)
+    if not is_undecoded or file is None or image.tell() != 0:
+        return None
+    try:
+        position = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(position)
+    except (OSError, ValueError):
+        return None
+    return data
 
 
 def _open_array(source: np.ndarray | Tensor) -> Image.Image:
@@ -136,48 +196,59 @@ def _open_array(source: np.ndarray | Tensor) -> Image.Image:
         raise ImageError(f"{name} has shape {shape}, expected (height, width) or (height, width, 1, 3 or 4)")
     if array.dtype.kind not in "buif":
         raise ImageError(f"{name} holds {array.dtype}, expected uint8, uint16 or float numbers")
-    _check_size(array.shape[1], array.shape[0], name)
-    _check_finite(array, name)
-    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    colours, notes = _to_eight_bits(array[..., :3] if array.ndim == 3 else array)
-    if array.ndim == 3 and array.shape[2] == 4:  # alpha is scaled by its own range, not by that of the colours
-        alpha = array[..., 3]
-        opaque = 65535.0 if alpha.dtype == np.uint16 else 1.0 if alpha.dtype.kind in "bf" else 255.0
-        colours = np.dstack([colours, _scale_array_to_uint8(alpha, 0.0, opaque)])
-    image = Image.fromarray(np.ascontiguousarray(colours))
-    image.info["notes"] = notes
-    return _convert(image, name)
+    check_size(array.shape[1], array.shape[0], name)
+    check_finite(array, name)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    alpha = array[..., 3] if array.ndim == 3 and array.shape[2] == 4 else None
+    opaque = 65535.0 if array.dtype == np.uint16 else 1.0 if array.dtype.kind in "bf" else 255.0
+    return _convert(to_image(array[..., :3] if array.ndim == 3 else array, alpha, opaque=opaque), name)
 
 
 # ---------------------------------------------------------------------------------- conversion to upright RGB
 
 
-def _convert(image: Image.Image, name: str, *, owned: bool = True) -> Image.Image:
+def _convert(image: Image.Image, name: str, *, owned: bool = True, file: Any = None) -> Image.Image:
     """Check a photo that may not be decoded yet, decode it and return it as upright RGB.
 
     Args:
         image: An opened image.
         name: What error messages call it.
         owned: Whether the image may be changed, as this module opened it.
+        file: The file that it was opened from; what Pillow loses is read from there.
     """
-    _check_size(image.width, image.height, name)
+    check_size(image.width, image.height, name)
     previous = image.info.get("notes")
     notes: tuple[str, ...] = previous if isinstance(previous, tuple) else ()  # a str comes from the file's own text
     try:
-        # `n_frames` would read a whole GIF. An MPO is not an animation but a photo with previews.
-        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        animated = _is_animated(image) and not (image.format == "TIFF" and file is not None)  # `read_tiff` has looked
+        is_file = isinstance(image, ImageFile.ImageFile)
+        deep = read_deep_values(image, file, name) if is_file and file is not None else None
         image.load()
+        lost_bits = find_lost_bits(image) if deep is None else None
+    except ImageError:
+        raise
     except Exception:  # a damaged file makes its reader raise any exception
         started = f"starts as {image.format} but " if isinstance(image, ImageFile.ImageFile) and image.format else ""
         raise ImageError(make_note("image.incomplete", file=name, started=started)) from None
     if animated:
-        notes += (make_note("image.animation", frame=image.tell() + 1),)
+        several = "image.animation" if image.format in ANIMATION_FORMATS else "image.pages"
+        notes += (make_note(several, frame=image.tell() + 1),)
+    if lost_bits is not None:
+        notes += (make_note("image.lost-bits", bits=lost_bits),)
+    if deep is not None:
+        decoded = to_image(deep.colors, deep.alpha, white=deep.white, opaque=float(deep.white))
+        with suppress(Exception):  # a photo with broken EXIF is still a photo
+            decoded.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+        image, notes, owned = decoded, notes + decoded.info["notes"], True
     # Only now: Pillow applies the orientation of a TIFF while it loads, and removes it.
     image = _apply_orientation(image, in_place=owned)
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        _check_finite(values, name)
-        values, conversion_notes = _to_eight_bits(values)
+        check_finite(values, name)
+        values, conversion_notes = to_eight_bits(values)
         image, notes = Image.fromarray(values), notes + conversion_notes
     elif image.has_transparency_data:
         image = image.convert("RGBA")
@@ -191,6 +262,11 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True) -> Image.Imag
     return photo
 
 
+def _is_animated(image: Image.Image) -> bool:
+    """Return whether a photo is one of several in its file, without reading all of them as `n_frames` would."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))  # an MPO is a photo with previews
+
+
 def _apply_orientation(image: Image.Image, *, in_place: bool) -> Image.Image:
     """Return the photo upright, by its EXIF orientation."""
     try:
@@ -200,71 +276,7 @@ def _apply_orientation(image: Image.Image, *, in_place: bool) -> Image.Image:
     return image if upright is None else upright
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    """Raise an `ImageError` for a photo that is too small, too large, or too long and thin."""
-    size = f"{width} × {height}"
-    if min(width, height) < MIN_SIDE_PIXELS:
-        raise ImageError(make_note("image.too-small", file=name, size=size, limit=MIN_SIDE_PIXELS))
-    if width * height > MAX_PIXELS:
-        facts = {"megapixels": f"{width * height / 1e6:.0f}", "limit": MAX_PIXELS // 1_000_000}
-        raise ImageError(make_note("image.too-large", file=name, size=size, **facts))
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ImageError(make_note("image.too-long", file=name, size=size, limit=MAX_ASPECT_RATIO))
-
-
-def _check_finite(values: np.ndarray, name: str) -> None:
-    """Raise an `ImageError` for an array of pixels with NaN or infinity."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageError(make_note("image.not-finite", file=name))
-
-
-def _to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
-    """Return pixels of any finite numbers as uint8, and a note if they were scaled."""
-    if values.dtype == np.uint8:
-        return values, ()
-    if values.dtype == bool:
-        return values.astype(np.uint8) * 255, ()
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return _scale_array_to_uint8(values, 0.0, 1.0), (make_note("image.unit-floats"),)
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and low >= 0 and high <= 255:
-        return values.astype(np.uint8), ()  # an 8-bit image that a sum or cast has widened
-    kind = "float" if values.dtype.kind == "f" else f"{8 * values.dtype.itemsize}-bit"
-    note = make_note("image.scaled", kind=kind, low=f"{low:g}", high=f"{high:g}")
-    return _scale_array_to_uint8(values, low, high), (note,)
-
-
-def _scale_array_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return pixels from `low` to `high` as uint8 from 0 to 255, rounded and clipped; all 0 if the range is empty."""
-    scaled = values.astype(np.float64)
-    scaled -= low
-    scaled *= 255 / (high - low) if high > low else 0
-    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
-
-
 # ---------------------------------------------------------------------------------- error messages
-
-
-def _explain_unreadable(head: bytes, name: str) -> Note:
-    """Return the error message for a file that Pillow does not read, from the first bytes of the file."""
-    photo = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
-    if head.startswith(photo) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return make_note("image.damaged", file=name)
-    return make_note(_classify(head), file=name, formats=FORMAT_NAMES)
-
-
-def _classify(head: bytes) -> str:
-    """Return the code of the note about an uploaded file that is no image, from its first bytes."""
-    if head[4:8] == b"ftyp":
-        return "image.heic" if head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1") else "image.video"
-    if head.startswith(b"%PDF"):
-        return "image.pdf"
-    text = head.decode("utf-8", errors="ignore").lower()
-    if b"\0" in head or len(text.encode()) < len(head) - 3:  # up to three bytes of the last character may be cut off
-        return "image.not-image"
-    if "<svg" in text:
-        return "image.svg"
-    return "image.web-page" if "<html" in text or "<!doctype html" in text else "image.text"
 
 
 def _quote(name: str) -> str:

@@ -14,24 +14,56 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         ),
         "image.alpha": "Its transparent parts were composited on white.",
         "image.animation": "Only frame {frame} of this animation is used.",
+        "image.archive": "{file} is a {format} archive, not a photo: extract it first, expected a photo as {formats}",
+        "image.avif": "{file} is an AVIF photo, which this Pillow does not read, expected a photo as {formats}",
+        "image.bands-as-colors": (
+            "Bands 1, 2 and 3 of its {count} are shown as red, green and blue; the file states no colours."
+        ),
+        "image.bands-left-out": "Of its {count} bands the last {left_out} are not shown.",
         "image.cmyk": (
             "Its printing colours (CMYK) were converted without a colour profile, so they may be slightly off."
         ),
         "image.damaged": "{file} is damaged or incomplete: it starts as an image but cannot be decoded",
         "image.empty": "{file} is empty, expected a photo as {formats}",
-        "image.heic": "{file} is a HEIC photo, which cannot be read here, expected a photo as {formats}",
+        "image.heic": (
+            "{file} is a HEIC photo, which is read only where pillow-heif is installed (pip install 'vizlib[images]'), "
+            "expected a photo as {formats}"
+        ),
         "image.incomplete": "{file} is damaged or incomplete: it {started}cannot be decoded to its end",
+        "image.lost-bits": "Only the highest 8 of the {bits} bits of each of its values could be read.",
+        "image.needs-codec": (
+            "{file} holds {bits}-bit numbers with compression {compression}, which are read only where imagecodecs is "
+            "installed (pip install 'vizlib[images]'), expected a photo as {formats}"
+        ),
+        "image.no-data": "Where it has no data ({share} of its pixels) it is shown white.",
         "image.not-finite": "{file} holds NaN or infinite values, expected finite numbers",
         "image.not-image": "{file} is not an image, expected a photo as {formats}",
+        "image.numbers": (
+            "{file} is in {format} format, which is not read here: read it with {package} and give its values as an "
+            "array, expected a photo as {formats}"
+        ),
+        "image.other-format": "{file} is in {format} format, which is not read here, expected a photo as {formats}",
+        "image.pages": "Only image {frame} of the several in its file is used.",
         "image.pdf": "{file} is a PDF, not an image, expected a photo as {formats}",
+        "image.raw": (
+            "{file} is a raw file of a camera ({format}), of which only a small preview could be read: export it as a "
+            "photo first, expected a photo as {formats}"
+        ),
         "image.scaled": "Its {kind} values from {low} (now black) to {high} (now white) were scaled to 8 bits.",
         "image.svg": "{file} is an SVG drawing, not a photo, expected a photo as {formats}",
         "image.text": "{file} is text, not an image, expected a photo as {formats}",
+        "image.too-deep": (
+            "{file} has {bands} bands of {bits}-bit numbers, {megabytes} MB once decoded, expected at most {limit} MB"
+        ),
         "image.too-large": "{file} is {size} pixels, {megapixels} megapixels, expected at most {limit} megapixels",
         "image.too-long": "{file} is {size} pixels, expected a photo at most {limit} times as long as it is wide",
         "image.too-many-pixels": "{file} has more than {limit} megapixels, the most allowed",
         "image.too-small": "{file} is {size} pixels, expected at least {limit} on each side",
         "image.unit-floats": "Its float values were taken as 0 (black) to 1 (white).",
+        "image.unsupported-tiff": (
+            "{file} is a TIFF of {bands} bands of {numbers} ({photometric}, compression {compression}), which is not "
+            "read here, expected grey values or colours"
+        ),
         "image.video": "{file} is a video or a photo of a kind that cannot be read here, expected a photo as {formats}",
         "image.web-page": "{file} is a web page, not an image, expected a photo as {formats}",
         "integrated-gradients.sum": "The map sums to {sum}; the score difference to the baseline is {difference}.",

@@ -9,12 +9,14 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from itertools import groupby
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
+from PIL import Image
 
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import Attribution
@@ -77,52 +79,89 @@ def report(
         >>> vizlib.report(vizlib.explain(model, "church.jpg"), "why.html", model=model).name
         'why.html'
     """
-    path = Path(path)
     if isinstance(attributions, Attribution):
         attributions = [attributions]
-    attributions = list(attributions.values() if isinstance(attributions, Mapping) else attributions)
-    snippets = list(snippets) or [CodeSnippet.from_attribution(attribution, model) for attribution in attributions]
-    page = _render_page(list(zip(attributions, snippets, strict=True)), path.name, model)
-    with open_atomic(path) as file:
-        file.write(page.encode("utf-8", "replace"))  # a file name may hold characters that UTF-8 cannot encode
-    return path
+    given = attributions.values() if isinstance(attributions, Mapping) else attributions
+    builder = ReportBuilder(model)
+    for attribution, snippet in zip(given, snippets, strict=True) if snippets else zip(given, repeat(None)):
+        builder.add(attribution, snippet)
+    return builder.write(path)
 
 
-def _render_page(pairs: Sequence[tuple[Attribution, CodeSnippet]], file: str, model: Model | None) -> str:
-    """Return the HTML of a report."""
-    date = _format_date(datetime.now(timezone.utc))
-    groups = []
-    for _, members in groupby(pairs, key=lambda pair: id(pair[0].photo)):
-        members = list(members)
-        maps = [build_map_section(attribution, snippet, model) for attribution, snippet in members]
-        groups.append({"photo": build_photo_section(members[0][0], model), "maps": maps})
-    methods = list(dict.fromkeys(attribution.method for attribution, _ in pairs))
-    models = dict.fromkeys(attribution.model for attribution, _ in pairs)
-    return render_template(
-        TEMPLATE,
-        title=_choose_title([attribution for attribution, _ in pairs], model),
-        subtitle=" · ".join([*(methods if len(methods) == 1 else ()), *models, date]),
-        single=len(pairs) == 1,
-        groups=groups,
-        provenance=_list_provenance(pairs[0][0], model, date) if pairs else {},
-        read_code=READ_CODE.format(file=json.dumps(file)),
-        caution=CAUTION,
-    )
+class ReportBuilder:
+    """Makes a report from one attribution after another, of which it keeps the sections and not the photos.
 
-
-def _choose_title(attributions: Sequence[Attribution], model: Model | None) -> str:
-    """Return the title of a report: the question that all its maps answer, or their number.
-
-    Class-agnostic maps do not count among others.
+    Args:
+        model: As in `report`.
     """
-    class_specific = [attribution for attribution in attributions if METHODS[attribution.method].class_specific]
-    titles = {build_title(attribution, model) for attribution in class_specific or attributions}
-    return titles.pop() if len(titles) == 1 else f"{len(attributions)} maps"
+
+    def __init__(self, model: Model | None = None) -> None:
+        self._model = model
+        self._photo: Image.Image | None = None  # of the last attribution: those of one photo share a section
+        self._groups: list[dict[str, Any]] = []
+        self._methods: list[str] = []  # of each attribution
+        self._models: dict[str, None] = {}
+        self._titles: dict[bool, dict[str, None]] = {True: {}, False: {}}  # by whether their maps are class-specific
+
+    def __len__(self) -> int:
+        return len(self._methods)
+
+    def add(self, attribution: Attribution, snippet: CodeSnippet | None = None) -> None:
+        """Add an attribution after the others.
+
+        Args:
+            attribution: The attribution; those of one photo that follow each other are shown beside it.
+            snippet: Its code; by default made from the attribution.
+        """
+        model = self._model
+        if attribution.photo is not self._photo:
+            self._photo = attribution.photo
+            self._groups.append({"photo": build_photo_section(attribution, model), "maps": []})
+        snippet = CodeSnippet.from_attribution(attribution, model) if snippet is None else snippet
+        self._groups[-1]["maps"].append(build_map_section(attribution, snippet, model))
+        self._methods.append(attribution.method)
+        self._models[attribution.model] = None
+        self._titles[METHODS[attribution.method].class_specific][build_title(attribution, model)] = None
+
+    def write(self, path: str | Path) -> Path:
+        """Write the report and return the path of its file.
+
+        Raises:
+            VizlibError: If the file cannot be written.
+        """
+        path = Path(path)
+        page = self._render(path.name)
+        with open_atomic(path) as file:
+            file.write(page.encode("utf-8", "replace"))  # a file name may hold characters that UTF-8 cannot encode
+        return path
+
+    def _render(self, file: str) -> str:
+        """Return the HTML of the report."""
+        date = _format_date(datetime.now(timezone.utc))
+        methods = list(dict.fromkeys(self._methods))
+        return render_template(
+            TEMPLATE,
+            title=self._choose_title(),
+            subtitle=" · ".join([*(methods if len(methods) == 1 else ()), *self._models, date]),
+            single=len(self) == 1,
+            groups=self._groups,
+            provenance=_list_provenance(next(iter(self._models)), self._model, date) if self._models else {},
+            read_code=READ_CODE.format(file=json.dumps(file)),
+            caution=CAUTION,
+        )
+
+    def _choose_title(self) -> str:
+        """Return the title of the report: the question that all its maps answer, or their number.
+
+        Class-agnostic maps do not count among others.
+        """
+        titles = self._titles[True] or self._titles[False]
+        return next(iter(titles)) if len(titles) == 1 else f"{len(self)} maps"
 
 
-def _list_provenance(attribution: Attribution, model: Model | None, date: str) -> dict[str, str]:
+def _list_provenance(model_name: str, model: Model | None, date: str) -> dict[str, str]:
     """Return what a report states of its origin: model, weights, device, versions and date, by name."""
-    facts = {"Model": attribution.model}
+    facts = {"Model": model_name}
     if model is not None:
         weights = model.reference_tensor()
         height, width = model.preprocessing.input_size

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli import app
-from vizlib.cli.explain import make_stems
+from vizlib.cli.photo_lists import make_stems
 
 COMMANDS = (
     "explain",

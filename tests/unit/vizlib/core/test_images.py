@@ -285,7 +285,11 @@ def test_animation_gives_its_first_frame_with_a_note(kind):
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert (pixels(data) == (255, 0, 0)).all()
     assert notes(encoded(frames[0], kind, **options)) == ()
-    assert notes(data) == ("Only frame 1 of this animation is used.",)
+    assert notes(data) == (
+        "Only image 1 of the several in its file is used."
+        if kind == "TIFF"
+        else "Only frame 1 of this animation is used.",
+    )
 
 
 def test_mpo_with_preview_is_not_an_animation():
@@ -304,10 +308,10 @@ TEXTS = {
     "page.html": (b"<!DOCTYPE html><html></html>", "is a web page"),
     "part.htm": (b"<html><body>hello</body></html>", "is a web page"),
     "paper.pdf": (b"%PDF-1.7\n", "is a PDF"),
-    "IMG_1.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC photo"),
+    "IMG_1.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is damaged or incomplete"),
     "clip.mp4": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "is a video"),
     "noise.jpg": (bytes(range(256)) * 4, "is not an image"),
-    "figure.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "not an image"),
+    "figure.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "in PostScript format"),
     "header.jpg": (encoded(SMOOTH, "JPEG")[:30], "is damaged or incomplete"),
     "empty.png": (b"", "is empty"),
 }

@@ -1,0 +1,95 @@
+"""Print the results of many photos as soon as each is known, and report the photos that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import indent
+from types import TracebackType
+from typing import Any
+
+import click
+import typer
+from tqdm import tqdm
+
+from vizlib.core.errors import ImageError
+
+SOME_FAILED, ALL_FAILED = 1, 2  # exit codes
+
+
+def echo_line(text: str) -> None:
+    """Print one line of a result without breaking the progress bar; a file name may hold bytes that are no UTF-8."""
+    with tqdm.external_write_mode():
+        typer.echo(click.format_filename(text))
+
+
+class JsonPrinter:
+    """Prints the items of one JSON array or object, or one item a line, so that no result has to be kept.
+
+    Used in a `with` block, at whose end the array or object is closed, after an error too.
+
+    Args:
+        brackets: `"[]"` for an array, `"{}"` for an object; `""` for one item a line.
+    """
+
+    def __init__(self, brackets: str) -> None:
+        self._brackets = brackets
+        self._count = 0
+
+    def __enter__(self) -> JsonPrinter:
+        return self
+
+    def add(self, item: Any, key: str = "") -> None:
+        """Print a result.
+
+        Args:
+            item: What `json.dumps` accepts.
+            key: Its name, if it belongs to an object.
+        """
+        with tqdm.external_write_mode():
+            if not self._brackets:
+                typer.echo(json.dumps(item))
+                return
+            text = indent(json.dumps(item, indent=1), " ")
+            text = f" {json.dumps(key)}: {text.lstrip()}" if self._brackets == "{}" else text
+            typer.echo(f"{',' if self._count else self._brackets[0]}\n{text}", nl=False)
+            self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._brackets and self._count:
+            typer.echo(f"\n{self._brackets[1]}")
+        elif self._brackets and error is None:
+            typer.echo(self._brackets)
+
+
+class PhotoFailures:
+    """Reports each photo that cannot be used on a line of its own, so that the results of the others are not lost.
+
+    Args:
+        count: How many photos a command was given; the error of a single one is raised.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._failed = 0
+
+    @contextmanager
+    def report(self, path: object) -> Iterator[None]:
+        """Print the `ImageError` of a photo, with its path, instead of raising it."""
+        try:
+            yield
+        except ImageError as error:
+            if self._count == 1:
+                raise
+            self._failed += 1
+            with tqdm.external_write_mode():
+                typer.echo(f"vizlib: {click.format_filename(str(path))}: {error}", err=True)
+
+    def exit_if_any(self) -> None:
+        """End the command with the exit code of photos that failed, if there are any."""
+        if self._failed:
+            typer.echo(f"vizlib: {self._failed} of {self._count} photos cannot be used", err=True)
+            raise typer.Exit(ALL_FAILED if self._failed == self._count else SOME_FAILED)
