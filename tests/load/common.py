@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ import vizlib
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
+ADDRESS = re.compile(r"Running on local URL: +(http\S+)\n")  # printed by a server that chose a free port
 TIMEOUT_SECONDS = 120  # for a response, after which a visitor counts as unanswered
 torch.set_num_threads(1)  # the server needs the cores
 
@@ -82,26 +82,27 @@ class Reply(NamedTuple):
 
 
 class Server:
-    """`vizlib serve` on a free port, in its own process, while a `with` block runs."""
+    """`vizlib serve` on a port that it chooses, in its own process, while a `with` block runs."""
 
     def __init__(self, folder: Path, *flags: str, wrapper: tuple[str, ...] = (), **environment: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
-        self.address, self.uploads = f"http://127.0.0.1:{port}", folder / "temporary"
+        self.address, self.uploads = "", folder / "temporary"
         self.log = folder.with_suffix(".log")  # outside the folder, whose disk may be full
         self.uploads.mkdir(parents=True, exist_ok=True)
-        self._command = [*wrapper, sys.executable, "-m", "dashboard", "--port", port, *flags]
+        self._command = [*wrapper, sys.executable, "-m", "dashboard", "--port", "0", *flags]
         inherited = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
         self._environment = inherited | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.uploads)} | environment
+        self._environment["PYTHONUNBUFFERED"] = "1"  # the address is read from the log
 
     def __enter__(self) -> Server:
         """Start the server, and wait until it responds."""
         with self.log.open("a") as log:
+            start = log.tell()  # after what an earlier server of this folder wrote
             self.process = subprocess.Popen(
                 self._command, cwd=self.log.parent, env=self._environment, stdout=log, stderr=log
             )
         until = time.monotonic() + TIMEOUT_SECONDS
-        while not self.is_healthy():
+        self.address = ""
+        while not self._read_address(start) or not self.is_healthy():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.__exit__()
                 raise RuntimeError(f"the server did not start:\n{self.log.read_text()}")
@@ -140,6 +141,12 @@ class Server:
         """Return the resident memory in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def _read_address(self, start: int) -> str:
+        """Set and return the address that the server printed after a position of its log; empty if there is none."""
+        found = ADDRESS.search(self.log.read_bytes()[start:].decode("utf-8", "replace"))
+        self.address = found[1] if found else ""
+        return self.address
 
     def _send(self, query: Query, file: dict[str, Any] | None, http: Any) -> Reply:
         if file is None:

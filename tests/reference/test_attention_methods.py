@@ -9,22 +9,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from random_weights import randomise_weights
 from torch import nn
 
 import vizlib
-
-
-def randomise_weights(module, seed=0):
-    """Return the network in float64, with random weights so large that its attention is far from uniform."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            drawn = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:
-                parameter.copy_(0.3 * drawn + (1.0 if name.endswith("weight") else 0.0))
-            else:
-                parameter.copy_(1.5 * drawn / (parameter[0].numel() if parameter.shape[0] > 1 else 1) ** 0.5)
-    return module.double().eval()
 
 
 def timm_vit(name="vit_tiny_patch16_224", **changes):

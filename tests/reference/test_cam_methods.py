@@ -15,8 +15,8 @@ import timm
 import torch
 import torchcam.methods
 import torchvision
+from peer_maps import assert_same_map, pytorch_grad_cam_map
 from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 import vizlib
@@ -354,42 +354,8 @@ def test_half_precision_activations_are_summed_in_single_precision(name):
 STAGES = ["layer1", "layer2", "layer3", "layer4"]
 
 
-@pytest.fixture(scope="module", params=["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
-def resnet(request, real_network):
-    return real_network(request.param)
-
-
-@pytest.fixture(scope="module")
-def deit(real_network):
-    return real_network("deit_tiny_patch16_224")
-
-
-def assert_same_map(heat, expected, share=1e-4):
-    """Assert that the largest difference is below a share of the range of the map."""
-    expected = torch.as_tensor(expected)
-    assert heat.shape == expected.shape
-    spread = (expected.max() - expected.min()).item()
-    assert spread > 0
-    assert (heat - expected).abs().max().item() < share * spread
-
-
 def reshape_tokens(tensor):
     return tensor[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
-
-
-def pytorch_grad_cam_map(method, model, layer, image, target, reshape=None):
-    """Return the map of pytorch-grad-cam before it is clipped at 0, upsampled and rescaled to 0..1."""
-    module = copy.deepcopy(model.module)  # it leaves .grad on every parameter
-    captured = {}
-
-    class Peer(method):
-        def get_cam_image(self, *args, **kwargs):
-            captured["map"] = super().get_cam_image(*args, **kwargs)
-            return captured["map"]
-
-    with Peer(model=module, target_layers=[module.get_submodule(layer)], reshape_transform=reshape) as peer:
-        peer(input_tensor=image, targets=[ClassifierOutputTarget(target)])
-    return captured["map"][0]
 
 
 def torchcam_map(method, model, layer, image, target):
@@ -411,7 +377,7 @@ def activation_and_gradient(model, photo, layer, target):
 @pytest.mark.parametrize(("name", "peer"), [("hires-cam", HiResCAM), ("layer-cam", LayerCAM), ("xgrad-cam", XGradCAM)])
 def test_every_stage_equals_pytorch_grad_cam(name, peer, layer, resnet, cheetah):
     for target in (resnet.predict(cheetah, top=1)[0].index, 281):
-        expected = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
+        expected = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)[0]
         assert_same_map(vizlib.explain(resnet, cheetah, name, target, layer=layer, relu=False).heat, expected)
 
 
@@ -428,7 +394,7 @@ def test_every_stage_equals_torchcam(name, peer, layer, resnet, cheetah):
 @pytest.mark.parametrize(("name", "peer"), [("hires-cam", HiResCAM), ("layer-cam", LayerCAM), ("xgrad-cam", XGradCAM)])
 def test_map_of_a_transformer_equals_pytorch_grad_cam(name, peer, deit, cheetah):
     target = deit.predict(cheetah, top=1)[0].index
-    expected = pytorch_grad_cam_map(peer, deit, "blocks.11.norm1", deit.tensor(cheetah), target, reshape_tokens)
+    expected = pytorch_grad_cam_map(peer, deit, "blocks.11.norm1", deit.tensor(cheetah), target, reshape_tokens)[0]
     heat = vizlib.explain(deit, cheetah, name, layer="blocks.11.norm1", relu=False).heat
     assert_same_map(heat, expected)
     if name != "layer-cam":
@@ -447,7 +413,7 @@ def test_grad_cam_plus_plus_equals_pytorch_grad_cam_without_its_epsilon(layer, r
     """Most gradients of a ResNet are so small that 1e-6 matters beside their squares: maps are 0.3 to 20 % too low."""
     target = resnet.predict(cheetah, top=1)[0].index
     activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
-    peer = torch.as_tensor(pytorch_grad_cam_map(GradCAMPlusPlus, resnet, layer, resnet.tensor(cheetah), target))
+    peer = torch.as_tensor(pytorch_grad_cam_map(GradCAMPlusPlus, resnet, layer, resnet.tensor(cheetah), target)[0])
     heat = vizlib.explain(resnet, cheetah, "grad-cam++", layer=layer).heat
     assert_same_map(peer, grad_cam_plus_plus_with_eps(activation, gradient, 1e-6))
     assert_same_map(heat, grad_cam_plus_plus_with_eps(activation, gradient, 0))
@@ -474,7 +440,7 @@ def test_eigen_maps_equal_pytorch_grad_cam_without_its_centring(name, peer, laye
     target = resnet.predict(cheetah, top=1)[0].index
     activation, gradient = activation_and_gradient(resnet, cheetah, layer, target)
     matrix = (activation if name == "eigen-cam" else activation * gradient).flatten(1).T.numpy()
-    peer_heat = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)
+    peer_heat = pytorch_grad_cam_map(peer, resnet, layer, resnet.tensor(cheetah), target)[0]
     parameters: dict[str, Any] = {"relu": False} if name in WITH_RELU else {}
     heat = vizlib.explain(resnet, cheetah, name, layer=layer, **parameters).heat
 

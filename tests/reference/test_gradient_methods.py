@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from captum.attr import GuidedBackprop, InputXGradient, Saliency
+from peer_maps import assert_same_map
 from torch import nn
 
 import vizlib
@@ -29,14 +30,6 @@ REDUCED = {
     "mean": lambda gradient: gradient.abs().mean(1)[0],
     "norm": lambda gradient: gradient.square().sum(1).sqrt()[0],
 }
-
-
-def assert_same_map(heat, expected):
-    """Largest difference below 1e-4 of the map's range."""
-    assert heat.shape == expected.shape
-    spread = (expected.max() - expected.min()).item()
-    assert spread > 0
-    assert (heat - expected).abs().max().item() < 1e-4 * spread
 
 
 TARGETS = [None, 281]  # the predicted class, and a class that is not in the photo

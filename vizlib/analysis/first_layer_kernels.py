@@ -44,6 +44,7 @@ class Kernels:
 
     @property
     def _title(self) -> str:
+        """The layer of the kernels, their number and size, as a title."""
         count, colours, height, width = self.weights.shape
         return f"{self.layer}: {count} of {colours} × {height} × {width} weights"
 

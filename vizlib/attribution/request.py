@@ -61,6 +61,7 @@ class TargetSpec:
         """
 
         def compute_score(logits: Tensor) -> Tensor:
+            """Return the score that the request explains, of each row of logits."""
             values = logits.softmax(-1) if kind == "probability" else logits
             return values[:, self.target] if self.against is None else values[:, self.target] - values[:, self.against]
 

@@ -23,7 +23,7 @@ COPIES = {torch.ops.aten.clone, torch.ops.aten._to_copy}  # they change no value
 
 
 class OutputTrace:
-    """What was traced of a pass: the outputs of its softmax and sigmoid operations, and of its `nn.Identity` modules.
+    """What was traced of a pass to find its final operation: outputs of softmax, sigmoid and `nn.Identity` modules.
 
     A tensor and its views share their memory, so an operation is recognised behind any reshaping of its output.
     """
@@ -33,30 +33,32 @@ class OutputTrace:
         self._identities: list[tuple[Tensor, str]] = []
 
     def add_activation(self, output: Tensor, name: str) -> None:
-        """Add the output of an operation."""
+        """Add the output of a softmax or sigmoid, which may be the final operation."""
         if output.numel() <= MAX_TRACED_ELEMENTS:
             self._activations.append((output, name))
 
     def add_identity(self, output: Tensor, name: str) -> None:
-        """Add the output of an `nn.Identity`, by its name in the network."""
+        """Add the output of an `nn.Identity`, which may be the final operation, by its name in the network."""
         if output.ndim == 2:  # a row of features for each photo, as a head receives it
             self._identities.append((output, name))
 
     def find_activation(self, tensor: Tensor) -> str | None:
-        """Return the operation of `ACTIVATIONS` that a tensor is the output of; `None` if it is that of no such one."""
+        """Return the final operation, one of `ACTIVATIONS`, that a tensor is the output of; `None` if it is of none."""
         return next((name for output, name in reversed(self._activations) if _shares_memory(output, tensor)), None)
 
     def find_identities(self, tensor: Tensor) -> list[str]:
-        """Return the names of the `nn.Identity` modules whose output a tensor is."""
+        """Return the names of the final `nn.Identity` modules, those whose output a tensor is."""
         return [name for output, name in self._identities if _shares_memory(output, tensor)]
 
 
 @contextlib.contextmanager
 def trace_output(module: nn.Module) -> Iterator[OutputTrace]:
-    """Trace the operations that may end the pass of `module` which this thread runs inside the block."""
+    """Trace what may be the final operation of the pass of `module` which this thread runs inside the block."""
     trace, owner = OutputTrace(), threading.get_ident()
 
     class TraceMode(TorchDispatchMode):
+        """Adds the outputs of operations that may be final, and of copies of them."""
+
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             output = func(*args, **(kwargs or {}))
             operation = func._overloadpacket
@@ -68,6 +70,8 @@ def trace_output(module: nn.Module) -> Iterator[OutputTrace]:
             return output
 
     def make_hook(name: str):
+        """Return the hook that adds the output of an `nn.Identity`."""
+
         def hook(_module, _inputs, output):
             if threading.get_ident() == owner and isinstance(output, Tensor):
                 trace.add_identity(output, name)
@@ -83,4 +87,5 @@ def trace_output(module: nn.Module) -> Iterator[OutputTrace]:
 
 
 def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    """Return whether a tensor is the final operation's output, reshaped or not: both have the same memory."""
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() and a.numel() == b.numel()

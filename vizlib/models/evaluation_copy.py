@@ -85,6 +85,7 @@ def make_copy_check(copy: nn.Module) -> Callable[[nn.Module, object], None]:
     parts = set(copy.modules())
 
     def check(part: nn.Module, inputs: object) -> None:
+        """Raise an error for a module that is not part of the evaluation copy, or is in training mode."""
         if part not in parts:
             raise ModelError(
                 f"the network runs a {type(part).__name__} that its copy in evaluation mode does not hold, as with a "

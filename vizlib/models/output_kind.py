@@ -25,7 +25,7 @@ PROBLEM_TYPES = {  # `problem_type` of a Hugging Face configuration -> output ki
 
 @dataclass(frozen=True)
 class OutputKind:
-    """One row of the table of output kinds.
+    """One row of the table of output kinds: what the outputs of a network mean.
 
     Attributes:
         name: Its name.
@@ -47,7 +47,7 @@ class OutputKind:
     has_classes: bool = True
 
     def rank(self, outputs: Float[Tensor, " n"]) -> list[int]:
-        """Return the indices of the outputs as they are listed: most probable first, without probabilities by index.
+        """Return the indices of the outputs as their kind lists them: most probable first, else by index.
 
         Equal outputs are ranked by index. Logits are ranked, not their probabilities, of which many round to 0 or 1.
         """
@@ -83,10 +83,12 @@ class OutputKind:
 
 
 def _softmax(outputs: Tensor) -> Tensor:
+    """Return the probabilities of outputs of the kind softmax."""
     return outputs.softmax(-1)
 
 
 def _identity(outputs: Tensor) -> Tensor:
+    """Return the probabilities of outputs of the kind probabilities: the outputs themselves."""
     return outputs
 
 
@@ -117,7 +119,7 @@ OUTPUT_KINDS = {
 
 
 def get_output_kind(name: str) -> OutputKind:
-    """Return a row of the table.
+    """Return an output kind, a row of the table, by its name.
 
     Raises:
         ModelError: For another name.
@@ -128,7 +130,7 @@ def get_output_kind(name: str) -> OutputKind:
 
 
 def check_output_kind(kind: OutputKind, outputs: Float[Tensor, "1 n"], model: str) -> None:
-    """Check that outputs can be what they are declared to be.
+    """Check that outputs can be of the kind that they are declared to be.
 
     Args:
         kind: The declared kind.
@@ -154,7 +156,7 @@ def check_output_kind(kind: OutputKind, outputs: Float[Tensor, "1 n"], model: st
 def find_output_kind(
     module: nn.Module, outputs: Float[Tensor, "1 n"], trace: OutputTrace
 ) -> tuple[str, tuple[Note, ...]]:
-    """Return what the outputs of a network are, where nobody declared it, with notes of what was assumed.
+    """Return the kind of a network's outputs, where nobody declared it, with notes of what was assumed.
 
     Args:
         module: The network.
@@ -182,11 +184,12 @@ def find_output_kind(
 
 
 def _are_fractions(outputs: Tensor) -> bool:
+    """Return whether outputs can be of the kind probabilities: all are from 0 to 1, within a tolerance."""
     return bool(((outputs >= 0) & (outputs <= 1 + SUM_TOLERANCE)).all())
 
 
 def _has_identity_head(module: nn.Module, final_identities: Iterable[str]) -> bool:
-    """Return whether a network ends where its classifier would be.
+    """Return whether outputs are of the kind features: the network ends where its classifier would be.
 
     Args:
         module: The network.

@@ -123,6 +123,7 @@ def _smoothgrad(
         drawn = np.empty((len(indices), *image.shape[1:]), np.float32)
 
         def draw(index: int, out: np.ndarray) -> None:
+            """Draw the noise of one copy of the image."""
             make_random_generator(int(seed), index).standard_normal(dtype=np.float32, out=out)
 
         with ThreadPoolExecutor() as pool:  # one thread would take longer than the forward passes on a GPU

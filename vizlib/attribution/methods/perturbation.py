@@ -147,6 +147,7 @@ def _rise(
 
     @lru_cache(maxsize=1)  # the masks of a batch are read twice: to make its inputs and to weight them
     def make_masks(indices: tuple[int, ...]) -> Float[Tensor, "n h w"]:
+        """Return the random masks of RISE with the given indices, in the image's type."""
         return make_rise_masks(
             torch.tensor(indices, device="cpu"), size, int(cells), share, int(seed), image.device
         ).to(image)

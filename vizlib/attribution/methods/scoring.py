@@ -147,6 +147,7 @@ def _score_batch(
     size = inference.batch_size(image=image, layer=layer)
 
     def compute_logits(part: Tensor, part_indices: Tensor) -> Tensor:
+        """Return the logits of inputs to be scored, in full or from what their windows change."""
         if windows is not None:
             return windows.logits(inference, part, part_indices.tolist())
         return inference.logits(part) if layer is None else inference.logits_from_layer(image, layer, part)

@@ -192,7 +192,7 @@ class BatchedInference:
         return folded if same else network
 
     def _have_same_logits(self, network: Model, folded: Model) -> bool:
-        """Return whether a folded copy has the network's logits for one random input, from modules of its own."""
+        """Return whether batches may use a folded copy: its own modules give the network's logits for noise."""
         image = network.make_random_image()
         try:
             expected = _to_single_precision(self.model.logits(image))

@@ -65,6 +65,7 @@ def find_first_convolution(model: Model) -> FirstConvolution:
     """Return a model's first convolution, checked with one pass; the result is kept in the model's plan cache."""
 
     def find() -> str | None:
+        """Return the name of the first convolution, `None` if something else reads the pixels."""
         layer = model.first_convolution
         try:
             return layer if layer and _reads_all_pixels(FirstConvolution(model, layer)) else None

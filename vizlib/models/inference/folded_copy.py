@@ -121,7 +121,7 @@ class _ConvOutputReads(TorchFunctionMode):
 
 
 def _is_customised(module: nn.Module) -> bool:
-    """Return whether hooks, or a `forward` set on the instance, forbid to fold a module."""
+    """Return whether a module must not be folded, because of hooks or a `forward` set on the instance."""
     return "forward" in vars(module) or bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

@@ -178,6 +178,7 @@ def _make_paste(
     whole_map = tuple(CropAxis((0, side), (0, side), (0, side)) for side in unchanged.shape[2:])
 
     def paste(stage_outputs: Float[Tensor, "n channels rows columns"]) -> Tensor:
+        """Return the next stage's inputs: unchanged activations with the changed positions of incremental inference."""
         crops = [next_stage.crop_at(window) if next_stage else whole_map for window in window_indices]
         shape = len(window_indices), unchanged.shape[1], *(axis.length for axis in crops[0])
         results = torch.empty(

@@ -207,7 +207,7 @@ def test_note_on_an_uncertain_model_only_for_its_top_class(photo):
     note = single_note(make_model(0.3, 0.0, 0.0), photo)
     assert note == "The model is uncertain: its most likely class has a probability of 40 %."
     assert note_codes(make_model(0.3, 0.0, 0.0), photo, target=1) == ["target.not-top"]
-    assert note_codes(make_model(1.0, 0.0), photo) == []
+    assert note_codes(make_model(2.0, 0.0), photo) == []  # outputs that sum to 1 would be taken for probabilities
 
 
 def test_note_distinguishes_zero_gradient_from_empty_map(photo):

@@ -16,6 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from random_weights import randomise_weights
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _get_current_function_mode_stack
@@ -66,20 +67,6 @@ def assert_untouched(module, before):
     assert sum(after["hooks"]) == 0
     assert all(after["grad"])
     assert after["modes"] == 0
-
-
-def randomise_weights(module, seed=0):
-    """Return the network in float64, with weights so large that its attention is far from uniform."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:  # norms and biases
-                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
-            else:
-                fan_in = parameter[0].numel() if parameter.shape[0] > 1 else 1
-                parameter.copy_(1.5 * noise / fan_in**0.5)
-    return module.double().eval()
 
 
 def build_timm_vit(size: int | tuple[int, int] = 32, **changes):
