@@ -91,6 +91,10 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "{model} does not state how photos are prepared; the preprocessing of its part {part} is assumed ({height} "
             "× {width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another one."
         ),
+        "model.assumed-labels": (
+            "{file} does not name its {count} classes; ImageNet's are assumed, as they are as many. Put labels into "
+            "{sidecar} if it was trained on others."
+        ),
         "model.assumed-preprocessing": (
             "{file} does not state how photos are prepared; the default preprocessing of {architecture} is assumed "
             "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was "
@@ -101,7 +105,38 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "({height} × {width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another "
             "one."
         ),
+        "model.detected-convolutional": (
+            "{file} does not state its architecture; its weights fit {architecture}. Weights do not show strides, "
+            "dilation, pooling, the activation and the epsilon of the normalisation: those of {architecture}, such as "
+            "{activation} and {epsilon}, are assumed. Put architecture and arguments into {sidecar} if it has others."
+        ),
+        "model.detected-transformer": (
+            "{file} does not state its architecture; its weights fit {architecture}. Weights do not show the number of "
+            "heads, the activation and the epsilon of the normalisation: {heads} heads, {activation} and {epsilon} are "
+            "assumed. Put architecture and arguments into {sidecar} if it has others."
+        ),
+        "model.detected-windows": (
+            "{file} does not state its architecture; its weights fit {architecture}. Weights do not show all windows, "
+            "the activation and the epsilon of the normalisation: windows of {window} tokens, {activation} and "
+            "{epsilon} are assumed. Put architecture and arguments into {sidecar} if it has others."
+        ),
+        "model.embedding-network": (
+            "{network} in {file} is a network of self-supervised training, so its {count} outputs may be an embedding "
+            "instead of classes."
+        ),
+        "model.ignored-weights": (
+            "Left out of {file}, as by their names they take part in the training alone: {names}."
+        ),
+        "model.no-classifier": "{file} has no classifier: the outputs are features, not classes.",
         "model.not-finite": "The model's output holds values that are not finite, so no map of it can be trusted.",
+        "model.one-of-several": (
+            "{file} holds several networks; {chosen} is loaded, {others} not. Put the name of another, as state_dict, "
+            "into {sidecar} to load that one."
+        ),
+        "model.other-architectures": (
+            "The weights of {file} also fit architectures that compute something else than {architecture}: {others}. "
+            "Give architecture= if it is one of them."
+        ),
         "model.out-of-distribution": (
             "This photo is unlike the photos that the model was calibrated on: its {score} is {value}, and "
             "{coverage} % of {data} reach {threshold}. It may show none of the {classes} classes."
@@ -109,6 +144,7 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "model.training-mode": (
             "The model was in training mode; it was run in evaluation mode and left in training mode."
         ),
+        "model.unused-weights": "Left out of {file}, as {architecture} does not use them: {names}.",
         "output.features": (
             "The network has no classifier: its {count} outputs are features, which stand for no classes."
         ),

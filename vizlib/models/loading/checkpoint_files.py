@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +15,40 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vizlib.core.errors import ModelError, suggest_names
+from vizlib.models.loading.inert_globals import allow_inert_globals
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts save a state dict
-KEY_PREFIXES = ("module.", "_orig_mod.", "model.")  # added to every name by DataParallel, torch.compile and Lightning
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
+SAVE_AGAIN = "save a plain state dict with torch.save(model.state_dict(), path), or better a .safetensors file"
+_NOT_WEIGHTS_OF_TORCH = "not weights of PyTorch"
+_PROGRAM = "whose layers cannot be observed; save the weights of the network that it was made from, with"
+OTHER_FORMATS = {  # suffix -> what such a file is, and what to do instead
+    ".pt2": f"a program of torch.export, {_PROGRAM} torch.save(model.state_dict(), path)",
+    ".torchscript": f"a TorchScript program, {_PROGRAM} torch.save(model.state_dict(), path)",
+    ".onnx": f"an ONNX graph, {_PROGRAM} torch.save(model.state_dict(), path)",
+    ".engine": f"a TensorRT program, {_PROGRAM} torch.save(model.state_dict(), path)",
+    ".tflite": f"a TensorFlow Lite program, {_NOT_WEIGHTS_OF_TORCH}; give the file of the PyTorch network",
+    ".pb": f"a TensorFlow graph, {_NOT_WEIGHTS_OF_TORCH}; give the file of the PyTorch network",
+    **dict.fromkeys(
+        (".h5", ".hdf5", ".keras"),
+        f"a file of Keras, {_NOT_WEIGHTS_OF_TORCH}; convert it where the network is defined in "
+        f"PyTorch, and {SAVE_AGAIN}",
+    ),
+    **dict.fromkeys(
+        (".npz", ".npy"),
+        "a file of NumPy arrays, whose names and axes differ from PyTorch's; load them into the network with its own "
+        f"code (timm: model.load_pretrained(path)), and {SAVE_AGAIN}",
+    ),
+    ".msgpack": f"a file of Flax, {_NOT_WEIGHTS_OF_TORCH}; convert it where it was made, and {SAVE_AGAIN}",
+    ".gguf": f"a file of llama.cpp, {_NOT_WEIGHTS_OF_TORCH}; give the file of the PyTorch network",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".joblib"),
+        "a pickle, which may run code when it is opened, so it is not; if torch.save wrote a state dict into it, "
+        f"rename it to .pth, else open it where it was made and {SAVE_AGAIN}",
+    ),
+}
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 BUNDLED_FOLDER = next((p for p in (_PACKAGE / "_checkpoints", _PACKAGE.parent / "checkpoints") if p.is_dir()), _PACKAGE)
-_SAVE_AGAIN = "save a plain state dict with torch.save(model.state_dict(), path), or better a .safetensors file"
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,8 @@ class Sidecar:
         ood: Fields of `vizlib.models.ood.OodScore`.
         faithfulness: `method`, `auc`, `centred_gaussian`, `photos`, ...
         weaknesses: Known weaknesses, one sentence each.
+        state_dict: Where the network is in a file that holds several, such as "teacher" or "model_ema".
+        ignore: Beginnings of the names of weights that are no part of the network.
     """
 
     architecture: str | None = None
@@ -54,6 +82,8 @@ class Sidecar:
     ood: Mapping[str, object] = field(default_factory=dict)
     faithfulness: Mapping[str, object] = field(default_factory=dict)
     weaknesses: Sequence[str] = ()
+    state_dict: str | None = None
+    ignore: Sequence[str] = ()
 
     @classmethod
     def read_for(cls, weights: Path) -> Sidecar:
@@ -78,7 +108,7 @@ class Sidecar:
                 raise ModelError(
                     f"the sidecar {path.name} must give {key} as {expected}, not as a {type(value).__name__}"
                 )
-        for key in ("labels", "weaknesses"):
+        for key in ("labels", "weaknesses", "ignore"):
             if not all(isinstance(text, str) for text in fields.get(key, ())):
                 raise ModelError(f"the sidecar {path.name} must give {key} as a list of strings only")
         return cls(**fields)
@@ -96,6 +126,8 @@ _FIELD_TYPES = {  # JSON type of each field of a sidecar
     "ood": dict,
     "faithfulness": dict,
     "weaknesses": list,
+    "state_dict": str,
+    "ignore": list,
 }
 
 
@@ -104,24 +136,6 @@ def list_bundled() -> dict[str, Path]:
     return {
         path.stem: path for path in sorted(BUNDLED_FOLDER.glob("*.safetensors")) if path.with_suffix(".json").exists()
     }
-
-
-def list_weight_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the weight files of a folder, sorted by name.
-
-    Raises:
-        ModelError: If the folder does not exist or cannot be read.
-    """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise ModelError(
-            f"there is no folder {folder}; --checkpoints expects one with {', '.join(WEIGHT_SUFFIXES)} files"
-        )
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
-    except OSError as error:
-        raise ModelError(f"the folder {folder} of --checkpoints cannot be read: {error.strerror}") from error
-    return [path for path in files if not path.name.startswith(".")]  # macOS creates a ._ file beside each
 
 
 def hash_file(path: Path) -> str:
@@ -150,23 +164,23 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path, *, expected_sha256: str | None = None) -> dict[str, Tensor]:
-    """Return the state dict in a file, without the wrappers and key prefixes that training scripts add.
+def read_checkpoint(path: Path, *, expected_sha256: str | None = None) -> object:
+    """Return the content of a file: a state dict, or whatever else a training script put around it.
 
-    `.pth` and `.pt` are read with `weights_only=True`, so a pickle that contains code is refused before it can run.
+    Pickles are read with `weights_only=True`, so one that contains code is refused before it can run. Objects of plain
+    data besides weights, such as training arguments, are replaced by stand-ins.
 
     Args:
         path: File that ends in one of `WEIGHT_SUFFIXES`.
         expected_sha256: SHA-256 that the file must have.
 
     Raises:
-        ModelError: If the file is missing, truncated, unsafe, has another SHA-256 or does not hold named tensors.
+        ModelError: If the file is missing, truncated, unsafe, of another kind or has another SHA-256.
     """
-    suffix = path.suffix.lower()
-    if suffix not in WEIGHT_SUFFIXES:
-        raise ModelError(f"{path.name} is not a weight file; expected a name with {', '.join(WEIGHT_SUFFIXES)}")
+    if refused := describe_other_format(path):
+        raise ModelError(refused)
     if not path.is_file():
-        names = [file.name for file in path.parent.glob("*") if file.suffix.lower() in WEIGHT_SUFFIXES]
+        names = [file.name for file in path.parent.glob("*") if is_weight_file(file)]
         raise ModelError(f"there is no file {path}; {suggest_names(path.name, names) if names else 'check its folder'}")
     try:
         actual_sha256 = hash_file(path) if expected_sha256 is not None else None
@@ -177,76 +191,46 @@ def read_weights(path: Path, *, expected_sha256: str | None = None) -> dict[str,
             f"{path.name} is not the file that {path.with_suffix('.json').name} describes, because its sha256 differs: "
             "it is truncated or changed; download it again"
         )
+    suffix = path.suffix.lower()
+    if suffix != ".safetensors" and (program := _describe_program(path)):
+        raise ModelError(f"{path.name} is {program}; {SAVE_AGAIN}")
     try:
-        content = load_file(path) if suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if suffix == ".safetensors":
+            return load_file(path)
+        with allow_inert_globals():
+            return torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # the readers raise anything on a damaged file, even KeyError
         raise ModelError(f"{path.name} {_describe_read_error(error, suffix)}") from error
-    return _extract_state_dict(content, path.name)
 
 
-def assign_weights(module: nn.Module, weights: Mapping[str, Tensor], file: str, architecture: str) -> None:
-    """Copy the weights of a checkpoint file into a network, converting their dtype to the network's.
+def is_weight_file(path: Path) -> bool:
+    """Return whether the name of a file is that of weights."""
+    return path.name.lower().endswith(WEIGHT_SUFFIXES)
 
-    Args:
-        module: Network to fill.
-        weights: State dict; counters of BatchNorm may be missing.
-        file: Name of the weight file for error messages.
-        architecture: Name of the architecture for error messages.
 
-    Raises:
-        ModelError: For weights that are missing, unexpected or of another shape; the message names the first of each.
-    """
-    own = module.state_dict()
-    missing = sorted(key for key in own.keys() - weights.keys() if not key.endswith("num_batches_tracked"))
-    unexpected = sorted(weights.keys() - own.keys())
-    mismatched = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
-    reasons = [
-        *([f"{len(missing)} of its weights are missing, such as {missing[0]}"] if missing else []),
-        *([f"{len(unexpected)} are unexpected, such as {unexpected[0]}"] if unexpected else []),
-        *(f"{key} is {_format_shape(weights[key])}, expected {_format_shape(own[key])}" for key in mismatched[:1]),
-    ]
-    if reasons:
-        raise ModelError(
-            f"{file} does not fit the architecture {architecture}: {', and '.join(reasons)}; "
-            "give the architecture, and in its sidecar the arguments, that it was trained with"
-        )
+def describe_other_format(path: Path) -> str | None:
+    """Return what a file is and what to do instead, by its name; `None` for a weight file."""
+    if is_weight_file(path):
+        return None
+    kind = OTHER_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        return f"{path.name} is not a weight file; expected a name with {', '.join(WEIGHT_SUFFIXES)}"
+    return f"{path.name} is {kind}"
+
+
+def _describe_program(path: Path) -> str | None:
+    """Return what kind of program a zip file holds; `None` for weights, and for any other file."""
     try:
-        module.load_state_dict(weights, strict=False)  # old files lack `num_batches_tracked`, which inference ignores
-    except RuntimeError as error:  # the right shapes, but sparse, quantised or meta tensors
-        raise ModelError(f"{file} holds tensors that {architecture} cannot use; {_SAVE_AGAIN}") from error
-
-
-def count_classes(weights: Mapping[str, Tensor], module: nn.Module, num_classes: int) -> int:
-    """Return the number of classes of the classifier in a checkpoint's state dict.
-
-    Args:
-        weights: State dict.
-        module: Network of the same architecture, built for `num_classes`.
-        num_classes: Returned if the weights do not identify another number: the classifier's weights are those that
-            differ from the network's only in the first axis, which has `num_classes` entries in the network.
-    """
-    counts = {
-        len(weights[key])
-        for key, own in module.state_dict().items()
-        if key in weights and own.ndim and len(own) == num_classes
-        if weights[key].ndim == own.ndim
-        and weights[key].shape[1:] == own.shape[1:]
-        and len(weights[key]) != num_classes
-    }
-    return counts.pop() if len(counts) == 1 else num_classes
-
-
-def _extract_state_dict(content: object, name: str) -> dict[str, Tensor]:
-    """Return the state dict in the content of a checkpoint file, without the wrappers of training scripts."""
-    for key in STATE_DICT_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{name} holds {_describe_content(content)}, not a state dict of named tensors; {_SAVE_AGAIN}")
-    weights = {str(key): value for key, value in content.items()}
-    while prefix := next((p for p in KEY_PREFIXES if all(key.startswith(p) for key in weights)), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return None  # the reader of weights says what is wrong
+    parts = {name.split("/")[1] for name in names if "/" in name}
+    if "code" in parts or "constants.pkl" in parts:
+        return "a TorchScript program, not weights"
+    if "archive_format" in parts or "serialized_exported_program.json" in {*parts, *names}:
+        return "a program of torch.export, not weights"
+    return None
 
 
 def _describe_read_error(error: Exception, suffix: str) -> str:
@@ -255,19 +239,14 @@ def _describe_read_error(error: Exception, suffix: str) -> str:
         return "cannot be read: permission denied"
     code = re.search(r"GLOBAL ([\w.]+)", str(error))
     if code:
-        return f"was not loaded, because it contains more than weights: it uses Python's {code[1]}; {_SAVE_AGAIN}"
-    if "TorchScript" in str(error):
-        return f"is a TorchScript program, not weights; {_SAVE_AGAIN}"
+        return f"was not loaded, because it contains more than weights: it uses Python's {code[1]}; {SAVE_AGAIN}"
+    if re.search(r"Trying to call reduce|Can only (?:create new object|build)|persistent", str(error)):
+        return f"was not loaded, because it contains more than weights: it calls functions; {SAVE_AGAIN}"
     return f"is damaged, truncated or not a {suffix} file; download or save it again"
 
 
-def _describe_content(content: object) -> str:
+def describe_content(content: object) -> str:
     """Return what a checkpoint file holds instead of a state dict, for an error message."""
     if isinstance(content, dict):
         return f"a dictionary with {', '.join(map(repr, list(content)[:3]))}" if content else "an empty dictionary"
     return f"a {type(content).__name__}"
-
-
-def _format_shape(tensor: Tensor) -> str:
-    """Return the shape of a checkpoint's weight, for an error message."""
-    return " × ".join(map(str, tensor.shape)) or "one number"

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from vizlib.core.atomic_files import open_atomic
 from vizlib.core.errors import ModelError
 from vizlib.models.loading import checkpoint_files
-from vizlib.models.loading.architecture_detection import resolve_torchvision_name
+from vizlib.models.loading.restoring.architecture_outline import resolve_torchvision_name
 
 ProgressCallback = Callable[[int, int], None]  # called with the number of bytes received and the number expected
 BLOCK_BYTES = 1 << 18  # read between two calls of the callback

@@ -17,16 +17,10 @@ from torch import nn
 
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.label_formats import LabelSource, read_labels
-from vizlib.core.text import make_note
+from vizlib.core.text import Note, make_note
 from vizlib.models.families import Family
-from vizlib.models.loading.architecture_detection import (
-    TORCHVISION_PREFIX,
-    DetectedArchitecture,
-    build_network,
-    detect_architecture,
-    unwrap_backbone,
-)
-from vizlib.models.loading.checkpoint_files import WEIGHT_SUFFIXES, Sidecar, assign_weights, count_classes, read_weights
+from vizlib.models.loading.checkpoint_files import OTHER_FORMATS, WEIGHT_SUFFIXES, describe_other_format
+from vizlib.models.loading.checkpoint_opening import OpenedCheckpoint, open_checkpoint
 from vizlib.models.loading.downloads import (
     ProgressCallback,
     download_from_hub,
@@ -37,7 +31,9 @@ from vizlib.models.loading.downloads import (
     require_weights,
 )
 from vizlib.models.loading.hub_configs import find_recorded_labels, resolve_preprocessing
+from vizlib.models.loading.hub_folders import INDEX_SUFFIX, LOCAL_PREFIX, is_folder_of_weights, name_weights
 from vizlib.models.loading.model_index import index_weight_files, list_models
+from vizlib.models.loading.restoring.architecture_outline import TORCHVISION_PREFIX, build_network
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
@@ -70,7 +66,8 @@ def load(
             a timm name with or without its tag, such as "resnet50.a1_in1k";
             "torchvision/" and a torchvision name, such as "torchvision/resnet50";
             "hf-hub:" and a repository of the Hugging Face Hub with a timm model, optionally with "@revision";
-            a path that ends in .safetensors, .pth or .pt;
+            a path that ends in .safetensors, .pth, .pt, .ckpt or .bin;
+            a folder as timm and transformers save it, with `config.json` and weights, or the index of their shards;
             the name of a file in the folder `checkpoints`.
         architecture: timm name, or "torchvision/" and a torchvision name, of the network in a file.
         labels: Label of each class, in a form that `wrap` takes; replaces the recorded ones.
@@ -92,17 +89,14 @@ def load(
     files = index_weight_files(checkpoints)
     if isinstance(name, str) and name in files:
         model = _load_file(files[name], name, architecture, labels, output_kind)
-    elif isinstance(name, os.PathLike) or name.lower().endswith(WEIGHT_SUFFIXES):
-        path = Path(name).expanduser()
-        if checkpoints is not None and not path.is_file():
-            path = Path(checkpoints).expanduser() / path  # a file of the folder, given with its suffix
-        model = _load_file(path, path.stem, architecture, labels, output_kind)
+    elif (path := _find_path(name, checkpoints)) is not None:
+        model = _load_file(path, name_weights(path), architecture, labels, output_kind)
     elif architecture is not None:
         raise ModelError(
             f"architecture= requires a weight file ({', '.join(WEIGHT_SUFFIXES)}), but {name!r} is not one"
         )
     else:
-        model = _load_pretrained(name, labels, output_kind, list(files), progress)
+        model = _load_pretrained(str(name), labels, output_kind, list(files), progress)
     try:
         model.module.to(device)
     except (RuntimeError, AssertionError) as error:  # PyTorch raises AssertionError for a device it was built without
@@ -212,50 +206,65 @@ def _default_labels(module: nn.Module, family: Family | None, count: int, kind: 
 # ---------------------------------------------------------------------------------- from a file
 
 
+def _find_path(name: str | os.PathLike[str], checkpoints: str | os.PathLike[str] | None) -> Path | None:
+    """Return the path of a file or folder to load; `None` if the name is that of a model."""
+    if isinstance(name, str) and name.startswith(LOCAL_PREFIX):
+        name = Path(name.removeprefix(LOCAL_PREFIX))
+    path = Path(name).expanduser()
+    if isinstance(name, str) and not name.lower().endswith((*WEIGHT_SUFFIXES, *OTHER_FORMATS, INDEX_SUFFIX)):
+        if not name or timm.is_model(name) or name.startswith((TORCHVISION_PREFIX, HUB_PREFIX)):
+            return None
+        if not is_folder_of_weights(path) and not (os.sep in name and path.is_dir()):
+            return None
+    if checkpoints is not None and not path.exists():
+        return Path(checkpoints).expanduser() / path  # a file of the folder, given with its suffix
+    return path
+
+
 def _load_file(
     path: Path, name: str, architecture: str | None, labels: LabelSource | None, output_kind: str | None
 ) -> Model:
-    """Load a model from a weight file and its sidecar, and note what was assumed."""
-    sidecar = Sidecar.read_for(path)
-    weights = unwrap_backbone(read_weights(path, expected_sha256=sidecar.sha256))
-    sidecar_name = path.with_suffix(".json").name
-    stated = architecture or sidecar.architecture
-    detected = DetectedArchitecture(stated) if stated else detect_architecture(weights)
-    if detected is None:
-        raise ModelError(
-            f"{path.name} does not state its architecture, and its weights match no ResNet or vision transformer of "
-            "timm with a classifier; give architecture= (on the command line --architecture), for example resnet18, "
-            f"or put it into {sidecar_name}"
-        )
-    arguments = {**detected.arguments, **sidecar.arguments}
-    labels_source = "labels=" if labels is not None else sidecar_name
+    """Load a model from a weight file or folder and its sidecar, and note what was assumed."""
+    opened = open_checkpoint(path, architecture)
+    sidecar, file, count = opened.sidecar, opened.file, opened.num_classes
+    labels_source = "labels=" if labels is not None else opened.sidecar_name
     labels = sidecar.labels if labels is None else read_labels(labels)
-    num_classes = len(labels) if labels else 1000
-    module = build_network(detected.architecture, num_classes, arguments)
-    if (actual := count_classes(weights, module, num_classes)) != num_classes:
-        if labels is not None:
-            raise ModelError(
-                f"{path.name} has {actual} classes, but {labels_source} names {len(labels)}; give one label per class"
-            )
-        module = build_network(detected.architecture, actual, arguments)
-    assign_weights(module, weights, path.name, detected.architecture)
-    ood_score = OodScore.from_sidecar(sidecar.ood)
-    output_kind = output_kind or sidecar.output_kind
-    if sidecar.preprocessing is not None:
-        return replace(_make_model(module, name, sidecar.preprocessing, labels, output_kind), ood_score=ood_score)
-    assumed = _assume_preprocessing(module, detected.architecture)
+    if labels and count is not None and len(labels) != count:
+        has = f"has {count} classes" if count else "has no classifier"
+        raise ModelError(f"{file} {has}, but {labels_source} names {len(labels)}; give one label per class")
+    notes, preprocessing = opened.notes, sidecar.preprocessing
+    if preprocessing is None and not opened.is_of_transformers:  # a network of transformers records its own
+        preprocessing = _assume_preprocessing(opened.module, opened.architecture)
+        if not opened.records_preprocessing:
+            notes += (_note_assumed_preprocessing(preprocessing, opened),)
+    model = _make_model(opened.module, name, preprocessing, labels, output_kind or sidecar.output_kind)
+    if not labels and (note := _note_assumed_labels(model, opened)):
+        notes += (note,)
+    return replace(model, notes=(*notes, *model.notes), ood_score=OodScore.from_sidecar(sidecar.ood))
+
+
+def _note_assumed_preprocessing(assumed: TimmPreprocessing, opened: OpenedCheckpoint) -> Note:
+    """Return that a loaded file does not state how photos are prepared, and how they are."""
     height, width = assumed.input_size
-    note = make_note(
+    return make_note(
         "model.assumed-preprocessing",
-        file=path.name,
-        architecture=detected.architecture,
+        file=opened.file,
+        architecture=opened.architecture,
         height=height,
         width=width,
         mean=f"{assumed.mean[0]:.3g}",
-        sidecar=sidecar_name,
+        sidecar=opened.sidecar_name,
     )
-    model = _make_model(module, name, assumed, labels, output_kind)
-    return replace(model, notes=(note, *model.notes), ood_score=ood_score)
+
+
+def _note_assumed_labels(model: Model, opened: OpenedCheckpoint) -> Note | None:
+    """Return that the labels of a loaded file are ImageNet's because of their number; `None` if they are others."""
+    recorded = getattr(opened.module, "pretrained_cfg", None) or {}
+    subset = infer_imagenet_subset({"num_classes": len(model.labels)})
+    if recorded.get("label_names") or not subset or model.labels != tuple(ImageNetInfo(subset).label_descriptions()):
+        return None
+    count = f"{len(model.labels):,}"
+    return make_note("model.assumed-labels", file=opened.file, count=count, sidecar=opened.sidecar_name)
 
 
 def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
@@ -318,7 +327,7 @@ def _prepare_timm_loading(name: str, file_names: Sequence[str], progress: Progre
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         if os.path.isfile(name):
-            read_weights(Path(name))  # raises an error that names the suffixes of weight files
+            raise ModelError(describe_other_format(Path(name)))
         known = list(dict.fromkeys([*file_names, *(entry.name for entry in list_models()), *timm.list_models()]))
         raise ModelError(f"there is no model {name!r}; {suggest_names(name, known)}")
     if not timm.is_model_pretrained(name):

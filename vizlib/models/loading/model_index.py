@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,8 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.models.loading import checkpoint_files
-from vizlib.models.loading.architecture_detection import DETECTABLE_TIMM_MODULES
 from vizlib.models.loading.downloads import get_torchvision_weights, is_in_hub_cache, is_in_torch_cache
+from vizlib.models.loading.hub_folders import list_weight_files, locate_weight_files, name_weights
 from vizlib.models.ood import parse_finite_number
 
 CURATED_MODELS_MB = {  # pretrained models in the menus: name -> download size in MB
@@ -29,7 +30,9 @@ CURATED_MODELS_MB = {  # pretrained models in the menus: name -> download size i
 }
 # timm's modules with networks of the supported families.
 SUPPORTED_TIMM_MODULES = (
-    *DETECTABLE_TIMM_MODULES,
+    "resnet",
+    "vision_transformer",
+    "deit",
     "vision_transformer_hybrid",
     "swin_transformer",
     "swin_transformer_v2",
@@ -48,7 +51,7 @@ class ModelEntry:
         size_mb: Size of the weights in MB.
         classes: Names or number of its classes; empty if only loading would show them.
         accuracy: Top-1 accuracy in percent, if a sidecar states it.
-        path: Weight file, for the sources "bundled" and "folder".
+        path: Weight file, index of shards or folder, for the sources "bundled" and "folder".
     """
 
     name: str
@@ -133,11 +136,11 @@ def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str
         ModelError: If the folder does not exist or cannot be read.
     """
     files = checkpoint_files.list_bundled()
-    folder_files = checkpoint_files.list_weight_files(folder) if folder is not None else []
-    stems = Counter(path.stem for path in folder_files)
+    folder_files = list_weight_files(folder) if folder is not None else []
+    stems = Counter(name_weights(path) for path in folder_files)
     for path in folder_files:
-        taken = path.stem in files or path.stem in CURATED_MODELS_MB or stems[path.stem] > 1
-        files[path.name if taken else path.stem] = path
+        stem = name_weights(path)
+        files[path.name if stem in files or stem in CURATED_MODELS_MB or stems[stem] > 1 else stem] = path
     return files
 
 
@@ -153,15 +156,14 @@ def _list_supported_names() -> tuple[str, ...]:
 
 
 def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
-    """Return the index entry of a weight file, with what its sidecar states."""
-    try:
-        sidecar = checkpoint_files.Sidecar.read_for(path)
-    except ModelError:  # raised again by `load`; one broken sidecar must not break the list
-        sidecar = checkpoint_files.Sidecar()
+    """Return the index entry of a weight file or folder, with what its sidecar states."""
+    size, sidecar = 0, checkpoint_files.Sidecar()
+    with suppress(ModelError):  # raised again by `load`; one broken sidecar or folder must not break the list
+        source_files = locate_weight_files(path)
+        size = sum(file.stat().st_size for file in source_files.files)
+        sidecar = checkpoint_files.Sidecar.read_for(source_files.sidecar)
     accuracy = parse_finite_number(sidecar.accuracy.get("top1"))
-    return ModelEntry(
-        name, source, round(path.stat().st_size / 1e6, 1), describe_classes(sidecar.labels or ()), accuracy, path
-    )
+    return ModelEntry(name, source, round(size / 1e6, 1), describe_classes(sidecar.labels or ()), accuracy, path)
 
 
 def _describe_source(name: str) -> str:

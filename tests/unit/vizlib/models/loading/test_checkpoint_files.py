@@ -6,7 +6,6 @@ import contextlib
 import json
 import pickle
 import random
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -90,22 +89,6 @@ def test_load_reads_the_number_of_classes_from_the_classifier(tmp_path, weights)
     assert len(vizlib.load(save(tmp_path / "eleven.pth", vit), architecture="test_vit").labels) == 11
     other = timm.create_model("test_efficientnet", num_classes=5).state_dict()
     assert len(vizlib.load(save(tmp_path / "five.pth", other), architecture="test_efficientnet").labels) == 5
-
-
-@pytest.mark.parametrize("wrapper", [None, *checkpoint_files.STATE_DICT_KEYS])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "_orig_mod.module."])
-def test_read_weights_removes_wrappers_and_prefixes(tmp_path, weights, wrapper, prefix):
-    content = OrderedDict((prefix + key, value) for key, value in weights.items())
-    if wrapper:
-        content = {"epoch": 3, wrapper: content, "optimizer": {"lr": 0.1}}
-    loaded = checkpoint_files.read_weights(save(tmp_path / "wrapped.pth", content))
-    assert loaded.keys() == weights.keys()
-    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
-
-
-def test_read_weights_keeps_a_prefix_that_not_all_keys_have(tmp_path):
-    path = save(tmp_path / "own.pth", {"module.weight": torch.ones(1), "bias": torch.ones(1)})
-    assert checkpoint_files.read_weights(path).keys() == {"module.weight", "bias"}
 
 
 class Malice:
@@ -214,7 +197,7 @@ def test_load_refuses_files_of_other_types(tmp_path, ending, content):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", "legacy.pth"])
-def test_read_weights_raises_only_model_errors_for_corrupted_files(tmp_path, ending):
+def test_read_checkpoint_raises_only_model_errors_for_corrupted_files(tmp_path, ending):
     path = tmp_path / f"victim{ending}"
     weights = {"weight": torch.arange(300.0), "bias": torch.ones(2, 2)}
     if "legacy" in ending:
@@ -233,7 +216,7 @@ def test_read_weights_raises_only_model_errors_for_corrupted_files(tmp_path, end
             damaged[index] = rng.randrange(256)
         path.write_bytes(damaged)
         with contextlib.suppress(ModelError):  # any other exception fails the test
-            checkpoint_files.read_weights(path)
+            checkpoint_files.read_checkpoint(path)
 
 
 def test_load_suggests_similar_file_names(tmp_path, weights):
@@ -243,7 +226,7 @@ def test_load_suggests_similar_file_names(tmp_path, weights):
 
 
 def test_load_refuses_a_folder_and_other_suffixes(tmp_path):
-    load_error(tmp_path / "weights.h5", "expected a name with .safetensors, .pth, .pt")
+    load_error(tmp_path / "weights.txt", "expected a name with .safetensors, .pth, .pt, .ckpt, .bin")
     (tmp_path / "folder.pth").mkdir()
     load_error(tmp_path / "folder.pth", "there is no file")
     load_error(tmp_path, "is not a weight file")
@@ -292,7 +275,7 @@ def test_load_names_a_missing_weight(tmp_path, weights):
 def test_load_names_an_unexpected_weight(tmp_path, weights):
     weights["head.extra"] = torch.ones(1)
     path = save(tmp_path / "mine.pth", weights)
-    load_error(path, "1 are unexpected, such as head.extra", architecture=ARCHITECTURE)
+    load_error(path, "others that may be part of the network: head.extra", architecture=ARCHITECTURE)
 
 
 def test_load_names_both_shapes_of_a_mismatched_weight(tmp_path, weights):

@@ -113,7 +113,6 @@ def test_list_models_lists_bundled_models_first_by_accuracy():
         ("botnet50ts_256", "load a file with architecture='botnet50ts_256'"),
         ("torchvision/resnet55", "did you mean resnet50"),
         ("torchvision/fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
-        ("local-dir:/etc", "there is no model"),
         ("", "there are resnet18-imagenette"),
     ],
 )
@@ -122,8 +121,13 @@ def test_load_suggests_names_for_an_unknown_one(name, message):
 
 
 def test_load_refuses_a_file_of_another_type_given_as_str(tmp_path):
-    (tmp_path / "mine.ckpt").write_bytes(b"weights")
-    assert "mine.ckpt is not a weight file; expected" in error_of(ModelError, vizlib.load, str(tmp_path / "mine.ckpt"))
+    (tmp_path / "mine.txt").write_bytes(b"weights")
+    assert "mine.txt is not a weight file; expected" in error_of(ModelError, vizlib.load, str(tmp_path / "mine.txt"))
+
+
+def test_load_of_a_local_folder_never_downloads(tmp_path):
+    assert "holds no weights" in error_of(ModelError, vizlib.load, f"local-dir:{tmp_path}")
+    assert "is not a weight file" in error_of(ModelError, vizlib.load, f"local-dir:{tmp_path / 'none'}")
 
 
 def test_load_refuses_architecture_for_a_pretrained_name():

@@ -31,7 +31,7 @@ def folder(tmp_path, weights):
         torch.save(weights, tmp_path / name)
     path = checkpoint_files.list_bundled()["resnet18-imagenette"]
     (tmp_path / "my.safetensors").symlink_to(path)
-    for name in ("notes.txt", "my.ckpt", "._my.pth", ".hidden.safetensors"):
+    for name in ("notes.txt", "my.onnx", "._my.pth", ".hidden.safetensors"):
         (tmp_path / name).write_text("not weights")
     (tmp_path / "folder.pth").mkdir()
     return tmp_path

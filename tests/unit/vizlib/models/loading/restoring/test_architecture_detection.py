@@ -14,20 +14,27 @@ from torch import nn
 
 import vizlib
 from vizlib import ModelError
-from vizlib.models.loading.architecture_detection import (
-    DetectedArchitecture,
-    build_network,
-    detect_architecture,
-    unwrap_backbone,
-)
-
-SQUARE = {"img_size": 224}
+from vizlib.core.text import Note
+from vizlib.models.loading.restoring import architecture_detection
+from vizlib.models.loading.restoring.architecture_detection import DetectedArchitecture
+from vizlib.models.loading.restoring.architecture_outline import build_network
+from vizlib.models.loading.restoring.stored_networks import StoredNetwork
 
 
 def state(name: str, **arguments) -> dict[str, torch.Tensor]:
     """Return a state dict on the meta device: names and shapes without values."""
     with torch.device("meta"):
         return timm.create_model(name, **{"num_classes": 7, **arguments}).state_dict()
+
+
+def detect_architecture(weights) -> DetectedArchitecture | None:
+    """Return the architecture of a plain state dict."""
+    return architecture_detection.detect_architecture(StoredNetwork("", weights, {}))
+
+
+def codes(model: vizlib.Model) -> list[str]:
+    """Return the codes of a model's notes."""
+    return [note.code for note in model.notes if isinstance(note, Note)]
 
 
 def network(name: str = "test_resnet", **arguments) -> nn.Module:
@@ -43,6 +50,16 @@ def network(name: str = "test_resnet", **arguments) -> nn.Module:
 def save_and_load(path: Path, weights, **options) -> vizlib.Model:
     torch.save(weights, path)
     return vizlib.load(path, **options)
+
+
+def assert_refused(path: Path, weights, *words: str) -> None:
+    """Check that the file is refused with one line that contains the words."""
+    torch.save(weights, path)
+    with pytest.raises(ModelError) as caught:
+        vizlib.load(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [word for word in (path.name, *words) if word not in text] == [], text
 
 
 def assert_architecture_required(path: Path, weights) -> None:
@@ -183,36 +200,35 @@ def test_load_takes_a_file_without_batch_counters(tmp_path):
     assert_same_logits(save_and_load(tmp_path / "my.pth", without_counters), module)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_load_requires_the_architecture_of_weights_without_classifier(tmp_path, name):
-    assert_architecture_required(tmp_path / "my.pth", network(name, num_classes=0).state_dict())
-
-
-def test_load_requires_the_architecture_if_several_layers_follow_the_backbone(tmp_path):
+def test_load_refuses_several_layers_after_the_backbone_and_names_them(tmp_path):
+    path = tmp_path / "my.pth"
     body = {f"backbone.{key}": value for key, value in network(num_classes=0).state_dict().items()}
-    two_layers = {"head.0.weight": torch.ones(8, 512), "head.0.bias": torch.ones(8)}
-    assert_architecture_required(
-        tmp_path / "my.pth", {**body, **two_layers, "head.2.weight": torch.ones(10, 8), "head.2.bias": torch.ones(10)}
+    layers = {"head.0.weight": torch.ones(8, 512), "head.0.bias": torch.ones(8)}
+    last = {"head.2.weight": torch.ones(10, 8), "head.2.bias": torch.ones(10)}
+    advice = "build the network yourself and use vizlib.wrap"
+    assert_refused(
+        path, {**body, **layers, **last}, "with another classifier than one linear layer: head.0.weight", advice
     )
-    assert_architecture_required(
-        tmp_path / "my.pth", {**body, "norm.weight": torch.ones(512), "norm.bias": torch.ones(512)}
+    norm = {"norm.weight": torch.ones(512), "norm.bias": torch.ones(512)}
+    assert_refused(
+        path, {**body, **norm}, "with another classifier than one linear layer: norm.weight, norm.bias", advice
     )
-    with_classifier = {f"backbone.{key}": value for key, value in network().state_dict().items()}
-    assert_architecture_required(
-        tmp_path / "my.pth", {**with_classifier, "head.weight": torch.ones(3, 10), "head.bias": torch.ones(3)}
-    )
+    complete = {f"backbone.{key}": value for key, value in network().state_dict().items()}
+    second = {"head.weight": torch.ones(3, 10), "head.bias": torch.ones(3)}
+    assert_refused(path, {**complete, **second}, "head.weight, head.bias", advice)
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "densenet121"])
+@pytest.mark.parametrize("name", ["convnext_tiny", "densenet121"])
 def test_load_requires_the_architecture_of_another_family(tmp_path, name):
     assert detect_architecture(state(name)) is None
     assert_architecture_required(tmp_path / "my.pth", {key: torch.zeros(()) for key in state(name)})
 
 
-def test_load_requires_the_architecture_if_patches_form_no_square(tmp_path):
-    weights = network("test_vit").state_dict()
-    weights["pos_embed"] = torch.zeros(1, 1 + 6 * 7, weights["pos_embed"].shape[2])
-    assert_architecture_required(tmp_path / "my.pth", weights)
+def test_load_requires_the_image_size_if_patches_form_no_square(tmp_path):
+    module = network("test_vit", img_size=(96, 112))
+    assert_refused(tmp_path / "my.pth", module.state_dict(), "position embeddings, which form no square", "img_size")
+    (tmp_path / "my.json").write_text(json.dumps({"arguments": {"img_size": [96, 112]}}))
+    assert_same_logits(save_and_load(tmp_path / "my.pth", module.state_dict()), module)
 
 
 @pytest.mark.parametrize("key", ["pos_embed", "cls_token", "patch_embed.proj.weight", "head.weight"])
@@ -224,15 +240,11 @@ def test_load_raises_one_line_for_weights_with_impossible_axes(tmp_path, key, sh
         vizlib.load(tmp_path / "my.pth")
 
 
-def test_unwrap_backbone_leaves_other_state_dicts_unchanged():
-    plain = {"conv1.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
-    assert unwrap_backbone(plain) == plain
-
-
 def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, cheetah):
     module = network()
     path = tmp_path / "my.pth"
-    (note,) = save_and_load(path, module.state_dict()).notes
+    notes = save_and_load(path, module.state_dict()).notes
+    (note,) = (note for note in notes if "photos" in note)
     assert note.startswith(
         "my.pth does not state how photos are prepared; the default preprocessing of test_resnet is assumed"
     )
@@ -243,7 +255,7 @@ def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, ch
     path.with_suffix(".json").write_text(json.dumps({"preprocessing": preprocessing}))
     model = vizlib.load(path)
     assert model.preprocessing.input_size == (64, 64)
-    assert model.notes == ()
+    assert codes(model) == ["model.detected-convolutional"]
     assert not any("how photos are prepared" in note for note in model.run(cheetah).notes)
 
 
