@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -36,9 +37,10 @@ from vizlib.models.loading.downloads import (
     require_weights,
 )
 from vizlib.models.loading.model_index import index_weight_files, list_models
+from vizlib.models.loading.output_detection import attach_ood_score, detect_outputs
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
-from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
+from vizlib.models.output_kind import OutputKind
 from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
 
 HUB_PREFIX = "hf-hub:"
@@ -114,6 +116,7 @@ def wrap(
     preprocessing: Preprocessing | Mapping[str, object] | None = None,
     labels: Sequence[str] | None = None,
     output_kind: str | None = None,
+    output: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Model:
     """Return a `Model` of a network of your own. The network is not modified.
@@ -121,17 +124,22 @@ def wrap(
     One pass over a blank input counts the outputs and finds what they mean, where that is not declared.
 
     Args:
-        module: Network that returns logits "n classes", or an object with such `logits`.
+        module: Network that returns logits "n classes", or an object with such `logits`; of any other output, `output`
+            picks the logits, or `explain` takes a function of it as target.
         preprocessing: A `Preprocessing`, or a mapping with timm's keys `input_size`, `crop_pct`, `crop_mode`,
             `interpolation`, `mean` and `std`; by default what timm recorded for the network, else that of ImageNet.
         labels: Label of each class, in the order of the outputs; by default those recorded with the network, else
             ImageNet's for an ImageNet architecture with as many outputs, else "class 0", "class 1", ...
         output_kind: What the outputs mean: `"softmax"` (logits of classes that exclude each other), `"sigmoid"` (logits
             of labels that are independent, or the logit of one label), `"probabilities"` (the network already ends in a
-            softmax or sigmoid), `"values"` (a regression) or `"features"` (there is no classifier). By default it is
-            found: in a Hugging Face `problem_type`, in a softmax, sigmoid or identity that the network ends in, in a
-            single output, which is taken as the logit of one label, and in outputs that sum to 1; else it is
-            `"softmax"`. What was assumed is a note of the model.
+            softmax or sigmoid), `"values"` (a regression), `"features"` (there is no classifier) or `"structured"` (the
+            outputs are no row of numbers, as of segmentation and detection). By default it is found: in a Hugging Face
+            `problem_type`, in a softmax, sigmoid or identity that the network ends in, in a single output, which is
+            taken as the logit of one label, and in outputs that sum to 1; else it is `"softmax"`. What was assumed is
+            a note of the model.
+        output: Function that picks the logits from a dictionary, tuple, list or object that the network returns, such
+            as `lambda output: output["logits"]`. What it returns may be structured too, and is then what functions
+            given as target take.
         name: Name of the model; by default that of its class.
 
     Raises:
@@ -153,7 +161,7 @@ def wrap(
         raise ModelError(
             "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
         )
-    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind)
+    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind, output)
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -171,31 +179,24 @@ def _make_model(
     preprocessing: Preprocessing | Mapping[str, object] | None,
     labels: Sequence[str] | None,
     output_kind: str | None = None,
+    output: Callable[[Any], Any] | None = None,
 ) -> Model:
     """Return the `Model` of a loaded or wrapped network, with defaults for what is `None`."""
     if preprocessing is None or isinstance(preprocessing, Mapping):
         preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
-    declared = None if output_kind is None else get_output_kind(output_kind)
     # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
-    unlabelled = Model(module, name, (), preprocessing)
-    outputs, trace = unlabelled.trace_blank_pass()
-    family = unlabelled.find_family()
-    count = outputs.shape[1]
-    if declared is None:
-        output_kind, notes = find_output_kind(module, outputs, trace)
-    else:
-        check_output_kind(declared, outputs, name)
-        output_kind, notes = declared.name, ()
-    kind = get_output_kind(output_kind)
+    unlabelled = Model(module, name, (), preprocessing, output=output)
+    kind, count, notes = detect_outputs(unlabelled, output_kind)
+    family = replace(unlabelled, output_kind=kind.name).find_family()
     labels = _default_labels(module, family, count, kind) if labels is None else list(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
-    return Model(module, name, tuple(labels), preprocessing, family, notes, output_kind=output_kind)
+    return Model(module, name, tuple(labels), preprocessing, family, notes, output_kind=kind.name, output=output)
 
 
 def _default_labels(module: nn.Module, family: Family | None, count: int, kind: OutputKind) -> list[str]:
     """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
-    if kind.to_probabilities is None:  # labels of classes are recorded, not of values or features
+    if not kind.is_ranked:  # labels of classes are recorded, not of values or features
         return kind.make_labels(count)
     config = getattr(module, "pretrained_cfg", None) or {}
     names = config.get("label_names") or ()
@@ -241,7 +242,7 @@ def _load_file(
     ood_score = OodScore.from_sidecar(sidecar.ood)
     output_kind = output_kind or sidecar.output_kind
     if sidecar.preprocessing is not None:
-        return replace(_make_model(module, name, sidecar.preprocessing, labels, output_kind), ood_score=ood_score)
+        return attach_ood_score(_make_model(module, name, sidecar.preprocessing, labels, output_kind), ood_score)
     assumed = _assume_preprocessing(module, detected.architecture)
     height, width = assumed.input_size
     note = make_note(
@@ -254,7 +255,7 @@ def _load_file(
         sidecar=sidecar_name,
     )
     model = _make_model(module, name, assumed, labels, output_kind)
-    return replace(model, notes=(note, *model.notes), ood_score=ood_score)
+    return attach_ood_score(replace(model, notes=(note, *model.notes)), ood_score)
 
 
 def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreprocessing:
