@@ -50,7 +50,10 @@ def handle_models_endpoint(service: AnalysisService) -> list[dict[str, Any]]:
 def handle_predict_endpoint(
     service: AnalysisService, photo: Image.Image, model: str, top: float
 ) -> list[dict[str, Any]]:
-    """Return the most probable classes of a photo: index, label, probability and logit, most probable first."""
+    """Return the most probable classes of a photo: index, label, probability and logit, most probable first.
+
+    Of a regression the values are listed by index; the probability is null, and the logit is the value.
+    """
     predictions = service.predict(require_photo(photo), model, int(top or DEFAULT_TOP_CLASSES))
     return [prediction._asdict() for prediction in predictions]
 

@@ -64,6 +64,7 @@ function updateLine(line, row, value) {
   const [name, share, fill] = /** @type {HTMLCollectionOf<HTMLElement>} */ (button.children);
   const { contrast, box } = line;
   const isTarget = row.index === value.target;
+  const isComplement = row.index < 0; // of a single label: no output is its own
   const target = value.rows.find(({ index }) => index === value.target);
   const facts = { class: target?.name, other: row.name };
   line.classList.toggle("viz-contrast", row.index === value.against);
@@ -72,7 +73,8 @@ function updateLine(line, row, value) {
   name.textContent = row.name;
   share.textContent = row.share;
   fill.style.width = `${Math.max(row.probability * 100, 0.6)}%`;
-  if (isTarget)
+  button.disabled = isComplement;
+  if (isTarget || isComplement)
     contrast.remove(); // a class is not contrasted with itself
   else if (!contrast.parentNode) line.append(contrast);
   contrast.title = translate("Why {class} and not {other}? (shift-click does the same)", facts);
@@ -86,7 +88,7 @@ document.addEventListener("keydown", (event) => {
   const typing = "input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]";
   if (event.target instanceof Element && event.target.closest(typing)) return;
   const row = (props.value?.rows || [])[Number(digit[2]) - 1];
-  if (row) chooseClass(row, event.shiftKey && row.index !== props.value.target);
+  if (row && row.index >= 0) chooseClass(row, event.shiftKey && row.index !== props.value.target);
 });
 
 /** @param {BarsValue} value */

@@ -23,6 +23,7 @@ def build_bars(
     against: int | None = None,
     ood_note: str | None = None,
     model: str = "",
+    complement: Prediction | None = None,
 ) -> dict[str, Any]:
     """Return the value of the bars of the most probable classes.
 
@@ -33,8 +34,10 @@ def build_bars(
         against: The index of the contrast class, which gets a bar too.
         ood_note: The note that the photo is unlike the model's training data.
         model: The name of the model.
+        complement: The other side of a single label, which gets a bar that cannot be chosen.
     """
     rows = [*predictions[:top], *(row for row in predictions[top:] if row.index in (target, against))]
+    rows += [] if complement is None else [complement]
     names = sorted((shorten_label(row.label) for row in predictions), key=str.lower)
     note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= MAX_LISTED_CLASSES else ""
     return {

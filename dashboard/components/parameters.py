@@ -8,6 +8,7 @@ from typing import Any
 from dashboard.i18n.translate import translate, translate_parameter_help
 from vizlib import Model
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import Parameter
 
 
 def build_parameter_menus(
@@ -23,10 +24,10 @@ def build_parameter_menus(
     """
     rows = []
     for name, parameter in METHODS[method].parameters.items():
-        values = list(dict.fromkeys([parameter.default, *parameter.list_choices(model)]))
+        values = _list_values(parameter, model)
         if len(values) < 2:
             continue
-        chosen = (changed or {}).get(name, parameter.default)
+        chosen = (changed or {}).get(name, values[0])
         names = [
             "automatic" if value is None else str(value).replace("True", "yes").replace("False", "no")
             for value in values
@@ -40,6 +41,11 @@ def build_parameter_menus(
             }
         )
     return {"method": method, "parameters": rows, "inUrl": in_url}
+
+
+def _list_values(parameter: Parameter, model: Model) -> list[Any]:
+    """Return the values of a menu, the default first."""
+    return list(dict.fromkeys([parameter.default_for(model), *parameter.list_choices(model)]))
 
 
 def format_parameter_value(value: str) -> str:
@@ -75,7 +81,7 @@ def parse_parameter_menus(value: Any, model: Model, method: str) -> dict[str, ob
         parameter = METHODS[method].parameters.get(row.get("name"))
         if parameter is None:
             continue
-        values = list(dict.fromkeys([parameter.default, *parameter.list_choices(model)]))
+        values = _list_values(parameter, model)
         chosen = row.get("chosen")
         if isinstance(chosen, int) and 0 < chosen < len(values):
             parameters[row["name"]] = values[chosen]

@@ -24,7 +24,8 @@ from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField
 from vizlib.analysis.first_layer_kernels import Kernels
 from vizlib.analysis.units import Contributions
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.request import MANY_PASSES, RUNNER_UP
+from vizlib.attribution.request import MANY_PASSES
+from vizlib.attribution.target import RUNNER_UP, TargetSpec
 from vizlib.capture.receptive_field_tracer import ReceptiveField
 from vizlib.models.receptive_field import receptive_fields
 
@@ -85,23 +86,38 @@ class AnalysisService:
         return self._cache.get(key, lambda: preprocessing.denormalise(preprocessing.tensor(photo)))
 
     def resolve_target(self, photo: Image.Image, model: str, target: ClassName) -> int:
-        """Return the index of a class given by index or label; of the most probable class for `None` and `""`."""
-        best = self.predict(photo, model, 1)[0].index
-        return best if target in (None, "") else self.catalog.get(model).resolve_target(target, torch.empty(1, 0))
+        """Return the index of a class given by index or label; of the first one listed for `None` and `""`."""
+        first = self.predict(photo, model, 1)[0].index
+        return first if target in (None, "") else self.catalog.get(model).resolve_target(target, torch.empty(1, 0))
 
     def resolve_against(self, photo: Image.Image, model: str, target: int, against: ClassName) -> int | None:
         """Return the index of the contrast class, given by index, label or as the runner-up; `None` for none."""
-        if against == RUNNER_UP and RUNNER_UP not in self.catalog.get(model).labels:
-            return next(row.index for row in self.predict(photo, model, 2) if row.index != target)
-        return None if against in (None, "") else self.resolve_target(photo, model, against)
+        record = self._resolve_classes(photo, model, target, against).against
+        return None if record is None else record.index
 
     def resolve(self, request: ExplanationRequest) -> ExplanationRequest:
-        """Return the request with both classes as indices; an `against` among the parameters replaces its own."""
+        """Return the request with both classes as indices; an `against` among the parameters replaces its own.
+
+        The complement of a single label stays a name, and a method whose map depends on no class needs none.
+        """
         parameters = dict(request.parameters)
         against = parameters.pop("against", request.against)
-        target = self.resolve_target(request.photo, request.model, request.target)
-        against = self.resolve_against(request.photo, request.model, target, against)
+        required = request.method not in METHODS or METHODS[request.method].class_specific
+        spec = self._resolve_classes(request.photo, request.model, request.target, against, required=required)
+        target, against = (None if side is None else side.record for side in (spec.target, spec.against))
         return replace(request, target=target, against=against, parameters=parameters)
+
+    def _resolve_classes(
+        self, photo: Image.Image, model: str, target: ClassName, against: ClassName, *, required: bool = True
+    ) -> TargetSpec:
+        """Return the classes that two names mean for a photo."""
+        network = self.catalog.get(model)
+        target, against = (None if name == "" else name for name in (target, against))
+        outputs = torch.zeros(1, len(network.labels))
+        if network.output_row.is_ranked and (target is None or against == RUNNER_UP):
+            by_index = sorted(self.predict(photo, model, top=10**6))
+            outputs = torch.tensor([[prediction.logit for prediction in by_index]])
+        return TargetSpec.resolve(network, outputs, target, against, required=required)
 
     def explain_all(self, request: ExplanationRequest) -> dict[str, vizlib.Attribution]:
         """Return the attributions of all one-pass methods, by name, for the classes of the request."""

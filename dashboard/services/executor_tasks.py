@@ -62,7 +62,7 @@ def compute_explanations(
     """Executor task: return the attributions of all one-pass methods and the contributions, by one backward pass."""
     run = vizlib.run_for_all(model, request.photo) if run is None else run
     gathered = gather_for_all(model, run, request.target, request.against)
-    units = contributions_from_evidence(gathered.evidence, gathered.spec.target, gathered.spec.against)
+    units = contributions_from_evidence(gathered.evidence, gathered.spec)
     return ClassAnalysis(attributions_from(gathered), units)
 
 

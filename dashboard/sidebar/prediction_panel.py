@@ -58,12 +58,21 @@ def build_prediction_panel(
     predictions = service.predict(photo, model, top=10**6)
     target = service.resolve_target(photo, model, target)
     against = service.resolve_against(photo, model, target, None if against == target else against)
+    network = service.catalog.get(model)
+    complement = next((row for row in network.list_outcomes(predictions) if row.index < 0), None)
     names = [(shorten_label(prediction.label), prediction.index) for prediction in predictions]
     selection = Selection(compute_photo_key(photo), model, target, against)
     return PredictionPanel(
         selection,
         selection.photo_and_model,
-        build_bars(predictions, target, against=against, ood_note=service.get_ood_note(photo, model), model=model),
+        build_bars(
+            predictions,
+            target,
+            against=against,
+            ood_note=service.get_ood_note(photo, model),
+            model=model,
+            complement=complement,
+        ),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         build_model_input_figure(service, photo, model),
         build_copy_link(build_selection_address(service, selection)),

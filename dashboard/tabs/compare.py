@@ -24,7 +24,7 @@ from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes
 from vizlib import Attribution
-from vizlib.core.text import format_percent, shorten_label
+from vizlib.core.text import shorten_label
 from vizlib.metrics.similarity import lift_to_common_region
 from vizlib.render.color_scale import compute_limits
 
@@ -74,7 +74,7 @@ def build_compared_maps(service: AnalysisService, photo: Image.Image, comparison
     def build_single(i: int, j: int) -> dict[str, Any]:
         attribution = attributions[i][j]
         alt = f"{attribution.model}: {build_heatmap_alt_text(attribution)}"
-        text, smooth = format_percent(attribution.probability), not attribution.patch_values
+        text, smooth = attribution.text, not attribution.patch_values
         box, units = encode_input_box(attribution.geometry), (factors[i], 1.0)
         return build_linked_item(
             names[j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units

@@ -31,7 +31,6 @@ from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, FollowUp, TabCo
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
-from vizlib.core.text import format_percent
 from vizlib.render.color_scale import compute_limits
 
 TITLE = "Why"
@@ -132,7 +131,7 @@ def build_map(
             format_attribution_heading(attribution, contrast_label),
             *translate_method_description(method),
             attribution.notes,
-            format_confidence(attribution.model, format_percent(attribution.probability)),
+            format_confidence(attribution.model, attribution.text, is_probability=attribution.probability is not None),
         ),
     )
 
@@ -220,11 +219,9 @@ def compute_top_fraction_check(
     method = choose_shown_method(service, selection.model, method)
     parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
     attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
-    return (
-        ""
-        if attribution is None
-        else format_top_fraction_check(service.keep_top_fraction(selection.model, attribution))
-    )
+    if attribution is None or attribution.probability is None:  # of a regression there is none to measure
+        return ""
+    return format_top_fraction_check(service.keep_top_fraction(selection.model, attribution))
 
 
 def format_top_fraction_check(probabilities: TopFractionProbabilities) -> str:

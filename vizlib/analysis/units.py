@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence
+from vizlib.attribution.result import ExplainedRecord
+from vizlib.attribution.target import ClassSelector, ClassWeights, TargetSpec
 from vizlib.capture import alter_output, record_pass
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.images import PhotoSource, open_image
@@ -29,10 +32,11 @@ class Contributions:
     refer to the difference of the two logits.
 
     Attributes:
-        target: Index of the class.
+        target: Index of the class, or what else an `Attribution` records as its target.
         label: Label of the class.
         against: Index of the contrast class; `None` without one.
-        logit: The class's logit, or its difference to the contrast class's.
+        logit: The class's logit, or its difference to the contrast class's; where the network returns no logits, the
+            output itself.
         channels: Layer name -> contribution of each of its channels, in logits.
         heads: Name of the attention layer -> contribution of each of its heads, in logits.
 
@@ -44,9 +48,9 @@ class Contributions:
         ('church', torch.Size([192]), 12)
     """
 
-    target: int
+    target: ExplainedRecord
     label: str
-    against: int | None
+    against: ExplainedRecord
     logit: float
     channels: Mapping[str, Float[Tensor, " channels"]]
     heads: Mapping[str, Float[Tensor, " heads"]]
@@ -60,8 +64,8 @@ class Contributions:
 def contributions(
     model: Model,
     photo: PhotoSource,
-    target: int | str | None = None,
-    against: int | str | None = None,
+    target: ClassSelector | ClassWeights = None,
+    against: ClassSelector = None,
     *,
     layers: Sequence[str] | None = None,
     heads: bool = True,
@@ -77,7 +81,7 @@ def contributions(
     Args:
         model: The classifier.
         photo: A path, bytes, array or PIL image (see `open_image`).
-        target: Class index or label; `None` is the class with the largest logit.
+        target: Class index or label, or weights of classes, as in `explain`; by default the likeliest class.
         against: Contrast class: contributions to the difference of the two logits.
         layers: Layers whose channels are measured; the stages by default.
         heads: Whether the heads of every attention layer are measured.
@@ -110,22 +114,14 @@ def contributions(
         run = model.run(photo, layers=layers, attention=heads, rules=False)
     if missing := [layer for layer in layers if layer not in run.activations]:
         raise ModelError(f"the given run does not hold {', '.join(missing)}; make it with layers=")
-    target_index = model.resolve_target(target, run.logits)
-    against_index = None if against is None else model.resolve_target(against, run.logits)
-
-    def score(logits: Tensor) -> Tensor:
-        """Return the logit, or the difference of two logits, that the units contribute to."""
-        target_logit = logits[0, target_index]
-        return target_logit if against_index is None else target_logit - logits[0, against_index]
-
+    spec = TargetSpec.resolve(model, run.logits, target, against)
+    score = spec.make_score(model.output_row.scores[0])
     activations = {layer: run.activations[layer] for layer in layers}
     attention = run.attention if heads else {}
     gradients = iter(run.gradients(score, of=[*activations.values(), *attention.values()]))
     return Contributions(
-        target=target_index,
-        label=model.labels[target_index],
-        against=against_index,
-        logit=score(run.logits).item(),
+        **_record_classes(spec),
+        logit=score(run.logits.detach())[0].item(),
         channels={
             name: _sum_contributions(activation, next(gradients), model.channel_axis(activation))
             for name, activation in activations.items()
@@ -134,19 +130,16 @@ def contributions(
     )
 
 
-def contributions_from_evidence(evidence: Evidence, target: int, against: int | None = None) -> Contributions:
-    """Return the contributions of the units at every layer whose gradients are at hand, without another pass.
+def contributions_from_evidence(evidence: Evidence, spec: TargetSpec) -> Contributions:
+    """Return the contributions at every layer and attention layer whose gradients are at hand, without another pass.
 
     Args:
-        evidence: One run and the gradients of the score of `target`, or of its lead over `against`.
-        target: Class index.
-        against: Index of the class that the evidence sets the target against.
+        evidence: One run and the gradients of the score of a class, or of its lead over another one.
+        spec: The classes of that score.
     """
     run, model = evidence.run, evidence.model
     return Contributions(
-        target=target,
-        label=model.labels[target],
-        against=against,
+        **_record_classes(spec),
         logit=evidence.score(run.logits.detach())[0].item(),
         channels={
             name: _sum_contributions(run.activations[name], gradient, model.channel_axis(gradient))
@@ -157,6 +150,12 @@ def contributions_from_evidence(evidence: Evidence, target: int, against: int | 
             for name, gradient in evidence.attention_gradients.items()
         },
     )
+
+
+def _record_classes(spec: TargetSpec) -> dict[str, Any]:
+    """Return the fields of contributions that name their classes."""
+    target, against = (None if side is None else side.record for side in (spec.target, spec.against))
+    return {"target": target, "label": "" if spec.target is None else spec.target.label, "against": against}
 
 
 def ablate(

@@ -250,14 +250,23 @@ class Evidence:
         return self.run.logits[0].detach().cpu()
 
     @cached_property
-    def probabilities(self) -> list[float]:
-        """The softmax probability of each class, from single precision: in half precision many classes tie."""
-        return self.logits.float().softmax(-1).tolist()
+    def probabilities(self) -> list[float] | None:
+        """The probability of each class, from single precision, as in half precision many tie; `None` without any."""
+        if not self.model.output_row.is_ranked:
+            return None
+        return self.model.compute_probabilities(self.logits).tolist()
+
+    @cached_property
+    def explained_score(self) -> float:
+        """The value of the score for the photo."""
+        return self.score(self.logits[None])[0].item()
 
     @cached_property
     def top_class(self) -> int | None:
-        """The likeliest class; `None` where not all logits are finite."""
-        return int(self.logits.argmax()) if self.logits.isfinite().all() else None
+        """The likeliest class; `None` without probabilities, and where not all logits are finite."""
+        if self.probabilities is None or not self.logits.isfinite().all():
+            return None
+        return int(self.logits.argmax())
 
     def rank(self, index: int) -> int:
         """Return the rank of a class, from 1, by its logit: unlikely classes share the probability 0."""

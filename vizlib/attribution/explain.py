@@ -14,16 +14,9 @@ from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence, RequiredSignals, gather_batch_evidence, gather_evidence
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.request import (
-    ClassSelector,
-    MethodCall,
-    PartialHeat,
-    Request,
-    TargetSpec,
-    broadcast_targets,
-    combine_signals,
-)
+from vizlib.attribution.request import MethodCall, PartialHeat, Request, broadcast_targets, combine_signals
 from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
+from vizlib.attribution.target import ClassSelector, TargetSelector, TargetSpec, bind_function, is_function
 from vizlib.core.errors import MethodError
 from vizlib.core.images import PhotoSource, open_image
 from vizlib.core.text import Note, format_percent, make_note
@@ -33,11 +26,10 @@ from vizlib.models.model import Model
 from vizlib.models.run import Run
 
 MIN_SEEN_FRACTION = 0.8  # of the photo; below this a note states what was cropped away
-UNCERTAIN_PROBABILITY = 0.5  # of the top class; below this a note states that the model is uncertain
-SATURATED_PROBABILITY = 0.99  # of the target; above this the gradient of the softmax is nearly zero
 
 Photos = list[Any] | tuple[Any, ...]
-Selectors = ClassSelector | Sequence[ClassSelector]
+TargetSelectors = TargetSelector | Sequence[TargetSelector]
+ClassSelectors = ClassSelector | Sequence[ClassSelector]
 
 
 @overload
@@ -45,10 +37,11 @@ def explain(
     model: Model,
     photo: Photos,
     method: str = "grad-cam",
-    target: Selectors = None,
-    against: Selectors = None,
+    target: TargetSelectors = None,
+    against: ClassSelectors = None,
     *,
     run: None = None,
+    target_name: str | None = None,
     **parameters: Any,
 ) -> list[Attribution]: ...
 @overload
@@ -56,20 +49,22 @@ def explain(
     model: Model,
     photo: PhotoSource,
     method: str = "grad-cam",
-    target: ClassSelector = None,
+    target: TargetSelector = None,
     against: ClassSelector = None,
     *,
     run: Run | None = None,
+    target_name: str | None = None,
     **parameters: Any,
 ) -> Attribution: ...
 def explain(
     model: Model,
     photo: PhotoSource | Photos,
     method: str = "grad-cam",
-    target: Selectors = None,
-    against: Selectors = None,
+    target: TargetSelectors = None,
+    against: ClassSelectors = None,
     *,
     run: Run | None = None,
+    target_name: str | None = None,
     **parameters: Any,
 ) -> Attribution | list[Attribution]:
     """Return how much each region of a photo contributes to the score of a class.
@@ -79,11 +74,14 @@ def explain(
         photo: A photo as `open_image` accepts it, or a list of photos, of which all are in memory at once;
             `explain_each` takes any number.
         method: Name of the method; `list_methods(model)` returns those that support the model.
-        target: Class to explain, by index or label; by default the likeliest. For a list of photos one for all, or a
-            list.
+        target: What to explain. A class by index or label, by default the likeliest; of a model with one label, such as
+            "llama", also "not llama". A weighted sum of classes: weights by label or index in a dictionary, or a tensor
+            with one for each class. A function: it takes what the network returns for n photos, or what the `output` of
+            `wrap` picks from it, and returns a tensor of n values. For a list of photos one for all, or a list.
         against: Class to compare with: the explained score is then the difference between the two classes, so negative
             heat is evidence for this class. `"runner-up"` is the likeliest class besides the target.
         run: A run of the photo that already holds what the method reads, which saves the forward pass.
+        target_name: Name of a function given as target, for labels and records; by default its own.
         **parameters: Parameters of the method, for example `layer="layer3"`.
 
     Returns:
@@ -91,7 +89,8 @@ def explain(
 
     Raises:
         ImageError: If a photo cannot be used.
-        TargetError: For a class that the model does not have.
+        TargetError: For a class that the model does not have, no class where none is likeliest, or a function whose
+            value is not one finite number for each photo that depends on the output.
         MethodError: For an unknown method or parameter, a value that is not accepted, or a method that does not support
             the model.
 
@@ -99,38 +98,50 @@ def explain(
         >>> import vizlib
         >>> from gradio.media import get_image
         >>> model = vizlib.load("resnet18-imagenette")
-        >>> attribution = vizlib.explain(model, get_image("tower.jpg"), method="grad-cam", target="church")
+        >>> photo = get_image("tower.jpg")
+        >>> attribution = vizlib.explain(model, photo, method="grad-cam", target="church")
         >>> attribution.heat.shape
         torch.Size([6, 6])
+        >>> vizlib.explain(model, photo, target={"church": 1, "golf ball": -0.5}).label
+        'church − 0.5 × golf ball'
+        >>> vizlib.explain(model, photo, target=lambda logits: logits.logsumexp(1), target_name="energy").label
+        'energy'
     """
+    if _has_function_per_photo(photo, target):
+        _refuse_run(run)
+        triples = _assign_targets(cast(Photos, photo), target, against)
+        return [explain(model, one, method, *pair, target_name=target_name, **parameters) for one, *pair in triples]
+    model, target = bind_function(model, target, target_name, run)
     call = METHODS.resolve_method(model, method, parameters)
     if isinstance(photo, (list, tuple)):
         _refuse_run(run)
         return [results[0] for results in _explain_photos(model, photo, [call], target, against)]
-    target, against = cast(ClassSelector, target), cast(ClassSelector, against)
+    target, against = cast(TargetSelector, target), cast(ClassSelector, against)
     return _make_attributions(_gather_inputs(model, photo, [call], target, against, run))[0]
 
 
 @overload
 def explain_all(
-    model: Model, photo: Photos, target: Selectors = None, against: Selectors = None, *, run: None = None
+    model: Model, photo: Photos, target: TargetSelectors = None, against: ClassSelectors = None, *, run: None = None
 ) -> list[AttributionDict]: ...
 @overload
 def explain_all(
     model: Model,
     photo: PhotoSource | None = None,
-    target: ClassSelector = None,
+    target: TargetSelector = None,
     against: ClassSelector = None,
     *,
     run: Run | None = None,
+    target_name: str | None = None,
 ) -> AttributionDict: ...
 def explain_all(
     model: Model,
     photo: PhotoSource | Photos | None = None,
-    target: Selectors = None,
-    against: Selectors = None,
+    target: TargetSelectors = None,
+    against: ClassSelectors = None,
     *,
     run: Run | None = None,
+    target_name: str | None = None,
 ) -> AttributionDict | list[AttributionDict]:
     """Return the attributions of all methods that one forward and one backward pass can feed.
 
@@ -140,10 +151,12 @@ def explain_all(
         target: Class to explain, as in `explain`.
         against: Class to compare with, as in `explain`.
         run: A run made by `run_for_all`, which saves the forward pass: another class then costs one backward pass.
+        target_name: As in `explain`.
 
     Returns:
         The attributions by name of the method, or for a list of photos a list of such dictionaries. Of a method that
         reads one layer, `by_layer` holds the attribution at every stage (of raw attention, at every attention layer).
+        Of a model without classes and without a target, only those of methods that depend on no class.
 
     Raises:
         ImageError: If a photo cannot be used.
@@ -158,6 +171,11 @@ def explain_all(
         >>> list(attributions["layer-cam"].by_layer)
         ['layer1', 'layer2', 'layer3', 'layer4']
     """
+    if _has_function_per_photo(photo, target):
+        _refuse_run(run)
+        triples = _assign_targets(cast(Photos, photo), target, against)
+        return [explain_all(model, one, *pair, target_name=target_name) for one, *pair in triples]
+    model, target = bind_function(model, target, target_name, run)
     calls = METHODS.list_single_pass_calls(model)
     if isinstance(photo, (list, tuple)):
         _refuse_run(run)
@@ -166,7 +184,7 @@ def explain_all(
         photo = run.photo
     elif photo is None:
         raise MethodError("explain_all needs a photo, a list of photos, or a run made by run_for_all()")
-    target, against = cast(ClassSelector, target), cast(ClassSelector, against)
+    target, against = cast(TargetSelector, target), cast(ClassSelector, against)
     return attributions_from(_gather_inputs(model, photo, calls, target, against, run))
 
 
@@ -209,7 +227,7 @@ class ExplanationInputs:
 
 
 def gather_for_all(
-    model: Model, run: Run, target: ClassSelector = None, against: ClassSelector = None
+    model: Model, run: Run, target: TargetSelector = None, against: ClassSelector = None
 ) -> ExplanationInputs:
     """Return what `explain_all` makes attributions of, from one backward pass of a run made by `run_for_all`.
 
@@ -231,10 +249,11 @@ def explain_stream(
     model: Model,
     photo: PhotoSource,
     method: str = "rise",
-    target: ClassSelector = None,
+    target: TargetSelector = None,
     against: ClassSelector = None,
     *,
     run: Run | None = None,
+    target_name: str | None = None,
     **parameters: Any,
 ) -> Generator[ExplanationStep, None, None]:
     """Yield the attribution of `explain` after each batch of passes, converging to it.
@@ -253,6 +272,7 @@ def explain_stream(
         >>> [step.total for step in steps][-1]
         16
     """
+    model, target = bind_function(model, target, target_name, run)
     call = METHODS.resolve_method(model, method, parameters)
     inputs = _gather_inputs(model, photo, [call], target, against, run)
     return _make_steps(inputs.evidence, call.for_target(inputs.spec))
@@ -297,16 +317,51 @@ def _gather_inputs(
     model: Model,
     photo: PhotoSource,
     calls: Sequence[MethodCall],
-    target: ClassSelector,
+    target: TargetSelector,
     against: ClassSelector,
     run: Run | None,
 ) -> ExplanationInputs:
     """Return what attributions by these calls are made of; `run` replaces a forward pass of the photo."""
+    calls = _drop_calls_without_target(model, calls, [target])
     signals = combine_signals(calls)
     run = model.run(photo, **signals.run_kwargs) if run is None else run
-    spec = TargetSpec.resolve(model, run.logits, target, against)
+    spec = TargetSpec.resolve(model, run.logits, target, against, required=_need_target(calls))
     evidence = gather_evidence(model, run, spec.make_score(calls[0].score_kind), signals)
     return ExplanationInputs(evidence, calls, spec)
+
+
+def _need_target(calls: Sequence[MethodCall]) -> bool:
+    """Return whether every one of the calls to explain by depends on a class."""
+    return all(call.method.class_specific for call in calls)
+
+
+def _drop_calls_without_target(
+    model: Model, calls: Sequence[MethodCall], targets: Sequence[Any]
+) -> Sequence[MethodCall]:
+    """Return the calls to explain by; with neither target nor default those that depend on no class, if any."""
+    if model.output_row.has_default(len(model.labels)) or any(target is not None for target in targets):
+        return calls
+    return [call for call in calls if not call.method.class_specific] or calls
+
+
+def _drop_class_specific(calls: Sequence[MethodCall], spec: TargetSpec) -> Sequence[MethodCall]:
+    """Return the calls to explain by, without a target those that depend on no class."""
+    return calls if spec.target is not None else [call for call in calls if not call.method.class_specific]
+
+
+def _has_function_per_photo(photo: Any, target: Any) -> bool:
+    """Return whether photos are explained one by one, as each may have a function of its own as target."""
+    lists = isinstance(photo, (list, tuple)) and isinstance(target, (list, tuple))
+    return lists and any(map(is_function, target))
+
+
+def _assign_targets(photos: Photos, target: Any, against: Any) -> list[tuple[Any, Any, Any]]:
+    """Return each photo to explain with its target and its contrast class."""
+    targets, contrasts = (
+        broadcast_targets(selectors, len(photos), name)
+        for selectors, name in ((target, "target"), (against, "against"))
+    )
+    return list(zip(photos, targets, contrasts, strict=True))
 
 
 def _refuse_run(run: Run | None) -> None:
@@ -324,27 +379,36 @@ def _name_by_method(attributions: Sequence[Attribution]) -> AttributionDict:
 
 
 def _explain_photos(
-    model: Model, photos: Sequence[PhotoSource], calls: Sequence[MethodCall], target: Selectors, against: Selectors
+    model: Model,
+    photos: Sequence[PhotoSource],
+    calls: Sequence[MethodCall],
+    target: TargetSelectors,
+    against: ClassSelectors,
 ) -> Iterator[list[Attribution]]:
     """Yield the attributions of each photo; photos share the passes of a batch that fits into memory."""
     opened = [open_image(photo) for photo in photos]  # an unusable photo is refused before the first pass
-    targets = broadcast_targets(target, len(opened), "target")
-    contrasts = broadcast_targets(against, len(opened), "against")
+    selectors = [pair for _, *pair in _assign_targets(opened, target, against)]
+    if not opened:
+        return
+    calls = _drop_calls_without_target(model, calls, [selector for selector, _ in selectors])
     signals = combine_signals(calls)
     # These passes use the network itself, not a folded copy.
-    size = BatchedInference(model, use_folded_copy=False).batch_size(gradient=True)
+    inference = BatchedInference(model, use_folded_copy=False)
+    size = inference.batch_size(gradient=signals.needs_graph, image=model.tensor(opened[0]))
     for start in range(0, len(opened), size):
         batch = opened[start : start + size]
         image, logits, recording = model.forward(
             torch.cat([model.tensor(photo) for photo in batch]), **signals.run_kwargs
         )
-        selectors = zip(targets[start : start + size], contrasts[start : start + size], strict=True)
-        specs = [TargetSpec.resolve(model, logits[i : i + 1], *pair) for i, pair in enumerate(selectors)]
+        specs = [
+            TargetSpec.resolve(model, logits[i : i + 1], *pair, required=_need_target(calls))
+            for i, pair in enumerate(selectors[start : start + size])
+        ]
         scores = [spec.make_score(calls[0].score_kind) for spec in specs]
         geometry = model.preprocessing.geometry(batch[0])  # replaced by each photo's own
         run = Run(image, logits, recording.activations, recording.attention, geometry, batch[0], (), recording)
         for evidence, spec in zip(gather_batch_evidence(model, run, batch, scores, signals), specs, strict=True):
-            yield _make_attributions(ExplanationInputs(evidence, calls, spec))
+            yield _make_attributions(ExplanationInputs(evidence, _drop_class_specific(calls, spec), spec))
 
 
 def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
@@ -408,18 +472,20 @@ def _move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
 def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes: tuple[str, ...]) -> Attribution:
     """Return the attribution that explains a request, from its heat map."""
     method, model, run = request.call.method, evidence.model, evidence.run
+    target, against = request.target.target, request.target.against
     return Attribution(
         heat=heat,
-        target=request.target.target,
-        against=request.target.against,
-        label=model.labels[request.target.target],
+        target=None if target is None else target.record,
+        against=None if against is None else against.record,
+        label="" if target is None else target.label,
         method=method.name,
         parameters=dict(request.call.values),
         signed=request.is_signed,
         geometry=run.geometry,
         photo=run.photo,
         model=model.name,
-        probability=evidence.probabilities[request.target.target],
+        probability=None if target is None else target.find_probability(evidence.probabilities),
+        score=None if target is None else evidence.explained_score,
         notes=(*run.notes, *_collect_notes(heat, evidence, request), *notes),
         patch_values=method.patch_values,
     )
@@ -427,38 +493,21 @@ def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes:
 
 def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterator[Note]:
     """Yield the notes of an explanation: what is wrong with its heat map on the CPU, or worth knowing about it."""
-    method, labels = request.call.method, evidence.model.labels
-    target, against = request.target.target, request.target.against
+    method, target = request.call.method, request.target.target
     largest = heat.abs().max().item() if heat.numel() else 0.0
     if not torch.isfinite(heat).all():
         yield make_note("map.not-finite")
     elif largest == 0:
         layer = _find_layer_without_gradient(evidence, request)
-        yield make_note("map.no-gradient", layer=layer) if layer else make_note("map.empty", label=labels[target])
+        label = "the target" if target is None else target.label
+        yield make_note("map.no-gradient", layer=layer) if layer else make_note("map.empty", label=label)
     for layer in request.call.layers:
         share = evidence.model.layer_share(layer)
         if share is not None and share < COMPLETE_SHARE:
             yield make_note("map.partial-layer", layer=layer, share=format_percent(share))
-    top, probabilities = evidence.top_class, evidence.probabilities
-    if top is None:
-        pass  # the run has a note, and no probability means anything
-    elif method.class_specific and target != top:
-        yield make_note(
-            "target.not-top",
-            best=labels[top],
-            share=format_percent(probabilities[top]),
-            label=labels[target],
-            rank=evidence.rank(target),
-            other=format_percent(probabilities[target]),
-        )
-    elif target == top and probabilities[top] < UNCERTAIN_PROBABILITY:
-        yield make_note("target.uncertain", share=format_percent(probabilities[top]))
-    if against is not None and not method.class_specific:
-        yield make_note("contrast.not-class-specific", method=method.name)
-    elif against is not None and against == target:
-        yield make_note("contrast.same-class")
-    if request.call.score_kind == "probability" and probabilities[target] > SATURATED_PROBABILITY:
-        yield make_note("score.saturated")
+    yield from request.target.list_notes(
+        evidence, method.name, request.call.score_kind, class_specific=method.class_specific
+    )
     seen = evidence.run.geometry.visible_fraction
     if seen < MIN_SEEN_FRACTION:
         yield make_note("photo.cropped", share=format_percent(seen))

@@ -14,6 +14,7 @@ from torch import Tensor
 from vizlib.attribution.explain import explain
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import Attribution
+from vizlib.attribution.target import bind_function
 from vizlib.core.errors import ImageError, TargetError
 from vizlib.core.images import open_image
 from vizlib.models.model import Model
@@ -37,6 +38,8 @@ def explain_each(
     method: str = "grad-cam",
     target: Any = None,
     against: Any = None,
+    *,
+    target_name: str | None = None,
     **parameters: Any,
 ) -> Generator[Attribution, None, None]:
     """Yield the attribution of each photo as `explain` returns it, in order, with memory for a few photos only.
@@ -50,6 +53,7 @@ def explain_each(
         method: Name of the method.
         target: As in `explain`: one for all photos, or a list of one for each.
         against: As in `explain`: one for all photos, or a list of one for each.
+        target_name: As in `explain`.
         **parameters: Parameters of the method.
 
     Raises:
@@ -66,7 +70,12 @@ def explain_each(
         >>> [why.heat.shape for why in vizlib.explain_each(model, photos, target="church")]
         [torch.Size([6, 6]), torch.Size([6, 6])]
     """
+    if not isinstance(target, (list, tuple)):
+        model, target = bind_function(model, target, target_name, None)
+        target_name = None
     METHODS.resolve_method(model, method, parameters)
+    if target_name is not None:
+        parameters["target_name"] = target_name
     is_array = isinstance(photos, (np.ndarray, Tensor))
     if isinstance(photos, (str, bytes, os.PathLike, Image.Image)) or (is_array and photos.ndim < 4):
         raise ImageError("explain_each takes several photos, such as a list of paths; explain takes one")

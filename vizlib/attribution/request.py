@@ -15,60 +15,19 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.evidence import Evidence, RequiredSignals, Score
+from vizlib.attribution.evidence import Evidence, RequiredSignals
+from vizlib.attribution.target import TargetSpec
 from vizlib.core.errors import MethodError, TargetError, suggest_names
 from vizlib.models.model import Model
 
 ParameterValues = Mapping[str, Any]
-ClassSelector = int | str | None  # an index, a label, or `None` for the likeliest class
-RUNNER_UP = "runner-up"  # as contrast class: the likeliest class besides the target
 
 ONE_PASS = "one pass"  # one forward and one backward pass, shared with every other method of this cost
 TWO_PASSES = "a few passes"  # backward passes of its own, from the same forward pass
 MANY_PASSES = "many passes"  # many forward passes: seconds to minutes, with progress
 
 
-# --------------------------------------------------------------------------------------------------------- the target
-
-
-@dataclass(frozen=True)
-class TargetSpec:
-    """The classes of a request, by index: the one that is explained and, in a contrast, the one it is compared with."""
-
-    target: int
-    against: int | None = None
-
-    @classmethod
-    def resolve(cls, model: Model, logits: Tensor, target: ClassSelector, against: ClassSelector) -> TargetSpec:
-        """Return the classes that the two selectors of a request mean, given the logits "1 classes" of a photo.
-
-        Raises:
-            TargetError: For a class that the model does not have.
-        """
-        index = model.resolve_target(target, logits)
-        if against is None:
-            return cls(index)
-        if isinstance(against, str) and against == RUNNER_UP and RUNNER_UP not in model.labels:
-            ranked = logits[0].argsort(descending=True).tolist()
-            return cls(index, next(candidate for candidate in ranked if candidate != index))
-        return cls(index, model.resolve_target(against, logits))
-
-    def make_score(self, kind: str) -> Score:
-        """Return the function of logits "n classes" that the request explains: one value per row.
-
-        Args:
-            kind: `"logit"` or `"probability"`; in a contrast it is the difference between the two classes.
-        """
-
-        def compute_score(logits: Tensor) -> Tensor:
-            """Return the score that the request explains, of each row of logits."""
-            values = logits.softmax(-1) if kind == "probability" else logits
-            return values[:, self.target] if self.against is None else values[:, self.target] - values[:, self.against]
-
-        return compute_score
-
-
-def broadcast_targets(selectors: Any, count: int, argument: str) -> list[ClassSelector]:
+def broadcast_targets(selectors: Any, count: int, argument: str) -> list[Any]:
     """Return the requested class of each photo, from a list of selectors or one for all.
 
     Raises:
@@ -96,7 +55,9 @@ class Parameter:
         choices: Values that a menu lists, or a function of the model that returns them.
         allows_others: Whether other values than the choices are accepted.
         range: Lowest and highest number; only integers are accepted if both are integers.
-        resolve_default: For a default that depends on the classes: the value that stands for it.
+        find_default: From a model, its default, where it depends on the model.
+        resolve_default: For a default that depends on the classes: from whether two are compared, the value that
+            stands for it.
     """
 
     default: Any
@@ -104,7 +65,12 @@ class Parameter:
     choices: Callable[[Model], tuple] | tuple = ()
     allows_others: bool = False
     range: tuple[int, int] | tuple[float, float] | None = None
-    resolve_default: Callable[[TargetSpec], Any] | None = None
+    find_default: Callable[[Model], Any] | None = None
+    resolve_default: Callable[[bool], Any] | None = None
+
+    def default_for(self, model: Model) -> Any:
+        """Return the value that the parameter has for a model where none is given."""
+        return self.default if self.find_default is None else self.find_default(model)
 
     def list_choices(self, model: Model) -> tuple:
         """Return the values that a menu lists for a model."""
@@ -124,7 +90,7 @@ class Parameter:
     def expected_instead(self, value: Any, model: Model) -> str | None:
         """Return what is accepted, for an error message, where a value is not; `None` where it is."""
         choices = self.list_choices(model)
-        if value is self.default:
+        if value is self.default_for(model):
             return None
         if self.range is not None:
             low, high = self.range
@@ -134,13 +100,13 @@ class Parameter:
             return ", ".join(map(repr, choices))
         return None
 
-    def resolve(self, value: Any, target: TargetSpec) -> Any:
-        """Return the value to compute with, once the classes are known."""
-        return self.resolve_default(target) if value is self.default and self.resolve_default else value
+    def resolve(self, value: Any, *, is_contrast: bool) -> Any:
+        """Return the value to compute with, once it is known whether two classes are compared."""
+        return self.resolve_default(is_contrast) if value is self.default and self.resolve_default else value
 
-    def is_default(self, value: Any, target: TargetSpec) -> bool:
-        """Whether a value, resolved or not, is what leaving the parameter out gives."""
-        return value == self.default or value == self.resolve(self.default, target)
+    def is_default(self, value: Any, *, is_contrast: bool) -> bool:
+        """Whether a value, resolved or not, is what a request without the parameter gives."""
+        return value == self.default or value == self.resolve(self.default, is_contrast=is_contrast)
 
 
 def _is_number(value: Any) -> bool:
@@ -218,7 +184,8 @@ class Method:
             if expected is not None:
                 raise MethodError(f"{self.name} takes {expected} for {name}, not {value!r}")
         return {
-            name: parameter.convert(values.get(name, parameter.default)) for name, parameter in self.parameters.items()
+            name: parameter.convert(values.get(name, parameter.default_for(model)))
+            for name, parameter in self.parameters.items()
         }
 
 
@@ -291,7 +258,10 @@ class MethodCall:
     def for_target(self, target: TargetSpec) -> Request:
         """Return the request for these classes, with the parameters that depend on them."""
         parameters = self.method.parameters
-        values = {name: parameters[name].resolve(value, target) for name, value in self.values.items()}
+        values = {
+            name: parameters[name].resolve(value, is_contrast=target.against is not None)
+            for name, value in self.values.items()
+        }
         return Request(replace(self, values=values), target)
 
 
@@ -336,8 +306,10 @@ def combine_signals(calls: Sequence[MethodCall]) -> RequiredSignals:
 
 SCORE_PARAMETER = Parameter(
     "logit",
-    "what is explained: the logit of the class, or its softmax probability, whose gradient vanishes as it approaches 1",
-    ("logit", "probability"),
+    "what is explained: the logit of the class, or its probability, whose gradient vanishes as it approaches 1; "
+    "without logits, what the network returns",
+    lambda m: m.output_row.scores,
+    find_default=lambda m: m.output_row.scores[0],
 )
 
 

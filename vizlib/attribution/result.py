@@ -17,7 +17,7 @@ from torch import Tensor
 from vizlib.core.atomic_files import open_atomic
 from vizlib.core.errors import VizlibError
 from vizlib.core.geometry import Geometry
-from vizlib.core.text import format_number
+from vizlib.core.text import format_number, format_percent
 from vizlib.render import notebook
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.overlay import draw_figure, overlay_heat
@@ -25,6 +25,14 @@ from vizlib.render.overlay import draw_figure, overlay_heat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+class FunctionName(str):
+    """The name of a function of the output that an attribution explains; elsewhere a string names a class."""
+
+
+# What is recorded of an explained output: a class by index, weights by index, the name of a complement or function.
+ExplainedRecord = int | str | Mapping[int, float] | None
+MAX_RECORD_LENGTH = 60  # characters in a file name
 MAX_FIGURE_SIDE_PX = 1600
 SAVE_SUFFIXES = (".png", ".svg", ".npz", ".json")
 
@@ -35,7 +43,9 @@ class Attribution:
 
     Attributes:
         heat: Raw values "h w" in the method's own resolution, spanning the whole model input; on the CPU, detached.
-        target: Index of the class that is explained.
+        target: What is explained: index of a class, weights by index of a weighted sum of classes, or name of the
+            complement of a single label or of a function; `None` for a map that depends on no class, of a model without
+            classes.
         label: Its label.
         method: Name of the method.
         parameters: Value of each parameter of the method.
@@ -43,15 +53,18 @@ class Attribution:
         geometry: Where the model input lies on the photo.
         photo: The upright RGB photo.
         model: Name of the model.
-        probability: Softmax probability of the class, 0 to 1.
-        against: Index of the class that the target is compared with; `None` without a contrast.
+        probability: Probability of the class, 0 to 1; `None` where what is explained has none.
+        against: Index of the class that the target is compared with, or what else `target` may be; `None` without a
+            contrast.
         notes: What is wrong with the map, or worth knowing about it, one sentence each.
         patch_values: Whether each value belongs to one patch, so that it is drawn with sharp edges.
         by_layer: From `explain_all`: the attribution at every layer that the method can be shown at, by its name.
+        score: Value of what is explained for this photo: in a contrast the difference, else a logit, a probability or
+            the output itself, as the parameter `score` of the method says; `None` without a target.
     """
 
     heat: Float[Tensor, "h w"]
-    target: int
+    target: ExplainedRecord
     label: str
     method: str
     parameters: Mapping[str, Any]
@@ -59,17 +72,19 @@ class Attribution:
     geometry: Geometry
     photo: Image.Image
     model: str
-    probability: float
-    against: int | None = None
+    probability: float | None
+    against: ExplainedRecord = None
     notes: tuple[str, ...] = ()
     patch_values: bool = False
     by_layer: Mapping[str, Attribution] = field(default_factory=dict)
+    score: float | None = None
 
     @property
     def file_stem(self) -> str:
         """A file name without suffix, made of model, method and classes."""
-        contrast = "" if self.against is None else f"_vs_{self.against}"
-        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}_{self.target}{contrast}", flags=re.ASCII)
+        explained = "" if self.target is None else f"_{_format_record(self.target)}"
+        contrast = "" if self.against is None else f"_vs_{_format_record(self.against)}"
+        return re.sub(r"[^\w.+-]", "-", f"{self.model}_{self.method}{explained}{contrast}", flags=re.ASCII)
 
     def project_to_photo(self) -> Float[np.ndarray, "H W"]:
         """Return the raw heat at every pixel of the photo; NaN where the photo was cropped away."""
@@ -129,8 +144,18 @@ class Attribution:
     @property
     def _class_and_model(self) -> str:
         """The classes, their probability and the model, as the title of this result states them."""
-        contrast = "" if self.against is None else f" against class {self.against}"
-        return f"{self.label}{contrast} ({100 * self.probability:.3g} %), {self.model}"
+        if self.target is None:
+            return self.model
+        contrast = "" if self.against is None else f" against {_format_record(self.against, prefix='class ')}"
+        value = self.text if self.probability is None else f"{100 * self.probability:.3g} %"
+        return f"{self.label}{contrast} ({value}), {self.model}"
+
+    @property
+    def text(self) -> str:
+        """The probability of the class in percent, else the value of what is explained; empty without a target."""
+        if self.probability is not None:
+            return format_percent(self.probability)
+        return "" if self.score is None else format_number(self.score)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the heat itself, ready for JSON."""
@@ -143,6 +168,7 @@ class Attribution:
             "against": self.against,
             "label": self.label,
             "probability": self.probability,
+            "score": self.score,
             "signed": self.signed,
             "heat": {"shape": list(self.heat.shape), "min": self.heat.min().item(), "max": self.heat.max().item()},
             "photo": {"width": self.photo.width, "height": self.photo.height},
@@ -176,6 +202,13 @@ class Attribution:
                 text = json.dumps({**self.to_dict(), "values": self.heat.tolist()}, indent=1)
                 file.write(f"{text}\n".encode())
         return path
+
+
+def _format_record(record: ExplainedRecord, prefix: str = "") -> str:
+    """Return an explained output of an attribution in a few words; `prefix` stands before the number of a class."""
+    if isinstance(record, Mapping):
+        return "_".join(f"{weight:g}x{index}" for index, weight in record.items())[:MAX_RECORD_LENGTH]
+    return f"{prefix}{record}" if isinstance(record, int) else str(record)[:MAX_RECORD_LENGTH]
 
 
 class AttributionDict(dict[str, Attribution]):

@@ -26,10 +26,11 @@ from vizlib.cli.options import (
     Photo,
     Photos,
     format_prediction,
+    format_result,
 )
 from vizlib.cli.photo_lists import check_outputs, list_photos, make_names, make_stems
 from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line
-from vizlib.core.errors import MethodError
+from vizlib.core.errors import MethodError, TargetError
 from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.html_report import ReportBuilder
 
@@ -41,7 +42,12 @@ def explain_command(
         str, typer.Option("--method", "-x", help="A name that `vizlib methods` lists, or `all`.")
     ] = "grad-cam",
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="The class to explain; by default the most probable one.")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="The class to explain, by default the most probable one; or weights of classes, as JSON.",
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -71,7 +77,7 @@ def explain_command(
         raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SAVE_SUFFIXES)}")
     paths = list_photos(photos)
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
-    parameters = _parse_parameters(param or [])
+    parameters, explained = _parse_parameters(param or []), _parse_target(target)
     # A report may be sent to others: it names files, but not the folders that they are in.
     load_options = {
         "model": Path(model).name if Path(model).is_file() else model,
@@ -88,9 +94,9 @@ def explain_command(
     def explain_photo(path: Path, stem: str, name: str, progress: tqdm) -> None:
         photo = vizlib.open_image(path)
         if method == "all":
-            results = list(vizlib.explain_all(network, photo, target, against).values())
+            results = list(vizlib.explain_all(network, photo, explained, against).values())
         else:
-            steps = vizlib.explain_stream(network, photo, method, target, against, **parameters)
+            steps = vizlib.explain_stream(network, photo, method, explained, against, **parameters)
             results = [_finish(progress, steps)]
         for attribution in results:
             file = attribution.save(out / f"{stem}.{attribution.method}.{save_as}")
@@ -101,7 +107,8 @@ def explain_command(
             if printer is not None:
                 printer.add(row)
                 continue
-            echo_line(f"{file}: {attribution.method} for {attribution.label} ({attribution.probability:.1%})")
+            result = format_result(attribution.method, attribution.label, attribution.probability, attribution.score)
+            echo_line(f"{file}: {result}")
             for note in attribution.notes:
                 echo_line(f"  {note}")
 
@@ -149,8 +156,8 @@ def compare_command(
         typer.echo(json.dumps({"photo": str(photo), **scores, "maps": maps}, indent=1))
         return
     for attribution in attributions:
-        label, probability = attribution.label, attribution.probability
-        typer.echo(f"{attribution.model}: {attribution.method} for {label} ({probability:.1%})")
+        result = format_result(attribution.method, attribution.label, attribution.probability, attribution.score)
+        typer.echo(f"{attribution.model}: {result}")
     typer.echo(
         f"rank correlation {agreement.correlation:.2f}; "
         f"overlap of the strongest {fraction:.0%}: {agreement.overlap:.0%}"
@@ -203,7 +210,7 @@ def predict_command(
                     printer.add(item if as_json_lines else rows, str(path))
                     continue
                 lines = [str(path)] if len(paths) > 1 else []
-                for line in [*lines, *map(format_prediction, predictions), *notes]:
+                for line in [*lines, *map(format_prediction, network.list_outcomes(predictions)), *notes]:
                     echo_line(line)
     if printer is None:
         for note in network.notes:
@@ -219,6 +226,16 @@ def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
         progress.refresh()
     assert step is not None
     return step.attribution
+
+
+def _parse_target(text: str | None) -> str | dict[str, float] | None:
+    """Return the target that an option names: a class, or weights of classes from a JSON object."""
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise TargetError(f'the target {text!r} is not JSON ({error}); give weights as {{"church": 1.0}}') from error
 
 
 def _parse_parameters(pairs: list[str]) -> dict[str, Any]:

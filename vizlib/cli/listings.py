@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import vizlib
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import Parameter
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints
 from vizlib.render.image_grid import draw_kernel_grid
 
@@ -58,7 +59,7 @@ def methods_command(
         rows = [
             {
                 **{field: getattr(method, field) for field in fields},
-                "parameters": {name: parameter.default for name, parameter in method.parameters.items()},
+                "parameters": {name: _get_default(parameter, network) for name, parameter in method.parameters.items()},
             }
             for method in methods
         ]
@@ -68,7 +69,12 @@ def methods_command(
         typer.echo(f"{method.name} ({method.cost})\n  {method.shows}\n  {method.does_not_show}\n  {method.paper}")
         for name, parameter in method.parameters.items():
             limits = "" if parameter.range is None else f", {parameter.range[0]} to {parameter.range[1]}"
-            typer.echo(f"    {name}={parameter.default}{limits}: {parameter.help}")
+            typer.echo(f"    {name}={_get_default(parameter, network)}{limits}: {parameter.help}")
+
+
+def _get_default(parameter: Parameter, network: vizlib.Model | None) -> Any:
+    """Return the default of a parameter of a method for a network, or for most networks."""
+    return parameter.default if network is None else parameter.default_for(network)
 
 
 def kernels_command(

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import SupportsIndex
 
 from vizlib.core.errors import TargetError, suggest_names
+from vizlib.core.text import form_plural
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
-def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
+def resolve_class(target: SupportsIndex | str, labels: Sequence[str], *, noun: str = "class") -> int:
     """Return the index of a class given by its index, its label or a name of its label.
 
     Text is compared without regard to case and surrounding spaces, in this order: a whole label, then a comma-separated
@@ -22,6 +23,7 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
     Args:
         target: Class index, or text as described above.
         labels: Labels of the model's classes, each a list of names separated by commas.
+        noun: What they are, for messages.
 
     Raises:
         TargetError: For an unknown or ambiguous name, an index out of range or another type. The message names the
@@ -41,14 +43,14 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str]) -> int:
             raise TargetError(f"{target!r} names {len(matches)} classes: {candidates}; give the number")
         if not _INTEGER.fullmatch(text):
             names = [name for label in labels for name in _split_names(label)]
-            raise TargetError(f"this model has no class {target!r}; {suggest_names(text, names)}")
+            raise TargetError(f"this model has no {noun} {target!r}; {suggest_names(text, names)}")
         target = int(text)
     try:
         index = operator.index(target)
     except TypeError:
-        raise TargetError(f"a class is a number, a label or None, not {target!r}") from None
+        raise TargetError(f"a {noun} is a number, a label or None, not {target!r}") from None
     if not 0 <= index < len(labels):
-        raise TargetError(f"there is no class {index}; this model's classes are 0 to {len(labels) - 1}")
+        raise TargetError(f"there is no {noun} {index}; this model's {form_plural(noun)} are 0 to {len(labels) - 1}")
     return index
 
 

@@ -137,6 +137,9 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "The weights of {file} also fit architectures that compute something else than {architecture}: {others}. "
             "Give architecture= if it is one of them."
         ),
+        "model.ood-not-applicable": (
+            "Photos are not compared with the calibration data: its score, the {score}, is not defined for {meaning}."
+        ),
         "model.out-of-distribution": (
             "This photo is unlike the photos that the model was calibrated on: its {score} is {value}, and "
             "{coverage} % of {data} reach {threshold}. It may show none of the {classes} classes."
@@ -156,9 +159,16 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "The network has one output, which is taken as the logit of one label (sigmoid); declare "
             "output_kind='values' if it is a regression."
         ),
+        "output.probabilities": (
+            "The network ends in a softmax or sigmoid, so it is probabilities that are explained, not logits."
+        ),
         "output.rows-sum-to-1": (
             "The outputs are positive and sum to 1, so they are taken as probabilities, not as logits; declare "
             "output_kind if they are something else."
+        ),
+        "output.structured": (
+            "The output is {output}, not one row of numbers for each photo, so there are no classes to predict; "
+            "explain takes functions of it as target=."
         ),
         "photo.cropped": "The model input covers {share} of the photo; the rest was cropped away and is dimmed.",
         "preprocessing.8-bit-mean": (
@@ -173,10 +183,19 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "Computed in single precision: the error of bfloat16 in a score was {share} of the spread of the scores."
         ),
         "score.bfloat16-too-coarse": "Computed in single precision: bfloat16 cannot distinguish the scores.",
+        "score.saturated-output": (
+            "The network returns a probability near 1, whose gradient is nearly zero everywhere; wrap it without its "
+            "last softmax or sigmoid to explain logits."
+        ),
+        "score.saturated-sigmoid": (
+            "The sigmoid is saturated, so the gradient of the probability is nearly zero everywhere; that of the logit "
+            "is not."
+        ),
         "score.saturated": (
             "The softmax is saturated, so the gradient of the probability is nearly zero everywhere; that of the "
             "logit is not."
         ),
+        "target.not-predicted": "The model does not predict {label}: it gives it a probability of {share}.",
         "target.not-top": "The model predicts {best} ({share}); {label} is number {rank} ({other}).",
         "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
     }

@@ -42,8 +42,12 @@ def format_count(count: int, noun: str) -> str:
     >>> format_count(1, "class"), format_count(1000, "class"), format_count(3, "value")
     ('1 class', '1000 classes', '3 values')
     """
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    return f"{count} {noun if count == 1 else form_plural(noun)}"
+
+
+def form_plural(noun: str) -> str:
+    """Return the plural of a regular English noun."""
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def format_question(label: str, against: str = "", *, class_specific: bool = True) -> str:

@@ -59,8 +59,8 @@ def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_s
         The curve at `steps` + 1 points.
 
     Raises:
-        VizlibError: For fewer than one step.
-        ModelError: If the model cannot be run.
+        VizlibError: For fewer than one step, or a map that does not explain a class.
+        ModelError: If the model cannot be run, or its outputs have no probabilities.
 
     References:
         Petsiuk, Das, Saenko: RISE: randomized input sampling for explanation of black-box models, BMVC 2018,
@@ -80,7 +80,7 @@ def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_s
     """
     if steps < 1:
         raise VizlibError(f"deletion removes the pixels in at least 1 step, not {steps}")
-    image = model.tensor(attribution.photo)
+    target, image = _get_class(attribution), model.tensor(attribution.photo)
     order = _sort_pixels(attribution, image)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device="cpu")  # pixel -> number of pixels removed before it
@@ -88,8 +88,7 @@ def deletion(model: Model, attribution: Attribution, *, steps: int = 20, batch_s
     is_kept = rank >= (removed * len(order)).round().unsqueeze(1)  # points × pixels
     masks = is_kept.view(-1, 1, *image.shape[-2:]).to(image)
     probabilities = [
-        model.logits(image * batch).float().softmax(-1)[:, attribution.target].cpu()
-        for batch in masks.split(batch_size)
+        model.compute_probabilities(model.logits(image * batch))[:, target].cpu() for batch in masks.split(batch_size)
     ]
     return Deletion(removed, torch.cat(probabilities))
 
@@ -109,8 +108,8 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
         Two probabilities from 0 to 1: of the whole photo, and of the reduced one.
 
     Raises:
-        VizlibError: For a fraction outside 0 to 1.
-        ModelError: If the model cannot be run.
+        VizlibError: For a fraction outside 0 to 1, or a map that does not explain a class.
+        ModelError: If the model cannot be run, or its outputs have no probabilities.
 
     Example:
         >>> import numpy as np, vizlib
@@ -122,12 +121,12 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
     """
     if not 0 <= fraction <= 1:
         raise VizlibError(f"the fraction of the pixels to keep is a number from 0 to 1, not {fraction:g}")
-    image = model.tensor(attribution.photo)
+    target, image = _get_class(attribution), model.tensor(attribution.photo)
     order = _sort_pixels(attribution, image)
     mask = torch.zeros(len(order), dtype=torch.float32, device="cpu")
     mask[order[: round(fraction * len(order))]] = 1
     images = torch.cat([image, image * mask.view(1, 1, *image.shape[-2:]).to(image)])
-    whole, reduced = model.logits(images).float().softmax(-1)[:, attribution.target].tolist()
+    whole, reduced = model.compute_probabilities(model.logits(images))[:, target].tolist()
     return whole, reduced
 
 
@@ -149,6 +148,18 @@ def centred_gaussian(size: tuple[int, int]) -> Float[Tensor, "h w"]:
     positions = [torch.arange(n, dtype=torch.float32, device="cpu") for n in size]
     rows, columns = (torch.exp(-(((p + 0.5) / len(p) - 0.5) ** 2) / (2 * 0.25**2)) for p in positions)
     return rows[:, None] * columns[None, :]
+
+
+def _get_class(attribution: Attribution) -> int:
+    """Return the class whose probability shows how faithful a map is.
+
+    Raises:
+        VizlibError: If the map explains something else.
+    """
+    if not isinstance(attribution.target, int):
+        explained = f"explains {attribution.label}" if attribution.label else "depends on no class"
+        raise VizlibError(f"the measure needs the probability of a class, and this map {explained}")
+    return attribution.target
 
 
 def _sort_pixels(attribution: Attribution, image: Float[Tensor, "1 3 h w"]) -> Int[Tensor, " pixels"]:

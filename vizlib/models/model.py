@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from vizlib.capture import OutputTrace, Recording, record_pass, trace_output
 from vizlib.capture.module_watch import watch_modules
 from vizlib.core.class_labels import resolve_class
-from vizlib.core.errors import ModelError, VizlibError
+from vizlib.core.errors import ModelError, TargetError, VizlibError, suggest_names
 from vizlib.core.images import PhotoSource, open_image
-from vizlib.core.text import format_count, make_note
+from vizlib.core.text import format_count, make_note, shorten_label
 from vizlib.models.backbone import find_backbone_family
 from vizlib.models.evaluation_copy import (
     CHECKPOINTING_FLAGS,
@@ -34,6 +34,15 @@ from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.raw_output import (
+    STRUCTURED_HINT,
+    TargetFunction,
+    are_rows,
+    describe_output,
+    list_tensors,
+    pick_default,
+    to_rows,
+)
 from vizlib.models.run import Prediction, Run
 
 MAX_CAM_LAYER_CANDIDATES = 12  # each takes two passes to measure
@@ -56,6 +65,9 @@ class Model:
         output_kind: What the outputs mean: a row of `vizlib.models.output_kind.OUTPUT_KINDS`.
         autocast_dtype: Type that passes are autocast to; by default they run in the types of the network itself, also
             where the caller autocasts.
+        output: Function that picks the logits from what the network returns; by default that itself, or its `logits`.
+        target_function: Function of the output whose value is explained, in place of logits (see `with_target`).
+        measured_by: Model of the same network that holds the summary of its layers; by default this one itself.
 
     Example:
         >>> import numpy as np, vizlib
@@ -78,11 +90,14 @@ class Model:
     ood_score: OodScore | None = None
     output_kind: str = "softmax"
     autocast_dtype: torch.dtype | None = None
+    output: Callable[[Any], Any] | None = field(default=None, repr=False)
+    target_function: TargetFunction | None = None
+    measured_by: Model | None = None
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
         family = self.family.name if self.family else type(self.module).__name__
-        outputs = format_count(len(self.labels), self.output_row.noun)
+        outputs = format_count(len(self.labels), self.output_row.noun) if self.labels else self.output_row.meaning
         return f"<Model {self.name}: {family}, {outputs}, input {height} × {width}>"
 
     @property
@@ -92,16 +107,42 @@ class Model:
 
     def __getstate__(self) -> dict[str, object]:
         """Return the fields for pickling, without cached values; the family is found again in the other process."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "family"}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "family"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Restore a pickled model."""
         vars(self).update(state, family=None)
         vars(self)["family"] = self.find_family()
 
+    @property
+    def complement(self) -> str | None:
+        """Name of the other side of a single logit or probability, such as "not llama"; `None` for other outputs."""
+        is_single = len(self.labels) == 1 and self.output_row.to_probabilities is not None
+        return f"not {shorten_label(self.labels[0])}" if is_single else None
+
+    def with_target(self, function: Callable[[Any], Any], name: str | None = None) -> Model:
+        """Return this model with the value of a function of its output as the only output.
+
+        Args:
+            function: From the output of the network for n photos, or what `output` picks from it, to a tensor with one
+                value for each photo.
+            name: Name of the function for people and records; by default its own.
+        """
+        bound = TargetFunction.make(function, name)
+        return replace(
+            self,
+            labels=(bound.name,),
+            output_kind="values",
+            ood_score=None,
+            target_function=bound,
+            measured_by=self.measured_by or self,
+        )
+
     @cached_property
     def _layer_summary(self) -> LayerSummary:
         """Every layer, and the names of the attention layers, from one pass over a blank input."""
+        if self.measured_by is not None:
+            return self.measured_by._layer_summary
         with self.network_context():
             return summarise_layers(self.eval_module(), self.preprocessing.input_size)
 
@@ -125,21 +166,27 @@ class Model:
         """Number of outputs per photo, from a pass over a blank input."""
         return self.trace_blank_pass()[0].shape[1]
 
-    def trace_blank_pass(self) -> tuple[Float[Tensor, "1 classes"], OutputTrace]:
-        """Return the outputs for a blank input, and a trace of the operations that they may come from.
+    def trace_blank_pass(self) -> tuple[Any, OutputTrace]:
+        """Return the output for a blank input, whatever it is, and a trace of the operations that it may come from.
 
         Raises:
-            ModelError: If the network runs modules in training mode that it does not register.
+            ModelError: If the network fails, or runs modules in training mode that it does not register.
         """
         blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
         module = self.eval_module()  # it sees registered modules only; the watch sees the others
-        with torch.inference_mode(False), watch_modules(require_evaluation_mode), trace_output(module) as trace:
-            return self.logits(blank), trace
+        with (
+            self.network_context(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            watch_modules(require_evaluation_mode),
+            trace_output(module) as trace,
+        ):
+            return self._pick_output(module(blank), 1), trace
 
     @cached_property
     def _plan_cache(self) -> PlanCache:
         """What `vizlib.models.inference` measured of this model to plan its passes."""
-        return PlanCache()
+        return PlanCache()  # of a target function its own, as its value decides what an approximation changes
 
     def spatial_map(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
         """Return a layer's output as one map per channel, `None` if it has no spatial positions."""
@@ -193,6 +240,8 @@ class Model:
 
     @cached_property
     def _measured_cam_layer(self) -> CamLayer | None:
+        if self.measured_by is not None:
+            return self.measured_by._measured_cam_layer
         if not self.stages:
             return None
         deepest = [*reversed(self.stages), *(layer.name for layer in reversed(self._single_run_layers))]
@@ -200,7 +249,7 @@ class Model:
         module = self.eval_module()
         with self.network_context():
             return choose_most_complete_layer(
-                module, self.make_random_image(), lambda images: self._compute_logits(module, images), candidates
+                module, self.make_random_image(), lambda images: self._compute_outputs(module, images), candidates
             )
 
     def find_family(self) -> Family | None:
@@ -208,7 +257,7 @@ class Model:
         module = self.eval_module()
         with self.network_context():
             return find_backbone_family(
-                module, self.make_random_image(), lambda images: self._compute_logits(module, images)
+                module, self.make_random_image(), lambda images: self._compute_outputs(module, images)
             )
 
     def layer_share(self, layer: str) -> float | None:
@@ -275,6 +324,15 @@ class Model:
         with self.network_context(), torch.no_grad():
             return self._compute_logits(self.eval_module(), images, output_batch_size)
 
+    def output_tensors(self, images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
+        """Return every floating-point tensor that the network returns for a batch, without gradients.
+
+        Raises:
+            ModelError: If the network fails.
+        """
+        with self.network_context(), torch.no_grad():
+            return [tensor for tensor in list_tensors(self.eval_module()(images)) if tensor.is_floating_point()]
+
     def rank_classes(self, logits: Tensor, top: int = 5) -> list[Prediction]:
         """Return the `top` classes of outputs "1 classes", in the order of `predict`.
 
@@ -283,11 +341,31 @@ class Model:
         """
         kind = self.output_row
         if not kind.has_classes:
-            raise ModelError(
-                f"{self.name} predicts no classes: it returns {logits.shape[1]} {kind.meaning}; "
-                "explain(..., target=) takes the number of one of them"
-            )
+            raise ModelError(f"{self.name} predicts no classes: it returns {kind.meaning}; {kind.target_hint}")
         return kind.predict(logits[0], self.labels, top)
+
+    def list_outcomes(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Return predictions as they are displayed: of a single label both sides, the more probable first.
+
+        The complement has the index -1, as no output is its own.
+        """
+        if self.complement is None or not predictions or predictions[0].probability is None:
+            return predictions
+        (label,) = predictions
+        opposite = -label.logit if self.output_kind == "sigmoid" else 1 - label.logit
+        complement = Prediction(-1, self.complement, 1 - predictions[0].probability, opposite)
+        return sorted([label, complement], key=lambda row: -(row.probability or 0))
+
+    def compute_probabilities(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+        """Return the probabilities that outputs stand for, in single precision.
+
+        Raises:
+            ModelError: If the outputs stand for no probabilities.
+        """
+        kind = self.output_row
+        if kind.to_probabilities is None:
+            raise ModelError(f"{self.name} returns {kind.meaning}, which have no probabilities")
+        return kind.to_probabilities(logits.float())
 
     def ood_note(self, logits: Float[Tensor, "1 classes"]) -> str | None:
         """Return a note if the logits mark the photo as out of distribution, else `None`."""
@@ -373,13 +451,21 @@ class Model:
 
         Args:
             target: Class index, label, or one of a label's comma-separated names (text is a label first, then a
-                number); `None` for the class with the largest logit.
-            logits: Logits "1 classes" of the photo; read only if `target` is `None`.
+                number); `None` for the class with the largest output, or for the only value of a regression.
+            logits: Outputs "1 classes" of the photo; read only if `target` is `None`.
 
         Raises:
-            TargetError: For an unknown or ambiguous class; the message names the candidates.
+            TargetError: For an unknown or ambiguous class, where the message names the candidates, and for `None` where
+                no output stands out.
         """
-        return int(logits[0].argmax()) if target is None else resolve_class(target, self.labels)
+        kind = self.output_row
+        if target is not None and self.labels:
+            return resolve_class(target, self.labels, noun=kind.noun)
+        if target is None and kind.has_default(logits.shape[1]):
+            return int(logits[0].argmax())
+        given = "" if target is None else f", so {target!r} cannot be explained"
+        names = f"; {suggest_names('', self.labels)}" if kind.has_classes else ""
+        raise TargetError(f"{self.name} returns {kind.meaning}{given}; {kind.target_hint}{names}")
 
     def reference_tensor(self) -> Tensor:
         """Return a tensor on the device and in the dtype that the network's input must have."""
@@ -415,19 +501,47 @@ class Model:
 
     def _compute_logits(self, module: nn.Module, images: Tensor, output_batch_size: int | None = None) -> Tensor:
         """Return the network's logits of a batch; an error of the network becomes a `ModelError`."""
-        output = module(images)
-        logits = getattr(output, "logits", output)  # Hugging Face models return an object
-        valid = (
-            isinstance(logits, Tensor)
-            and logits.ndim == 2
-            and len(logits) == (output_batch_size or len(images))
-            and logits.shape[1] > 0
-        )
-        if not valid or len(self.labels) not in (0, logits.shape[1]):  # no labels yet while the outputs are counted
-            given = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            expected = f"for each of {len(self.labels)} classes" if self.labels else "per class"
-            raise ModelError(f"{self.name} returns {given}; expected one logit {expected}")
-        return logits
+        raw, count = module(images), output_batch_size or len(images)
+        output = self._pick_output(raw, count)
+        if self.target_function is not None:
+            given = raw if self.output is None else output
+            value = self.target_function.compute(given, count)
+            if images.requires_grad and torch.is_grad_enabled():
+                self.target_function.check_dependence(given, value)
+            return value
+        if self.output_kind == "structured":
+            return images.new_zeros(count, 0)
+        self.check_output(output, count)
+        return output
+
+    def _compute_outputs(self, module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 n"]:
+        """Return all outputs for one image in one row: the logits, or every number of a structured output."""
+        if self.output_kind != "structured":
+            return self._compute_logits(module, image)
+        tensors = [tensor.flatten() for tensor in list_tensors(module(image)) if tensor.is_floating_point()]
+        return torch.cat(tensors)[None] if tensors else image.new_zeros(1, 0)
+
+    def _pick_output(self, raw: Any, count: int) -> Any:
+        """Return the part of the network's output for `count` photos that holds the logits, in rows if it can be."""
+        if self.output is None:
+            return to_rows(pick_default(raw), count)
+        try:
+            return to_rows(self.output(raw), count)
+        except Exception as error:  # the function is third-party code and may raise anything
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            raise ModelError(f"the function output= fails on {describe_output(raw)}: {reason}") from error
+
+    def check_output(self, output: Any, count: int) -> None:
+        """Check that an output is one row of logits for each of `count` photos.
+
+        Raises:
+            ModelError: If it is something else; the message names what it holds.
+        """
+        if are_rows(output, count) and len(self.labels) in (0, output.shape[1]):  # no labels yet while they are counted
+            return
+        expected = f"for each of {len(self.labels)} classes" if self.labels else "per class"
+        hint = "" if are_rows(output, count) else f"; {STRUCTURED_HINT}"
+        raise ModelError(f"{self.name} returns {describe_output(output)}; expected one logit {expected}{hint}")
 
     @contextlib.contextmanager
     def network_context(self) -> Iterator[None]:

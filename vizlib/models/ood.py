@@ -18,6 +18,11 @@ OOD_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "max-logit": lambda logits: logits.amax(-1),
     "max-probability": lambda logits: logits.softmax(-1).amax(-1),
 }
+OUTPUT_KINDS_OF_SCORES: Mapping[str, tuple[str, ...]] = {  # kinds of outputs that a score is a formula of
+    "energy": ("softmax",),
+    "max-logit": ("softmax", "sigmoid"),
+    "max-probability": ("softmax",),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,10 @@ class OodScore:
         if not isinstance(data, str):
             raise ModelError("the sidecar's ood entry needs data, the name of the photos it was calibrated on")
         return cls(score, threshold, coverage, data)
+
+    def applies_to(self, output_kind: str) -> bool:
+        """Return whether the score is defined for a kind of outputs, a row of `vizlib.models.output_kind`."""
+        return output_kind in OUTPUT_KINDS_OF_SCORES[self.score]
 
     def compute(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
         """Return the score of each row of logits; lower means less like the calibration data."""

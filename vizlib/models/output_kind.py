@@ -34,8 +34,9 @@ class OutputKind:
         scores: What of an output can be explained: `"logit"`, `"probability"`, or the output itself as `"value"`. The
             first is what gradients explain by default, the last what masked photos are scored by.
         to_probabilities: From outputs "... n" to as many probabilities, 0 to 1; `None` where there are none.
-        squashing: The function whose saturation makes gradients of the probability vanish, for messages.
-        has_classes: Whether the outputs belong to classes or labels, so that `predict` can rank them.
+        saturation_note: Code of the note where the gradient of a probability near 1 is nearly zero.
+        has_classes: Whether `predict` has something to list: probabilities of classes, or values of a regression.
+        target_hint: What `explain` takes as target where no output stands out, for messages.
     """
 
     name: str
@@ -43,15 +44,25 @@ class OutputKind:
     noun: str
     scores: tuple[str, ...]
     to_probabilities: Callable[[Tensor], Tensor] | None = None
-    squashing: str = ""
+    saturation_note: str = ""
     has_classes: bool = True
+    target_hint: str = ""
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether some outputs are more probable than others."""
+        return self.to_probabilities is not None
+
+    def has_default(self, count: int) -> bool:
+        """Return whether one of `count` outputs is explained by default: the most probable, or the only one."""
+        return self.is_ranked or (self.has_classes and count == 1)
 
     def rank(self, outputs: Float[Tensor, " n"]) -> list[int]:
         """Return the indices of the outputs as their kind lists them: most probable first, else by index.
 
         Equal outputs are ranked by index. Logits are ranked, not their probabilities, of which many round to 0 or 1.
         """
-        if self.to_probabilities is None:
+        if not self.is_ranked:
             return list(range(len(outputs)))
         return outputs.argsort(descending=True, stable=True).tolist()
 
@@ -101,7 +112,7 @@ OUTPUT_KINDS = {
             "class",
             ("logit", "probability"),
             _softmax,
-            squashing="softmax",
+            saturation_note="score.saturated",
         ),
         OutputKind(
             "sigmoid",
@@ -109,11 +120,39 @@ OUTPUT_KINDS = {
             "label",
             ("logit", "probability"),
             torch.sigmoid,
-            squashing="sigmoid",
+            saturation_note="score.saturated-sigmoid",
         ),
-        OutputKind("probabilities", "probabilities", "class", ("probability",), _identity),
-        OutputKind("values", "values of a regression", "value", ("value",)),
-        OutputKind("features", "features without a classifier", "feature", ("value",), has_classes=False),
+        OutputKind(
+            "probabilities",
+            "probabilities",
+            "class",
+            ("probability",),
+            _identity,
+            saturation_note="score.saturated-output",
+        ),
+        OutputKind(
+            "values",
+            "values of a regression",
+            "value",
+            ("value",),
+            target_hint="explain takes the number or label of a value, or a function of the output, as target=",
+        ),
+        OutputKind(
+            "features",
+            "features without a classifier",
+            "feature",
+            ("value",),
+            has_classes=False,
+            target_hint="explain takes the number of a feature, or a function of the output, as target=",
+        ),
+        OutputKind(
+            "structured",
+            "a structured output",
+            "output",
+            ("value",),
+            has_classes=False,
+            target_hint="explain takes a function of the output as target=, with one value for each photo",
+        ),
     )
 }
 
@@ -173,7 +212,7 @@ def find_output_kind(
     if activation == "log_softmax":
         return "softmax", (make_note("output.log-softmax"),)
     if activation is not None and _are_fractions(outputs):
-        return "probabilities", ()
+        return "probabilities", (make_note("output.probabilities"),)
     if _has_identity_head(module, trace.find_identities(outputs)):
         return "features", (make_note("output.features", count=outputs.shape[1]),)
     if outputs.shape[1] == 1:

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import torch
 
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.request import RUNNER_UP, TargetSpec
-from vizlib.attribution.result import Attribution
+from vizlib.attribution.result import Attribution, ExplainedRecord, FunctionName
+from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.errors import TargetError
 from vizlib.models.model import Model
 
+# What a snippet names as target: a class, weights of classes, a complement or function, or nothing.
+ExplainedName = int | str | Mapping[int | str, float] | None
 MAX_LINE_LENGTH = 72  # characters; a longer call gets one line per argument
 
 
@@ -28,7 +30,8 @@ class CodeSnippet(NamedTuple):
     Attributes:
         model: Name or file as `load` takes it.
         method: Name of the method.
-        target: Number or name of the target class.
+        target: Number or name of the target class, weights of classes by number or name, or the name of a function;
+            `None` for the default of the model.
         against: Number or name of the contrast class, if there is one.
         parameters: The method's parameters that differ from their defaults.
         photo: File name of the photo.
@@ -38,8 +41,8 @@ class CodeSnippet(NamedTuple):
 
     model: str
     method: str
-    target: int | str
-    against: int | str | None = None
+    target: ExplainedName
+    against: ExplainedName = None
     parameters: Mapping[str, Any] = MappingProxyType({})
     photo: str = "photo.jpg"
     architecture: str | None = None
@@ -56,26 +59,26 @@ class CodeSnippet(NamedTuple):
             model: Its model; if given, classes are named instead of numbered.
             **fields: Values of `photo`, `model`, `architecture` and `checkpoints`, which an attribution does not hold.
         """
-        target = TargetSpec(attribution.target, attribution.against)
+        is_contrast = attribution.against is not None
         known = METHODS[attribution.method].parameters
         changed = {
             name: value
             for name, value in attribution.parameters.items()
-            if name in known and not known[name].is_default(value, target)
+            if name in known and not known[name].is_default(value, is_contrast=is_contrast)
         }
-        against = None if attribution.against is None else find_class_name(attribution.against, model)
-        snippet = cls(
-            attribution.model, attribution.method, find_class_name(attribution.target, model), against, changed
-        )
+        target, against = (_name_explained(record, model) for record in (attribution.target, attribution.against))
+        snippet = cls(attribution.model, attribution.method, target, against, changed)
         return snippet._replace(**{name: value for name, value in fields.items() if value is not None})
 
     def to_python(self) -> str:
         """Return Python code that writes the overlay and the raw values."""
         load = _format_call("model = vizlib.load", [_quote(self.model), *_format_keywords(self._load_options())])
-        options = {"method": self.method, "target": self.target, **self._contrast(), **self.parameters}
+        options = {"method": self.method, **self._target(), **self._contrast(), **self.parameters}
         explain = _format_call("why = vizlib.explain", ["model", "photo", *_format_keywords(options)])
+        is_function = isinstance(self.target, FunctionName)
+        comment = f"# {_quote(self.target)} is your function of the output, defined before\n" if is_function else ""
         return (
-            f"import vizlib\n\n{load}\nphoto = vizlib.open_image({_quote(self.photo)})\n{explain}\n"
+            f"{comment}import vizlib\n\n{load}\nphoto = vizlib.open_image({_quote(self.photo)})\n{explain}\n"
             'why.save("why.png")  # the heat map on the photo\n'
             'why.save("why.npz")  # the raw values, also in why.heat\n'
         )
@@ -83,8 +86,10 @@ class CodeSnippet(NamedTuple):
     def to_shell(self, report: str = "why.html") -> str:
         """Return a shell command that writes the overlay and a report with the raw values."""
         photo = os.path.join(".", self.photo) if self.photo.startswith("-") else self.photo
-        options = {"model": self.model, **self._load_options(), "method": self.method, "target": self.target}
-        options |= self._contrast()
+        if isinstance(self.target, FunctionName):
+            return f"# {self.target} is a function of the output, which only Python can explain\n"
+        options = {"model": self.model, **self._load_options(), "method": self.method}
+        options |= {name: _format_class(value) for name, value in {**self._target(), **self._contrast()}.items()}
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items()]
         words += [f"--param {shlex.quote(f'{name}={_to_json(value)}')}" for name, value in self.parameters.items()]
         words = [f"vizlib explain {shlex.quote(photo)}", *words, f"--report {shlex.quote(report)}"]
@@ -93,6 +98,8 @@ class CodeSnippet(NamedTuple):
 
     def to_client(self, address: str) -> str:
         """Return Python code for `gradio_client` that sends the request to the running page at an address."""
+        if isinstance(self.target, FunctionName):
+            return f"# {self.target} is a function of the output, which the page cannot explain\n"
         parameters = {
             name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()
         }
@@ -100,7 +107,7 @@ class CodeSnippet(NamedTuple):
         options = {
             "model": self.model,
             "method": self.method,
-            "target": str(self.target),
+            **{name: _format_class(value) for name, value in self._target().items()},
             **({"parameters": parameters} if parameters else {}),
         }
         photo = f"photo=handle_file({_quote(self.photo)})"
@@ -117,9 +124,22 @@ class CodeSnippet(NamedTuple):
         options = {"architecture": self.architecture, "checkpoints": self.checkpoints}
         return {name: value for name, value in options.items() if value is not None}
 
-    def _contrast(self) -> dict[str, int | str]:
+    def _target(self) -> dict[str, Any]:
+        """Return the snippet's target class as keyword argument."""
+        return {} if self.target is None else {"target": self.target}
+
+    def _contrast(self) -> dict[str, Any]:
         """The contrast class of a snippet, as a keyword argument; empty without one."""
         return {} if self.against is None else {"against": self.against}
+
+
+def _name_explained(record: ExplainedRecord, model: Model | None) -> ExplainedName:
+    """Return how a code snippet names what an attribution records of its target or contrast class."""
+    if isinstance(record, int):
+        return find_class_name(record, model)
+    if isinstance(record, Mapping):
+        return {find_class_name(index, model): weight for index, weight in record.items()}
+    return record
 
 
 def find_class_name(index: int, model: Model | None) -> int | str:
@@ -158,10 +178,17 @@ def _format_keywords(arguments: Mapping[str, Any]) -> Iterable[str]:
 
 def _quote(value: Any) -> str:
     """Return a value as a Python literal of a code snippet, strings in double quotes unless they contain one."""
+    if isinstance(value, FunctionName):
+        return value if value.isidentifier() else "function"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_quote(key)}: {_quote(item)}" for key, item in value.items()) + "}"
     literal = repr(value)
     return f'"{literal[1:-1]}"' if isinstance(value, str) and literal[0] == "'" and '"' not in literal else literal
+
+
+def _format_class(value: Any) -> str:
+    """Return a class, or weights of classes, as the shell and the page take it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
 def _to_json(value: Any) -> str:

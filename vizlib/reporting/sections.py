@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.result import MAX_FIGURE_SIDE_PX, Attribution
+from vizlib.attribution.result import MAX_FIGURE_SIDE_PX, Attribution, ExplainedRecord
 from vizlib.core.text import format_number, format_percent, format_question, shorten_label
 from vizlib.models.model import Model
 from vizlib.render.color_scale import compute_limits, draw_color_bar
@@ -55,6 +55,8 @@ class MapSection:
 
     Attributes:
         title: The question that the map answers.
+        label: What is explained; empty for a map that depends on no class, of a model without classes.
+        verb: Whether the model predicts it, with the probability, or returns it, with the value.
         low: Raw value at the low end of the colour bar, as text; `high` likewise.
         low_meaning: Of a signed map, what values below 0 stand for; `high_meaning` those above.
         values_file: Name under which the browser saves the raw values.
@@ -65,6 +67,7 @@ class MapSection:
     method: str
     model: str
     label: str
+    verb: str
     probability: str
     overlay: InlineImage
     color_bar: InlineImage
@@ -113,7 +116,8 @@ def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Mod
         method=attribution.method,
         model=attribution.model,
         label=shorten_label(attribution.label),
-        probability=_join_percent(attribution.probability),
+        verb="returns" if attribution.probability is None else "predicts",
+        probability=_format_value(attribution),
         overlay=inline_image(overlay),
         color_bar=inline_image(draw_color_bar(signed=attribution.signed)),
         signed=attribution.signed,
@@ -140,7 +144,9 @@ def build_title(attribution: Attribution, model: Model | None) -> str:
 
 def _list_predictions(attribution: Attribution, model: Model) -> list[PredictionRow]:
     """Return the predictions in a photo's section: the most probable classes, and target and contrast class."""
-    predictions = model.predict(attribution.photo, top=len(model.labels))
+    if not model.output_row.has_classes:
+        return []
+    predictions = model.list_outcomes(model.predict(attribution.photo, top=len(model.labels)))
     compared = (attribution.target, attribution.against)
     listed = [*predictions[:TOP_CLASSES], *(row for row in predictions[TOP_CLASSES:] if row.index in compared)]
     return [
@@ -148,7 +154,7 @@ def _list_predictions(attribution: Attribution, model: Model) -> list[Prediction
             label=shorten_label(row.label),
             probability=row.text.replace(" ", "\u00a0"),
             width=f"{100 * (row.probability or 0):.1f}",
-            is_target=row.index == attribution.target,
+            is_target=attribution.target in (row.index, row.label),
         )
         for row in listed
     ]
@@ -168,12 +174,15 @@ def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]
     heat, visible = attribution.heat, attribution.geometry.visible_fraction
     layers = method.signals(model, attribution.parameters).layers if model is not None else ()
     parameters = {name: value for name, value in attribution.parameters.items() if name in method.parameters}
-    return {
-        "Method": attribution.method,
-        "Paper": method.paper,
-        "Class": f"{attribution.label} (number {attribution.target})",
-        "Against": contrast and f"{contrast} (number {attribution.against})",
-        "Probability": f"{attribution.probability:.6f}",
+    facts = {"Method": attribution.method, "Paper": method.paper}
+    if attribution.target is not None:
+        facts["Class"] = _number_class(attribution.label, attribution.target)
+        facts["Against"] = contrast and _number_class(contrast, attribution.against)
+    if attribution.probability is not None:
+        facts["Probability"] = f"{attribution.probability:.6f}"
+    elif attribution.score is not None:
+        facts["Value"] = f"{attribution.score:.6g}"
+    return facts | {
         "Parameters": ", ".join(
             f"{name} = {'automatic' if value is None else value}" for name, value in parameters.items()
         ),
@@ -186,11 +195,19 @@ def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]
 
 def _contrast_label(attribution: Attribution, model: Model | None) -> str:
     """Return the label of the contrast class in a map's section; empty if there is none."""
-    if attribution.against is None:
+    against = attribution.against
+    if against is None:
         return ""
-    return f"class {attribution.against}" if model is None else model.labels[attribution.against]
+    if not isinstance(against, int):
+        return str(against)
+    return f"class {against}" if model is None else model.labels[against]
 
 
-def _join_percent(probability: float) -> str:
-    """Return a probability of a section in percent, with a space before the sign at which no line is broken."""
-    return format_percent(probability).replace(" ", "\u00a0")
+def _number_class(label: str, record: ExplainedRecord) -> str:
+    """Return the label of a class in a section's details, with its number if it has one."""
+    return f"{label} (number {record})" if isinstance(record, int) else label
+
+
+def _format_value(attribution: Attribution) -> str:
+    """Return the probability of a section in percent, or the explained value, with no space where a line may break."""
+    return attribution.text.replace(" ", "\u00a0")

@@ -16,7 +16,7 @@ from dashboard.tabs.lessons.pictures import Lesson, build_attribution_picture, b
 from vizlib import Attribution, ModelError, Prediction
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
-from vizlib.attribution.request import RUNNER_UP
+from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.text import format_percent, shorten_label
 from vizlib.metrics.faithfulness import deletion
 from vizlib.render.color_scale import compute_limits

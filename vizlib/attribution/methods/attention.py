@@ -177,6 +177,8 @@ def _check_block_classifier(model: Model) -> str | None:
     """Return why LeGrad, which reads gradients at attention, does not apply to a model, or `None` where it does."""
     if model.tokens is None or model.family is None or model.family.classify_tokens is None:
         return "it applies the classifier to the tokens of each block, and this model is not a transformer vizlib knows"
+    if model.target_function is not None or model.output is not None:
+        return "it applies the classifier to the tokens of each block, so it explains a class, not a function"
     return None
 
 

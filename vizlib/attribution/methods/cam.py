@@ -23,7 +23,7 @@ RELU = Parameter(
     None,
     "set negative values to zero, as in Grad-CAM; by default yes, unless two classes are compared",
     (True, False),
-    resolve_default=lambda target: target.against is None,  # evidence for the other class is half of a contrast
+    resolve_default=lambda is_contrast: not is_contrast,  # evidence for the other class is half of a contrast
 )
 
 

@@ -78,7 +78,9 @@ def _stream_gradients(
     """
     notes: tuple[Note, ...] = ()
     inference = BatchedInference(evidence.model, budget_mb=settings.budget_mb, bfloat16=settings.bfloat16)
-    for indices in inference.split_batches(order, inference.batch_size(gradient=True)):
+    for indices in inference.split_batches(
+        order, inference.batch_size(gradient=True, image=evidence.run.image.detach())
+    ):
         inputs = make_inputs(indices)
         gradients = settings.compute(inference, inputs, evidence).to(evidence.run.image.dtype)
         if settings.bfloat16 and not notes:

@@ -163,7 +163,10 @@ def _rise(
 
 
 RISE_SCORE = Parameter(
-    "probability", "what is measured: the softmax probability of the class, or its logit", ("probability", "logit")
+    "probability",
+    "what is measured: the probability of the class, or its logit; without probabilities, what the network returns",
+    lambda m: m.output_row.scores[::-1],
+    find_default=lambda m: m.output_row.scores[-1],
 )
 
 METHODS = (

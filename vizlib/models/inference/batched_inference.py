@@ -153,8 +153,8 @@ class BatchedInference:
 
         Args:
             gradient: Whether the batch needs a backward pass.
-            image: Input whose passes are continued from `layer`.
-            layer: The inputs are outputs of this layer for `image`.
+            image: Input whose passes are measured; by default a blank one.
+            layer: The inputs are outputs of this layer for `image`, from which the passes are continued.
         """
         cost = self._input_cost(gradient, image, layer)
         max_flops = MAX_BATCH_FLOPS.get(self._device().type, MAX_BATCH_FLOPS["cpu"])
@@ -188,20 +188,27 @@ class BatchedInference:
             return network
         folded = replace(network, module=module)
         key = "folded copy", self.model.structure_key(), exact_layers, dtype
-        same = self.model._plan_cache.get_or_compute(key, lambda: self._have_same_logits(network, folded))
+        same = self.model._plan_cache.get_or_compute(key, lambda: self._have_same_outputs(network, folded))
         return folded if same else network
 
-    def _have_same_logits(self, network: Model, folded: Model) -> bool:
-        """Return whether batches may use a folded copy: its own modules give the network's logits for noise."""
+    def _have_same_outputs(self, network: Model, folded: Model) -> bool:
+        """Return whether batches may use a folded copy: its own modules give the network's outputs for noise."""
         image = network.make_random_image()
         try:
-            expected = _to_single_precision(self.model.logits(image))
+            expected = self.model.output_tensors(image)
             with watch_modules(make_copy_check(folded.module)):
-                logits = _to_single_precision(folded.logits(_to_channels_last(image)))
+                outputs = folded.output_tensors(_to_channels_last(image))
         except ModelError:
             return False
+        if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:
+            return False
         tolerance = MAX_FOLDED_ERROR_BFLOAT16 if self.bfloat16 else MAX_FOLDED_ERROR
-        return bool((logits - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-6))
+        pairs = zip(map(_to_single_precision, outputs), map(_to_single_precision, expected), strict=True)
+        return all(
+            bool((output - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-6))
+            for output, other in pairs
+            if other.numel()
+        )
 
     @cached_property
     def _folded_copy_bytes(self) -> int:
@@ -244,11 +251,12 @@ class BatchedInference:
 
                 self._run_from_layer(image, layer, make_output, 1)
             else:
-                blank = self.model.reference_tensor().new_zeros(1, 3, *self.model.preprocessing.input_size)
+                if image is None:
+                    image = self.model.reference_tensor().new_zeros(1, 3, *self.model.preprocessing.input_size)
                 if gradient:
-                    self.gradients(blank, lambda logits: logits[:, 0])
+                    self.gradients(image, lambda logits: logits[:, 0])
                 else:
-                    self.logits(blank)
+                    self.logits(image)
         return InputCost(max(meter.peak_bytes, 1), max(meter.flops, 1))
 
     def _run_from_layer(self, image: Tensor, layer: str, make_outputs: Callable[[], Tensor], count: int) -> Tensor:

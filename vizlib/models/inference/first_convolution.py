@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vizlib.capture import compute_gradients
-from vizlib.core.errors import ModelError
+from vizlib.core.errors import VizlibError
 from vizlib.models.model import Model
 
 # Largest accepted difference of two computations of one gradient in single precision, relative to the largest value.
@@ -69,7 +69,7 @@ def find_first_convolution(model: Model) -> FirstConvolution:
         layer = model.first_convolution
         try:
             return layer if layer and _reads_all_pixels(FirstConvolution(model, layer)) else None
-        except ModelError:  # its `forward` is called directly, where no hook sees it
+        except VizlibError:  # its `forward` is called directly, unseen by hooks; or a target function refuses noise
             return None
 
     return FirstConvolution(model, model._plan_cache.get_or_compute("first_convolution", find))
@@ -82,8 +82,10 @@ def _reads_all_pixels(convolution: FirstConvolution) -> bool:
     size, generator = model.preprocessing.input_size, torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu").to(model.reference_tensor())
     image, logits, recording = model.forward(image, [layer])
-    output = recording.activations[layer]
+    output, expected = recording.activations[layer], convolution.forward(image.detach())
+    if output.shape != expected.shape:  # the network resizes its input
+        return False
     with torch.inference_mode(False), torch.enable_grad():
         at_pixels, at_output = compute_gradients(logits.square().sum(), [image, output], retain_graph=False)
-    pairs = ((output, convolution.forward(image.detach())), (at_pixels, convolution.backward(at_output)))
+    pairs = ((output, expected), (at_pixels, convolution.backward(at_output)))
     return all(a.any() and (a - b).abs().max() <= MAX_GRADIENT_DIFFERENCE * a.abs().max() for a, b in pairs)

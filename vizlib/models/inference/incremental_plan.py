@@ -73,8 +73,11 @@ def plan_windows(
         columns: Column span of the windows, in pixels. The windows are all combinations, numbered row by row.
 
     Returns:
-        `None` if the model is not local enough for incremental inference, or it would save little.
+        `None` if the model is not local enough for incremental inference, or it would save little; and for a function
+        of the output, as a comparison of its values says too little about the output.
     """
+    if model.target_function is not None:
+        return None
     for cut_points in _cut_points(model):
         plan = _cheapest_plan(cut_points, image, rows, columns)
         if plan.cost > 1 - MIN_SAVED_FRACTION:

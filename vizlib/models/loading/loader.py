@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -33,10 +34,11 @@ from vizlib.models.loading.downloads import (
 from vizlib.models.loading.hub_configs import find_recorded_labels, resolve_preprocessing
 from vizlib.models.loading.hub_folders import INDEX_SUFFIX, LOCAL_PREFIX, is_folder_of_weights, name_weights
 from vizlib.models.loading.model_index import index_weight_files, list_models
+from vizlib.models.loading.output_detection import attach_ood_score, detect_outputs
 from vizlib.models.loading.restoring.architecture_outline import TORCHVISION_PREFIX, build_network
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
-from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
+from vizlib.models.output_kind import OutputKind
 from vizlib.models.preprocessing import TimmPreprocessing
 
 HUB_PREFIX = "hf-hub:"
@@ -110,6 +112,7 @@ def wrap(
     preprocessing: object | None = None,
     labels: LabelSource | None = None,
     output_kind: str | None = None,
+    output: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Model:
     """Return a `Model` of a network of your own. The network is not modified.
@@ -117,7 +120,8 @@ def wrap(
     One pass over a blank input counts the outputs and finds what they mean, where that is not declared.
 
     Args:
-        module: Network that returns logits "n classes", or an object with such `logits`.
+        module: Network that returns logits "n classes", or an object with such `logits`; of any other output, `output`
+            picks the logits, or `explain` takes a function of it as target.
         preprocessing: A `Preprocessing`; a mapping with timm's keys `input_size`, `crop_pct`, `crop_mode`,
             `interpolation`, `mean` and `std`, or with the names of transformers, torchvision or open_clip for them;
             evaluation transforms of torchvision, timm or open_clip; or an image processor of transformers. By default
@@ -128,10 +132,14 @@ def wrap(
             ImageNet's for an ImageNet architecture with as many outputs, else "class 0", "class 1", ...
         output_kind: What the outputs mean: `"softmax"` (logits of classes that exclude each other), `"sigmoid"` (logits
             of labels that are independent, or the logit of one label), `"probabilities"` (the network already ends in a
-            softmax or sigmoid), `"values"` (a regression) or `"features"` (there is no classifier). By default it is
-            found: in a Hugging Face `problem_type`, in a softmax, sigmoid or identity that the network ends in, in a
-            single output, which is taken as the logit of one label, and in outputs that sum to 1; else it is
-            `"softmax"`. What was assumed is a note of the model.
+            softmax or sigmoid), `"values"` (a regression), `"features"` (there is no classifier) or `"structured"` (the
+            outputs are no row of numbers, as of segmentation and detection). By default it is found: in a Hugging Face
+            `problem_type`, in a softmax, sigmoid or identity that the network ends in, in a single output, which is
+            taken as the logit of one label, and in outputs that sum to 1; else it is `"softmax"`. What was assumed is
+            a note of the model.
+        output: Function that picks the logits from a dictionary, tuple, list or object that the network returns, such
+            as `lambda output: output["logits"]`. What it returns may be structured too, and is then what functions
+            given as target take.
         name: Name of the model; by default that of its class.
 
     Raises:
@@ -153,7 +161,7 @@ def wrap(
         raise ModelError(
             "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
         )
-    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind)
+    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind, output)
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -171,32 +179,26 @@ def _make_model(
     preprocessing: object | None,
     labels: LabelSource | None,
     output_kind: str | None = None,
+    output: Callable[[Any], Any] | None = None,
 ) -> Model:
     """Return the `Model` of a loaded or wrapped network, with defaults for what is `None`."""
     preprocessing, notes = resolve_preprocessing(module, preprocessing, name)
-    declared = None if output_kind is None else get_output_kind(output_kind)
     # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
-    unlabelled = Model(module, name, (), preprocessing)
-    outputs, trace = unlabelled.trace_blank_pass()
-    family = unlabelled.find_family()
-    count = outputs.shape[1]
-    if declared is None:
-        output_kind, kind_notes = find_output_kind(module, outputs, trace)
-        notes += kind_notes
-    else:
-        check_output_kind(declared, outputs, name)
-        output_kind = declared.name
-    kind = get_output_kind(output_kind)
+    unlabelled = Model(module, name, (), preprocessing, output=output)
+    kind, count, kind_notes = detect_outputs(unlabelled, output_kind)
+    family = replace(unlabelled, output_kind=kind.name).find_family()
     labels = _default_labels(module, family, count, kind) if labels is None else read_labels(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
-    return Model(module, name, tuple(labels), preprocessing, family, notes, output_kind=output_kind)
+    return Model(
+        module, name, tuple(labels), preprocessing, family, (*notes, *kind_notes), output_kind=kind.name, output=output
+    )
 
 
 def _default_labels(module: nn.Module, family: Family | None, count: int, kind: OutputKind) -> list[str]:
     """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
     recorded = None if kind.name == "features" else find_recorded_labels(module, count)
-    if recorded is not None or kind.to_probabilities is None:  # the classes of ImageNet are no values or features
+    if recorded is not None or not kind.is_ranked:  # the classes of ImageNet are no values or features
         return recorded or kind.make_labels(count)
     config = getattr(module, "pretrained_cfg", None)
     subset = infer_imagenet_subset({"num_classes": count}) if config or family else None
@@ -240,7 +242,7 @@ def _load_file(
     model = _make_model(opened.module, name, preprocessing, labels, output_kind or sidecar.output_kind)
     if not labels and (note := _note_assumed_labels(model, opened)):
         notes += (note,)
-    return replace(model, notes=(*notes, *model.notes), ood_score=OodScore.from_sidecar(sidecar.ood))
+    return attach_ood_score(replace(model, notes=(*notes, *model.notes)), OodScore.from_sidecar(sidecar.ood))
 
 
 def _note_assumed_preprocessing(assumed: TimmPreprocessing, opened: OpenedCheckpoint) -> Note:

@@ -19,7 +19,7 @@ from vizlib import VizlibError
 from vizlib.attribution.evidence import Evidence
 from vizlib.attribution.explain import _collect_notes
 from vizlib.attribution.methods.registry import METHODS
-from vizlib.attribution.request import TargetSpec
+from vizlib.attribution.target import TargetSpec
 from vizlib.core.atomic_files import open_atomic
 from vizlib.render.color_scale import compute_limits
 
@@ -261,7 +261,7 @@ def test_note_on_values_that_are_not_finite_and_no_ranking(photo):
     evidence = Evidence(model=model, run=model.run(photo), score=lambda logits: logits[:, 0])
     heat = torch.tensor([[1.0, float("nan")]])
     call = METHODS.resolve_method(model, "saliency", {})
-    (note,) = _collect_notes(heat, evidence, call.for_target(TargetSpec(0)))
+    (note,) = _collect_notes(heat, evidence, call.for_target(TargetSpec.resolve(model, evidence.run.logits, 0, None)))
     assert note.code == "map.not-finite"
     codes = note_codes(make_model(float("nan"), 1.0, 2.0), photo, target=1)
     assert "model.not-finite" in codes

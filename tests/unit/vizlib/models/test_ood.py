@@ -110,6 +110,21 @@ def test_load_reads_the_ood_score_of_the_sidecar(tmp_path):
         vizlib.load(tmp_path / "my.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("score", "kind", "applies"),
+    [("energy", "sigmoid", False), ("max-logit", "sigmoid", True), ("max-logit", "values", False)],
+)
+def test_a_score_that_the_outputs_do_not_have_is_a_note_and_no_score(score, kind, applies, tmp_path):
+    path = checkpoint_files.list_bundled()["resnet18-imagenette"]
+    (tmp_path / "my.safetensors").symlink_to(path)
+    sidecar = {**json.loads(path.with_suffix(".json").read_text()), "ood": {**SIDECAR, "score": score}}
+    (tmp_path / "my.json").write_text(json.dumps({**sidecar, "output_kind": kind}))
+    model = vizlib.load(tmp_path / "my.safetensors")
+    assert (model.ood_score is not None) == applies
+    codes = [getattr(note, "code", None) for note in model.notes]
+    assert codes == ([] if applies else ["model.ood-not-applicable"])
+
+
 def test_run_and_explain_have_the_ood_note_once(model, cheetah):
     logits = model.logits(model.tensor(cheetah))
     energy = logits.logsumexp(-1).item()

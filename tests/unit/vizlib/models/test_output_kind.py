@@ -116,10 +116,14 @@ def with_new_head() -> nn.Module:
     [
         (lambda: small_resnet(4), "softmax", None),
         (lambda: small_resnet(1), "sigmoid", "output.one-logit"),
-        (lambda: nn.Sequential(small_resnet(3), nn.Softmax(1)), "probabilities", None),
-        (lambda: nn.Sequential(small_resnet(3), nn.Sigmoid()), "probabilities", None),
-        (lambda: nn.Sequential(small_resnet(1), nn.Sigmoid(), nn.Flatten()), "probabilities", None),
-        (lambda: Fixed([0.0, 2.0], lambda outputs: torch.sigmoid(outputs).clone()), "probabilities", None),
+        (lambda: nn.Sequential(small_resnet(3), nn.Softmax(1)), "probabilities", "output.probabilities"),
+        (lambda: nn.Sequential(small_resnet(3), nn.Sigmoid()), "probabilities", "output.probabilities"),
+        (lambda: nn.Sequential(small_resnet(1), nn.Sigmoid(), nn.Flatten()), "probabilities", "output.probabilities"),
+        (
+            lambda: Fixed([0.0, 2.0], lambda outputs: torch.sigmoid(outputs).clone()),
+            "probabilities",
+            "output.probabilities",
+        ),
         (lambda: Fixed([0.0, 2.0], lambda outputs: torch.sigmoid(outputs) * 4), "softmax", None),
         (lambda: nn.Sequential(small_resnet(3), nn.LogSoftmax(1)), "softmax", "output.log-softmax"),
         (lambda: Ensemble(), "probabilities", "output.rows-sum-to-1"),

@@ -19,7 +19,7 @@ from bundled_models import load_bundled
 from typer.testing import CliRunner
 
 import vizlib
-from vizlib.attribution.request import RUNNER_UP
+from vizlib.attribution.target import RUNNER_UP
 from vizlib.cli import app
 from vizlib.cli.explain import _parse_parameters
 from vizlib.reporting.code_snippets import CodeSnippet, find_class_name
