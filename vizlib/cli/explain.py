@@ -197,21 +197,26 @@ def predict_command(
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
     failures = PhotoFailures(len(paths))
     printer = JsonPrinter("" if as_json_lines else "{}") if as_json or as_json_lines else None
+
+    def predict_photo(path: Path) -> None:
+        """Print the most probable classes of a photo."""
+        photo = vizlib.open_image(path)
+        logits = network.logits(network.tensor(photo))
+        predictions = network.rank_classes(logits, top)
+        notes = [*photo.info["notes"], *filter(None, [network.ood_note(logits)])]
+        if printer is not None:
+            rows = [prediction._asdict() for prediction in predictions]
+            item = {"path": str(path), "predictions": rows, "notes": [*notes, *network.notes]}
+            printer.add(item if as_json_lines else rows, str(path))
+            return
+        heading = [str(path)] if len(paths) > 1 else []
+        for line in [*heading, *map(format_prediction, network.list_outcomes(predictions)), *notes]:
+            echo_line(line)
+
     with nullcontext() if printer is None else printer:
         for path in paths:
             with failures.report(path):
-                photo = vizlib.open_image(path)
-                logits = network.logits(network.tensor(photo))
-                predictions = network.rank_classes(logits, top)
-                notes = [*photo.info["notes"], *filter(None, [network.ood_note(logits)])]
-                if printer is not None:
-                    rows = [prediction._asdict() for prediction in predictions]
-                    item = {"path": str(path), "predictions": rows, "notes": [*notes, *network.notes]}
-                    printer.add(item if as_json_lines else rows, str(path))
-                    continue
-                lines = [str(path)] if len(paths) > 1 else []
-                for line in [*lines, *map(format_prediction, network.list_outcomes(predictions)), *notes]:
-                    echo_line(line)
+                predict_photo(path)
     if printer is None:
         for note in network.notes:
             typer.echo(note)

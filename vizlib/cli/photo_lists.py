@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
 import typer
 
 from vizlib.attribution.methods.registry import METHODS
@@ -93,9 +93,8 @@ def _expand(arguments: Sequence[str]) -> Iterator[Path]:
     """Yield the photos that the arguments of a command name."""
     for argument in arguments:
         if argument == FROM_STANDARD_INPUT:
-            lines = (line.rstrip("\r\n") for line in click.get_text_stream("stdin", errors="surrogateescape"))
-            for line in filter(None, lines):
-                yield from _expand_name(line)
+            for line in filter(None, (line.rstrip(b"\r\n") for line in sys.stdin.buffer)):
+                yield from _expand_name(os.fsdecode(line))
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             matches = [path for path in map(Path, sorted(glob.glob(argument, recursive=True))) if path.is_file()]
             if not matches:

@@ -9,7 +9,6 @@ from textwrap import indent
 from types import TracebackType
 from typing import Any
 
-import click
 import typer
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ SOME_FAILED, ALL_FAILED = 1, 2  # exit codes
 def echo_line(text: str) -> None:
     """Print one line of a result without breaking the progress bar; a file name may hold bytes that are no UTF-8."""
     with tqdm.external_write_mode():
-        typer.echo(click.format_filename(text))
+        typer.echo(_replace_surrogates(text))
 
 
 class JsonPrinter:
@@ -86,10 +85,15 @@ class PhotoFailures:
                 raise
             self._failed += 1
             with tqdm.external_write_mode():
-                typer.echo(f"vizlib: {click.format_filename(str(path))}: {error}", err=True)
+                typer.echo(_replace_surrogates(f"vizlib: {path}: {error}"), err=True)
 
     def exit_if_any(self) -> None:
         """End the command with the exit code of photos that failed, if there are any."""
         if self._failed:
             typer.echo(f"vizlib: {self._failed} of {self._count} photos cannot be used", err=True)
             raise typer.Exit(ALL_FAILED if self._failed == self._count else SOME_FAILED)
+
+
+def _replace_surrogates(text: str) -> str:
+    """Return a line of a result without the surrogates that stand for bytes of a file name that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
