@@ -48,11 +48,13 @@ def compute_layer_view(service: AnalysisService, photo: Image.Image, selection: 
         maps, values = activations.numpy(), contributions.channels[layer]
     by_unit = values.numpy() if values is not None and len(values) == len(maps) else None
     label = shorten_label(contributions.label)
-    if contributions.against is not None:
+    against = contributions.against
+    if against is not None:
+        labels = service.catalog.get(selection.model).labels
         label = translate(
             "inside.over",
             **{"class": label},
-            other=shorten_label(service.catalog.get(selection.model).labels[contributions.against]),
+            other=shorten_label(labels[against] if isinstance(against, int) else str(against)),
         )
     return LayerView(maps, has_positions, attention is not None, by_unit, label, contributions.logit)
 

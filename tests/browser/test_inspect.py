@@ -89,7 +89,7 @@ def test_ablated_channel_changes_the_predictions_and_is_restored(session, image)
         rows = read_rows(session, side)
         assert [name for name, _ in rows][:5] == [row.label for row in expected[:5]]
         for (_, text), prediction in zip(rows, expected, strict=False):
-            assert parse_numbers(text)[0] == pytest.approx(100 * prediction.probability, abs=0.51)
+            assert parse_numbers(text)[0] == pytest.approx(100 * (prediction.probability or 0), abs=0.51)
     text = session.page.locator(f"{SWITCH} .viz-effect").inner_text()
     logit = next(row.logit for row in new if row.index == old[0].index)
     assert parse_numbers(text.split("its score changes by ")[1])[0] == pytest.approx(logit - old[0].logit, abs=0.006)
@@ -206,7 +206,7 @@ def test_heads_are_sorted_by_contribution_and_ablated(session, image):
     new = vizlib.ablate(model, image, heads={"blocks.11.attn": [int(heads.argmax())]})
     rows = read_rows(session, 1)
     assert rows[0][0] == new[0].label
-    assert parse_numbers(rows[0][1])[0] == pytest.approx(100 * new[0].probability, abs=0.51)
+    assert parse_numbers(rows[0][1])[0] == pytest.approx(100 * (new[0].probability or 0), abs=0.51)
 
 
 def test_inside_session_had_no_errors(session):

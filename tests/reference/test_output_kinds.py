@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def case(request):
 
 
 def test_rise_is_the_mean_of_masks_weighted_by_what_the_outputs_mean(case, photo):
-    model, target, score = case
+    model, target, score = cast(tuple[Any, Any, Any], case)
     image = model.tensor(vizlib.open_image(photo))
     masks = make_rise_masks(torch.arange(RISE["masks"]), SIZE, RISE["cells"], RISE["share"], RISE["seed"]).double()
     expected = torch.zeros(SIZE, dtype=torch.float64)
@@ -94,7 +95,7 @@ def test_rise_is_the_mean_of_masks_weighted_by_what_the_outputs_mean(case, photo
 
 
 def test_occlusion_of_the_probability_or_value_is_the_mean_drop(case, photo):
-    model, target, score = case
+    model, target, score = cast(tuple[Any, Any, Any], case)
     image = model.tensor(vizlib.open_image(photo))
     black = (
         ((0 - torch.tensor(model.preprocessing.mean)) / torch.tensor(model.preprocessing.std)).view(3, 1, 1).double()
@@ -108,22 +109,22 @@ def test_occlusion_of_the_probability_or_value_is_the_mean_drop(case, photo):
                 covered[0, :, top : top + 8, left : left + 8] = black
                 drops[top : top + 8, left : left + 8] += (full - score(model.module(covered))).item()
                 counts[top : top + 8, left : left + 8] += 1
-    last = model.output_row.scores[-1] if not callable(target) else "value"
-    heat = vizlib.explain(model, photo, "occlusion", target, score=last, **OCCLUSION).heat
+    last: Any = model.output_row.scores[-1] if not callable(target) else "value"
+    heat = vizlib.explain(model, photo, "occlusion", cast(Any, target), score=last, **OCCLUSION).heat
     assert torch.allclose(heat, (drops / counts).float(), rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_those_of_the_score(case, photo):
-    model, target, score = case
+    model, target, score = cast(tuple[Any, Any, Any], case)
     image = model.tensor(vizlib.open_image(photo)).requires_grad_()
     (gradient,) = torch.autograd.grad(score(model.module(image)).sum(), image)
-    last = model.output_row.scores[-1] if not callable(target) else "value"
-    heat = vizlib.explain(model, photo, "input-x-gradient", target, score=last).heat
+    last: Any = model.output_row.scores[-1] if not callable(target) else "value"
+    heat = vizlib.explain(model, photo, "input-x-gradient", cast(Any, target), score=last).heat
     assert torch.allclose(heat, (gradient * image.detach())[0].sum(0).float(), rtol=1e-5, atol=1e-7)
 
 
 def test_the_recorded_score_is_the_value_of_what_is_explained(case, photo):
-    model, target, score = case
+    model, target, score = cast(tuple[Any, Any, Any], case)
     attribution = vizlib.explain(model, photo, "rise", target, **RISE)
     with torch.no_grad():
         expected = score(model.module(model.tensor(vizlib.open_image(photo)))).item()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -137,21 +137,23 @@ def test_contribution_in_a_resnets_last_stage_equals_the_effect_of_ablation(chee
         result = contributions(model, cheetah, target)
         for channel in result.channels["layer4"].abs().topk(4).indices.tolist():
             rest = get_logits(ablate(model, cheetah, channels={"layer4": [channel]}))
-            assert result.logit - rest[result.target] == pytest.approx(
+            assert result.logit - rest[cast(int, result.target)] == pytest.approx(
                 result.channels["layer4"][channel].item(), abs=2e-5
             )
-        bias = model.module.get_parameter("fc.bias")[result.target].item()
+        bias = model.module.get_parameter("fc.bias")[cast(int, result.target)].item()
         assert result.channels["layer4"].sum().item() + bias == pytest.approx(result.logit, abs=1e-4)
 
 
 def test_contributions_at_a_transformers_final_norm_sum_to_the_logit(cheetah):
     model = vizlib.load(VIT)
     result = contributions(model, cheetah, layers=["norm"])
-    bias = model.module.get_parameter("head.bias")[result.target].item()
+    bias = model.module.get_parameter("head.bias")[cast(int, result.target)].item()
     assert result.channels["norm"].sum().item() + bias == pytest.approx(result.logit, abs=1e-3)
     channel = int(result.channels["norm"].abs().argmax())
     rest = get_logits(ablate(model, cheetah, channels={"norm": [channel]}))
-    assert result.logit - rest[result.target] == pytest.approx(result.channels["norm"][channel].item(), abs=1e-4)
+    assert result.logit - rest[cast(int, result.target)] == pytest.approx(
+        result.channels["norm"][channel].item(), abs=1e-4
+    )
 
 
 def test_one_run_gives_the_contributions_of_every_class_and_layer(cheetah):

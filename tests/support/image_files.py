@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def make_tiff(
     planar: bool = False,
     order: str = "<",
     deflated: bool = False,
-    tags: dict[int, tuple[str, Sequence[Any]]] | None = None,
+    tags: Mapping[int, tuple[str, Any]] | None = None,
 ) -> bytes:
     """Return a TIFF of one strip, or of one per band, from values (H, W, bands).
 
@@ -97,7 +97,7 @@ def make_tiff(
 def _pack(plane: np.ndarray, bits: int, order: str) -> bytes:
     """Return the bytes of a strip; numbers that are no whole bytes follow each other bit by bit, each row padded."""
     if bits == 8 * plane.dtype.itemsize:
-        return plane.astype(plane.dtype.newbyteorder(order)).tobytes()
+        return plane.astype(plane.dtype.newbyteorder("<" if order == "<" else ">")).tobytes()
     rows = []
     for row in plane.reshape(len(plane), -1):
         text = "".join(f"{int(value):0{bits}b}" for value in row)

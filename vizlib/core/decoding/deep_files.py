@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -48,7 +48,9 @@ def read_deep_values(image: ImageFile.ImageFile, file: Any, name: str) -> DeepVa
     """
     if image.format == "JPEG2000":
         return _read_jpeg_2000(image, file, name)
-    codec, _, offset, args = image.tile[0] if image.tile else ("", None, 0, ())
+    codec, offset, args = "", 0, cast(Any, ())
+    if image.tile:
+        codec, offset, args = image.tile[0].codec_name, image.tile[0].offset, cast(Any, image.tile[0].args)
     if codec in ("ppm", "ppm_plain") and args[1] > 255:
         return _read_ppm(image, file, offset, args[1], plain=codec == "ppm_plain")
     raw_mode = _raw_mode(args)

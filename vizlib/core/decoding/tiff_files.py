@@ -129,9 +129,8 @@ def _read_values(page: Any, file: Any, name: str) -> np.ndarray:
     """Return the values (H, W, bands) of a page of a TIFF photo, after checking that they fit into memory."""
     check_size(page.imagewidth, page.imagelength, name)
     bits, *others = _list_bits(page)
-    is_number = page.dtype is not None and page.dtype.kind in "buif"
     bands = assign_bands(page)
-    if not is_number or any(other != bits for other in others) or not bands.shown:
+    if page.dtype is None or page.dtype.kind not in "buif" or any(other != bits for other in others) or not bands.shown:
         raise ImageError(_explain_unsupported(page, name))
     if page.compression not in BOUNDED_CODECS:
         raise ImageError(_explain_unsupported(page, name))

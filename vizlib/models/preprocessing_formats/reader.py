@@ -60,7 +60,7 @@ def read_preprocessing(given: Any, recorded: RecordedConfig | None = None) -> Re
         fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
         return ReadPreprocessing(*read_mapping(fields, recorded))
     if is_image_processor(given):
-        processor = getattr(given, "image_processor", given)
+        processor: Any = getattr(given, "image_processor", given)
         if is_transform(transforms := getattr(processor, "val_transforms", None)):  # TimmWrapperImageProcessor
             return read_preprocessing(transforms)
         read = read_image_processor(processor)

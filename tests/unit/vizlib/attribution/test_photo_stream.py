@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_wrong_arguments_are_refused(model):
         torch.zeros(3, 20, 20),
     ):
         with pytest.raises(ImageError, match="explain takes one"):
-            unchecked(model, single)
+            unchecked(model, cast(Any, single))
     results = []
     with pytest.raises(TargetError, match="at least 3 photos, but fewer classes"):
         results.extend(vizlib.explain_each(model, map(make_photo, range(3)), "saliency", target=["a", "b"]))

@@ -96,7 +96,8 @@ def test_logits_are_picked_from_a_structured_output(finish, pick, description, m
     picked = wrap(finish, output=pick, labels=LABELS)
     assert picked.output_kind == "softmax"
     assert picked.predict(photo) == model.predict(photo)
-    for method, options in (("grad-cam", {}), ("rise", {"masks": 16}), ("occlusion", {}), ("ablation-cam", {})):
+    settings: dict[str, dict[str, Any]] = {"grad-cam": {}, "rise": {"masks": 16}, "occlusion": {}, "ablation-cam": {}}
+    for method, options in settings.items():
         maps = [vizlib.explain(one, photo, method, "fence", **options).heat for one in (picked, model)]
         assert torch.equal(*maps)
 
@@ -116,6 +117,7 @@ def test_one_number_for_each_photo_is_one_output(photo):
 def test_an_output_without_rows_has_no_classes_but_functions_of_it_are_explained(photo):
     model = wrap(lambda logits, features: {"maps": features}, output=lambda output: output["maps"])
     (note,) = model.notes
+    assert isinstance(note, vizlib.Note)
     assert note.code == "output.structured"
     assert "(1, 4, 8, 8)" in note
     with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,8 @@ def test_kernels_of_a_network_that_reads_bgr_are_in_rgb():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     reversed_channels = {"image_processor_type": "MobileViTImageProcessor", "size": 64, "crop_size": 64}
     weights = vizlib.kernels(vizlib.wrap(module, preprocessing=reversed_channels)).weights
-    assert torch.equal(weights, module[0].weight[:, [2, 1, 0]])
+    convolution: Any = module[0]
+    assert torch.equal(weights, convolution.weight[:, [2, 1, 0]])
 
 
 def test_kernels_raises_for_a_network_without_an_rgb_convolution():

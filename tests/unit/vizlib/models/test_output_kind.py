@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_logits_are_ranked_where_their_probabilities_round_to_one():
 
 def test_probabilities_are_shown_as_they_are():
     model = wrap(Fixed([0.2, 0.7, 0.1]), output_kind="probabilities")
-    assert [round(prediction.probability, 6) for prediction in model.predict(PHOTO)] == [0.7, 0.2, 0.1]
+    assert [round(prediction.probability or 0, 6) for prediction in model.predict(PHOTO)] == [0.7, 0.2, 0.1]
 
 
 def test_values_are_listed_by_index_without_probabilities():
@@ -84,7 +85,7 @@ class Ensemble(nn.Module):
         self.parts = nn.ModuleList([small_resnet(3), small_resnet(3)])
 
     def forward(self, images: Tensor) -> Tensor:
-        return sum(part(images).softmax(1) for part in self.parts) / 2
+        return torch.stack([part(images).softmax(1) for part in self.parts]).mean(0)
 
 
 class Configured(nn.Module):
@@ -100,14 +101,14 @@ class Configured(nn.Module):
 
 
 def with_identity_head() -> nn.Module:
-    network = torchvision.models.mobilenet_v3_small()
+    network: Any = torchvision.models.mobilenet_v3_small()
     network.classifier = nn.Identity()
     return network
 
 
 def with_new_head() -> nn.Module:
-    network = small_resnet(0)  # timm's num_classes stays 0
-    network.fc = nn.Linear(network.num_features, 3)
+    network: Any = small_resnet(0)  # timm's num_classes stays 0
+    network.fc = nn.Linear(int(network.num_features), 3)
     return network
 
 
@@ -184,7 +185,7 @@ def test_a_sidecar_declares_the_kind_and_an_argument_replaces_it(tmp_path):
     path.with_suffix(".json").write_text(json.dumps({**sidecar, "output_kind": "sigmoid"}))
     model = vizlib.load(path)
     assert model.output_kind == "sigmoid"
-    assert sum(row.probability for row in model.predict(PHOTO)) != pytest.approx(1, abs=0.01)
+    assert sum(row.probability or 0 for row in model.predict(PHOTO)) != pytest.approx(1, abs=0.01)
     assert vizlib.load(path, output_kind="softmax").output_kind == "softmax"
     path.with_suffix(".json").write_text(json.dumps({**sidecar, "output_kind": "sigmoids"}))
     with pytest.raises(ModelError, match="did you mean sigmoid"):

@@ -32,7 +32,7 @@ def save_timm_folder(folder: Path, module: Any, *, safe: bool = True, **config) 
     """Save a network as timm does for the Hugging Face Hub."""
     module.pretrained_cfg = {**module.pretrained_cfg, **CONFIG}
     config = {"num_classes": 3, "label_names": LABELS, **config}
-    save_for_hf(module, folder, model_config=config, safe_serialization=safe)
+    save_for_hf(module, str(folder), model_config=config, safe_serialization=safe)
     return folder
 
 

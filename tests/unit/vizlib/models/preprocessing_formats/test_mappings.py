@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ def assert_equals(given, *steps):
     preprocessing, notes = read_mapping(given)
     expected = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
     for photo in photos():
-        assert torch.allclose(preprocessing.tensor(photo)[0], expected(photo), atol=1e-5)
+        pixels: Any = expected(photo)
+        assert torch.allclose(preprocessing.tensor(photo)[0], pixels, atol=1e-5)
     assert notes == ()
 
 

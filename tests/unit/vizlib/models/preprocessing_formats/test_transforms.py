@@ -201,7 +201,8 @@ class FlippedResize(transforms.Resize):
     """A subclass of torchvision's that does something else."""
 
     def forward(self, img):
-        return super().forward(img).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image: Any = super().forward(img)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 @pytest.mark.parametrize(
