@@ -13,6 +13,7 @@ from vizlib.models.preprocessing import TimmPreprocessing
 
 RowText = str | Sequence[str] | None  # one line, several or none
 CROP_TEXT_KEYS = {"center": "card.centre", "squash": "card.squash", "border": "card.border"}
+CHANNEL_TEXT_KEYS = {"RGB": "card.rgb", "BGR": "card.bgr"}
 NAMED_SOURCES = ("bundled", "folder", "downloaded", "download")  # sources of weights that have a description
 
 
@@ -116,7 +117,7 @@ def describe_preprocessing(model: Model) -> dict[str, str]:
         rows[translate("card.crop")] = crop
     return {
         **rows,
-        translate("card.channels"): translate("card.rgb"),
+        translate("card.channels"): translate(CHANNEL_TEXT_KEYS[getattr(steps, "channels", "RGB")]),
         translate("card.mean"): ", ".join(f"{value:.4g}" for value in steps.mean),
         translate("card.deviation"): ", ".join(f"{value:.4g}" for value in steps.std),
     }

@@ -11,6 +11,7 @@ from vizlib.capture import compute_gradients
 from vizlib.core.errors import VizlibError
 from vizlib.models.model import Model
 from vizlib.models.preprocessing import TimmPreprocessing
+from vizlib.models.preprocessing_formats.resize_crop import CenterCrop, ResizeCropPreprocessing
 
 
 def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: int = 2, steps: int = 8) -> Image.Image:
@@ -55,6 +56,9 @@ def pgd(model: Model, photo: Image.Image, target: int, against: int, *, levels: 
 
 def bypass_resizing(model: Model) -> Model:
     """Return the model for adversarial examples, which have the size of its input: nothing is resized or cropped."""
+    if isinstance(model.preprocessing, ResizeCropPreprocessing):
+        crop = CenterCrop(model.preprocessing.input_size)
+        return replace(model, preprocessing=replace(model.preprocessing, steps=(crop,)))
     preprocessing = TimmPreprocessing(
         input_size=model.preprocessing.input_size,
         interpolation="bilinear",  # not used, as nothing is resized

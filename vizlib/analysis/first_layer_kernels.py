@@ -20,7 +20,7 @@ class Kernels:
 
     Attributes:
         layer: Name of the first convolution or patch embedding.
-        weights: Its raw weights, on the CPU.
+        weights: Its raw weights, on the CPU; the colours are red, green, blue.
         position_similarity: Cosine similarity, -1 to 1, of every pair of position embeddings; `None` for a model
             without learned position embeddings.
 
@@ -74,6 +74,8 @@ def kernels(model: Model) -> Kernels:
     if name is None:
         raise ModelError(f"{model.name} has no convolution that reads the three colours, so it has no kernels to show")
     weights = module.get_parameter(f"{name}.weight").detach().float().cpu().clone()
+    if getattr(model.preprocessing, "channels", "RGB") == "BGR":
+        weights = weights.flip(1)
     embedding = model.family.position_embedding(module) if model.family is not None else None
     return Kernels(name, weights, None if embedding is None else _cosine_similarity(*embedding))
 

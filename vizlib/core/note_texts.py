@@ -83,10 +83,23 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "No single layer carries all that the output depends on; about {share} of the gradient at the image passes "
             "through {layer}, the rest bypasses it."
         ),
+        "model.assumed-imagenet": (
+            "{model} does not state how photos are prepared; the preprocessing of ImageNet is assumed ({height} × "
+            "{width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another one."
+        ),
+        "model.assumed-inner": (
+            "{model} does not state how photos are prepared; the preprocessing of its part {part} is assumed ({height} "
+            "× {width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another one."
+        ),
         "model.assumed-preprocessing": (
             "{file} does not state how photos are prepared; the default preprocessing of {architecture} is assumed "
             "({height} × {width} pixels, mean {mean}...). Put preprocessing into {sidecar} if the model was "
             "trained with another one."
+        ),
+        "model.assumed-processor": (
+            "The config of {model} does not state how photos are prepared; the defaults of {processor} are assumed "
+            "({height} × {width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another "
+            "one."
         ),
         "model.not-finite": "The model's output holds values that are not finite, so no map of it can be trusted.",
         "model.out-of-distribution": (
@@ -112,6 +125,13 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "output_kind if they are something else."
         ),
         "photo.cropped": "The model input covers {share} of the photo; the rest was cropped away and is dimmed.",
+        "preprocessing.8-bit-mean": (
+            "The given mean ({mean}) and standard deviation ({std}) are those of pixel values from 0 to 255; they were "
+            "divided by 255."
+        ),
+        "preprocessing.assumed-mean": (
+            "The given preprocessing does not state {keys}; the values of {source} are assumed ({values})."
+        ),
         "score.bfloat16": "Computed in bfloat16; its error of a score is {share} of the spread of the scores.",
         "score.bfloat16-refused": (
             "Computed in single precision: the error of bfloat16 in a score was {share} of the spread of the scores."

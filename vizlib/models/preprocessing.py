@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
@@ -178,13 +178,20 @@ class TimmPreprocessing:
 
     def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
         """Return an input tensor as an 8-bit RGB image."""
-        pixels = tensor.detach().cpu().float().reshape(3, *tensor.shape[-2:])
-        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1) for v in (self.mean, self.std))
-        pixels = pixels * std + mean
-        return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+        return denormalise_tensor(tensor, self.mean, self.std)
 
     @cached_property
     def _transform(self) -> Callable[[Image.Image], Tensor]:
         """timm's evaluation transform of a photo."""
         transform = create_transform(**{**self.to_config(), "input_size": (3, *self.input_size)})
         return cast(Callable[[Image.Image], Tensor], transform)  # create_transform is declared to return several types
+
+
+def denormalise_tensor(
+    tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"], mean: Sequence[float], std: Sequence[float]
+) -> Image.Image:
+    """Return a tensor normalised with a mean and standard deviation of each channel as an 8-bit RGB image."""
+    pixels = tensor.detach().cpu().float().reshape(3, *tensor.shape[-2:])
+    scale, shift = (torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1) for v in (std, mean))
+    pixels = pixels * scale + shift
+    return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())

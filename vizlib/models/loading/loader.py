@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vizlib.core.errors import ModelError, suggest_names
+from vizlib.core.label_formats import LabelSource, read_labels
 from vizlib.core.text import make_note
 from vizlib.models.families import Family
 from vizlib.models.loading.architecture_detection import (
@@ -35,11 +36,12 @@ from vizlib.models.loading.downloads import (
     is_in_torch_cache,
     require_weights,
 )
+from vizlib.models.loading.hub_configs import find_recorded_labels, resolve_preprocessing
 from vizlib.models.loading.model_index import index_weight_files, list_models
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
-from vizlib.models.preprocessing import Preprocessing, TimmPreprocessing
+from vizlib.models.preprocessing import TimmPreprocessing
 
 HUB_PREFIX = "hf-hub:"
 # torchvision's ports of TensorFlow networks; `transform_input` converts ImageNet's normalisation to TensorFlow's.
@@ -50,7 +52,7 @@ def load(
     name: str | os.PathLike[str],
     *,
     architecture: str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: LabelSource | None = None,
     output_kind: str | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
@@ -71,7 +73,7 @@ def load(
             a path that ends in .safetensors, .pth or .pt;
             the name of a file in the folder `checkpoints`.
         architecture: timm name, or "torchvision/" and a torchvision name, of the network in a file.
-        labels: Label of each class, in the order of the outputs; replaces the recorded ones.
+        labels: Label of each class, in a form that `wrap` takes; replaces the recorded ones.
         output_kind: What the outputs mean, as in `wrap`; replaces what the sidecar states.
         checkpoints: Folder with checkpoint files that can be loaded by name.
         device: Device to move the network to.
@@ -111,8 +113,8 @@ def load(
 def wrap(
     module: nn.Module,
     *,
-    preprocessing: Preprocessing | Mapping[str, object] | None = None,
-    labels: Sequence[str] | None = None,
+    preprocessing: object | None = None,
+    labels: LabelSource | None = None,
     output_kind: str | None = None,
     name: str | None = None,
 ) -> Model:
@@ -122,9 +124,13 @@ def wrap(
 
     Args:
         module: Network that returns logits "n classes", or an object with such `logits`.
-        preprocessing: A `Preprocessing`, or a mapping with timm's keys `input_size`, `crop_pct`, `crop_mode`,
-            `interpolation`, `mean` and `std`; by default what timm recorded for the network, else that of ImageNet.
-        labels: Label of each class, in the order of the outputs; by default those recorded with the network, else
+        preprocessing: A `Preprocessing`; a mapping with timm's keys `input_size`, `crop_pct`, `crop_mode`,
+            `interpolation`, `mean` and `std`, or with the names of transformers, torchvision or open_clip for them;
+            evaluation transforms of torchvision, timm or open_clip; or an image processor of transformers. By default
+            what the network records: timm's config, or the image processor of its folder or its class in transformers;
+            else that of ImageNet. What is assumed is a note.
+        labels: Labels in the order of the outputs, a mapping from index to label or from label to index, the number of
+            classes, or a .txt or .json file with any of these. By default those recorded with the network, else
             ImageNet's for an ImageNet architecture with as many outputs, else "class 0", "class 1", ...
         output_kind: What the outputs mean: `"softmax"` (logits of classes that exclude each other), `"sigmoid"` (logits
             of labels that are independent, or the logit of one label), `"probabilities"` (the network already ends in a
@@ -136,8 +142,8 @@ def wrap(
 
     Raises:
         ModelError: If `module` is not an `nn.Module`, is compiled, scripted or data-parallel, fails on a blank input or
-            does not return logits, for an unknown output kind or one that the outputs cannot be, or if the number of
-            labels is not that of the outputs.
+            does not return logits, if the preprocessing or the labels cannot be read, for an unknown output kind or one
+            that the outputs cannot be, or if the number of labels is not that of the outputs.
 
     Example:
         >>> import torch, vizlib
@@ -168,13 +174,12 @@ def _is_compiled(module: nn.Module) -> bool:
 def _make_model(
     module: nn.Module,
     name: str,
-    preprocessing: Preprocessing | Mapping[str, object] | None,
-    labels: Sequence[str] | None,
+    preprocessing: object | None,
+    labels: LabelSource | None,
     output_kind: str | None = None,
 ) -> Model:
     """Return the `Model` of a loaded or wrapped network, with defaults for what is `None`."""
-    if preprocessing is None or isinstance(preprocessing, Mapping):
-        preprocessing = TimmPreprocessing.from_config(preprocessing or resolve_model_data_config(module))
+    preprocessing, notes = resolve_preprocessing(module, preprocessing, name)
     declared = None if output_kind is None else get_output_kind(output_kind)
     # Counted with a pass: the `num_classes` of timm and torchvision is stale where the head was replaced.
     unlabelled = Model(module, name, (), preprocessing)
@@ -182,12 +187,13 @@ def _make_model(
     family = unlabelled.find_family()
     count = outputs.shape[1]
     if declared is None:
-        output_kind, notes = find_output_kind(module, outputs, trace)
+        output_kind, kind_notes = find_output_kind(module, outputs, trace)
+        notes += kind_notes
     else:
         check_output_kind(declared, outputs, name)
-        output_kind, notes = declared.name, ()
+        output_kind = declared.name
     kind = get_output_kind(output_kind)
-    labels = _default_labels(module, family, count, kind) if labels is None else list(labels)
+    labels = _default_labels(module, family, count, kind) if labels is None else read_labels(labels)
     if len(labels) != count:
         raise ModelError(f"{name} has {count} outputs, but {len(labels)} labels were given; give one for each output")
     return Model(module, name, tuple(labels), preprocessing, family, notes, output_kind=output_kind)
@@ -195,15 +201,10 @@ def _make_model(
 
 def _default_labels(module: nn.Module, family: Family | None, count: int, kind: OutputKind) -> list[str]:
     """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
-    if kind.to_probabilities is None:  # labels of classes are recorded, not of values or features
-        return kind.make_labels(count)
-    config = getattr(module, "pretrained_cfg", None) or {}
-    names = config.get("label_names") or ()
-    if len(names) == count:
-        descriptions = config.get("label_descriptions")
-        if isinstance(descriptions, Mapping):
-            return [str(descriptions.get(name, name)) for name in names]
-        return [str(name) for name in names]
+    recorded = None if kind.name == "features" else find_recorded_labels(module, count)
+    if recorded is not None or kind.to_probabilities is None:  # the classes of ImageNet are no values or features
+        return recorded or kind.make_labels(count)
+    config = getattr(module, "pretrained_cfg", None)
     subset = infer_imagenet_subset({"num_classes": count}) if config or family else None
     return list(ImageNetInfo(subset).label_descriptions()) if subset else kind.make_labels(count)
 
@@ -212,7 +213,7 @@ def _default_labels(module: nn.Module, family: Family | None, count: int, kind: 
 
 
 def _load_file(
-    path: Path, name: str, architecture: str | None, labels: Sequence[str] | None, output_kind: str | None
+    path: Path, name: str, architecture: str | None, labels: LabelSource | None, output_kind: str | None
 ) -> Model:
     """Load a model from a weight file and its sidecar, and note what was assumed."""
     sidecar = Sidecar.read_for(path)
@@ -228,7 +229,7 @@ def _load_file(
         )
     arguments = {**detected.arguments, **sidecar.arguments}
     labels_source = "labels=" if labels is not None else sidecar_name
-    labels = sidecar.labels if labels is None else list(labels)
+    labels = sidecar.labels if labels is None else read_labels(labels)
     num_classes = len(labels) if labels else 1000
     module = build_network(detected.architecture, num_classes, arguments)
     if (actual := count_classes(weights, module, num_classes)) != num_classes:
@@ -272,7 +273,7 @@ def _assume_preprocessing(module: nn.Module, architecture: str) -> TimmPreproces
 
 def _load_pretrained(
     name: str,
-    labels: Sequence[str] | None,
+    labels: LabelSource | None,
     output_kind: str | None,
     file_names: Sequence[str],
     progress: ProgressCallback | None,
@@ -291,7 +292,7 @@ def _load_pretrained(
 
 
 def _load_torchvision(
-    name: str, labels: Sequence[str] | None, output_kind: str | None, progress: ProgressCallback | None
+    name: str, labels: LabelSource | None, output_kind: str | None, progress: ProgressCallback | None
 ) -> Model:
     """Load a pretrained classifier of torchvision by its name."""
     weights = get_torchvision_weights(name)

@@ -65,6 +65,13 @@ def test_bypass_resizing_leaves_a_photo_of_the_input_size_unchanged(cheetah):
         assert cropping_model.preprocessing.crop_pct == crop
 
 
+def test_bypass_resizing_keeps_the_order_of_the_channels(noise_photo):
+    preprocessing = {"image_processor_type": "MobileViTImageProcessor", "size": 11, "crop_size": 8}
+    model = vizlib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)), preprocessing=preprocessing)
+    pixels = torch.from_numpy(np.array(noise_photo)).permute(2, 0, 1)[[2, 1, 0]] / 255
+    assert torch.allclose(bypass_resizing(model).tensor(noise_photo)[0], pixels, atol=1e-6)
+
+
 def test_pgd_leaves_the_network_unchanged(linear_model, noise_photo):
     before = [parameter.clone() for parameter in linear_model.module.parameters()]
     pgd(linear_model, noise_photo, 0, 1)

@@ -23,7 +23,14 @@ from vizlib.attribution.request import TargetSpec
 from vizlib.core.atomic_files import open_atomic
 from vizlib.render.color_scale import compute_limits
 
-UNCROPPED = {"input_size": [3, 32, 32], "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
+UNCROPPED = {
+    "input_size": [3, 32, 32],
+    "crop_pct": 1.0,
+    "crop_mode": "squash",
+    "interpolation": "bilinear",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
 
 
 @pytest.fixture

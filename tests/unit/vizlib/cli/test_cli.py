@@ -115,7 +115,8 @@ def test_predict_command_prints_ood_and_preprocessing_notes(folder, photo):
     assert lines[3].startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
     assert lines[4].startswith("mine.pth does not state how photos are prepared")
     assert len(lines) == 5
-    (folder / "mine.json").write_text(json.dumps({"preprocessing": {"input_size": [3, 64, 64]}}))
+    preprocessing = {"input_size": [3, 64, 64], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    (folder / "mine.json").write_text(json.dumps({"preprocessing": preprocessing}))
     assert len(shell(*say).splitlines()) == 3
 
 

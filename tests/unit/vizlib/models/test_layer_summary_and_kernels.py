@@ -130,6 +130,13 @@ def test_kernels_has_no_position_similarity_without_position_embedding():
     assert vizlib.kernels(vizlib.wrap(module, preprocessing=PREPROCESSING)).position_similarity is None
 
 
+def test_kernels_of_a_network_that_reads_bgr_are_in_rgb():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    reversed_channels = {"image_processor_type": "MobileViTImageProcessor", "size": 64, "crop_size": 64}
+    weights = vizlib.kernels(vizlib.wrap(module, preprocessing=reversed_channels)).weights
+    assert torch.equal(weights, module[0].weight[:, [2, 1, 0]])
+
+
 def test_kernels_raises_for_a_network_without_an_rgb_convolution():
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)).eval()
     with pytest.raises(vizlib.ModelError, match="no convolution that reads the three colours"):

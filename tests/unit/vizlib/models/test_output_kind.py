@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import vizlib
 from vizlib import ModelError
 
-SMALL = {"input_size": [3, 32, 32], "crop_pct": 1.0}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SMALL = {"input_size": [3, 32, 32], "crop_pct": 1.0, "interpolation": "bicubic", **IMAGENET}
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
 
 

@@ -239,7 +239,8 @@ def test_load_notes_assumed_preprocessing_on_the_model_and_its_runs(tmp_path, ch
     assert "(160 × 160 pixels, mean 0.5...)" in note
     assert vizlib.load(path).run(cheetah).notes.count(note) == 1
     assert vizlib.explain(vizlib.load(path), cheetah, "saliency").notes.count(note) == 1
-    path.with_suffix(".json").write_text(json.dumps({"preprocessing": {"input_size": [3, 64, 64]}}))
+    preprocessing = {"input_size": [3, 64, 64], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    path.with_suffix(".json").write_text(json.dumps({"preprocessing": preprocessing}))
     model = vizlib.load(path)
     assert model.preprocessing.input_size == (64, 64)
     assert model.notes == ()
