@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 import vizlib
@@ -58,6 +58,7 @@ from checkpoints.training.export import write_history
 from checkpoints.training.imagenette import MEAN, STD
 from checkpoints.training.photo_batches import PhotoCollection, draw_batch
 from checkpoints.training.photo_cache import open_photo_cache
+from vizlib.core.atomic_files import open_atomic
 from vizlib.models.inference.batched_inference import supports_bfloat16
 
 ARCHITECTURE = "vit_tiny_patch16_224"
@@ -94,9 +95,9 @@ class Stage:
 
 
 STAGES = {
-    "blocks": Stage(1.5e-3, (112, 128, 160), 0.3),
-    "chain": Stage(5e-4, (112, 128, 160), 0.3),
-    "decay": Stage(5e-4, (160, 192, 224), 0.15),
+    "blocks": Stage(1.5e-3, (112, 128, 160, 224), 0.3),
+    "chain": Stage(5e-4, (112, 128, 160, 224), 0.3),
+    "decay": Stage(5e-4, (160, 224), 0.15),
 }
 
 
@@ -188,8 +189,8 @@ class Run:
             "unlogged": self._unlogged,
             "settings": self.settings,
         }
-        torch.save(state, self.folder / "last.tmp")
-        os.replace(self.folder / "last.tmp", self.folder / "last.pt")
+        with open_atomic(self.folder / "last.pt") as file:
+            torch.save(state, file)
         if self.history:
             write_history(self.folder / "history.csv", self.history)
 
@@ -296,9 +297,8 @@ def create_teacher(data: Path) -> Any:
 def export_weights(state: Path, weights: Path) -> None:
     """Write the student of a state as a `.safetensors` file in half precision."""
     student = torch.load(state, weights_only=True, map_location="cpu")["student"]
-    temporary = weights.with_suffix(".tmp")
-    save_file({key: value.half().contiguous() for key, value in student.items()}, temporary)
-    os.replace(temporary, weights)
+    with open_atomic(weights) as file:
+        file.write(save({key: value.half().contiguous() for key, value in student.items()}))
 
 
 def evaluate(weights: Path, data: Path, part: str) -> None:

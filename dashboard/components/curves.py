@@ -15,7 +15,7 @@ from dashboard.i18n.translate import translate
 def build_curve(
     name: str, x: Sequence[float], y: Sequence[float], *, colour: int, dashed: bool = False, faint: bool = False
 ) -> dict[str, Any]:
-    """Return one of the curves, in one of three colours, without infinite values; a `faint` curve has no label."""
+    """Return one of the curves, in one of three colours, without non-finite values; a `faint` curve has no label."""
     points = [point for point in zip(x, y, strict=True) if math.isfinite(point[1])]
     return {
         "name": name,

@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parent
 
 @cache
 def get_page_texts(language: str) -> Mapping[str, str]:
-    """Return the page's texts in a language, to translate: key -> text, in which names in braces stand for facts."""
+    """Return the page's translated texts in a language: key -> text, in which names in braces stand for facts."""
     return MappingProxyType(_read_table(f"page_{language}.json"))
 
 

@@ -84,7 +84,7 @@ class ModelExecutor:
 
 
 def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
-    """Return about how long the executor borrows the GPU for a task; for many passes this follows their parameters."""
+    """Return about how many seconds the executor borrows the GPU for a task, by its parameters for many passes."""
     passes = 0
     if task in ("explanation", "stream"):
         request: ExplanationRequest = args[0]

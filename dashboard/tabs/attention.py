@@ -92,7 +92,7 @@ def explain_missing_patch_grid(service: AnalysisService, name: str) -> str:
 
 
 def get_attention_window_size(model: vizlib.Model) -> tuple[int, int] | None:
-    """Return rows and columns of the windows of attention, by the first layer; `None` without windows."""
+    """Return rows and columns of the windows of the first attention layer; `None` without windows."""
     if not model.attention_layers:
         return None
     size = getattr(model.module.get_submodule(model.attention_layers[0]), "window_size", None)

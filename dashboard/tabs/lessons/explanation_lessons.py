@@ -62,7 +62,7 @@ def build_logit_lesson(context: LessonContext) -> Lesson:
 def compute_confident_gradient(
     context: LessonContext, class_index: int, probability: float = CONFIDENT_PROBABILITY
 ) -> np.ndarray:
-    """Return the gradient's size for a lesson's explanation, if the model were as confident as `probability`.
+    """Return the size of the probability's gradient, for a lesson, at a confidence of `probability`.
 
     All logits are multiplied by the factor at which the class has that probability. The gradient is divided by the
     same factor, so that it can be compared with that of the unscaled logit.
@@ -155,7 +155,7 @@ def compute_activation_map(context: LessonContext, template: Attribution) -> Att
 
 
 def compute_probability_without_top(context: LessonContext, attribution: Attribution) -> float:
-    """Return the probability without the top fifth of an explanation's input, replaced by the mean colour."""
+    """Return the probability of the class without an explanation's top fifth, which gets the mean colour."""
     return deletion(context.model, attribution, steps=DELETION_STEPS).probability[1].item()
 
 
@@ -210,7 +210,7 @@ def _to_image(values: np.ndarray) -> Image.Image:
 
 
 def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Pearson correlation of two explanations' maps, -1 to 1; 0 where one map is constant."""
+    """Return the Pearson correlation of two explanations in a lesson, -1 to 1; 0 where one map is constant."""
     a, b = (np.asarray(values, dtype=float).ravel() for values in (a, b))
     spread = float(a.std() * b.std())
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread else 0.0

@@ -144,7 +144,7 @@ def test_termination_saves_the_state_after_the_current_step(tmp_path, monkeypatc
 
     monkeypatch.setattr(Run, "train_step", terminate)
     with catch_termination() as stop:
-        train(run, PHOTOS, 100, stop)
+        train(run, PHOTOS, 100, stop, last_step=5)
     assert signal.getsignal(signal.SIGTERM) is before
     assert create_run(tmp_path, monkeypatch).progress.step == 3
 
@@ -153,9 +153,9 @@ def test_an_interrupted_save_leaves_the_state_before(tmp_path, monkeypatch):
     run, save = create_run(tmp_path, monkeypatch), torch.save
     run.save()
 
-    def write_half(state, path):
-        save(state, path)
-        os.truncate(path, 1000)
+    def write_half(state, file):
+        save(state, file)
+        file.truncate(1000)
         raise KeyboardInterrupt
 
     run.train_step(PHOTOS)
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_saving(tmp_path, monkeyp
     with torch.no_grad():
         next(run.student.parameters()).fill_(float("nan"))
     with pytest.raises(SystemExit, match="loss of step 1 is nan"):
-        train(run, PHOTOS, 100, threading.Event())
+        train(run, PHOTOS, 100, threading.Event(), last_step=2)
     assert create_run(tmp_path, monkeypatch).progress.step == 0
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import vizlib
 from vizlib import MethodError, ModelError, TargetError
 
-SMALL = {"input_size": (3, 16, 16), "crop_pct": 1.0, "crop_mode": "squash"}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = {"input_size": (3, 16, 16), "crop_pct": 1.0, "crop_mode": "squash", "mean": MEAN, "std": STD}
 LABELS = ["llama", "fence", "castle"]
 
 

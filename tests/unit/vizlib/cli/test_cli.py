@@ -100,7 +100,7 @@ def test_commands_load_a_file_of_the_folder_by_name(folder, photo):
 def test_serve_command_passes_the_folder(folder, monkeypatch):
     app_module = pytest.importorskip("dashboard.app")
     given = {}
-    monkeypatch.setattr(app_module, "serve", lambda options: given.update(vars(options)))
+    monkeypatch.setattr(app_module, "run_app", lambda options: given.update(vars(options)))
     shell("serve", "--no-browser", "--checkpoints", folder)
     assert given == {**vars(app_module.ServerOptions()), "checkpoints": folder}
 
@@ -113,11 +113,12 @@ def test_predict_command_prints_ood_and_preprocessing_notes(folder, photo):
     lines = shell(*say).splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["class"] * 3
     assert lines[3].startswith("This photo is unlike the photos that the model was calibrated on: its energy is ")
-    assert lines[4].startswith("mine.pth does not state how photos are prepared")
-    assert len(lines) == 5
+    assert lines[4].startswith("mine.pth does not state its architecture; its weights fit test_resnet.")
+    assert lines[5].startswith("mine.pth does not state how photos are prepared")
+    assert len(lines) == 6
     preprocessing = {"input_size": [3, 64, 64], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     (folder / "mine.json").write_text(json.dumps({"preprocessing": preprocessing}))
-    assert len(shell(*say).splitlines()) == 3
+    assert len(shell(*say).splitlines()) == 4
 
 
 def test_predict_command_prints_json_by_path(folder, photo):
@@ -132,7 +133,9 @@ def test_errors_are_one_line_with_exit_code_2(folder, photo):
     torch.save({"weight": torch.ones(1)}, folder / "other.pth")
     assert "--architecture" in mistake("predict", photo, "--model", folder / "other.pth")
     (folder / "lightning.ckpt").write_bytes(b"weights")
-    assert "lightning.ckpt is not a weight file" in mistake("predict", photo, "--model", folder / "lightning.ckpt")
+    assert "lightning.ckpt is damaged, truncated or not a .ckpt file" in mistake(
+        "predict", photo, "--model", folder / "lightning.ckpt"
+    )
 
 
 def test_estimate_command_prints_seconds_and_checks_parameters(folder):
