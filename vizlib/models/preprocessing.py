@@ -24,8 +24,8 @@ INTERPOLATIONS = tuple(mode.name.lower() for mode in Image.Resampling)  # timm u
 class Preprocessing(Protocol):
     """What `Model` needs from a transform of photos; `TimmPreprocessing` is the built-in implementation.
 
-    Any object with these members can be passed to `vizlib.wrap`, for example an adapter of a torchvision transform or a
-    Hugging Face image processor.
+    Any object with these members can be passed to `vizlib.wrap`, for example an adapter of transforms that
+    `vizlib.models.preprocessing_formats` cannot read.
     """
 
     @property
