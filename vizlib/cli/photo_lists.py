@@ -107,6 +107,8 @@ def _expand(arguments: Sequence[str]) -> Iterator[Path]:
 def _expand_name(name: str) -> Iterator[Path]:
     """Yield the photos that a name stands for: those in a folder, or a file, which may not exist."""
     path = Path(name)
+    if name.startswith("~") and not path.exists():  # from a list, which no shell has expanded
+        path = Path(os.path.expanduser(name))
     if not path.is_dir():
         yield path
         return

@@ -237,7 +237,7 @@ def test_one_photo_at_a_time_is_in_memory(command, shell, tmp_path, monkeypatch)
 
     def open_image(source):
         alive.append(sum(reference() is not None for reference in references))
-        photo = open_image(source)
+        photo = decode_photo(source)
         references.append(weakref.ref(photo))
         return photo
 
@@ -265,7 +265,7 @@ def test_results_are_printed_as_soon_as_they_are_there(shell, tmp_path, monkeypa
 
     def open_image(source):
         seen.append(echo.getvalue().count("saliency.png"))
-        return open_image(source)
+        return decode_photo(source)
 
     monkeypatch.setattr(vizlib, "open_image", open_image)
     for form in ([], ["--json"], ["--jsonl"]):

@@ -148,6 +148,7 @@ def shorten_names(names: Sequence[str]) -> str:
 
 
 def _list_misfits(fit: Fit) -> str:
+    """Return how the weights of a checkpoint differ from those of an architecture."""
     missing, unexpected, mismatched = sorted(fit.missing), sorted(fit.unexpected), sorted(fit.mismatched)
     reasons = [
         *([f"{len(missing)} of its weights are missing, such as {missing[0]}"] if missing else []),

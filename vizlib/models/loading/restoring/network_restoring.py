@@ -88,6 +88,8 @@ def restore_network(content: object, file: str, sidecar_name: str, sidecar: Side
     if not num_classes and architecture.startswith(TORCHVISION_PREFIX):  # torchvision builds none without classifier
         raise ModelError(messages.describe_headless(architecture))
     module = build_network(architecture, num_classes, {**match.found.arguments, **sidecar.arguments})
+    if wrong := _find_other_numbers(module, match.fit):
+        raise ModelError(f"{file} holds {wrong}, expected floating-point numbers; {SAVE_AGAIN}")
     try:
         module.load_state_dict(match.fit.weights, strict=False)  # only counters may be missing
     except RuntimeError as error:
@@ -136,6 +138,14 @@ def _has_plain_values(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
+def _find_other_numbers(module: nn.Module, fit: Fit) -> str | None:
+    """Return the type and name of a weight of a checkpoint that is not stored as real numbers, such as quantised."""
+    for key, own in module.state_dict().items():
+        if key in fit.weights and own.is_floating_point() and not fit.weights[key].is_floating_point():
+            return f"{fit.weights[key].dtype} numbers as {key}".removeprefix("torch.")
+    return None
 
 
 def _list_anchors(sidecar: Sidecar) -> list[str]:
@@ -187,6 +197,7 @@ def _detect(networks: Sequence[StoredNetwork], messages: CheckpointMessages, sid
 
 
 def _choose(matches: Sequence[_Match], messages: CheckpointMessages) -> _Match:
+    """Return the one of several networks of a checkpoint that is meant; raise a `ModelError` if that is not clear."""
     matches = [match for match in matches if match.fit.num_classes] or matches
     architectures = {match.found.architecture for match in matches}
     chosen = choose_network([match.network for match in matches]) if len(architectures) == 1 else None
@@ -202,6 +213,7 @@ def _choose(matches: Sequence[_Match], messages: CheckpointMessages) -> _Match:
 
 
 def _raise_unknown(networks: Sequence[StoredNetwork], messages: CheckpointMessages, sidecar: Sidecar) -> NoReturn:
+    """Raise a `ModelError` about a checkpoint whose architecture cannot be detected."""
     closest = [match for n in networks if (match := find_closest_architecture(n, sidecar.ignore)) is not None]
     name, fit = min(closest, key=lambda row: row[1].badness, default=(None, None))
     raise ModelError(messages.describe_unknown(name, fit))

@@ -21,6 +21,7 @@ HEAD_NAMES = ("fc", "head", "classifier", "linear", "cls_head")  # of a classifi
 NOT_NETWORKS = ("optimizer", "optimizers", "optimizer_states", "optim", "lr_schedulers", "scheduler", "scaler", "amp")
 MAX_DEPTH = 5  # of nested dictionaries
 MAX_NETWORKS = 32
+MAX_TENSORS = 50_000  # of one dictionary; the largest networks have a few thousand
 
 # Inserted anywhere in a name by torch.compile, FSDP, activation checkpointing and Lightning Fabric.
 _INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
@@ -110,6 +111,8 @@ def _list_state_dicts(
         for key, value in content[name].items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+    if len(tensors) > MAX_TENSORS:
+        raise ModelError(f"the file holds {len(tensors):,} tensors, expected the state dict of one network")
     if tensors:
         yield path, {_INSERTED.sub("", key): value for key, value in tensors.items()}, {}
     for name, part in content.items():
