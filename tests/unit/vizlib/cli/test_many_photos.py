@@ -19,6 +19,7 @@ import vizlib
 from vizlib.cli import app
 from vizlib.cli.photo_lists import list_photos, make_names, make_stems
 from vizlib.core.errors import TargetError
+from vizlib.core.images import open_image as decode_photo
 
 
 class Shell:
