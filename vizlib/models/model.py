@@ -34,15 +34,7 @@ from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
-from vizlib.models.raw_output import (
-    STRUCTURED_HINT,
-    TargetFunction,
-    are_rows,
-    describe_output,
-    list_tensors,
-    pick_default,
-    to_rows,
-)
+from vizlib.models.raw_output import TargetFunction, check_rows, flatten_output, list_tensors, pick_output
 from vizlib.models.run import Prediction, Run
 
 MAX_CAM_LAYER_CANDIDATES = 12  # each takes two passes to measure
@@ -117,8 +109,7 @@ class Model:
     @property
     def complement(self) -> str | None:
         """Name of the other side of a single logit or probability, such as "not llama"; `None` for other outputs."""
-        is_single = len(self.labels) == 1 and self.output_row.to_probabilities is not None
-        return f"not {shorten_label(self.labels[0])}" if is_single else None
+        return f"not {shorten_label(self.labels[0])}" if len(self.labels) == 1 and self.output_row.is_ranked else None
 
     def with_target(self, function: Callable[[Any], Any], name: str | None = None) -> Model:
         """Return this model with the value of a function of its output as the only output.
@@ -181,7 +172,7 @@ class Model:
             watch_modules(require_evaluation_mode),
             trace_output(module) as trace,
         ):
-            return self._pick_output(module(blank), 1), trace
+            return pick_output(module(blank), 1, self.output), trace
 
     @cached_property
     def _plan_cache(self) -> PlanCache:
@@ -345,16 +336,8 @@ class Model:
         return kind.predict(logits[0], self.labels, top)
 
     def list_outcomes(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Return predictions as they are displayed: of a single label both sides, the more probable first.
-
-        The complement has the index -1, as no output is its own.
-        """
-        if self.complement is None or not predictions or predictions[0].probability is None:
-            return predictions
-        (label,) = predictions
-        opposite = -label.logit if self.output_kind == "sigmoid" else 1 - label.logit
-        complement = Prediction(-1, self.complement, 1 - predictions[0].probability, opposite)
-        return sorted([label, complement], key=lambda row: -(row.probability or 0))
+        """Return predictions as they are displayed: of a single label both sides, the more probable first."""
+        return predictions if self.complement is None else self.output_row.add_complement(predictions, self.complement)
 
     def compute_probabilities(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
         """Return the probabilities that outputs stand for, in single precision.
@@ -502,7 +485,7 @@ class Model:
     def _compute_logits(self, module: nn.Module, images: Tensor, output_batch_size: int | None = None) -> Tensor:
         """Return the network's logits of a batch; an error of the network becomes a `ModelError`."""
         raw, count = module(images), output_batch_size or len(images)
-        output = self._pick_output(raw, count)
+        output = pick_output(raw, count, self.output)
         if self.target_function is not None:
             given = raw if self.output is None else output
             value = self.target_function.compute(given, count)
@@ -511,37 +494,14 @@ class Model:
             return value
         if self.output_kind == "structured":
             return images.new_zeros(count, 0)
-        self.check_output(output, count)
+        check_rows(output, count, self.labels, self.name)
         return output
 
     def _compute_outputs(self, module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 n"]:
         """Return all outputs for one image in one row: the logits, or every number of a structured output."""
-        if self.output_kind != "structured":
-            return self._compute_logits(module, image)
-        tensors = [tensor.flatten() for tensor in list_tensors(module(image)) if tensor.is_floating_point()]
-        return torch.cat(tensors)[None] if tensors else image.new_zeros(1, 0)
-
-    def _pick_output(self, raw: Any, count: int) -> Any:
-        """Return the part of the network's output for `count` photos that holds the logits, in rows if it can be."""
-        if self.output is None:
-            return to_rows(pick_default(raw), count)
-        try:
-            return to_rows(self.output(raw), count)
-        except Exception as error:  # the function is third-party code and may raise anything
-            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-            raise ModelError(f"the function output= fails on {describe_output(raw)}: {reason}") from error
-
-    def check_output(self, output: Any, count: int) -> None:
-        """Check that an output is one row of logits for each of `count` photos.
-
-        Raises:
-            ModelError: If it is something else; the message names what it holds.
-        """
-        if are_rows(output, count) and len(self.labels) in (0, output.shape[1]):  # no labels yet while they are counted
-            return
-        expected = f"for each of {len(self.labels)} classes" if self.labels else "per class"
-        hint = "" if are_rows(output, count) else f"; {STRUCTURED_HINT}"
-        raise ModelError(f"{self.name} returns {describe_output(output)}; expected one logit {expected}{hint}")
+        return (
+            flatten_output(module(image)) if self.output_kind == "structured" else self._compute_logits(module, image)
+        )
 
     @contextlib.contextmanager
     def network_context(self) -> Iterator[None]:

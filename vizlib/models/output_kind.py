@@ -88,6 +88,19 @@ class OutputKind:
             for i in ranking
         ]
 
+    def add_complement(self, predictions: Sequence[Prediction], complement: str) -> list[Prediction]:
+        """Return the prediction of a single label and that of its complement, the more probable first.
+
+        Args:
+            predictions: The prediction of the label.
+            complement: Name of the complement; its index is -1, as no output is its own.
+        """
+        (label,) = predictions
+        probability = 0.0 if label.probability is None else 1 - label.probability
+        opposite = 1 - label.logit if self.scores == ("probability",) else -label.logit
+        both = [label, Prediction(-1, complement, probability, opposite)]
+        return sorted(both, key=lambda row: row.probability or 0.0, reverse=True)
+
     def make_labels(self, count: int) -> list[str]:
         """Return labels for outputs that have none: their noun and number."""
         return [f"{self.noun} {i}" for i in range(count)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.core.errors import TargetError, VizlibError
+from vizlib.core.errors import ModelError, TargetError, VizlibError
 
 STRUCTURED_HINT = (
     "give output=, a function that picks the logits from it, or output_kind='structured' and explain it with functions "
@@ -19,25 +20,58 @@ UNNAMED = "function of the output"  # the name of a lambda
 MAX_NAMES = 6  # keys and fields of an output that a message lists
 
 
-def pick_default(raw: Any) -> Any:
-    """Return the part of a network's output that holds the logits, where nobody chose one: `logits` of an object."""
-    return raw if isinstance(raw, Mapping) and not is_dataclass(raw) else getattr(raw, "logits", raw)
-
-
-def to_rows(output: Any, count: int) -> Any:
-    """Return an output of one number for each photo as one column; any other output as it is.
+def pick_output(raw: Any, count: int, pick: Callable[[Any], Any] | None) -> Any:
+    """Return the part of a network's output that holds the logits.
 
     Args:
-        output: Output of a network.
-        count: Number of photos.
+        raw: What the network returned.
+        count: Number of photos; an output of one number for each becomes one column.
+        pick: Function that picks the part; by default it is the `logits` of an object, or all of the output.
+
+    Raises:
+        ModelError: If the function fails.
     """
+    try:
+        output = _pick_default(raw) if pick is None else pick(raw)
+    except Exception as error:  # the function is third-party code and may raise anything
+        raise ModelError(f"the function output= fails on {describe_output(raw)}: {_describe_error(error)}") from error
     is_single = isinstance(output, Tensor) and output.numel() == count and output.ndim < 2
     return output.reshape(count, 1) if is_single else output
+
+
+def _pick_default(raw: Any) -> Any:
+    """Return the `logits` of an output of Hugging Face, any other output as it is."""
+    return raw if isinstance(raw, Mapping) and not is_dataclass(raw) else getattr(raw, "logits", raw)
 
 
 def are_rows(output: Any, count: int) -> bool:
     """Return whether an output is a tensor with one row of numbers for each of `count` photos."""
     return isinstance(output, Tensor) and output.ndim == 2 and len(output) == count and output.shape[1] > 0
+
+
+def check_rows(output: Any, count: int, labels: Sequence[str], model: str) -> None:
+    """Check that an output is one row of logits for each of `count` photos.
+
+    Args:
+        output: Output of a network.
+        count: Number of photos.
+        labels: Labels of the classes; none while they are counted.
+        model: Name of the model, for the message.
+
+    Raises:
+        ModelError: If it is something else; the message names what it holds.
+    """
+    if are_rows(output, count) and len(labels) in (0, output.shape[1]):
+        return
+    expected = f"for each of {len(labels)} classes" if labels else "per class"
+    hint = "" if are_rows(output, count) else f"; {STRUCTURED_HINT}"
+    raise ModelError(f"{model} returns {describe_output(output)}; expected one logit {expected}{hint}")
+
+
+def flatten_output(output: Any) -> Float[Tensor, "1 n"]:
+    """Return every floating-point number in a network's output in one row."""
+    tensors = [tensor.flatten() for tensor in list_tensors(output) if tensor.is_floating_point()]
+    return torch.cat(tensors)[None] if tensors else torch.zeros(1, 0, device="cpu", dtype=torch.float32)
 
 
 def describe_output(output: Any) -> str:
@@ -82,6 +116,11 @@ def _list_fields(output: Any) -> list[str]:
     if hasattr(output, "_fields"):
         return list(output._fields)
     return [field.name for field in fields(output)] if is_dataclass(output) else []
+
+
+def _describe_error(error: Exception) -> str:
+    """Return the class and the first line of an exception of a function that was given."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _add_article(noun: str) -> str:
@@ -134,7 +173,7 @@ class TargetFunction:
         except VizlibError:
             raise
         except Exception as error:  # the function is third-party code and may raise anything
-            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            reason = _describe_error(error)
             raise TargetError(f"{self._subject} fails on {describe_output(output)}: {reason}") from error
         if not isinstance(value, Tensor):
             raise TargetError(

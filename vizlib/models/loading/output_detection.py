@@ -9,7 +9,7 @@ from vizlib.core.text import Note, make_note
 from vizlib.models.model import Model
 from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, check_output_kind, find_output_kind, get_output_kind
-from vizlib.models.raw_output import are_rows, describe_output
+from vizlib.models.raw_output import are_rows, check_rows, describe_output
 
 
 class DetectedOutputs(NamedTuple):
@@ -43,7 +43,7 @@ def detect_outputs(model: Model, declared: str | None) -> DetectedOutputs:
     if kind is None and model.output is not None and not are_rows(output, 1):
         note = make_note("output.structured", output=describe_output(output))
         return DetectedOutputs(get_output_kind("structured"), 0, (note,))
-    model.check_output(output, 1)
+    check_rows(output, 1, (), model.name)
     if kind is not None:
         check_output_kind(kind, output, model.name)
         return DetectedOutputs(kind, output.shape[1])

@@ -271,3 +271,48 @@ def test_make_stems_are_unique_for_repeated_and_clashing_paths():
     assert make_stems([Path("img.jpg"), Path("img.jpg")]) == ["img.jpg", "img.jpg-2"]
     assert make_stems([Path("a/x.png"), Path("b/X.jpg"), Path("x.png.jpg")]) == ["a-x.png", "X.jpg", "x.png.jpg"]
     assert make_stems([Path("/x.png"), Path("/a/x.png")]) == ["x.png", "a-x.png"]
+
+
+@pytest.fixture
+def one_label(folder):
+    """The name of a checkpoint whose sidecar describes one logit, the label llama."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=1).state_dict(), folder / "llama.pth")
+    preprocessing = {"input_size": [3, 32, 32], "crop_pct": 1.0}
+    sidecar = {"architecture": "test_resnet", "labels": ["llama"], "preprocessing": preprocessing}
+    (folder / "llama.json").write_text(json.dumps({**sidecar, "output_kind": "sigmoid"}))
+    (folder / "age.json").write_text(json.dumps({**sidecar, "labels": ["age"], "output_kind": "values"}))
+    (folder / "age.pth").write_bytes((folder / "llama.pth").read_bytes())
+    return "llama"
+
+
+def test_predict_command_lists_a_single_label_with_its_complement(folder, photo, one_label):
+    model = vizlib.load(one_label, checkpoints=folder)
+    (prediction,) = model.predict(photo)
+    lines = shell("predict", photo, "--model", one_label, "--checkpoints", folder).splitlines()
+    expected = {"llama": prediction.probability, "not llama": 1 - (prediction.probability or 0)}
+    listed = dict(reversed(line.strip().split("  ", 1)) for line in lines)
+    assert listed == {label: f"{probability:.2%}" for label, probability in expected.items()}
+    rows = json.loads(shell("predict", photo, "--model", one_label, "--checkpoints", folder, "--json"))
+    assert rows[str(photo)] == [prediction._asdict()]
+
+
+def test_predict_command_lists_the_value_of_a_regression(folder, photo, one_label):
+    value = vizlib.load("age", checkpoints=folder).predict(photo)[0].logit
+    text = shell("predict", photo, "--model", "age", "--checkpoints", folder)
+    assert text == f"{value:7.4g}  age\n"
+    rows = json.loads(shell("predict", photo, "--model", "age", "--checkpoints", folder, "--json"))
+    assert rows[str(photo)][0]["probability"] is None
+
+
+def test_explain_command_takes_complements_and_weights(folder, photo, one_label):
+    options = ("--model", one_label, "--checkpoints", folder, "--out", folder, "--json")
+    (row,) = json.loads(shell("explain", photo, "--target", "not llama", *options))
+    assert (row["target"], row["label"]) == ("not llama", "not llama")
+    options = ("--model", "mine", "--architecture", "test_resnet", "--checkpoints", folder, "--out", folder, "--json")
+    (row,) = json.loads(shell("explain", photo, "--target", '{"class 0": 1, "2": -0.5}', *options))
+    assert (row["target"], row["label"]) == ({"0": 1.0, "2": -0.5}, "class 0 − 0.5 × class 2")
+    assert "is not JSON" in mistake("explain", photo, "--target", "{class 0: 1}", *options[:-1])
+    text = shell("explain", photo, "--model", "age", "--checkpoints", folder, "--out", folder)
+    score = vizlib.explain(vizlib.load("age", checkpoints=folder), photo).score
+    assert f"grad-cam for age ({score:.4g})" in text
