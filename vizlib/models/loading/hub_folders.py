@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from vizlib.core.errors import ModelError
 from vizlib.models.loading.checkpoint_files import WEIGHT_SUFFIXES, is_weight_file
+from vizlib.models.loading.hub_configs import read_json_object
 
 LOCAL_PREFIX = "local-dir:"  # timm's prefix of a folder
 INDEX_SUFFIX = ".index.json"
@@ -157,7 +157,7 @@ def _read_index(path: Path) -> list[Path]:
     """
     if not path.is_file():
         raise ModelError(f"there is no file {path}; check its folder")
-    table = read_json_file(path).get("weight_map")
+    table = read_json_object(path).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise ModelError(f"the index {path.name} has no weight_map of weights to files; save the model again")
     names = sorted(set(table.values()))
@@ -179,19 +179,4 @@ def _require_shards(path: Path, names: Sequence[str]) -> None:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     config = path.with_name(CONFIG_FILE)
-    return read_json_file(config) if config.is_file() else {}
-
-
-def read_json_file(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file of a folder of a hub.
-
-    Raises:
-        ModelError: If the file cannot be read or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} is not JSON ({error}); correct or remove it") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path.name} must hold a JSON object, not a {type(content).__name__}")
-    return content
+    return read_json_object(config) if config.is_file() else {}

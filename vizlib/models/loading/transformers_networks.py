@@ -94,4 +94,5 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _shorten_error(error: Exception) -> str:
+    """Return the first line of the message of an exception of transformers."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -232,6 +232,34 @@ def test_load_refuses_a_folder_and_other_suffixes(tmp_path):
     load_error(tmp_path, "is not a weight file")
 
 
+@pytest.mark.parametrize(
+    ("name", "what", "instead"),
+    [
+        ("net.onnx", "an ONNX graph", "torch.save(model.state_dict(), path)"),
+        ("net.pt2", "a program of torch.export", "torch.save(model.state_dict(), path)"),
+        ("net.H5", "a file of Keras", "convert it"),
+        ("net.npz", "a file of NumPy arrays", "model.load_pretrained(path)"),
+        ("net.pkl", "a pickle, which may run code", "rename it to .pth"),
+        ("net.msgpack", "a file of Flax", "convert it"),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_load_says_what_a_file_of_another_format_is_and_what_to_do(tmp_path, name, what, instead, exists):
+    if exists:
+        (tmp_path / name).write_bytes(b"")
+    for path in (tmp_path / name, str(tmp_path / name)):
+        load_error(path, what, instead, names=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", [".pt", ".bin"])
+def test_load_recognises_a_program_of_torch_export_by_its_content(tmp_path, ending):
+    program = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    (tmp_path / "net.pt2").rename(tmp_path / f"net{ending}")
+    load_error(tmp_path / f"net{ending}", "a program of torch.export, not weights")
+
+
 def test_load_checks_the_sha256_of_the_sidecar(tmp_path, weights):
     path = save(tmp_path / "mine.pth", weights, architecture=ARCHITECTURE, sha256="0" * 64)
     load_error(path, "its sha256 differs", "mine.json", "download it again")

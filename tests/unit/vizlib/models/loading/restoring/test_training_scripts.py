@@ -308,6 +308,15 @@ def test_load_refuses_tensors_that_repeat_a_few_values(tmp_path):
     assert "without values" in refusal(tmp_path / "my.pth", content)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_load_refuses_weights_that_are_no_real_numbers(tmp_path, dtype):
+    content = weights(RESNET())
+    content["layer1.0.conv1.weight"] = content["layer1.0.conv1.weight"].to(dtype)
+    for architecture in (None, "test_resnet"):
+        text = refusal(tmp_path / "my.pth", content, architecture=architecture)
+        assert f"holds {dtype} numbers as layer1.0.conv1.weight".replace("torch.", "") in text
+
+
 def test_load_of_a_checkpoint_that_contains_itself_ends(tmp_path):
     content: dict[str, Any] = {"state_dict": weights(RESNET())}
     for i in range(50):
@@ -316,5 +325,8 @@ def test_load_of_a_checkpoint_that_contains_itself_ends(tmp_path):
 
 
 def test_load_refuses_a_file_of_very_many_networks(tmp_path):
-    content = {f"{i}.layer1.0.conv1.weight": torch.ones(1) for i in range(10_000)}
+    one = torch.ones(1)
+    content = {f"{i}.layer1.0.conv1.weight": one for i in range(10_000)}
     assert "more than 32 networks" in refusal(tmp_path / "my.pth", content)
+    content = {f"layer1.{i}.conv1.weight": one for i in range(50_001)}
+    assert "holds 50,001 tensors, expected" in refusal(tmp_path / "my.pth", content)
