@@ -19,6 +19,7 @@ from vizlib.models.loading.restoring.architecture_outline import (
 from vizlib.models.loading.restoring.weight_fitting import Shapes
 
 WIDTH_NAMES = {192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 1280: "huge"}  # by token width
+MAX_SIMILAR = 4  # candidates to compare weights with that fit none
 DEPTH_TOLERANCE = 2  # largest difference between the number in a ResNet's name and its depth
 # First weight of a transformer with position embeddings -> these embeddings, in timm and in torchvision.
 POSITIONS = {"patch_embed.proj.weight": "pos_embed", "conv_proj.weight": "encoder.pos_embedding"}
@@ -39,19 +40,37 @@ _NUM_AXES = {"patch_embed.proj.weight": 4, "pos_embed": 3, "conv_proj.weight": 4
 _LAST_NORM = ".norm3."  # only the last block of a stage may have one in swin_transformer_v2_cr
 
 
-def list_candidates(shapes: Shapes, *, exact: bool = True) -> Iterator[Sequence[str]]:
+def list_candidates(shapes: Shapes) -> Iterator[Sequence[str]]:
     """Yield groups of architectures that weights may belong to, the most probable group first.
 
     Architectures with equal weights are in one group.
 
     Args:
         shapes: Shapes of the weights, under timm's or torchvision's names.
-        exact: Whether only architectures are listed whose first blocks have these shapes.
     """
-    if any(len(shapes[key]) != num_axes for key, num_axes in _NUM_AXES.items() if key in shapes):
-        return
-    for names in _list_similar_names(shapes):
-        yield [name for name in names if not exact or _fits_first_blocks(name, shapes)]
+    if _has_known_axes(shapes):
+        for names in _list_similar_names(shapes):
+            yield [name for name in names if _fits_first_blocks(name, shapes)]
+
+
+def list_similar_candidates(shapes: Shapes) -> Sequence[str]:
+    """Return the few architectures whose first blocks have most in common with weights.
+
+    Args:
+        shapes: Shapes of the weights, under timm's or torchvision's names.
+    """
+
+    def count_differences(name: str) -> int:
+        outline = _outline_first_blocks(name)
+        return sum(shapes.get(key) != shape for key, shape in outline.shapes.items()) if outline else 0
+
+    names = next(_list_similar_names(shapes), ()) if _has_known_axes(shapes) else ()
+    return sorted(names, key=count_differences)[:MAX_SIMILAR]
+
+
+def _has_known_axes(shapes: Shapes) -> bool:
+    """Return whether the weights by which candidates are found have as many axes as in every one of them."""
+    return all(len(shapes[key]) == num_axes for key, num_axes in _NUM_AXES.items() if key in shapes)
 
 
 def _list_similar_names(shapes: Shapes) -> Iterator[Sequence[str]]:

@@ -7,7 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from vizlib.models.loading.restoring.architecture_candidates import BIAS_TABLE, POSITIONS, list_candidates
+from vizlib.models.loading.restoring.architecture_candidates import (
+    BIAS_TABLE,
+    POSITIONS,
+    list_candidates,
+    list_similar_candidates,
+)
 from vizlib.models.loading.restoring.architecture_outline import (
     ArchitectureOutline,
     outline_architecture,
@@ -81,7 +86,7 @@ def find_closest_architecture(network: StoredNetwork, ignore: Sequence[str] = ()
     best: tuple[str, Fit] | None = None
     for weights in list_renamed_weights(network.weights):
         shapes = {key: tuple(value.shape) for key, value in weights.items()}
-        for name in next(list_candidates(shapes, exact=False), ()):
+        for name in list_similar_candidates(shapes):
             outline = outline_plain_architecture(name)
             variable = POSITIONS.values()
             fit = fit_weights(network, outline.shapes, outline.classifier, variable=variable, ignore=ignore)

@@ -78,22 +78,11 @@ def _convert_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"^(blocks\.\d+)\.gamma_(\d)$", r"\1.ls\2.gamma", key): value for key, value in weights.items()}
 
 
-def _apply_pruning_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Multiply each weight that `torch.nn.utils.prune` stored beside its mask."""
-    applied = {key: value for key, value in weights.items() if not key.endswith(("_orig", "_mask"))}
-    for key, value in weights.items():
-        mask = weights.get(f"{key.removesuffix('_orig')}_mask")
-        if key.endswith("_orig") and mask is not None and mask.shape == value.shape:
-            applied[key.removesuffix("_orig")] = value * mask
-    return applied
-
-
 _CONVENTIONS: tuple[
     tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]], ...
 ] = (
     (lambda weights: "layers.0.downsample.reduction.weight" in weights, _convert_original_swin),
     (lambda weights: "blocks.0.gamma_1" in weights, _convert_layer_scale),
-    (lambda weights: any(key.endswith("weight_mask") for key in weights), _apply_pruning_masks),
     (lambda weights: "layers.0.ln1.weight" in weights, lambda weights: _rename(weights, _MMPRETRAIN_VIT)),
     (lambda weights: "stages.0.blocks.0.attn.w_msa.qkv.weight" in weights, _convert_mmpretrain_swin),
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vizlib.core.errors import ModelError
@@ -114,11 +115,23 @@ def _list_state_dicts(
     if len(tensors) > MAX_TENSORS:
         raise ModelError(f"the file holds {len(tensors):,} tensors, expected the state dict of one network")
     if tensors:
-        yield path, {_INSERTED.sub("", key): value for key, value in tensors.items()}, {}
+        yield path, _apply_pruning_masks({_INSERTED.sub("", key): value for key, value in tensors.items()}), {}
     for name, part in content.items():
         if isinstance(name, str) and name not in NOT_NETWORKS:
             for inner_path, inner, inner_heads in _list_state_dicts(part, f"{path}{name}.", depth + 1, seen):
                 yield inner_path, inner, inner_heads or (heads if name not in HEAD_NAMES else {})
+
+
+def _apply_pruning_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict in which each weight that `torch.nn.utils.prune` stored is multiplied with its mask."""
+    applied = dict(weights)
+    for key, mask in weights.items():
+        name = key.removesuffix("_mask")
+        value = weights.get(f"{name}_orig") if name != key else None
+        if value is not None and mask.shape == value.shape and mask.layout == value.layout == torch.strided:
+            applied[name] = value * mask
+            del applied[key], applied[f"{name}_orig"]
+    return applied
 
 
 def _find_prefixes(names: Iterable[str], endings: tuple[str, ...]) -> Iterator[str]:
