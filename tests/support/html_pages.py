@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -54,6 +55,11 @@ class Page(HTMLParser):
         """Return the arrays of all embedded npz files."""
         texts = [url.partition("base64,")[2] for url in self.urls() if url.startswith("data:application/x-npz")]
         return [dict(np.load(io.BytesIO(base64.b64decode(text)))) for text in texts]
+
+
+def read_page(path: Path) -> Page:
+    """Return the parsed page of a file."""
+    return Page(path.read_text(encoding="utf-8"))
 
 
 def decode_image(url: str) -> np.ndarray:

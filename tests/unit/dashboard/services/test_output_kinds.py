@@ -8,7 +8,7 @@ import torch
 
 import vizlib
 from dashboard.api.endpoints import handle_predict_endpoint
-from dashboard.i18n.translate import use_language
+from dashboard.i18n.language import use_language
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog

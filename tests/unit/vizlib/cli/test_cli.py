@@ -291,7 +291,7 @@ def test_predict_command_lists_a_single_label_with_its_complement(folder, photo,
     (prediction,) = model.predict(photo)
     lines = shell("predict", photo, "--model", one_label, "--checkpoints", folder).splitlines()
     expected = {"llama": prediction.probability, "not llama": 1 - (prediction.probability or 0)}
-    listed = dict(reversed(line.strip().split("  ", 1)) for line in lines)
+    listed = {label: percent for percent, label in (line.strip().split("  ", 1) for line in lines)}
     assert listed == {label: f"{probability:.2%}" for label, probability in expected.items()}
     rows = json.loads(shell("predict", photo, "--model", one_label, "--checkpoints", folder, "--json"))
     assert rows[str(photo)] == [prediction._asdict()]

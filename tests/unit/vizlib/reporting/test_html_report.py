@@ -17,7 +17,7 @@ import safetensors.torch
 import timm
 import torch
 from bundled_models import load_bundled
-from html_pages import Page, decode_image
+from html_pages import decode_image, read_page
 from torch import nn
 from typer.testing import CliRunner
 
@@ -43,16 +43,12 @@ def attribution(model, tower):
     return vizlib.explain(model, tower, "grad-cam", target="parachute", against="church")
 
 
-def page_of(path) -> Page:
-    return Page(path.read_text(encoding="utf-8"))
-
-
 def facts(path) -> dict[str, str]:
     return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", path.read_text(encoding="utf-8")))
 
 
 def test_report_holds_the_exact_raw_values(attribution, model, tmp_path):
-    (result,) = page_of(vizlib.report(attribution, tmp_path / "why.html", model=model)).load_maps()
+    (result,) = read_page(vizlib.report(attribution, tmp_path / "why.html", model=model)).load_maps()
     assert result["heat"].dtype == np.float32
     assert np.array_equal(result["heat"], attribution.heat.numpy())
     assert json.loads(str(result["about"])) == json.loads(json.dumps(attribution.to_dict()))
@@ -73,7 +69,7 @@ def test_code_in_the_report_reads_the_raw_values(attribution, tmp_path, monkeypa
 
 def test_report_shows_photo_overlay_and_color_bar(attribution, model, tower, tmp_path):
     overlay, bar, photo = (
-        decode_image(row["src"]) for row in page_of(vizlib.report(attribution, tmp_path / "why.html")).find_all("img")
+        decode_image(row["src"]) for row in read_page(vizlib.report(attribution, tmp_path / "why.html")).find_all("img")
     )
     assert np.array_equal(photo, np.asarray(tower))
     assert np.array_equal(overlay, np.asarray(attribution.overlay()))
@@ -83,7 +79,7 @@ def test_report_shows_photo_overlay_and_color_bar(attribution, model, tower, tmp
 def test_report_reduces_large_photos(model, tower, tmp_path):
     large = tower.resize((3200, 4800))
     attribution = vizlib.explain(model, large, "saliency")
-    page = page_of(vizlib.report(attribution, tmp_path / "why.html"))
+    page = read_page(vizlib.report(attribution, tmp_path / "why.html"))
     overlay, _, photo = (decode_image(row["src"]) for row in page.find_all("img"))
     assert overlay.shape == photo.shape == (1600, 1067, 3)
     assert "The photo, compressed" in page.text()
@@ -97,7 +93,7 @@ def test_report_reduces_large_photos(model, tower, tmp_path):
 
 def test_report_lists_method_class_hashes_versions_and_notes(attribution, model, tower, tmp_path):
     path = vizlib.report(attribution, tmp_path / "why.html", model=model)
-    text, page, row = facts(path), page_of(path), METHODS["grad-cam"]
+    text, page, row = facts(path), read_page(path), METHODS["grad-cam"]
     assert text["Method"] == "grad-cam"
     assert text["Paper"] == row.paper
     assert text["Class"] == "parachute (number 9)"
@@ -128,7 +124,7 @@ def test_report_without_model_has_class_numbers(attribution, tmp_path):
 
 def test_report_is_self_contained_and_has_no_script(attribution, model, tmp_path):
     path = vizlib.report(attribution, tmp_path / "why.html", model=model)
-    page = page_of(path)
+    page = read_page(path)
     assert page.urls()
     assert all(row.startswith("data:") for row in page.urls())
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form"}
@@ -146,27 +142,27 @@ def test_hostile_names_are_escaped_in_the_report(model, attribution, tmp_path):
         parameters={**attribution.parameters, "layer": HOSTILE},
     )
     snippet = CodeSnippet.from_attribution(spoilt, hostile, photo=f"{HOSTILE}.jpg")
-    page = page_of(vizlib.report([spoilt, spoilt], tmp_path / "why.html", model=None, snippets=[snippet, snippet]))
-    plain = page_of(vizlib.report([attribution, attribution], tmp_path / "plain.html"))
+    page = read_page(vizlib.report([spoilt, spoilt], tmp_path / "why.html", model=None, snippets=[snippet, snippet]))
+    plain = read_page(vizlib.report([attribution, attribution], tmp_path / "plain.html"))
     assert {tag for tag, _ in page.tags} == {tag for tag, _ in plain.tags} | {"ul", "li"}
     assert page.text().count("<script>alert(1)</script>") >= 6
     assert not [row for row in page.tags if row[0] == "script" or any(key.startswith("on") for key in row[1])]
     assert not [row for row in page.find_all("img") if not row["src"].startswith("data:image/")]
     answered = vizlib.explain(hostile, attribution.photo, "saliency", target=0)
-    page = page_of(vizlib.report(answered, tmp_path / "hostile.html", model=hostile))
+    page = read_page(vizlib.report(answered, tmp_path / "hostile.html", model=hostile))
     assert not [row for row in page.tags if row[0] == "script" or any(key.startswith("on") for key in row[1])]
 
 
 def test_report_of_many_maps_shows_each_photo_once(model, tower, cheetah, tmp_path):
     attributions = vizlib.explain_all(model, tower)
-    page = page_of(vizlib.report(attributions, tmp_path / "all.html", model=model))
+    page = read_page(vizlib.report(attributions, tmp_path / "all.html", model=model))
     assert len(page.find_all("img")) == 1 + 2 * len(attributions)
     for result, attribution in zip(page.load_maps(), attributions.values(), strict=True):
         assert np.array_equal(result["heat"], attribution.heat.numpy())
     assert f"Why {model.predict(tower)[0].label}?" in page.text()
     other_target = (attributions["saliency"].target + 1) % len(model.labels)
     two = [attributions["saliency"], vizlib.explain(model, cheetah, "saliency", target=other_target)]
-    page = page_of(vizlib.report(iter(two), tmp_path / "two.html"))
+    page = read_page(vizlib.report(iter(two), tmp_path / "two.html"))
     assert [decode_image(row["src"]).shape for row in page.find_all("img")][::3] == [
         np.asarray(row.photo).shape for row in two
     ]
@@ -229,7 +225,7 @@ def test_explain_command_writes_a_report_without_folder_names(tmp_path, tower, c
     result = CliRunner().invoke(app, [*words, "-x", "saliency"])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"{out}: all results as one page"
-    page = page_of(out)
+    page = read_page(out)
     assert len(page.load_maps()) == 2
     assert 'vizlib.open_image("two.png")' in page.text()
     assert str(tmp_path) not in out.read_text()
@@ -245,7 +241,7 @@ def test_explain_command_names_the_weight_file_without_its_folder(tmp_path, towe
     words = ["explain", str(folder / "one.png"), "-m", str(folder / "my.safetensors"), "--architecture", "test_resnet"]
     result = CliRunner().invoke(app, [*words, "-x", "saliency", "-o", str(tmp_path), "--report", str(out)])
     assert result.exit_code == 0, result.output
-    assert 'vizlib.load("my.safetensors", architecture="test_resnet")' in page_of(out).text()
+    assert 'vizlib.load("my.safetensors", architecture="test_resnet")' in read_page(out).text()
     assert "secret place" not in out.read_text()
 
 

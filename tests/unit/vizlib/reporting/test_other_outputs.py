@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from html_pages import page_of
+from html_pages import read_page
 
 import vizlib
 from vizlib.reporting.code_snippets import CodeSnippet
@@ -26,7 +26,7 @@ def energy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def report_text(attribution: vizlib.Attribution, model: vizlib.Model, path) -> str:
-    return " ".join(page_of(vizlib.report(attribution, path, model=model)).text().split())
+    return " ".join(read_page(vizlib.report(attribution, path, model=model)).text().split())
 
 
 def test_report_shows_both_sides_of_a_single_label(tmp_path):
