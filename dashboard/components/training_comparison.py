@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dashboard.components.captions import build_caption
-from dashboard.components.card import build_card, build_sidecar_group, to_plain_text
 from dashboard.components.curves import build_curve, build_curves
+from dashboard.components.model_card import build_card, build_sidecar_group, to_plain_text
 from dashboard.i18n.translate import translate, translate_stored
 from vizlib.models.loading.training_history import list_training_histories, read_training_comparison, training_history
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from dashboard.components.bars import build_bars
 from dashboard.components.captions import format_size
-from dashboard.components.card import describe_preprocessing
 from dashboard.components.copy_link import build_copy_link
 from dashboard.components.figure import build_figure
+from dashboard.components.model_card import describe_preprocessing
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key

@@ -7,9 +7,9 @@ from typing import Any
 from PIL import Image
 
 from dashboard.components.captions import build_caption, get_no_photo_text
-from dashboard.components.card import build_model_card
 from dashboard.components.curves import add_captioned_curves, build_curve, build_curves
 from dashboard.components.custom_component import custom_component, on_page_load
+from dashboard.components.model_card import build_model_card
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService

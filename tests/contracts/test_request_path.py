@@ -11,7 +11,7 @@ import vizlib
 from vizlib.attribution.methods.registry import METHODS
 
 PACKAGE = Path(vizlib.__file__).parent
-MAX_FILES = 17
+MAX_FILES = 15
 MAX_ENTRIES = 2  # into explain.py, from any other file
 
 

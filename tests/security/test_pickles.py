@@ -30,7 +30,7 @@ def test_pickle_sent_as_photo_or_model_name_is_not_executed(server, photo):
     upload = server.upload(server.unsafe_checkpoint.read_bytes(), "evil.pth")
     event, message = server.call("predict", upload, RESNET, 1)
     assert not server.created.exists()
-    assert (event, "is not an image" in message) == ("error", True)
+    assert (event, "expected a photo as" in message) == ("error", True), message
     for path in (upload["path"], str(server.unsafe_checkpoint), f"../checkpoints/{server.unsafe_checkpoint.name}"):
         event, message = server.call("predict", photo, path, 1)
         assert not server.created.exists()

@@ -26,10 +26,9 @@ from vizlib.cli.options import (
     Photo,
     Photos,
     format_prediction,
-    format_result,
 )
 from vizlib.cli.photo_lists import check_outputs, list_photos, make_names, make_stems
-from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line
+from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line, format_result
 from vizlib.core.errors import MethodError, TargetError
 from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.html_report import ReportBuilder
@@ -233,7 +232,7 @@ def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
     return step.attribution
 
 
-def _parse_target(text: str | None) -> str | dict[str, float] | None:
+def _parse_target(text: str | None) -> str | dict[str, Any] | None:
     """Return the target that an option names: a class, or weights of classes from a JSON object."""
     if text is None or not text.lstrip().startswith("{"):
         return text

@@ -49,14 +49,3 @@ def format_prediction(prediction: Prediction) -> str:
     probability = prediction.probability
     number = f"{prediction.logit:7.4g}" if probability is None else f"{probability:7.2%}"
     return f"{number}  {prediction.label}"
-
-
-def format_result(method: str, label: str, probability: float | None, score: float | None) -> str:
-    """Return what a command says about one map: the method, what it explains, and its probability or value.
-
-    >>> format_result("grad-cam", "church", 0.9, 4.2), format_result("eigen-cam", "", None, None)
-    ('grad-cam for church (90.0%)', 'eigen-cam')
-    """
-    if score is None:
-        return method
-    return f"{method} for {label} ({f'{score:.4g}' if probability is None else f'{probability:.1%}'})"

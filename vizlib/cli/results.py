@@ -23,6 +23,17 @@ def echo_line(text: str) -> None:
         typer.echo(_replace_surrogates(text))
 
 
+def format_result(method: str, label: str, probability: float | None, score: float | None) -> str:
+    """Return what a command says about one map: the method, what it explains, and its probability or value.
+
+    >>> format_result("grad-cam", "church", 0.9, 4.2), format_result("eigen-cam", "", None, None)
+    ('grad-cam for church (90.0%)', 'eigen-cam')
+    """
+    if score is None:
+        return method
+    return f"{method} for {label} ({f'{score:.4g}' if probability is None else f'{probability:.1%}'})"
+
+
 class JsonPrinter:
     """Prints the items of one JSON array or object, or one item a line, so that no result has to be kept.
 

@@ -225,7 +225,7 @@ def _convert(image: Image.Image, name: str, *, owned: bool = True, file: Any = N
         is_file = isinstance(image, ImageFile.ImageFile)
         deep = read_deep_values(image, file, name) if is_file and file is not None else None
         image.load()
-        lost_bits = find_lost_bits(image) if deep is None else None
+        lost_bits = find_lost_bits(image) if is_file and deep is None else None
     except ImageError:
         raise
     except Exception:  # a damaged file makes its reader raise any exception

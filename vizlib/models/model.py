@@ -485,6 +485,9 @@ class Model:
     def _compute_logits(self, module: nn.Module, images: Tensor, output_batch_size: int | None = None) -> Tensor:
         """Return the network's logits of a batch; an error of the network becomes a `ModelError`."""
         raw, count = module(images), output_batch_size or len(images)
+        is_plain = self.output is None and self.target_function is None and isinstance(raw, Tensor)
+        if is_plain and raw.shape == (count, len(self.labels)) and self.labels:
+            return raw
         output = pick_output(raw, count, self.output)
         if self.target_function is not None:
             given = raw if self.output is None else output

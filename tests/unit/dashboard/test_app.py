@@ -33,7 +33,7 @@ def test_only_the_named_endpoints_are_public_and_documented(page):
     public = {fn.api_name: fn for fn in page.fns.values() if fn.api_visibility == "public"}
     assert set(public) == ENDPOINTS
     for name, described in page.get_api_info()["named_endpoints"].items():
-        expected = list(inspect.signature(getattr(endpoints, name[1:])).parameters)[1:]
+        expected = list(inspect.signature(getattr(endpoints, f"handle_{name[1:]}_endpoint")).parameters)[1:]
         assert [parameter["parameter_name"] for parameter in described["parameters"]] == expected
         assert len(described["description"]) > 40
 

@@ -197,7 +197,7 @@ def _make_model(
 
 def _default_labels(module: nn.Module, family: Family | None, count: int, kind: OutputKind) -> list[str]:
     """Return the labels to load a network with: those timm recorded, ImageNet's if the count fits, or numbers."""
-    recorded = None if kind.name == "features" else find_recorded_labels(module, count)
+    recorded = find_recorded_labels(module, count) if kind.has_classes else None
     if recorded is not None or not kind.is_ranked:  # the classes of ImageNet are no values or features
         return recorded or kind.make_labels(count)
     config = getattr(module, "pretrained_cfg", None)

@@ -198,7 +198,7 @@ def _read_resize_and_crop(values: dict[str, Any]) -> ResizeCropPreprocessing:
     steps: list[Step] = [Resize(edge, "shorter" if isinstance(resize, int) else "exact", interpolation)]
     if "input_size" in values:
         steps.append(CenterCrop(_parse_input_size(values["input_size"])))
-    return _finish(steps, values)
+    return _combine_steps(steps, values)
 
 
 def _read_open_clip(values: dict[str, Any]) -> ResizeCropPreprocessing:
@@ -210,23 +210,26 @@ def _read_open_clip(values: dict[str, Any]) -> ResizeCropPreprocessing:
     interpolation = read_interpolation(values.get("interpolation", "bicubic"))
     fill = int(values.get("fill_color", 0))
     if mode == "squash":
-        return _finish([Resize(size, "exact", interpolation)], values)
+        return _combine_steps([Resize(size, "exact", interpolation)], values)
     if mode == "longest":
         crop = CenterCrop(size, fill=(fill, fill, fill))
-        return _finish([Resize(size, "contain", interpolation), crop], values)
+        return _combine_steps([Resize(size, "contain", interpolation), crop], values)
     if size[0] == size[1]:
-        return _finish([Resize(size, "shorter", interpolation), CenterCrop(size)], values)
-    return _finish([Resize(size, "cover", "bicubic"), CenterCrop(size)], values)  # open_clip ignores interpolation here
+        return _combine_steps([Resize(size, "shorter", interpolation), CenterCrop(size)], values)
+    return _combine_steps(
+        [Resize(size, "cover", "bicubic"), CenterCrop(size)], values
+    )  # open_clip ignores interpolation here
 
 
-def _finish(steps: Sequence[Step], values: Mapping[str, Any]) -> ResizeCropPreprocessing:
+def _combine_steps(steps: Sequence[Step], values: Mapping[str, Any]) -> ResizeCropPreprocessing:
+    """Return the preprocessing of a mapping's steps, with its mean and standard deviation."""
     return ResizeCropPreprocessing(tuple(steps), tuple(values["mean"]), tuple(values["std"]))
 
 
 def _read_unnamed_processor(
     given: Mapping[str, Any], recorded: RecordedConfig | None
 ) -> tuple[Preprocessing, tuple[Note, ...]]:
-    """Return the preprocessing of an image processor whose class is not named: resize with Pillow, crop, normalise."""
+    """Return the preprocessing of a mapping that names no image processor: resize with Pillow, crop, normalise."""
     scale = {meaning: given[key] for key in given if (meaning := _MEANINGS.get(key)) in ("mean", "std")}
     config = {key: value for key, value in given.items() if _MEANINGS.get(key) not in ("mean", "std", "interpolation")}
     for key in ALIASES["interpolation"]:

@@ -11,7 +11,8 @@ import pytest
 from bundled_models import load_bundled
 
 import vizlib
-from dashboard.components.card import (
+from dashboard.components.curves import build_curve, build_curves, compute_axis_ticks
+from dashboard.components.model_card import (
     build_group,
     build_model_card,
     describe_faithfulness,
@@ -19,7 +20,6 @@ from dashboard.components.card import (
     describe_training,
     to_plain_text,
 )
-from dashboard.components.curves import build_curve, build_curves, compute_axis_ticks
 from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import model as model_tab
 from vizlib.models.loading import training_history

@@ -278,7 +278,7 @@ def one_label(folder):
     """The name of a checkpoint whose sidecar describes one logit, the label llama."""
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet", num_classes=1).state_dict(), folder / "llama.pth")
-    preprocessing = {"input_size": [3, 32, 32], "crop_pct": 1.0}
+    preprocessing = {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
     sidecar = {"architecture": "test_resnet", "labels": ["llama"], "preprocessing": preprocessing}
     (folder / "llama.json").write_text(json.dumps({**sidecar, "output_kind": "sigmoid"}))
     (folder / "age.json").write_text(json.dumps({**sidecar, "labels": ["age"], "output_kind": "values"}))

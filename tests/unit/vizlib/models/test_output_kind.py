@@ -71,7 +71,7 @@ def test_values_are_listed_by_index_without_probabilities():
 
 def test_features_have_no_predictions():
     model = wrap(Fixed([1.0, 2.0]), output_kind="features")
-    with pytest.raises(ModelError, match="predicts no classes: it returns 2 features without a classifier") as caught:
+    with pytest.raises(ModelError, match="predicts no classes: it returns features without a classifier") as caught:
         model.predict(PHOTO)
     assert "\n" not in str(caught.value)
     assert repr(model) == "<Model Fixed: Fixed, 2 features, input 32 × 32>"
