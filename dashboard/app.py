@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import atexit
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import fields
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import gradio as gr
 
+import vizlib
 from dashboard.api import endpoints
 from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, to_gradio_error
 from dashboard.i18n.language import LANGUAGES, get_request_language, use_language
@@ -22,6 +28,7 @@ from dashboard.state.context import PRIVATE_EVENT
 from dashboard.state.page_address import update_address_js
 from dashboard.tabs import attention, code, compare, inspect, learn, model, why
 from vizlib import VizlibError
+from vizlib.core.errors import suggest_names
 
 TABS = (why, attention, inspect, compare, learn, model, code)
 TITLE = get_page_texts(LANGUAGES[0])["page.title"]
@@ -76,18 +83,55 @@ class Page(gr.Blocks):
             raise
 
 
-def run_app(options: ServerOptions | None = None) -> None:
-    """Build the app and serve it until interrupted.
+def serve(*models: vizlib.Model, browser: bool = True, port: int | None = 0, **options: Any) -> str:
+    """Show models of yours on the app's page, from a script or a notebook: return the address of the page.
+
+    A script waits here until it is interrupted; a notebook or an interactive session goes on, and the page is served
+    until its process ends.
+
+    Args:
+        *models: Models that `vizlib.load` or `vizlib.wrap` returned; the first is shown at first. The page also offers
+            all models that it offers without them.
+        browser: Open the page in a browser.
+        port: Port to listen on; 0 for any free one.
+        **options: Further options of `vizlib serve`, such as `host` and `auth`.
+
+    Raises:
+        VizlibError: For what is no model, two models of one name, unknown options or options that cannot be applied, or
+            a port that is in use.
+    """
+    if others := [given for given in models if not isinstance(given, vizlib.Model)]:
+        kind = type(others[0]).__name__
+        raise VizlibError(f"serve takes models that load or wrap returned, not {kind}; vizlib.wrap makes one")
+    if repeated := [name for name, count in Counter(given.name for given in models).items() if count > 1]:
+        raise VizlibError(f"{repeated[0]!r} is the name of several models; give each its own with wrap(name=...)")
+    known = [option.name for option in fields(ServerOptions)]
+    if unknown := [name for name in options if name not in known]:
+        raise VizlibError(f"there is no option {unknown[0]!r}; {suggest_names(unknown[0], known)}")
+    return run_app(ServerOptions(browser=browser, port=port, **options), {given.name: given for given in models})
+
+
+def run_app(options: ServerOptions | None = None, models: Mapping[str, vizlib.Model] = MappingProxyType({})) -> str:
+    """Build the app and serve it until interrupted, or from an interactive session until its process ends.
+
+    Args:
+        options: The options of the server.
+        models: Models to offer first, by name.
+
+    Returns:
+        The address of the page.
 
     Raises:
         VizlibError: For options that cannot be applied, or a port that is in use.
     """
     options = options or ServerOptions()
     configure_process(options)
-    service, users = AnalysisService(options.make_catalog()), options.parse_users()
-    with use_private_temp_dir():
-        launch(
-            build_page(service, options),
+    service, users = AnalysisService(options.make_catalog(models)), options.parse_users()
+    page = build_page(service, options)
+    with ExitStack() as at_end:
+        at_end.enter_context(use_private_temp_dir())
+        _, address, _ = launch(
+            page,
             options.host,
             options.port,
             inbrowser=options.browser,
@@ -95,6 +139,9 @@ def run_app(options: ServerOptions | None = None) -> None:
             mcp_server=options.mcp,
             app_kwargs=make_app_kwargs(service, options),
         )
+        if page.is_running:  # in an interactive session, where gradio does not wait
+            atexit.register(at_end.pop_all().close)
+    return address
 
 
 def _make_tab_id(tab: ModuleType) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import vizlib
 from dashboard.services.model_catalog import ModelCatalog
 from vizlib import VizlibError
 
@@ -83,15 +87,16 @@ class ServerOptions:
             return not shared and (host == "localhost" or ip_address(host).is_loopback)
         return False
 
-    def make_catalog(self) -> ModelCatalog:
-        """Return the catalog of the models to offer with these options.
+    def make_catalog(self, models: Mapping[str, vizlib.Model] = MappingProxyType({})) -> ModelCatalog:
+        """Return the catalog of the models to offer with these options, after those that are given by name.
 
         Raises:
             VizlibError: For a folder or a model that does not exist.
         """
         return ModelCatalog(
+            extra={name: partial(models.__getitem__, name) for name in models},
             folder=self.checkpoints,
-            only=self.models,
+            only=tuple(dict.fromkeys((*models, *self.models))) if self.models else (),
             any_timm=self.is_local and not (self.models or self.offline or self.listed_only),
             any_model=self.allow_any_model,
             offline=self.offline,

@@ -49,6 +49,7 @@ def make_code_snippet(
         parse_parameter_menus(menus, model, method),
         name_photo_in_code(photo),
         checkpoints="." if entry.source == "folder" else None,  # the path on the server is not for visitors
+        is_wrapped=model.is_wrapped,
     )
 
 

@@ -49,9 +49,8 @@ def detection():
     )
     calibrate(network.backbone, torch.rand(4, 3, 64, 64))
     with torch.no_grad():  # as drawn they move every box to the whole image, and the background's probability is 1
-        for part in (network.rpn.head.bbox_pred, network.roi_heads.box_predictor.cls_score):
-            part.weight *= 0.02
-        network.roi_heads.box_predictor.bbox_pred.weight *= 0.02
+        for name in ("rpn.head.bbox_pred", "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"):
+            network.get_parameter(f"{name}.weight").mul_(0.02)
     network.eval()
     preprocessing = {"input_size": (3, 64, 64), "crop_pct": 1.0, **NO_NORMALISATION}
     return vizlib.wrap(network.double(), preprocessing=preprocessing, output_kind="structured")

@@ -60,6 +60,7 @@ class Model:
         output: Function that picks the logits from what the network returns; by default that itself, or its `logits`.
         target_function: Function of the output whose value is explained, in place of logits (see `with_target`).
         measured_by: Model of the same network that holds the summary of its layers; by default this one itself.
+        is_wrapped: Whether `wrap` was given the network, so that code cannot load it by name.
 
     Example:
         >>> import numpy as np, vizlib
@@ -85,6 +86,7 @@ class Model:
     output: Callable[[Any], Any] | None = field(default=None, repr=False)
     target_function: TargetFunction | None = None
     measured_by: Model | None = None
+    is_wrapped: bool = False
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size

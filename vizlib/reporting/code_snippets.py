@@ -37,6 +37,7 @@ class CodeSnippet(NamedTuple):
         photo: File name of the photo.
         architecture: Architecture of a weight file, if `load` needs it.
         checkpoints: Folder of the user's checkpoints, if `load` needs it.
+        is_wrapped: Whether the model is a network that `wrap` was given, which only the user's own code can make.
     """
 
     model: str
@@ -47,6 +48,7 @@ class CodeSnippet(NamedTuple):
     photo: str = "photo.jpg"
     architecture: str | None = None
     checkpoints: str | None = None
+    is_wrapped: bool = False
 
     @classmethod
     def from_attribution(
@@ -68,15 +70,21 @@ class CodeSnippet(NamedTuple):
         }
         target, against = (_name_explained(record, model) for record in (attribution.target, attribution.against))
         snippet = cls(attribution.model, attribution.method, target, against, changed)
+        snippet = snippet._replace(is_wrapped=model is not None and model.is_wrapped)
         return snippet._replace(**{name: value for name, value in fields.items() if value is not None})
 
     def to_python(self) -> str:
         """Return Python code that writes the overlay and the raw values."""
-        load = _format_call("model = vizlib.load", [_quote(self.model), *_format_keywords(self._load_options())])
+        comment = ""
+        if self.is_wrapped:
+            comment = "# `network` is your own; give wrap the options that you gave it\n"
+            load = _format_call("model = vizlib.wrap", ["network", *_format_keywords({"name": self.model})])
+        else:
+            load = _format_call("model = vizlib.load", [_quote(self.model), *_format_keywords(self._load_options())])
         options = {"method": self.method, **self._target(), **self._contrast(), **self.parameters}
         explain = _format_call("why = vizlib.explain", ["model", "photo", *_format_keywords(options)])
-        is_function = isinstance(self.target, FunctionName)
-        comment = f"# {_quote(self.target)} is your function of the output, defined before\n" if is_function else ""
+        if isinstance(self.target, FunctionName):
+            comment += f"# {_quote(self.target)} is your function of the output, defined before\n"
         return (
             f"{comment}import vizlib\n\n{load}\nphoto = vizlib.open_image({_quote(self.photo)})\n{explain}\n"
             'why.save("why.png")  # the heat map on the photo\n'
@@ -87,7 +95,9 @@ class CodeSnippet(NamedTuple):
         """Return a shell command that writes the overlay and a report with the raw values."""
         photo = os.path.join(".", self.photo) if self.photo.startswith("-") else self.photo
         if isinstance(self.target, FunctionName):
-            return f"# {self.target} is a function of the output, which only Python can explain\n"
+            return f"# {_quote(self.target)} is a function of the output, which only Python can explain\n"
+        if self.is_wrapped:
+            return f"# {_quote(self.model)} is a network of your own, which only Python can explain\n"
         options = {"model": self.model, **self._load_options(), "method": self.method}
         options |= {name: _format_class(value) for name, value in {**self._target(), **self._contrast()}.items()}
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items()]
@@ -99,7 +109,7 @@ class CodeSnippet(NamedTuple):
     def to_client(self, address: str) -> str:
         """Return Python code for `gradio_client` that sends the request to the running page at an address."""
         if isinstance(self.target, FunctionName):
-            return f"# {self.target} is a function of the output, which the page cannot explain\n"
+            return f"# {_quote(self.target)} is a function of the output, which the page cannot explain\n"
         parameters = {
             name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()
         }

@@ -161,7 +161,8 @@ def wrap(
         raise ModelError(
             "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
         )
-    return _make_model(module, name or type(module).__name__, preprocessing, labels, output_kind, output)
+    name = name or type(module).__name__
+    return replace(_make_model(module, name, preprocessing, labels, output_kind, output), is_wrapped=True)
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,3 +192,17 @@ def test_short_calls_are_one_line_and_long_ones_are_wrapped(tower):
     )
     assert '    against="parachute",\n    layer="layer2",\n)\n' in long.to_python()
     assert max(map(len, (long.to_python() + long.to_shell() + long.to_client("http://a")).splitlines())) <= 72
+
+
+def test_code_of_a_wrapped_network_wraps_it(folder, tower):
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=3).eval()
+    model = vizlib.wrap(network, name=HOSTILE)
+    attribution = vizlib.explain(model, tower)
+    snippet = CodeSnippet.from_attribution(attribution, model, photo="photo.png")
+    names: dict[str, Any] = {"network": network}
+    exec(compile(snippet.to_python(), "snippet", "exec"), names)
+    assert torch.equal(names["why"].heat, attribution.heat)
+    assert names["model"].name == HOSTILE
+    assert len(snippet.to_shell().splitlines()) == 1
+    assert snippet.to_shell().startswith("# ")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -72,16 +75,17 @@ def test_report_of_a_model_without_classes(tmp_path):
 def test_snippet_computes_the_map_again(model, target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     vizlib.open_image(PHOTO).save("photo.png")
-    monkeypatch.setattr(vizlib, "load", lambda name: model)
+    monkeypatch.setattr(vizlib, "load", lambda name: loaded)
+    loaded = replace(model, is_wrapped=False)
     attribution = vizlib.explain(model, PHOTO, "input-x-gradient", target)
-    code = CodeSnippet.from_attribution(attribution, model, photo="photo.png").to_python()
-    names = {"energy": energy}
+    code = CodeSnippet.from_attribution(attribution, loaded, photo="photo.png").to_python()
+    names: dict[str, Any] = {"energy": energy}
     exec(compile(code, "snippet", "exec"), names)
     assert torch.equal(names["why"].heat, attribution.heat)
 
 
 def test_shell_and_client_take_weights_but_no_function():
-    model = make_model(3, "softmax", ["cat", "dog", "owl"])
+    model = replace(make_model(3, "softmax", ["cat", "dog", "owl"]), is_wrapped=False)
     weights = vizlib.explain(model, PHOTO, "saliency", {"cat": 1.0, "owl": -0.5})
     snippet = CodeSnippet.from_attribution(weights, model)
     assert """--target '{"cat": 1.0, "owl": -0.5}'""" in snippet.to_shell()
