@@ -142,7 +142,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
             if isinstance(choice.get("model"), str):
                 load_selected_model(service, choice["model"], progress)
 
-    def choose(
+    def handle_choice(
         photo: Image.Image | None,
         selection: Selection | None,
         method: str | None,
@@ -178,11 +178,11 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         model = model_before if single and "photo" not in single else gr.skip()
         return model, {"wrong": isinstance(photo, gr.Error) or "photo" in single}
 
-    def leave(request: gr.Request) -> None:
+    def end_session(request: gr.Request) -> None:
         """Count that a visitor has left the page as one more choice of the session."""
         context.generations.advance(request)  # gradio does not cancel an event that started a moment ago
 
-    page.unload(leave)
+    page.unload(end_session)
     unordered = {**PRIVATE_EVENT, "trigger_mode": "multiple"}  # the event queue keeps the order
     waiting = {"show_progress": "full", "show_progress_on": [context.bars]}  # a model may have to be loaded first
     opening = page.load(
@@ -191,7 +191,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     options = {"cancels": list(view.long_events), **unordered, **waiting}
     loading = queue.submit(show_errors(load_model), queue, None, **{**options, **DOWNLOAD_QUEUE})
     choosing = [
-        context.on_event(event, choose, [*view.inputs, queue], outputs, report_bad_photo=True, **options)
+        context.on_event(event, handle_choice, [*view.inputs, queue], outputs, report_bad_photo=True, **options)
         for event in (queue.input, loading.success)
     ]
     for event in (loading, *choosing):  # the next choice waits until a failed one is reverted, as it reads the photo

@@ -184,7 +184,7 @@ def build_tab(context: TabContext) -> None:
             caption = gr.HTML(elem_id="inside-caption", apply_default_css=False)
             ablation_panel = custom_component("ablation_list", elem_id="inside-ablation")
 
-    def choose(
+    def handle_choice(
         photo: Image.Image | None, selection: Selection | None, state: InspectorState | None, value: Any
     ) -> tuple:
         if photo is not None and selection is not None:
@@ -196,7 +196,7 @@ def build_tab(context: TabContext) -> None:
     context.selection.change(None, None, None, js=emit_choice_js("", "{}", "inside-event-queue"), **options)
     choice = context.on_event(
         event_queue.input,
-        choose,
+        handle_choice,
         [state, event_queue],
         [state, tree, tree_caption, heatmap, caption, ablation_panel, unit_grid, event_queue],
         **options,

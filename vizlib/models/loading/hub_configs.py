@@ -186,7 +186,7 @@ def _make_default_config(processor: str, size: tuple[int, int] | None) -> dict[s
     height, width = size
     if defaults.scheme == "convnext":
         return {**config, "size": {"shortest_edge": min(size)}}
-    if not defaults.crops or defaults.crop is None:
+    if not defaults.crops_by_default or defaults.crop is None:
         return {**config, "size": {"height": height, "width": width}}
     config["crop_size"] = {"height": height, "width": width}
     if isinstance(defaults.size, int):

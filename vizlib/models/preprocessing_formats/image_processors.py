@@ -86,7 +86,7 @@ class ProcessorDefaults:
     do_crop: bool | None = None
 
     @property
-    def crops(self) -> bool:
+    def crops_by_default(self) -> bool:
         """Whether a processor of this class crops unless told otherwise."""
         return self.crop is not None if self.do_crop is None else self.do_crop
 
@@ -255,7 +255,7 @@ def _read_steps(config: Mapping[str, Any], defaults: ProcessorDefaults, on_tenso
         steps.append(Resize(target, fit, interpolation, kernel))
         if crop is not None:
             steps.append(_make_crop(crop, on_tensors))
-    if _get(config, "do_center_crop", defaults.crops) and defaults.scheme != "segformer":  # which never crops
+    if _get(config, "do_center_crop", defaults.crops_by_default) and defaults.scheme != "segformer":  # which never crops
         crop_size = parse_size(_get(config, "crop_size", defaults.crop), "crop_size")
         if isinstance(crop_size, int):
             raise ModelError("crop_size is a shortest_edge, expected height and width")
