@@ -255,7 +255,8 @@ def _read_steps(config: Mapping[str, Any], defaults: ProcessorDefaults, on_tenso
         steps.append(Resize(target, fit, interpolation, kernel))
         if crop is not None:
             steps.append(_make_crop(crop, on_tensors))
-    if _get(config, "do_center_crop", defaults.crops_by_default) and defaults.scheme != "segformer":  # which never crops
+    # Segformer's processor never crops.
+    if _get(config, "do_center_crop", defaults.crops_by_default) and defaults.scheme != "segformer":
         crop_size = parse_size(_get(config, "crop_size", defaults.crop), "crop_size")
         if isinstance(crop_size, int):
             raise ModelError("crop_size is a shortest_edge, expected height and width")
