@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +12,19 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import vizlib
 from vizlib.attribution.evidence import BLOCK_ATTENTION_GRADIENTS, RequiredSignals, gather_evidence
 
-NUM_THREADS, NUM_CALLS = 4, 200
+NUM_THREADS = 4
 
 
-def wrap_model(module):
-    return vizlib.wrap(module, preprocessing={"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"})
+def wrap_model(module, **options):
+    preprocessing = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"}
+    return vizlib.wrap(module, preprocessing=preprocessing, **options)
 
 
 def build_module(name):
@@ -40,46 +45,114 @@ def count_traces(module):
     return hooks + sum(parameter.grad is not None for parameter in module.parameters())
 
 
-def run_in_threads(work, calls):
+def run_in_threads(work, calls, threads=NUM_THREADS):
     """Run the calls in threads that start together, and return the results in the order of the calls."""
-    barrier = threading.Barrier(NUM_THREADS)
+    barrier = threading.Barrier(threads)
 
     def start():
         torch.set_num_threads(1)
         barrier.wait()
 
-    with ThreadPoolExecutor(NUM_THREADS, initializer=start) as pool:
+    with ThreadPoolExecutor(threads, initializer=start) as pool:
         return list(pool.map(work, calls))
 
 
+class Fault(nn.Module):
+    """A part of a network that raises in the threads that request it."""
+
+    requests = threading.local()
+
+    def forward(self, values: Tensor) -> Tensor:
+        if getattr(self.requests, "fails", False):
+            raise RuntimeError("requested")
+        return values
+
+
+class Wrapper(nn.Module):
+    """A network that returns a dictionary with the logits of another, and normalises spectrally before it."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.first = parametrizations.spectral_norm(nn.Conv2d(3, 3, 3, padding=1))
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.backbone(F.relu(self.first(image)))}
+
+
+CNNS = ("training", "evaluation", "wrapped", "one logit")
+FAMILY_METHODS = {"transformer": "attention-relevance", "checkpoints": "legrad"}  # of the CNNs guided-backprop
+
+
+def build_models() -> dict[str, vizlib.Model]:
+    """Return six models with a `Fault` in their middle: in training mode, with checkpoints, wrapped, of one logit."""
+    networks: dict[str, Any] = {
+        name: build_module("resnet18") for name in ("training", "evaluation", "wrapped", "one logit")
+    }
+    networks |= {name: build_module("test_vit") for name in FAMILY_METHODS}
+    for name, network in networks.items():
+        part = "layer2" if hasattr(network, "layer2") else "patch_drop"
+        network.set_submodule(part, nn.Sequential(network.get_submodule(part), Fault()))
+        network.train(name in ("training", "checkpoints"))
+    networks["checkpoints"].set_grad_checkpointing(True)
+    networks["one logit"].reset_classifier(1)
+    options: dict[str, dict[str, Any]] = {
+        "wrapped": {"output": lambda output: output["logits"]},
+        "one logit": {"output_kind": "sigmoid", "labels": ["llama"]},
+    }
+    networks["wrapped"] = Wrapper(networks["wrapped"]).eval()
+    return {name: wrap_model(network, **options.get(name, {})) for name, network in networks.items()}
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "saliency": {},
+    "grad-cam": {},
+    "smoothgrad": {"samples": 3},
+    "occlusion": {"window": 32, "stride": 32},
+    "rise": {"masks": 16},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize(
-    ("name", "methods"),
-    [
-        ("resnet18", ["saliency", "guided-backprop", "grad-cam", "input-x-gradient"]),
-        ("vit_tiny_patch16_224", ["saliency", "grad-cam", "raw-attention", "attention-rollout", "attention-relevance"]),
-    ],
-)
-def test_results_of_four_threads_equal_the_serial_results_bit_for_bit(name, methods, training):
-    module = build_module(name).train(training)
-    model, photos = wrap_model(module), make_photos()
-    calls = [(method, photo, target) for method in methods for photo in range(4) for target in (2, 7)]
-    order = (calls * (NUM_CALLS // len(calls) + 1))[:NUM_CALLS]
-    random.Random(0).shuffle(order)
+def test_thousand_results_of_eight_threads_with_failures_equal_the_serial_results_bit_for_bit():
+    models, photos = build_models(), make_photos()
+    before = {name: copy.deepcopy(model.module.state_dict()) for name, model in models.items()}
+    modes = {name: [part.training for part in model.module.modules()] for name, model in models.items()}
+    calls = [
+        (name, method, photo)
+        for name in models
+        for method in (*METHODS, FAMILY_METHODS.get(name, "guided-backprop"))
+        for photo in range(len(photos))
+    ]
 
     def explain_call(call):
-        method, photo, target = call
-        return vizlib.explain(model, photos[photo], method, target).heat
+        name, method, photo = call
+        return vizlib.explain(models[name], photos[photo], method, 0, **METHODS.get(method, {})).heat
+
+    def explain_or_fail(request):
+        call, Fault.requests.fails = request
+        if not Fault.requests.fails:
+            return explain_call(call)
+        with pytest.raises(vizlib.ModelError, match="requested"):
+            explain_call(call)
+        return torch.empty(0)
 
     serial = {call: explain_call(call) for call in calls}
     # Most results differ, so that a mix-up would be noticed.
     assert len({heat.numpy().tobytes() for heat in serial.values()}) > len(calls) / 2
-    results = run_in_threads(explain_call, order)
-    mismatches = sum(not torch.equal(heat, serial[call]) for call, heat in zip(order, results, strict=True))
-    assert (len(results), mismatches) == (NUM_CALLS, 0)
-    assert count_traces(module) == 0
-    assert all(part.training == training for part in module.modules())
+    generator = random.Random(0)
+    order = [(generator.choice(calls), False) for _ in range(1000)] + [
+        (generator.choice(calls), True) for _ in range(200)
+    ]
+    generator.shuffle(order)
+    results = run_in_threads(explain_or_fail, order, threads=8)
+    equal = [torch.equal(heat, serial[call]) for (call, fails), heat in zip(order, results, strict=True) if not fails]
+    assert (sum(equal), len(equal)) == (1000, 1000)
+    for name, model in models.items():
+        assert count_traces(model.module) == 0
+        assert [part.training for part in model.module.modules()] == modes[name]
+        state = model.module.state_dict()
+        assert all(torch.equal(value, before[name][key]) for key, value in state.items()), name
 
 
 def test_threads_that_share_a_run_do_not_share_its_backward_rule():
