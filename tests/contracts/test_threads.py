@@ -22,15 +22,15 @@ from vizlib.attribution.evidence import BLOCK_ATTENTION_GRADIENTS, RequiredSigna
 NUM_THREADS = 4
 
 
-def wrap_model(module, **options):
-    preprocessing = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bilinear"}
+def wrap_model(module, size=64, **options):
+    preprocessing = {"input_size": (3, size, size), "crop_pct": 1.0, "interpolation": "bilinear"}
     return vizlib.wrap(module, preprocessing=preprocessing, **options)
 
 
-def build_module(name):
+def build_module(name, size=64):
     torch.manual_seed(0)
-    size: dict[str, Any] = {"img_size": 64} if "vit" in name else {}
-    return timm.create_model(name, num_classes=10, **size)
+    options: dict[str, Any] = {"img_size": size} if "vit" in name else {}
+    return timm.create_model(name, num_classes=10, **options)
 
 
 def make_photos(count=4):
@@ -89,7 +89,7 @@ def build_models() -> dict[str, vizlib.Model]:
     networks: dict[str, Any] = {
         name: build_module("resnet18") for name in ("training", "evaluation", "wrapped", "one logit")
     }
-    networks |= {name: build_module("test_vit") for name in FAMILY_METHODS}
+    networks |= {name: build_module("test_vit", 32) for name in FAMILY_METHODS}
     for name, network in networks.items():
         part = "layer2" if hasattr(network, "layer2") else "patch_drop"
         network.set_submodule(part, nn.Sequential(network.get_submodule(part), Fault()))
@@ -101,15 +101,15 @@ def build_models() -> dict[str, vizlib.Model]:
         "one logit": {"output_kind": "sigmoid", "labels": ["llama"]},
     }
     networks["wrapped"] = Wrapper(networks["wrapped"]).eval()
-    return {name: wrap_model(network, **options.get(name, {})) for name, network in networks.items()}
+    return {name: wrap_model(network, 32, **options.get(name, {})) for name, network in networks.items()}
 
 
 METHODS: dict[str, dict[str, Any]] = {
     "saliency": {},
     "grad-cam": {},
-    "smoothgrad": {"samples": 3},
-    "occlusion": {"window": 32, "stride": 32},
-    "rise": {"masks": 16},
+    "smoothgrad": {"samples": 2},
+    "occlusion": {"window": 16, "stride": 16},
+    "layer-cam": {},
 }
 
 
