@@ -127,9 +127,9 @@ def run_app(options: ServerOptions | None = None, models: Mapping[str, vizlib.Mo
     options = options or ServerOptions()
     configure_process(options)
     service, users = AnalysisService(options.make_catalog(models)), options.parse_users()
-    page = build_page(service, options)
     with ExitStack() as at_end:
-        at_end.enter_context(use_private_temp_dir())
+        at_end.enter_context(use_private_temp_dir())  # before the page is built: its components read where files go
+        page = build_page(service, options)
         _, address, _ = launch(
             page,
             options.host,

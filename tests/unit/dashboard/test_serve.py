@@ -31,6 +31,8 @@ mine = vizlib.wrap(network, labels=["llama", "fence", "sky"], name="mine <b>")
 client = Client(dashboard.serve(mine, browser=False), verbose=False)
 photo = gradio.media.get_image("tower.jpg")
 shown = client.predict(handle_file(photo), api_name="/predict")  # by the first model of the menu
+_, picture = client.predict(handle_file(photo), api_name="/explain")  # which the client downloads
+assert os.path.getsize(picture)
 expected = [[row.label, row.probability] for row in mine.predict(photo)]
 print(json.dumps([shown, expected, os.environ[TEMP_DIR_VARIABLE], os.path.isdir(os.environ[TEMP_DIR_VARIABLE])]))
 """

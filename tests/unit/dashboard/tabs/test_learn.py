@@ -292,7 +292,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
 
 @pytest.mark.slow
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
-    used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy"}
+    used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy", "softmax-only"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(compute_photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(8):
