@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import timm.models.beit
 import timm.models.eva
+import timm.models.naflexvit
 import timm.models.resnet
 import timm.models.swin_transformer
 import timm.models.swin_transformer_v2
@@ -104,7 +105,7 @@ class Family:
         matches: Whether a network belongs to the family.
         stages: Names of the layers whose output has spatial positions, shallow to deep.
         cam_layer: Name of the deepest layer whose positions all receive gradient.
-        first_convolution: Name of the convolution whose input is the image.
+        first_convolution: Name of the convolution whose input is the image; `None` if the network has none.
         normalised_cam_layer: Name of the layer normalisation that follows `cam_layer`, if there is one. Before it,
             activation times gradient sums to 0 over the channels of a position, because the normalisation removes the
             length of each token, and only rounding errors remain.
@@ -119,7 +120,7 @@ class Family:
     matches: Callable[[nn.Module], bool]
     stages: Callable[[nn.Module], tuple[str, ...]]
     cam_layer: Callable[[nn.Module], str]
-    first_convolution: Callable[[nn.Module], str]
+    first_convolution: Callable[[nn.Module], str | None]
     normalised_cam_layer: Callable[[nn.Module], str] | None = None
     tokens: Callable[[nn.Module, Size], TokenLayout] | None = None
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
@@ -137,6 +138,10 @@ class Family:
         def find_layer(find: Callable[[nn.Module], str]) -> Callable[[nn.Module], str]:
             return lambda module: f"{prefix}.{find(module.get_submodule(prefix))}"
 
+        def find_first(module: nn.Module) -> str | None:
+            name = self.first_convolution(module.get_submodule(prefix))
+            return name and f"{prefix}.{name}"
+
         normalised, tokens, classify, layout = (
             self.normalised_cam_layer,
             self.tokens,
@@ -148,7 +153,7 @@ class Family:
             matches=lambda module: False,  # found by a pass, not by the class of the network
             stages=lambda module: tuple(f"{prefix}.{name}" for name in self.stages(module.get_submodule(prefix))),
             cam_layer=find_layer(self.cam_layer),
-            first_convolution=find_layer(self.first_convolution),
+            first_convolution=find_first,
             normalised_cam_layer=normalised and find_layer(normalised),
             tokens=tokens and (lambda module, size: tokens(module.get_submodule(prefix), size)),
             position_embedding=lambda module: self.position_embedding(module.get_submodule(prefix)),
@@ -216,6 +221,19 @@ def _timm_vit_position(module) -> tuple[Tensor, Size] | None:
     return module.pos_embed[0, -rows * columns :].detach(), (rows, columns)
 
 
+def _naflex_vit_convolution(module) -> str | None:
+    """Return the convolution of a network of timm's NaFlexViT family; most embed patches with a linear layer."""
+    return "embeds.proj" if isinstance(module.embeds.proj, nn.Conv2d) else None
+
+
+def _naflex_vit_tokens(module, size: Size) -> TokenLayout:
+    """Return the token layout of a network of timm's NaFlexViT family."""
+    names = ("class",) if module.has_class_token else ()
+    names += tuple(f"register {i + 1}" for i in range(module.num_prefix_tokens - len(names)))
+    rows, columns = module.embeds.dynamic_feat_size(size)
+    return TokenLayout(names, (rows, columns), (0,) if module.has_class_token and module.global_pool == "token" else ())
+
+
 def _torchvision_vit_stages(module) -> tuple[str, ...]:
     """Return the stages of a network of torchvision's ViT family: its encoder layers."""
     return tuple(f"encoder.layers.{name}" for name, _ in module.encoder.layers.named_children())
@@ -279,6 +297,11 @@ def _transformers_vit_stages(module) -> tuple[str, ...]:
     parts = base.named_modules(prefix=module.base_model_prefix)
     name, layers = next((name, part) for name, part in parts if isinstance(part, nn.ModuleList))
     return tuple(f"{name}.{i}" for i in range(len(layers)))
+
+
+def _transformers_vit_convolution(module) -> str:
+    """Return the patch embedding of the ViT families of transformers."""
+    return _find_convolution(module, module.base_model_prefix)
 
 
 def _transformers_vit_tokens(module, size: Size) -> TokenLayout:
@@ -379,6 +402,11 @@ def _open_clip_vit_normed_layer(module) -> str:
     return _open_clip_vit_cam_layer(module) if module.final_ln_after_pool else "ln_post"
 
 
+def _open_clip_vit_position(module) -> tuple[Tensor, Size]:
+    """Return the position embedding of the patches, and its grid, of open_clip's ViT family."""
+    return module.positional_embedding[1:].detach(), module.grid_size
+
+
 def _open_clip_vit_classify(module, tokens: Tensor) -> Tensor:
     """Return the outputs that the head of an image tower of open_clip's ViT family gives each token."""
     return module.ln_post(tokens) @ module.proj
@@ -418,6 +446,16 @@ FAMILIES = (
             classify_tokens=_timm_vit_classify,
         )
         for kind, name in TIMM_VITS.items()
+    ),
+    Family(
+        name="NaFlexViT",
+        matches=lambda module: isinstance(module, timm.models.naflexvit.NaFlexVit),
+        stages=_timm_vit_stages,
+        cam_layer=_timm_vit_cam_layer,
+        normalised_cam_layer=_timm_vit_normed_layer,
+        first_convolution=_naflex_vit_convolution,
+        tokens=_naflex_vit_tokens,
+        classify_tokens=_timm_vit_classify,
     ),
     Family(
         name="ViT (torchvision)",
@@ -464,7 +502,7 @@ FAMILIES = (
         stages=_transformers_vit_stages,
         cam_layer=_transformers_vit_cam_layer,
         normalised_cam_layer=_transformers_vit_normed_layer,
-        first_convolution=lambda module: _find_convolution(module, module.base_model_prefix),
+        first_convolution=_transformers_vit_convolution,
         tokens=_transformers_vit_tokens,
         position_embedding=_transformers_vit_position,
         classify_tokens=_transformers_vit_classify,
@@ -475,7 +513,7 @@ FAMILIES = (
         stages=_transformers_vit_stages,
         cam_layer=_transformers_vit_cam_layer,
         normalised_cam_layer=_transformers_vit_normed_layer,
-        first_convolution=lambda module: _find_convolution(module, module.base_model_prefix),
+        first_convolution=_transformers_vit_convolution,
         tokens=_transformers_vit_tokens,
         position_embedding=_transformers_vit_position,
     ),
@@ -487,7 +525,7 @@ FAMILIES = (
         normalised_cam_layer=_open_clip_vit_normed_layer,
         first_convolution=lambda module: "conv1",
         tokens=_open_clip_vit_tokens,
-        position_embedding=lambda module: (module.positional_embedding[1:].detach(), module.grid_size),
+        position_embedding=_open_clip_vit_position,
         classify_tokens=_open_clip_vit_classify,
     ),
     Family(
@@ -498,7 +536,7 @@ FAMILIES = (
         normalised_cam_layer=_open_clip_vit_normed_layer,
         first_convolution=lambda module: "conv1",
         tokens=_open_clip_vit_tokens,
-        position_embedding=lambda module: (module.positional_embedding[1:].detach(), module.grid_size),
+        position_embedding=_open_clip_vit_position,
     ),
     Family(
         name="ResNet (open_clip)",

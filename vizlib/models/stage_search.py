@@ -100,11 +100,13 @@ def find_stages(module: nn.Module, image: Float[Tensor, "1 3 h w"]) -> FoundStag
 def _compute_stage_maps(module: nn.Module, image: Tensor) -> list[Float[Tensor, "channels rows columns"]]:
     """Return the maps with several positions that a network returns of its stages; empty if it returns none."""
     maps: list[Any] = []
-    with contextlib.suppress(Exception):  # the network is third-party code and may raise anything
-        for part in _list_parts_with_intermediates(module).values():
-            forward: Callable[..., Any] = part.forward_intermediates  # type: ignore[assignment]
-            maps = list(forward(image, output_fmt="NCHW", intermediates_only=True))
-        if not maps and type(module).__module__.startswith("transformers."):
+    for part in _list_parts_with_intermediates(module).values():
+        forward: Callable[..., Any] = part.forward_intermediates  # type: ignore[assignment]
+        with contextlib.suppress(Exception):  # the network is third-party code and may raise anything
+            maps = maps or list(forward(image, output_fmt="NCHW", intermediates_only=True))
+            maps = maps if all(isinstance(item, Tensor) for item in maps) else []
+    if not maps and type(module).__module__.startswith("transformers."):
+        with contextlib.suppress(Exception):
             output = module(image, output_hidden_states=True)
             maps = list(getattr(output, "reshaped_hidden_states", None) or output.hidden_states or ())
     return [
@@ -115,13 +117,14 @@ def _compute_stage_maps(module: nn.Module, image: Tensor) -> list[Float[Tensor, 
 
 
 def _list_parts_with_intermediates(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the network, or its only outermost part, that has timm's `forward_intermediates`, by name."""
+    """Return the network, and its only outermost part, that have timm's `forward_intermediates`, by name."""
     found: dict[str, nn.Module] = {}
     for name, part in module.named_modules():
-        is_inside = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        is_inside = any(outer and name.startswith(f"{outer}.") for outer in found)
         if not is_inside and callable(getattr(part, "forward_intermediates", None)):
             found[name] = part
-    return found if len(found) == 1 else {}
+    inner = [name for name in found if name]
+    return found if len(inner) <= 1 else {name: part for name, part in found.items() if not name}
 
 
 def _list_recorded_names(module: nn.Module) -> Iterator[str]:
