@@ -109,7 +109,8 @@ def test_all_evidence_passes_through_the_default_layer(found):
     assert model.cam_layer == model.stages[-1]
     assert model.layer_share(model.cam_layer) == pytest.approx(1, abs=1e-3)
     for method in ("grad-cam", "layer-cam", "eigen-cam"):
-        heat = vizlib.explain(model, make_photo(), method, target=1, **({} if "eigen" in method else {"relu": False}))
+        options: dict[str, Any] = {} if method == "eigen-cam" else {"relu": False}
+        heat = vizlib.explain(model, make_photo(), method, target=1, **options)
         assert heat.heat.isfinite().all()
         assert heat.heat.any()
         assert not any("of the dependence" in note for note in heat.notes)
@@ -117,7 +118,7 @@ def test_all_evidence_passes_through_the_default_layer(found):
 
 def test_products_that_cancel_are_read_after_the_normalisation(found):
     """Before a normalisation over channels, activation times gradient sums to 0 at each position."""
-    model, axes = found
+    model, _ = found
     before = vizlib.explain(model, make_photo(), "hires-cam", target=1, relu=False, layer=model.cam_layer).heat
     magnitude = vizlib.explain(model, make_photo(), "normgrad", target=1, layer=model.cam_layer).heat
     if "hires-cam" not in vizlib.list_methods(model):
@@ -147,7 +148,7 @@ def test_permuted_tokens_are_no_stage():
     run = model.run(make_photo(), layers=["blocks.1", "blocks.3"])
     assert model.spatial_map(run.activations["blocks.1"]) is None
     assert model.spatial_map(run.activations["blocks.3"]) is not None
-    with pytest.raises(vizlib.MethodError, match="which has no spatial positions; use one of blocks.3"):
+    with pytest.raises(vizlib.MethodError, match=r"which has no spatial positions; use one of blocks\.3"):
         vizlib.explain(model, make_photo(), "grad-cam", layer="blocks.1")
 
 
@@ -166,11 +167,12 @@ def test_no_layer_that_hardly_anything_passes_through_is_a_default():
     """The parallel blocks of CoaT compute several resolutions; each layer has a small part of the evidence."""
     network = CoaT(
         img_size=SIDE,
+        patch_size=4,
         num_classes=CLASSES,
-        embed_dims=(8, 8, 8, 8),
+        embed_dims=(16, 16, 16, 16),
         serial_depths=(1, 1, 1, 1),
         parallel_depth=1,
-        num_heads=2,
+        num_heads=8,
         mlp_ratios=(1, 1, 1, 1),
     )
     model = wrap(network)
@@ -184,7 +186,8 @@ class OneRowOff(PyramidVisionTransformerV2):
     """Returns maps that are not those of its layers."""
 
     def forward_intermediates(self, *args: Any, **options: Any) -> Any:
-        return [maps.roll(1, 2) for maps in super().forward_intermediates(*args, **options)]
+        maps: Any = super().forward_intermediates(*args, **options)
+        return [stage.roll(1, 2) for stage in maps]
 
 
 class Failing(PyramidVisionTransformerV2):
@@ -215,7 +218,8 @@ def test_stages_of_an_inner_network_are_found():
         def forward(self, images: Tensor) -> Tensor:
             return self.trunk(images)
 
-    alone, within = wrap(inner), wrap(Tower())
+    alone = wrap(inner)
+    within = vizlib.wrap(Tower().eval(), preprocessing=alone.preprocessing)
     assert within.stages == tuple(f"trunk.{name}" for name in alone.stages)
     heats = [vizlib.explain(model, make_photo(), "grad-cam", target=1).heat for model in (alone, within)]
     torch.testing.assert_close(heats[0], heats[1])
