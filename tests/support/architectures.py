@@ -162,7 +162,7 @@ TRANSFORMERS: dict[str, tuple[dict[str, Any], int]] = {
     "ConvNextV2": (_STAGES, 96),
     "ResNet": ({"embedding_size": 8, **_STAGES}, 96),
     "RegNet": ({"embedding_size": 8, **_STAGES, "groups_width": 8}, 96),
-    "Bit": ({"embedding_size": 32, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}, 96),
+    "Bit": ({"embedding_size": 32, "hidden_sizes": [128, 128, 256, 256], "depths": [1, 1, 1, 1]}, 96),
     "EfficientNet": ({}, 96),
     "MobileNetV1": ({}, 96),
     "MobileNetV2": ({}, 96),

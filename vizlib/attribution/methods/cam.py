@@ -54,15 +54,15 @@ def check_spatial_layer(model: Model) -> str | None:
     """Return why a model has no class activation maps, or `None` where it has."""
     if model.cam_layer:
         return None
+    if model.family is None and model.stages:
+        return "the evidence of this model does not pass through any one of its layers with spatial positions"
+    if model.family is None and model.attention_layers:
+        return "this model computes attention, and none of its layers is known to output one map of the photo"
     if model.family is None and any(layer.runs > 1 and len(layer.shape) == 3 for layer in model.layers):
         return (
             "its layers with spatial positions run several times for one photo, as with flipped copies or several "
             "views, so no map of a layer shows one photo"
         )
-    if model.family is None and model.stages:
-        return "the evidence of this model does not pass through any one of its layers with spatial positions"
-    if model.family is None and model.attention_layers:
-        return "this model computes attention, and none of its layers is known to output one map of the photo"
     return "no layer of this model has an output with spatial positions"
 
 

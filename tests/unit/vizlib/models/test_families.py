@@ -194,8 +194,10 @@ def test_all_evidence_passes_through_the_default_layer(vit):
 def test_products_do_not_cancel_at_the_layer_of_hires_cam(vit):
     model, _ = vit
     heat = vizlib.explain(model, PHOTO, "hires-cam", target=1, relu=False).heat
-    run = model.run(PHOTO, layers=[model.normalised_cam_layer])
-    activation = run.activations[model.normalised_cam_layer]
+    layer = model.normalised_cam_layer
+    assert layer is not None
+    run = model.run(PHOTO, layers=[layer])
+    activation = run.activations[layer]
     (gradient,) = run.gradients(1, of=[activation])
     products = model.spatial_map(activation.detach() * gradient)
     assert products is not None
