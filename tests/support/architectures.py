@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -488,8 +489,8 @@ def _format_cell(row: Row, column: str, sentences: list[str]) -> str:
     text = row.cells[column]
     if text in (RIGHT, "wrong") or text.endswith("%"):
         return text
-    sentence = text.replace(row.architecture.name, "the model")
-    sentence = sentence.replace(row.layer.split(" ")[0], "the layer") if row.layer else sentence
+    sentence = text.partition("; these do: ")[0]  # names of the methods that support the model follow
+    sentence = re.sub(r"does not support [^:]*:", "does not support the model:", sentence)
     if sentence not in sentences:
         sentences.append(sentence)
     return f"({sentences.index(sentence) + 1})"
