@@ -248,7 +248,7 @@ class Wrapper(nn.Module):
 def test_attention_scores_of_an_unknown_transformer_are_not_taken_for_spatial_maps():
     # As for a transformer that no row of the table matches, and that returns no maps of its stages.
     network = Wrapper().eval()
-    network.body.forward_intermediates = None
+    vars(network.body)["forward_intermediates"] = None
     model = replace(vizlib.wrap(network, preprocessing=PREPROCESSING), family=None)
     assert model.attention_layers, "the test needs a model with attention"
     assert model.stages == ()
