@@ -246,8 +246,10 @@ class Wrapper(nn.Module):
 
 
 def test_attention_scores_of_an_unknown_transformer_are_not_taken_for_spatial_maps():
-    # As for a transformer that no row of the table matches: the one in the wrapper would be found.
-    model = replace(vizlib.wrap(Wrapper().eval(), preprocessing=PREPROCESSING), family=None)
+    # As for a transformer that no row of the table matches, and that returns no maps of its stages.
+    network = Wrapper().eval()
+    vars(network.body)["forward_intermediates"] = None
+    model = replace(vizlib.wrap(network, preprocessing=PREPROCESSING), family=None)
     assert model.attention_layers, "the test needs a model with attention"
     assert model.stages == ()
     assert "grad-cam" not in vizlib.list_methods(model)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GRAPH_SOURCE = "_vizlib_source"
 
 RELU_FUNCTIONS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+ATTENTION_NAMES = ("att", "mhsa", "gpsa")  # parts of the class names of attention modules: "Attention", "E_MHSA"
 SOFTMAX_FUNCTIONS = {F.softmax, torch.softmax, Tensor.softmax}
 
 
@@ -92,7 +93,10 @@ class FunctionInterceptor(TorchFunctionMode):
 
     def _is_inside_attention(self) -> bool:
         """Return whether the running module is an attention module."""
-        return bool(self.module_path) and "att" in type(self.modules[self.module_path[-1]]).__name__.lower()
+        if not self.module_path:
+            return False
+        name = type(self.modules[self.module_path[-1]]).__name__.lower()
+        return any(part in name for part in ATTENTION_NAMES)
 
     def _compute_fused(
         self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False

@@ -1,4 +1,4 @@
-"""Call a function with each module that a thread runs, registered in the network or not."""
+"""Call a function with each module that a thread runs, before it runs or with its output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from vizlib.capture.recorder import unpack_first_tensor
 
 
 @contextlib.contextmanager
@@ -31,3 +33,31 @@ def watch_modules(on_run: Callable[[nn.Module, tuple[Any, ...]], None]) -> Itera
         yield
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def watch_outputs(module: nn.Module, on_output: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `on_output` with the name and output of each submodule that this thread runs inside the block.
+
+    Args:
+        module: The module that will be run (not a copy of it: copies have their own hooks).
+        on_output: Called with the dotted name of a submodule and its output, the first tensor of several, which it
+            must not change. A container is reported after its children.
+    """
+    owner = threading.get_ident()
+
+    def make_hook(name: str) -> Callable[..., None]:
+        """Return the hook that reports the output of one submodule."""
+
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            tensor, _ = unpack_first_tensor(output)
+            if tensor is not None and threading.get_ident() == owner:
+                on_output(name, tensor)
+
+        return hook
+
+    with contextlib.ExitStack() as cleanup:
+        for name, part in module.named_modules():
+            if name:
+                cleanup.callback(part.register_forward_hook(make_hook(name)).remove)
+        yield

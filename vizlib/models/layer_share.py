@@ -86,5 +86,5 @@ def measure_layer_share(
         total, bypassing = compute_gradient(False).float(), compute_gradient(True).float()
     if not total.any():
         return None
-    through = (total - bypassing).norm()
-    return (through / (through + bypassing.norm())).item()
+    through, rest = (total - bypassing).norm(), bypassing.norm()
+    return (through / (through + rest)).item() if through + rest > 0 else None  # the squares of tiny values are 0

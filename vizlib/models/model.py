@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, SupportsIndex
@@ -27,7 +27,7 @@ from vizlib.models.evaluation_copy import (
     make_evaluation_copy,
     require_evaluation_mode,
 )
-from vizlib.models.families import Family, Size, TokenLayout, find_channel_axis, to_spatial_map
+from vizlib.models.families import Family, StageLayout, TokenLayout, find_channel_axis, to_spatial_map
 from vizlib.models.layer_share import CamLayer, choose_most_complete_layer
 from vizlib.models.layer_summary import Layer, LayerSummary, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
@@ -36,8 +36,11 @@ from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.raw_output import TargetFunction, check_rows, flatten_output, list_tensors, pick_output
 from vizlib.models.run import Prediction, Run
+from vizlib.models.stage_search import FoundStages, find_normalised_layer, find_stages, list_stages_with_gradient
 
 MAX_CAM_LAYER_CANDIDATES = 12  # each takes two passes to measure
+MAX_NORM_CANDIDATES = 4  # each takes up to three passes to measure
+MIN_STAGE_SHARE = 0.1  # of the gradient at the image that the default layer of a network with tokens must carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,17 +186,40 @@ class Model:
 
     def spatial_map(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
         """Return a layer's output as one map per channel, `None` if it has no spatial positions."""
-        return to_spatial_map(activation, self.tokens, self._stage_grids)
+        return to_spatial_map(activation, self.tokens, self._stage_layout)
 
     def channel_axis(self, activation: Tensor) -> int:
         """Return the axis of a layer's output that holds its channels."""
-        return find_channel_axis(activation, self._stage_grids)
+        return find_channel_axis(activation, self._stage_layout)
 
     @cached_property
-    def _stage_grids(self) -> Collection[Size]:
-        """Rows and columns of the stages of a family with channels last; empty for all others."""
-        stage_grids = self.family and self.family.stage_grids
-        return stage_grids(self.module, self.preprocessing.input_size) if stage_grids else ()
+    def _stage_layout(self) -> StageLayout | None:
+        """Layout of the stages; `None` where it is that of `tokens`, or of maps without attention."""
+        if self.family is None:
+            layout = self._found_stages.layout if self._found_stages else None
+            if layout is None or layout.axes != "tokens" or self._measured_normalised_layer is None:
+                return layout
+            counts = {
+                *layout.prefix_counts,
+                *self._measured_normalised_layer[1].prefix_counts,
+            }  # class tokens, put later
+            return replace(layout, prefix_counts=tuple(sorted(counts)))
+        stage_layout = self.family.stage_layout
+        return stage_layout(self.module, self.preprocessing.input_size) if stage_layout else None
+
+    @cached_property
+    def _found_stages(self) -> FoundStages | None:
+        """The stages of a network of no known family whose shapes do not tell maps from attention scores or tokens."""
+        if self.measured_by is not None:
+            return self.measured_by._found_stages
+        if self.family is not None:
+            return None
+        with self.network_context():
+            found = find_stages(self.eval_module(), self.make_random_image())
+        if found is None or self.attention_layers or found.layout.axes != "channels first":
+            return found
+        # Attention that is not recorded, as its scores have five axes; of other networks every layer is a map.
+        return found if any("attention" in layer.class_name.lower() for layer in self.layers) else None
 
     @cached_property
     def tokens(self) -> TokenLayout | None:
@@ -206,9 +232,9 @@ class Model:
         """Layers whose output has spatial positions, shallow to deep; for an unknown family the last per resolution."""
         if self.family is not None:
             return self.family.stages(self.module)
-        if (
-            self.attention_layers
-        ):  # in an unknown transformer, tokens, windows and attention scores have such shapes too
+        if self._found_stages is not None:
+            return self._found_stages.names
+        if self.attention_layers:  # tokens, windows and attention scores have such shapes too
             return ()
         last = {layer.shape[1:]: layer.name for layer in self._single_run_layers}
         return tuple(last[size] for size in sorted(last, reverse=True))
@@ -237,12 +263,55 @@ class Model:
             return self.measured_by._measured_cam_layer
         if not self.stages:
             return None
-        deepest = [*reversed(self.stages), *(layer.name for layer in reversed(self._single_run_layers))]
-        candidates = list(dict.fromkeys(deepest))[:MAX_CAM_LAYER_CANDIDATES]
+        module, image = self.eval_module(), self.make_random_image()
+
+        def compute_outputs(images: Tensor) -> Tensor:
+            """Return the outputs of the network that is measured."""
+            return self._compute_outputs(module, images)
+
+        with self.network_context():
+            if self._found_stages:
+                deepest = list_stages_with_gradient(module, image, compute_outputs, self._found_stages)
+            else:
+                deepest = [*reversed(self.stages), *(layer.name for layer in reversed(self._single_run_layers))]
+            candidates = list(dict.fromkeys(deepest))[:MAX_CAM_LAYER_CANDIDATES]
+            chosen = choose_most_complete_layer(module, image, compute_outputs, candidates)
+        if self._found_stages and chosen and chosen.share is not None and chosen.share < MIN_STAGE_SHARE:
+            return None  # the evidence is in other branches, whose positions no single layer has
+        return chosen
+
+    @property
+    def normalised_cam_layer(self) -> str | None:
+        """Default layer of the maps that multiply each activation by its own gradient; `None` if there is none.
+
+        It is the first normalisation after `cam_layer` where such products cancel before it, else `cam_layer`.
+        """
+        if self.family is not None:
+            find_layer = self.family.normalised_cam_layer
+            return find_layer(self.module) if find_layer else self.cam_layer
+        if self._found_stages is None:
+            return self.cam_layer
+        return self._measured_normalised_layer[0] if self._measured_normalised_layer else None
+
+    @cached_property
+    def _measured_normalised_layer(self) -> tuple[str, StageLayout] | None:
+        """Name and layout of the layer of `normalised_cam_layer` in a network of no known family."""
+        if self.measured_by is not None:
+            return self.measured_by._measured_normalised_layer
+        if self._found_stages is None or self.cam_layer is None:
+            return None
+        classes, order = {layer.name: layer.class_name for layer in self.layers}, self._layer_summary.running_order
+        following = order[order.index(self.cam_layer) :]
+        norms = [name for name in following if "norm" in classes[name].lower()][:MAX_NORM_CANDIDATES]
         module = self.eval_module()
         with self.network_context():
-            return choose_most_complete_layer(
-                module, self.make_random_image(), lambda images: self._compute_outputs(module, images), candidates
+            return find_normalised_layer(
+                module,
+                self.make_random_image(),
+                lambda images: self._compute_outputs(module, images),
+                self._found_stages,
+                self.cam_layer,
+                norms,
             )
 
     def find_family(self) -> Family | None:

@@ -45,20 +45,37 @@ def choose_normed_layer(model: Model, values: ParameterValues) -> str:
     By default it is the first normalisation after the default layer, if the family has one: before a normalisation,
     activation times gradient cancels over the channels.
     """
-    find_layer = model.family and model.family.normalised_cam_layer
-    return find_layer(model.module) if find_layer and not values.get("layer") else choose_cam_layer(model, values)
+    name = values.get("layer") or model.normalised_cam_layer
+    assert name is not None  # models without such a layer are refused before
+    return str(name)
 
 
 def check_spatial_layer(model: Model) -> str | None:
     """Return why a model has no class activation maps, or `None` where it has."""
     if model.cam_layer:
         return None
+    if model.family is None and model.stages:
+        return "the evidence of this model does not pass through any one of its layers with spatial positions"
+    if model.family is None and model.attention_layers:
+        return "this model computes attention, and none of its layers is known to output one map of the photo"
     if model.family is None and any(layer.runs > 1 and len(layer.shape) == 3 for layer in model.layers):
         return (
             "its layers with spatial positions run several times for one photo, as with flipped copies or several "
             "views, so no map of a layer shows one photo"
         )
     return "no layer of this model has an output with spatial positions"
+
+
+def check_normed_layer(model: Model) -> str | None:
+    """Return why a model has no class activation maps of activation times gradient, or `None` where it has."""
+    if reason := check_spatial_layer(model):
+        return reason
+    if model.normalised_cam_layer:
+        return None
+    return (
+        f"activation times gradient cancels over the channels of {model.cam_layer}, as a normalisation follows, and no "
+        "layer after it keeps the positions"
+    )
 
 
 # ------------------------------------------------------------ one value per position, by the formula of each paper
@@ -176,12 +193,13 @@ def _make_cam_method(
     *,
     has_relu: bool = True,
     uses_gradient: bool = True,
-    choose_layer: Callable[[Model, ParameterValues], str] = choose_cam_layer,
+    uses_products: bool = False,
     paper: str,
     shows: str,
     does_not_show: str,
 ) -> Method:
     """Return the class activation map method of a formula that gives one value per position of a layer."""
+    choose_layer = choose_normed_layer if uses_products else choose_cam_layer
 
     def compute(evidence: Evidence, *, relu: bool = False, **values) -> Tensor:
         """Return the class activation map of a formula, clipped at 0 with `relu`."""
@@ -197,7 +215,7 @@ def _make_cam_method(
         does_not_show=does_not_show,
         signals=lambda model, values: RequiredSignals(signals, (choose_layer(model, values),)),
         compute=compute,
-        unsupported_reason=check_spatial_layer,
+        unsupported_reason=check_normed_layer if uses_products else check_spatial_layer,
         parameters={
             "layer": CAM_LAYER,
             **({"relu": RELU} if has_relu else {}),
@@ -227,7 +245,7 @@ METHODS = (
     _make_cam_method(
         "hires-cam",
         _hires_cam,
-        choose_layer=choose_normed_layer,
+        uses_products=True,
         paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
         shows="First-order contribution of each position to the score: activation times gradient, over all channels.",
         does_not_show="It is exact only if later layers are linear, and cancels just before a layer normalisation.",
@@ -242,7 +260,7 @@ METHODS = (
     _make_cam_method(
         "xgrad-cam",
         _xgrad_cam,
-        choose_layer=choose_normed_layer,
+        uses_products=True,
         paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
         shows="Warm regions are where channels are active, weighted so that the map sums to the score to first order.",
         does_not_show="Channels whose values nearly cancel get extreme weights, which happens in transformers.",
@@ -259,7 +277,7 @@ METHODS = (
     _make_cam_method(
         "eigen-grad-cam",
         _eigen_grad_cam,
-        choose_layer=choose_normed_layer,
+        uses_products=True,
         paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
         shows="Warm regions show the strongest pattern among the contributions to the score: a less noisy HiResCAM.",
         does_not_show="It is only one pattern: evidence that appears in other channels is left out.",
