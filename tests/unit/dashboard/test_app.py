@@ -182,6 +182,7 @@ def test_serve_keeps_files_in_a_private_folder(monkeypatch, tmp_path):
 
     def record_folders(page, *_, **__):
         folders.append({Path(block.GRADIO_CACHE) for block in page.blocks.values()})
+        return None, "http://127.0.0.1:7860/", None
 
     monkeypatch.setattr(app, "launch", record_folders)
     app.run_app()
@@ -193,8 +194,9 @@ def test_serve_keeps_files_in_a_private_folder(monkeypatch, tmp_path):
 def test_checkpoints_option_adds_the_models_of_a_folder(tmp_path, monkeypatch):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     offered = []
-    monkeypatch.setattr(app, "build_page", lambda service, _: offered.extend(service.catalog.names))
-    monkeypatch.setattr(app, "launch", lambda *_, **__: None)
+    empty = gr.Blocks()
+    monkeypatch.setattr(app, "build_page", lambda service, _: offered.extend(service.catalog.names) or empty)
+    monkeypatch.setattr(app, "launch", lambda *_, **__: (None, "http://127.0.0.1:7860/", None))
     monkeypatch.setattr(sys, "argv", ["dashboard", "--checkpoints", str(tmp_path)])
     with pytest.raises(SystemExit) as exit_info:
         start.main()
