@@ -34,6 +34,7 @@ def hostile() -> Iterator[str]:
     page.close(verbose=False)
 
 
+@pytest.mark.slow
 def test_hostile_names_and_labels_are_shown_as_text(hostile, open_session_at, tmp_path):
     session = open_session_at(f"{hostile}?{urlencode({'c': ATTACK, 'v': ATTACK, 'l': ATTACK, 'm': ATTACK + '!'})}")
     page = session.page

@@ -231,6 +231,7 @@ def test_guided_rule_applies_to_functional_relu():
     assert_close(vizlib.explain(model, photo(), "guided-backprop", 3).heat, np.abs(guided).max(0))
 
 
+@pytest.mark.slow
 def test_explain_all_equals_each_method_alone():
     torch.manual_seed(0)
     for name in ("resnet18", "vit_tiny_patch16_224"):

@@ -116,6 +116,7 @@ def test_agreement_of_different_photos_or_an_invalid_fraction_raises_an_error(ph
             agreement(result, result, fraction)
 
 
+@pytest.mark.slow
 def test_agreement_of_the_bundled_models_equals_its_definition(cheetah):
     names = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if len(names) < 2:

@@ -97,6 +97,7 @@ def test_killed_run_resumes_to_the_same_result(tiny, tmp_path, monkeypatch):
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_finished_run_does_not_train_again(tiny, tmp_path, monkeypatch):
     run(monkeypatch, words(tiny, tmp_path, epochs=1))
     before = state_of(tmp_path)
@@ -121,6 +122,7 @@ def test_training_learns_a_simple_task(tiny, tmp_path, monkeypatch):
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_frozen_backbone_is_unchanged_and_the_head_learns(tiny, tmp_path, monkeypatch, backbone):
     from safetensors.torch import load_file
 

@@ -134,6 +134,7 @@ def test_the_tab_that_is_open_first_makes_no_difference(fresh, photo, name, coun
     assert counts.take()[:2] == (1, 1)
 
 
+@pytest.mark.slow
 def test_comparing_two_models_costs_the_selected_one_no_forward_pass(fresh, photo, name, counts):
     selection = build_prediction_panel(fresh, photo, name).selection
     draw_tabs(fresh, photo, selection)

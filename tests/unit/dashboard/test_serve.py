@@ -38,6 +38,7 @@ print(json.dumps([shown, expected, os.environ[TEMP_DIR_VARIABLE], os.path.isdir(
 """
 
 
+@pytest.mark.slow
 def test_interactive_session_serves_a_wrapped_network_until_it_ends():
     inherited = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
     command = [sys.executable, "-c", SESSION]

@@ -65,6 +65,7 @@ def test_mcp_tools_are_the_endpoints(run_coroutine, address):
     assert set(explain.inputSchema["properties"]) == {"photo", "model", "method", "target", "parameters"}
 
 
+@pytest.mark.slow
 def test_mcp_tool_returns_the_result_of_python(run_coroutine, address):
     url = "data:image/jpeg;base64," + base64.b64encode(TOWER.read_bytes()).decode()
     arguments = {"photo": url, "model": MODEL, "method": "legrad", "target": "church", "parameters": {}}

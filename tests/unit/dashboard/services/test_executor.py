@@ -56,6 +56,7 @@ def spaces(monkeypatch) -> FakeSpaces:
     return fake
 
 
+@pytest.mark.slow
 def test_zero_gpu_results_equal_local_results(spaces, service, cheetah):
     remote, target = AnalysisService(ModelCatalog()), service.predict(cheetah, VIT)[1].index
     assert remote.predict(cheetah, VIT) == service.predict(cheetah, VIT)

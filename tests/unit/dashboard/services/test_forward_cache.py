@@ -76,6 +76,7 @@ def test_forward_cache_evicts_the_least_recently_used_pass(model, cheetah, tower
     assert small.cache.held_bytes == 0
 
 
+@pytest.mark.slow
 def test_passes_of_a_freed_model_are_evicted(name, cheetah):
     cache, model = ForwardCache(10**9), vizlib.load(name)
     other = vizlib.load(name)
@@ -88,6 +89,7 @@ def test_passes_of_a_freed_model_are_evicted(name, cheetah):
     assert cache.cache.held_bytes == both // 2
 
 
+@pytest.mark.slow
 def test_concurrent_backward_passes_equal_sequential_ones(model, cheetah):
     cache = ForwardCache(10**9)
     sequential = {target: vizlib.explain_all(model, cheetah, target=target) for target in range(4)}

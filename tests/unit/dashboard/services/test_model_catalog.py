@@ -148,6 +148,7 @@ def test_load_with_progress_yields_downloaded_bytes(hub):
     assert sum(path.endswith("safetensors") for path in hub.requested_paths) == 1
 
 
+@pytest.mark.slow
 def test_load_with_progress_raises_as_get_does(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     catalog = ModelCatalog([ModelEntry(SMALL, "download", 1.9)])

@@ -60,6 +60,7 @@ def test_other_attention_is_not_described_as_a_convolutional_network(service, ch
     )
 
 
+@pytest.mark.slow
 def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(service, cheetah):
     assert "resnet is a convolutional network" in compute_caption(service, cheetah, "resnet")
     for name in NETWORKS:

@@ -81,6 +81,7 @@ def test_classes_are_matched_by_name_between_models(service):
     assert {j: i for i, j in common.items()} == compare.match_classes(other, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grad-cam", "input-x-gradient"])
 def test_compare_draws_the_four_library_maps_on_one_scale(service, tower, tower_selection, method):
     value = compare.compute_content(service, tower, tower_selection, VIT, method, 5)[3]

@@ -132,6 +132,7 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
     assert switch["label"] == f"Switch head {order[0] + 1} off"
 
 
+@pytest.mark.slow
 def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:

@@ -119,6 +119,7 @@ def test_heads_of_another_layer_are_sent_on_request(service, cheetah, monkeypatc
     assert (grid["of"], grid["heads"]["shape"]) == (4, [3, 197, 14, 14])
 
 
+@pytest.mark.slow
 def test_attention_flow_shows_the_three_library_methods(service, cheetah):
     name = "vit_tiny-imagenette"
     selection = build_prediction_panel(service, cheetah, name, 3)[0]

@@ -40,6 +40,7 @@ def test_pgd_on_a_linear_network_moves_every_pixel_by_the_maximum_in_the_directi
     assert np.array_equal(np.asarray(adversarial), expected)
 
 
+@pytest.mark.slow
 def test_pgd_changes_the_prediction_of_a_real_photo_within_two_levels(cheetah):
     for name in ("resnet18-imagenette", "vit_tiny-imagenette"):
         model = vizlib.load(name)

@@ -119,6 +119,7 @@ def assert_equal_attributions(one, other):
 # ------------------------------------------------------------------------------------------------ many photos
 
 
+@pytest.mark.slow
 def test_explain_of_a_list_equals_each_photo_alone(model, batches_of_two):
     parameters = few_pass_parameters(model)
     for method in vizlib.list_methods(model):
@@ -447,6 +448,7 @@ def test_numpy_numbers_are_converted_and_can_be_saved(tmp_path):
     assert {type(attribution.parameters[name]) for name in ("samples", "seed", "budget_mb")} == {int}
 
 
+@pytest.mark.slow
 def test_run_keeps_its_graph_only_for_methods_that_read_gradients(model, monkeypatch):
     runs, run = [], vizlib.Model.run
     monkeypatch.setattr(vizlib.Model, "run", lambda *args, **kwargs: runs.append(run(*args, **kwargs)) or runs[-1])

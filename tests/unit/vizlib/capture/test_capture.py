@@ -299,6 +299,7 @@ def explain_all_methods(model, few_passes, target=1):
     return {name: attribution.heat for name, attribution in attributions.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build", [lambda: timm.create_model("resnet18", num_classes=5).eval(), lambda: build_timm_vit(64)]
 )
@@ -316,6 +317,7 @@ def test_frozen_network_has_the_same_maps_and_stays_frozen(build, few_passes):
         assert torch.equal(frozen[name], heat), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
 def test_maps_are_the_same_inside_no_grad_and_inference_mode(switch, few_passes):
     for module in (timm.create_model("resnet18", num_classes=5).eval(), build_timm_vit()):

@@ -195,6 +195,7 @@ def test_units_command_ranks_contributions(photo):
         assert len(first) == 2
 
 
+@pytest.mark.slow
 def test_units_command_ablates_units(photo):
     model = vizlib.load("resnet18-imagenette")
     rest = vizlib.ablate(model, photo, channels={"layer4": [3, 17]})
@@ -209,6 +210,7 @@ def test_units_command_ablates_units(photo):
     assert "no layer 'layer9'" in mistake("units", photo, "-l", "layer9")
 
 
+@pytest.mark.slow
 def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
     attribution = json.loads(shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
     model = vizlib.load("resnet18-imagenette")
@@ -228,6 +230,7 @@ def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
     assert "without spatial positions" in mistake("receptive-field", "fc")
 
 
+@pytest.mark.slow
 def test_compare_command_equals_agreement_in_python(folder, photo):
     torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), folder / "other.pth")
     (folder / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"]}))

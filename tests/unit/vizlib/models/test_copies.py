@@ -353,6 +353,7 @@ def test_settings_of_the_caller_do_not_change_the_maps(setting):
         check_maps(vizlib.wrap(net, preprocessing=SIZE))
 
 
+@pytest.mark.slow
 def test_stochastic_depth_and_channels_last_do_not_change_the_maps():
     make = functools.partial(timm.create_model, "resnet10t", num_classes=3, drop_path_rate=0.5)
     expected = compute_maps(vizlib.wrap(make_net(make), preprocessing=SIZE))

@@ -225,6 +225,7 @@ def test_stages_of_an_inner_network_are_found():
     torch.testing.assert_close(heats[0], heats[1])
 
 
+@pytest.mark.slow
 def test_measuring_leaves_the_network_as_it_was():
     network = randomise(make_maxxvit()).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -153,6 +153,7 @@ def test_hostile_names_are_escaped_in_the_report(model, attribution, tmp_path):
     assert not [row for row in page.tags if row[0] == "script" or any(key.startswith("on") for key in row[1])]
 
 
+@pytest.mark.slow
 def test_report_of_many_maps_shows_each_photo_once(model, tower, cheetah, tmp_path):
     attributions = vizlib.explain_all(model, tower)
     page = read_page(vizlib.report(attributions, tmp_path / "all.html", model=model))

@@ -95,6 +95,7 @@ class PositionDependentNetwork(nn.Module):
         return self.net(images + rows)
 
 
+@pytest.mark.slow
 def test_plan_windows_rejects_a_network_that_depends_on_absolute_positions():
     model = build_model(PositionDependentNetwork())
     rows = compute_window_spans(224, 32, 48)
@@ -162,6 +163,7 @@ def test_two_consecutive_crops_cover_what_one_crop_covers():
             assert second_crop.input_span[1] >= min(box[2], 64 // middle.jump[0])
 
 
+@pytest.mark.slow
 def test_plan_for_a_resnet50_has_several_stages_and_saves_a_third_of_the_operations():
     model = NETWORKS["resnet50 of torchvision"]()
     image, rows = make_image(model), compute_window_spans(224, 32, 16)

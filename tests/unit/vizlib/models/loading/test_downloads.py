@@ -55,6 +55,7 @@ def test_load_reports_progress_while_it_downloads(hub, tmp_path, cheetah):
     assert sum(path.endswith("model.safetensors") for path in hub.requested_paths) == 1
 
 
+@pytest.mark.slow
 def test_load_raises_one_line_and_leaves_no_file_if_a_download_breaks(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub
     reports: list[tuple[int, int]] = []

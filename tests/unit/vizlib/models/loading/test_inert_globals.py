@@ -146,6 +146,7 @@ def test_reading_leaves_pytorchs_table_of_safe_classes_as_it_was(tmp_path):
         torch.load(tmp_path / "my.pth", weights_only=True)
 
 
+@pytest.mark.slow
 def test_threads_read_checkpoints_with_plain_data_at_the_same_time(tmp_path):
     torch.save({"w": torch.ones(1), "args": [argparse.Namespace(a=i) for i in range(300)]}, tmp_path / "my.pth")
     errors = []
