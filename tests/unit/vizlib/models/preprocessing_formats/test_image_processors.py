@@ -163,7 +163,7 @@ def test_tensor_equals_that_of_every_known_processor(name, backend):
         processor = make(**{key: value for key, value in settings.items() if key in known or key == "crop_pct"})
         try:
             expected = [processor(images=noise(*shape), return_tensors="pt")["pixel_values"] for shape in SHAPES]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, AttributeError):  # ConvNeXt's own message fails in transformers 5.24
             continue  # this class does not take this setting
         if len({tensor.shape for tensor in expected}) > 1:
             with pytest.raises(ModelError, match="depends on the photo"):
