@@ -77,7 +77,6 @@ def test_click_takes_effect_although_the_page_is_redrawn_before_it_ends(session,
     assert button.get_attribute("aria-pressed") == "true"
 
 
-@pytest.mark.slow
 def test_method_and_parameter_change_the_map(session):
     session.wait_for_change(WHY, lambda: session.page.locator("#why-methods [data-key=saliency]").click())
     session.wait_for_change(
@@ -94,7 +93,6 @@ def test_opacity_and_hover_send_no_request(session):
     assert len(session.requests) == num_requests
 
 
-@pytest.mark.slow
 def test_channel_and_layer_change_the_inside_tab(session):
     session.open_tab("Inside")
     session.wait_for_change(CHANNEL, lambda: session.page.locator("#inside-channels button").nth(4).click())
@@ -113,7 +111,6 @@ def test_attention_tab_of_a_cnn_explains_why_it_is_empty(session):
     assert not session.page.locator(GRID + " canvas").first.is_visible()
 
 
-@pytest.mark.slow
 def test_another_model_changes_all_pictures(session):
     kernels = session.page.locator("#inside-kernels button").count()
     session.wait_for_change(CHANNEL, lambda: session.wait_for_change(WHY, lambda: session.choose_option("#model", VIT)))
