@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 import vizlib
 from vizlib.core.text import format_percent
+from vizlib.models.layer_share import COMPLETE_SHARE
 
 NUM_CLASSES = 10
 MAX_LOGIT_ERROR = 1e-5  # with what is recorded and without, as a share of the largest logit
 MAX_MAP_ERROR = 1e-4  # of a layer's map and the one that the network returns of it, as a share of its largest value
 MAX_SUM_ERROR = 1e-4  # of a row of attention weights, whose sum is 1
-COMPLETE_SHARE = 0.999
 WELL_SIZED = 64  # sides of the input that most architectures allow
 COLUMNS = ("predict", "saliency", "grad-cam", "activation", "attention", "relevance")
 RIGHT = "yes"

@@ -8,7 +8,7 @@ method that needs only its layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import timm.models.beit
 import timm.models.eva
@@ -425,6 +425,29 @@ def _torchvision_maxvit_layout(module, size: Size) -> StageLayout:
     return StageLayout("channels first", tuple((rows, columns) for rows, columns in grids))
 
 
+_TRANSFORMERS_VIT = Family(
+    name="ViT (transformers)",
+    matches=lambda module: _is_class_of(module, "transformers", TRANSFORMERS_VITS),
+    stages=_transformers_vit_stages,
+    cam_layer=_transformers_vit_cam_layer,
+    normalised_cam_layer=_transformers_vit_normed_layer,
+    first_convolution=_transformers_vit_convolution,
+    tokens=_transformers_vit_tokens,
+    position_embedding=_transformers_vit_position,
+    classify_tokens=_transformers_vit_classify,
+)
+_OPEN_CLIP_VIT = Family(
+    name="ViT (open_clip)",
+    matches=lambda module: _is_open_clip_vit(module) and module.attn_pool is None,
+    stages=_open_clip_vit_stages,
+    cam_layer=_open_clip_vit_cam_layer,
+    normalised_cam_layer=_open_clip_vit_normed_layer,
+    first_convolution=lambda module: "conv1",
+    tokens=_open_clip_vit_tokens,
+    position_embedding=_open_clip_vit_position,
+    classify_tokens=_open_clip_vit_classify,
+)
+
 FAMILIES = (
     Family(
         name="ResNet",
@@ -496,47 +519,16 @@ FAMILIES = (
         first_convolution=lambda module: _find_convolution(module, "stem"),
         stage_layout=_torchvision_maxvit_layout,
     ),
-    Family(
-        name="ViT (transformers)",
-        matches=lambda module: _is_class_of(module, "transformers", TRANSFORMERS_VITS),
-        stages=_transformers_vit_stages,
-        cam_layer=_transformers_vit_cam_layer,
-        normalised_cam_layer=_transformers_vit_normed_layer,
-        first_convolution=_transformers_vit_convolution,
-        tokens=_transformers_vit_tokens,
-        position_embedding=_transformers_vit_position,
-        classify_tokens=_transformers_vit_classify,
-    ),
-    Family(
+    _TRANSFORMERS_VIT,
+    replace(
+        _TRANSFORMERS_VIT,
         name="ViT that reads patches (transformers)",
         matches=lambda module: _is_class_of(module, "transformers", TRANSFORMERS_PATCH_VITS),
-        stages=_transformers_vit_stages,
-        cam_layer=_transformers_vit_cam_layer,
-        normalised_cam_layer=_transformers_vit_normed_layer,
-        first_convolution=_transformers_vit_convolution,
-        tokens=_transformers_vit_tokens,
-        position_embedding=_transformers_vit_position,
+        classify_tokens=None,
     ),
-    Family(
-        name="ViT (open_clip)",
-        matches=lambda module: _is_open_clip_vit(module) and module.attn_pool is None,
-        stages=_open_clip_vit_stages,
-        cam_layer=_open_clip_vit_cam_layer,
-        normalised_cam_layer=_open_clip_vit_normed_layer,
-        first_convolution=lambda module: "conv1",
-        tokens=_open_clip_vit_tokens,
-        position_embedding=_open_clip_vit_position,
-        classify_tokens=_open_clip_vit_classify,
-    ),
-    Family(
-        name="ViT with attention pooling (open_clip)",
-        matches=_is_open_clip_vit,
-        stages=_open_clip_vit_stages,
-        cam_layer=_open_clip_vit_cam_layer,
-        normalised_cam_layer=_open_clip_vit_normed_layer,
-        first_convolution=lambda module: "conv1",
-        tokens=_open_clip_vit_tokens,
-        position_embedding=_open_clip_vit_position,
+    _OPEN_CLIP_VIT,
+    replace(
+        _OPEN_CLIP_VIT, name="ViT with attention pooling (open_clip)", matches=_is_open_clip_vit, classify_tokens=None
     ),
     Family(
         name="ResNet (open_clip)",

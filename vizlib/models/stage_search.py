@@ -214,7 +214,7 @@ def find_normalised_layer(
         positions passes through; `None` if there is none.
     """
 
-    def measure(layer: str, layout: StageLayout, detached: str | None = None) -> tuple[float, float]:
+    def measure_product(layer: str, layout: StageLayout, detached: str | None = None) -> tuple[float, float]:
         """Return the size of a layer's gradient at its positions, and the share of the sum that is left."""
         hook = alter_output(module, detached, Tensor.detach) if detached else contextlib.nullcontext()
         with hook:
@@ -226,14 +226,14 @@ def find_normalised_layer(
         total = product.abs().sum().clamp(min=torch.finfo(torch.float32).tiny)
         return gradient.float().norm().item(), (product.sum(0).abs().sum() / total).item()
 
-    size, remaining = measure(cam_layer, stages.layout)
+    size, remaining = measure_product(cam_layer, stages.layout)
     if remaining > MAX_CANCELLED_SHARE:
         return cam_layer, stages.layout
     for norm in following_norms:
         layout = _find_norm_layout(module, image, stages.layout, cam_layer, norm)
-        if layout is None or measure(cam_layer, stages.layout, norm)[0] > MAX_MAP_ERROR * size:
+        if layout is None or measure_product(cam_layer, stages.layout, norm)[0] > MAX_MAP_ERROR * size:
             continue
-        own_size, own_remaining = measure(norm, layout)
+        own_size, own_remaining = measure_product(norm, layout)
         if own_size and own_remaining > MAX_CANCELLED_SHARE:
             return norm, layout
     return None

@@ -143,7 +143,7 @@ def wrap(network: nn.Module, size: tuple[int, int] = SIZE) -> vizlib.Model:
 
 
 @pytest.fixture(scope="module", params=VITS)
-def vit(request) -> tuple[vizlib.Model, str]:
+def model_and_key(request) -> tuple[vizlib.Model, str]:
     """A vision transformer of the table, and its key in `VITS`."""
     return wrap(VITS[request.param][0]()), request.param
 
@@ -158,8 +158,8 @@ def compute_own_maps(module: Any, image: Tensor, num_prefix: int) -> list[Tensor
     return [maps[0] for maps in module.forward_intermediates(image, output_fmt="NCHW", intermediates_only=True)]
 
 
-def test_each_block_is_the_map_that_the_network_returns(vit):
-    model, key = vit
+def test_each_block_is_the_map_that_the_network_returns(model_and_key):
+    model, key = model_and_key
     _, family, names, cam_layer, normalised = VITS[key]
     assert model.family is not None
     assert (model.family.name, model.cam_layer, model.normalised_cam_layer) == (family, cam_layer, normalised)
@@ -175,8 +175,8 @@ def test_each_block_is_the_map_that_the_network_returns(vit):
         torch.testing.assert_close(found, expected)
 
 
-def test_all_evidence_passes_through_the_default_layer(vit):
-    model, _ = vit
+def test_all_evidence_passes_through_the_default_layer(model_and_key):
+    model, _ = model_and_key
     assert model.cam_layer is not None
 
     def compute_outputs(images: Tensor) -> Tensor:
@@ -191,8 +191,8 @@ def test_all_evidence_passes_through_the_default_layer(vit):
     assert (maps.abs().amax(0) > 1e-9).all()
 
 
-def test_products_do_not_cancel_at_the_layer_of_hires_cam(vit):
-    model, _ = vit
+def test_products_do_not_cancel_at_the_layer_of_hires_cam(model_and_key):
+    model, _ = model_and_key
     heat = vizlib.explain(model, PHOTO, "hires-cam", target=1, relu=False).heat
     layer = model.normalised_cam_layer
     assert layer is not None
@@ -204,8 +204,8 @@ def test_products_do_not_cancel_at_the_layer_of_hires_cam(vit):
     assert heat.abs().sum() > 1e-3 * products.abs().sum()
 
 
-def test_attention_is_among_all_tokens_of_each_block(vit):
-    model, _ = vit
+def test_attention_is_among_all_tokens_of_each_block(model_and_key):
+    model, _ = model_and_key
     assert model.tokens is not None
     weights = [
         tensor
@@ -223,8 +223,8 @@ def test_attention_is_among_all_tokens_of_each_block(vit):
         assert heat.any()
 
 
-def test_classifier_of_tokens_gives_the_logits_for_the_tokens_that_are_read(vit):
-    model, key = vit
+def test_classifier_of_tokens_gives_the_logits_for_the_tokens_that_are_read(model_and_key):
+    model, key = model_and_key
     assert model.family is not None
     classify = model.family.classify_tokens
     assert (classify is None) == (key in WITHOUT_CLASSIFIER)
@@ -238,8 +238,8 @@ def test_classifier_of_tokens_gives_the_logits_for_the_tokens_that_are_read(vit)
     torch.testing.assert_close(logits[:, 0], run.logits)
 
 
-def test_recording_does_not_change_the_logits(vit):
-    model, _ = vit
+def test_recording_does_not_change_the_logits(model_and_key):
+    model, _ = model_and_key
     run = model.run(PHOTO, layers=model.stages, attention=True)
     torch.testing.assert_close(run.logits, model.logits(model.tensor(vizlib.open_image(PHOTO))))
 

@@ -55,7 +55,7 @@ NETWORKS = {
 }
 
 
-def randomise(network: nn.Module) -> nn.Module:
+def randomise_constant_weights(network: nn.Module) -> nn.Module:
     """Return a network with random weights, none of them 0, as heads and layer scales are at first."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -68,7 +68,7 @@ def randomise(network: nn.Module) -> nn.Module:
 def wrap(network: nn.Module, side: int = SIDE) -> vizlib.Model:
     torch.manual_seed(0)
     preprocessing = {"input_size": (3, side, side), "crop_pct": 1.0}
-    return vizlib.wrap(randomise(network), preprocessing=preprocessing)
+    return vizlib.wrap(randomise_constant_weights(network), preprocessing=preprocessing)
 
 
 def make_photo(side: int = SIDE) -> np.ndarray:
@@ -76,14 +76,14 @@ def make_photo(side: int = SIDE) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def found(request) -> tuple[vizlib.Model, str]:
+def model_and_axes(request) -> tuple[vizlib.Model, str]:
     """A model of no known family, and the axes of its stages."""
     build, axes = NETWORKS[request.param]
     return wrap(build()), axes
 
 
-def test_each_stage_is_a_map_that_the_network_returns(found):
-    model, axes = found
+def test_each_stage_is_a_map_that_the_network_returns(model_and_axes):
+    model, axes = model_and_axes
     assert model.family is None
     run = model.run(make_photo(), layers=model.stages)
     module: Any = model.module
@@ -104,8 +104,8 @@ def test_each_stage_is_a_map_that_the_network_returns(found):
     }[axes]
 
 
-def test_all_evidence_passes_through_the_default_layer(found):
-    model, _ = found
+def test_all_evidence_passes_through_the_default_layer(model_and_axes):
+    model, _ = model_and_axes
     assert model.cam_layer == model.stages[-1]
     assert model.layer_share(model.cam_layer) == pytest.approx(1, abs=1e-3)
     for method in ("grad-cam", "layer-cam", "eigen-cam"):
@@ -116,9 +116,9 @@ def test_all_evidence_passes_through_the_default_layer(found):
         assert not any("of the dependence" in note for note in heat.notes)
 
 
-def test_products_that_cancel_are_read_after_the_normalisation(found):
+def test_products_that_cancel_are_read_after_the_normalisation(model_and_axes):
     """Before a normalisation over channels, activation times gradient sums to 0 at each position."""
-    model, _ = found
+    model, _ = model_and_axes
     before = vizlib.explain(model, make_photo(), "hires-cam", target=1, relu=False, layer=model.cam_layer).heat
     magnitude = vizlib.explain(model, make_photo(), "normgrad", target=1, layer=model.cam_layer).heat
     if "hires-cam" not in vizlib.list_methods(model):
@@ -132,8 +132,8 @@ def test_products_that_cancel_are_read_after_the_normalisation(found):
         assert before.abs().max() < 1e-3 * heat.abs().max()
 
 
-def test_attention_that_is_not_among_all_patches_is_refused(found):
-    model, _ = found
+def test_attention_that_is_not_among_all_patches_is_refused(model_and_axes):
+    model, _ = model_and_axes
     for method in ("raw-attention", "attention-rollout", "attention-relevance", "legrad"):
         assert method not in vizlib.list_methods(model)
         with pytest.raises(vizlib.MethodError, match="not a transformer vizlib knows"):
@@ -227,7 +227,7 @@ def test_stages_of_an_inner_network_are_found():
 
 @pytest.mark.slow
 def test_measuring_leaves_the_network_as_it_was():
-    network = randomise(make_maxxvit()).train()
+    network = randomise_constant_weights(make_maxxvit()).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     model = vizlib.wrap(network, preprocessing={"input_size": (3, SIDE, SIDE)})
     assert model.normalised_cam_layer
