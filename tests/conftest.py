@@ -25,7 +25,16 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook(["vizlib"], "beartype.beartype")  # the shapes in the signatures are checked while tests run
+PACKAGE = Path(__file__).resolve().parent.parent / "vizlib"
+
+
+def find_modules_with_shapes() -> list[str]:
+    """Return the names of vizlib's modules whose signatures have shapes; checking the others takes a third more time."""
+    paths = [path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text("utf-8")]
+    return [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+
+
+install_import_hook(find_modules_with_shapes(), "beartype.beartype")  # the shapes are checked while tests run
 
 torch.set_num_threads(1)  # tiny networks on two busy cores take 15 times longer with two threads
 
@@ -37,10 +46,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need the folder of real data as slow: the default run passes and skips the same everywhere."""
+    """Mark tests that need the folder of real data as slow, and group the tests that share a server or networks.
+
+    The default run passes and skips the same everywhere. The tests of a file run in one process, and those of
+    `security/` that send requests all in one, as each process would start a server of its own.
+    """
     for item in items:
-        if "data" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "data" in fixtures:
             item.add_marker("slow")
+        file = item.path.relative_to(Path(__file__).parent)
+        group = "security" if "server" in fixtures and file.parts[0] == "security" else file.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_unconfigure() -> None:

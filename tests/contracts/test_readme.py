@@ -43,6 +43,7 @@ def test_python_example_runs(code, folder):
     exec(compile(code, "README.md", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for block in blocks("bash")[2:] for line in block.strip().splitlines()])
 def test_shell_example_runs(line, folder):
     words = shlex.split(line.replace("*.jpg", "photo.jpg"))

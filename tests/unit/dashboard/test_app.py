@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from bundled_models import load_bundled
+from bundled_models import load_bundled, resnet_by_default
 
 import vizlib
 from dashboard import __main__ as start
@@ -75,6 +75,7 @@ def test_explain_endpoint_returns_the_attribution_of_python(service, cheetah, na
     assert np.abs(np.asarray(overlay).astype(int) - np.asarray(theirs.overlay())).max() <= 1
 
 
+@resnet_by_default
 def test_explain_endpoint_accepts_a_contrast_class(service, cheetah, name):
     values, _ = endpoints.handle_explain_endpoint(
         service, cheetah, name, "saliency", "church", {"against": "golf ball"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bundled_models import load_bundled
+from bundled_models import load_bundled, resnet_by_default
 
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
@@ -18,6 +18,7 @@ from vizlib.models.families import to_spatial_map
 from vizlib.models.ood import OodScore
 
 
+@resnet_by_default
 def test_predictions_equal_the_librarys(service, cheetah, name):
     ours, theirs = service.predict(cheetah, name, 3), load_bundled(name).predict(cheetah, top=3)
     assert [row.index for row in ours] == [row.index for row in theirs]
@@ -32,6 +33,7 @@ def make_service(name: str, threshold: float) -> AnalysisService:
     return AnalysisService(ModelCatalog([], extra={name: lambda: replace(vizlib.load(name), ood_score=ood_score)}))
 
 
+@resnet_by_default
 def test_ood_note_equals_the_librarys(cheetah, name):
     model = load_bundled(name)
     logits = model.logits(model.tensor(cheetah))
@@ -63,6 +65,7 @@ def test_every_supported_method_gives_the_librarys_map(service, cheetah, name, f
         assert (ours.target, ours.label, ours.notes) == (4, theirs.label, theirs.notes)
 
 
+@resnet_by_default
 def test_parameters_reach_the_method(service, cheetah, name):
     layer = service.catalog.get(name).stages[1]
     ours = service.explain(ExplanationRequest(cheetah, name, 4, None, "grad-cam", {"layer": layer}))

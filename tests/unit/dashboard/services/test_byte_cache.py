@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from bundled_models import resnet_by_default
 from PIL import Image
 
 from dashboard.services import byte_cache
@@ -95,6 +96,7 @@ def test_result_larger_than_the_cache_is_returned_and_evicts_nothing():
     assert cache.get("small", lambda: "computed again") == "1234567890"
 
 
+@resnet_by_default
 def test_count_bytes_finds_nested_tensors(service, cheetah, name):
     attribution = service.explain(ExplanationRequest(cheetah, name))
     photo = cheetah.width * cheetah.height * 3

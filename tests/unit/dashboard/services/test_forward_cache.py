@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from bundled_models import resnet_by_default
 
 import vizlib
 from dashboard.services.forward_cache import ForwardCache, record_pass
@@ -30,6 +31,7 @@ def passes(monkeypatch):
     return photos
 
 
+@resnet_by_default
 def test_another_class_of_a_cached_pass_equals_a_new_pass(model, cheetah, passes):
     cache = ForwardCache(10**9)
     for target, against in ((0, None), (7, None), (7, 2), (0, None)):
@@ -41,6 +43,7 @@ def test_another_class_of_a_cached_pass_equals_a_new_pass(model, cheetah, passes
     assert len(passes) == 1
 
 
+@resnet_by_default
 def test_size_of_a_pass_is_about_that_of_all_layer_outputs(model, cheetah):
     """The reference counts with a hook at every layer without children."""
     cached = record_pass(model, cheetah)
@@ -61,6 +64,7 @@ def test_size_of_a_pass_is_about_that_of_all_layer_outputs(model, cheetah):
     assert 0.5 < cached.size / sum(sizes.values()) < 2
 
 
+@resnet_by_default
 def test_forward_cache_evicts_the_least_recently_used_pass(model, cheetah, tower, passes):
     size = record_pass(model, cheetah).size
     passes.clear()
@@ -104,6 +108,7 @@ def test_concurrent_backward_passes_equal_sequential_ones(model, cheetah):
     assert cache.cache.held_bytes == record_pass(model, cheetah).size
 
 
+@resnet_by_default
 def test_evicted_passes_are_freed(model, cheetah, tower):
     """A graph in a reference cycle would never be freed."""
     cache = ForwardCache(int(1.5 * record_pass(model, cheetah).size))

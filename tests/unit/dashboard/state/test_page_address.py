@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bundled_models import resnet_by_default
 
 import vizlib
 from dashboard.components.copy_link import build_copy_link
@@ -203,6 +204,7 @@ def test_target_equal_to_the_contrast_class_removes_the_contrast(service, cheeta
     assert selection.against is None
 
 
+@resnet_by_default
 def test_contrast_equals_the_librarys_however_it_is_given(service, cheetah, name):
     theirs = vizlib.explain(vizlib.load(name), cheetah, method="saliency", target=4, against=2)
     contrast = ExplanationRequest(cheetah, name, 4, 2, "saliency")

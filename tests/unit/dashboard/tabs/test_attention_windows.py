@@ -53,6 +53,7 @@ def test_windowed_attention_is_explained_with_the_window_size(service, cheetah, 
     assert {tuple(weights.shape[-2:]) for weights in weights_by_layer.values()} == {(window * window,) * 2}
 
 
+@pytest.mark.slow
 def test_other_attention_is_not_described_as_a_convolutional_network(service, cheetah):
     assert "its tokens do not form one known grid of patches" in compute_caption(service, cheetah, "pyramid")
     assert "No layer of linear attention computes softmax attention" in compute_caption(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from bundled_models import load_bundled
+from bundled_models import load_bundled, resnet_by_default
 from PIL import Image
 
 import vizlib
@@ -54,6 +54,7 @@ def texts(service, photo, selection, method, menus=None) -> dict[str, str]:
     return {block["name"]: block["text"] for block in value["blocks"]}
 
 
+@resnet_by_default
 def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     contrast = next(i for i in range(10) if i != selection.target)
@@ -77,6 +78,7 @@ def test_code_blocks_contain_class_contrast_method_and_parameters(service, cheet
     assert "probability" not in "".join(plain.values())
 
 
+@resnet_by_default
 def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, here):
     model = service.catalog.get(selection.model)
     menus = apply_parameter_settings(model, "grad-cam", {"layer": model.stages[1]})
@@ -88,6 +90,7 @@ def test_python_code_computes_the_map_of_the_page(service, cheetah, selection, h
     assert (names["why"].label, names["why"].notes) == (page_attribution.label, page_attribution.notes)
 
 
+@resnet_by_default
 def test_client_code_computes_the_map_of_the_page(service, cheetah, selection, here, address):
     contrast = next(i for i in range(10) if i != selection.target)
     contrasted = selection._replace(against=contrast)
@@ -148,6 +151,7 @@ def test_exported_raw_values_equal_the_map(exported):
         assert np.array_equal(found["heat"], attribution.heat.numpy())
 
 
+@resnet_by_default
 def test_exported_report_contains_the_map_and_its_code(service, exported, selection):
     attribution, export = exported
     path = export("html")
@@ -160,6 +164,7 @@ def test_exported_report_contains_the_map_and_its_code(service, exported, select
     assert str(path.parent) not in text
 
 
+@resnet_by_default
 def test_exported_figures_have_the_requested_format(exported, service, selection):
     attribution, export = exported
     labels = service.catalog.get(selection.model).labels

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bundled_models import load_bundled
+from bundled_models import load_bundled, resnet_by_default
 from PIL import Image
 
 import vizlib
@@ -80,6 +80,7 @@ def test_hook_code_runs_and_records_the_displayed_output(compute_step, model, ch
     assert len({tuple(picture.value["limits"]) for picture in lesson.pictures}) == 1
 
 
+@resnet_by_default
 def test_logit_step_shows_the_softmax_gradient_of_the_formula(compute_step, model, cheetah):
     lesson = compute_step("logits")
     image = model.tensor(cheetah).requires_grad_()
@@ -253,6 +254,7 @@ def test_attention_step_deletes_the_top_fifth_of_each_map(compute_step, model, c
     assert lesson.text_keys[-1] == f"attention.{better}"
 
 
+@resnet_by_default
 def test_limits_step_shows_the_adversarial_photo_and_its_prediction(compute_step, model, cheetah):
     lesson = compute_step("limits")
     before, change, after = lesson.pictures

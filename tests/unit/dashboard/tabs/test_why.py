@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundled_models import load_bundled
+from bundled_models import load_bundled, resnet_by_default
 
 import vizlib
 from dashboard.components.error_messages import show_errors
@@ -66,6 +66,7 @@ def slow_service(name, monkeypatch):
     return service
 
 
+@resnet_by_default
 def test_contrast_map_is_diverging_and_names_both_classes(service, cheetah, selection):
     labels = service.catalog.get(selection.model).labels
     contrast = next(i for i in range(10) if i != selection.target)
@@ -91,6 +92,7 @@ def test_contrast_applies_to_every_thumbnail(service, cheetah, selection):
             assert item["signed"] == expected[item["key"]].signed, item["key"]
 
 
+@resnet_by_default
 def test_a_slow_method_states_its_duration_and_waits_for_start(slow_service, counting_method, cheetah, selection):
     content = why.compute_content(slow_service, cheetah, selection, "counted", None)
     assert content.progress == build_waiting_progress(
@@ -103,6 +105,7 @@ def test_a_slow_method_states_its_duration_and_waits_for_start(slow_service, cou
     assert counting_method["passes"] == 0
 
 
+@resnet_by_default
 def test_a_fast_method_of_many_passes_starts_automatically(
     slow_service, counting_method, cheetah, selection, monkeypatch
 ):
@@ -110,6 +113,7 @@ def test_a_fast_method_of_many_passes_starts_automatically(
     assert why.compute_content(slow_service, cheetah, selection, "counted", None).progress["begin"] is True
 
 
+@resnet_by_default
 def test_a_streamed_map_is_updated_with_each_batch_and_cached_when_complete(
     slow_service, counting_method, cheetah, selection
 ):
@@ -126,6 +130,7 @@ def test_a_streamed_map_is_updated_with_each_batch_and_cached_when_complete(
     assert counting_method["passes"] == PASSES  # from the cache
 
 
+@resnet_by_default
 def test_stopping_ends_the_computation_and_caches_nothing(slow_service, counting_method, cheetah, selection):
     steps = show_errors(why.stream_content)(slow_service, cheetah, selection, "counted", None)
     for _ in range(3):
@@ -162,6 +167,7 @@ def test_an_error_during_a_stream_is_one_sentence():
         next(steps)
 
 
+@resnet_by_default
 def test_duration_of_a_method_is_measured_once(cheetah, name, monkeypatch):
     service, calls = AnalysisService(ModelCatalog()), []
     monkeypatch.setattr(
@@ -172,6 +178,7 @@ def test_duration_of_a_method_is_measured_once(cheetah, name, monkeypatch):
     assert calls == [("rise", {}), ("rise", {"masks": 9})]
 
 
+@resnet_by_default
 def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection):
     service = AnalysisService(ModelCatalog())
     first = why.compute_content(service, cheetah, selection, "grad-cam", None)
@@ -184,6 +191,7 @@ def test_top_fraction_check_is_the_library_result_and_cached(cheetah, selection)
     assert second.metric == text
 
 
+@resnet_by_default
 def test_top_fraction_check_is_empty_without_photo_or_attribution(slow_service, counting_method, cheetah, selection):
     assert why.compute_top_fraction_check(slow_service, None, None, "grad-cam", None) == ""
     assert why.compute_top_fraction_check(slow_service, cheetah, selection, "counted", None) == ""

@@ -32,7 +32,7 @@ FEW_PASSES = {
 def make_resnet(size=(32, 48), labels=None):
     torch.manual_seed(0)
     block: Any = BasicBlock  # the annotation of timm is an instance of it
-    module: Any = ResNet(block, (1, 1, 1, 1), num_classes=4)
+    module: Any = ResNet(block, (1, 1, 1, 1), num_classes=4, channels=(8, 16, 32, 64))
     with torch.no_grad():
         module.fc.weight.mul_(10)
     return wrap_small(module, size, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 from typing import Any, NamedTuple
 
@@ -201,7 +202,7 @@ def test_a_value_without_gradient_is_explained_by_methods_that_need_none(model, 
 
 def test_a_function_must_return_one_value_for_each_photo_of_a_batch(model, photo):
     message = refused(TargetError, model, photo, "rise", lambda logits: logits[0, 0], masks=16)
-    assert "a tensor of shape () for 16 photos" in message
+    assert re.search(r"a tensor of shape \(\) for \d+ photos", message)  # as many as a batch has on this machine
 
 
 def test_what_does_not_go_with_a_function_is_refused(model, photo):

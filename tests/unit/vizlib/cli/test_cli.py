@@ -178,6 +178,7 @@ def test_explain_command_runs_methods_of_many_passes(folder, photo):
     assert torch.allclose(torch.tensor(saved["values"]), expected.heat, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_units_command_ranks_contributions(photo):
     model = vizlib.load("vit_tiny-imagenette")
     for layer, kind in (("blocks.5", "channels"), ("blocks.5.attn", "heads")):

@@ -29,12 +29,14 @@ from vizlib.reporting.html_report import READ_CODE
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HOSTILE = 'it\'s "$(touch hacked)" `touch hacked`; touch hacked #\\ \t!'
 CASES = [
-    (RESNET, "grad-cam", {}, None),
     (RESNET, "grad-cam", {"layer": "layer3", "relu": False}, "parachute"),
     (RESNET, "saliency", {"channels": "norm"}, RUNNER_UP),
+    (VIT, "raw-attention", {"layer": "blocks.4.attn", "head": 2, "query": (6, 8)}, None),
+]
+SLOW_CASES = [
+    (RESNET, "grad-cam", {}, None),
     (RESNET, "occlusion", {"window": 112, "stride": 112, "baseline": "blur"}, None),
     (RESNET, "rise", {"masks": 16, "share": 0.3}, None),
-    (VIT, "raw-attention", {"layer": "blocks.4.attn", "head": 2, "query": (6, 8)}, None),
     (VIT, "integrated-gradients", {"steps": 2}, "golf ball"),
 ]
 
@@ -78,7 +80,10 @@ def values_in(page: str) -> list[np.ndarray]:
     return [row["heat"] for row in names["maps"]]
 
 
-@pytest.mark.parametrize(("name", "method", "parameters", "against"), CASES)
+@pytest.mark.parametrize(
+    ("name", "method", "parameters", "against"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)],
+)
 def test_python_and_shell_snippets_reproduce_the_map(name, method, parameters, against, folder, tower):
     model = load_bundled(name)
     attribution = vizlib.explain(model, tower, method, target=7, against=against, **parameters)

@@ -45,11 +45,12 @@ NETWORKS = {
     "mobilenet": lambda: build_model(torchvision.models.mobilenet_v2(num_classes=5)),
 }
 SLOW_NETWORKS = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("resnet26d, oblong", "resnet50 of torchvision", "convnext")
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("mobilenet", "resnet26d, oblong", "resnet50 of torchvision", "convnext")
 ]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet", *SLOW_NETWORKS])
+@pytest.mark.parametrize("name", ["resnet18", *SLOW_NETWORKS])
 @pytest.mark.parametrize(("window", "stride"), [(32, 48), pytest.param(40, 23, marks=pytest.mark.slow)])
 def test_incremental_logits_equal_those_of_full_inference(name, window, stride):
     model = NETWORKS[name]()
@@ -75,7 +76,10 @@ def test_incremental_logits_equal_those_of_full_inference(name, window, stride):
     assert input_sizes[-1].numel() < 0.8 * image[0, 0].numel()
 
 
-@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "seresnet18", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["vit_tiny_patch16_224", "seresnet18", pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow)],
+)
 def test_plan_windows_returns_none_for_a_network_with_global_receptive_fields(architecture):
     model = build_model(timm.create_model(architecture, num_classes=5))
     image = make_image(model)
