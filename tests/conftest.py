@@ -24,12 +24,13 @@ os.environ["GRADIO_SERVER_PORT"] = str(10_000 + os.getpid() % 200 * 100)
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadFileScheduling
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vizlib"
 
 
 def find_modules_with_shapes() -> list[str]:
-    """Return the names of vizlib's modules whose signatures have shapes; checking the others takes a third more time."""
+    """Return the names of vizlib's modules whose signatures have shapes; checking all takes a third longer."""
     paths = [path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text("utf-8")]
     return [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
 
@@ -44,20 +45,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3)
 
 
+class FileScheduling(LoadFileScheduling):
+    """Runs the tests of a file in one process, and all of `security/`, as each process would start a server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/security" if nodeid.startswith("tests/security/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need the folder of real data as slow, and group the tests that share a server or networks.
-
-    The default run passes and skips the same everywhere. The tests of a file run in one process, and those of
-    `security/` that send requests all in one, as each process would start a server of its own.
-    """
+    """Mark tests that need the folder of real data as slow: the default run passes and skips the same everywhere."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "data" in fixtures:
+        if "data" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
-        file = item.path.relative_to(Path(__file__).parent)
-        group = "security" if "server" in fixtures and file.parts[0] == "security" else file.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_unconfigure() -> None:
