@@ -229,15 +229,26 @@ class Model:
 
     @cached_property
     def stages(self) -> tuple[str, ...]:
-        """Layers whose output has spatial positions, shallow to deep; for an unknown family the last per resolution."""
+        """Layers whose output has spatial positions, shallow to deep.
+
+        For an unknown family it is the last of each resolution, and of its own resolution the default layer.
+        """
         if self.family is not None:
             return self.family.stages(self.module)
         if self._found_stages is not None:
             return self._found_stages.names
-        if self.attention_layers:  # tokens, windows and attention scores have such shapes too
-            return ()
-        last = {layer.shape[1:]: layer.name for layer in self._single_run_layers}
+        last = self._last_layers
+        sizes = {layer.name: layer.shape[1:] for layer in self._single_run_layers}
+        if self.cam_layer is not None:
+            last = last | {sizes[self.cam_layer]: self.cam_layer}
         return tuple(last[size] for size in sorted(last, reverse=True))
+
+    @property
+    def _last_layers(self) -> dict[tuple[int, ...], str]:
+        """Rows and columns -> name of the last layer whose output has them; empty if they may mean something else."""
+        if self.attention_layers:  # tokens, windows and attention scores have such shapes too
+            return {}
+        return {layer.shape[1:]: layer.name for layer in self._single_run_layers}
 
     @cached_property
     def _single_run_layers(self) -> tuple[Layer, ...]:
@@ -261,7 +272,8 @@ class Model:
     def _measured_cam_layer(self) -> CamLayer | None:
         if self.measured_by is not None:
             return self.measured_by._measured_cam_layer
-        if not self.stages:
+        candidates = self._found_stages.names if self._found_stages else self._list_cam_layer_candidates()
+        if not candidates:
             return None
         module, image = self.eval_module(), self.make_random_image()
 
@@ -271,14 +283,26 @@ class Model:
 
         with self.network_context():
             if self._found_stages:
-                deepest = list_stages_with_gradient(module, image, compute_outputs, self._found_stages)
-            else:
-                deepest = [*reversed(self.stages), *(layer.name for layer in reversed(self._single_run_layers))]
-            candidates = list(dict.fromkeys(deepest))[:MAX_CAM_LAYER_CANDIDATES]
-            chosen = choose_most_complete_layer(module, image, compute_outputs, candidates)
+                candidates = list_stages_with_gradient(module, image, compute_outputs, self._found_stages)
+            chosen = choose_most_complete_layer(module, image, compute_outputs, candidates[:MAX_CAM_LAYER_CANDIDATES])
         if self._found_stages and chosen and chosen.share is not None and chosen.share < MIN_STAGE_SHARE:
             return None  # the evidence is in other branches, whose positions no single layer has
         return chosen
+
+    def _list_cam_layer_candidates(self) -> list[str]:
+        """Return the layers of a network of no known family from which the default is chosen, the preferred first.
+
+        First come the last of each resolution and the outermost ones, which are in no other layer with spatial
+        positions, as the sum of several branches is; then all others; each deepest first.
+        """
+        last = self._last_layers
+        if not last:
+            return []
+        names = [layer.name for layer in reversed(self._single_run_layers)]
+        known, stages = set(names), set(last.values())
+        outermost = {name for name in names if not any(outer in known for outer in _list_enclosing_modules(name))}
+        first = [name for name in names if name in stages or name in outermost]
+        return list(dict.fromkeys([*first, *names]))
 
     @property
     def normalised_cam_layer(self) -> str | None:
@@ -598,6 +622,12 @@ class Model:
             ):  # the text of a KeyError is a bare key
                 reason = f"{type(error).__name__} {reason}".strip()
             raise ModelError(f"{self.name} cannot be run on a {height} × {width} RGB input: {reason}") from error
+
+
+def _list_enclosing_modules(name: str) -> list[str]:
+    """Return the names of the modules that a module is in, without the network itself."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _is_spatial(shape: Sequence[int], size: tuple[int, int]) -> bool:
