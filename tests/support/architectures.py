@@ -23,6 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 import vizlib
+from vizlib.capture import alter_output
 from vizlib.core.text import format_percent
 from vizlib.models.layer_share import COMPLETE_SHARE
 
@@ -30,9 +31,11 @@ NUM_CLASSES = 10
 MAX_LOGIT_ERROR = 1e-5  # with what is recorded and without, as a share of the largest logit
 MAX_MAP_ERROR = 1e-4  # of a layer's map and the one that the network returns of it, as a share of its largest value
 MAX_SUM_ERROR = 1e-4  # of a row of attention weights, whose sum is 1
+MAX_LINEAR_ERROR = 1e-4  # of the sum of HiResCAM, and of a linear function, as a share of the largest logit
 WELL_SIZED = 64  # sides of the input that most architectures allow
-COLUMNS = ("predict", "saliency", "grad-cam", "activation", "attention", "relevance")
+COLUMNS = ("predict", "saliency", "grad-cam", "sum", "activation", "attention", "relevance")
 RIGHT = "yes"
+NOT_LINEAR = "–"
 
 # File of timm -> its smallest classifiers, one of each kind.
 TIMM = {
@@ -353,6 +356,7 @@ def check_architecture(architecture: Architecture) -> Row:
         "predict": _check_prediction,
         "saliency": lambda model, photo: _check_heat(model, photo, "saliency"),
         "grad-cam": _check_grad_cam,
+        "sum": _check_hires_cam_sum,
         "activation": _check_activation,
         "attention": _check_attention,
         "relevance": lambda model, photo: _check_heat(model, photo, "attention-relevance"),
@@ -397,6 +401,28 @@ def _check_grad_cam(model: vizlib.Model, photo: np.ndarray) -> str:
     assert model.cam_layer is not None
     share = model.layer_share(model.cam_layer)
     return text if share is None or share >= COMPLETE_SHARE else format_percent(share)
+
+
+def _check_hires_cam_sum(model: vizlib.Model, photo: np.ndarray) -> str:
+    """Check that HiResCAM sums to the logit without bias, where the network is linear in the default layer's output.
+
+    The logit without bias is the difference of the logits with the layer's output and with zeros in its place. A
+    network that is not linear in it does not give the mean of both for half the output.
+    """
+    heat = vizlib.explain(model, photo, "hires-cam", target=1, relu=False).heat
+    assert model.normalised_cam_layer is not None
+
+    def compute_logit(factor: float) -> float:
+        with alter_output(model.module, model.normalised_cam_layer, lambda output: factor * output):
+            return model.logits(model.tensor(vizlib.open_image(photo)))[0, 1].item()
+
+    zero, half, full = (compute_logit(factor) for factor in (0.0, 0.5, 1.0))
+    scale = max(abs(zero), abs(full), 1e-12)
+    if abs(half - (zero + full) / 2) > MAX_LINEAR_ERROR * scale:
+        return NOT_LINEAR
+    error = abs(heat.double().sum().item() - (full - zero)) / scale
+    assert error <= MAX_LINEAR_ERROR, f"HiResCAM sums to {heat.sum():.6g}, not {full - zero:.6g}"
+    return RIGHT
 
 
 def _check_activation(model: vizlib.Model, photo: np.ndarray) -> str:
@@ -465,6 +491,8 @@ def format_table(rows: list[Row]) -> str:
         "- **predict**, **saliency**: the predictions and the gradient at the image are finite, the gradient not 0.",
         "- **grad-cam**: the map is finite and not 0. A percentage is the share of the evidence that passes through "
         "the layer, where no single layer has all of it; the explanation then says so in a note.",
+        "- **sum**: HiResCAM at its default layer sums to the logit without bias; – where the rest of the network is "
+        "not linear in that layer's output, as after attention or before a normalisation of the pooled features.",
         "- **activation**: every stage has a map, recording changes no logit by more than 1e-5 of the largest, and the "
         "map of the default layer is the one that timm's own `forward_intermediates` returns, where there is one.",
         "- **attention**: raw attention and rollout; every block has attention among all tokens whose rows sum to 1.",
@@ -487,7 +515,7 @@ def format_table(rows: list[Row]) -> str:
 def _format_cell(row: Row, column: str, sentences: list[str]) -> str:
     """Return the text of one cell of the table; a sentence is added to the list once and named by its number."""
     text = row.cells[column]
-    if text in (RIGHT, "wrong") or text.endswith("%"):
+    if text in (RIGHT, NOT_LINEAR, "wrong") or text.endswith("%"):
         return text
     sentence = text.partition("; these do: ")[0]  # names of the methods that support the model follow
     sentence = re.sub(r"does not support [^:]*:", "does not support the model:", sentence)

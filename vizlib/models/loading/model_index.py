@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import timm
@@ -28,15 +27,6 @@ CURATED_MODELS_MB = {  # pretrained models in the menus: name -> download size i
     "torchvision/resnet50": 98,
     "torchvision/vit_b_16": 330,
 }
-# timm's modules with networks of the supported families.
-SUPPORTED_TIMM_MODULES = (
-    "resnet",
-    "vision_transformer",
-    "deit",
-    "vision_transformer_hybrid",
-    "swin_transformer",
-    "swin_transformer_v2",
-)
 MAX_CLASSES_BY_NAME = 20  # models with more classes are described by the number of classes
 
 
@@ -103,7 +93,7 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
 
 
 def find_timm_model(name: str, suggestions: Sequence[str] = ()) -> ModelEntry:
-    """Return the index entry of one of timm's pretrained ResNets or transformers.
+    """Return the index entry of one of timm's pretrained models.
 
     Only timm's tables are read, so the name of a repository, folder or file is refused.
 
@@ -118,10 +108,8 @@ def find_timm_model(name: str, suggestions: Sequence[str] = ()) -> ModelEntry:
     'resnet34'
     """
     architecture, _, _ = name.partition(".")
-    if architecture not in _list_supported_names():
-        raise ModelError(
-            f"there is no model {name!r} here; {suggest_names(name, [*suggestions, *_list_supported_names()])}"
-        )
+    if not timm.is_model(architecture):
+        raise ModelError(f"there is no model {name!r} here; {suggest_names(name, [*suggestions, *timm.list_models()])}")
     if not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{architecture}.*")
         hint = suggest_names(name, tagged) if tagged else "choose another one"
@@ -147,12 +135,6 @@ def index_weight_files(folder: str | os.PathLike[str] | None = None) -> dict[str
 def describe_classes(labels: Sequence[str]) -> str:
     """Return the classes of a model as its index entry states them: their labels, or their number if there are many."""
     return ", ".join(labels) if len(labels) <= MAX_CLASSES_BY_NAME else f"{len(labels):,} classes"
-
-
-@cache
-def _list_supported_names() -> tuple[str, ...]:
-    """Return the timm names that the index of models accepts: those of the supported families."""
-    return tuple(name for module in SUPPORTED_TIMM_MODULES for name in timm.list_models(module=module))
 
 
 def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
