@@ -143,9 +143,9 @@ def wrap(
         name: Name of the model; by default that of its class.
 
     Raises:
-        ModelError: If `module` is not an `nn.Module`, is compiled, scripted or data-parallel, fails on a blank input or
-            does not return logits, if the preprocessing or the labels cannot be read, for an unknown output kind or one
-            that the outputs cannot be, or if the number of labels is not that of the outputs.
+        ModelError: If `module` is not an `nn.Module`, is compiled, scripted, data-parallel or sharded, fails on a blank
+            input or does not return logits, if the preprocessing or the labels cannot be read, for an unknown output
+            kind or one that the outputs cannot be, or if the number of labels is not that of the outputs.
 
     Example:
         >>> import torch, vizlib
@@ -154,12 +154,19 @@ def wrap(
         <Model Sequential: Sequential, 3 classes, input 32 × 32>
     """
     if not isinstance(module, nn.Module):
-        raise ModelError(f"expected an nn.Module, not {type(module).__name__}; load() takes names and files")
+        exported = type(module).__name__ == "ExportedProgram"
+        advice = "wrap the network that was exported" if exported else "load() takes names and files"
+        raise ModelError(f"expected an nn.Module, not {type(module).__name__}; {advice}")
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise ModelError(f"a {type(module).__name__} runs replicas of a network; wrap its .module instead")
     if any(_is_compiled(part) for part in module.modules()):
         raise ModelError(
             "a compiled or scripted network bypasses the hooks that record its layers; wrap the original module instead"
+        )
+    if _is_sharded(module):
+        raise ModelError(
+            "the weights of a fully sharded network (FSDP) are spread over processes; load its full state dict into a "
+            "network that is not sharded, and wrap that"
         )
     name = name or type(module).__name__
     return replace(_make_model(module, name, preprocessing, labels, output_kind, output), is_wrapped=True)
@@ -169,6 +176,12 @@ def _is_compiled(module: nn.Module) -> bool:
     """Return whether a network given to `wrap` is compiled or scripted."""
     optimized = isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule))
     return optimized or bool(module._compiled_call_impl)
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """Return whether a network given to `wrap` is sharded, by a wrapper or with distributed tensors as weights."""
+    wrapped = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
+    return wrapped or any(hasattr(weight, "full_tensor") for weight in module.parameters())
 
 
 # ---------------------------------------------------------------------------------- labels and preprocessing

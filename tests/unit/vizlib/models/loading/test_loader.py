@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -420,6 +422,46 @@ def test_wrap_refuses_compiled_and_data_parallel_networks():
     for module in (torch.compile(network()), compiled_part, in_place):
         assert "compiled" in error_of(ModelError, vizlib.wrap, module, preprocessing=SMALL)
     assert "wrap its .module" in error_of(ModelError, vizlib.wrap, nn.DataParallel(network()), preprocessing=SMALL)
+
+
+def test_wrap_refuses_an_exported_program():
+    program = torch.export.export(network().eval(), (torch.zeros(1, 3, 32, 32),))
+    message = error_of(ModelError, vizlib.wrap, program, preprocessing=SMALL)
+    assert message == "expected an nn.Module, not ExportedProgram; wrap the network that was exported"
+
+
+@pytest.mark.slow
+def test_wrap_refuses_sharded_networks(tmp_path):
+    """In a process of its own, as the group of processes that sharding needs stays for the rest of a process."""
+    code = f"""
+import torch, torch.distributed, vizlib
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/group", rank=0, world_size=1)
+mesh = torch.distributed.init_device_mesh("cpu", (1,))
+make = lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+cpu = torch.device("cpu")
+for network in (FullyShardedDataParallel(make(), device_id=cpu), fully_shard(make(), mesh=mesh)):
+    try:
+        vizlib.wrap(network, preprocessing={{"input_size": (3, 32, 32)}})
+    except vizlib.ModelError as error:
+        print(error)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert len(output.splitlines()) == 2
+    assert all("load its full state dict" in line for line in output.splitlines())
+
+
+def test_a_network_traced_by_fx_has_the_maps_of_the_network(cheetah):
+    module: Any = timm.create_model("test_resnet", num_classes=5).eval()
+    traced = torch.fx.symbolic_trace(module).eval()
+    for method, options in (("grad-cam", {"layer": "layer3.0.act2", "relu": False}), ("saliency", {})):
+        expected, found = (
+            vizlib.explain(vizlib.wrap(net, preprocessing=SMALL), cheetah, method, 1, **options)
+            for net in (module, traced)
+        )
+        assert torch.allclose(found.heat, expected.heat, atol=1e-6)
+        assert expected.heat.any()
 
 
 def test_predict_in_training_mode_equals_evaluation_mode_and_changes_nothing(cheetah):
