@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -416,9 +418,10 @@ def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
     evidence, requests = inputs.evidence, [call.for_target(inputs.spec) for call in inputs.calls]
     by_layer = [request.list_other_layers(evidence) for request in requests]
     partials: dict[tuple, PartialHeat] = {}
-    for request in chain(requests, *by_layer):
-        if request.map_key not in partials:  # the same map at a layer by default and by its name is computed once
-            *_, partials[request.map_key] = _compute_heat(evidence, request)
+    with _use_own_types(evidence):
+        for request in chain(requests, *by_layer):
+            if request.map_key not in partials:  # the same map at a layer by default and by its name is computed once
+                *_, partials[request.map_key] = _compute_steps(evidence, request)
     heats = dict(zip(partials, _move_to_cpu([partial.heat for partial in partials.values()]), strict=True))
 
     def make(request: Request) -> Attribution:
@@ -433,25 +436,23 @@ def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
 
 def _make_steps(evidence: Evidence, request: Request) -> Generator[ExplanationStep, None, None]:
     """Yield the steps of `explain_stream`, one after each batch of passes."""
-    for partial in _compute_heat(evidence, request):
+    partials = _compute_steps(evidence, request)
+    while True:
+        with _use_own_types(evidence):  # not across a `yield`, where the caller's code runs
+            partial = next(partials, None)
+        if partial is None:
+            return
         (heat,) = _move_to_cpu([partial.heat])
         yield ExplanationStep(_make_attribution(evidence, request, heat, partial.notes), partial.done, partial.total)
 
 
-def _compute_heat(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
-    """Yield the heat map that explains a request; of a method of many passes, one after each batch of them."""
-    steps = _compute_steps(evidence, request)
-    while True:
-        # In the network's own types where the caller autocasts; not across a `yield`, where the caller's code runs.
-        with torch.autocast(evidence.run.image.device.type, enabled=False):
-            partial = next(steps, None)
-        if partial is None:
-            return
-        yield partial
+def _use_own_types(evidence: Evidence) -> contextlib.AbstractContextManager[object]:
+    """Compute maps in the network's own types inside the block, also where the caller autocasts."""
+    return torch.autocast(evidence.run.image.device.type, enabled=False)
 
 
 def _compute_steps(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
-    """Yield the heat map of a request from the method's own generator, or from its function in one step."""
+    """Yield the heat map that explains a request; of a method of many passes, one after each batch of them."""
     method, values = request.call.method, request.call.values
     if method.compute_steps is not None:
         yield from method.compute_steps(evidence, **values)
@@ -494,10 +495,10 @@ def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes:
 def _collect_notes(heat: Tensor, evidence: Evidence, request: Request) -> Iterator[Note]:
     """Yield the notes of an explanation: what is wrong with its heat map on the CPU, or worth knowing about it."""
     method, target = request.call.method, request.target.target
-    largest = heat.abs().max().item() if heat.numel() else 0.0
-    if not torch.isfinite(heat).all():
+    lowest, highest = (value.item() for value in heat.aminmax()) if heat.numel() else (0.0, 0.0)
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
         yield make_note("map.not-finite")
-    elif largest == 0:
+    elif lowest == highest == 0:
         layer = _find_layer_without_gradient(evidence, request)
         label = "the target" if target is None else target.label
         yield make_note("map.no-gradient", layer=layer) if layer else make_note("map.empty", label=label)
