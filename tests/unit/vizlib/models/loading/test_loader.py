@@ -454,7 +454,8 @@ for network in (FullyShardedDataParallel(make(), device_id=cpu), fully_shard(mak
 
 def test_a_network_traced_by_fx_has_the_maps_of_the_network(cheetah):
     module: Any = timm.create_model("test_resnet", num_classes=5).eval()
-    traced, preprocessing = torch.fx.symbolic_trace(module).eval(), SMALL | {"mean": 0.5, "std": 0.5}
+    traced = torch.fx.symbolic_trace(module).eval()
+    preprocessing = SMALL | {"mean": 0.5, "std": 0.5, "interpolation": "bilinear"}
     for method, options in (("grad-cam", {"layer": "layer4.0.act2", "relu": False}), ("saliency", {})):
         expected, found = (
             vizlib.explain(vizlib.wrap(net, preprocessing=preprocessing), cheetah, method, 1, **options)
