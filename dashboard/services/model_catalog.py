@@ -195,8 +195,11 @@ class ModelCatalog:
 
 
 def _select_entries(entries: Sequence[ModelEntry], only: Sequence[str], offline: bool) -> tuple[ModelEntry, ...]:
-    """Return the entries of the catalog to offer, in the order of `only` if it is given."""
-    available = {entry.name: entry for entry in entries if not (offline and entry.needs_download)}
+    """Return the entries of the catalog to offer, in the order of `only` if it is given; of one name the first."""
+    available: dict[str, ModelEntry] = {}
+    for entry in entries:
+        if not (offline and entry.needs_download):
+            available.setdefault(entry.name, entry)
     for name in only:
         if name not in available:
             raise ModelError(f"there is no model {name!r} to offer; {suggest_names(name, list(available))}")

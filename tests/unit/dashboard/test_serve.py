@@ -58,6 +58,10 @@ def test_given_models_come_first_and_are_not_loaded_again():
     names = ServerOptions().make_catalog({"other": mine}).names
     assert names[0] == "other"
     assert mine.name in names
+    pretrained = next(entry.name for entry in vizlib.list_models() if entry.needs_download)
+    for offline in (False, True):
+        catalog = ServerOptions(offline=offline).make_catalog({pretrained: mine})
+        assert catalog.get_entry(pretrained).source == "given"
 
 
 def test_mistakes_are_one_sentence():
