@@ -15,8 +15,9 @@ Apache-2.0. The training has three stages:
   and the logits. This stage has no end;
 * `decay`: as `chain`, with a learning rate that falls to 0 in `--decay-steps` steps. It can be started from any state.
 
-The state is saved every `--save-steps` steps, and at SIGTERM, after which the process ends. The random choices of a
-step depend only on the seed and its number, so that a resumed run has the same history as an uninterrupted one.
+Every `EVALUATION_STEPS` steps the accuracy on photos that are for choosing settings is measured. The state is saved
+every `--save-steps` steps, and at SIGTERM, after which the process ends. The random choices of a step depend only on
+the seed and its number, so that a resumed run has the same history as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,10 @@ PREPROCESSING = {
     "std": STD,
 }
 PATCH_SIZE = 16  # of both networks, in pixels
-DEFAULT_BLOCK_STEPS = 1000
+DEFAULT_BLOCK_STEPS = 800
 WARMUP_STEPS = 40  # at the start of `blocks` and of `chain`
 LOG_STEPS = 20  # steps of one row of the history
+EVALUATION_STEPS = 500  # between two measurements of the accuracy, which become part of a row of the history
 MAX_GRADIENT_NORM = 5.0
 
 
@@ -95,9 +97,9 @@ class Stage:
 
 
 STAGES = {
-    "blocks": Stage(1.5e-3, (112, 128, 160, 224), 0.3),
-    "chain": Stage(5e-4, (112, 128, 160, 224), 0.3),
-    "decay": Stage(5e-4, (160, 224), 0.15),
+    "blocks": Stage(3e-3, (112, 128, 160, 224), 0.3),
+    "chain": Stage(1e-3, (112, 128, 160, 224), 0.3),
+    "decay": Stage(1e-3, (160, 224), 0.15),
 }
 
 
@@ -120,7 +122,7 @@ class Progress:
     @property
     def stage(self) -> str:
         """The stage of the next step."""
-        if self.decay_start is not None:
+        if self.decay_start is not None and self.step >= self.decay_start:
             return "decay"
         return "blocks" if self.step < self.block_steps else "chain"
 
@@ -141,6 +143,13 @@ class Progress:
 class Run:
     """A training run: student, teacher, optimizer and history; its state is one file, `last.pt`.
 
+    Args:
+        options: Options of the command line.
+        student: The network that is trained.
+        teacher: The network it learns from.
+        device: Where both run.
+        validation: Normalised images "photos 3 h w" and their classes "photos", on which the accuracy is measured.
+
     Attributes:
         folder: Folder of the state.
         progress: Which steps are done.
@@ -148,7 +157,14 @@ class Run:
         student: The network that is trained.
     """
 
-    def __init__(self, options: argparse.Namespace, student: Any, teacher: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        student: Any,
+        teacher: Any,
+        device: torch.device,
+        validation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.folder: Path = options.run
         self.settings = {"seed": options.seed, "tokens": options.tokens, "init": str(options.init)}
         self.device = device
@@ -157,6 +173,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.student.parameters(), betas=(0.9, 0.98), weight_decay=0.02)
         self.progress = Progress(0, DEFAULT_BLOCK_STEPS if options.block_steps is None else options.block_steps)
         self.history: list[dict] = []
+        self._validation = validation
         self._block_steps: int | None = options.block_steps
         self._unlogged: list[tuple[float, float]] = []  # loss and CPU seconds of the steps after the last row
 
@@ -203,8 +220,8 @@ class Run:
         """Do one step and return its loss."""
         started, stage = time.process_time(), STAGES[self.progress.stage]
         rng = np.random.default_rng((self.settings["seed"], self.progress.step))
-        size = int(rng.choice(stage.sizes))
-        count = min(len(photos), max(1, round(self.settings["tokens"] / (size // PATCH_SIZE) ** 2)))
+        size = draw_size(self.progress.stage, rng)
+        count = min(len(photos), count_photos(size, self.settings["tokens"]))
         images = draw_batch(photos, size, count, stage.mixed, rng).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.progress.compute_learning_rate()
@@ -229,10 +246,40 @@ class Run:
             "lr": round(self.progress.compute_learning_rate(), 7),
             "loss": round(sum(losses) / len(losses), 4),
             "cpu_seconds": round(sum(times), 1),
+            "val_top1": None,
         }
+        if self._validation is not None and row["step"] % EVALUATION_STEPS == 0:
+            row["val_top1"] = round(100 * compute_accuracy(self.student, *self._validation), 2)
         self.history.append(row)
         self._unlogged = []
         print(row, f"{size} px", time.strftime("%H:%M:%S"), flush=True)
+
+
+def compute_accuracy(network: Any, images: Tensor, labels: Tensor, batch_size: int = 25) -> float:
+    """Return the fraction of normalised images "photos 3 h w" whose class is predicted, in evaluation mode."""
+    device, was_training = next(network.parameters()).device, network.training
+    network.eval()
+    with torch.no_grad():
+        predictions = torch.cat([network(batch.to(device)).argmax(1).cpu() for batch in images.split(batch_size)])
+    network.train(was_training)
+    return (predictions == labels).float().mean().item()
+
+
+def count_photo_passes(progress: Progress, seed: int, tokens: int) -> int:
+    """Return how many photos the finished steps of a run were given."""
+    stages = [replace(progress, step=step).stage for step in range(progress.step)]
+    sizes = [draw_size(stage, np.random.default_rng((seed, step))) for step, stage in enumerate(stages)]
+    return sum(count_photos(size, tokens) for size in sizes)
+
+
+def draw_size(stage: str, rng: np.random.Generator) -> int:
+    """Return the side of the images of a step in pixels."""
+    return int(rng.choice(STAGES[stage].sizes))
+
+
+def count_photos(size: int, tokens: int) -> int:
+    """Return the number of photos of a batch that has about so many patches."""
+    return max(1, round(tokens / (size // PATCH_SIZE) ** 2))
 
 
 def compute_stage_loss(stage: str, student: Any, teacher: Any, images: Tensor) -> Tensor:
@@ -294,6 +341,13 @@ def create_teacher(data: Path) -> Any:
     return teacher
 
 
+def prepare_validation(student: Any, data: Path) -> tuple[Tensor, Tensor]:
+    """Return the images "photos 3 h w" and the classes "photos" that are for choosing settings."""
+    model = vizlib.wrap(student, preprocessing=PREPROCESSING)
+    photos, labels = load_labelled_photos(data, "choice")
+    return torch.cat([model.tensor(photo) for photo in photos]), labels
+
+
 def export_weights(state: Path, weights: Path) -> None:
     """Write the student of a state as a `.safetensors` file in half precision."""
     student = torch.load(state, weights_only=True, map_location="cpu")["student"]
@@ -330,7 +384,7 @@ def main() -> None:
         "--block-steps", type=int, help=f"steps of the stage `blocks`; default: {DEFAULT_BLOCK_STEPS}, or as before"
     )
     parser.add_argument("--decay-steps", type=int, help="begin the stage `decay`, and end after so many steps")
-    parser.add_argument("--tokens", type=int, default=1600, help="patches in a batch, which set its number of photos")
+    parser.add_argument("--tokens", type=int, default=3200, help="patches in a batch, which set its number of photos")
     parser.add_argument("--save-steps", type=int, default=50, help="steps between two saved states")
     parser.add_argument("--seed", type=int, default=0)
     action = parser.add_mutually_exclusive_group()
@@ -348,7 +402,8 @@ def main() -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     photos = open_photo_cache(data, options.cache or options.run / "cache")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = Run(options, create_student(options.init, options.seed), create_teacher(data), device)
+    student = create_student(options.init, options.seed)
+    run = Run(options, student, create_teacher(data), device, prepare_validation(student, data))
     run.resume()
     if options.decay_steps:
         run.start_decay(options.decay_steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from vizlib.models.ood import OOD_SCORES
 
 COVERAGE = 0.95  # fraction of the validation photos whose score must reach the out-of-distribution threshold
 FAITHFULNESS_PHOTOS = 200  # validation photos whose maps are tested
+VALIDATION = "Imagenette validation photos"
+OOD_DATA, OTHERS = "Imagenette's validation photos", "ImageNet photos of other classes"
 
 
 def evaluate_accuracy(name: str, data: str | None) -> dict:
     """Return the top-1 accuracy of the bundled file on Imagenette's validation photos, with vizlib's preprocessing."""
     model, val = vizlib.load(name), _load_validation_photos(data)
-    return _summarize_accuracy(name, *_compute_logits_and_labels(model, val))
+    return summarize_accuracy(*_compute_logits_and_labels(model, val), VALIDATION)
 
 
 def evaluate_checkpoint(name: str, data: str | None, other_photos: Path | None, method: str) -> dict:
@@ -42,29 +45,36 @@ def evaluate_checkpoint(name: str, data: str | None, other_photos: Path | None, 
     logits, labels = _compute_logits_and_labels(model, val)
     others = [vizlib.open_image(path) for path in sorted(other_photos.iterdir())] if other_photos else []
     return {
-        "accuracy": _summarize_accuracy(name, logits, labels),
-        "ood": _calibrate_ood_score(logits, compute_logits(model, others) if others else None),
-        "faithfulness": _evaluate_faithfulness(model, val, method),
-        "confusions": _describe_confusions(logits, labels),
+        "accuracy": summarize_accuracy(logits, labels, VALIDATION),
+        "ood": calibrate_ood_score(logits, OOD_DATA, compute_logits(model, others) if others else None, OTHERS),
+        "faithfulness": evaluate_faithfulness(model, [photo for photo, _ in val.photos], method),
+        "confusions": describe_confusions(logits, labels, list(LABELS.values())),
     }
 
 
-def _summarize_accuracy(name: str, logits: torch.Tensor, labels: torch.Tensor) -> dict:
+def summarize_accuracy(logits: torch.Tensor, labels: torch.Tensor, data: str) -> dict:
+    """Return the section `accuracy` of a sidecar.
+
+    Args:
+        logits: Logits "photos classes".
+        labels: Class of each photo "photos".
+        data: What the photos are.
+    """
     correct = int((logits.argmax(1) == labels).sum())
     low, high = wilson_interval(correct, len(labels))
     accuracy = {
-        "data": "Imagenette validation photos",
+        "data": data,
         "photos": len(labels),
         "top1": round(100 * correct / len(labels), 2),
         "interval95": [round(100 * low, 2), round(100 * high, 2)],
     }
-    print(name, accuracy)
+    print("accuracy", accuracy)
     return accuracy
 
 
-def _describe_confusions(logits: torch.Tensor, labels: torch.Tensor, count: int = 3) -> list[str]:
+def describe_confusions(logits: torch.Tensor, labels: torch.Tensor, names: list[str], count: int = 3) -> list[str]:
     """Return the most frequent confusions on the validation photos, one sentence each."""
-    names, counts = list(LABELS.values()), torch.zeros(len(LABELS), len(LABELS))
+    counts = torch.zeros(len(names), len(names))
     counts.index_put_((labels, logits.argmax(1)), torch.ones(len(labels)), accumulate=True)
     fractions = counts / counts.sum(1, keepdim=True)
     fractions.fill_diagonal_(0)
@@ -77,14 +87,18 @@ def _describe_confusions(logits: torch.Tensor, labels: torch.Tensor, count: int 
     ]
 
 
-def _calibrate_ood_score(validation: torch.Tensor, others: torch.Tensor | None) -> dict:
+def calibrate_ood_score(
+    validation: torch.Tensor, data: str, others: torch.Tensor | None = None, other_data: str = ""
+) -> dict:
     """Return the section `ood` of a sidecar: a score of the logits, and the threshold below which a photo gets a note.
 
-    The score is the one that detects most photos of other classes.
+    The score is the one that detects most of the other photos.
 
     Args:
-        validation: Logits "photos classes" of the validation photos.
-        others: Logits of photos of other classes, if there are any.
+        validation: Logits "photos classes" of photos like those of the training.
+        data: What these photos are.
+        others: Logits of other photos, if there are any.
+        other_data: What the other photos are.
     """
     rows = []
     for score, compute_score in OOD_SCORES.items():
@@ -95,18 +109,23 @@ def _calibrate_ood_score(validation: torch.Tensor, others: torch.Tensor | None) 
     best = max(
         rows[:2], key=lambda row: row["detected"]
     )  # the third is the top probability, which the page shows anyway
-    section = {"score": best["score"], "threshold": best["threshold"], "coverage": COVERAGE}
-    section["data"] = "Imagenette's validation photos"
+    section = {"score": best["score"], "threshold": best["threshold"], "coverage": COVERAGE, "data": data}
     if others is not None:
-        section["other_photos"] = {"data": "ImageNet photos of other classes", "photos": len(others)}
-        section["other_photos"]["flagged"] = best["detected"]
+        section["other_photos"] = {"data": other_data, "photos": len(others), "flagged": best["detected"]}
     return section
 
 
-def _evaluate_faithfulness(model: vizlib.Model, val: PhotoDataset, method: str) -> dict:
-    """Return the area under the deletion curve of a method's maps and of a centred Gaussian; lower is better."""
+def evaluate_faithfulness(model: vizlib.Model, photos: Sequence[Image.Image], method: str) -> dict:
+    """Return the area under the deletion curve of a method's maps and of a centred Gaussian; lower is better.
+
+    Args:
+        model: The model.
+        photos: Photos, of which at most `FAITHFULNESS_PHOTOS` are used, evenly spaced.
+        method: The method.
+    """
+    step = max(1, len(photos) // FAITHFULNESS_PHOTOS)
     gaussian, areas = centred_gaussian(model.preprocessing.input_size), []
-    for photo, _ in tqdm(val.photos[:: len(val) // FAITHFULNESS_PHOTOS][:FAITHFULNESS_PHOTOS], method, leave=False):
+    for photo in tqdm(photos[::step][:FAITHFULNESS_PHOTOS], method, leave=False):
         attribution = vizlib.explain(model, photo, method)
         baseline = replace(attribution, heat=gaussian)
         areas.append((deletion(model, attribution).auc, deletion(model, baseline).auc))

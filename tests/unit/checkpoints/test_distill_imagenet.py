@@ -30,9 +30,12 @@ def create_networks() -> tuple[Any, Any]:
 
 def create_run(folder: Path, monkeypatch, **more: Any) -> Run:
     monkeypatch.setattr(distill_imagenet, "LOG_STEPS", 2)
+    monkeypatch.setattr(distill_imagenet, "EVALUATION_STEPS", 4)
     folder.mkdir(exist_ok=True)
     options = {"run": folder, "seed": 3, "tokens": 100, "init": None, "block_steps": 2, **more}
-    run = Run(argparse.Namespace(**options), *create_networks(), torch.device("cpu"))
+    images = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    validation = images, torch.tensor([0, 1, 2, 3, 4])
+    run = Run(argparse.Namespace(**options), *create_networks(), torch.device("cpu"), validation)
     run.resume()
     return run
 
@@ -105,6 +108,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     expected = whole.student.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in parts.student.state_dict().items())
     assert (tmp_path / "parts" / "history.csv").read_text().count("\n") == 5
+    assert [row["val_top1"] is not None for row in whole.history] == [False, True, False, True]
+    with torch.no_grad():
+        predictions = whole.student.eval()(whole._validation[0]).argmax(1)
+    assert whole.history[-1]["val_top1"] == 100 * (predictions == torch.arange(5)).sum().item() / 5
+
+
+def test_photo_passes_are_counted_as_they_are_drawn(tmp_path, monkeypatch):
+    run, counts, draw = create_run(tmp_path, monkeypatch), [], distill_imagenet.draw_batch
+    monkeypatch.setattr(distill_imagenet, "draw_batch", lambda *args: counts.append(args[2]) or draw(*args))
+    photos = PHOTOS * 2
+    train(run, photos, 100, threading.Event(), last_step=5)
+    run.start_decay(3)
+    train(run, photos, 100, threading.Event())
+    assert len(counts) == 8
+    assert len(set(counts)) > 1
+    assert distill_imagenet.count_photo_passes(run.progress, 3, 100) == sum(counts)
 
 
 def test_the_first_stage_can_be_shortened_while_it_lasts(tmp_path, monkeypatch):

@@ -26,25 +26,25 @@ def logits_and_labels():
 
 
 def test_accuracy_is_the_fraction_of_correct_predictions(logits_and_labels):
-    from checkpoints.training.evaluate import _summarize_accuracy
+    from checkpoints.training.evaluate import summarize_accuracy
 
     logits, labels = logits_and_labels
     right = sum(row.index(max(row)) == label for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
-    result = _summarize_accuracy("any", logits, labels)
+    result = summarize_accuracy(logits, labels, "photos")
     assert result["top1"] == round(100 * right / 400, 2)
     assert result["interval95"][0] < result["top1"] < result["interval95"][1]
     assert result["photos"] == 400
 
 
 def test_confusions_list_misclassified_fractions(logits_and_labels):
-    from checkpoints.training.evaluate import _describe_confusions
+    from checkpoints.training.evaluate import describe_confusions
     from checkpoints.training.imagenette import LABELS
 
     logits, labels = logits_and_labels
     logits[labels == 3, 7] += 3  # many photos of class 3 are predicted as class 7
     names = list(LABELS.values())
     taken = sum(int(row.argmax()) == 7 for row in logits[labels == 3])
-    text = _describe_confusions(logits, labels)
+    text = describe_confusions(logits, labels, names)
     assert (
         text[0] == f"Of the validation photos of a {names[3]}, {100 * taken / 40:.1f} % are classified as a {names[7]}."
     )
@@ -55,12 +55,12 @@ def test_confusions_list_misclassified_fractions(logits_and_labels):
 
 
 def test_ood_threshold_covers_95_percent_of_validation_photos(logits_and_labels):
-    from checkpoints.training.evaluate import _calibrate_ood_score
+    from checkpoints.training.evaluate import calibrate_ood_score
     from vizlib.models.ood import OodScore
 
     logits, _ = logits_and_labels
     others = torch.randn(300, 10, generator=torch.Generator().manual_seed(6)) / 2
-    content = _calibrate_ood_score(logits, others)
+    content = calibrate_ood_score(logits, "these photos", others, "other photos")
     ood_score = OodScore.from_sidecar(content)
     assert ood_score is not None
     scores = ood_score.compute(logits)
@@ -69,7 +69,7 @@ def test_ood_threshold_covers_95_percent_of_validation_photos(logits_and_labels)
     assert content["other_photos"]["flagged"] == pytest.approx(flagged, abs=1e-3)
     assert content["other_photos"]["photos"] == 300
     assert flagged > 0.3
-    assert "other_photos" not in _calibrate_ood_score(logits, None)
+    assert "other_photos" not in calibrate_ood_score(logits, "these photos")
 
 
 @pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
