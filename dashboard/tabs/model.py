@@ -32,10 +32,9 @@ def build_history_curves(entry: ModelEntry) -> dict[str, Any]:
     starts = {
         epoch: translate("model.stage", number=f"{now:.0f}") for epoch, now, before in stage_changes if now != before
     }
-    lines = [
-        build_curve(translate("model.validation"), epochs, history["val_top1"], colour=0),
-        build_curve(translate("model.training"), epochs, history["train_top1"], colour=1, dashed=True),
-    ]
+    lines = [build_curve(translate("model.validation"), epochs, history["val_top1"], colour=0)]
+    if "train_top1" in history:  # photos without labels have no accuracy
+        lines.append(build_curve(translate("model.training"), epochs, history["train_top1"], colour=1, dashed=True))
     return build_curves(lines, label=translate("model.history", model=entry.name), marks=starts)
 
 
