@@ -160,7 +160,11 @@ class TimmPreprocessing:
         """
         self.geometry(photo)  # raises a readable error where the transform would raise an obscure one
         with torch.device("cpu"):  # torchvision makes tensors on the default device
-            return self._transform(photo).unsqueeze(0)
+            pixels = torch.as_tensor(self._transform(photo))
+        # Not with torchvision's ToTensor, which gives the caller's default dtype: bfloat16 has no 8 bits of a colour.
+        pixels = pixels.to(torch.float32).div_(255)
+        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1) for v in (self.mean, self.std))
+        return pixels.sub_(mean).div_(std).unsqueeze(0)
 
     def geometry(self, photo: Image.Image) -> Geometry:
         """Return how the input tensor is placed on the photo.
@@ -181,10 +185,11 @@ class TimmPreprocessing:
         return denormalise_tensor(tensor, self.mean, self.std)
 
     @cached_property
-    def _transform(self) -> Callable[[Image.Image], Tensor]:
-        """timm's evaluation transform of a photo."""
-        transform = create_transform(**{**self.to_config(), "input_size": (3, *self.input_size)})
-        return cast(Callable[[Image.Image], Tensor], transform)  # create_transform is declared to return several types
+    def _transform(self) -> Callable[[Image.Image], Any]:
+        """timm's evaluation transform of a photo without normalisation, to 8-bit pixels "3 h w", a tensor or array."""
+        config = {**self.to_config(), "input_size": (3, *self.input_size)}
+        transform = create_transform(**config, use_prefetcher=True)  # which leaves normalisation to a data loader
+        return cast(Callable[[Image.Image], Any], transform)  # create_transform is declared to return several types
 
 
 def denormalise_tensor(

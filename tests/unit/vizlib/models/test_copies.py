@@ -340,17 +340,18 @@ def default_dtype(dtype: torch.dtype):
     "setting",
     [
         lambda: default_dtype(torch.float64),
+        lambda: default_dtype(torch.bfloat16),
         lambda: torch.device("meta"),
         lambda: torch.autocast("cpu", torch.bfloat16),
         torch.inference_mode,
         torch.no_grad,
     ],
-    ids=["float64", "device", "autocast", "inference", "no_grad"],
+    ids=["float64", "bfloat16", "device", "autocast", "inference", "no_grad"],
 )
 def test_settings_of_the_caller_do_not_change_the_maps(setting):
-    net = make_net()
+    net, expected = make_net(), expected_maps()
     with setting():
-        check_maps(vizlib.wrap(net, preprocessing=SIZE))
+        check_maps(vizlib.wrap(net, preprocessing=SIZE), expected)
 
 
 @pytest.mark.slow
