@@ -193,14 +193,44 @@ def compute_block_losses(
     return torch.stack(losses)
 
 
-def compute_chain_losses(tokens: Sequence[Tensor], teacher_tokens: Sequence[Tensor]) -> Tensor:
-    """Return the error of the student's tokens at each place, where every part is given the student's own tokens.
+def compute_own_token_losses(
+    student: Any,
+    teacher: Any,
+    images: Tensor,
+    parts: Sequence[Callable[[Tensor], Tensor]],
+    teacher_parts: Sequence[Callable[[Tensor], Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Return the error of the student's embedding and of each of its parts, given the student's own tokens before it.
+
+    What a part must return is what the teacher's part makes of the same tokens. So each part learns on the tokens that
+    it gets in use, and its gradient does not pass through other parts.
+
+    Args:
+        student: A vision transformer of the teacher's width and depth.
+        teacher: The network it learns from, frozen.
+        images: Normalised images "n 3 h w".
+        parts: The student's blocks or half blocks, each from tokens to tokens "n tokens width".
+        teacher_parts: Those of the teacher.
 
     Returns:
-        Mean squared errors "places", each as a fraction of the variance of the teacher's tokens there.
+        Mean squared errors "parts+1", as those of `compute_block_losses`; the student's last tokens "n tokens width",
+        with the gradient of the last part only.
+
+    References:
+        Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning,
+        AISTATS 2011, arXiv:1011.0686.
     """
-    pairs = zip(tokens, teacher_tokens, strict=True)
-    return torch.stack([F.mse_loss(own.float(), target.float()) / target.float().var() for own, target in pairs])
+    tokens = _embed(student, images)
+    with torch.no_grad():
+        target = _embed(teacher, images).float()
+    losses = [F.mse_loss(tokens.float(), target) / target.var()]
+    for part, teacher_part in zip(parts, teacher_parts, strict=True):
+        before = tokens.detach()
+        with torch.no_grad():
+            target = teacher_part(before).float()
+        tokens = part(before)
+        losses.append(F.mse_loss(tokens.float(), target) / F.mse_loss(before.float(), target))
+    return torch.stack(losses), tokens
 
 
 def split_blocks(model: Any) -> list[Callable[[Tensor], Tensor]]:

@@ -11,8 +11,8 @@ Apache-2.0. The training has three stages:
 
 * `blocks`: each half block of the student (attention or MLP, with its residual connection) is given the teacher's
   tokens and learns to return the teacher's next ones;
-* `chain`: the whole student, at a constant learning rate. It learns the teacher's tokens after every half block,
-  and the logits. This stage has no end;
+* `chain`: the half blocks in a chain, at a constant learning rate. Each is given the student's own tokens and learns
+  what the teacher's half block makes of them; the last also learns the logits. This stage has no end;
 * `decay`: as `chain`, with a learning rate that falls to 0 in `--decay-steps` steps. It can be started from any state.
 
 Every `EVALUATION_STEPS` steps the accuracy on photos that are for choosing settings is measured. The state is saved
@@ -43,8 +43,8 @@ import vizlib
 from checkpoints.training.distill import (
     collect_tokens,
     compute_block_losses,
-    compute_chain_losses,
     compute_kl_divergence,
+    compute_own_token_losses,
     split_blocks,
     use_explicit_attention,
 )
@@ -285,20 +285,19 @@ def count_photos(size: int, tokens: int) -> int:
 def compute_stage_loss(stage: str, student: Any, teacher: Any, images: Tensor) -> Tensor:
     """Return the loss of one batch.
 
-    In `blocks` it is the sum of the errors of the embedding and of all half blocks. In `chain` and `decay` it is the
-    sum of the errors of the tokens before the first half block and after each, plus the Kullback-Leibler divergence of
-    the logits.
+    In `blocks` it is the sum of the errors of the embedding and of all half blocks, given the teacher's tokens. In
+    `chain` and `decay` it is their sum given the student's tokens, plus the Kullback-Leibler divergence of the logits.
     """
-    parts = split_blocks(student)
+    parts, teacher_parts = split_blocks(student), split_blocks(teacher)
     with torch.no_grad():
-        teacher_tokens = collect_tokens(teacher, images, split_blocks(teacher))
+        teacher_tokens = collect_tokens(teacher, images, teacher_parts)
     if stage == "blocks":
         return compute_block_losses(student, images, parts, teacher_tokens).sum()
     with torch.no_grad():
         teacher_logits = teacher.forward_head(teacher.norm(teacher_tokens[-1]))
-    tokens = collect_tokens(student, images, parts)
-    logits = student.forward_head(student.norm(tokens[-1]))
-    return compute_chain_losses(tokens, teacher_tokens).sum() + compute_kl_divergence(logits, teacher_logits)
+    losses, tokens = compute_own_token_losses(student, teacher, images, parts, teacher_parts)
+    logits = student.forward_head(student.norm(tokens))
+    return losses.sum() + compute_kl_divergence(logits, teacher_logits)
 
 
 @contextmanager

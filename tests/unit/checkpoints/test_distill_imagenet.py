@@ -44,21 +44,31 @@ def without_seconds(history: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "cpu_seconds"} for row in history]
 
 
-def test_chain_loss_compares_tokens_after_every_half_block_and_logits():
+def test_chain_loss_compares_half_blocks_on_the_students_tokens_and_logits():
     student, teacher = (network.eval() for network in create_networks())
-    images, expected, tokens = torch.randn(2, 3, 64, 64), torch.zeros(()), []
-    for network in (student, teacher):
-        tokens.append([network.norm_pre(network._pos_embed(network.patch_embed(images)))])
-        for block in network.blocks:
-            attended = tokens[-1][-1] + block.ls1(block.attn(block.norm1(tokens[-1][-1])))
-            tokens[-1] += [attended, block(tokens[-1][-1])]
-    for own, target in zip(*tokens, strict=True):
-        expected = expected + ((own - target) ** 2).sum() / (target.numel() * target.var())
-    p, q = teacher(images).softmax(-1), student(images).softmax(-1)
+    images = torch.randn(2, 3, 64, 64)
+    tokens, target = (
+        network.norm_pre(network._pos_embed(network.patch_embed(images))) for network in (student, teacher)
+    )
+    expected = ((tokens - target) ** 2).sum() / (target.numel() * target.var())
+    halves = [
+        lambda block, tokens: tokens + block.ls1(block.attn(block.norm1(tokens))),
+        lambda block, tokens: tokens + block.ls2(block.mlp(block.norm2(tokens))),
+    ]
+    for own, theirs in zip(student.blocks, teacher.blocks, strict=True):
+        for half in halves:
+            before = tokens.detach()  # so that a half block learns from its own error only
+            tokens, target = half(own, before), half(theirs, before).detach()
+            expected = expected + ((tokens - target) ** 2).sum() / ((before - target) ** 2).sum()
+    p, q = teacher(images).softmax(-1).detach(), student.forward_head(student.norm(tokens)).softmax(-1)
     expected = expected + (p * (p / q).log()).sum(-1).mean()
+    weights = [student.blocks[0].attn.qkv.weight, student.blocks[-1].mlp.fc2.weight, student.head.weight]
+    gradients = torch.autograd.grad(expected, weights)
     for stage in ("chain", "decay"):
         loss = compute_stage_loss(stage, student, teacher, images)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+        for ours, theirs in zip(torch.autograd.grad(loss, weights, retain_graph=True), gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
     loss.backward()
     assert all(part.grad is not None for part in student.parameters())
     assert all(part.grad is None for part in teacher.parameters())
@@ -109,6 +119,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     assert all(torch.equal(value, expected[key]) for key, value in parts.student.state_dict().items())
     assert (tmp_path / "parts" / "history.csv").read_text().count("\n") == 5
     assert [row["val_top1"] is not None for row in whole.history] == [False, True, False, True]
+    assert whole._validation is not None
     with torch.no_grad():
         predictions = whole.student.eval()(whole._validation[0]).argmax(1)
     assert whole.history[-1]["val_top1"] == 100 * (predictions == torch.arange(5)).sum().item() / 5
