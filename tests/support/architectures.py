@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import re
@@ -31,7 +32,7 @@ NUM_CLASSES = 10
 MAX_LOGIT_ERROR = 1e-5  # with what is recorded and without, as a share of the largest logit
 MAX_MAP_ERROR = 1e-4  # of a layer's map and the one that the network returns of it, as a share of its largest value
 MAX_SUM_ERROR = 1e-4  # of a row of attention weights, whose sum is 1
-MAX_LINEAR_ERROR = 1e-4  # of the sum of HiResCAM, and of a linear function, as a share of the largest logit
+MAX_LINEAR_ERROR = 1e-5  # of the sum of HiResCAM, and of a linear function, as a share of the logit
 WELL_SIZED = 64  # sides of the input that most architectures allow
 COLUMNS = ("predict", "saliency", "grad-cam", "sum", "activation", "attention", "relevance")
 RIGHT = "yes"
@@ -406,22 +407,32 @@ def _check_grad_cam(model: vizlib.Model, photo: np.ndarray) -> str:
 def _check_hires_cam_sum(model: vizlib.Model, photo: np.ndarray) -> str:
     """Check that HiResCAM sums to the logit without bias, where the network is linear in the default layer's output.
 
-    The logit without bias is the difference of the logits with the layer's output and with zeros in its place. A
-    network that is not linear in it does not give the mean of both for half the output.
+    The logit without bias is the difference of the logits with the layer's output and with zeros at its positions;
+    class and register tokens, which are no part of the map, are kept. A network that is not linear in the positions
+    does not give a weighted mean of both for a fraction of their values. All is computed in double precision.
     """
+    module = copy.deepcopy(model.module).double()
+    model = vizlib.wrap(module, preprocessing=model.preprocessing, output_kind="softmax", name=model.name)
+    prefix_count = 0 if model.tokens is None else model.tokens.num_prefix_tokens
     heat = vizlib.explain(model, photo, "hires-cam", target=1, relu=False).heat
-    assert model.normalised_cam_layer is not None
+    layer = model.normalised_cam_layer
+    assert layer is not None
+
+    def scale_positions(output: Tensor, factor: float) -> Tensor:
+        if output.ndim != 3:
+            return factor * output
+        return torch.cat([output[:, :prefix_count], factor * output[:, prefix_count:]], 1)
 
     def compute_logit(factor: float) -> float:
-        with alter_output(model.module, model.normalised_cam_layer, lambda output: factor * output):
+        with alter_output(model.module, layer, lambda output: scale_positions(output, factor)):
             return model.logits(model.tensor(vizlib.open_image(photo)))[0, 1].item()
 
-    zero, half, full = (compute_logit(factor) for factor in (0.0, 0.5, 1.0))
-    scale = max(abs(zero), abs(full), 1e-12)
-    if abs(half - (zero + full) / 2) > MAX_LINEAR_ERROR * scale:
+    zero, full = compute_logit(0.0), compute_logit(1.0)
+    allowed = MAX_LINEAR_ERROR * max(abs(zero), abs(full))
+    if any(abs(compute_logit(part) - zero - part * (full - zero)) > allowed for part in (0.25, 0.5)):
         return NOT_LINEAR
-    error = abs(heat.double().sum().item() - (full - zero)) / scale
-    assert error <= MAX_LINEAR_ERROR, f"HiResCAM sums to {heat.sum():.6g}, not {full - zero:.6g}"
+    difference = heat.double().sum().item() - (full - zero)
+    assert abs(difference) <= allowed, f"HiResCAM sums to {heat.sum():.6g}, not {full - zero:.6g}"
     return RIGHT
 
 
