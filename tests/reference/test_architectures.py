@@ -29,6 +29,7 @@ SAMPLE = {
 # The only sentences with which a method may refuse one of these architectures.
 REFUSALS = (
     r"(raw-attention|attention-relevance) does not support .*not a transformer vizlib knows",
+    r"hires-cam does not support .*activation times gradient cancels over the channels",
     r"(grad-cam|hires-cam) does not support .*(one of its layers with spatial positions|one map of the photo)",
 )
 # Files of timm without a classifier.
