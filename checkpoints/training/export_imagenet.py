@@ -18,6 +18,7 @@ from torch import Tensor
 import vizlib
 from checkpoints.training.distill_imagenet import (
     ARCHITECTURE,
+    EVALUATION_STEPS,
     PREPROCESSING,
     RUN_FOLDER,
     STAGES,
@@ -67,12 +68,18 @@ def export_run(run: Path, data: Path, cache: Path) -> None:
         run: Folder of the run, which holds `last.pt`.
         data: Folder of labelled photos and of the teacher.
         cache: Folder of the decoded training photos.
+
+    Raises:
+        SystemExit: If the accuracy was not measured yet.
     """
     state = torch.load(run / "last.pt", weights_only=True, map_location="cpu")
     weights, path = CHECKPOINTS / f"{NAME}.safetensors", CHECKPOINTS / f"{NAME}.json"
-    export_weights(run / "last.pt", weights)
     photo_count = len(open_photo_cache(data, cache))
-    write_history(CHECKPOINTS / f"{NAME}.csv", list_evaluated_rows(state, photo_count))
+    rows = list_evaluated_rows(state, photo_count)
+    if not rows:
+        raise SystemExit(f"{run} has no accuracy yet, which is measured every {EVALUATION_STEPS} steps; train longer")
+    export_weights(run / "last.pt", weights)
+    write_history(CHECKPOINTS / f"{NAME}.csv", rows)
     sidecar = {
         "architecture": ARCHITECTURE,
         "arguments": {},

@@ -130,7 +130,7 @@ def steps(monkeypatch):
             for step in original(*args, **kwargs):
                 counts["steps"] += 1
                 yield step
-                time.sleep(0.3)  # so that there is time to stop
+                time.sleep(1)  # so that there is time to stop, also on a busy machine
         finally:
             counts["ended"] += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from checkpoints.training import distill_imagenet, export_imagenet
@@ -35,6 +36,15 @@ def test_history_has_the_rows_with_an_accuracy_in_numbers():
         passes.append(round(400 / (side // 16) ** 2))
     assert [(row["stage"], row["val_top1"]) for row in rows] == [(1, 0.5), (3, 70.0)]
     assert [row["epoch"] for row in rows] == [pytest.approx(sum(passes[:step]) / 10) for step in (4, 8)]
+
+
+def test_a_run_without_an_accuracy_is_not_exported(tmp_path, monkeypatch):
+    torch.save({**STATE, "history": STATE["history"][:1]}, tmp_path / "last.pt")
+    monkeypatch.setattr(export_imagenet, "CHECKPOINTS", tmp_path / "bundled")
+    monkeypatch.setattr(export_imagenet, "open_photo_cache", lambda data, cache: [None] * 10)
+    with pytest.raises(SystemExit, match="has no accuracy yet, which is measured every 500 steps"):
+        export_imagenet.export_run(tmp_path, tmp_path, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_origin_states_steps_minutes_and_teacher():
