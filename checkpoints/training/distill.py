@@ -195,10 +195,10 @@ def compute_block_losses(
 
 def compute_own_token_losses(
     student: Any,
-    teacher: Any,
     images: Tensor,
     parts: Sequence[Callable[[Tensor], Tensor]],
     teacher_parts: Sequence[Callable[[Tensor], Tensor]],
+    teacher_embedding: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the error of the student's embedding and of each of its parts, given the student's own tokens before it.
 
@@ -207,10 +207,10 @@ def compute_own_token_losses(
 
     Args:
         student: A vision transformer of the teacher's width and depth.
-        teacher: The network it learns from, frozen.
         images: Normalised images "n 3 h w".
         parts: The student's blocks or half blocks, each from tokens to tokens "n tokens width".
         teacher_parts: Those of the teacher.
+        teacher_embedding: The teacher's tokens before its first part.
 
     Returns:
         Mean squared errors "parts+1", as those of `compute_block_losses`; the student's last tokens "n tokens width",
@@ -220,9 +220,7 @@ def compute_own_token_losses(
         Ross, Gordon, Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning,
         AISTATS 2011, arXiv:1011.0686.
     """
-    tokens = _embed(student, images)
-    with torch.no_grad():
-        target = _embed(teacher, images).float()
+    tokens, target = _embed(student, images), teacher_embedding.float()
     losses = [F.mse_loss(tokens.float(), target) / target.var()]
     for part, teacher_part in zip(parts, teacher_parts, strict=True):
         before = tokens.detach()

@@ -295,7 +295,7 @@ def compute_stage_loss(stage: str, student: Any, teacher: Any, images: Tensor) -
         return compute_block_losses(student, images, parts, teacher_tokens).sum()
     with torch.no_grad():
         teacher_logits = teacher.forward_head(teacher.norm(teacher_tokens[-1]))
-    losses, tokens = compute_own_token_losses(student, teacher, images, parts, teacher_parts)
+    losses, tokens = compute_own_token_losses(student, images, parts, teacher_parts, teacher_tokens[0])
     logits = student.forward_head(student.norm(tokens))
     return losses.sum() + compute_kl_divergence(logits, teacher_logits)
 

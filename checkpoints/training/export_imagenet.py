@@ -36,6 +36,7 @@ from checkpoints.training.evaluate import (
 )
 from checkpoints.training.evaluate_imagenet import evaluate_beside_teacher, load_labelled_photos
 from checkpoints.training.export import CHECKPOINTS, write_history
+from checkpoints.training.photo_batches import COLOUR_JITTER, CROP_AREA
 from checkpoints.training.photo_cache import open_photo_cache
 from checkpoints.training.train import describe_machine
 from checkpoints.training.unfamiliar_images import draw_unfamiliar_images
@@ -48,10 +49,11 @@ PHOTOS = "photos of 430 classes of ImageNet (NIPS 2017), none of them trained on
 UNFAMILIAR = "images of noise, one colour, text and line drawings"
 UNFAMILIAR_COUNT = 100  # of each kind
 AUGMENTATION = [
-    "random crop of 20 to 100 % of the area, resized",
+    f"random crop of {100 * CROP_AREA[0]:.0f} to {100 * CROP_AREA[1]:.0f} % of the area, resized",
     "horizontal flip",
-    "brightness, contrast and saturation changed by up to 30 %",
-    "30 % of the images mixed (mixup or CutMix)",
+    f"brightness, contrast and saturation changed by up to {100 * COLOUR_JITTER:.0f} %",
+    f"{100 * STAGES['chain'].mixed:.0f} % of the images mixed (mixup or CutMix), "
+    f"{100 * STAGES['decay'].mixed:.0f} % while the learning rate falls",
 ]
 WEAKNESSES = [
     "It learned what its teacher predicts for 27,000 photos without labels, which show few of many of its classes.",
@@ -123,10 +125,11 @@ def describe_origin(state: dict, photo_count: int) -> dict:
     """Return the section `origin` of the sidecar: data, command, teacher, duration and machine."""
     progress, settings = Progress(**state["progress"]), state["settings"]
     chain_steps = (progress.step if progress.decay_start is None else progress.decay_start) - progress.block_steps
+    init = settings["init"]
     command = f"python -m checkpoints.training.distill_imagenet --tokens {settings['tokens']}"
     stage = {
         "command": f"{command} --block-steps {progress.block_steps}; {command} --decay-steps {progress.decay_steps}",
-        "start": "random initialisation",
+        "start": "random initialisation" if init == "None" else f"the weights of {Path(init).name}",
         "teacher": f"tokens and logits of {TEACHER}.fb_in1k (apache-2.0)",
         "augmentation": AUGMENTATION,
         "epochs": round(_count_passes(progress, settings) / photo_count, 1),

@@ -54,6 +54,10 @@ def test_origin_states_steps_minutes_and_teacher():
     assert "4 steps of half blocks, 3 of the whole network, and 2 with a falling" in stage["note"]
     assert stage["command"].endswith("--decay-steps 2")
     assert "apache-2.0" in stage["teacher"]
+    assert stage["start"] == "random initialisation"
+    continued = {**STATE, "settings": STATE["settings"] | {"init": "folder/first.safetensors"}}
+    (stage,) = export_imagenet.describe_origin(continued, photo_count=10)["stages"]
+    assert stage["start"] == "the weights of first.safetensors"
 
 
 def test_unfamiliar_images_are_of_their_kind():
