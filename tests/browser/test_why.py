@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import numpy as np
 import pytest
 from cell_boxes import compute_cell_box
 
 import vizlib
+from dashboard.state.generation_counter import GenerationCounter
 from vizlib.metrics.faithfulness import keep_top_fraction
 from vizlib.render.color_scale import compute_limits
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 HEAT, BAR = "#why-heatmap", "#why-heatmap .viz-numbers"
+TIMEOUT_SECONDS = 60  # of a stream that nothing continues
 
 
 def format_number(number: float) -> str:
@@ -119,23 +121,39 @@ def test_opacity_threshold_colours_and_hover_send_no_request(open_checked_sessio
     assert session.requests == requests
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Count the batches of all streams on the server, and the streams that have ended."""
-    counts = {"steps": 0, "ended": 0}
-    original = vizlib.explain_stream
+class HeldStreams:
+    """Streams on the server that wait after their second batch until they may continue.
 
-    def counting(*args, **kwargs):
+    Attributes:
+        steps: Number of batches of all streams so far.
+        ended: Number of streams that have ended.
+        may_continue: Set when no stream waits any more.
+    """
+
+    def __init__(self) -> None:
+        self.steps = self.ended = 0
+        self.may_continue = threading.Event()
+        self._original = vizlib.explain_stream
+
+    def __call__(self, *args, **kwargs):
+        """Yield the steps of a stream."""
         try:
-            for step in original(*args, **kwargs):
-                counts["steps"] += 1
+            for step in self._original(*args, **kwargs):
+                self.steps += 1
                 yield step
-                time.sleep(1)  # so that there is time to stop, also on a busy machine
+                if self.steps >= 2:
+                    assert self.may_continue.wait(TIMEOUT_SECONDS)
         finally:
-            counts["ended"] += 1
+            self.ended += 1
 
-    monkeypatch.setattr(vizlib, "explain_stream", counting)
-    return counts
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Hold the streams on the server."""
+    held = HeldStreams()
+    monkeypatch.setattr(vizlib, "explain_stream", held)
+    yield held
+    held.may_continue.set()
 
 
 def start_rise(session) -> None:
@@ -150,33 +168,36 @@ def start_rise(session) -> None:
 
 
 @pytest.mark.slow
-def test_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(open_checked_session, steps):
+def test_stop_ends_the_work_within_a_batch_and_keeps_the_partial_map(open_checked_session, streams):
     session = open_checked_session("?img=ex:grace_hopper")
     start_rise(session)
     session.wait_until("() => document.querySelector('#why-progress progress').value > 0")
     assert session.page.locator("#why-progress progress").evaluate("bar => bar.value") < 1
-    before = steps["steps"]
-    session.page.locator("#why-progress .viz-primary-button").click()
+    with session.page.expect_response("**/cancel*"):
+        session.page.locator("#why-progress .viz-primary-button").click()
     text = session.get_text("#why-progress p")
     done = int(text.split()[2].replace(",", ""))
     assert text == f"Stopped after {done} of 1,000 passes; the map shows the result so far."
-    session.wait_on_server(lambda: steps["ended"] == 1)
-    assert steps["steps"] <= before + 2  # the current batch, and one that was in flight
+    before = streams.steps
+    streams.may_continue.set()
+    session.wait_on_server(lambda: streams.ended == 1)
+    assert streams.steps <= before + 1  # of 28; the batch that was in flight
     session.settle()
-    assert steps["steps"] <= before + 2
+    assert streams.steps <= before + 1
     assert session.page.locator(f"{HEAT} canvas").get_attribute("data-drawn").startswith(f"{RESNET}_rise")
     assert session.page.locator("#why-progress .viz-primary-button").inner_text() == "Start again"
 
 
 @pytest.mark.slow
-def test_step_that_arrives_after_stop_is_ignored(open_checked_session, steps):
+def test_step_that_arrives_after_stop_is_ignored(open_checked_session, streams):
     session = open_checked_session("?img=ex:grace_hopper")
     start_rise(session)
     routes = []
     session.page.route("**/cancel*", lambda route: routes.append(route))
     session.page.locator("#why-progress .viz-primary-button").click()
-    before = session.page.evaluate("numReceivedSteps()")
     session.wait_on_server(lambda: routes)
+    before = session.page.evaluate("numReceivedSteps()")
+    streams.may_continue.set()
     session.wait_until(f"() => numReceivedSteps() >= {before + 2}")
     session.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert session.get_text("#why-progress p").startswith("Stopped after ")
@@ -187,15 +208,22 @@ def test_step_that_arrives_after_stop_is_ignored(open_checked_session, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
-def test_another_choice_ends_the_work_and_shows_its_own_map(open_checked_session, steps, late):
+def test_another_choice_ends_the_work_and_shows_its_own_map(open_checked_session, streams, monkeypatch, late):
+    advance = GenerationCounter.advance
+
+    def advance_and_continue(*args):
+        advance(*args)
+        streams.may_continue.set()
+
     session = open_checked_session("?img=ex:grace_hopper")
     start_rise(session)
     if late:  # gradio's own cancel request comes too late, or never
         session.page.route("**/cancel*", lambda route: None)
-    before = steps["steps"]
+    session.wait_on_server(lambda: streams.steps == 2)
+    monkeypatch.setattr(GenerationCounter, "advance", advance_and_continue)
     session.page.locator("#why-methods [data-key=saliency]").click()
-    session.wait_on_server(lambda: steps["ended"] == 1)
-    assert steps["steps"] <= before + 2  # of 28
+    session.wait_on_server(lambda: streams.ended == 1)
+    assert streams.steps <= 3  # of 28
     session.settle()
     assert session.page.locator(f"{HEAT} canvas").get_attribute("data-drawn").startswith(f"{RESNET}_saliency")
     assert not session.page.locator("#why-progress p").is_visible()
