@@ -11,7 +11,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -118,11 +119,7 @@ class Teacher(nn.Module):
             ]
             loss = loss + 4.0 * torch.stack(losses).mean()
         if "attention" in self.kinds:
-            losses = [
-                F.kl_div(own.float().clamp_min(1e-8).log(), target.float(), reduction="none").sum(-1).mean()
-                for own, target in zip(attention, teacher_attention, strict=True)
-            ]
-            loss = loss + torch.stack(losses).mean()
+            loss = loss + compute_attention_losses(attention, teacher_attention).mean()
         pooled = student.forward_head(student.norm(tokens[-1]), pre_logits=True)
         logits = student.get_classifier()(pooled)
         teacher_logits = self.model.forward_head(self.model.norm(teacher_tokens[-1]))
@@ -256,16 +253,39 @@ def _embed(model: Any, images: Tensor) -> Tensor:
     return model.norm_pre(model._pos_embed(model.patch_embed(images)))
 
 
-def _collect_tokens_and_attention(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Return a vision transformer's tokens before its first block and after each, and all attention weights."""
+@contextmanager
+def record_attention(model: Any) -> Iterator[list[Tensor]]:
+    """Yield a list to which each layer's attention weights "n heads queries keys" are appended when they are computed.
+
+    The model must compute its attention explicitly (`use_explicit_attention`).
+    """
     attention: list[Tensor] = []
     hooks = [block.attn.attn_drop.register_forward_pre_hook(_append_input(attention)) for block in model.blocks]
     try:
-        tokens = collect_tokens(model, images, model.blocks)
+        yield attention
     finally:
         for hook in hooks:
             hook.remove()
-    return tokens, attention
+
+
+def compute_attention_losses(attention: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of attention weights "n heads queries keys" for each layer, "layers".
+
+    References:
+        Jiao et al.: TinyBERT: Distilling BERT for Natural Language Understanding, EMNLP 2020, arXiv:1909.10351.
+        Wang et al.: MiniLM: Deep Self-Attention Distillation, NeurIPS 2020, arXiv:2002.10957.
+    """
+    losses = [
+        F.kl_div(own.float().clamp_min(1e-8).log(), target.float(), reduction="none").sum(-1).mean()
+        for own, target in zip(attention, targets, strict=True)
+    ]
+    return torch.stack(losses)
+
+
+def _collect_tokens_and_attention(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a vision transformer's tokens before its first block and after each, and all attention weights."""
+    with record_attention(model) as attention:
+        return collect_tokens(model, images, model.blocks), attention
 
 
 def _append_input(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

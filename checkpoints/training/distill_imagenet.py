@@ -10,7 +10,7 @@ The teacher is DeiT-Tiny (Touvron et al. 2021, arXiv:2012.12877), which has the 
 Apache-2.0. The training has three stages:
 
 * `blocks`: each half block of the student (attention or MLP, with its residual connection) is given the teacher's
-  tokens and learns to return the teacher's next ones;
+  tokens and learns to return the teacher's next ones, and attention weights like the teacher's;
 * `chain`: the half blocks in a chain, at a constant learning rate. Each is given the student's own tokens and learns
   what the teacher's half block makes of them; the last also learns the logits. This stage has no end;
 * `decay`: as `chain`, with a learning rate that falls to 0 in `--decay-steps` steps. It can be started from any state.
@@ -42,9 +42,11 @@ from torch import Tensor
 import vizlib
 from checkpoints.training.distill import (
     collect_tokens,
+    compute_attention_losses,
     compute_block_losses,
     compute_kl_divergence,
     compute_own_token_losses,
+    record_attention,
     split_blocks,
     use_explicit_attention,
 )
@@ -74,7 +76,7 @@ PREPROCESSING = {
     "std": STD,
 }
 PATCH_SIZE = 16  # of both networks, in pixels
-DEFAULT_BLOCK_STEPS = 800
+DEFAULT_BLOCK_STEPS = 3000
 WARMUP_STEPS = 40  # at the start of `blocks` and of `chain`
 LOG_STEPS = 20  # steps of one row of the history
 EVALUATION_STEPS = 500  # between two measurements of the accuracy, which become part of a row of the history
@@ -283,21 +285,26 @@ def count_photos(size: int, tokens: int) -> int:
 
 
 def compute_stage_loss(stage: str, student: Any, teacher: Any, images: Tensor) -> Tensor:
-    """Return the loss of one batch.
+    """Return the loss of one batch; both networks compute their attention explicitly.
 
-    In `blocks` it is the sum of the errors of the embedding and of all half blocks, given the teacher's tokens. In
-    `chain` and `decay` it is their sum given the student's tokens, plus the Kullback-Leibler divergence of the logits.
+    In `blocks` it is the sum of the errors of the embedding and of all half blocks, given the teacher's tokens, and of
+    the divergences of their attention weights. In `chain` and `decay` it is the same sum given the student's tokens,
+    plus the Kullback-Leibler divergence of the logits.
     """
     parts, teacher_parts = split_blocks(student), split_blocks(teacher)
-    with torch.no_grad():
-        teacher_tokens = collect_tokens(teacher, images, teacher_parts)
-    if stage == "blocks":
-        return compute_block_losses(student, images, parts, teacher_tokens).sum()
+    with record_attention(student) as attention, record_attention(teacher) as targets:
+        with torch.no_grad():
+            teacher_tokens = collect_tokens(teacher, images, teacher_parts)
+        if stage == "blocks":
+            losses = compute_block_losses(student, images, parts, teacher_tokens)
+            return losses.sum() + compute_attention_losses(attention, targets).sum()
+        targets.clear()  # those on the student's tokens follow
+        losses, tokens = compute_own_token_losses(student, images, parts, teacher_parts, teacher_tokens[0])
+    logits = student.forward_head(student.norm(tokens))
     with torch.no_grad():
         teacher_logits = teacher.forward_head(teacher.norm(teacher_tokens[-1]))
-    losses, tokens = compute_own_token_losses(student, images, parts, teacher_parts, teacher_tokens[0])
-    logits = student.forward_head(student.norm(tokens))
-    return losses.sum() + compute_kl_divergence(logits, teacher_logits)
+    divergences = compute_attention_losses(attention, targets)
+    return losses.sum() + divergences.sum() + compute_kl_divergence(logits, teacher_logits)
 
 
 @contextmanager
@@ -383,7 +390,7 @@ def main() -> None:
         "--block-steps", type=int, help=f"steps of the stage `blocks`; default: {DEFAULT_BLOCK_STEPS}, or as before"
     )
     parser.add_argument("--decay-steps", type=int, help="begin the stage `decay`, and end after so many steps")
-    parser.add_argument("--tokens", type=int, default=3200, help="patches in a batch, which set its number of photos")
+    parser.add_argument("--tokens", type=int, default=800, help="patches in a batch, which set its number of photos")
     parser.add_argument("--save-steps", type=int, default=50, help="steps between two saved states")
     parser.add_argument("--seed", type=int, default=0)
     action = parser.add_mutually_exclusive_group()

@@ -15,6 +15,12 @@ import timm
 import torch
 
 from checkpoints.training import distill_imagenet
+from checkpoints.training.distill import (
+    collect_tokens,
+    compute_block_losses,
+    split_blocks,
+    use_explicit_attention,
+)
 from checkpoints.training.distill_imagenet import Progress, Run, catch_termination, compute_stage_loss, train
 
 PHOTOS = [np.random.default_rng(i).integers(0, 256, (40 + i, 60 - i, 3), dtype=np.uint8) for i in range(8)]
@@ -24,7 +30,7 @@ def create_networks() -> tuple[Any, Any]:
     networks = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        networks.append(timm.create_model("test_vit", num_classes=5, dynamic_img_size=True))
+        networks.append(use_explicit_attention(timm.create_model("test_vit", num_classes=5, dynamic_img_size=True)))
     return networks[0], networks[1]
 
 
@@ -44,7 +50,22 @@ def without_seconds(history: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "cpu_seconds"} for row in history]
 
 
-def test_chain_loss_compares_half_blocks_on_the_students_tokens_and_logits():
+def compute_attention(block: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the attention weights "n heads queries keys" of a block."""
+    count, length, width = tokens.shape
+    queries, keys, _ = block.attn.qkv(block.norm1(tokens)).reshape(count, length, 3, -1).unbind(2)
+    heads = (count, length, block.attn.num_heads, width // block.attn.num_heads)
+    scores = torch.einsum("nqhd,nkhd->nhqk", queries.reshape(heads), keys.reshape(heads))
+    return (scores / (width // block.attn.num_heads) ** 0.5).softmax(-1)
+
+
+def compute_divergence(student: Any, teacher: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the mean Kullback-Leibler divergence of the attention weights of a block from those of the teacher's."""
+    p, q = compute_attention(teacher, tokens).detach(), compute_attention(student, tokens)
+    return (p * (p / q).log()).sum(-1).mean()
+
+
+def test_chain_loss_compares_half_blocks_on_the_students_tokens_attention_and_logits():
     student, teacher = (network.eval() for network in create_networks())
     images = torch.randn(2, 3, 64, 64)
     tokens, target = (
@@ -56,6 +77,7 @@ def test_chain_loss_compares_half_blocks_on_the_students_tokens_and_logits():
         lambda block, tokens: tokens + block.ls2(block.mlp(block.norm2(tokens))),
     ]
     for own, theirs in zip(student.blocks, teacher.blocks, strict=True):
+        expected = expected + compute_divergence(own, theirs, tokens.detach())
         for half in halves:
             before = tokens.detach()  # so that a half block learns from its own error only
             tokens, target = half(own, before), half(theirs, before).detach()
@@ -72,6 +94,16 @@ def test_chain_loss_compares_half_blocks_on_the_students_tokens_and_logits():
     loss.backward()
     assert all(part.grad is not None for part in student.parameters())
     assert all(part.grad is None for part in teacher.parameters())
+
+
+def test_block_loss_compares_the_attention_on_the_teachers_tokens():
+    student, teacher = (network.eval() for network in create_networks())
+    images = torch.randn(2, 3, 64, 64)
+    targets = collect_tokens(teacher, images, split_blocks(teacher))
+    expected = compute_block_losses(student, images, split_blocks(student), targets).sum()
+    for own, theirs, tokens in zip(student.blocks, teacher.blocks, targets[::2], strict=False):
+        expected = expected + compute_divergence(own, theirs, tokens)
+    assert compute_stage_loss("blocks", student, teacher, images).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["blocks", "chain"])
