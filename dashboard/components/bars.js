@@ -10,6 +10,7 @@
  * @property {number} target
  * @property {number | null} against
  * @property {string} note
+ * @property {string} groups
  * @property {string} oodNote
  * @property {ClassRow[]} rows
  */
@@ -18,11 +19,12 @@
 // A screen reader announces changes only inside a status element that was there before, so this one always stays.
 const oodNote = createElement("p", "viz-ood-note");
 const list = createElement("div", "viz-list");
+const groupNote = createElement("p", "viz-class-note");
 const classNote = createElement("p", "viz-class-note");
 oodNote.setAttribute("role", "status");
 list.setAttribute("role", "group");
 list.setAttribute("aria-label", translate("Likeliest classes; choose the one to explain"));
-root.replaceChildren(oodNote, list, classNote);
+root.replaceChildren(oodNote, list, groupNote, classNote);
 
 /**
  * @param {ClassRow} row
@@ -104,8 +106,13 @@ function draw(value) {
     createLine,
     (line, row) => updateLine(line, row, value),
   );
-  classNote.textContent = value.note || "";
-  classNote.hidden = !value.note;
+  for (const [element, text] of /** @type {const} */ ([
+    [groupNote, value.groups],
+    [classNote, value.note],
+  ])) {
+    element.textContent = text || "";
+    element.hidden = !text;
+  }
   if (focusedBox === String(value.target)) {
     /** @type {HTMLElement} */ (list.querySelector(`[data-index="${focusedBox}"]`)).focus(); // its box is gone now
   }

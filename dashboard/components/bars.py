@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dashboard.i18n.translate import translate, translate_note
+from dashboard.i18n.translate import translate, translate_group, translate_note
 from vizlib import Prediction
-from vizlib.core.text import shorten_label
+from vizlib.core.imagenet_groups import ImageNetClass
+from vizlib.core.text import format_percent, shorten_label
+from vizlib.models.class_groups import ClassGroup
 
 MAX_LISTED_CLASSES = 20  # a model with at most so many classes lists them all
+MIN_GROUP_PROBABILITY, MAX_GROUPS = 0.05, 3  # of the groups of classes that are named below the bars
 
 
 def build_bars(
@@ -24,6 +27,8 @@ def build_bars(
     ood_note: str | None = None,
     model: str = "",
     complement: Prediction | None = None,
+    groups: Sequence[ClassGroup] = (),
+    known_classes: Sequence[ImageNetClass] = (),
 ) -> dict[str, Any]:
     """Return the value of the bars of the most probable classes.
 
@@ -35,6 +40,8 @@ def build_bars(
         ood_note: The note that the photo is unlike the model's training data.
         model: The name of the model.
         complement: The other side of a single label, which gets a bar that cannot be chosen.
+        groups: Groups of the classes, most probable first.
+        known_classes: What is known of each class, by its index, for the tooltips; empty if nothing is.
     """
     rows = [*predictions[:top], *(row for row in predictions[top:] if row.index in (target, against))]
     rows += [] if complement is None else [complement]
@@ -45,11 +52,12 @@ def build_bars(
         "target": target,
         "against": against,
         "note": note,
+        "groups": format_groups(groups),
         "oodNote": translate_note(ood_note or ""),
         "rows": [
             {
                 "index": row.index,
-                "label": row.label,
+                "label": describe_class(row, known_classes),
                 "name": shorten_label(row.label),
                 "probability": row.probability or 0.0,  # the length of the bar
                 "share": row.text,
@@ -57,3 +65,21 @@ def build_bars(
             for row in rows
         ],
     }
+
+
+def format_groups(groups: Sequence[ClassGroup]) -> str:
+    """Return the groups that have a part of the probability, as one sentence; empty without groups."""
+    shown = [group for group in groups[:MAX_GROUPS] if group.probability >= MIN_GROUP_PROBABILITY]
+    if not shown:
+        return ""
+    names = (f"{translate_group(group.name)} {format_percent(group.probability)}" for group in shown)
+    return translate("bars.groups", groups=", ".join(names))
+
+
+def describe_class(row: Prediction, known_classes: Sequence[ImageNetClass]) -> str:
+    """Return the tooltip of a class: all names, and where it is known WordNet's definition, synset and the groups."""
+    if not known_classes or row.index < 0:
+        return row.label
+    known = known_classes[row.index]
+    groups = " › ".join(translate_group(group) for group in known.groups)
+    return f"{row.label}\n{known.definition}\n{groups} · WordNet {known.synset}"

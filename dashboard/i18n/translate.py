@@ -2,8 +2,8 @@
 
 `page_<language>.json` holds the page's own texts by key. `library_<language>.json` holds the texts that come from
 vizlib: notes and error messages by the code of the note, descriptions of methods by method, help texts of parameters
-by parameter, and texts stored in checkpoint files by the English text. Names of methods, layers and classes are not
-translated.
+by parameter, groups of classes by name, and texts stored in checkpoint files by the English text. Names of methods,
+layers and classes are not translated.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def get_library_texts(language: str) -> Mapping[str, Any]:
         language: One of `LANGUAGES`.
 
     Returns:
-        Five sections, all empty for English: `notes` (code -> text), `methods` (method -> `shows` and
+        Six sections, all empty for English: `notes` (code -> text), `methods` (method -> `shows` and
         `does_not_show`), `parameters` (parameter, or `method.parameter` where a method needs its own text -> text),
-        `stored` and `stored_with_facts` (English text -> text).
+        `groups` (group of classes -> text), `stored` and `stored_with_facts` (English text -> text).
     """
-    empty = {section: {} for section in ("notes", "methods", "parameters", "stored", "stored_with_facts")}
+    empty = {section: {} for section in ("notes", "methods", "parameters", "groups", "stored", "stored_with_facts")}
     exists = (FOLDER / f"library_{language}.json").exists()
     return MappingProxyType(empty | (_read_table(f"library_{language}.json") if exists else {}))
 
@@ -99,6 +99,11 @@ def translate_parameter_help(method: Method, parameter: str) -> str:
     texts = get_library_texts(CURRENT_LANGUAGE.get())["parameters"]
     shared = texts.get(parameter, method.parameters[parameter].help)
     return texts.get(f"{method.name}.{parameter}", shared)
+
+
+def translate_group(name: str) -> str:
+    """Return the name of a group of classes in the current language."""
+    return get_library_texts(CURRENT_LANGUAGE.get())["groups"].get(name, name)
 
 
 def translate_stored(text: str) -> str:

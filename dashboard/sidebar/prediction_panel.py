@@ -17,7 +17,9 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.page_address import build_selection_address
 from dashboard.state.selection import PhotoAndModel, Selection
+from vizlib.core.imagenet_groups import find_imagenet_classes
 from vizlib.core.text import format_percent, shorten_label
+from vizlib.models.class_groups import group_predictions
 
 
 class PredictionPanel(NamedTuple):
@@ -30,10 +32,12 @@ class PredictionPanel(NamedTuple):
     model_input: Any
     copy_link: dict[str, Any]
 
-    def without_unchanged(self) -> PredictionPanel:
-        """Return the panel for another class of the same photo and model, without what does not change."""
-        assert self.selection is not None
-        return self._replace(classes=gr.update(value=self.selection.target), model_input=gr.skip())
+    def without_unchanged(self, before: Selection) -> PredictionPanel:
+        """Return the panel without what the page has shown since an earlier selection, such as the menu of classes."""
+        if self.selection is None or self.selection.model != before.model:
+            return self
+        panel = self._replace(classes=gr.update(value=self.selection.target))
+        return panel._replace(model_input=gr.skip()) if self.selection.photo == before.photo else panel
 
 
 def build_prediction_panel(
@@ -72,6 +76,8 @@ def build_prediction_panel(
             ood_note=service.get_ood_note(photo, model),
             model=model,
             complement=complement,
+            groups=group_predictions(network, predictions),
+            known_classes=find_imagenet_classes(network.labels) or (),
         ),
         gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
         build_model_input_figure(service, photo, model),

@@ -163,8 +163,8 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
             state = state._replace(target=selection.target, against=selection.against)
         state = apply_choices(state, choices, lambda name: service.catalog.get(name).labels)
         panel = build_prediction_panel(service, photo, state.model, state.target, state.against)
-        if selection and panel.photo_and_model == selection.photo_and_model:
-            panel = panel.without_unchanged()
+        if selection:
+            panel = panel.without_unchanged(selection)
         content = view.draw(photo, panel.selection, state.method, state.parameters)
         model = state.model if any("model" in choice for choice in choices) else gr.skip()
         tab = gr.Tabs(selected=state.tab) if state.tab in tab_ids else gr.skip()

@@ -22,8 +22,11 @@ from dashboard.components.parameters import build_parameter_menus, parse_paramet
 from dashboard.components.patches import MAX_MAP_BYTES, fit_maps_to_budget
 from dashboard.components.photo import PhotoInput
 from dashboard.components.thumbnails import downsample_map
+from dashboard.i18n.language import use_language
 from vizlib import ImageError, Prediction
 from vizlib.core.geometry import Geometry
+from vizlib.core.imagenet_groups import ImageNetClass
+from vizlib.models.class_groups import ClassGroup
 
 
 def floats(text: str) -> np.ndarray:
@@ -103,6 +106,20 @@ def test_build_bars_includes_the_ood_note():
         build_bars(predictions, 0, ood_note="This photo is unlike those.")["oodNote"] == "This photo is unlike those."
     )
     assert build_bars(predictions, 0)["oodNote"] == ""
+
+
+def test_bars_name_groups_that_share_the_probability_and_describe_known_classes():
+    groups = [ClassGroup("dog", "animal", 0.8, 118), ClassGroup("cat", "animal", 0.1, 5)]
+    groups += [ClassGroup(name, "", probability, 1) for name, probability in (("plant", 0.06), ("food", 0.04))]
+    pug, known = Prediction(0, "pug, pug-dog", 0.1, 2.0), ImageNetClass("n02110958", "small dog", ("animal", "dog"))
+    value = build_bars([pug], 0, groups=groups, known_classes=[known])
+    assert value["groups"] == "By group: dog 80 %, cat 10 %, plant 6.0 %."
+    assert value["rows"][0]["label"] == "pug, pug-dog\nsmall dog\nanimal › dog · WordNet n02110958"
+    assert build_bars([pug], 0, groups=groups[2:])["groups"] == "By group: plant 6.0 %."
+    assert build_bars([pug], 0, groups=groups[3:])["groups"] == build_bars([pug], 0)["groups"] == ""
+    assert build_bars([pug], 0)["rows"][0]["label"] == "pug, pug-dog"
+    with use_language("ko"):
+        assert build_bars([pug], 0, groups=groups)["groups"] == "그룹별: 개 80 %, 고양이 10 %, 식물 6.0 %."
 
 
 def test_downsample_map_averages_cells():

@@ -15,19 +15,21 @@ from dashboard.i18n.language import LANGUAGES, use_language
 from dashboard.i18n.translate import (
     get_library_texts,
     translate_error,
+    translate_group,
     translate_method_description,
     translate_note,
     translate_parameter_help,
     translate_stored,
 )
 from vizlib.attribution.methods.registry import METHODS
+from vizlib.core.imagenet_groups import index_groups
 from vizlib.core.note_texts import TEXTS
 from vizlib.core.text import make_note
 from vizlib.models.loading.training_history import read_training_comparison
 
 TRANSLATIONS = LANGUAGES[1:]
 CHECKPOINTS = Path(vizlib.__file__).parent.parent / "checkpoints"
-SECTIONS = ["notes", "methods", "parameters", "stored", "stored_with_facts"]
+SECTIONS = ["notes", "methods", "parameters", "groups", "stored", "stored_with_facts"]
 NO_PHOTOS = {  # what a person may upload by mistake
     "text": b"this is text",
     "empty": b"",
@@ -125,6 +127,14 @@ def test_english_texts_of_methods_and_parameters_are_the_ones_of_the_registry():
     method = METHODS["grad-cam"]
     assert translate_method_description(method) == (method.shows, method.does_not_show)
     assert translate_parameter_help(method, "layer") == method.parameters["layer"].help
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_group_of_classes_is_translated_and_no_translation_is_unused(language):
+    names = {name for groups in index_groups() for name in groups}
+    assert set(get_library_texts(language)["groups"]) == names
+    with use_language(language):
+        assert len({translate_group(name) for name in names} - names) == len(names)
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
