@@ -10,7 +10,7 @@ from PIL import Image
 from dashboard.components.parameters import apply_parameter_settings, get_changed_parameters
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.example_photos import open_example_photos
+from dashboard.services.example_photos import choose_first_example, open_example_photos
 from dashboard.sidebar.prediction_panel import PredictionPanel, build_prediction_panel
 from dashboard.state.page_address import ADDRESS_KEYS, Link, describe_address_value, parse_address
 from dashboard.tabs.inspector_state import parse_inspector_link
@@ -43,7 +43,7 @@ def open_deep_link(service: AnalysisService, address: Mapping[str, str], tabs: S
     photos, first = open_example_photos(), service.catalog.names[0]
     models = [name for name in [address.get("m", "")] if service.catalog.is_linkable(name)]
     link, unknown = parse_address(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSON_STEPS})
-    photo = photos[link.example or next(iter(photos))]
+    photo = photos[link.example or choose_first_example(service.catalog.entries[0].classes)]
     name = link.model or first
     try:
         model = service.catalog.get(name)

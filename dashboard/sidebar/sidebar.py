@@ -23,7 +23,7 @@ from dashboard.components.examples import build_examples
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
-from dashboard.services.example_photos import EXAMPLES, open_example_photos
+from dashboard.services.example_photos import EXAMPLES, choose_first_example, open_example_photos
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.sidebar.deep_links import open_deep_link
 from dashboard.sidebar.model_loading import load_selected_model
@@ -39,8 +39,9 @@ PHOTO_HEIGHT_PX = 264
 
 def build_sidebar(service: AnalysisService) -> TabContext:
     """Build the components of the sidebar, and return all that tabs share."""
+    first = choose_first_example(service.catalog.entries[0].classes)
     photo = PhotoInput(
-        value=next(iter(EXAMPLES.values())),
+        value=dict(zip(open_example_photos(), EXAMPLES.values(), strict=True))[first],
         label=translate_in_browser("photo"),
         show_label=False,
         sources=["upload", "webcam", "clipboard"],
@@ -99,6 +100,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     """
     service, queue = context.service, context.event_queue
     default_model = service.catalog.names[0]
+    first_example = choose_first_example(service.catalog.entries[0].classes)
     panel_components = [
         context.selection,
         context.photo_and_model,
@@ -131,7 +133,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
                 "s": link.step,
             }
         )
-        photo_update = gr.skip() if photo is next(iter(open_example_photos().values())) else photo
+        photo_update = gr.skip() if photo is open_example_photos()[first_example] else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         content = view.draw(photo, panel.selection, link.method, linked.parameters)
         return *panel, *content, panel.selection.model, tab, {"answered": 0}, photo_update

@@ -37,6 +37,7 @@ WELL_SIZED = 64  # sides of the input that most architectures allow
 COLUMNS = ("predict", "saliency", "grad-cam", "sum", "activation", "attention", "relevance")
 RIGHT = "yes"
 NOT_LINEAR = "–"
+IN_WINDOWS = "in windows"
 
 # File of timm -> its smallest classifiers, one of each kind.
 TIMM = {
@@ -471,8 +472,16 @@ def _is_same_map(found: Tensor, expected: Tensor) -> bool:
 
 
 def _check_attention(model: vizlib.Model, photo: np.ndarray) -> str:
-    """Check that raw attention is finite, and that each row of the weights among all tokens sums to 1."""
+    """Check that raw attention is finite, and that each row of the weights among all tokens sums to 1.
+
+    Within windows there is no rollout; each query's weights sum to 1 unless its window has padding.
+    """
     _check_heat(model, photo, "raw-attention")
+    if model.attention_windows:
+        tensors = model.run(photo, attention=True).attention
+        assert tensors.keys() == model.attention_windows.keys(), "an attention layer has no known windows"
+        assert all((tensor.sum(-1) - 1).abs().max() <= MAX_SUM_ERROR for tensor in tensors.values())
+        return IN_WINDOWS
     _check_heat(model, photo, "attention-rollout")
     assert model.tokens is not None
     count = model.tokens.num_tokens
@@ -506,7 +515,8 @@ def format_table(rows: list[Row]) -> str:
         "not linear in that layer's output, as after attention or before a normalisation of the pooled features.",
         "- **activation**: every stage has a map, recording changes no logit by more than 1e-5 of the largest, and the "
         "map of the default layer is the one that timm's own `forward_intermediates` returns, where there is one.",
-        "- **attention**: raw attention and rollout; every block has attention among all tokens whose rows sum to 1.",
+        "- **attention**: raw attention and rollout; every block has attention among all tokens whose rows sum to 1. "
+        "In windows: raw attention within the windows of one layer, placed on the photo, without rollout.",
         "- **relevance**: attention relevance (Chefer et al.) is finite and not 0.",
         "",
         "A number in brackets is the sentence, below the table, with which the method says that it does not support "
@@ -526,7 +536,7 @@ def format_table(rows: list[Row]) -> str:
 def _format_cell(row: Row, column: str, sentences: list[str]) -> str:
     """Return the text of one cell of the table; a sentence is added to the list once and named by its number."""
     text = row.cells[column]
-    if text in (RIGHT, NOT_LINEAR, "wrong") or text.endswith("%"):
+    if text in (RIGHT, NOT_LINEAR, IN_WINDOWS, "wrong") or text.endswith("%"):
         return text
     sentence = text.partition("; these do: ")[0]  # names of the methods that support the model follow
     sentence = re.sub(r"does not support [^:]*:", "does not support the model:", sentence)

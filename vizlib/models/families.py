@@ -7,7 +7,7 @@ method that needs only its layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import timm.models.beit
@@ -18,11 +18,13 @@ import timm.models.swin_transformer
 import timm.models.swin_transformer_v2
 import timm.models.vision_transformer
 import timm.models.vision_transformer_relpos
+import torch
+import torch.nn.functional as F
 import torchvision.models.maxvit
 import torchvision.models.resnet
 import torchvision.models.swin_transformer
 import torchvision.models.vision_transformer
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Size = tuple[int, int]  # height, width
@@ -82,6 +84,39 @@ class TokenLayout:
 
 
 @dataclass(frozen=True)
+class WindowLayout:
+    """How an attention layer divides its grid of positions into windows.
+
+    Attributes:
+        grid: Rows and columns of the grid.
+        window: Rows and columns of a window.
+        shift: Rows and columns by which the grid is rolled up and to the left before it is divided.
+        pads_first: Whether the grid is padded to whole windows before it is rolled, or after it.
+    """
+
+    grid: Size
+    window: Size
+    shift: Size
+    pads_first: bool
+
+    def locate_positions(self) -> Int[Tensor, "windows positions"]:
+        """Return for each position of each window its index in the grid, row by row, or -1 for padding.
+
+        References:
+            Liu et al.: Swin Transformer, ICCV 2021, section 3.2, arXiv:2103.14030.
+        """
+        (rows, columns), (height, width) = self.grid, self.window
+        indices = torch.arange(rows * columns).view(rows, columns)
+        shifts = tuple(-shift for shift in self.shift)
+        padding = (0, -columns % width, 0, -rows % height)
+        if self.pads_first:
+            indices = F.pad(indices, padding, value=-1).roll(shifts, (0, 1))
+        else:
+            indices = F.pad(indices.roll(shifts, (0, 1)), padding, value=-1)
+        return indices.unflatten(1, (-1, width)).unflatten(0, (-1, height)).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class StageLayout:
     """The axes of the outputs of a network's stages, where they are not those of one grid of tokens.
 
@@ -114,6 +149,7 @@ class Family:
         classify_tokens: Logits that the classifier gives each of the tokens "n width".
         stage_layout: Axes and grids of the stages for an input size, if they are not those of `tokens`, or of maps with
             channels first in a network without attention.
+        windows: Name -> layout of each attention layer, for an input size, if attention is computed within windows.
     """
 
     name: str
@@ -126,6 +162,7 @@ class Family:
     position_embedding: Callable[[nn.Module], tuple[Tensor, Size] | None] = lambda module: None
     classify_tokens: Callable[[nn.Module, Tensor], Tensor] | None = None
     stage_layout: Callable[[nn.Module, Size], StageLayout] | None = None
+    windows: Callable[[nn.Module, Size], Mapping[str, WindowLayout]] | None = None
 
     def within(self, prefix: str, *, is_output: bool) -> Family:
         """Return the family of a network that holds a network of this family as a submodule.
@@ -142,11 +179,16 @@ class Family:
             name = self.first_convolution(module.get_submodule(prefix))
             return name and f"{prefix}.{name}"
 
-        normalised, tokens, classify, layout = (
+        def find_windows(module: nn.Module, size: Size) -> Mapping[str, WindowLayout]:
+            found = windows(module.get_submodule(prefix), size) if windows else {}
+            return {f"{prefix}.{name}": layout for name, layout in found.items()}
+
+        normalised, tokens, classify, layout, windows = (
             self.normalised_cam_layer,
             self.tokens,
             self.classify_tokens if is_output else None,
             self.stage_layout,
+            self.windows,
         )
         return Family(
             name=self.name,
@@ -159,6 +201,7 @@ class Family:
             position_embedding=lambda module: self.position_embedding(module.get_submodule(prefix)),
             classify_tokens=classify and (lambda module, tokens: classify(module.get_submodule(prefix), tokens)),
             stage_layout=layout and (lambda module, size: layout(module.get_submodule(prefix), size)),
+            windows=windows and find_windows,
         )
 
 
@@ -263,6 +306,33 @@ def _timm_swin_stages(module) -> tuple[str, ...]:
 def _timm_swin_layout(module, size: Size) -> StageLayout:
     """Return the layout of the stages of a network of timm's Swin family."""
     return _merge_grids(module.patch_embed.dynamic_feat_size(size), len(_timm_swin_stages(module)))
+
+
+def _timm_swin_windows(module, size: Size) -> dict[str, WindowLayout]:
+    """Return the windows of each attention layer of a network of timm's Swin family."""
+    return {
+        f"layers.{i}.blocks.{j}.attn": WindowLayout(grid, tuple(block.window_size), tuple(block.shift_size), False)
+        for i, grid in enumerate(_timm_swin_layout(module, size).grids)
+        for j, block in enumerate(module.layers[i].blocks)
+    }
+
+
+def _torchvision_swin_windows(module, size: Size) -> dict[str, WindowLayout]:
+    """Return the windows of each attention layer of a network of torchvision's Swin family."""
+    return {
+        f"{stage}.{j}.attn": _fit_shift(WindowLayout(grid, *map(tuple, (attn.window_size, attn.shift_size)), True))
+        for stage, grid in zip(
+            _torchvision_swin_stages(module), _torchvision_swin_layout(module, size).grids, strict=True
+        )
+        for j, attn in enumerate(block.attn for block in module.get_submodule(stage))
+    }
+
+
+def _fit_shift(layout: WindowLayout) -> WindowLayout:
+    """Return the windows that torchvision's Swin uses: not shifted along a side that a single window covers."""
+    sides = zip(layout.grid, layout.window, layout.shift, strict=True)
+    rows, columns = (0 if side <= window else shift for side, window, shift in sides)
+    return replace(layout, shift=(rows, columns))
 
 
 def _torchvision_swin_stages(module) -> tuple[str, ...]:
@@ -501,6 +571,7 @@ FAMILIES = (
         normalised_cam_layer=lambda module: "norm",
         first_convolution=lambda module: _find_convolution(module, "patch_embed"),
         stage_layout=_timm_swin_layout,
+        windows=_timm_swin_windows,
     ),
     Family(
         name="Swin (torchvision)",
@@ -510,6 +581,7 @@ FAMILIES = (
         normalised_cam_layer=lambda module: "norm",
         first_convolution=lambda module: _find_convolution(module, "features"),
         stage_layout=_torchvision_swin_layout,
+        windows=_torchvision_swin_windows,
     ),
     Family(
         name="MaxViT (torchvision)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, SupportsIndex
@@ -27,7 +27,7 @@ from vizlib.models.evaluation_copy import (
     make_evaluation_copy,
     require_evaluation_mode,
 )
-from vizlib.models.families import Family, StageLayout, TokenLayout, find_channel_axis, to_spatial_map
+from vizlib.models.families import Family, StageLayout, TokenLayout, WindowLayout, find_channel_axis, to_spatial_map
 from vizlib.models.layer_share import CamLayer, choose_most_complete_layer
 from vizlib.models.layer_summary import Layer, LayerSummary, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
@@ -226,6 +226,12 @@ class Model:
         """Layout of the tokens of a transformer of a known family, else `None`."""
         tokens = self.family and self.family.tokens
         return tokens(self.module, self.preprocessing.input_size) if tokens else None
+
+    @cached_property
+    def attention_windows(self) -> Mapping[str, WindowLayout]:
+        """The windows of each attention layer of a network of a known family that computes attention within windows."""
+        windows = self.family and self.family.windows
+        return windows(self.module, self.preprocessing.input_size) if windows else {}
 
     @cached_property
     def stages(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from dashboard import app
 from dashboard.api import endpoints
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import build_browser_translations, translate_in_browser
-from dashboard.services import example_photos
+from dashboard.services.model_catalog import ModelCatalog
 
 ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
 
@@ -134,8 +134,11 @@ def test_tabs_have_their_order(page):
     assert labels == ["Why", "Attention", "Inside", "Compare", "Learn", "Model", "Use in code"]
 
 
-def test_tower_is_the_first_example():
-    assert next(iter(example_photos.EXAMPLES)) == "The Eiffel tower"
+@pytest.mark.parametrize(("only", "photo"), [((), "lion.jpg"), (["resnet18-imagenette"], "tower.jpg")])
+def test_page_opens_with_a_photo_that_the_first_model_knows(only, photo):
+    page = app.build_app(ModelCatalog(only=only))
+    (box,) = [block for block in page.blocks.values() if getattr(block, "elem_id", None) == "photo"]
+    assert box.value["orig_name"] == photo
 
 
 def test_port_in_use_is_one_sentence():

@@ -15,7 +15,7 @@ from vizlib.attribution.evidence import (
 )
 from vizlib.attribution.request import SCORE_PARAMETER, TWO_PASSES, Method, Parameter
 from vizlib.core.errors import MethodError, suggest_names
-from vizlib.models.families import TokenLayout
+from vizlib.models.families import TokenLayout, WindowLayout
 from vizlib.models.model import Model
 
 Query = str | tuple[int, int] | None  # a token name, row and column of a patch, or the tokens the classifier uses
@@ -75,27 +75,75 @@ def collect_attention_maps(evidence: Evidence) -> dict[str, Float[Tensor, "1 hea
     return attention_maps
 
 
+def collect_window_attention(evidence: Evidence) -> dict[str, Float[Tensor, "windows heads position position"]]:
+    """Return the attention weights within windows, by layer.
+
+    Raises:
+        MethodError: If the run holds no attention within the windows that the model's family has.
+    """
+    shapes = {name: layout.locate_positions().shape for name, layout in evidence.model.attention_windows.items()}
+    found = {
+        layer: weights.detach()
+        for layer, weights in evidence.run.attention.items()
+        if layer in shapes and (len(weights), weights.shape[-1]) == shapes[layer]
+    }
+    if not found:
+        raise MethodError(f"{evidence.model.name} computed no attention within the windows of its family in any layer")
+    return found
+
+
+def list_attention_layers(evidence: Evidence) -> tuple[str, ...]:
+    """Return the layers whose attention weights can be shown on the photo."""
+    windowed = bool(evidence.model.attention_windows)
+    return tuple(collect_window_attention(evidence) if windowed else collect_attention_maps(evidence))
+
+
+def stitch_windows(
+    weights: Float[Tensor, "windows position position"], layout: WindowLayout, query: Query
+) -> Float[Tensor, "rows columns"]:
+    """Return the attention weights from the query to each position of the grid; 0 outside the windows of the query.
+
+    Args:
+        weights: Attention weights of one head within each window.
+        layout: Where the windows are.
+        query: Row and column of a position of the grid, or `None` for the mean over all positions.
+    """
+    positions = layout.locate_positions().to(weights.device)
+    queries = resolve_query(TokenLayout((), layout.grid, ()), query)
+    chosen = torch.isin(positions, torch.tensor(queries, device=weights.device)).to(weights.dtype)
+    received = (chosen.unsqueeze(1) @ weights).flatten() / len(queries)
+    sums = received.new_zeros(1 + layout.grid[0] * layout.grid[1])  # the first is that of the padding
+    return sums.index_add(0, 1 + positions.flatten(), received)[1:].unflatten(0, layout.grid)
+
+
+def _select_head(weights: Float[Tensor, "... heads query key"], layer: str, head: int | str) -> Tensor:
+    """Return the attention weights of one head, or their mean or maximum over all heads."""
+    count = weights.shape[-3]
+    if head == "mean":
+        return weights.mean(-3)
+    if head == "max":
+        return weights.amax(-3)
+    if str(head).isdigit() and int(head) < count:
+        return weights.select(-3, int(head))
+    raise MethodError(f"{layer} has heads 0 to {count - 1}, 'mean' and 'max', but no {head!r}")
+
+
 def _raw_attention(evidence: Evidence, *, layer: str | None, head: int | str, query: Query) -> Tensor:
-    """Return the attention weights from the query to each patch, in one layer.
+    """Return the attention weights from the query to each patch, or of windowed attention each position, in one layer.
 
     References:
         Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, et al. An Image is Worth 16x16 Words: Transformers for Image
         Recognition at Scale. ICLR 2021. arXiv:2010.11929
     """
-    attention_maps = collect_attention_maps(evidence)
+    windows = evidence.model.attention_windows
+    attention_maps = collect_window_attention(evidence) if windows else collect_attention_maps(evidence)
     layer = layer or list(attention_maps)[-1]
     if layer not in attention_maps:
         raise MethodError(f"{layer!r} computes no attention here; {suggest_names(str(layer), attention_maps)}")
-    weights = attention_maps[layer][0]  # (heads, query, key)
-    if head == "mean":
-        selected = weights.mean(0)
-    elif head == "max":
-        selected = weights.amax(0)
-    elif str(head).isdigit() and int(head) < len(weights):
-        selected = weights[int(head)]
-    else:
-        raise MethodError(f"{layer} has heads 0 to {len(weights) - 1}, 'mean' and 'max', but no {head!r}")
-    return reshape_to_grid(selected[resolve_query(evidence.tokens, query)].mean(0), evidence.tokens)
+    selected = _select_head(attention_maps[layer], layer, head)
+    if windows:
+        return stitch_windows(selected, windows[layer], query)
+    return reshape_to_grid(selected[0, resolve_query(evidence.tokens, query)].mean(0), evidence.tokens)
 
 
 def propagate_rollout(
@@ -189,6 +237,11 @@ def _check_attention(model: Model) -> str | None:
     return None
 
 
+def _check_raw_attention(model: Model) -> str | None:
+    """Return why raw attention does not apply to a model, or `None` where it does: also within windows."""
+    return None if model.attention_windows else _check_attention(model)
+
+
 QUERY = Parameter(
     None,
     "the query: a token name, a patch (row, column), or by default the tokens that the classifier uses",
@@ -207,7 +260,7 @@ METHODS = (
         does_not_show="Attention weights do not show how the information is used, and do not depend on the class.",
         signals=lambda model, values: RequiredSignals(frozenset({ATTENTION})),
         compute=_raw_attention,
-        unsupported_reason=_check_attention,
+        unsupported_reason=_check_raw_attention,
         parameters={
             "layer": ATTENTION_LAYER,
             "head": Parameter(
@@ -217,7 +270,7 @@ METHODS = (
         },
         class_specific=False,
         patch_values=True,
-        list_layers=lambda evidence: tuple(collect_attention_maps(evidence)),
+        list_layers=list_attention_layers,
     ),
     Method(
         name="attention-rollout",

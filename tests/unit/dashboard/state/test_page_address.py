@@ -102,7 +102,7 @@ def test_every_imagenet_class_has_its_own_address(real_network):
 
 
 def test_only_example_photos_have_an_address(service, name, tower):
-    assert list(open_example_photos()) == ["ex:tower", "ex:cheetah", "ex:grace_hopper"]
+    assert list(open_example_photos()) == ["ex:lion", "ex:cheetah", "ex:grace_hopper", "ex:tower"]
     target = service.resolve_target(tower, name, "church")
     assert build_selection_address(service, Selection(compute_photo_key(tower), name, target, 0)) == {
         "m": name,
