@@ -29,6 +29,7 @@ def build_bars(
     complement: Prediction | None = None,
     groups: Sequence[ClassGroup] = (),
     known_classes: Sequence[ImageNetClass] = (),
+    short_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the value of the bars of the most probable classes.
 
@@ -42,6 +43,7 @@ def build_bars(
         complement: The other side of a single label, which gets a bar that cannot be chosen.
         groups: Groups of the classes, most probable first.
         known_classes: What is known of each class, by its index, for the tooltips; empty if nothing is.
+        short_names: A name for each class, by its index; by default the first name of its label.
     """
     rows = [*predictions[:top], *(row for row in predictions[top:] if row.index in (target, against))]
     rows += [] if complement is None else [complement]
@@ -58,7 +60,7 @@ def build_bars(
             {
                 "index": row.index,
                 "label": describe_class(row, known_classes),
-                "name": shorten_label(row.label),
+                "name": short_names[row.index] if short_names and row.index >= 0 else shorten_label(row.label),
                 "probability": row.probability or 0.0,  # the length of the bar
                 "share": row.text,
             }

@@ -17,8 +17,9 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.page_address import build_selection_address
 from dashboard.state.selection import PhotoAndModel, Selection
+from vizlib.core.class_labels import name_classes
 from vizlib.core.imagenet_groups import find_imagenet_classes
-from vizlib.core.text import format_percent, shorten_label
+from vizlib.core.text import format_percent
 from vizlib.models.class_groups import group_predictions
 
 
@@ -64,7 +65,8 @@ def build_prediction_panel(
     against = service.resolve_against(photo, model, target, None if against == target else against)
     network = service.catalog.get(model)
     complement = next((row for row in network.list_outcomes(predictions) if row.index < 0), None)
-    names = [(shorten_label(prediction.label), prediction.index) for prediction in predictions]
+    short_names = name_classes(network.labels)
+    menu = sorted(((name, index) for index, name in enumerate(short_names)), key=lambda row: row[0].lower())
     selection = Selection(compute_photo_key(photo), model, target, against)
     return PredictionPanel(
         selection,
@@ -78,8 +80,9 @@ def build_prediction_panel(
             complement=complement,
             groups=group_predictions(network, predictions),
             known_classes=find_imagenet_classes(network.labels) or (),
+            short_names=short_names,
         ),
-        gr.update(choices=sorted(names, key=lambda row: row[0].lower()), value=target),
+        gr.update(choices=menu, value=target),
         build_model_input_figure(service, photo, model),
         build_copy_link(build_selection_address(service, selection)),
     )

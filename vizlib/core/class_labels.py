@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import SupportsIndex
 
 from vizlib.core.errors import TargetError, suggest_names
-from vizlib.core.text import form_plural
+from vizlib.core.text import form_plural, shorten_label
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -52,6 +53,23 @@ def resolve_class(target: SupportsIndex | str, labels: Sequence[str], *, noun: s
     if not 0 <= index < len(labels):
         raise TargetError(f"there is no {noun} {index}; this model's {form_plural(noun)} are 0 to {len(labels) - 1}")
     return index
+
+
+def name_classes(labels: Sequence[str]) -> list[str]:
+    """Return a short name for each label, different for each: its first name, or more where classes share that.
+
+    >>> name_classes(["tench, Tinca tinca", "maillot", "maillot, tank suit", "crane", "crane"])
+    ['tench', 'maillot', 'maillot, tank suit', 'crane (class 3)', 'crane (class 4)']
+    """
+    short, whole = Counter(map(shorten_label, labels)), Counter(labels)
+    return [
+        shorten_label(label)
+        if short[shorten_label(label)] == 1
+        else label
+        if whole[label] == 1
+        else f"{label} (class {i})"
+        for i, label in enumerate(labels)
+    ]
 
 
 def find_class(target: SupportsIndex | str, labels: Sequence[str]) -> int | None:
