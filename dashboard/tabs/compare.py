@@ -31,6 +31,7 @@ from vizlib.render.color_scale import compute_limits
 TITLE = "Compare"
 MAX_DIFFERENCE_SIDE = 168  # longest side of a difference map, in pixels
 TOP_FRACTION = 0.2  # of the positions, those with the highest values; their overlap is reported
+MAX_SHARED_CLASSES = 5  # that are named where the selected class is not shared
 AGREEMENT_LEVELS = {0.7: "much", 0.4: "partly", 0.1: "hardly", -0.1: "chance", -1.1: "reverse"}  # by lowest correlation
 
 
@@ -134,6 +135,16 @@ def format_agreement(a: Attribution, b: Attribution) -> str:
     return translate("compare.rank", rank=format_correlation(agreement.correlation), **shares)
 
 
+def explain_missing_class(service: AnalysisService, photo: Image.Image, selection: Selection, other: str) -> str:
+    """Return the sentence that another model lacks the selected class, and the most probable classes that both have."""
+    model = service.catalog.get(selection.model)
+    sentence = translate("compare.unknown", **{"model": other, "class": shorten_label(model.labels[selection.target])})
+    common = match_classes(model, service.catalog.get(other))
+    ranking = service.predict(photo, selection.model, 10**6)
+    shared = [shorten_label(row.label) for row in ranking if row.index in common][:MAX_SHARED_CLASSES]
+    return f"{sentence} {translate('compare.shared', names=', '.join(shared))}" if shared else sentence
+
+
 def describe_agreement(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> str:
     """Return a sentence that compares both models: the agreement of their maps for the target class."""
     first, second = (row[0] for row in compute_compared_maps(service, photo, comparison))
@@ -160,11 +171,9 @@ def compute_content(
     comparison = choose_comparison(service, photo, selection, other, method, second)
     other_models = [row for row in service.catalog.list_menu_rows() if row[1] != selection.model]
     if comparison is None:
-        label = shorten_label(service.catalog.get(selection.model).labels[selection.target])
         names = [name for _, name in other_models]
         other = other if other in names else next(iter(names), None)
-        facts = {"model": other, "class": label}
-        sentence = translate("compare.unknown", **facts) if other else translate("compare.alone")
+        sentence = explain_missing_class(service, photo, selection, other) if other else translate("compare.alone")
         return (
             gr.update(choices=other_models, value=other),
             gr.update(),

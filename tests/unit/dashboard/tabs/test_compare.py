@@ -160,12 +160,18 @@ def test_compare_caption_states_the_agreement(service, tower, tower_selection):
     assert (found.correlation >= 0.7) == ("high agreement" in caption)
 
 
-def test_compare_states_that_the_other_model_lacks_the_class(service, tower, tower_selection, monkeypatch):
+@pytest.mark.parametrize("shared", [{}, {3: 0, 5: 1}])
+def test_compare_names_classes_that_both_have_if_the_other_lacks_the_selected_one(
+    service, tower, tower_selection, monkeypatch, shared
+):
     monkeypatch.setattr(compare_options, "match_classes", lambda a, b: {})
+    monkeypatch.setattr(compare, "match_classes", lambda a, b: shared)
     *_, value, caption = compare.compute_content(service, tower, tower_selection)
     assert value == {}
     label = service.catalog.get(RESNET).labels[tower_selection.target]
-    assert f"{VIT} has no class {label}." in caption
+    names = ", ".join(row.label for row in service.predict(tower, RESNET, 10) if row.index in shared)
+    expected = f" Classes that both models have: {names}." if shared else ""
+    assert f"{VIT} has no class {label}.{expected}<" in caption
 
 
 def test_compare_is_empty_without_a_photo(service):
