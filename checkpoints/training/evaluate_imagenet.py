@@ -16,10 +16,12 @@ from torch import Tensor
 import vizlib
 from checkpoints.training.calibration import evaluate_calibration
 from checkpoints.training.evaluate import compute_logits, wilson_interval
+from vizlib.core.imagenet_groups import index_groups
 
 PARTS = ("all", "choice", "report")
 CHOICE_STEP = 5  # every fifth labelled photo is for choosing settings, the others are for reporting
 RESAMPLES = 2000  # of the bootstrap
+MIN_GROUP_PHOTOS = 20  # of a group of classes whose accuracy is stated
 
 Photos = tuple[list[Image.Image], Tensor]
 
@@ -72,6 +74,31 @@ def evaluate_beside_teacher(student: vizlib.Model, teacher: vizlib.Model, photos
         }
     result["calibration"] = {name: evaluate_calibration(value, labels) for name, value in logits.items()}
     return result
+
+
+def describe_weak_groups(logits: Tensor, labels: Tensor, count: int = 3) -> list[str]:
+    """Return the groups of similar classes in which most photos are classified wrongly, one sentence each.
+
+    Args:
+        logits: Logits "photos 1000".
+        labels: Classes "photos".
+        count: Number of groups; those with fewer than `MIN_GROUP_PHOTOS` photos are left out.
+    """
+    groups = index_groups()
+    rows = []
+    for group in sorted(set(groups)):
+        chosen = torch.tensor([groups[label] == group for label in labels.tolist()])
+        if chosen.sum() < MIN_GROUP_PHOTOS:
+            continue
+        predicted = logits[chosen].argmax(-1)
+        same_group = torch.tensor([groups[index] == group for index in predicted.tolist()])
+        correct = (predicted == labels[chosen]).float().mean().item()
+        rows.append((correct, same_group.float().mean().item(), int(chosen.sum()), group[-1]))
+    return [
+        f"Of {photos} photos of the group {name}, {100 * correct:.0f} % are classified correctly, and "
+        f"{100 * same_group:.0f} % as a class of this group."
+        for correct, same_group, photos, name in sorted(rows)[:count]
+    ]
 
 
 def find_correct(logits: Tensor, labels: Tensor, count: int) -> Tensor:

@@ -109,15 +109,15 @@ def translate_group(name: str) -> str:
 def translate_stored(text: str) -> str:
     """Return a text of a checkpoint file in the current language; as it is where there is no translation.
 
-    Such a text is data: it has no code, so it is found by its English wording. Two sentences contain numbers that
-    the training script measured, and those numbers are taken over.
+    Such a text is data: it has no code, so it is found by its English wording. Some sentences contain numbers that
+    the training script measured, which are taken over, and groups of classes, which are translated.
     """
     texts = get_library_texts(CURRENT_LANGUAGE.get())
     if text in texts["stored"]:
         return texts["stored"][text]
     for pattern, template in _compile_stored_patterns(CURRENT_LANGUAGE.get()):
         if match := pattern.fullmatch(text):
-            return template.format_map(match.groupdict())
+            return template.format_map({key: translate_group(fact) for key, fact in match.groupdict().items()})
     return text
 
 

@@ -30,7 +30,7 @@ def choose_first_example(classes: str) -> str:
     """Return the name of the photo with which the page opens.
 
     Args:
-        classes: Classes of the first model, as its entry in the index of models states them.
+        classes: Classes of the model with which it opens, as its entry in the index of models states them.
 
     >>> choose_first_example("tench, church"), choose_first_example("1,000 classes")
     ('ex:tower', 'ex:lion')

@@ -43,8 +43,8 @@ def open_deep_link(service: AnalysisService, address: Mapping[str, str], tabs: S
     photos, first = open_example_photos(), service.catalog.names[0]
     models = [name for name in [address.get("m", "")] if service.catalog.is_linkable(name)]
     link, unknown = parse_address(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSON_STEPS})
-    photo = photos[link.example or choose_first_example(service.catalog.entries[0].classes)]
     name = link.model or first
+    photo = photos[link.example or choose_first_example(service.catalog.get_entry(name).classes)]
     try:
         model = service.catalog.get(name)
     except VizlibError as error:  # a download that failed

@@ -9,7 +9,7 @@ import typer
 
 from vizlib.models.run import Prediction
 
-DEFAULT_MODEL = "resnet18-imagenette"
+DEFAULT_MODEL = "vit_tiny-imagenet"
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A name that `vizlib models` lists, any timm name, or a weight file.")

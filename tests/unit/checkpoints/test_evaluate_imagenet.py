@@ -18,6 +18,7 @@ from checkpoints.training.calibration import (
 )
 from checkpoints.training.evaluate_imagenet import (
     bootstrap_ratio,
+    describe_weak_groups,
     evaluate_beside_teacher,
     find_correct,
     format_table,
@@ -96,6 +97,18 @@ def test_student_is_compared_with_the_teacher_on_the_same_photos():
     assert result["agreement"] == 10
     table = format_table([("photos", result)])
     assert "| 20 photos | top1 | 100.0 (83.89 to 100.0) | 10.0 (" in table
+
+
+def test_weak_groups_are_those_with_most_wrong_photos():
+    labels = torch.cat([torch.full((25,), index) for index in (151, 281, 404)] + [torch.full((5,), 970)])
+    logits = torch.eye(1000)[labels]
+    logits[:5] = torch.eye(1000)[152]  # 5 of 25 photos are of another breed of dogs
+    logits[25:40] = torch.eye(1000)[153]  # 15 of 25 cats are dogs
+    logits[-5:] = torch.eye(1000)[0]  # all five landscapes are wrong, but they are too few
+    assert describe_weak_groups(logits, labels, 2) == [
+        "Of 25 photos of the group cat, 40 % are classified correctly, and 40 % as a class of this group.",
+        "Of 25 photos of the group dog, 80 % are classified correctly, and 100 % as a class of this group.",
+    ]
 
 
 def test_temperature_of_scaled_logits_is_the_scale(logits_and_labels):

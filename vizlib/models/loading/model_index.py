@@ -42,6 +42,7 @@ class ModelEntry:
         classes: Names or number of its classes; empty if only loading would show them.
         accuracy: Top-1 accuracy in percent, if a sidecar states it.
         path: Weight file, index of shards or folder, for the sources "bundled" and "folder".
+        class_count: Number of its classes, if a sidecar states them, else 0.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelEntry:
     classes: str = ""
     accuracy: float | None = None
     path: Path | None = None
+    class_count: int = 0
 
     @property
     def bundled(self) -> bool:
@@ -70,7 +72,8 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
             the short name is taken or shared by two files.
 
     Returns:
-        The bundled checkpoints, the most accurate first, then the files in `folder`, then selected pretrained models.
+        The bundled checkpoints, those with the most classes first and then the most accurate; then the files in
+        `folder`, then selected pretrained models.
 
     Raises:
         ModelError: If the folder does not exist or cannot be read.
@@ -78,14 +81,14 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
     Example:
         >>> import vizlib
         >>> [entry.name for entry in vizlib.list_models() if entry.bundled]
-        ['vit_tiny-imagenette', 'resnet18-imagenette']
+        ['vit_tiny-imagenet', 'vit_tiny-imagenette', 'resnet18-imagenette']
     """
     bundled = checkpoint_files.list_bundled()
     entries = [
         _make_file_entry(name, path, "bundled" if name in bundled else "folder")
         for name, path in index_weight_files(folder).items()
     ]
-    entries.sort(key=lambda entry: -(entry.accuracy or 0.0) if entry.bundled else 0.0)
+    entries.sort(key=lambda entry: (-entry.class_count, -(entry.accuracy or 0.0)) if entry.bundled else (1, 0.0))
     classes = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
     for name, size_mb in CURATED_MODELS_MB.items():
         entries.append(ModelEntry(name, _describe_source(name), float(size_mb), classes))
@@ -145,7 +148,8 @@ def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
         size = sum(file.stat().st_size for file in source_files.files)
         sidecar = checkpoint_files.Sidecar.read_for(source_files.sidecar)
     accuracy = parse_finite_number(sidecar.accuracy.get("top1"))
-    return ModelEntry(name, source, round(size / 1e6, 1), describe_classes(sidecar.labels or ()), accuracy, path)
+    labels = sidecar.labels or ()
+    return ModelEntry(name, source, round(size / 1e6, 1), describe_classes(labels), accuracy, path, len(labels))
 
 
 def _describe_source(name: str) -> str:

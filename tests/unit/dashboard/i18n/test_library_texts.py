@@ -179,3 +179,5 @@ def test_facts_are_inserted_as_they_are():
     stored = "Of the validation photos of a {class}, 5.5 % are classified as a <b>."
     with use_language("ko"):
         assert translate_stored(stored) == "{class}의 검증 사진 가운데 5.5 %가 <b>(으)로 분류됩니다."
+        group = "Of 30 photos of the group dog, 61 % are classified correctly, and 90 % as a class of this group."
+        assert translate_stored(group).startswith("‘개’ 그룹의 사진 30장 가운데 61 %가 올바르게, 90 %")

@@ -143,6 +143,12 @@ def test_empty_address_gives_the_default_page_without_a_message(service):
     assert panel.copy_link["note"] == ""
 
 
+@pytest.mark.parametrize(("model", "photo"), [("resnet18-imagenette", "ex:tower"), ("vit_tiny-imagenet", "ex:lion")])
+def test_address_of_a_model_alone_opens_a_photo_that_it_knows(model, photo):
+    service = AnalysisService(ModelCatalog(only=["vit_tiny-imagenet", "resnet18-imagenette"]))
+    assert open_deep_link(service, {"m": model}, TABS).photo is open_example_photos()[photo]
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

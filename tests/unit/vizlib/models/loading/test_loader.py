@@ -90,13 +90,15 @@ def test_load_bundled_model_from_any_working_directory(tmp_path, monkeypatch):
     assert "10 classes" in repr(model)
 
 
-def test_list_models_lists_bundled_models_first_by_accuracy():
+def test_list_models_lists_bundled_models_first_by_classes_and_accuracy():
     entries = vizlib.list_models()
     bundled = [entry for entry in entries if entry.bundled]
     assert entries[: len(bundled)] == bundled
     assert {entry.name for entry in bundled} == set(checkpoint_files.list_bundled())
-    assert [entry.accuracy for entry in bundled] == sorted((entry.accuracy or 0 for entry in bundled), reverse=True)
-    assert all(entry.size_mb > 0 and entry.classes.startswith("tench, ") for entry in bundled)
+    ranks = [(entry.class_count, entry.accuracy or 0) for entry in bundled]
+    assert ranks == sorted(ranks, reverse=True)
+    assert [entry.class_count for entry in bundled] == [1000, 10, 10]
+    assert all(entry.size_mb > 0 and entry.classes.startswith(("1,000 ", "tench, ")) for entry in bundled)
     for entry in entries[len(bundled) :]:
         plain = entry.name.removeprefix("torchvision/")
         known = torchvision.models.list_models(torchvision.models) if plain != entry.name else timm.list_pretrained()

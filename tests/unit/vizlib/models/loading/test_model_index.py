@@ -97,7 +97,9 @@ def test_list_models_reads_accuracy_and_classes_from_sidecars(folder):
     assert (folder_entries(folder)["A"].accuracy, folder_entries(folder)["A"].classes) == (None, "")
     for name, entry in {entry.name: entry for entry in list_models() if entry.bundled}.items():
         sidecar = checkpoint_files.Sidecar.read_for(checkpoint_files.list_bundled()[name])
-        assert (entry.accuracy, entry.classes) == (sidecar.accuracy["top1"], ", ".join(sidecar.labels or ()))
+        labels = sidecar.labels or ()
+        assert (entry.accuracy, entry.class_count) == (sidecar.accuracy["top1"], len(labels))
+        assert entry.classes == (", ".join(labels) if len(labels) == 10 else "1,000 classes")
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"labels": 3}', '{"accuracy": 93.1}', "[" * 100_000])
