@@ -106,9 +106,8 @@ def calibrate_ood_score(
         detected = (compute_score(others) < threshold).float().mean().item() if others is not None else 0.0
         rows.append({"score": score, "threshold": threshold, "detected": round(detected, 3)})
         print("ood", rows[-1])
-    best = max(
-        rows[:2], key=lambda row: row["detected"]
-    )  # the third is the top probability, which the page shows anyway
+    # The top probability is shown anyway.
+    best = max((row for row in rows if row["score"] != "max-probability"), key=lambda row: row["detected"])
     section = {"score": best["score"], "threshold": best["threshold"], "coverage": COVERAGE, "data": data}
     if others is not None:
         section["other_photos"] = {"data": other_data, "photos": len(others), "flagged": best["detected"]}

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 import vizlib
@@ -159,12 +160,15 @@ def evaluate_network(data: Path) -> dict:
     model, (photos, labels) = vizlib.load(NAME), load_labelled_photos(data, "report")
     teacher = vizlib.wrap(create_teacher(data).eval(), preprocessing=PREPROCESSING, name=TEACHER)
     beside = evaluate_beside_teacher(model, teacher, (photos, labels))
-    choice = compute_logits(model, load_labelled_photos(data, "choice")[0])
-    unfamiliar = {
-        kind: compute_logits(model, images) for kind, images in draw_unfamiliar_images(photos, UNFAMILIAR_COUNT).items()
+    choice_photos, _ = load_labelled_photos(data, "choice")
+    choice_unfamiliar = _compute_unfamiliar_logits(model, choice_photos, seed=1)
+    choice = compute_logits(model, choice_photos)
+    ood = calibrate_ood_score(choice, PHOTOS, torch.cat(list(choice_unfamiliar.values())), UNFAMILIAR)
+    by_kind = {
+        kind: _compute_flagged_share(ood, logits)
+        for kind, logits in _compute_unfamiliar_logits(model, photos, seed=0).items()
     }
-    ood = calibrate_ood_score(choice, PHOTOS, torch.cat(list(unfamiliar.values())), UNFAMILIAR)
-    ood["other_photos"]["by_kind"] = {kind: _compute_flagged_share(ood, logits) for kind, logits in unfamiliar.items()}
+    ood["other_photos"] |= {"flagged": round(sum(by_kind.values()) / len(by_kind), 3), "by_kind": by_kind}
     logits = compute_logits(model, photos)
     ood["report_photos"] = {"photos": len(photos), "flagged": _compute_flagged_share(ood, logits)}
     accuracy = summarize_accuracy(logits, labels, PHOTOS)
@@ -181,6 +185,12 @@ def evaluate_network(data: Path) -> dict:
         "ood": ood,
         "faithfulness": evaluate_faithfulness(model, photos, METHOD),
     }
+
+
+def _compute_unfamiliar_logits(model: vizlib.Model, photos: list[Image.Image], seed: int) -> dict[str, Tensor]:
+    """Return the logits of each kind of unfamiliar images."""
+    images = draw_unfamiliar_images(photos, UNFAMILIAR_COUNT, seed)
+    return {kind: compute_logits(model, drawn) for kind, drawn in images.items()}
 
 
 def _compute_flagged_share(section: dict, logits: Tensor) -> float:

@@ -17,11 +17,13 @@ OOD_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "energy": lambda logits: logits.logsumexp(-1),
     "max-logit": lambda logits: logits.amax(-1),
     "max-probability": lambda logits: logits.softmax(-1).amax(-1),
+    "negative-entropy": lambda logits: (logits.softmax(-1) * logits.log_softmax(-1)).sum(-1),
 }
 OUTPUT_KINDS_OF_SCORES: Mapping[str, tuple[str, ...]] = {  # kinds of outputs that a score is a formula of
     "energy": ("softmax",),
     "max-logit": ("softmax", "sigmoid"),
     "max-probability": ("softmax",),
+    "negative-entropy": ("softmax",),
 }
 
 
@@ -42,6 +44,8 @@ class OodScore:
             arXiv:1911.11132.
         Max probability: D. Hendrycks, K. Gimpel. A Baseline for Detecting Misclassified and Out-of-Distribution
             Examples in Neural Networks. ICLR 2017. arXiv:1610.02136.
+        Negative entropy: B. Lakshminarayanan, A. Pritzel, C. Blundell. Simple and Scalable Predictive Uncertainty
+            Estimation using Deep Ensembles. NeurIPS 2017. arXiv:1612.01474.
     """
 
     score: str

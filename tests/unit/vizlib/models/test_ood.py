@@ -31,6 +31,8 @@ def score_by_hand(score: str, row: list[float]) -> float:
     if score == "max-logit":
         return sorted(row)[-1]
     total = math.fsum(math.exp(logit) for logit in row)
+    if score == "negative-entropy":
+        return math.fsum(math.exp(logit) / total * (logit - math.log(total)) for logit in row)
     return math.log(total) if score == "energy" else math.exp(sorted(row)[-1]) / total
 
 
@@ -80,7 +82,7 @@ def test_from_sidecar_reads_what_asdict_writes():
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("score", "entropy", "the score 'entropy', expected one of energy, max-logit, max-probability"),
+        ("score", "entropy", "the score 'entropy', expected one of energy, max-logit, max-probability, negative"),
         ("score", None, "the score None, expected one of"),
         ("score", ["energy"], r"the score \['energy'\], expected one of"),
         ("threshold", "7.5", "a number as threshold"),
