@@ -36,7 +36,9 @@ def address() -> Iterator[str]:
     bundled = {entry.name for entry in vizlib.list_models() if entry.bundled}
     if not {RESNET, VIT} <= bundled:
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    resnet_first = sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)  # the default model
+    resnet_first = sorted(
+        vizlib.list_models(), key=lambda entry: (entry.name != RESNET, entry.name != VIT)
+    )  # the default model
     page = build_app(ModelCatalog(resnet_first))
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local

@@ -17,7 +17,9 @@ def service() -> AnalysisService:
     have = [entry.name for entry in vizlib.list_models() if entry.bundled]
     if not {RESNET, VIT} <= set(have):
         pytest.skip(f"the bundled checkpoints {RESNET} and {VIT} are not in checkpoints/")
-    return AnalysisService(ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: entry.name != RESNET)))
+    return AnalysisService(
+        ModelCatalog(sorted(vizlib.list_models(), key=lambda entry: (entry.name != RESNET, entry.name != VIT)))
+    )
 
 
 @pytest.fixture(params=[RESNET, VIT])

@@ -25,9 +25,10 @@ def training_history(name: str) -> dict[str, tuple[float, ...]]:
         name: Name of a bundled network, or of an initialisation of the comparison.
 
     Returns:
-        Column -> one value per epoch. Among the columns are `epoch`, `size` (side of the training images in pixels),
-        `lr`, `train_loss`, `train_top1` (in percent, on augmented images), `val_loss`, `val_top1` (in percent, on whole
-        validation images) and `seconds`. `pandas.DataFrame` takes it as it is.
+        Column -> one value per epoch, or per measurement of the accuracy. Among the columns are `epoch`, `lr`,
+        `train_loss` and `val_top1` (in percent, on whole validation images); of training runs with labels also `size`
+        (side of the training images in pixels), `train_top1` (in percent, on augmented images), `val_loss` and
+        `seconds`. `pandas.DataFrame` takes it as it is.
 
     Raises:
         VizlibError: For an unknown name.

@@ -164,7 +164,7 @@ def test_load_offline_fails_within_seconds_and_names_bundled_models(offline, nam
     message = error_of(ModelError, vizlib.load, name)
     assert time.monotonic() - started < 30  # huggingface_hub itself would retry for minutes
     assert message.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
-    assert message.endswith("available offline: resnet18-imagenette, vit_tiny-imagenette")
+    assert message.endswith("available offline: resnet18-imagenette, vit_tiny-imagenet, vit_tiny-imagenette")
 
 
 def test_load_makes_no_request_if_the_hub_is_set_offline(offline, monkeypatch):
