@@ -81,7 +81,10 @@ def describe_known_classes(entry: ModelEntry, model: Model) -> str:
     """Return the row of a model's card on its classes: their names if they are few, else their description."""
     if len(model.labels) <= MAX_CLASSES_BY_NAME:
         return describe_classes(model.labels)
-    return translate_stored(entry.classes or describe_classes(model.labels))
+    plain = describe_classes(model.labels)
+    if entry.classes and entry.classes != plain:
+        return translate_stored(entry.classes)
+    return translate("card.many-classes", count=f"{len(model.labels):,}")
 
 
 def describe_test_set(entry: ModelEntry, sidecar: Sidecar) -> str:

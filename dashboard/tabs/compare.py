@@ -24,6 +24,7 @@ from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes
 from vizlib import Attribution
+from vizlib.core.class_labels import name_classes
 from vizlib.core.text import shorten_label
 from vizlib.metrics.similarity import lift_to_common_region
 from vizlib.render.color_scale import compute_limits
@@ -70,7 +71,7 @@ def build_compared_maps(service: AnalysisService, photo: Image.Image, comparison
     attributions = compute_compared_maps(service, photo, comparison)
     factors = [1 / find_maximum(row) for row in attributions]
     signed = attributions[0][0].signed
-    names = [shorten_label(attribution.label) for attribution in attributions[0]]
+    names = [[shorten_label(attribution.label) for attribution in row] for row in attributions]
 
     def build_single(i: int, j: int) -> dict[str, Any]:
         attribution = attributions[i][j]
@@ -78,7 +79,7 @@ def build_compared_maps(service: AnalysisService, photo: Image.Image, comparison
         text, smooth = attribution.text, not attribution.patch_values
         box, units = encode_input_box(attribution.geometry), (factors[i], 1.0)
         return build_linked_item(
-            names[j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units
+            names[i][j], attribution.heat.numpy()[None], box, 0, alt=alt, text=text, smooth=smooth, factors=units
         )
 
     differences: list[np.ndarray] = []
@@ -98,9 +99,10 @@ def build_compared_maps(service: AnalysisService, photo: Image.Image, comparison
             smooth=smooth,
         )
 
-    between_classes = [build_difference(f"{names[0]} − {names[1]}", (i, 0), (i, 1)) for i in (0, 1)]
+    between_classes = [build_difference(" − ".join(names[i]), (i, 0), (i, 1)) for i in (0, 1)]
     rows = [(comparison.models[i], [build_single(i, 0), build_single(i, 1), between_classes[i]]) for i in (0, 1)]
-    rows.append((translate("compare.models-differ"), [build_difference(names[j], (0, j), (1, j)) for j in (0, 1)]))
+    columns = [" − ".join(dict.fromkeys([names[0][j], names[1][j]])) for j in (0, 1)]  # one name of equal classes
+    rows.append((translate("compare.models-differ"), [build_difference(columns[j], (0, j), (1, j)) for j in (0, 1)]))
     fractions = [
         np.concatenate([attribution.heat.numpy().ravel() * factor for attribution in row])
         for row, factor in zip(attributions, factors, strict=True)
@@ -136,20 +138,21 @@ def format_agreement(a: Attribution, b: Attribution) -> str:
 
 
 def explain_missing_class(service: AnalysisService, photo: Image.Image, selection: Selection, other: str) -> str:
-    """Return the sentence that another model lacks the selected class, and the most probable classes that both have."""
+    """Return the sentence that another model lacks the selected class, and what is compared instead, or could be."""
     model = service.catalog.get(selection.model)
     sentence = translate("compare.unknown", **{"model": other, "class": shorten_label(model.labels[selection.target])})
     common = match_classes(model, service.catalog.get(other))
     ranking = service.predict(photo, selection.model, 10**6)
     shared = [shorten_label(row.label) for row in ranking if row.index in common][:MAX_SHARED_CLASSES]
-    return f"{sentence} {translate('compare.shared', names=', '.join(shared))}" if shared else sentence
+    sentences = [sentence, translate("compare.own")]
+    return " ".join([*sentences, translate("compare.shared", names=", ".join(shared))] if shared else sentences)
 
 
 def describe_agreement(service: AnalysisService, photo: Image.Image, comparison: Comparison) -> str:
     """Return a sentence that compares both models: the agreement of their maps for the target class."""
     first, second = (row[0] for row in compute_compared_maps(service, photo, comparison))
     agreement = vizlib.agreement(first, second, TOP_FRACTION)
-    label = {"class": shorten_label(first.label)}
+    label = {"class": " / ".join(dict.fromkeys(shorten_label(attribution.label) for attribution in (first, second)))}
     if np.isnan(agreement.correlation):
         return translate("compare.flat", **label)
     level = next(key for lowest, key in AGREEMENT_LEVELS.items() if agreement.correlation >= lowest)
@@ -173,7 +176,7 @@ def compute_content(
     if comparison is None:
         names = [name for _, name in other_models]
         other = other if other in names else next(iter(names), None)
-        sentence = explain_missing_class(service, photo, selection, other) if other else translate("compare.alone")
+        sentence = translate("compare.single" if other else "compare.alone")
         return (
             gr.update(choices=other_models, value=other),
             gr.update(),
@@ -183,15 +186,18 @@ def compute_content(
         )
     first = service.catalog.get(comparison.models[0])
     common = match_classes(first, service.catalog.get(comparison.models[1]))
-    classes = sorted((shorten_label(first.labels[index]), index) for index in common if index != selection.target)
+    names = name_classes(first.labels)
+    offered = common if comparison.same_classes else range(len(names))
+    classes = sorted((names[index], index) for index in offered if index != selection.target)
+    sentence = describe_agreement(service, photo, comparison)
+    if not comparison.same_classes:
+        sentence = f"{explain_missing_class(service, photo, selection, comparison.models[1])} {sentence}"
     return (
         gr.update(choices=other_models, value=comparison.models[1]),
         gr.update(choices=list_common_methods(service, comparison.models), value=comparison.method),
         gr.update(choices=classes, value=comparison.classes[0][1]),
         build_compared_maps(service, photo, comparison),
-        build_caption(
-            translate("compare.heading"), describe_agreement(service, photo, comparison), translate("compare.agreement")
-        ),
+        build_caption(translate("compare.heading"), sentence, translate("compare.agreement")),
     )
 
 

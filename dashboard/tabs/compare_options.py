@@ -1,4 +1,4 @@
-"""The options of the Compare tab: two models, a method that fits both, and two classes that both have."""
+"""The options of the Compare tab: two models, a method that fits both, and two classes, the same if both have them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class Comparison(NamedTuple):
         models: Names of the two models.
         method: Name of the method.
         classes: `classes[i][j]` is the index of class `j` in model `i`.
+        same_classes: Whether these are the same classes of both models, or of each those that it finds most probable.
     """
 
     models: tuple[str, str]
     method: str
     classes: tuple[tuple[int, int], tuple[int, int]]
+    same_classes: bool = True
 
 
 def match_classes(a: vizlib.Model, b: vizlib.Model) -> dict[int, int]:
@@ -67,29 +69,32 @@ def choose_comparison(
             class of the second model, else the most probable class of the first model that is not the target.
 
     Returns:
-        The comparison; `None` where there is no other model, or where it does not have the target class.
+        The comparison; `None` where there is no other model, or one of them has a single class. If the other model does
+        not have the target class, its two most probable classes are compared with those of the first model.
     """
     others = [name for name in service.catalog.names if name != selection.model]
     if not others:
         return None
     models = selection.model, other if other in others else others[0]
     common = match_classes(*map(service.catalog.get, models))
-    if selection.target not in common:
-        return None
     to_first = {index_in_second: index for index, index_in_second in common.items()}
-    top_of_second = [to_first.get(row.index) for row in service.predict(photo, models[1], 1)]
+    ranking_of_second = [row.index for row in service.predict(photo, models[1], 2)]
     ranking_of_first = [row.index for row in service.predict(photo, models[0], 10**6)]
+    same_classes = selection.target in common and len(common) > 1
     candidates = [
         index
-        for index in (second, selection.against, *top_of_second, *ranking_of_first)
-        if index in common and index != selection.target
+        for index in (second, selection.against, *map(to_first.get, ranking_of_second[:1]), *ranking_of_first)
+        if index is not None and index != selection.target and index in (common if same_classes else ranking_of_first)
     ]
-    if not candidates:
+    if not candidates or len(ranking_of_second) < 2:
         return None
     fitting = list_common_methods(service, models)
     method = next(name for name in (method, DEFAULT_METHOD, *fitting) if name in fitting)
     classes = selection.target, candidates[0]
-    return Comparison(models, method, (classes, (common[classes[0]], common[classes[1]])))
+    others_classes = (
+        (common[classes[0]], common[classes[1]]) if same_classes else (ranking_of_second[0], ranking_of_second[1])
+    )
+    return Comparison(models, method, (classes, others_classes), same_classes)
 
 
 def list_common_methods(service: AnalysisService, models: tuple[str, str]) -> list[str]:

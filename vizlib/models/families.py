@@ -320,11 +320,11 @@ def _timm_swin_windows(module, size: Size) -> dict[str, WindowLayout]:
 def _torchvision_swin_windows(module, size: Size) -> dict[str, WindowLayout]:
     """Return the windows of each attention layer of a network of torchvision's Swin family."""
     return {
-        f"{stage}.{j}.attn": _fit_shift(WindowLayout(grid, *map(tuple, (attn.window_size, attn.shift_size)), True))
+        f"{stage}.{j}.attn": _fit_shift(WindowLayout(grid, tuple(attn.window_size), tuple(attn.shift_size), True))
         for stage, grid in zip(
             _torchvision_swin_stages(module), _torchvision_swin_layout(module, size).grids, strict=True
         )
-        for j, attn in enumerate(block.attn for block in module.get_submodule(stage))
+        for j, attn in enumerate(block.attn for block in module.get_submodule(stage).children())
     }
 
 

@@ -87,8 +87,8 @@ def test_maps_are_about_as_good_as_the_teachers(model, data):
     teacher = vizlib.wrap(create_teacher(data).eval(), preprocessing=PREPROCESSING)
     result = compare_maps(model, teacher, load_photos_with_boxes(data)[::13])
     print(result)
-    for method in METHODS:
-        for measure in ("energy", "deletion"):
-            row = result[method][measure]
-            assert abs(row["student"] - row["teacher"]) <= 0.06, (method, measure)  # 0.03 on all 260 photos
+    for method in METHODS:  # on all 260 photos the differences are within 0.03, or in favour of the network
+        energy, area = result[method]["energy"], result[method]["deletion"]
+        assert energy["student"] >= energy["teacher"] - 0.06, method
+        assert area["student"] <= area["teacher"] + 0.06, method
     assert min(result["attention"]["correlation"]) > 0.5

@@ -161,17 +161,41 @@ def test_compare_caption_states_the_agreement(service, tower, tower_selection):
 
 
 @pytest.mark.parametrize("shared", [{}, {3: 0, 5: 1}])
-def test_compare_names_classes_that_both_have_if_the_other_lacks_the_selected_one(
+def test_each_models_own_classes_are_compared_if_the_other_lacks_the_selected_one(
     service, tower, tower_selection, monkeypatch, shared
 ):
-    monkeypatch.setattr(compare_options, "match_classes", lambda a, b: {})
-    monkeypatch.setattr(compare, "match_classes", lambda a, b: shared)
+    for module in (compare_options, compare):
+        monkeypatch.setattr(module, "match_classes", lambda a, b: shared)
+    labels = service.catalog.get(RESNET).labels
+    own, other = ([row.index for row in service.predict(tower, name, 10)] for name in (RESNET, VIT))
+    target = next(index for index in own if index not in shared)
+    second = next(index for index in own if index not in (target, tower_selection.against))
+    selection = tower_selection._replace(target=target, against=None)
+    comparison = choose_comparison(service, tower, selection)
+    assert comparison.classes == ((target, second), tuple(other[:2]))
+    assert not comparison.same_classes
+    *_, menu, value, caption = compare.compute_content(service, tower, selection)
+    assert len(menu["choices"]) == 9
+    for i, (model, classes) in enumerate(zip((RESNET, VIT), comparison.classes, strict=True)):
+        for j, index in enumerate(classes):
+            heat = vizlib.explain(vizlib.load(model), tower, "grad-cam", target=index).heat
+            item = value["rows"][i]["items"][j]
+            assert item["name"] == service.catalog.get(model).labels[index]
+            assert np.allclose(floats(item["maps"])[-1], heat, atol=1e-6)
+    names = ", ".join(labels[index] for index in own if index in shared)
+    shared_sentence = f" Classes that both models have: {names}." if shared else ""
+    own_sentence = "So each model’s most probable classes are compared."
+    assert f"{VIT} has no class {labels[target]}. {own_sentence}{shared_sentence} For " in caption
+
+
+def test_models_of_a_single_class_are_not_compared(service, tower, tower_selection, monkeypatch):
+    predict = service.predict
+    monkeypatch.setattr(
+        service, "predict", lambda photo, model, top=5: predict(photo, model, 1 if model == VIT else top)
+    )
     *_, value, caption = compare.compute_content(service, tower, tower_selection)
     assert value == {}
-    label = service.catalog.get(RESNET).labels[tower_selection.target]
-    names = ", ".join(row.label for row in service.predict(tower, RESNET, 10) if row.index in shared)
-    expected = f" Classes that both models have: {names}." if shared else ""
-    assert f"{VIT} has no class {label}.{expected}<" in caption
+    assert "has a single class" in caption
 
 
 def test_compare_is_empty_without_a_photo(service):

@@ -20,6 +20,7 @@ from dashboard.components.model_card import (
     describe_training,
     to_plain_text,
 )
+from dashboard.i18n.language import use_language
 from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import model as model_tab
 from vizlib.models.loading import training_history
@@ -105,6 +106,11 @@ def test_model_card_of_a_download_with_many_classes(service):
     card = build_model_card(ModelEntry("theirs", "download", 101.6, "ImageNet's 1,000 classes"), Sidecar(), many)
     assert {"value": "102 MB", "label": "must be downloaded first"} in card["figures"]
     assert rows(card)["Classes"] == "ImageNet's 1,000 classes"
+    with use_language("ko"):
+        assert (
+            rows(build_model_card(ModelEntry("theirs", "folder", 1.0, ""), Sidecar(), many))["클래스"]
+            == "클래스 1,000개"
+        )
     assert rows(card)["Notes"] == "Odd."
 
 

@@ -92,8 +92,8 @@ def test_stitched_attention_is_that_of_the_definition(name, stage, separator, nu
 def test_a_position_attends_to_those_that_change_its_output(name, size):
     model, photo = wrap(name, size)
     for layer, layout in model.attention_windows.items():
-        attention = model.module.get_submodule(layer)
-        block = model.module.get_submodule(layer.removesuffix(".attn"))
+        attention: Any = model.module.get_submodule(layer)
+        block: Any = model.module.get_submodule(layer.removesuffix(".attn"))
         rows, columns = layout.grid
         tokens = torch.randn(1, rows, columns, attention.qkv.in_features, dtype=torch.float64, requires_grad=True)
         compute = attention if name.startswith("torchvision") else block._attn

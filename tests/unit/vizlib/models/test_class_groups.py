@@ -26,7 +26,7 @@ def photo():
 def test_probabilities_of_similar_classes_are_summed(photo):
     model = wrap("softmax")
     with torch.no_grad():
-        model.module.head.bias[151:269] += 5  # dogs
+        model.module.get_parameter("head.bias")[151:269] += 5  # dogs
     probabilities = model.logits(model.tensor(photo)).softmax(-1)[0].double()
     expected: dict[str, list[float]] = {}
     for groups, probability in zip(index_groups(), probabilities.tolist(), strict=True):
