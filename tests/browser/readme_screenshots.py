@@ -16,9 +16,9 @@ from dashboard.services.model_catalog import ModelCatalog
 IMAGES_DIR = Path(__file__).parents[2] / "docs" / "images"
 PAGE_WIDTH_PX, IMAGE_WIDTH_PX = 1200, 800
 SCREENSHOTS = {  # name -> query, selector to wait for, and height of the page in pixels
-    "why": ("?m=vit_tiny-imagenette&img=ex:tower", "#why-methods canvas", 900),
+    "why": ("?m=vit_tiny-imagenet&img=ex:lion", "#why-methods canvas", 900),
     "attention": (
-        "?m=vit_tiny-imagenette&img=ex:tower&v=attention&p=8,7",
+        "?m=vit_tiny-imagenet&img=ex:lion&v=attention&p=3,5&l=8",
         "#attention-patches .viz-multiples canvas",
         900,
     ),

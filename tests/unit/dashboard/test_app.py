@@ -137,7 +137,7 @@ def test_tabs_have_their_order(page):
 @pytest.mark.parametrize(("only", "photo"), [((), "lion.jpg"), (["resnet18-imagenette"], "tower.jpg")])
 def test_page_opens_with_a_photo_that_the_first_model_knows(only, photo):
     page = app.build_app(ModelCatalog(only=only))
-    (box,) = [block for block in page.blocks.values() if isinstance(block, PhotoInput)]
+    (box,) = [block for block in page.blocks.values() if isinstance(block, PhotoInput) and block.elem_id == "photo"]
     assert box.value["orig_name"] == photo
 
 
