@@ -23,7 +23,7 @@ HOOK_DICTIONARIES = (
 )
 # Flags of timm and transformers. A checkpointed part runs again during the backward pass, where nothing is recorded,
 # and timm's checkpointed stages run their blocks without calling the stage itself.
-CHECKPOINTING_FLAGS = ("grad_checkpointing", "gradient_checkpointing")
+CHECKPOINTING_FLAGS = frozenset({"grad_checkpointing", "gradient_checkpointing"})
 REPLACEABLE_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 CALL_EVAL = "call .eval() on the network before it is explained"
 

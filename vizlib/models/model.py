@@ -574,9 +574,11 @@ class Model:
         return tuple((id(part), id(vars(part).get("forward"))) for part in self.module.modules())
 
     def _needs_evaluation_copy(self) -> bool:
-        return any(
-            part.training or any(vars(part).get(flag) for flag in CHECKPOINTING_FLAGS) for part in self.module.modules()
-        )
+        for part in self.module.modules():  # a loop, as this is asked several times for each photo
+            attributes = vars(part)
+            if part.training or any(attributes[flag] for flag in CHECKPOINTING_FLAGS & attributes.keys()):
+                return True
+        return False
 
     def _check_copy(self, copy: nn.Module) -> None:
         blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
