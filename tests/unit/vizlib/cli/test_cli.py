@@ -16,6 +16,7 @@ from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli import app
 from vizlib.cli.photo_lists import make_stems
 
+RESNET = ("--model", "resnet18-imagenette")
 COMMANDS = (
     "explain",
     "compare",
@@ -200,20 +201,20 @@ def test_units_command_ranks_contributions(photo):
 def test_units_command_ablates_units(photo):
     model = vizlib.load("resnet18-imagenette")
     rest = vizlib.ablate(model, photo, channels={"layer4": [3, 17]})
-    attribution = json.loads(shell("units", photo, "-l", "layer4", "--ablate", "3,17", "--json"))
+    attribution = json.loads(shell("units", photo, *RESNET, "-l", "layer4", "--ablate", "3,17", "--json"))
     assert [row["logit"] for row in attribution] == pytest.approx([item.logit for item in rest[:5]], abs=1e-4)
-    lines = shell("units", photo, "-l", "layer4", "--ablate", "3,17").splitlines()
+    lines = shell("units", photo, *RESNET, "-l", "layer4", "--ablate", "3,17").splitlines()
     assert len(lines) == 5
     assert f"{rest[0].probability:.2%}" in lines[0]
     assert rest[0].label in lines[0]
-    assert "as in 3,17, not '3;17'" in mistake("units", photo, "-l", "layer4", "--ablate", "3;17")
-    assert "has no channel 512" in mistake("units", photo, "-l", "layer4", "--ablate", "512")
-    assert "no layer 'layer9'" in mistake("units", photo, "-l", "layer9")
+    assert "as in 3,17, not '3;17'" in mistake("units", photo, *RESNET, "-l", "layer4", "--ablate", "3;17")
+    assert "has no channel 512" in mistake("units", photo, *RESNET, "-l", "layer4", "--ablate", "512")
+    assert "no layer 'layer9'" in mistake("units", photo, *RESNET, "-l", "layer9")
 
 
 @pytest.mark.slow
 def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
-    attribution = json.loads(shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9, "--json"))
+    attribution = json.loads(shell("receptive-field", "layer2", *RESNET, "--photo", photo, "--cell", 5, 9, "--json"))
     model = vizlib.load("resnet18-imagenette")
     result = vizlib.receptive_field(model, "layer2")
     assert (attribution["size"], attribution["jump"], attribution["box"]) == (
@@ -223,12 +224,12 @@ def test_receptive_field_command_prints_theoretical_and_effective_size(photo):
     )
     used = effective_receptive_field(model, photo, "layer2", (5, 9))
     assert attribution["effective"] == pytest.approx(used.size, rel=0.02)
-    lines = shell("receptive-field", "layer2", "--photo", photo, "--cell", 5, 9).splitlines()
+    lines = shell("receptive-field", "layer2", *RESNET, "--photo", photo, "--cell", 5, 9).splitlines()
     assert lines[0] == "layer2: 99 × 99 pixels, stride 8 × 8 pixels"
     assert lines[1].startswith("row 5, column 9: effective receptive field about ")
     assert shell("receptive-field", "blocks.3", "-m", "vit_tiny-imagenette").strip() == "blocks.3: the whole input"
     assert json.loads(shell("receptive-field", "blocks.3", "-m", "vit_tiny-imagenette", "--json"))["whole"] is True
-    assert "without spatial positions" in mistake("receptive-field", "fc")
+    assert "without spatial positions" in mistake("receptive-field", "fc", *RESNET)
 
 
 @pytest.mark.slow
