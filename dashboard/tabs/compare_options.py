@@ -81,9 +81,10 @@ def choose_comparison(
     ranking_of_second = [row.index for row in service.predict(photo, models[1], 2)]
     ranking_of_first = [row.index for row in service.predict(photo, models[0], 10**6)]
     same_classes = selection.target in common and len(common) > 1
+    shared_top = map(to_first.get, ranking_of_second[:1]) if same_classes else ()
     candidates = [
         index
-        for index in (second, selection.against, *map(to_first.get, ranking_of_second[:1]), *ranking_of_first)
+        for index in (second, selection.against, *shared_top, *ranking_of_first)
         if index is not None and index != selection.target and index in (common if same_classes else ranking_of_first)
     ]
     if not candidates or len(ranking_of_second) < 2:

@@ -160,15 +160,18 @@ def test_compare_caption_states_the_agreement(service, tower, tower_selection):
     assert (found.correlation >= 0.7) == ("high agreement" in caption)
 
 
-@pytest.mark.parametrize("shared", [{}, {3: 0, 5: 1}])
+@pytest.mark.parametrize("shared", [False, True])
 def test_each_models_own_classes_are_compared_if_the_other_lacks_the_selected_one(
     service, tower, tower_selection, monkeypatch, shared
 ):
-    for module in (compare_options, compare):
-        monkeypatch.setattr(module, "match_classes", lambda a, b: shared)
     labels = service.catalog.get(RESNET).labels
     own, other = ([row.index for row in service.predict(tower, name, 10)] for name in (RESNET, VIT))
-    target = next(index for index in own if index not in shared)
+    common = {}
+    if shared:  # the top class of the second model is shared, but not among the first of the first model
+        common = {own[-1]: other[0], own[-2]: other[-1]}
+    for module in (compare_options, compare):
+        monkeypatch.setattr(module, "match_classes", lambda a, b: common)
+    target = next(index for index in own if index not in common)
     second = next(index for index in own if index not in (target, tower_selection.against))
     selection = tower_selection._replace(target=target, against=None)
     comparison = choose_comparison(service, tower, selection)
@@ -182,7 +185,7 @@ def test_each_models_own_classes_are_compared_if_the_other_lacks_the_selected_on
             item = value["rows"][i]["items"][j]
             assert item["name"] == service.catalog.get(model).labels[index]
             assert np.allclose(floats(item["maps"])[-1], heat, atol=1e-6)
-    names = ", ".join(labels[index] for index in own if index in shared)
+    names = ", ".join(labels[index] for index in own if index in common)
     shared_sentence = f" Classes that both models have: {names}." if shared else ""
     own_sentence = "So each model’s most probable classes are compared."
     assert f"{VIT} has no class {labels[target]}. {own_sentence}{shared_sentence} For " in caption
