@@ -24,6 +24,7 @@ RESAMPLES = 2000  # of the bootstrap
 MIN_GROUP_PHOTOS = 20  # of a group of classes whose accuracy is stated
 
 Photos = tuple[list[Image.Image], Tensor]
+Boxes = Sequence[Sequence[float]]  # x0, y0, x1, y1 in pixels of the photo
 
 
 def load_labelled_photos(data: Path, part: str = "all") -> Photos:
@@ -46,10 +47,15 @@ def _name_part(index: int) -> str:
 
 def load_boxed_photos(data: Path) -> Photos:
     """Return the 260 photos of ImageNet's validation set that have boxes, and their classes "photos"."""
+    rows = load_photos_with_boxes(data)
+    return [photo for photo, _, _ in rows], torch.tensor([label for _, label, _ in rows])
+
+
+def load_photos_with_boxes(data: Path) -> list[tuple[Image.Image, int, Boxes]]:
+    """Return the same photos, each with its class and boxes."""
     folder = data / "imagenet_val_boxes"
     entries = json.loads((folder / "boxes.json").read_text())
-    photos = [vizlib.open_image(folder / "images" / entry["file"]) for entry in entries]
-    return photos, torch.tensor([entry["label"] for entry in entries])
+    return [(vizlib.open_image(folder / "images" / row["file"]), row["label"], row["boxes"]) for row in entries]
 
 
 def evaluate_beside_teacher(student: vizlib.Model, teacher: vizlib.Model, photos: Photos) -> dict:

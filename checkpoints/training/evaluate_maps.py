@@ -6,9 +6,8 @@ python -m checkpoints.training.evaluate_maps checkpoints/vit_tiny-imagenet.safet
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -18,19 +17,11 @@ from tqdm import tqdm
 
 import vizlib
 from checkpoints.training.distill_imagenet import PREPROCESSING, TEACHER, create_student, create_teacher
+from checkpoints.training.evaluate_imagenet import Boxes, load_photos_with_boxes
 from vizlib.metrics.faithfulness import deletion
 
 METHODS = ("grad-cam", "attention-relevance")
 DELETION_STEPS = 10
-
-Boxes = Sequence[Sequence[float]]  # x0, y0, x1, y1 in pixels of the photo
-
-
-def load_photos_with_boxes(data: Path) -> list[tuple[Image.Image, int, Boxes]]:
-    """Return the 260 photos of ImageNet's validation set that have boxes, with their class and boxes."""
-    folder = data / "imagenet_val_boxes"
-    rows = json.loads((folder / "boxes.json").read_text())
-    return [(vizlib.open_image(folder / "images" / row["file"]), row["label"], row["boxes"]) for row in rows]
 
 
 def compare_maps(
@@ -59,7 +50,9 @@ def compare_maps(
                 sums[method]["energy"][name].append(compute_energy_in_boxes(attribution, boxes))
                 sums[method]["deletion"][name].append(deletion(model, attribution, steps=DELETION_STEPS).auc)
         runs = [model.run(photo, attention=True).attention.values() for model in models.values()]
-        correlations.append([correlate(own.detach(), other.detach()) for own, other in zip(*runs, strict=True)])
+        correlations.append(
+            [compute_correlation(own.detach(), other.detach()) for own, other in zip(*runs, strict=True)]
+        )
     result: dict[str, dict] = {
         method: {
             measure: {name: round(sum(values) / len(values), 4) for name, values in by_name.items()}
@@ -80,7 +73,7 @@ def compute_energy_in_boxes(attribution: vizlib.Attribution, boxes: Boxes) -> fl
     return (heat[inside].sum() / heat.sum().clamp(min=1e-30)).item()
 
 
-def correlate(own: Tensor, other: Tensor) -> float:
+def compute_correlation(own: Tensor, other: Tensor) -> float:
     """Return the Pearson correlation of two tensors of one shape."""
     return torch.corrcoef(torch.stack([own.flatten().double(), other.flatten().double()]))[0, 1].item()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import timm.models.beit
 import timm.models.eva
@@ -99,8 +100,9 @@ class WindowLayout:
     shift: Size
     pads_first: bool
 
-    def locate_positions(self) -> Int[Tensor, "windows positions"]:
-        """Return for each position of each window its index in the grid, row by row, or -1 for padding.
+    @cached_property
+    def positions(self) -> Int[Tensor, "windows positions"]:
+        """For each position of each window its index in the grid, row by row, or -1 for padding.
 
         References:
             Liu et al.: Swin Transformer, ICCV 2021, section 3.2, arXiv:2103.14030.

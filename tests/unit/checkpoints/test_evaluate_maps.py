@@ -8,7 +8,7 @@ import timm
 import torch
 
 import vizlib
-from checkpoints.training.evaluate_maps import compare_maps, compute_energy_in_boxes, correlate
+from checkpoints.training.evaluate_maps import compare_maps, compute_correlation, compute_energy_in_boxes
 
 
 def wrap(seed: int) -> vizlib.Model:
@@ -46,4 +46,4 @@ def test_maps_of_equal_networks_are_equal_and_of_others_are_not():
     other = compare_maps(wrap(0), wrap(1), photos)
     assert other["attention-relevance"]["energy"]["student"] != other["attention-relevance"]["energy"]["teacher"]
     assert max(other["attention"]["correlation"]) < 0.9
-    assert correlate(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])) == pytest.approx(-1)
+    assert compute_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])) == pytest.approx(-1)

@@ -82,7 +82,8 @@ def test_stored_accuracy_is_measured_again(model, data):
 @pytest.mark.slow
 def test_maps_are_about_as_good_as_the_teachers(model, data):
     from checkpoints.training.distill_imagenet import PREPROCESSING, create_teacher
-    from checkpoints.training.evaluate_maps import METHODS, compare_maps, load_photos_with_boxes
+    from checkpoints.training.evaluate_imagenet import load_photos_with_boxes
+    from checkpoints.training.evaluate_maps import METHODS, compare_maps
 
     teacher = vizlib.wrap(create_teacher(data).eval(), preprocessing=PREPROCESSING)
     result = compare_maps(model, teacher, load_photos_with_boxes(data)[::13])

@@ -81,7 +81,7 @@ def collect_window_attention(evidence: Evidence) -> dict[str, Float[Tensor, "win
     Raises:
         MethodError: If the run holds no attention within the windows that the model's family has.
     """
-    shapes = {name: layout.locate_positions().shape for name, layout in evidence.model.attention_windows.items()}
+    shapes = {name: layout.positions.shape for name, layout in evidence.model.attention_windows.items()}
     found = {
         layer: weights.detach()
         for layer, weights in evidence.run.attention.items()
@@ -108,7 +108,7 @@ def stitch_windows(
         layout: Where the windows are.
         query: Row and column of a position of the grid, or `None` for the mean over all positions.
     """
-    positions = layout.locate_positions().to(weights.device)
+    positions = layout.positions.to(weights.device)
     queries = resolve_query(TokenLayout((), layout.grid, ()), query)
     chosen = torch.isin(positions, torch.tensor(queries, device=weights.device)).to(weights.dtype)
     received = (chosen.unsqueeze(1) @ weights).flatten() / len(queries)
