@@ -34,7 +34,7 @@ from torch import Tensor
 import vizlib
 from vizlib.attribution import explain
 from vizlib.capture.recorder import Recording
-from vizlib.models.families import TokenLayout
+from vizlib.models.families.layouts import TokenLayout
 from vizlib.models.preprocessing import TimmPreprocessing
 
 PIXEL_METHODS = {"saliency": Saliency, "input-x-gradient": InputXGradient}

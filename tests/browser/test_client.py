@@ -18,7 +18,7 @@ from http_timeouts import TIMEOUT_SECONDS
 from PIL import Image
 
 import vizlib
-from vizlib.models.families import to_spatial_map
+from vizlib.models.families.layouts import to_spatial_map
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vizlib.core.errors import MethodError
-from vizlib.models.families import TokenLayout
+from vizlib.models.families.layouts import TokenLayout
 from vizlib.models.model import Model
 from vizlib.models.run import Run
 

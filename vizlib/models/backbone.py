@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vizlib.capture import record_pass
 from vizlib.capture.module_watch import watch_modules
 from vizlib.core.errors import ModelError
-from vizlib.models.families import Family, find_family, find_inner_families
+from vizlib.models.families.family import Family
+from vizlib.models.families.table import find_family, find_inner_families
 from vizlib.models.layer_share import COMPLETE_SHARE, measure_layer_share
 
 MAX_INPUT_ERROR = 1e-3  # of the image, as a share of its standard deviation

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vizlib.capture import count_flops, record_pass
-from vizlib.models.families import Size
+from vizlib.models.families.layouts import Size
 
 
 @dataclass(frozen=True)

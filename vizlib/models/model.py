@@ -27,7 +27,9 @@ from vizlib.models.evaluation_copy import (
     make_evaluation_copy,
     require_evaluation_mode,
 )
-from vizlib.models.families import Family, StageLayout, TokenLayout, WindowLayout, find_channel_axis, to_spatial_map
+from vizlib.models.families.family import Family
+from vizlib.models.families.layouts import StageLayout, TokenLayout, WindowLayout, find_channel_axis, to_spatial_map
+from vizlib.models.families.table import find_window_layouts
 from vizlib.models.layer_share import CamLayer, choose_most_complete_layer
 from vizlib.models.layer_summary import Layer, LayerSummary, format_layer_table, summarise_layers
 from vizlib.models.ood import OodScore
@@ -229,9 +231,8 @@ class Model:
 
     @cached_property
     def attention_windows(self) -> Mapping[str, WindowLayout]:
-        """The windows of each attention layer of a network of a known family that computes attention within windows."""
-        windows = self.family and self.family.windows
-        return windows(self.module, self.preprocessing.input_size) if windows else {}
+        """The windows of each attention layer, of a network whose windows are known."""
+        return find_window_layouts(self.module, self.family, self.preprocessing.input_size)
 
     @cached_property
     def stages(self) -> tuple[str, ...]:

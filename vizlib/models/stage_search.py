@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vizlib.capture import alter_output, compute_gradients, record_pass
 from vizlib.capture.module_watch import watch_outputs
 from vizlib.core.errors import MethodError
-from vizlib.models.families import Size, StageLayout, to_spatial_map
+from vizlib.models.families.layouts import Size, StageLayout, to_spatial_map
 
 AXES = ("channels first", "channels last", "tokens")
 MAX_MAP_ERROR = 1e-5  # of a layer's output, as a share of the largest value of the map it is compared with

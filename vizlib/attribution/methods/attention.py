@@ -15,7 +15,7 @@ from vizlib.attribution.evidence import (
 )
 from vizlib.attribution.request import SCORE_PARAMETER, TWO_PASSES, Method, Parameter
 from vizlib.core.errors import MethodError, suggest_names
-from vizlib.models.families import TokenLayout, WindowLayout
+from vizlib.models.families.layouts import TokenLayout, WindowLayout
 from vizlib.models.model import Model
 
 Query = str | tuple[int, int] | None  # a token name, row and column of a patch, or the tokens the classifier uses

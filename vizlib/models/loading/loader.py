@@ -19,7 +19,7 @@ from torch import nn
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.label_formats import LabelSource, read_labels
 from vizlib.core.text import Note, make_note
-from vizlib.models.families import Family
+from vizlib.models.families.family import Family
 from vizlib.models.loading.checkpoint_files import OTHER_FORMATS, WEIGHT_SUFFIXES, describe_other_format
 from vizlib.models.loading.checkpoint_opening import OpenedCheckpoint, open_checkpoint
 from vizlib.models.loading.downloads import (

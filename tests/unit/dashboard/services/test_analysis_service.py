@@ -14,7 +14,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.model_catalog import ModelCatalog
 from dashboard.sidebar.prediction_panel import build_prediction_panel
-from vizlib.models.families import to_spatial_map
+from vizlib.models.families.layouts import to_spatial_map
 from vizlib.models.ood import OodScore
 
 

@@ -11,11 +11,13 @@ import torch
 import torchvision
 from torch import Tensor
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
+from transformers import SwinConfig, SwinForImageClassification, Swinv2Config, Swinv2ForImageClassification
 
 import vizlib
 
 WINDOW = 4
 TIMM = {"patch_size": 4, "embed_dim": 6, "num_heads": (2, 2), "depths": (2, 2), "window_size": WINDOW, "num_classes": 5}
+TRANSFORMERS = {"embed_dim": 6, "depths": [2, 2], "num_heads": [2, 2], "window_size": WINDOW, "num_labels": 5}
 NETWORKS = {
     "timm": lambda size: timm.models.SwinTransformer(size, **TIMM),
     "timm 2": lambda size: timm.models.SwinTransformerV2(size, **TIMM),
@@ -23,6 +25,9 @@ NETWORKS = {
     "torchvision 2": lambda size: torchvision.models.SwinTransformer(
         [4, 4], 6, [2, 2], [2, 2], [4, 4], num_classes=5, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2
     ),
+    "timm 2, C. Reich": lambda size: timm.models.SwinTransformerV2Cr(size, **TIMM),
+    "transformers": lambda size: SwinForImageClassification(SwinConfig(image_size=size, **TRANSFORMERS)),
+    "transformers 2": lambda size: Swinv2ForImageClassification(Swinv2Config(image_size=size, **TRANSFORMERS)),
 }
 
 
@@ -87,18 +92,32 @@ def test_stitched_attention_is_that_of_the_definition(name, stage, separator, nu
     torch.testing.assert_close(highest.double().flatten(), expected.amax(0)[41], atol=1e-6, rtol=1e-5)
 
 
+def mix_positions(network: Any, layer: str, tokens: Tensor) -> Tensor:
+    """Return what an attention layer with its windows makes of a grid of tokens; other parts do not mix positions."""
+    parent, _, _ = layer.removesuffix(".self").rpartition(".")
+    attention, block = network.get_submodule(layer), network.get_submodule(parent)
+    if hasattr(block, "_attn"):  # timm
+        return block._attn(tokens)
+    if hasattr(block, "_shifted_window_attn"):  # Swin 2 by C. Reich
+        return block._shifted_window_attn(tokens)
+    if hasattr(block, "window_size"):  # transformers
+        output = block(tokens.flatten(1, 2), tuple(tokens.shape[1:3]))[0]
+        return output.view(tokens.shape)
+    return attention(tokens)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(32, 32), (40, 24)], ids=["whole windows", "padded windows"])
 def test_a_position_attends_to_those_that_change_its_output(name, size):
+    if name == "transformers":  # it cannot run where a window is larger than the grid
+        size = (max(size), 32)
     model, photo = wrap(name, size)
     for layer, layout in model.attention_windows.items():
-        attention: Any = model.module.get_submodule(layer)
-        block: Any = model.module.get_submodule(layer.removesuffix(".attn"))
         rows, columns = layout.grid
-        tokens = torch.randn(1, rows, columns, attention.qkv.in_features, dtype=torch.float64, requires_grad=True)
-        compute = attention if name.startswith("torchvision") else block._attn
+        width = 6 * model.attention_windows[next(iter(model.attention_windows))].grid[0] // rows
+        tokens = torch.randn(1, rows, columns, width, dtype=torch.float64, requires_grad=True)
         with torch.enable_grad():
-            output = compute(tokens)
+            output = mix_positions(model.module, layer, tokens)
         for query in ((0, 0), (rows - 1, columns - 1), (rows // 2, columns // 3)):
             heat = vizlib.explain(model, photo, "raw-attention", layer=layer, query=query).heat
             (gradient,) = torch.autograd.grad(output[0][query].sum(), tokens, retain_graph=True)

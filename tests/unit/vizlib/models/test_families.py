@@ -18,7 +18,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 import vizlib
-from vizlib.models.families import FAMILIES
+from vizlib.models.families.table import FAMILIES
 from vizlib.models.layer_share import measure_layer_share
 
 SIZE = (64, 48)  # 4 × 3 patches

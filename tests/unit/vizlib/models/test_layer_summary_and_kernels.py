@@ -201,7 +201,7 @@ def test_summarise_layers_returns_layers_and_attention_layers_for_any_output():
 
 
 def test_to_spatial_map_returns_none_without_spatial_positions():
-    from vizlib.models.families import to_spatial_map
+    from vizlib.models.families.layouts import to_spatial_map
 
     vit = timm.models.VisionTransformer(img_size=40, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
     model = vizlib.wrap(vit.eval(), preprocessing={"input_size": (3, 40, 40)})  # 10 x 10 patches and a class token
