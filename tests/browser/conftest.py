@@ -129,7 +129,8 @@ class PageSession:
         self.page.locator(selector, has_text=text).wait_for()
 
     def wait_until(self, script: str, *, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Wait until a JavaScript expression or function is true."""
+        """Wait until a JavaScript expression or function, evaluated once per animation frame, is true."""
+        self.page.bring_to_front()  # a page behind another one may have no animation frames
         self.page.wait_for_function(script, timeout=1000 * seconds)
 
     def wait_on_server(self, condition: Callable[[], bool]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from http_timeouts import TIMEOUT_SECONDS
 
 import vizlib
+from dashboard.services.model_catalog import ModelCatalog
 from dashboard.tabs import inspect, learn, why
 
 pytestmark = pytest.mark.slow
@@ -107,14 +110,31 @@ def test_two_clicks_in_a_row_both_take_effect(open_checked_session, late, tower,
     check_selection(session, RESNET, name, best[place], None if versus is None else best[versus])
 
 
+@pytest.fixture
+def held_loading(monkeypatch):
+    """Return an event without which no other model of the page finishes loading."""
+    may_finish = threading.Event()
+    original = ModelCatalog.load_with_progress
+
+    def load(catalog, name):
+        assert may_finish.wait(timeout=TIMEOUT_SECONDS)
+        yield from original(catalog, name)
+
+    monkeypatch.setattr(ModelCatalog, "load_with_progress", load)
+    yield may_finish
+    may_finish.set()
+
+
 @pytest.mark.parametrize("delays", DELAYS)
-def test_class_and_method_selected_while_a_model_loads_apply_to_it(open_checked_session, late, tower, delays):
+def test_class_and_method_selected_while_a_model_loads_apply_to_it(
+    open_checked_session, late, held_loading, tower, delays
+):
     session = open_checked_session("?img=ex:tower")
     best = [row.index for row in vizlib.load(RESNET).predict(tower, top=5)]
     late.extend(delays)
     session.choose_option("#model", VIT)
-    session.page.evaluate(click_bar(2))
-    session.page.evaluate(click_method("saliency"))
+    session.page.evaluate("; ".join((click_bar(2), click_method("saliency"))))
+    held_loading.set()
     check_selection(session, VIT, "saliency", best[2])
 
 
