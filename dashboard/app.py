@@ -15,6 +15,7 @@ import gradio as gr
 import vizlib
 from dashboard.api import endpoints
 from dashboard.components.error_messages import DISK_FULL_MESSAGE, UNWRITABLE_ERRNOS, to_gradio_error
+from dashboard.components.help_link import build_tab_help
 from dashboard.i18n.language import LANGUAGES, get_request_language, use_language
 from dashboard.i18n.translate import get_page_texts, translate_in_browser, translate_tab_title
 from dashboard.server.options import HOUR_SECONDS, ServerOptions
@@ -55,6 +56,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
                 for tab in TABS:
                     with gr.Tab(translate_tab_title(_make_tab_id(tab), tab.TITLE), id=_make_tab_id(tab)) as component:
                         views[tab] = tab.build_tab(context)
+                        gr.HTML(build_tab_help(_make_tab_id(tab)), elem_classes="viz-tab-help", apply_default_css=False)
                     component.select(None, None, None, js=update_address_js("v", _make_tab_id(tab)), **PRIVATE_EVENT)
         with address_column:
             context.copy_link.render()

@@ -38,7 +38,14 @@ def get_no_photo_text() -> str:
     return translate("common.no-photo")
 
 
-def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence[str] = (), overline: str = "") -> str:
+def build_caption(
+    heading: str,
+    sentence: str,
+    caveat: str = "",
+    notes: Sequence[str] = (),
+    overline: str = "",
+    help_link: str = "",
+) -> str:
     """Return the caption of a picture as HTML, with all texts escaped.
 
     Args:
@@ -47,6 +54,7 @@ def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence
         caveat: What it does not mean, in the language of the request.
         notes: Notes of the library, which are translated here.
         overline: A line above the heading.
+        help_link: Link to the documentation, as safe HTML.
     """
     parts = [f'<p class="viz-overline">{escape(overline)}</p>'] if overline else []
     parts += [f"<h2>{escape(heading)}</h2>", f'<p class="viz-meaning">{escape(sentence)}</p>']
@@ -55,7 +63,7 @@ def build_caption(heading: str, sentence: str, caveat: str = "", notes: Sequence
     if notes:
         items = "".join(f"<li>{escape(translate_note(note))}</li>" for note in notes)
         parts.append(f'<ul class="viz-notes" aria-label="{escape(translate("common.notes"))}">{items}</ul>')
-    return f'<div class="viz-caption" role="status">{"".join(parts)}</div>'
+    return f'{help_link}<div class="viz-caption" role="status">{"".join(parts)}</div>'
 
 
 def build_no_photo_caption() -> str:

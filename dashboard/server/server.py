@@ -16,8 +16,11 @@ from fastapi.routing import APIRoute
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
 
 import vizlib
+from dashboard.components.help_link import DOCS_ROUTE
 from dashboard.components.photo import MAX_UPLOAD_MB, get_photo_cache
 from dashboard.components.theme import build_theme, read_css
 from dashboard.i18n.translate import (
@@ -31,6 +34,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.metrics import make_counter, make_gauge, render_metrics
 from dashboard.services.model_catalog import ModelCatalog
 from vizlib import VizlibError
+from vizlib.core.documentation import find_docs_folder
 
 MAX_CLEANUP_INTERVAL_SECONDS = 60
 
@@ -74,9 +78,15 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
 
 
 def make_app_kwargs(service: AnalysisService, options: ServerOptions) -> dict[str, Any]:
-    """Return what the server gives gradio's FastAPI application: two routes, a middleware, the periodic cleanup."""
+    """Return what the server gives gradio's FastAPI application: its routes, a middleware, the periodic cleanup."""
+    routes: list[BaseRoute] = [
+        APIRoute("/healthz", _report_health),
+        APIRoute("/metrics", partial(_report_metrics, service)),
+    ]
+    if (docs := find_docs_folder()) is not None:
+        routes.append(Mount(DOCS_ROUTE, StaticFiles(directory=docs, html=True)))
     return {
-        "routes": [APIRoute("/healthz", _report_health), APIRoute("/metrics", partial(_report_metrics, service))],
+        "routes": routes,
         "middleware": [Middleware(BodyLimitMiddleware, metrics=service.metrics)],
         "lifespan": partial(_clean_up_periodically, service.catalog, options),
     }

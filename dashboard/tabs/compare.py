@@ -15,6 +15,7 @@ from dashboard.components.curves import add_captioned_curves
 from dashboard.components.custom_component import custom_component, on_page_load
 from dashboard.components.data_encoding import encode_input_box
 from dashboard.components.heatmap import build_heatmap_alt_text
+from dashboard.components.help_link import build_page_help
 from dashboard.components.linked_heatmaps import ColourScale, build_linked_heatmaps, build_linked_item
 from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import translate, translate_in_browser
@@ -197,7 +198,12 @@ def compute_content(
         gr.update(choices=list_common_methods(service, comparison.models), value=comparison.method),
         gr.update(choices=classes, value=comparison.classes[0][1]),
         build_compared_maps(service, photo, comparison),
-        build_caption(translate("compare.heading"), sentence, translate("compare.agreement")),
+        build_caption(
+            translate("compare.heading"),
+            sentence,
+            translate("compare.agreement"),
+            help_link=build_page_help("rank-correlation", translate("compare.agreement-help")),
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from dashboard.components.captions import (
 )
 from dashboard.components.custom_component import custom_component
 from dashboard.components.heatmap import build_attribution_heatmap, build_heatmap_alt_text, build_photo_only
+from dashboard.components.help_link import build_method_help, build_page_help
 from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
 from dashboard.components.progress import build_running_progress, build_waiting_progress, format_duration
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
@@ -132,6 +133,7 @@ def build_map(
             *translate_method_description(method),
             attribution.notes,
             format_confidence(attribution.model, attribution.text, is_probability=attribution.probability is not None),
+            build_method_help(attribution.method),
         ),
     )
 
@@ -145,7 +147,8 @@ def build_pending_map(
     prediction = next(row for row in predictions if row.index == selection.target)
     heading = format_heading(method, prediction.label, get_contrast_label(service, selection))
     confidence = format_confidence(model.name, prediction.text, is_probability=prediction.probability is not None)
-    caption = build_caption(heading, *translate_method_description(METHODS[method]), (), confidence)
+    description = translate_method_description(METHODS[method])
+    caption = build_caption(heading, *description, (), confidence, build_method_help(method))
     alt = translate("why.not-run", method=method)
     return build_photo_only(photo, model.preprocessing.geometry(photo), alt=alt), caption
 
@@ -228,7 +231,7 @@ def format_top_fraction_check(probabilities: TopFractionProbabilities) -> str:
     """Return the Why tab's check of a map as safe HTML: the probability before and after only top pixels are kept."""
     text = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
     before, after = (f"<strong>{value:.2f}</strong>" for value in (probabilities.before, probabilities.after))
-    return f'<p class="viz-metric">{text} {before} → {after}</p>'
+    return f'<p class="viz-metric">{text} {before} → {after}{build_page_help("keep-the-hottest-part", text)}</p>'
 
 
 def build_tab(context: TabContext) -> TabView:

@@ -193,6 +193,11 @@ def explain_all(
 def run_for_all(model: Model, photo: PhotoSource, layers: Sequence[str] = ()) -> Run:
     """Return a forward pass that records all that `explain_all` reads, and the outputs of further layers.
 
+    Args:
+        model: The model.
+        photo: Anything that `vizlib.open_image` takes.
+        layers: Names of further layers whose output is kept.
+
     Raises:
         ImageError: If the photo cannot be used.
         ModelError: For a layer that does not exist.
@@ -262,6 +267,19 @@ def explain_stream(
 
     The attribution of the last step is that of `explain`; a method of one pass has a single step. Nothing is computed
     between two steps, so iteration can stop at any of them. The arguments are those of `explain`.
+
+    Args:
+        model: As in `explain`, like all further arguments.
+        photo: The photo.
+        method: Name of the method.
+        target: The class.
+        against: The class of the contrast.
+        run: A run of this model and photo, to save its forward pass.
+        target_name: Name of a function that is the target.
+        **parameters: Parameters of the method.
+
+    Yields:
+        Steps with the attribution so far, and how many passes are done.
 
     Raises:
         VizlibError: As `explain`, before the first pass.

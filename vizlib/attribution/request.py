@@ -138,6 +138,8 @@ class Method:
     Attributes:
         name: Its name.
         paper: Authors, title, venue and year.
+        paper_url: Address of the paper: arXiv's, or its DOI.
+        equation: The map as a formula in LaTeX, in the symbols of the documentation's page of methods.
         shows: One sentence: what its map shows.
         does_not_show: One sentence: what the map does not show.
         signals: From a model and parameter values, what the method reads of a run.
@@ -156,6 +158,8 @@ class Method:
 
     name: str
     paper: str
+    paper_url: str
+    equation: str
     shows: str
     does_not_show: str
     signals: Callable[[Model, ParameterValues], RequiredSignals]

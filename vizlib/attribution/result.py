@@ -108,7 +108,14 @@ class Attribution:
         )
 
     def resize_with_heat(self, side: int) -> tuple[Image.Image, Float[np.ndarray, "H W"]]:
-        """Return the photo, with no side longer than `side` pixels, and the raw heat at each of its pixels."""
+        """Return the photo, with no side longer than `side` pixels, and the raw heat at each of its pixels.
+
+        Args:
+            side: Longest side of the result in pixels.
+
+        Returns:
+            The resized photo, and its raw heat; NaN where the photo was cropped away.
+        """
         photo = self.photo.copy()
         photo.thumbnail((side, side))
         size = photo.height, photo.width
@@ -180,6 +187,9 @@ class Attribution:
         """Write the overlay (`.png`), the overlay beside a colour bar (`.svg`), or the raw values (`.npz`, `.json`).
 
         An `.npz` file holds `heat`, `on_photo` and, as JSON, `about`. `vizlib.report` writes everything as one page.
+
+        Args:
+            path: Path of the file; its suffix selects what is written.
 
         Returns:
             The path.

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from vizlib.cli.docs import docs_command
 from vizlib.cli.explain import compare_command, estimate_command, explain_command, predict_command
 from vizlib.cli.listings import kernels_command, layers_command, methods_command, models_command
 from vizlib.cli.serve import serve_command
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "methods": methods_command,
     "kernels": kernels_command,
     "serve": serve_command,
+    "docs": docs_command,
 }
 
 

@@ -70,11 +70,27 @@ class Geometry:
         )
 
     def to_input(self, y: Any, x: Any) -> tuple[Any, Any]:
-        """Return the model-input coordinates of photo coordinates; numbers or arrays, not clipped."""
+        """Return the model-input coordinates of photo coordinates; numbers or arrays, not clipped.
+
+        Args:
+            y: Rows in pixels of the photo.
+            x: Columns in pixels of the photo.
+
+        Returns:
+            Rows and columns in pixels of the model input.
+        """
         return y * self.scale[0] + self.offset[0], x * self.scale[1] + self.offset[1]
 
     def to_photo(self, y: Any, x: Any) -> tuple[Any, Any]:
-        """Return the photo coordinates of model-input coordinates; numbers or arrays, not clipped."""
+        """Return the photo coordinates of model-input coordinates; numbers or arrays, not clipped.
+
+        Args:
+            y: Rows in pixels of the model input.
+            x: Columns in pixels of the model input.
+
+        Returns:
+            Rows and columns in pixels of the photo.
+        """
         return (y - self.offset[0]) / self.scale[0], (x - self.offset[1]) / self.scale[1]
 
     @property

@@ -187,11 +187,19 @@ class Model:
         return PlanCache()  # of a target function its own, as its value decides what an approximation changes
 
     def spatial_map(self, activation: Tensor) -> Float[Tensor, "channels rows columns"] | None:
-        """Return a layer's output as one map per channel, `None` if it has no spatial positions."""
+        """Return a layer's output as one map per channel, `None` if it has no spatial positions.
+
+        Args:
+            activation: Output of one photo, with a batch axis of 1, as `Run.activations` holds it.
+        """
         return to_spatial_map(activation, self.tokens, self._stage_layout)
 
     def channel_axis(self, activation: Tensor) -> int:
-        """Return the axis of a layer's output that holds its channels."""
+        """Return the axis of a layer's output that holds its channels.
+
+        Args:
+            activation: Output with a batch axis.
+        """
         return find_channel_axis(activation, self._stage_layout)
 
     @cached_property
@@ -384,7 +392,11 @@ class Model:
         return format_layer_table(self.layers)
 
     def tensor(self, photo: Image.Image) -> Tensor:
-        """Return the network's input "1 3 h w" for a photo from `open_image`, on the network's device, in its dtype."""
+        """Return the network's input "1 3 h w" for a photo, on the network's device, in its dtype.
+
+        Args:
+            photo: Photo from `open_image`.
+        """
         reference = self.reference_tensor()
         return self.preprocessing.tensor(photo).to(reference.device, reference.dtype)
 
@@ -420,6 +432,9 @@ class Model:
     def output_tensors(self, images: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
         """Return every floating-point tensor that the network returns for a batch, without gradients.
 
+        Args:
+            images: Inputs as `tensor` makes them, concatenated.
+
         Raises:
             ModelError: If the network fails.
         """
@@ -428,6 +443,10 @@ class Model:
 
     def rank_classes(self, logits: Tensor, top: int = 5) -> list[Prediction]:
         """Return the `top` classes of outputs "1 classes", in the order of `predict`.
+
+        Args:
+            logits: Outputs of one photo, "1 classes".
+            top: Number of classes.
 
         Raises:
             ModelError: If the outputs belong to no classes.
@@ -438,11 +457,21 @@ class Model:
         return kind.predict(logits[0], self.labels, top)
 
     def list_outcomes(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Return predictions as they are displayed: of a single label both sides, the more probable first."""
+        """Return predictions as they are displayed: of a single label both sides, the more probable first.
+
+        Args:
+            predictions: Predictions of `predict`.
+        """
         return predictions if self.complement is None else self.output_row.add_complement(predictions, self.complement)
 
     def compute_probabilities(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
         """Return the probabilities that outputs stand for, in single precision.
+
+        Args:
+            logits: Outputs of the network, of any number of photos.
+
+        Returns:
+            Values from 0 to 1 in the shape of the outputs.
 
         Raises:
             ModelError: If the outputs stand for no probabilities.
@@ -453,7 +482,11 @@ class Model:
         return kind.to_probabilities(logits.float())
 
     def ood_note(self, logits: Float[Tensor, "1 classes"]) -> str | None:
-        """Return a note if the logits mark the photo as out of distribution, else `None`."""
+        """Return a note if the logits mark the photo as out of distribution, else `None`.
+
+        Args:
+            logits: Outputs of one photo.
+        """
         return self.ood_score.ood_note(logits[0]) if self.ood_score else None
 
     def run(
@@ -473,6 +506,9 @@ class Model:
             attention: Keep the softmax weights of every attention layer.
             rules: Allow `Run.gradients` to apply a backward rule; without it the pass is slightly faster.
             graph: Keep the autograd graph; without it there are no gradients, and little memory is held.
+
+        Returns:
+            The outputs, what was recorded, and where the input lies on the photo.
 
         Raises:
             ImageError: If the photo cannot be opened.
@@ -510,6 +546,9 @@ class Model:
             rules: As in `run`.
             graph: As in `run`.
 
+        Returns:
+            The images with gradients enabled, the logits, and the recording of layers and attention.
+
         Raises:
             ModelError: For an unknown layer, or if the network fails.
         """
@@ -521,7 +560,12 @@ class Model:
         return images, logits, recording
 
     def collect_notes(self, photo: Image.Image, logits: Float[Tensor, "1 classes"]) -> tuple[str, ...]:
-        """Return the notes about a photo from `open_image`, this model and the logits of the photo."""
+        """Return the notes about a photo, this model and the logits of the photo.
+
+        Args:
+            photo: Photo from `open_image`, whose own notes come first.
+            logits: Outputs of this photo.
+        """
         notes = (*photo.info.get("notes", ()), *self.notes)
         if self._needs_evaluation_copy() and is_in_training_mode(self.module):
             notes += (make_note("model.training-mode"),)

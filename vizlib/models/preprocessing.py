@@ -46,6 +46,12 @@ class Preprocessing(Protocol):
     def tensor(self, photo: Image.Image) -> Float[Tensor, "1 3 h w"]:
         """Return the normalised input tensor of an upright RGB photo.
 
+        Args:
+            photo: Photo from `open_image`.
+
+        Returns:
+            Tensor in single precision, normalised by `mean` and `std`.
+
         Raises:
             ImageError: If the photo cannot be transformed.
         """
@@ -54,13 +60,20 @@ class Preprocessing(Protocol):
     def geometry(self, photo: Image.Image) -> Geometry:
         """Return how the input tensor is placed on the photo.
 
+        Args:
+            photo: Photo from `open_image`.
+
         Raises:
             ImageError: If the photo cannot be transformed.
         """
         ...
 
     def denormalise(self, tensor: Float[Tensor, "1 3 h w"] | Float[Tensor, "3 h w"]) -> Image.Image:
-        """Return an input tensor as an 8-bit image."""
+        """Return an input tensor as an 8-bit image.
+
+        Args:
+            tensor: Normalised input; values outside the range of colours are clipped.
+        """
         ...
 
 
@@ -186,7 +199,7 @@ class TimmPreprocessing:
 
     @cached_property
     def _transform(self) -> Callable[[Image.Image], Any]:
-        """timm's evaluation transform of a photo without normalisation, to 8-bit pixels "3 h w", a tensor or array."""
+        """Timm's evaluation transform of a photo without normalisation, to 8-bit pixels "3 h w", a tensor or array."""
         config = {**self.to_config(), "input_size": (3, *self.input_size)}
         transform = create_transform(**config, use_prefetcher=True)  # which leaves normalisation to a data loader
         return cast(Callable[[Image.Image], Any], transform)  # create_transform is declared to return several types

@@ -75,7 +75,11 @@ class Run:
         )
 
     def score(self, target: Target) -> Float[Tensor, ""]:
-        """Return the scalar that is explained of this run: a logit, a weighted sum of logits, or a function of them."""
+        """Return the scalar that is explained of this run: a logit, a weighted sum of logits, or a function of them.
+
+        Args:
+            target: What is explained, as `explain` resolves it.
+        """
         if callable(target):
             return target(self.logits).sum()
         if isinstance(target, Tensor):

@@ -256,6 +256,11 @@ METHODS = (
     Method(
         name="raw-attention",
         paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021",
+        paper_url="https://arxiv.org/abs/2010.11929",
+        equation=(
+            r"H_j = \frac{1}{N} \sum_h A^{(l)}_{hqj}, "
+            r"\quad A^{(l)}_h = \operatorname{softmax}\left( \frac{Q_h K_h^{\top}}{\sqrt{d}} \right)"
+        ),
         shows="Bright patches are those to which the selected token attends in this layer.",
         does_not_show="Attention weights do not show how the information is used, and do not depend on the class.",
         signals=lambda model, values: RequiredSignals(frozenset({ATTENTION})),
@@ -275,6 +280,11 @@ METHODS = (
     Method(
         name="attention-rollout",
         paper="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020",
+        paper_url="https://arxiv.org/abs/2005.00928",
+        equation=(
+            r"H_j = \left( \tilde{A}^{(L)} \cdots \tilde{A}^{(1)} \right)_{qj}, "
+            r"\quad \tilde{A}^{(l)} = \operatorname{normalise}\left( \frac{1}{N} \sum_h A^{(l)}_h + I \right)"
+        ),
         shows="Bright patches contribute most to the output when attention is propagated through all layers.",
         does_not_show="It weights all heads equally and does not depend on the class: it shows salience, not reasons.",
         signals=lambda model, values: RequiredSignals(frozenset({ATTENTION})),
@@ -287,6 +297,13 @@ METHODS = (
     Method(
         name="attention-relevance",
         paper="Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021",
+        paper_url="https://arxiv.org/abs/2103.15679",
+        equation=(
+            r"H_j = R^{(L)}_{qj}, "
+            r"\quad R^{(l)} = R^{(l-1)} + \frac{1}{N} \sum_h "
+            r"\operatorname{ReLU}\left( \frac{\partial s}{\partial A^{(l)}_h} \odot A^{(l)}_h \right) R^{(l-1)}, "
+            r"\quad R^{(0)} = I"
+        ),
         shows="Bright patches are those whose attention, propagated through all layers, raises the class score.",
         does_not_show="It propagates attention only: what the MLP blocks compute is not included.",
         signals=lambda model, values: RequiredSignals(frozenset({ATTENTION_GRADIENTS})),
@@ -298,6 +315,12 @@ METHODS = (
     Method(
         name="legrad",
         paper="Bousselham et al.: LeGrad, ICCV 2025",
+        paper_url="https://arxiv.org/abs/2404.03214",
+        equation=(
+            r"H_j = \frac{1}{L} "
+            r"\sum_l \frac{1}{N T} "
+            r"\sum_{h,i} \operatorname{ReLU}\left( \frac{\partial s^{(l)}}{\partial A^{(l)}_{hij}} \right)"
+        ),
         shows="Bright patches are where more attention, in any block, would raise the class score of that block.",
         does_not_show="It applies the classifier to every block, though it was trained on the last block only.",
         signals=lambda model, values: RequiredSignals(frozenset({BLOCK_ATTENTION_GRADIENTS}), model.stages),

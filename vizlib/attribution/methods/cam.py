@@ -195,6 +195,8 @@ def _make_cam_method(
     uses_gradient: bool = True,
     uses_products: bool = False,
     paper: str,
+    paper_url: str,
+    equation: str,
     shows: str,
     does_not_show: str,
 ) -> Method:
@@ -211,6 +213,8 @@ def _make_cam_method(
     return Method(
         name=name,
         paper=paper,
+        paper_url=paper_url,
+        equation=equation,
         shows=shows,
         does_not_show=does_not_show,
         signals=lambda model, values: RequiredSignals(signals, (choose_layer(model, values),)),
@@ -232,6 +236,11 @@ METHODS = (
         "grad-cam",
         grad_cam,
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
+        paper_url="https://arxiv.org/abs/1610.02391",
+        equation=(
+            r"H_{ij} = \operatorname{ReLU}\left( \sum_k \alpha_k A_{kij} \right), "
+            r"\quad \alpha_k = \frac{1}{Z} \sum_{ij} \frac{\partial s}{\partial A_{kij}}"
+        ),
         shows="Warm regions are where channels with positive weight for the class are active.",
         does_not_show="It has the resolution of its layer, and shows evidence for the class, not evidence against it.",
     ),
@@ -239,6 +248,11 @@ METHODS = (
         "grad-cam++",
         _grad_cam_plus_plus,
         paper="Chattopadhay, Sarkar, Howlader, Balasubramanian: Grad-CAM++, WACV 2018",
+        paper_url="https://arxiv.org/abs/1710.11063",
+        equation=(
+            r"H_{ij} = \operatorname{ReLU}\left( \sum_k w_k A_{kij} \right), "
+            r"\quad w_k = \sum_{ij} \frac{\operatorname{ReLU}\left( G_{kij} \right)}{2 + G_{kij} \sum_{ab} A_{kab}}"
+        ),
         shows="Warm regions are where channels with positive gradients are active, small objects weighted in full.",
         does_not_show="It ignores negative gradients, and weights can explode where activations are negative.",
     ),
@@ -247,6 +261,8 @@ METHODS = (
         _hires_cam,
         uses_products=True,
         paper="Draelos, Carin: Use HiResCAM instead of Grad-CAM, 2020",
+        paper_url="https://arxiv.org/abs/2011.08891",
+        equation=r"H_{ij} = \operatorname{ReLU}\left( \sum_k G_{kij} A_{kij} \right)",
         shows="First-order contribution of each position to the score: activation times gradient, over all channels.",
         does_not_show="It is exact only if later layers are linear, and cancels just before a layer normalisation.",
     ),
@@ -254,6 +270,8 @@ METHODS = (
         "layer-cam",
         _layer_cam,
         paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM, IEEE Transactions on Image Processing 2021",
+        paper_url="https://doi.org/10.1109/TIP.2021.3089943",
+        equation=r"H_{ij} = \operatorname{ReLU}\left( \sum_k \operatorname{ReLU}\left( G_{kij} \right) A_{kij} \right)",
         shows="Warm regions are where active channels have a positive gradient at that position; suits early layers.",
         does_not_show="Channels with a negative gradient at a position do not reduce the value there.",
     ),
@@ -262,6 +280,11 @@ METHODS = (
         _xgrad_cam,
         uses_products=True,
         paper="Fu et al.: Axiom-based Grad-CAM, BMVC 2020",
+        paper_url="https://arxiv.org/abs/2008.02312",
+        equation=(
+            r"H_{ij} = \operatorname{ReLU}\left( \sum_k w_k A_{kij} \right), "
+            r"\quad w_k = \sum_{ij} \frac{A_{kij}}{\sum_{ab} A_{kab}} G_{kij}"
+        ),
         shows="Warm regions are where channels are active, weighted so that the map sums to the score to first order.",
         does_not_show="Channels whose values nearly cancel get extreme weights, which happens in transformers.",
     ),
@@ -271,6 +294,8 @@ METHODS = (
         has_relu=False,
         uses_gradient=False,
         paper="Muhammad, Yeasin: Eigen-CAM, IJCNN 2020",
+        paper_url="https://arxiv.org/abs/2008.00299",
+        equation=r"H = v^{\top} A, \quad v \text{ the first left singular vector of } A_{k,(ij)}",
         shows="Bright regions show the strongest pattern of channels in this layer, independent of the class.",
         does_not_show="It does not depend on the class, and the strongest pattern can be the background.",
     ),
@@ -279,6 +304,12 @@ METHODS = (
         _eigen_grad_cam,
         uses_products=True,
         paper="Gildenblat: pytorch-grad-cam, after Muhammad and Yeasin's Eigen-CAM, 2021",
+        paper_url="https://github.com/jacobgil/pytorch-grad-cam",
+        equation=(
+            r"H = \operatorname{ReLU}\left( v^{\top} C \right), "
+            r"\quad C_{kij} = G_{kij} A_{kij}, "
+            r"\quad v \text{ the first left singular vector of } C_{k,(ij)}"
+        ),
         shows="Warm regions show the strongest pattern among the contributions to the score: a less noisy HiResCAM.",
         does_not_show="It is only one pattern: evidence that appears in other channels is left out.",
     ),
@@ -287,6 +318,8 @@ METHODS = (
         _normgrad,
         has_relu=False,
         paper="Rebuffi, Fong, Ji, Vedaldi: There and Back Again, CVPR 2020",
+        paper_url="https://arxiv.org/abs/2004.02866",
+        equation=r"H_{ij} = \left\| A_{\cdot ij} \right\|_2 \left\| G_{\cdot ij} \right\|_2",
         shows="Bright regions are where the layer has both large activations and large gradients of the score.",
         does_not_show="It shows how much a position matters, not whether it is evidence for or against the class.",
     ),

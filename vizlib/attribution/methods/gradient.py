@@ -50,6 +50,8 @@ METHODS = (
     Method(
         name="saliency",
         paper="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014",
+        paper_url="https://arxiv.org/abs/1312.6034",
+        equation=r"H_{ij} = \max_c \left| \frac{\partial s}{\partial x_{cij}} \right|",
         shows="Bright pixels are those where a small change would change the class score the most.",
         does_not_show="It shows how sensitive the score is, not whether a pixel is evidence for or against the class.",
         signals=lambda model, values: RequiredSignals(frozenset({IMAGE_GRADIENT})),
@@ -60,6 +62,8 @@ METHODS = (
     Method(
         name="input-x-gradient",
         paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not Just a Black Box, 2016",
+        paper_url="https://arxiv.org/abs/1605.01713",
+        equation=r"H_{ij} = \sum_c x_{cij} \frac{\partial s}{\partial x_{cij}}",
         shows="First-order contribution of each pixel to the score: warm pixels raise it, cold pixels lower it.",
         does_not_show="Pixels near the mean colour of the training data get values near zero, whatever they show.",
         signals=lambda model, values: RequiredSignals(frozenset({IMAGE_GRADIENT})),

@@ -194,6 +194,12 @@ METHODS = (
     Method(
         name="smoothgrad",
         paper="Smilkov et al.: SmoothGrad, ICML Workshop 2017",
+        paper_url="https://arxiv.org/abs/1706.03825",
+        equation=(
+            r"H_{ij} = \max_c \left| \frac{1}{n} \sum_{m=1}^{n} "
+            r"\frac{\partial s}{\partial x_{cij}}\left( x + \epsilon_m \right) \right|, "
+            r"\quad \epsilon_m \sim \mathcal{N}(0, \sigma^2)"
+        ),
         shows="Bright pixels are those to which the score is sensitive, on average over noisy copies of the photo.",
         does_not_show="It is smoother than one gradient, not more accurate: it averages over inputs near the photo.",
         signals=lambda model, values: RequiredSignals(),
@@ -219,6 +225,12 @@ METHODS = (
     Method(
         name="integrated-gradients",
         paper="Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
+        paper_url="https://arxiv.org/abs/1703.01365",
+        equation=(
+            r"H_{ij} = "
+            r"\sum_c \left( x_{cij} - x'_{cij} \right) "
+            r"\int_0^1 \frac{\partial s}{\partial x_{cij}}\left( x' + t (x - x') \right) dt"
+        ),
         shows="Contribution of each pixel to the difference in score between a baseline image and this photo.",
         does_not_show="It depends on the baseline: with a black baseline, black pixels get zero.",
         signals=lambda model, values: RequiredSignals(),

@@ -46,6 +46,11 @@ METHODS = (
     Method(
         name="guided-backprop",
         paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity, ICLR Workshop 2015",
+        paper_url="https://arxiv.org/abs/1412.6806",
+        equation=(
+            r"H_{ij} = \max_c \left| g_{cij} \right|, "
+            r"\quad \text{with } g^{in} = g^{out} \cdot [a > 0] \cdot [g^{out} > 0] \text{ at every ReLU}"
+        ),
         shows="Fine structures that raise the score when only positive gradients are propagated back.",
         does_not_show="It mostly shows edges and depends little on the class or the last layers (Adebayo et al. 2018).",
         signals=lambda model, values: RequiredSignals(frozenset({GUIDED_GRADIENT})),
@@ -57,6 +62,12 @@ METHODS = (
     Method(
         name="guided-grad-cam",
         paper="Selvaraju et al.: Grad-CAM, ICCV 2017",
+        paper_url="https://arxiv.org/abs/1610.02391",
+        equation=(
+            r"H_{ij} = \max_c \left| g_{cij} \right| "
+            r"\cdot \operatorname{upsample}\left( \operatorname{ReLU}\left( "
+            r"\sum_k \alpha_k A_k \right) \right)_{ij}"
+        ),
         shows="The fine structures of guided backpropagation where Grad-CAM finds evidence for the class.",
         does_not_show="Only the regions depend on the class; the fine structures are nearly the same for every class.",
         signals=lambda model, values: RequiredSignals(

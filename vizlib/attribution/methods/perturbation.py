@@ -173,6 +173,11 @@ METHODS = (
     Method(
         name="occlusion",
         paper="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+        paper_url="https://arxiv.org/abs/1311.2901",
+        equation=(
+            r"H_{ij} = \frac{1}{|W_{ij}|} \sum_{w \in W_{ij}} \left( s(x) - s(x \text{ covered by } w) \right), "
+            r"\quad W_{ij} \text{ the windows that cover } (i, j)"
+        ),
         shows="Covering a warm region lowers the score; covering a cold region raises it.",
         does_not_show="It covers one window at a time: evidence present twice is missed, and window edges matter.",
         signals=lambda model, values: RequiredSignals(),
@@ -192,6 +197,8 @@ METHODS = (
     Method(
         name="rise",
         paper="Petsiuk, Das, Saenko: RISE, BMVC 2018",
+        paper_url="https://arxiv.org/abs/1806.07421",
+        equation=r"H_{ij} = \frac{1}{n\, p} \sum_{m=1}^{n} s\left( x \odot M_m \right) M_{m,ij}",
         shows="Bright regions are mostly visible in the masked photos that get a high score for the class.",
         does_not_show="It is an average over random masks: fine detail is blurred, and few masks give a noisy map.",
         signals=lambda model, values: RequiredSignals(),

@@ -110,12 +110,21 @@ def _make_empty_map(activation_maps: Float[Tensor, "channels rows columns"]) -> 
 
 
 def _make_method(
-    name: str, compute_steps: Callable[..., Iterator[PartialHeat]], *, paper: str, shows: str, does_not_show: str
+    name: str,
+    compute_steps: Callable[..., Iterator[PartialHeat]],
+    *,
+    paper: str,
+    paper_url: str,
+    equation: str,
+    shows: str,
+    does_not_show: str,
 ) -> Method:
     """Return the class activation map method that weights the channels of one layer by perturbation."""
     return Method(
         name=name,
         paper=paper,
+        paper_url=paper_url,
+        equation=equation,
         shows=shows,
         does_not_show=does_not_show,
         signals=lambda model, values: RequiredSignals(layers=(choose_cam_layer(model, values),)),
@@ -132,6 +141,12 @@ METHODS = (
         "score-cam",
         _score_cam,
         paper="Wang et al.: Score-CAM, CVPR Workshops 2020",
+        paper_url="https://arxiv.org/abs/1910.01279",
+        equation=(
+            r"H_{ij} = \operatorname{ReLU}\left( \sum_k \alpha_k A_{kij} \right), "
+            r"\quad \alpha = \operatorname{softmax}_k\, "
+            r"s\left( x \odot \operatorname{normalise}(\operatorname{upsample}(A_k)) \right)"
+        ),
         shows="Warm regions are where channels are active that give a high class score when used as a mask.",
         does_not_show="A channel is weighted by the region it reveals, not by how the network uses the channel.",
     ),
@@ -139,6 +154,11 @@ METHODS = (
         "ablation-cam",
         _ablation_cam,
         paper="Desai, Ramaswamy: Ablation-CAM, WACV 2020",
+        paper_url="https://doi.org/10.1109/WACV45572.2020.9093360",
+        equation=(
+            r"H_{ij} = \operatorname{ReLU}\left( \sum_k w_k A_{kij} \right), "
+            r"\quad w_k = \frac{s - s \text{ with } A_k = 0}{s}"
+        ),
         shows="Warm regions are where channels are active whose ablation lowers the class score.",
         does_not_show="Channels are ablated one at a time: two redundant channels both seem unimportant.",
     ),

@@ -78,6 +78,9 @@ def load(
         device: Device to move the network to.
         progress: Called during a download with the number of bytes received and the number expected.
 
+    Returns:
+        The model in evaluation mode, with its labels and preprocessing.
+
     Raises:
         ModelError: For an unknown name, device or output kind, a failed download, labels that do not match the number
             of classes, or a file that is missing, damaged, unsafe or of another architecture.

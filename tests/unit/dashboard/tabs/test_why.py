@@ -47,6 +47,8 @@ def counting_method(monkeypatch):
     row = Method(
         "counted",
         "A. Author: A Paper, 2026",
+        "https://arxiv.org/abs/0000.00000",
+        "H = n",
         "It counts.",
         "Nothing.",
         lambda *_: RequiredSignals(),

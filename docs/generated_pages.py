@@ -1,0 +1,181 @@
+"""Pages of the documentation that are generated from the library: methods, commands, bundled models, gallery."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import gradio.media
+import typer
+from latex2mathml.converter import convert
+from typer.cli import get_docs_for_click
+
+import vizlib
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import ONE_PASS, Method
+from vizlib.cli import app
+from vizlib.core.documentation import make_anchor
+
+COSTS = {ONE_PASS: "one forward and one backward pass, shared with the other methods of this cost"}
+NOTATION = (
+    ("s", "the explained score: by default the logit of the class; with `against`, the difference of two logits"),
+    ("x", "the input of the network, with channels c and pixels (i, j)"),
+    ("H", "the map"),
+    ("A_k", "channel k of the output of the layer; of attention, A^{(l)} are the weights of layer l, with heads h"),
+    ("G_k", "the gradient of the score there, \\partial s / \\partial A_k"),
+    ("Z, N, T, L", "the numbers of positions, heads, tokens and layers"),
+    ("q", "the query: the token that is explained, by default the one that the classifier reads"),
+)
+GALLERY_SETTINGS: dict[str, Any] = {
+    "masks": 500,
+    "samples": 15,
+    "window": 32,
+    "stride": 16,
+}
+GALLERY = (
+    ("vit_tiny-imagenet", "cheetah.jpg", "cheetah"),
+    ("resnet18-imagenette", "tower.jpg", "church"),
+)
+SIDE = 224  # of the pictures, in pixels
+
+
+def write_methods_page() -> str:
+    """Return the page of all methods: what each map shows and does not show, its formula, paper and parameters."""
+    symbols = "\n".join(f"| {_to_mathml(symbol)} | {_convert_symbols(text)} |" for symbol, text in NOTATION)
+    links = ", ".join(f"[`{name}`](#{make_anchor(name)})" for name in METHODS)
+    sections = "\n\n".join(_write_method(row) for row in METHODS.values())
+    return f"""# Methods
+
+{links}
+
+Which of them support a model: `vizlib.list_methods(model)`, or `vizlib methods --model NAME`. The maps of bundled
+networks are in the [gallery](../gallery.md); what none of them can tell is in
+[What a heat map cannot tell](../explanations/limits-of-heat-maps.md).
+
+The explained score is the logit of the class, not its probability: see
+[Logit or softmax](../explanations/logit-or-softmax.md).
+
+## Methods of many passes
+
+`vizlib.estimate` returns their time, `vizlib.explain_stream` yields intermediate results, and their batches are sized
+to a memory budget (`budget_mb`, 1024 by default; a large GPU is fully used only with more). On processors and GPUs with
+bfloat16, methods that only compare scores use it after some scores were checked against single precision; a note states
+the result, and `precision="float32"` turns it off. Integrated gradients and SmoothGrad use single precision unless
+`precision="fast"` is given.
+
+## Symbols
+
+| symbol | meaning |
+|---|---|
+{symbols}
+
+{sections}
+"""
+
+
+def _write_method(row: Method) -> str:
+    cost = COSTS.get(row.cost, row.cost)
+    parameters = "\n".join(
+        f"| `{name}` | {_format_default(parameter.default)} | {parameter.help} |"
+        for name, parameter in row.parameters.items()
+    )
+    return f"""## {row.name} {{#{make_anchor(row.name)}}}
+
+**It shows:** {row.shows}
+
+**It does not show:** {row.does_not_show}
+
+{convert(row.equation, display="block")}
+
+* Paper: [{row.paper}]({row.paper_url})
+* Cost: {cost}
+* Depends on the class: {"yes" if row.class_specific else "no"}
+
+| parameter | default | meaning |
+|---|---|---|
+{parameters}
+
+```python
+import vizlib
+
+model = vizlib.load("{_find_supporting_model(row)}")
+vizlib.explain(model, "photo.jpg", "{row.name}"{_list_quick_settings(row)}).save("{make_anchor(row.name)}.png")
+```"""
+
+
+def _find_supporting_model(row: Method) -> str:
+    return next(name for name, _, _ in GALLERY if row.unsupported_reason(vizlib.load(name)) is None)
+
+
+def _list_quick_settings(row: Method) -> str:
+    values = {"masks": 100, "samples": 5, "steps": 10, "window": 64, "stride": 64}
+    return "".join(f", {name}={value}" for name, value in values.items() if name in row.parameters)
+
+
+def _format_default(value: object) -> str:
+    return "by model" if value is None else f"`{value}`"
+
+
+def _to_mathml(formula: str) -> str:
+    return convert(formula, display="inline")
+
+
+def _convert_symbols(text: str) -> str:
+    """Return a text with the LaTeX in it as MathML: a derivative, or a symbol with indices."""
+    return re.sub(r"\\partial s / \\partial A_k|A\^\{\(l\)\}", lambda match: _to_mathml(match.group()), text)
+
+
+def write_command_line_page() -> str:
+    """Return the page of all commands with their options."""
+    command = typer.main.get_command(app)
+    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="vizlib", title="Command line")
+
+
+def write_models_page(folder: Path) -> str:
+    """Return the model cards of the bundled networks, with links to files of their folder as plain text."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]*)\]\((?!https?:|#)[^)]*\)", r"`\1`", text)
+
+
+def draw_gallery(*, draw: bool) -> dict[str, str | bytes]:
+    """Return the page of the gallery and its pictures by path: every map of two networks, computed now.
+
+    Args:
+        draw: Compute the pictures; without it the page only says that they were left out.
+    """
+    files: dict[str, str | bytes] = {}
+    parts = [
+        "# Gallery",
+        "Every method on a bundled network and a photo, computed while this page was built. Each map has its own "
+        f"scale. Methods of many passes use {_format_settings()}.",
+    ]
+    for name, file, target in GALLERY if draw else ():
+        model, photo = vizlib.load(name), vizlib.open_image(gradio.media.get_image(file))
+        prediction = model.predict(photo, top=1)[0]
+        parts.append(f"## {name}, class: {target}")
+        parts.append(f"The network's first class is *{prediction.label}* ({prediction.probability:.0%}).")
+        parts.append('<div class="vizlib-gallery" markdown>')
+        for method in vizlib.list_methods(model):
+            row = METHODS[method]
+            settings = {key: value for key, value in GALLERY_SETTINGS.items() if key in row.parameters}
+            attribution = vizlib.explain(model, photo, method, target=target, **settings)
+            path = f"gallery/{name}-{make_anchor(method)}.webp"
+            picture, buffer = attribution.overlay(), io.BytesIO()
+            picture.thumbnail((2 * SIDE, SIDE))
+            picture.save(buffer, "webp", quality=80)
+            files[path] = buffer.getvalue()
+            alt = f"{method} of {model.name} for {target}"
+            link = f"reference/methods.md#{make_anchor(method)}"
+            parts.append(
+                f"<figure markdown>\n![{alt}]({path})\n<figcaption markdown>[{method}]({link})</figcaption>\n</figure>"
+            )
+        parts.append("</div>")
+    if not draw:
+        parts.append("This site was built without its pictures (`DOCS_EXECUTE=false`).")
+    return {"gallery.md": "\n\n".join(parts) + "\n", **files}
+
+
+def _format_settings() -> str:
+    return ", ".join(f"{name} = {value}" for name, value in GALLERY_SETTINGS.items())
