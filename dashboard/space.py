@@ -57,7 +57,7 @@ README = """\
 # {title}
 
 Upload a photo and click a class, a method, a patch or a channel to see what the decision of a vision model depends on.
-Two small trained networks are included; larger ones are downloaded when they are first selected.
+Three small trained networks are included; larger ones are downloaded when they are first selected.
 
 **Your own copy**: *Duplicate this Space* in the menu above.
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
+import re
 import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))  # mkdocs loads this file without its folder
@@ -19,8 +23,9 @@ SKIPPED = "DOCS_EXECUTE"  # `false` builds the site without the gallery and the 
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let only warnings of mkdocs itself count with `--strict`, not those of libraries that the pages run."""
+    """Keep messages of libraries out of the log, where each would count as a warning, and out of the tutorials."""
     logging.getLogger("httpx").setLevel(logging.ERROR)
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # read by the kernels: tqdm, without its widgets
     return config
 
 
@@ -35,3 +40,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Return the content of a tutorial with its links to source files replaced by those to pages of the site.
+
+    mkdocs does this in Markdown only, and warns of a link that leads nowhere; here it raises an error.
+    """
+    if not page.file.src_uri.endswith(".py"):
+        return html
+
+    def replace_link(match: re.Match[str]) -> str:
+        path, anchor = match.group(1), match.group(2) or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), path))
+        file = files.get_file_from_path(target)
+        if file is None:
+            raise PluginError(f"{page.file.src_uri} links to {path}, which does not exist")
+        return f'href="{file.url_relative_to(page.file)}{anchor}"'
+
+    return re.sub(r'href="(?!https?:)([^"#:]+\.(?:md|py))(#[^"]*)?"', replace_link, html)
