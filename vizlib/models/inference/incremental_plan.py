@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -141,7 +142,7 @@ def _cut_points(model: Model) -> Iterator[list[CutPoint]]:
 def _find_cut_points(model: Model) -> list[CutPoint]:
     """Return the cut points that a plan chooses from, up to the first layer whose field is the whole input."""
     names = [layer.name for layer in model.layers]
-    is_leaf = [not following.startswith(f"{name}.") for name, following in zip(names, [*names[1:], ""], strict=True)]
+    is_leaf = [not following.startswith(f"{name}.") for name, following in pairwise([*names, ""])]
     flops = [leaf * layer.flops for leaf, layer in zip(is_leaf, model.layers, strict=True)]
     cut_points = []
     for layer, field in receptive_fields(model, _chained_layers(model)).items():

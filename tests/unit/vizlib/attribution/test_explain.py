@@ -471,3 +471,23 @@ def test_list_of_photos_is_split_by_the_memory_of_the_network_itself(model, monk
     monkeypatch.setattr(BatchedInference, "batch_size", lambda inference, **_: 1 if inference._folded_copy_bytes else 2)
     vizlib.explain(model, [make_photo(), make_photo(seed=1)], "saliency")
     assert sizes == [2]
+
+
+class Linear(torch.nn.Module):
+    """A network of one parameter and no submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images):
+        return torch.einsum("nchw,kchw->nk", images, self.weight)
+
+
+def test_network_without_submodules_has_the_methods_that_need_no_layer():
+    model = vizlib.wrap(Linear().eval(), preprocessing={"input_size": (3, 32, 32)})
+    photo = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    methods = vizlib.list_methods(model)
+    assert {"saliency", "input-x-gradient", "occlusion", "rise"} <= set(methods)
+    maps = {name: vizlib.explain(model, photo, name, target=1, **FEW_PASSES.get(name, {})) for name in methods}
+    assert maps["input-x-gradient"].heat.sum() == pytest.approx(maps["saliency"].score, rel=1e-4)
