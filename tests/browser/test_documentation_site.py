@@ -1,0 +1,102 @@
+"""The documentation site in a browser: accessibility, width, search, and no requests to other servers.
+
+It tests the site that `mkdocs build` wrote, and is skipped where there is none; `.ci/run` builds it first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from vizlib.cli.docs import serve_documentation
+from vizlib.core.documentation import BUILD_FOLDER
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+pytestmark = pytest.mark.slow
+SERIOUS = ("serious", "critical")
+PAGES = (
+    "index.html",
+    "tutorials/explain-a-photo.html",
+    "how-to/add-a-method.html",
+    "reference/methods.html",
+    "reference/api.html",
+    "gallery.html",
+)
+VIEWS = ((1440, "light"), (390, "dark"))
+SEARCHES = {"grad-cam": "methods.html", "head": "", "my own model": "your-own-model.html"}
+RESULT = ".md-search-result__link"
+HAS_RESULT = f"expected => [...document.querySelectorAll('{RESULT}')].some(link => link.href.includes(expected))"
+WIDER_THAN_PAGE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Of mkdocs-jupyter, mkdocstrings and mkdocs-material: not in the content of these pages.
+KNOWN_VIOLATIONS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """Serve the built site and yield its address."""
+    if not (Path(BUILD_FOLDER) / "index.html").is_file():
+        pytest.skip("the documentation was not built: mkdocs build")
+    with serve_documentation(BUILD_FOLDER, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=VIEWS, ids=[f"{width} {theme}" for width, theme in VIEWS])
+def page(chromium, request):
+    """Yield a page of the browser in one of the views; at its end check that there were only local requests."""
+    width, theme = request.param
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+    )
+    opened = context.new_page()
+    requests: list[str] = []
+    opened.on("request", lambda made: requests.append(made.url))
+    yield opened
+    assert {urlsplit(url).hostname for url in requests if url.startswith("http")} == {"127.0.0.1"}
+    context.close()
+
+
+def find_violations(page) -> list[str]:
+    """Return the rules and elements of the serious violations that axe finds."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{rule['id']}: {' '.join(map(str, node['target']))}"
+        for rule in found
+        if rule["impact"] in SERIOUS and rule["id"] not in KNOWN_VIOLATIONS
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_accessible_and_fits_its_width(site, page, path):
+    page.goto(site + path)
+    page.wait_for_selector("article h1")
+    assert page.evaluate(WIDER_THAN_PAGE) <= 0
+    assert find_violations(page) == []
+
+
+def test_search_finds_methods_parts_and_tutorials(site, page):
+    page.goto(site)
+    for words, expected in SEARCHES.items():
+        page.evaluate("document.querySelector('[data-md-toggle=search]').checked = true")
+        field = page.locator("[data-md-component=search-query]")
+        field.fill(words)
+        page.locator(RESULT).first.wait_for(state="attached")
+        page.wait_for_function(HAS_RESULT, arg=expected)
+        field.fill("")
+        page.wait_for_function(f"() => !document.querySelector('{RESULT}')")
+
+
+def test_tutorials_show_pictures_and_link_to_pages(site, page):
+    page.goto(site + "tutorials/explain-a-photo.html")
+    assert page.locator(".jp-OutputArea-output img").count() >= 5
+    links = page.eval_on_selector_all("article a[href]", "links => links.map(link => link.getAttribute('href'))")
+    assert [link for link in links if link.endswith((".md", ".py")) and "explain-a-photo" not in link] == []
