@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface  # type: ignore[reportMissingImports]
 
-MAX_MB = 3  # of the documentation, compressed or not
+MAX_MB = 3  # of the compressed documentation
+LEFT_OUT = ("lunr",)  # folders: the search in languages other than English
 
 
 class DocumentationHook(BuildHookInterface):
@@ -18,8 +20,12 @@ class DocumentationHook(BuildHookInterface):
         site = Path(self.root) / "build" / "site"
         if version == "editable" or not site.is_dir():
             return
-        files = [path for path in site.rglob("*") if path.is_file() and path.suffix != ".map"]
-        megabytes = sum(path.stat().st_size for path in files) / 1e6
+        files = [
+            path
+            for path in site.rglob("*")
+            if path.is_file() and path.suffix != ".map" and not set(LEFT_OUT) & set(path.relative_to(site).parts)
+        ]
+        megabytes = sum(len(zlib.compress(path.read_bytes())) for path in files) / 1e6
         if megabytes > MAX_MB:
             self.app.display_warning(f"the documentation has {megabytes:.1f} MB, more than {MAX_MB}: left out")
             return

@@ -58,4 +58,11 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
             raise PluginError(f"{page.file.src_uri} links to {path}, which does not exist")
         return f'href="{file.url_relative_to(page.file)}{anchor}"'
 
+    html = html.replace('<div class="highlight-ipynb', '<div tabindex="0" class="highlight-ipynb')  # it can scroll
     return re.sub(r'href="(?!https?:)([^"#:]+\.(?:md|py))(#[^"]*)?"', replace_link, html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Return the page with a name for the dialog of the search, which mkdocs-material leaves out."""
+    dialog = 'class="md-search" data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"')

@@ -29,8 +29,8 @@ NOTATION = (
     ("q", "the query: the token that is explained, by default the one that the classifier reads"),
 )
 GALLERY_SETTINGS: dict[str, Any] = {
-    "masks": 500,
-    "samples": 15,
+    "masks": 300,
+    "samples": 10,
     "window": 32,
     "stride": 16,
 }
@@ -76,7 +76,7 @@ the result, and `precision="float32"` turns it off. Integrated gradients and Smo
 
 
 def _write_method(row: Method) -> str:
-    cost = COSTS.get(row.cost, row.cost)
+    cost, equation = COSTS.get(row.cost, row.cost), convert(row.equation, display="block")
     parameters = "\n".join(
         f"| `{name}` | {_format_default(parameter.default)} | {parameter.help} |"
         for name, parameter in row.parameters.items()
@@ -87,7 +87,7 @@ def _write_method(row: Method) -> str:
 
 **It does not show:** {row.does_not_show}
 
-{convert(row.equation, display="block")}
+<div class="vizlib-equation" tabindex="0" role="group" aria-label="Formula">{equation}</div>
 
 * Paper: [{row.paper}]({row.paper_url})
 * Cost: {cost}
