@@ -231,7 +231,8 @@ def format_top_fraction_check(probabilities: TopFractionProbabilities) -> str:
     """Return the Why tab's check of a map as safe HTML: the probability before and after only top pixels are kept."""
     text = translate("why.confidence", share=f"{100 * TOP_FRACTION:.0f}\u00a0%")
     before, after = (f"<strong>{value:.2f}</strong>" for value in (probabilities.before, probabilities.after))
-    return f'<p class="viz-metric">{text} {before} → {after}{build_page_help("keep-the-hottest-part", text)}</p>'
+    help_link = build_page_help("keep-the-hottest-part", translate("why.kept-part"))
+    return f'<p class="viz-metric">{text} {before} → {after}{help_link}</p>'
 
 
 def build_tab(context: TabContext) -> TabView:
