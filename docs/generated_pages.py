@@ -18,7 +18,7 @@ from vizlib.attribution.request import ONE_PASS, Method
 from vizlib.cli import app
 from vizlib.core.documentation import make_anchor
 
-COSTS = {ONE_PASS: "one forward and one backward pass, shared with the other methods of this cost"}
+COSTS = {ONE_PASS: "one forward pass and, if it reads gradients, one backward pass, shared by all methods of this cost"}
 NOTATION = (
     ("s", "the explained score: by default the logit of the class; with `against`, the difference of two logits"),
     ("x", "the input of the network, with channels c and pixels (i, j)"),
