@@ -46,7 +46,9 @@ def test_captions_and_tabs_lead_to_their_sections(docs, service, cheetah, select
     assert read_links(content.caption) == ["docs/reference/methods.html#saliency"]
     assert read_links(help_link.build_method_help("grad-cam++")) == ["docs/reference/methods.html#grad-cam-plus-plus"]
     page = app.build_page(service, ServerOptions())
-    values = [str(block.value) for block in page.blocks.values() if "viz-tab-help" in (block.elem_classes or [])]
+    values = [
+        str(vars(block)["value"]) for block in page.blocks.values() if "viz-tab-help" in (block.elem_classes or [])
+    ]
     assert [read_links(value)[0].partition("#")[2] for value in values] == [
         "why", "attention", "inside", "compare", "learn", "model", "use-in-code",
     ]  # fmt: skip
