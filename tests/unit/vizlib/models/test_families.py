@@ -266,7 +266,8 @@ def test_stages_of_swin_of_transformers_are_those_it_returns(name):
     layer = f"{prefix}.encoder.layers.1"
     assert model.cam_layer == model.stages[-1] == layer
     assert model.normalised_cam_layer == f"{prefix}.layernorm"
-    assert "raw-attention" not in vizlib.list_methods(model)
+    assert "raw-attention" in vizlib.list_methods(model)  # within its windows
+    assert "attention-rollout" not in vizlib.list_methods(model)
     photo = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     run = model.run(photo, layers=[layer])
     module: Any = model.module
