@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from hatchling.builders.hooks.plugin.interface import BuildHookInterface  # type: ignore[reportMissingImports]
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface  # type: ignore[reportMissingImports] - only in builds
 
 MAX_MB = 3  # of the compressed documentation
 LEFT_OUT = ("lunr",)  # folders: the search in languages other than English

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,7 @@ NOTATION = (
     ("Z, N, T, L", "the numbers of positions, heads, tokens and layers"),
     ("q", "the query: the token that is explained, by default the one that the classifier reads"),
 )
-GALLERY_SETTINGS: dict[str, Any] = {
-    "masks": 300,
-    "samples": 10,
-    "window": 32,
-    "stride": 16,
-}
+GALLERY_SETTINGS: dict[str, Any] = {"masks": 300, "samples": 10, "window": 32, "stride": 16}
 GALLERY = (
     ("vit_tiny-imagenet", "cheetah.jpg", "cheetah"),
     ("resnet18-imagenette", "tower.jpg", "church"),
@@ -106,7 +102,12 @@ vizlib.explain(model, "photo.jpg", "{row.name}"{_list_quick_settings(row)}).save
 
 
 def _find_supporting_model(row: Method) -> str:
-    return next(name for name, _, _ in GALLERY if row.unsupported_reason(vizlib.load(name)) is None)
+    return next(name for name, _, _ in GALLERY if row.unsupported_reason(_load(name)) is None)
+
+
+@cache
+def _load(name: str) -> vizlib.Model:
+    return vizlib.load(name)
 
 
 def _list_quick_settings(row: Method) -> str:
@@ -152,7 +153,7 @@ def draw_gallery(*, draw: bool) -> dict[str, str | bytes]:
         f"scale. Methods of many passes use {_format_settings()}.",
     ]
     for name, file, target in GALLERY if draw else ():
-        model, photo = vizlib.load(name), vizlib.open_image(gradio.media.get_image(file))
+        model, photo = _load(name), vizlib.open_image(gradio.media.get_image(file))
         prediction = model.predict(photo, top=1)[0]
         parts.append(f"## {name}, class: {target}")
         parts.append(f"The network's first class is *{prediction.label}* ({prediction.probability:.0%}).")

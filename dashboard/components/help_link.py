@@ -6,7 +6,7 @@ from functools import cache
 from html import escape
 
 from dashboard.i18n.translate import translate, translate_in_browser
-from vizlib.core.documentation import METHODS_PAGE, TOUR_PAGE, find_docs_folder, make_anchor
+from vizlib.core.documentation import METHODS_PAGE, USER_INTERFACE_PAGE, find_docs_folder, make_anchor
 
 DOCS_ROUTE = "/docs"
 
@@ -29,7 +29,7 @@ def build_page_help(section: str, name: str) -> str:
         section: Anchor of the section.
         name: What it describes, in the language of the request.
     """
-    return _build_help_link(TOUR_PAGE, section, escape(translate("common.help", name=name)))
+    return _build_help_link(USER_INTERFACE_PAGE, section, escape(translate("common.help", name=name)))
 
 
 def build_tab_help(tab: str) -> str:
@@ -37,7 +37,7 @@ def build_tab_help(tab: str) -> str:
 
     Its label is replaced by gradio's front end, as the page is built before the language of its visitors is known.
     """
-    return _build_help_link(TOUR_PAGE, tab, str(translate_in_browser("help")))
+    return _build_help_link(USER_INTERFACE_PAGE, tab, str(translate_in_browser("help")))
 
 
 def _build_help_link(page: str, section: str, label: str) -> str:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from accessibility import find_violations
 
 from vizlib.cli.docs import serve_documentation
 from vizlib.core.documentation import BUILD_FOLDER
 
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+pytest.importorskip("axe_playwright_python.sync_playwright")
 
 pytestmark = pytest.mark.slow
-SERIOUS = ("serious", "critical")
 PAGES = (
     "index.html",
     "tutorials/explain-a-photo.html",
@@ -36,14 +35,12 @@ OPEN_SEARCH = """() => {
 RESULT = ".md-search-result__link"
 HAS_RESULT = f"expected => [...document.querySelectorAll('{RESULT}')].some(link => link.href.includes(expected))"
 WIDER_THAN_PAGE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-# Of mkdocs-jupyter, mkdocstrings and mkdocs-material: not in the content of these pages.
-KNOWN_VIOLATIONS: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """Serve the built site and yield its address."""
-    if not (Path(BUILD_FOLDER) / "index.html").is_file():
+    if not (BUILD_FOLDER / "index.html").is_file():
         pytest.skip("the documentation was not built: mkdocs build")
     with serve_documentation(BUILD_FOLDER, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -66,17 +63,6 @@ def page(chromium, request):
     yield opened
     assert {urlsplit(url).hostname for url in requests if url.startswith("http")} == {"127.0.0.1"}
     context.close()
-
-
-def find_violations(page) -> list[str]:
-    """Return the rules and elements of the serious violations that axe finds."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
-        f"{rule['id']}: {' '.join(map(str, node['target']))}"
-        for rule in found
-        if rule["impact"] in SERIOUS and rule["id"] not in KNOWN_VIOLATIONS
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from generated_pages import write_methods_page
 from latex2mathml.converter import convert
 from PIL import Image
 from typer.testing import CliRunner
@@ -24,7 +25,7 @@ import vizlib
 from dashboard.app import TABS
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.cli import app
-from vizlib.core.documentation import METHODS_PAGE, TOUR_PAGE, make_anchor
+from vizlib.core.documentation import METHODS_PAGE, USER_INTERFACE_PAGE, make_anchor
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -81,14 +82,12 @@ def test_python_code_of_the_readme_runs(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_of_a_page_runs(path, folder):
-    run_page(path.read_text(encoding="utf-8"), path.name)
+    languages = "bash" if path == README else "python bash"  # its Python is run by the default tests
+    run_page(path.read_text(encoding="utf-8"), path.name, languages)
 
 
 @pytest.mark.slow
-def test_examples_of_the_methods_run(folder, monkeypatch):
-    monkeypatch.syspath_prepend(DOCS)
-    from generated_pages import write_methods_page  # type: ignore[reportMissingImports]
-
+def test_examples_of_the_methods_run(folder):
     page = write_methods_page()
     assert run_page(page, "methods.md") == len(METHODS)
     assert all((folder / f"{make_anchor(name)}.png").is_file() for name in METHODS)
@@ -111,12 +110,12 @@ def test_equation_and_paper_of_a_method_can_be_shown(method):
 
 
 def test_every_help_link_of_the_page_has_its_section():
-    page = (DOCS / TOUR_PAGE.replace(".html", ".md")).read_text(encoding="utf-8")
+    page = (DOCS / USER_INTERFACE_PAGE.replace(".html", ".md")).read_text(encoding="utf-8")
     sections = set(re.findall(r"\{#([\w-]+)\}", page))
     tabs = {make_anchor(tab.TITLE) for tab in TABS}
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dashboard").rglob("*.py"))
     assert tabs | set(re.findall(r'build_page_help\("([\w-]+)"', code)) <= sections
-    assert METHODS_PAGE == "reference/methods.html"
+    assert f'"{METHODS_PAGE.replace(".html", ".md")}"' in (DOCS / "build_hooks.py").read_text(encoding="utf-8")
 
 
 def test_anchors_of_methods_differ():

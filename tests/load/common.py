@@ -191,8 +191,12 @@ def compute_expected(query: Query) -> np.ndarray:
 
 
 def is_close(values: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two results are equal within single precision."""
-    return values.shape == other.shape and np.allclose(values, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
+    """Return whether two results are equal but for rounding, which depends on the number of threads.
+
+    Where an input of a ReLU is 0 but for rounding (2e-8 was seen), its gradient is 0 or 1: a difference of 3e-4 of the
+    largest value of a map. Results of two queries differ by far more.
+    """
+    return values.shape == other.shape and np.allclose(values, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
 
 def is_correct(reply: Reply, query: Query) -> bool:

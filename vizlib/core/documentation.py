@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 BUNDLED_FOLDER = PACKAGE / "_docs"  # in a wheel that was built after the documentation
 CHECKOUT = PACKAGE.parent  # the folder of mkdocs.yml, where the package is used from a checkout
 BUILD_FOLDER = CHECKOUT / "build" / "site"  # where mkdocs writes it in a checkout; as `site_dir` in mkdocs.yml
-METHODS_PAGE, TOUR_PAGE = "reference/methods.html", "reference/page.html"
+METHODS_PAGE, USER_INTERFACE_PAGE = "reference/methods.html", "reference/page.html"
 
 
 def find_docs_folder() -> Path | None:
