@@ -119,9 +119,11 @@ def evaluate_faithfulness(model: vizlib.Model, photos: Sequence[Image.Image], me
 
     Args:
         model: The model.
-        photos: Photos, of which at most `FAITHFULNESS_PHOTOS` are used, evenly spaced.
+        photos: At least two photos, of which at most `FAITHFULNESS_PHOTOS` are used, evenly spaced.
         method: The method.
     """
+    if len(photos) < 2:
+        raise ValueError(f"an interval needs at least 2 photos, not {len(photos)}")
     step = max(1, len(photos) // FAITHFULNESS_PHOTOS)
     gaussian, areas = centred_gaussian(model.preprocessing.input_size), []
     for photo in tqdm(photos[::step][:FAITHFULNESS_PHOTOS], method, leave=False):
@@ -172,4 +174,4 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
     centre = (proportion + z * z / (2 * total)) / (1 + z * z / total)
     spread = math.sqrt(proportion * (1 - proportion) / total + z * z / (4 * total * total))
     half_width = z / (1 + z * z / total) * spread
-    return centre - half_width, centre + half_width
+    return max(0.0, centre - half_width), min(1.0, centre + half_width)  # rounding may leave the range

@@ -35,6 +35,7 @@ class Contributions:
         target: Index of the class, or what else an `Attribution` records as its target.
         label: Label of the class.
         against: Index of the contrast class; `None` without one.
+        against_label: Label of the contrast class; empty without one.
         logit: The class's logit, or its difference to the contrast class's; where the network returns no logits, the
             output itself.
         channels: Layer name -> contribution of each of its channels, in logits.
@@ -54,9 +55,10 @@ class Contributions:
     logit: float
     channels: Mapping[str, Float[Tensor, " channels"]]
     heads: Mapping[str, Float[Tensor, " heads"]]
+    against_label: str = ""
 
     def __repr__(self) -> str:
-        contrast = "" if self.against is None else f" against class {self.against}"
+        contrast = f" against {self.against_label}" if self.against_label else ""
         contents = f"channels of {len(self.channels)} layers, heads of {len(self.heads)}"
         return f"<Contributions to {self.label}{contrast}: logit {format_number(self.logit)}; {contents}>"
 
@@ -154,8 +156,12 @@ def contributions_from_evidence(evidence: Evidence, spec: TargetSpec) -> Contrib
 
 def _record_classes(spec: TargetSpec) -> dict[str, Any]:
     """Return the fields of contributions that name their classes."""
-    target, against = (None if side is None else side.record for side in (spec.target, spec.against))
-    return {"target": target, "label": "" if spec.target is None else spec.target.label, "against": against}
+    record, label, against, against_label = (
+        part
+        for side in (spec.target, spec.against)
+        for part in ((None, "") if side is None else (side.record, side.label))
+    )
+    return {"target": record, "label": label, "against": against, "against_label": against_label}
 
 
 def ablate(

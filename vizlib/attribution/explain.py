@@ -507,6 +507,8 @@ def _make_attribution(evidence: Evidence, request: Request, heat: Tensor, notes:
         score=None if target is None else evidence.explained_score,
         notes=(*run.notes, *_collect_notes(heat, evidence, request), *notes),
         patch_values=method.patch_values,
+        against_label="" if against is None else against.label,
+        class_specific=method.class_specific,
     )
 
 

@@ -61,6 +61,8 @@ class Attribution:
         by_layer: From `explain_all`: the attribution at every layer that the method can be shown at, by its name.
         score: Value of what is explained for this photo: in a contrast the difference, else a logit, a probability or
             the output itself, as the parameter `score` of the method says; `None` without a target.
+        against_label: Label of what the target is compared with; empty without a contrast.
+        class_specific: Whether the map depends on the target.
     """
 
     heat: Float[Tensor, "h w"]
@@ -78,6 +80,8 @@ class Attribution:
     patch_values: bool = False
     by_layer: Mapping[str, Attribution] = field(default_factory=dict)
     score: float | None = None
+    against_label: str = ""
+    class_specific: bool = True
 
     @property
     def file_stem(self) -> str:
@@ -145,15 +149,15 @@ class Attribution:
 
     @property
     def _title(self) -> str:
-        """The title of this result."""
-        return f"{self.method} for {self._class_and_model}"
+        """The title of this result; it names a class only where the map depends on it."""
+        return f"{self.method} for {self._class_and_model if self.class_specific else self.model}"
 
     @property
     def _class_and_model(self) -> str:
         """The classes, their probability and the model, as the title of this result states them."""
         if self.target is None:
             return self.model
-        contrast = "" if self.against is None else f" against {_format_record(self.against, prefix='class ')}"
+        contrast = f" against {self.against_label}" if self.against_label else ""
         value = self.text if self.probability is None else f"{100 * self.probability:.3g} %"
         return f"{self.label}{contrast} ({value}), {self.model}"
 
@@ -174,6 +178,7 @@ class Attribution:
             "target": self.target,
             "against": self.against,
             "label": self.label,
+            "against_label": self.against_label,
             "probability": self.probability,
             "score": self.score,
             "signed": self.signed,
@@ -214,11 +219,11 @@ class Attribution:
         return path
 
 
-def _format_record(record: ExplainedRecord, prefix: str = "") -> str:
-    """Return an explained output of an attribution in a few words; `prefix` stands before the number of a class."""
+def _format_record(record: ExplainedRecord) -> str:
+    """Return an explained output of an attribution in a few words, for a file name."""
     if isinstance(record, Mapping):
         return "_".join(f"{weight:g}x{index}" for index, weight in record.items())[:MAX_RECORD_LENGTH]
-    return f"{prefix}{record}" if isinstance(record, int) else str(record)[:MAX_RECORD_LENGTH]
+    return str(record)[:MAX_RECORD_LENGTH]
 
 
 class AttributionDict(dict[str, Attribution]):

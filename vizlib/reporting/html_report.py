@@ -121,7 +121,7 @@ class ReportBuilder:
         self._groups[-1]["maps"].append(build_map_section(attribution, snippet, model))
         self._methods.append(attribution.method)
         self._models[attribution.model] = None
-        self._titles[METHODS[attribution.method].class_specific][build_title(attribution, model)] = None
+        self._titles[METHODS[attribution.method].class_specific][build_title(attribution)] = None
 
     def write(self, path: str | Path) -> Path:
         """Write the report and return the path of its file.

@@ -110,9 +110,9 @@ def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Mod
     photo, heat = attribution.resize_with_heat(MAX_FIGURE_SIDE_PX)
     limits = compute_limits(heat, signed=attribution.signed)
     overlay = overlay_heat(photo, heat, signed=attribution.signed, limits=limits)
-    contrast = _contrast_label(attribution, model)
+    contrast = attribution.against_label
     return MapSection(
-        title=build_title(attribution, model),
+        title=build_title(attribution),
         method=attribution.method,
         model=attribution.model,
         label=shorten_label(attribution.label),
@@ -136,10 +136,10 @@ def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Mod
     )
 
 
-def build_title(attribution: Attribution, model: Model | None) -> str:
+def build_title(attribution: Attribution) -> str:
     """Return the title of a map's section: the question that the map answers."""
     class_specific = METHODS[attribution.method].class_specific
-    return format_question(attribution.label, _contrast_label(attribution, model), class_specific=class_specific)
+    return format_question(attribution.label, attribution.against_label, class_specific=class_specific)
 
 
 def _list_predictions(attribution: Attribution, model: Model) -> list[PredictionRow]:
@@ -170,7 +170,7 @@ def _encode_values(attribution: Attribution) -> str:
 def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]:
     """Return the details in a map's section, by name."""
     method = METHODS[attribution.method]
-    contrast = _contrast_label(attribution, model)
+    contrast = attribution.against_label
     heat, visible = attribution.heat, attribution.geometry.visible_fraction
     layers = method.signals(model, attribution.parameters).layers if model is not None else ()
     parameters = {name: value for name, value in attribution.parameters.items() if name in method.parameters}
@@ -191,16 +191,6 @@ def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]
         f"to {format_number(heat.max())}",
         "Model input": f"{format_percent(visible)} of the photo; the rest is dimmed" if visible < 1 else "whole photo",
     }
-
-
-def _contrast_label(attribution: Attribution, model: Model | None) -> str:
-    """Return the label of the contrast class in a map's section; empty if there is none."""
-    against = attribution.against
-    if against is None:
-        return ""
-    if not isinstance(against, int):
-        return str(against)
-    return f"class {against}" if model is None else model.labels[against]
 
 
 def _number_class(label: str, record: ExplainedRecord) -> str:

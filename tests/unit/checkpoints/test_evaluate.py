@@ -72,11 +72,15 @@ def test_ood_threshold_covers_95_percent_of_validation_photos(logits_and_labels)
     assert "other_photos" not in calibrate_ood_score(logits, "these photos")
 
 
-@pytest.mark.parametrize(("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775))])
+@pytest.mark.parametrize(
+    ("right", "total", "wanted"), [(10, 20, (0.2993, 0.7007)), (0, 10, (0.0, 0.2775)), (0, 1, (0, 0.7935))]
+)
 def test_wilson_interval(right, total, wanted):
     from checkpoints.training.evaluate import wilson_interval
 
-    assert wilson_interval(right, total) == pytest.approx(wanted, abs=1e-4)
+    interval = wilson_interval(right, total)
+    assert interval == pytest.approx(wanted, abs=1e-4)
+    assert str(interval[0])[0] != "-"  # rounding gives -0.0 for 0 of 1
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,6 @@ def read_training_comparison() -> dict[str, Any]:
 
 
 def _history_files() -> dict[str, Path]:
-    """Return the training histories: name -> JSON file."""
+    """Return the training histories: name -> CSV file."""
     bundled = sorted(BUNDLED_FOLDER.glob("*.csv"))
     return {path.stem: path for path in (*bundled, *sorted((BUNDLED_FOLDER / COMPARISON).glob("*.csv")))}

@@ -124,6 +124,15 @@ def test_figure_shows_overlay_and_colour_bar_of_raw_values(attribution, tmp_path
     assert axes.get_title("left").startswith("input-x-gradient for thing 1 (")
 
 
+def test_title_names_both_classes_by_label_and_none_where_the_map_depends_on_none(photo):
+    model = make_model(*CERTAIN)
+    contrast = vizlib.explain(model, photo, "saliency", target="thing 0", against="thing 2")
+    assert contrast.against_label == contrast.to_dict()["against_label"] == "thing 2"
+    assert repr(contrast).startswith("<Attribution saliency for thing 0 against thing 2 (")
+    independent = vizlib.explain(model, photo, "eigen-cam", layer="convolution")
+    assert repr(independent).startswith(f"<Attribution eigen-cam for {model.name}: ")
+
+
 def test_save_svg_escapes_the_label(attribution, tmp_path):
     hostile = replace(attribution, label="$x^{$ <b>&\n'\"")
     text = hostile.save(tmp_path / "why.svg").read_text()

@@ -55,7 +55,7 @@ def test_color_bar_has_the_colormap_and_the_limits(attribution, signed):
 
 def test_attribution_html_has_title_and_notes(attribution):
     text = Page(attribution._repr_html_()).text()
-    assert "saliency for dog against class 0" in text
+    assert "saliency for dog against cat" in text
     assert attribution.notes
     assert all(note in text for note in attribution.notes)
     assert not Page(replace(attribution, notes=())._repr_html_()).find_all("li")
@@ -141,7 +141,7 @@ def test_repr_of_contributions_is_one_line(attribution):
     result = vizlib.contributions(model, attribution.photo, "church", "tench")
     logits = model.logits(model.tensor(attribution.photo))[0]
     lead = f"{logits[4] - logits[0]:.3g}".replace("-", "−")
-    text = f"<Contributions to church against class 0: logit {lead}; channels of 4 layers, heads of 0>"
+    text = f"<Contributions to church against tench: logit {lead}; channels of 4 layers, heads of 0>"
     assert (model.labels[4], model.labels[0], repr(result)) == ("church", "tench", text)
 
 
