@@ -21,6 +21,9 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="vizlib-tests-")
 # Gradio takes the first free port from this one on: each test process searches a range of its own.
 os.environ["GRADIO_SERVER_PORT"] = str(10_000 + os.getpid() % 200 * 100)
 
+# Of programs that tests start too; with more, the threads of tests that run at once wait for each other, spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from jaxtyping import install_import_hook

@@ -15,6 +15,7 @@ from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, e
 from vizlib.analysis.first_layer_kernels import Kernels, kernels
 from vizlib.analysis.units import Contributions, ablate, contributions
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
+from vizlib.attribution.measurement import Measurement, Trust
 from vizlib.attribution.methods.registry import list_methods
 from vizlib.attribution.photo_stream import explain_each
 from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
@@ -24,8 +25,9 @@ from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
 from vizlib.core.text import Note
 from vizlib.core.version import __version__ as __version__
-from vizlib.metrics.faithfulness import Deletion
+from vizlib.metrics.perturbation_curves import PerturbationCurve
 from vizlib.metrics.similarity import Agreement, agreement
+from vizlib.metrics.trust_parts import trust
 from vizlib.models.layer_summary import Layer
 from vizlib.models.loading.loader import list_models, load, wrap
 from vizlib.models.loading.model_index import ModelEntry
@@ -41,23 +43,25 @@ __all__ = [
     "Attribution",
     "AttributionDict",
     "Contributions",
-    "Deletion",
     "EffectiveReceptiveField",
     "ExplanationStep",
     "Geometry",
     "ImageError",
     "Kernels",
     "Layer",
+    "Measurement",
     "MethodError",
     "Model",
     "ModelEntry",
     "ModelError",
     "Note",
+    "PerturbationCurve",
     "Prediction",
     "Preprocessing",
     "ReceptiveField",
     "Run",
     "TargetError",
+    "Trust",
     "VizlibError",
     "ablate",
     "agreement",
@@ -77,5 +81,6 @@ __all__ = [
     "report",
     "run_for_all",
     "training_history",
+    "trust",
     "wrap",
 ]

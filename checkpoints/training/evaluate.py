@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import vizlib
 from checkpoints.training.imagenette import LABELS, PhotoDataset, load_photos, open_imagenette
-from vizlib.metrics.faithfulness import centred_gaussian, deletion
+from vizlib.metrics import centred_gaussian, deletion
 from vizlib.models.inference.batched_inference import BatchedInference
 from vizlib.models.ood import OOD_SCORES
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import vizlib
 from checkpoints.training.distill_imagenet import PREPROCESSING, TEACHER, create_student, create_teacher
 from checkpoints.training.evaluate_imagenet import Boxes, load_photos_with_boxes
-from vizlib.metrics.faithfulness import deletion
+from vizlib.metrics import deletion
 
 METHODS = ("grad-cam", "attention-relevance")
 DELETION_STEPS = 10

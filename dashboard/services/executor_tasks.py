@@ -17,7 +17,7 @@ from vizlib.analysis.units import Contributions, contributions_from_evidence
 from vizlib.attribution.explain import attributions_from, gather_for_all, run_holds
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
-from vizlib.metrics.faithfulness import keep_top_fraction
+from vizlib.metrics import keep_top_fraction
 
 UnitIndices = Mapping[str, Sequence[int]]  # layer -> indices of its channels, or of its heads
 NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is read without gradients

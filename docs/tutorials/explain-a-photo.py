@@ -154,7 +154,7 @@ candidates = {
 print("probability of cheetah          whole photo   fifth hidden   fifth kept")
 for name, candidate in candidates.items():
     whole, kept = keep_top_fraction(model, candidate, fraction=0.2)
-    hidden = deletion(model, candidate, steps=5).probability[1]
+    hidden = deletion(model, candidate, steps=5).score[1]
     print(f"{name:<30} {whole:12.1%} {hidden:14.1%} {kept:12.1%}")
 
 # %% [markdown]

@@ -262,7 +262,7 @@ def _make_deletion(work: Work) -> Iterator[Peer]:
 
     def run_vizlib() -> Tensor:
         curve = vizlib.metrics.deletion(work.model, attribution, steps=DELETION_STEPS)
-        return curve.probability[None, 3::3]
+        return curve.score[None, 3::3]
 
     def run_quantus() -> Tensor:
         metric = importlib.import_module("quantus").PixelFlipping(

@@ -28,10 +28,7 @@ def is_known(rule: str, selector: str) -> bool:
     return any(rule == known and part in selector for known, part in GRADIO_VIOLATIONS)
 
 
-@pytest.mark.parametrize(  # each pair of values occurs once
-    ("model", "theme", "width"),
-    [(RESNET, "light", 1440), (RESNET, "dark", 390), (VIT, "light", 390), (VIT, "dark", 1440)],
-)
+@pytest.mark.parametrize(("model", "theme", "width"), [(RESNET, "dark", 390), (VIT, "light", 1440)])
 def test_page_has_no_serious_axe_violation_and_every_picture_has_a_text_alternative(
     open_checked_session, model, theme, width
 ):

@@ -19,7 +19,7 @@ from dashboard.i18n.translate import get_page_texts
 from dashboard.tabs import learn
 from dashboard.tabs.lessons.layer_lessons import format_number
 from vizlib.core.text import format_percent
-from vizlib.metrics.faithfulness import deletion
+from vizlib.metrics import deletion
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.overlay import overlay_heat
 
@@ -105,7 +105,7 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
 
     text = next_step(session, 6)
     why = vizlib.explain(model, image, method="grad-cam" if name == RESNET else "attention-relevance", target=target)
-    left = deletion(model, why, steps=5).probability[1].item()
+    left = deletion(model, why, steps=5).score[1].item()
     assert f"{format_percent(first.probability or 0)} → {format_percent(left)}" in text
 
     text = next_step(session, 7)

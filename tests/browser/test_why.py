@@ -10,7 +10,7 @@ from cell_boxes import compute_cell_box
 
 import vizlib
 from dashboard.state.generation_counter import GenerationCounter
-from vizlib.metrics.faithfulness import keep_top_fraction
+from vizlib.metrics import keep_top_fraction
 from vizlib.render.color_scale import compute_limits
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"

@@ -16,13 +16,14 @@ from vizlib.attribution.methods.registry import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 
 PUBLIC = {
-    *("Agreement", "Attribution", "AttributionDict", "Contributions", "Deletion", "EffectiveReceptiveField"),
+    *("Agreement", "Attribution", "AttributionDict", "Contributions", "EffectiveReceptiveField"),
     *("ExplanationStep", "Geometry", "Kernels", "Layer", "Model", "ModelEntry", "Note", "Prediction"),
     *("Preprocessing", "ReceptiveField", "Run"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "list_models", "list_methods", "open_image", "training_history"),
     *("explain", "explain_all", "explain_each", "explain_stream", "run_for_all", "estimate", "report"),
     *("contributions", "ablate", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
+    *("trust", "Trust", "Measurement", "PerturbationCurve"),
 }
 METHOD_NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),
@@ -46,6 +47,7 @@ CONVENTIONS = {
     "dashboard": {"main"},  # what `python -m` runs
     "dashboard.tabs": {"TITLE", "build_tab", "compute_content"},
     "vizlib.attribution.methods": {"METHODS"},  # the methods of one kind, and the table of all
+    "vizlib.metrics": {"METRICS"},  # the same of metrics
 }
 
 

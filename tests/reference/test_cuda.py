@@ -11,7 +11,7 @@ import timm
 import torch
 
 import vizlib
-from vizlib.metrics.faithfulness import deletion
+from vizlib.metrics import deletion
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device: maps on a GPU are not compared", allow_module_level=True)

@@ -12,7 +12,9 @@ from torch import nn
 
 import vizlib
 from vizlib import VizlibError
-from vizlib.metrics.faithfulness import centred_gaussian, deletion, keep_top_fraction
+from vizlib.metrics import centred_gaussian, deletion, insertion, keep_top_fraction
+from vizlib.metrics.perturbation_curves import Perturbation, iterate_curves
+from vizlib.metrics.scored_photo import ScoredPhoto
 
 
 class CornerNetwork(nn.Module):
@@ -39,30 +41,68 @@ def attribution(corner_model):
     return vizlib.explain(corner_model, photo, "saliency", target="bright")
 
 
-def compute_deletion_slowly(model, attribution, steps):
-    """Return the curve of Petsiuk et al. (sort pixels, blank a part, predict) and its area by the trapezoid rule."""
+def make_covers(model, image):
+    """Return the covers of the parameters `baseline` that the papers name, made from their definitions."""
+    height = image.shape[-1]
+    sigma = height / 10
+    radius = min(round(2 * sigma), (height - 1) // 2)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = (-(offsets**2) / (2 * sigma**2)).exp()
+    kernel /= kernel.sum()
+    padded = torch.nn.functional.pad(image.double(), (radius,) * 4, mode="reflect")
+    blurred = torch.einsum(
+        "bcyxij,i,j->bcyx", padded.unfold(2, len(kernel), 1).unfold(3, len(kernel), 1), kernel, kernel
+    )
+    return {"mean": torch.zeros_like(image), "black": torch.zeros_like(image), "blur": blurred.float()}
+
+
+def compute_curve_slowly(model, attribution, steps, baseline, *, inserts):
+    """Return the curve of Petsiuk et al. (sort pixels, change a part, predict) and its area by the trapezoid rule."""
     image = model.tensor(attribution.photo)
+    cover = make_covers(model, image)[baseline]
     order = np.argsort(-attribution.heat.numpy().ravel(), kind="stable")
     curve = []
     for step in range(steps + 1):
-        blanked = image.clone()
+        changed, new = (cover.clone(), image) if inserts else (image.clone(), cover)
         for pixel in order[: round(len(order) * step / steps)]:
-            blanked[0, :, pixel // image.shape[-1], pixel % image.shape[-1]] = 0
+            row, column = divmod(int(pixel), image.shape[-1])
+            changed[0, :, row, column] = new[0, :, row, column]
         with torch.no_grad():
-            curve.append(model.module(blanked).softmax(-1)[0, attribution.target].item())
+            curve.append(model.module(changed).softmax(-1)[0, attribution.target].item())
     return curve, sum((a + b) / 2 / steps for a, b in pairwise(curve))
 
 
-@pytest.mark.parametrize(("steps", "batch_size"), [(1, 32), (7, 3), (20, 32)])
-def test_deletion_equals_the_loop_of_the_paper(corner_model, attribution, steps, batch_size):
+@pytest.mark.parametrize("compute", [deletion, insertion])
+@pytest.mark.parametrize(("steps", "baseline"), [(1, "mean"), (7, "blur"), (20, "black")])
+def test_curves_equal_the_loop_of_the_paper(corner_model, attribution, compute, steps, baseline):
     random_heat = torch.rand(32, 32, generator=torch.Generator().manual_seed(1))
     for heat in (attribution.heat, random_heat):
         changed = replace(attribution, heat=heat)
-        result = deletion(corner_model, changed, steps=steps, batch_size=batch_size)
-        curve, area = compute_deletion_slowly(corner_model, changed, steps)
-        assert result.probability.tolist() == pytest.approx(curve, abs=1e-6)
-        assert result.removed.tolist() == pytest.approx([step / steps for step in range(steps + 1)])
+        result = compute(corner_model, changed, steps=steps, baseline=baseline, precision="float32")
+        curve, area = compute_curve_slowly(corner_model, changed, steps, baseline, inserts=compute is insertion)
+        assert result.score.tolist() == pytest.approx(curve, abs=1e-6)
+        assert result.fraction.tolist() == pytest.approx([step / steps for step in range(steps + 1)])
         assert result.auc == pytest.approx(area, abs=1e-6)
+
+
+def test_curve_of_a_map_does_not_depend_on_the_maps_measured_with_it(corner_model, attribution):
+    photo = ScoredPhoto.make(corner_model, attribution, precision="float32", budget_mb=64)
+    heats = torch.rand(5, 32, 32, generator=torch.Generator().manual_seed(1))
+    perturbations = (Perturbation(False, "mean"), Perturbation(True, "blur"), Perturbation(False, "black"))
+    *steps, last = iterate_curves(photo, heats, perturbations, 6)
+    assert last.done == last.total == 4 + 5 * 3 * 5  # the photo and the three covers once
+    assert all(step.scores.isfinite().sum() <= last.scores.isfinite().sum() for step in steps)
+    for kind, perturbation in enumerate(perturbations):
+        for number, heat in enumerate(heats):
+            compute = insertion if perturbation.inserts else deletion
+            alone = compute(
+                corner_model,
+                replace(attribution, heat=heat),
+                steps=6,
+                baseline=perturbation.baseline,
+                precision="float32",
+            )
+            assert torch.allclose(last.scores[kind, number].float(), alone.score, atol=1e-6)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.2, 0.5, 1.0])
@@ -107,9 +147,9 @@ def test_deletion_ranks_the_true_map_before_the_centred_gaussian_and_a_wrong_map
 
 def test_deletion_curve_runs_from_the_whole_photo_to_an_empty_one(corner_model, attribution):
     result = deletion(corner_model, attribution)
-    assert result.probability[0].item() == pytest.approx(attribution.probability)
+    assert result.score[0].item() == pytest.approx(attribution.probability)
     # For an empty input this network gives both classes the same logit.
-    assert result.probability[-1].item() == pytest.approx(0.5)
+    assert result.score[-1].item() == pytest.approx(0.5)
 
 
 def test_deletion_leaves_the_network_unchanged(corner_model, attribution):

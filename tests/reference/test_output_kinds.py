@@ -177,4 +177,4 @@ def test_contributions_and_deletion_follow_the_kind(photo):
         logit = model.module(image)[0, 1].item()
     assert vizlib.contributions(model, photo, "fence").logit == pytest.approx(logit)
     curve = vizlib.metrics.deletion(model, vizlib.explain(model, photo, target="fence"), steps=2)
-    assert curve.probability[0].item() == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
+    assert curve.score[0].item() == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)

@@ -44,7 +44,7 @@ def test_maximum_of_the_map_is_on_the_object_more_often_than_chance(name, real_n
     The centre is a strong baseline, because the objects of ImageNet are central; a random point hits a box as often as
     its share of the area.
     """
-    model, photos = real_network(name), boxed_photos[::3]
+    model, photos = real_network(name), boxed_photos[::6]
     names = [
         name for name in ("grad-cam", "attention-relevance", "attention-rollout") if name in vizlib.list_methods(model)
     ]

@@ -436,11 +436,11 @@ def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
     evidence, requests = inputs.evidence, [call.for_target(inputs.spec) for call in inputs.calls]
     by_layer = [request.list_other_layers(evidence) for request in requests]
     partials: dict[tuple, PartialHeat] = {}
-    with _use_own_types(evidence):
+    with use_own_types(evidence):
         for request in chain(requests, *by_layer):
             if request.map_key not in partials:  # the same map at a layer by default and by its name is computed once
-                *_, partials[request.map_key] = _compute_steps(evidence, request)
-    heats = dict(zip(partials, _move_to_cpu([partial.heat for partial in partials.values()]), strict=True))
+                *_, partials[request.map_key] = compute_steps(evidence, request)
+    heats = dict(zip(partials, move_to_cpu([partial.heat for partial in partials.values()]), strict=True))
 
     def make(request: Request) -> Attribution:
         """Return the attribution of one request, from its heat map on the CPU."""
@@ -454,22 +454,22 @@ def _make_attributions(inputs: ExplanationInputs) -> list[Attribution]:
 
 def _make_steps(evidence: Evidence, request: Request) -> Generator[ExplanationStep, None, None]:
     """Yield the steps of `explain_stream`, one after each batch of passes."""
-    partials = _compute_steps(evidence, request)
+    partials = compute_steps(evidence, request)
     while True:
-        with _use_own_types(evidence):  # not across a `yield`, where the caller's code runs
+        with use_own_types(evidence):  # not across a `yield`, where the caller's code runs
             partial = next(partials, None)
         if partial is None:
             return
-        (heat,) = _move_to_cpu([partial.heat])
+        (heat,) = move_to_cpu([partial.heat])
         yield ExplanationStep(_make_attribution(evidence, request, heat, partial.notes), partial.done, partial.total)
 
 
-def _use_own_types(evidence: Evidence) -> contextlib.AbstractContextManager[object]:
+def use_own_types(evidence: Evidence) -> contextlib.AbstractContextManager[object]:
     """Compute maps in the network's own types inside the block, also where the caller autocasts."""
     return torch.autocast(evidence.run.image.device.type, enabled=False)
 
 
-def _compute_steps(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
+def compute_steps(evidence: Evidence, request: Request) -> Iterator[PartialHeat]:
     """Yield the heat map that explains a request; of a method of many passes, one after each batch of them."""
     method, values = request.call.method, request.call.values
     if method.compute_steps is not None:
@@ -479,7 +479,7 @@ def _compute_steps(evidence: Evidence, request: Request) -> Iterator[PartialHeat
         yield PartialHeat(method.compute(evidence, **values), 1, 1)
 
 
-def _move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
+def move_to_cpu(heats: Sequence[Tensor]) -> list[Tensor]:
     """Return the explanations' heat maps in single precision on the CPU; from a GPU in one copy, as each one waits."""
     detached = [heat.detach().float() for heat in heats]
     if all(heat.is_cpu for heat in detached):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from vizlib.attribution.measurement import Trust
 from vizlib.core.atomic_files import open_atomic
 from vizlib.core.errors import VizlibError
 from vizlib.core.geometry import Geometry
@@ -63,6 +64,7 @@ class Attribution:
             the output itself, as the parameter `score` of the method says; `None` without a target.
         against_label: Label of what the target is compared with; empty without a contrast.
         class_specific: Whether the map depends on the target.
+        trust: How far the map can be trusted, where `vizlib.trust` measured it and `with_trust` added it.
     """
 
     heat: Float[Tensor, "h w"]
@@ -82,6 +84,15 @@ class Attribution:
     score: float | None = None
     against_label: str = ""
     class_specific: bool = True
+    trust: Trust | None = None
+
+    def with_trust(self, trust: Trust) -> Attribution:
+        """Return this attribution with what `vizlib.trust` measured, which files and reports then state.
+
+        Args:
+            trust: The measurements.
+        """
+        return replace(self, trust=trust)
 
     @property
     def file_stem(self) -> str:
@@ -186,6 +197,7 @@ class Attribution:
             "photo": {"width": self.photo.width, "height": self.photo.height},
             "seen": {"top": y0, "left": x0, "bottom": y1, "right": x1, "fraction": self.geometry.visible_fraction},
             "notes": list(self.notes),
+            **({} if self.trust is None else {"trust": self.trust.to_dict()}),
         }
 
     def save(self, path: str | Path) -> Path:

@@ -83,6 +83,9 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "No single layer carries all that the output depends on; about {share} of the gradient at the image passes "
             "through {layer}, the rest bypasses it."
         ),
+        "metric.constant-map": "The metric {metric} is not defined for a map whose values are all the same.",
+        "metric.object-not-seen": "The input of the model holds no part of the object, so there is nothing to compare.",
+        "metric.score-not-positive": "The metric {metric} is a fraction of the score, which is not positive here.",
         "model.assumed-imagenet": (
             "{model} does not state how photos are prepared; the preprocessing of ImageNet is assumed ({height} × "
             "{width} pixels, mean {mean}...). Pass preprocessing= if the model was trained with another one."
@@ -198,5 +201,43 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "target.not-predicted": "The model does not predict {label}: it gives it a probability of {share}.",
         "target.not-top": "The model predicts {best} ({share}); {label} is number {rank} ({other}).",
         "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
+        "trust.depends": (
+            "With random parameters from the output on, level by level, the map loses its order: its rank "
+            "correlation with "
+            "itself is {first} after the first level and {mean} on average over {levels} (random maps: about 0)."
+        ),
+        "trust.faithful": (
+            "What it marks matters to the score of {label} more than what {share} of {count} random maps mark: "
+            "the area "
+            "under the deletion curve is {deletion} (random {random_deletion}), under the insertion curve {insertion} "
+            "(random {random_insertion})."
+        ),
+        "trust.hardly-depends": (
+            "The map hardly depends on what the network has learned: with random parameters from the output on, "
+            "level by "
+            "level, its rank correlation with itself is {first} after the first level and {mean} on average over "
+            "{levels} "
+            "(random maps: about 0)."
+        ),
+        "trust.many-passes": (
+            "Dependence and stability are not measured unless asked for, as {method} would run many times, each "
+            "with many "
+            "passes."
+        ),
+        "trust.not-defined": "Not defined here, as the map is constant or not finite.",
+        "trust.stable": (
+            "Noise that one hardly sees changes the map by at most {change} (the same values in random places: "
+            "{shuffled})."
+        ),
+        "trust.unfaithful": (
+            "What it marks matters to the score of {label} no more than what random maps mark: it beats {share} "
+            "of {count} "
+            "of them; the area under the deletion curve is {deletion} (random {random_deletion}), under the insertion "
+            "curve {insertion} (random {random_insertion})."
+        ),
+        "trust.unstable": (
+            "Noise that one hardly sees changes the map by up to {change} (the same values in random places: "
+            "{shuffled})."
+        ),
     }
 )

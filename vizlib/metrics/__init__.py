@@ -1,14 +1,35 @@
-"""Quality of attribution maps: faithfulness to the model, and similarity of two maps."""
+"""Quality of attribution maps: faithfulness to the model, dependence on it, stability, localisation, similarity."""
 
-from vizlib.metrics.faithfulness import Deletion, centred_gaussian, deletion, keep_top_fraction
+from vizlib.attribution.measurement import Measurement, Trust, TrustPart
+from vizlib.metrics.measuring import MeasurementStep, estimate_seconds, measure, measure_stream
+from vizlib.metrics.metric import Metric
+from vizlib.metrics.perturbation_curves import PerturbationCurve, deletion, insertion
+from vizlib.metrics.reference_maps import centred_gaussian
+from vizlib.metrics.registry import METRICS, list_metrics
 from vizlib.metrics.similarity import Agreement, agreement, lift_to_common_region
+from vizlib.metrics.top_fraction import keep_top_fraction
+from vizlib.metrics.trust_parts import TrustStep, trust, trust_stream
 
 __all__ = [
+    "METRICS",
     "Agreement",
-    "Deletion",
+    "Measurement",
+    "MeasurementStep",
+    "Metric",
+    "PerturbationCurve",
+    "Trust",
+    "TrustPart",
+    "TrustStep",
     "agreement",
     "centred_gaussian",
     "deletion",
+    "estimate_seconds",
+    "insertion",
     "keep_top_fraction",
     "lift_to_common_region",
+    "list_metrics",
+    "measure",
+    "measure_stream",
+    "trust",
+    "trust_stream",
 ]

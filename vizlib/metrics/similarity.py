@@ -62,12 +62,9 @@ def agreement(a: Attribution, b: Attribution, fraction: float = 0.2) -> Agreemen
     if not 0 < fraction <= 1:
         raise VizlibError(f"the fraction of highest values is more than 0 and at most 1, not {fraction:g}")
     left, right = (_round_to_millionths(values) for values in lift_to_common_region(a, b)[:2])
-    ranks = [_rank_values(left), _rank_values(right)]
-    deviations = [float(values.std()) for values in ranks]
-    covariance = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())))
     highest = [_select_highest(left, fraction), _select_highest(right, fraction)]
     return Agreement(
-        correlation=covariance / (deviations[0] * deviations[1]) if all(deviations) else float("nan"),
+        correlation=compute_rank_correlation(left, right),
         overlap=float(np.minimum(*highest).sum() / highest[0].sum()),
     )
 
@@ -109,6 +106,19 @@ def lift_to_common_region(
     )  # each model's input is a rectangle of the photo
     region = (y0 / size[0], x0 / size[1], y1 / size[0], x1 / size[1])
     return left[y0:y1, x0:x1], right[y0:y1, x0:x1], region
+
+
+def compute_rank_correlation(a: Float[np.ndarray, "h w"], b: Float[np.ndarray, "h w"]) -> float:
+    """Return Spearman's rank correlation of two maps of one shape, -1 to 1; NaN if one is constant.
+
+    Args:
+        a: A map; equal values have equal ranks.
+        b: Another map.
+    """
+    ranks = [_rank_values(_round_to_millionths(values)) for values in (a, b)]
+    deviations = [float(values.std()) for values in ranks]
+    covariance = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())))
+    return covariance / (deviations[0] * deviations[1]) if all(deviations) else float("nan")
 
 
 def _round_to_millionths(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:

@@ -150,6 +150,11 @@ class Model:
         return self._layer_summary.layers
 
     @property
+    def running_order(self) -> tuple[str, ...]:
+        """Names of the layers that run, in the order in which they finish: a container after its children."""
+        return self._layer_summary.running_order
+
+    @property
     def num_relus(self) -> int:
         """Number of ReLUs that run on a photo, those called as functions included."""
         return self._layer_summary.num_relus
@@ -269,7 +274,7 @@ class Model:
     def _single_run_layers(self) -> tuple[Layer, ...]:
         """Layers with spatial positions that compute one output per photo, in the order in which they finish."""
         layers, size = {layer.name: layer for layer in self.layers}, self.preprocessing.input_size
-        in_order = (layers[name] for name in self._layer_summary.running_order if ".parametrizations." not in name)
+        in_order = (layers[name] for name in self.running_order if ".parametrizations." not in name)
         return tuple(layer for layer in in_order if layer.runs == 1 and _is_spatial(layer.shape, size))
 
     @property
@@ -339,7 +344,7 @@ class Model:
             return self.measured_by._measured_normalised_layer
         if self._found_stages is None or self.cam_layer is None:
             return None
-        classes, order = {layer.name: layer.class_name for layer in self.layers}, self._layer_summary.running_order
+        classes, order = {layer.name: layer.class_name for layer in self.layers}, self.running_order
         following = order[order.index(self.cam_layer) :]
         norms = [name for name in following if "norm" in classes[name].lower()][:MAX_NORM_CANDIDATES]
         module = self.eval_module()

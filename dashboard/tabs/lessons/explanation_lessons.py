@@ -18,7 +18,7 @@ from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.text import format_percent, shorten_label
-from vizlib.metrics.faithfulness import deletion
+from vizlib.metrics import deletion
 from vizlib.render.color_scale import compute_limits
 
 CONFIDENT_PROBABILITY = 0.999  # the softmax leaves hardly any gradient here
@@ -156,7 +156,7 @@ def compute_activation_map(context: LessonContext, template: Attribution) -> Att
 
 def compute_probability_without_top(context: LessonContext, attribution: Attribution) -> float:
     """Return the probability of the class without an explanation's top fifth, which gets the mean colour."""
-    return deletion(context.model, attribution, steps=DELETION_STEPS).probability[1].item()
+    return deletion(context.model, attribution, steps=DELETION_STEPS).score[1].item()
 
 
 def build_limits_lesson(context: LessonContext) -> Lesson:

@@ -74,6 +74,7 @@ def score_inputs(
     budget_mb: int,
     layer: str | None = None,
     windows: IncrementalWindows | None = None,
+    in_order: bool = False,
 ) -> Iterator[ScoredBatch]:
     """Yield the scores of many inputs, batch by batch, in shuffled order, so that the first batches represent all.
 
@@ -86,10 +87,13 @@ def score_inputs(
         layer: If given, the inputs are outputs of this layer, and only what follows it is computed.
         windows: If given, the inputs are the photo with one window changed, their indices are those of the windows, and
             only what each window can change is computed.
+        in_order: Score the inputs in the order of their indices.
     """
     if not total:
         return
-    order = torch.from_numpy(make_random_generator(0).permutation(total))
+    order = torch.arange(total, device="cpu")
+    if not in_order:
+        order = torch.from_numpy(make_random_generator(0).permutation(total))
     exact, notes = BatchedInference(evidence.model, budget_mb=budget_mb), ()
     if precision == "auto" and benefits_from_bfloat16(evidence.model) and total > 2 * NUM_CHECKED_INPUTS:
         fast = BatchedInference(evidence.model, budget_mb=budget_mb, bfloat16=True)

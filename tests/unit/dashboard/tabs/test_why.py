@@ -22,7 +22,7 @@ from dashboard.tabs import why
 from vizlib.attribution.evidence import RequiredSignals
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES, Method, PartialHeat, supports_every_model
-from vizlib.metrics.faithfulness import keep_top_fraction
+from vizlib.metrics import keep_top_fraction
 
 PASSES = 40
 

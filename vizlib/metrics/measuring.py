@@ -1,0 +1,232 @@
+"""Measure an attribution by one metric, beside maps that know nothing about the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from vizlib.attribution.measurement import Measurement
+from vizlib.attribution.result import Attribution
+from vizlib.core.errors import VizlibError
+from vizlib.metrics.localisation import Box, make_region
+from vizlib.metrics.metric import Metric, MetricValues
+from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
+from vizlib.metrics.registry import get_metric
+from vizlib.metrics.scored_photo import ScoredPhoto
+from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
+from vizlib.models.model import Model
+
+RANDOM_MAPS = 20
+MAX_RANDOM_MAPS = 10000
+
+
+class MeasurementStep(NamedTuple):
+    """The result of `measure_stream` after some of its passes; that of the last step is `measure`'s.
+
+    Attributes:
+        measurement: The measurement so far; values that are not computed yet are NaN.
+        done: How many passes are done.
+        total: How many there are.
+    """
+
+    measurement: Measurement
+    done: int
+    total: int
+
+
+def measure(
+    model: Model,
+    attribution: Attribution,
+    metric: str = "deletion",
+    *,
+    boxes: Sequence[Box] | None = None,
+    mask: Any = None,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+    precision: str = "auto",
+    budget_mb: int = DEFAULT_BUDGET_MB,
+    **parameters: Any,
+) -> Measurement:
+    """Return the value of a metric for an attribution, and for maps that know nothing about the model.
+
+    A value alone says little: the deletion curve of a small object falls fast for any map. So the same is measured for
+    random maps, a centred Gaussian and the edges of the photo, all in the resolution of the attribution.
+
+    Args:
+        model: The model that the attribution explains.
+        attribution: The attribution.
+        metric: Name of the metric; `list_metrics` lists them.
+        boxes: For metrics that need the object: its boxes as (left, top, right, bottom) in pixels of the photo.
+        mask: Or its mask, an array of the photo's height and width.
+        random_maps: How many random maps are measured; 0 for no reference maps at all.
+        seed: Seed of the random maps.
+        precision: `"auto"` for bfloat16 where the processor supports it and a check passes, or `"float32"`.
+        budget_mb: Memory for one batch, in megabytes.
+        **parameters: Parameters of the metric, for example `steps=10`.
+
+    Returns:
+        The measurement; `better_than_random` is the fraction of random maps with a worse value.
+
+    Raises:
+        VizlibError: For an unknown metric or parameter, a value that is not accepted, a map of another model, or a
+            metric that needs boxes or a mask.
+        ModelError: If the model cannot be run.
+
+    References:
+        Each metric's paper is in `vizlib.metrics.METRICS`.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> attribution = vizlib.explain(model, get_image("tower.jpg"), "grad-cam")
+        >>> measurement = vizlib.metrics.measure(model, attribution, "deletion", steps=5, random_maps=4)
+        >>> len(measurement.random_values), sorted(measurement.references)
+        (4, ['centred-gaussian', 'edges'])
+    """
+    steps = measure_stream(
+        model,
+        attribution,
+        metric,
+        boxes=boxes,
+        mask=mask,
+        random_maps=random_maps,
+        seed=seed,
+        precision=precision,
+        budget_mb=budget_mb,
+        **parameters,
+    )
+    *_, last = steps
+    return last.measurement
+
+
+def measure_stream(
+    model: Model,
+    attribution: Attribution,
+    metric: str = "deletion",
+    *,
+    boxes: Sequence[Box] | None = None,
+    mask: Any = None,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+    precision: str = "auto",
+    budget_mb: int = DEFAULT_BUDGET_MB,
+    **parameters: Any,
+) -> Generator[MeasurementStep, None, None]:
+    """Yield the measurement of `measure` after each batch of passes; the attribution comes before the reference maps.
+
+    Nothing is computed between two steps, so iteration can stop at any of them. The arguments are those of `measure`.
+
+    Args:
+        model: As in `measure`, like all further arguments.
+        attribution: The attribution.
+        metric: Name of the metric.
+        boxes: Boxes of the object.
+        mask: Mask of the object.
+        random_maps: How many random maps are measured.
+        seed: Seed of the random maps.
+        precision: Precision of the passes.
+        budget_mb: Memory for one batch.
+        **parameters: Parameters of the metric.
+
+    Yields:
+        Steps with the measurement so far, and how many passes are done.
+
+    Raises:
+        VizlibError: As `measure`, before the first pass.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> attribution = vizlib.explain(model, get_image("tower.jpg"), "grad-cam")
+        >>> steps = list(vizlib.metrics.measure_stream(model, attribution, "insertion", steps=4, random_maps=2))
+        >>> steps[-1].done == steps[-1].total
+        True
+    """
+    row = get_metric(metric)
+    values = row.resolve_parameters(model, parameters)
+    if not (isinstance(random_maps, int) and 0 <= random_maps <= MAX_RANDOM_MAPS):
+        raise VizlibError(f"random_maps is a whole number from 0 to {MAX_RANDOM_MAPS}, not {random_maps!r}")
+    inputs = dict(values)
+    if row.needs_region:
+        inputs["region"] = make_region(attribution, boxes, mask)
+    elif boxes is not None or mask is not None:
+        raise VizlibError(f"{metric} reads no boxes or mask of the object; leave them out")
+    score = row.find_score(attribution.parameters)
+    photo = ScoredPhoto.make(model, attribution, score=score, precision=precision, budget_mb=budget_mb)
+    return _measure_steps(photo, row, values, inputs, random_maps, seed)
+
+
+def _measure_steps(
+    photo: ScoredPhoto,
+    row: Metric,
+    parameters: dict[str, Any],
+    inputs: dict[str, Any],
+    random_maps: int,
+    seed: int,
+) -> Generator[MeasurementStep, None, None]:
+    """Yield the measurement after each batch of passes."""
+    heat = photo.attribution.heat
+    references = {}
+    heats = heat[None]
+    if random_maps and not row.measures_method:
+        size = heat.shape[0], heat.shape[1]
+        references = make_reference_maps(photo.image, size)
+        heats = torch.cat([heats, *(other[None] for other in references.values())])
+        heats = torch.cat([heats, make_random_maps(random_maps, size, seed)])
+    for values in row.compute(photo, heats, **inputs):
+        measurement = _make_measurement(row, values, list(references), parameters)
+        yield MeasurementStep(measurement, values.done, values.total)
+
+
+def _make_measurement(
+    row: Metric, values: MetricValues, references: list[str], parameters: dict[str, Any]
+) -> Measurement:
+    """Return the measurement of a metric's values: that of the attribution, of the references, of random maps."""
+    value, *others = values.values.tolist()
+    named = dict(zip(references, others, strict=False))
+    return Measurement(
+        metric=row.name,
+        value=value,
+        higher_is_better=row.higher_is_better,
+        random_values=(*values.random_values, *(other for other in others[len(named) :] if other == other)),
+        references={**values.references, **named},
+        parameters=parameters,
+        curve=tuple(values.curve),
+        notes=values.notes,
+    )
+
+
+def estimate_seconds(model: Model, attribution: Attribution, metric: str = "deletion", **options: Any) -> float:
+    """Return about how many seconds `measure` takes on this machine, measured on its first two batches of passes.
+
+    Args:
+        model: The model that the attribution explains.
+        attribution: The attribution.
+        metric: Name of the metric.
+        **options: Further arguments of `measure`.
+
+    Raises:
+        VizlibError: As `measure`.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> attribution = vizlib.explain(model, get_image("tower.jpg"), "grad-cam")
+        >>> vizlib.metrics.estimate_seconds(model, attribution, "sparseness") > 0
+        True
+    """
+    start = time.perf_counter()
+    steps = measure_stream(model, attribution, metric, **options)
+    first = next(steps)
+    middle = time.perf_counter()
+    second = next(steps, None)
+    if second is None:
+        return middle - start
+    seconds_per_pass = (time.perf_counter() - middle) / (second.done - first.done)
+    return middle - start + seconds_per_pass * (first.total - first.done)
