@@ -35,9 +35,14 @@ TABS = (why, attention, inspect, compare, learn, model, code)
 TITLE = get_page_texts(LANGUAGES[0])["page.title"]
 
 
-def build_app(catalog: ModelCatalog | None = None) -> gr.Blocks:
-    """Return the app for a catalog of models, with the default options of a server."""
-    return build_page(AnalysisService(catalog or ModelCatalog()), ServerOptions())
+def build_app(catalog: ModelCatalog | None = None, **options: Any) -> gr.Blocks:
+    """Return the app for a catalog of models.
+
+    Args:
+        catalog: The models to offer; by default all.
+        **options: Options of the server.
+    """
+    return build_page(AnalysisService(catalog or ModelCatalog()), ServerOptions(**options))
 
 
 def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
@@ -50,7 +55,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
             address_column = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
-                context = sidebar.build_sidebar(service)
+                context = sidebar.build_sidebar(service, auto_trust=options.auto_trust)
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:

@@ -33,6 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are generated from the tables of methods, commands and models, and the pictures."""
     pages: dict[str, str | bytes] = {
         "reference/methods.md": generated_pages.write_methods_page(),
+        "reference/metrics.md": generated_pages.write_metrics_page(),
         "reference/command-line.md": generated_pages.write_command_line_page(),
         "reference/models.md": generated_pages.write_models_page(ROOT / "checkpoints"),
     }

@@ -18,6 +18,7 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import ONE_PASS, Method
 from vizlib.cli import app
 from vizlib.core.documentation import make_anchor
+from vizlib.metrics import METRICS, Metric
 
 COSTS = {ONE_PASS: "one forward pass and, if it reads gradients, one backward pass, shared by all methods of this cost"}
 NOTATION = (
@@ -126,6 +127,61 @@ def _to_mathml(formula: str) -> str:
 def _convert_symbols(text: str) -> str:
     """Return a text with the LaTeX in it as MathML: a derivative, or a symbol with indices."""
     return re.sub(r"\\partial s / \\partial A_k|A\^\{\(l\)\}", lambda match: _to_mathml(match.group()), text)
+
+
+def write_metrics_page() -> str:
+    """Return the page of all metrics: what a good value means and does not mean, its formula, paper and parameters."""
+    rows = "\n".join(
+        f"| [`{name}`](#{make_anchor(name)}) | {_describe_range(row)} "
+        f"| {'higher' if row.higher_is_better else 'lower'} "
+        f"| {'the method' if row.measures_method else 'the map and the object' if row.needs_region else 'the map'} |"
+        for name, row in METRICS.items()
+    )
+    sections = "\n\n".join(_write_metric(row) for row in METRICS.values())
+    return f"""# Metrics
+
+Every heat map looks convincing; whether it says anything about the model is an empirical question.
+`vizlib.metrics.measure` computes each of these metrics, and with it the values of random maps, of a centred Gaussian
+and of the edges of the photo, because a value alone says little. [Measure maps](../how-to/measure-maps.md) shows how
+they are used.
+
+| metric | range | better | measures |
+|---|---|---|---|
+{rows}
+
+The score s is the probability of the class; of outputs without probabilities, the output itself. In a contrast it is
+the difference between the two. Maps are interpolated bilinearly to the input of the model. Ranges are those of a
+probability.
+
+{sections}
+"""
+
+
+def _describe_range(row: Metric) -> str:
+    low, high = ("∞" if end is None else f"{end:g}".replace("-", "−") for end in row.range)
+    return f"{low} to {high}"
+
+
+def _write_metric(row: Metric) -> str:
+    equation = convert(row.equation, display="block")
+    parameters = "\n".join(
+        f"| `{name}` | {_format_default(parameter.default)} | {parameter.help} |"
+        for name, parameter in row.parameters.items()
+    )
+    table = (
+        f"| parameter | default | meaning |\n|---|---|---|\n{parameters}\n" if parameters else "It has no parameters.\n"
+    )
+    return f"""## {row.name} {{#{make_anchor(row.name)}}}
+
+**It means:** {row.means}
+
+**It does not mean:** {row.does_not_mean}
+
+<div class="vizlib-equation" tabindex="0" role="group" aria-label="Formula">{equation}</div>
+
+* Paper: [{row.paper}]({row.paper_url})
+
+{table}"""
 
 
 def write_command_line_page() -> str:

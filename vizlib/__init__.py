@@ -25,6 +25,8 @@ from vizlib.core.geometry import Geometry
 from vizlib.core.images import open_image
 from vizlib.core.text import Note
 from vizlib.core.version import __version__ as __version__
+from vizlib.metrics.benchmark_table import Benchmark
+from vizlib.metrics.benchmarking import benchmark
 from vizlib.metrics.perturbation_curves import PerturbationCurve
 from vizlib.metrics.similarity import Agreement, agreement
 from vizlib.metrics.trust_parts import trust
@@ -42,6 +44,7 @@ __all__ = [
     "Agreement",
     "Attribution",
     "AttributionDict",
+    "Benchmark",
     "Contributions",
     "EffectiveReceptiveField",
     "ExplanationStep",
@@ -65,6 +68,7 @@ __all__ = [
     "VizlibError",
     "ablate",
     "agreement",
+    "benchmark",
     "contributions",
     "effective_receptive_field",
     "estimate",

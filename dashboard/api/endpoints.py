@@ -71,7 +71,24 @@ def handle_explain_endpoint(
     `target` is a class by index or label, the most probable one if empty. `parameters` are those of the method, such
     as {"layer": "layer3"}; "against" among them names the class to contrast the target with.
     """
-    return serialize_attribution(service.explain(build_endpoint_request(photo, model, method, target, parameters)))
+    attribution = service.explain(build_endpoint_request(photo, model, method, target, parameters))
+    return serialize_attribution(service.add_trust(model, attribution))
+
+
+def handle_trust_endpoint(
+    service: AnalysisService,
+    photo: Image.Image,
+    model: str,
+    method: str,
+    target: str,
+    parameters: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return how far an attribution can be trusted: faithfulness, dependence and stability, with their sentences.
+
+    The parameters are those of `explain`, whose result holds the same from then on.
+    """
+    attribution = service.explain(build_endpoint_request(photo, model, method, target, parameters))
+    return service.measure_trust(model, attribution).to_dict()
 
 
 def handle_attention_endpoint(
@@ -149,6 +166,7 @@ def handle_report_endpoint(
     The parameters are those of `explain`.
     """
     attribution = service.explain(build_endpoint_request(photo, model, method, target, parameters))
+    attribution = service.add_trust(model, attribution)
     folder = Path(get_upload_folder())  # from which gradio serves files, and where it deletes them later
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{attribution.file_stem}.html"
@@ -180,6 +198,7 @@ def build_endpoints(service: AnalysisService) -> None:
             ("models", handle_models_endpoint, [], [numbers]),
             ("predict", handle_predict_endpoint, [photo, model, top], [numbers]),
             ("explain", handle_explain_endpoint, [photo, model, method, target, parameters], [numbers, picture]),
+            ("trust", handle_trust_endpoint, [photo, model, method, target, parameters], [numbers]),
             ("attention", handle_attention_endpoint, [photo, model, layer, head, query], [numbers, picture]),
             ("channels", handle_channels_endpoint, [photo, model, layer, channel], [numbers, picture]),
             ("compare", handle_compare_endpoint, [photo, one, other, method, share], [numbers]),

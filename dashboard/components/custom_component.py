@@ -20,7 +20,9 @@ EXTRA_SCRIPTS: Mapping[str, tuple[str, ...]] = {  # in some components
     "bars": ("keyed_list",),
     "receptive_field": ("grid",),
     "patches": ("grid", "small_multiples"),
+    "progress": ("start_when_idle",),
     "thumbnails": ("keyed_list",),
+    "trust": ("start_when_idle",),
 }
 COMMENT_LINES = re.compile(r"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)\n", re.MULTILINE | re.DOTALL)
 

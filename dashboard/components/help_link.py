@@ -40,9 +40,18 @@ def build_tab_help(tab: str) -> str:
     return _build_help_link(USER_INTERFACE_PAGE, tab, str(translate_in_browser("help")))
 
 
+def build_page_link(section: str) -> str:
+    """Return the address of a section of the description of the page; empty without the documentation."""
+    return _build_address(USER_INTERFACE_PAGE, section) if has_documentation() else ""
+
+
+def _build_address(page: str, section: str) -> str:
+    return f"{DOCS_ROUTE.removeprefix('/')}/{page}#{make_anchor(section)}"
+
+
 def _build_help_link(page: str, section: str, label: str) -> str:
     if not has_documentation():
         return ""
-    address = f"{DOCS_ROUTE.removeprefix('/')}/{page}#{make_anchor(section)}"
+    address = _build_address(page, section)
     described = f'aria-label="{label}" title="{label}"'
     return f'<a class="viz-help" href="{address}" target="_blank" rel="noopener" {described}>?</a>'

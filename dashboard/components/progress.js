@@ -13,32 +13,25 @@ bar.setAttribute("aria-label", translate("Progress"));
 status.setAttribute("role", "status");
 root.append(status, bar, button);
 let state = "";
-let startsWhenIdle = false;
 let wasStopped = false; // a step that was under way at the stop still arrives
 
 button.addEventListener("click", () => {
-  if (state !== "running") return start();
+  if (state !== "running") return starter.start();
   trigger("stop");
   wasStopped = true;
   draw({ state: "stopped", text: props.value.stopped });
 });
 
-function start() {
-  const queue = /** @type {HTMLElement} */ (document.querySelector("#event-queue .viz-event_queue"));
-  if (queue.dataset.busy !== undefined) {
-    // a choice may be under way that changes the method: then a new value cancels the start
-    startsWhenIdle = true;
-    return queue.addEventListener("viz-idle", () => startsWhenIdle && start(), { once: true });
-  }
-  startsWhenIdle = wasStopped = false;
+const starter = createStarter(() => {
+  wasStopped = false;
   status.textContent = translate("Starting …");
   button.hidden = true; // nothing to stop before the first batch is computed
   trigger("submit");
-}
+});
 
 /** @param {ProgressValue} value */
 function draw(value) {
-  startsWhenIdle = false;
+  starter.cancel();
   state = value.state || "";
   root.hidden = !state;
   root.dataset.state = state;
@@ -52,7 +45,7 @@ function draw(value) {
   const { top } = root.getBoundingClientRect();
   const chosen = document.activeElement?.closest(".viz-thumbnails");
   if (state === "waiting" && top < 0 && chosen) root.scrollIntoView({ block: "center" });
-  if (value.begin) start();
+  if (value.begin) starter.start();
 }
 
 onValueChange((value) => {

@@ -56,6 +56,9 @@ class ServerOptions:
     delete_after: int = declare_option(
         HOUR_SECONDS, "Age at which uploads are deleted; at the latest at twice that age.", metavar="SECONDS"
     )
+    auto_trust: bool = declare_option(
+        True, "Measure at once how far each map can be trusted; else at a click, for a busy server."
+    )
     mcp: bool = declare_option(False, "Offer the endpoints as MCP tools for language models.")
     log: bool = declare_option(False, "Print one line of JSON for each model run.")
     checkpoints: str | Path | None = declare_option(  # noqa: RUF009 - a dataclass field

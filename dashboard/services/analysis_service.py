@@ -27,6 +27,7 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.target import RUNNER_UP, TargetSpec
 from vizlib.capture.receptive_field_tracer import ReceptiveField
+from vizlib.metrics import TrustStep
 from vizlib.models.receptive_field import receptive_fields
 
 TOP_FRACTION = 0.2  # of the pixels are kept to check a map: those with the greatest attribution
@@ -145,7 +146,7 @@ class AnalysisService:
     def stream_explanation(self, request: ExplanationRequest) -> Generator[vizlib.ExplanationStep, None, None]:
         """Yield the attribution of a method of many passes after each batch of them; the last one is cached."""
         request = self.resolve(request)
-        for step in self._executor.stream(request.model, request):
+        for step in self._executor.stream("stream", request.model, request):
             if step.done == step.total:
                 self._cache.get(("explanation", *request.key), lambda attribution=step.attribution: attribution)
             yield step
@@ -155,14 +156,39 @@ class AnalysisService:
         key = ("seconds", request.model, request.method, repr(sorted(request.parameters.items())))
         return self._cache.get(key, lambda: self._executor.run("seconds", request.model, request))
 
+    def stream_trust(self, model: str, attribution: vizlib.Attribution) -> Generator[TrustStep, None, None]:
+        """Yield how far an attribution can be trusted after each batch of passes; the last step is cached."""
+        found = self.find_trust(model, attribution)
+        if found is not None:
+            yield TrustStep(found, 1.0)
+            return
+        for step in self._executor.stream("trust", model, attribution):
+            if step.fraction >= 1:
+                self._cache.get(_make_map_key("trust", model, attribution), lambda trust=step.trust: trust)
+            yield step
+
+    def find_trust(self, model: str, attribution: vizlib.Attribution) -> vizlib.Trust | None:
+        """Return how far an attribution can be trusted where it was measured, else `None`."""
+        return self._cache.find(_make_map_key("trust", model, attribution))
+
+    def add_trust(self, model: str, attribution: vizlib.Attribution) -> vizlib.Attribution:
+        """Return the attribution, with how far it can be trusted where that was measured."""
+        found = self.find_trust(model, attribution)
+        return attribution if found is None else attribution.with_trust(found)
+
+    def measure_trust(self, model: str, attribution: vizlib.Attribution) -> vizlib.Trust:
+        """Return how far an attribution can be trusted."""
+        *_, last = self.stream_trust(model, attribution)
+        return last.trust
+
     def keep_top_fraction(self, model: str, attribution: vizlib.Attribution) -> TopFractionProbabilities:
         """Return the probability of the class on the photo, and with only its pixels of greatest attribution."""
-        key = _make_top_fraction_key(model, attribution)
+        key = _make_map_key("top fraction", model, attribution)
         return self._cache.get(key, lambda: self._executor.run("top_fraction", model, attribution, TOP_FRACTION))
 
     def find_top_fraction(self, model: str, attribution: vizlib.Attribution) -> TopFractionProbabilities | None:
         """Return the same where it is cached, else `None`."""
-        return self._cache.find(_make_top_fraction_key(model, attribution))
+        return self._cache.find(_make_map_key("top fraction", model, attribution))
 
     def get_attention(self, photo: Image.Image, model: str) -> dict[str, Float[Tensor, "heads token token"]]:
         """Return the attention among all tokens by layer; empty for a network without any."""
@@ -236,8 +262,8 @@ class AnalysisService:
         return self._cache.get(key, lambda: self._executor.run("explanations", request.model, request))
 
 
-def _make_top_fraction_key(model: str, attribution: vizlib.Attribution) -> tuple:
-    """Return the cache key of the analysis that keeps only the pixels of greatest attribution."""
+def _make_map_key(analysis: str, model: str, attribution: vizlib.Attribution) -> tuple:
+    """Return the cache key of an analysis of one map."""
     parameters = repr(sorted(attribution.parameters.items()))
     classes = (attribution.target, attribution.against)
-    return ("top fraction", compute_photo_key(attribution.photo), model, *classes, attribution.method, parameters)
+    return (analysis, compute_photo_key(attribution.photo), model, *classes, attribution.method, parameters)

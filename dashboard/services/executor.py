@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import vizlib
-from dashboard.services.executor_tasks import TASKS, TASKS_READING_RUN, stream_explanation
+from dashboard.services.executor_tasks import STREAMS, TASKS, TASKS_READING_RUN
 from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
@@ -31,6 +31,7 @@ except ImportError:
 BASE_GPU_SECONDS = 10  # for one pass and the transfers; a visitor has a few minutes of a GPU a day
 GPU_SECONDS_PER_PASS = 0.02  # more for each of many passes
 MAX_GPU_SECONDS = 110
+TRUST_PASSES = 500  # of the measurement of trust
 MIN_MANY_PASSES = 250  # counted for every method of many passes, as some depend on the photo
 
 
@@ -51,11 +52,14 @@ class ModelExecutor:
             self.catalog.get(model)  # loaded here, as the other process would lose it
             return _raise_error(self._run_task(task, model, *args))
 
-    def stream(self, model: str, request: ExplanationRequest) -> Iterator[vizlib.ExplanationStep]:
-        """Yield the steps of the task `stream_explanation`. Raises: VizlibError as the library does."""
-        with self.metrics.measure_run(*self._metric_labels("stream", model, (request,))):
+    def stream(self, task: str, model: str, *args: Any) -> Iterator[Any]:
+        """Yield the steps of one of `STREAMS` on a model given by name.
+
+        Raises: VizlibError as the library does.
+        """
+        with self.metrics.measure_run(*self._metric_labels(task, model, args)):
             self.catalog.get(model)
-            for step in self._run_stream("stream", model, request):
+            for step in self._run_stream(task, model, *args):
                 yield _raise_error(step)
 
     def _metric_labels(self, task: str, model: str, args: tuple) -> tuple[str, str]:
@@ -75,17 +79,17 @@ class ModelExecutor:
         except VizlibError as error:
             return error
 
-    def _execute_stream(self, _: str, model: str, request: ExplanationRequest) -> Iterator[Any]:
-        """Run `stream_explanation` in the process that has the GPU, and yield its steps or its VizlibError."""
+    def _execute_stream(self, task: str, model: str, *args: Any) -> Iterator[Any]:
+        """Run a task of `STREAMS` in the process that has the GPU, and yield its steps or its VizlibError."""
         try:
-            yield from stream_explanation(_move_to_lent_gpu(self.catalog.get_loaded(model)), request)
+            yield from STREAMS[task](_move_to_lent_gpu(self.catalog.get_loaded(model)), *args)
         except VizlibError as error:
             yield error
 
 
 def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
     """Return about how many seconds the executor borrows the GPU for a task, by its parameters for many passes."""
-    passes = 0
+    passes = TRUST_PASSES if task == "trust" else 0
     if task in ("explanation", "stream"):
         request: ExplanationRequest = args[0]
         method = METHODS.get(request.method)

@@ -17,7 +17,7 @@ from vizlib.analysis.units import Contributions, contributions_from_evidence
 from vizlib.attribution.explain import attributions_from, gather_for_all, run_holds
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
-from vizlib.metrics import keep_top_fraction
+from vizlib.metrics import TrustStep, keep_top_fraction, trust_stream
 
 UnitIndices = Mapping[str, Sequence[int]]  # layer -> indices of its channels, or of its heads
 NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is read without gradients
@@ -83,6 +83,11 @@ def stream_explanation(model: vizlib.Model, request: ExplanationRequest) -> Iter
     return vizlib.explain_stream(
         model, request.photo, request.method, request.target, request.against, **request.parameters
     )
+
+
+def stream_trust(model: vizlib.Model, attribution: vizlib.Attribution) -> Iterator[TrustStep]:
+    """Executor task: yield how far an attribution can be trusted after each batch of passes."""
+    return trust_stream(model, attribution)
 
 
 def estimate_seconds(model: vizlib.Model, request: ExplanationRequest) -> float:
@@ -177,4 +182,8 @@ TASKS: dict[str, Any] = {
     "ablation": predict_with_ablation,
     "seconds": estimate_seconds,
     "top_fraction": compute_top_fraction,
+}
+STREAMS: dict[str, Any] = {  # tasks that yield intermediate results
+    "stream": stream_explanation,
+    "trust": stream_trust,
 }

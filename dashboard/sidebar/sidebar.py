@@ -37,8 +37,13 @@ from vizlib import VizlibError, open_image
 PHOTO_HEIGHT_PX = 264
 
 
-def build_sidebar(service: AnalysisService) -> TabContext:
-    """Build the components of the sidebar, and return all that tabs share."""
+def build_sidebar(service: AnalysisService, *, auto_trust: bool = True) -> TabContext:
+    """Build the components of the sidebar, and return all that tabs share.
+
+    Args:
+        service: The analysis service.
+        auto_trust: Whether it is measured at once how far a map can be trusted, or at a click.
+    """
     first = choose_first_example(service.catalog.entries[0].classes)
     photo = PhotoInput(
         value=dict(zip(open_example_photos(), EXAMPLES.values(), strict=True))[first],
@@ -69,6 +74,7 @@ def build_sidebar(service: AnalysisService) -> TabContext:
     copy_link = custom_component("copy_link", elem_id="copy-link", render=False)
     return TabContext(
         service,
+        auto_trust,
         photo,
         model,
         gr.State(None),
@@ -153,13 +159,13 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         request: gr.Request,
     ) -> tuple:
         """Return the values of the page's components after the choices in the event queue."""
-        context.generations.advance(request)
         choices, acknowledgement = parse_choices(value), acknowledge_choices(value)
         same_photo = photo is not None and selection is not None and selection.photo == compute_photo_key(photo)
         if same_photo:
             choices = [choice for choice in choices if "photo" not in choice]  # the page was opened with this photo
             if not choices:
                 return *(gr.skip(),) * (len(outputs) - 1), acknowledgement
+        context.generations.advance(request)
         state = PageState(selection.model if selection else default_model, None, None, method, menus)
         if same_photo and selection:
             state = state._replace(target=selection.target, against=selection.against)

@@ -21,6 +21,8 @@ MODEL_QUEUE: dict[str, Any] = {  # one queue for all events that run a model
 DOWNLOAD_QUEUE: dict[str, Any] = {"concurrency_id": "fetch", "concurrency_limit": 8}
 # A stream may take a minute: one at a time in a queue of their own, so that two of them do not occupy all workers.
 STREAM_QUEUE: dict[str, Any] = {"concurrency_id": "stream", "concurrency_limit": 1}
+# Another queue for what says how far a map can be trusted, so that it does not delay maps.
+TRUST_QUEUE: dict[str, Any] = {"concurrency_id": "trust", "concurrency_limit": 1}
 PRIVATE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 PROGRESS = gr.Progress()  # as a default value it makes gradio pass a progress bar
 
@@ -48,6 +50,7 @@ class TabContext:
     """The service, and the components that tabs read or that are shared between tabs."""
 
     service: AnalysisService
+    auto_trust: bool  # whether it is measured at once how far a map can be trusted, or at a click
     photo: PhotoInput
     model: gr.Dropdown
     selection: gr.State  # of a Selection; None while there is no photo

@@ -113,6 +113,7 @@ def export_map(
     attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
     if attribution is None:
         raise VizlibError(translate("code.not-run", method=method))
+    attribution = service.add_trust(selection.model, attribution)
     folder.mkdir(parents=True, exist_ok=True)
     new_folder = Path(tempfile.mkdtemp(dir=folder))  # a random name, so the address of the file cannot be guessed
     path = new_folder / f"{attribution.file_stem}.{file_format}"
@@ -122,10 +123,11 @@ def export_map(
         )
     if file_format == "npz":
         return attribution.save(path)
-    contrast_label = "" if selection.against is None else model.labels[selection.against]
     with open_atomic(path) as file:
         class_specific = METHODS[method].class_specific
-        title = text.format_question(attribution.label, contrast_label, class_specific=class_specific)  # in English
+        title = text.format_question(
+            attribution.label, attribution.against_label, class_specific=class_specific
+        )  # in English
         figure = attribution.figure(f"{title} {attribution.model}, {method}")
         figure.savefig(file, format=file_format, metadata={"Date": None} if file_format == "svg" else None)
     return path

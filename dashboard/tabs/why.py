@@ -24,11 +24,12 @@ from dashboard.components.help_link import build_method_help, build_page_help
 from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
 from dashboard.components.progress import build_running_progress, build_waiting_progress, format_duration
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
+from dashboard.components.trust import build_trust, build_waiting_trust
 from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
 from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
-from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, FollowUp, TabContext, TabView
+from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TRUST_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -48,6 +49,7 @@ class WhyContent(NamedTuple):
         menus: Value of the parameter menus.
         strip: Value of the thumbnails of all methods.
         progress: Value of the progress bar and its start button.
+        trust: Value of the bars that say how far the map can be trusted.
         metric: Result of the top-fraction check, as safe HTML; empty where it is not computed yet.
     """
 
@@ -57,6 +59,7 @@ class WhyContent(NamedTuple):
     menus: dict[str, Any]
     strip: dict[str, Any]
     progress: dict[str, Any]
+    trust: dict[str, Any]
     metric: str = ""
 
 
@@ -67,14 +70,28 @@ def choose_shown_method(service: AnalysisService, model: str, requested: str | N
 
 
 def compute_content(
-    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    service: AnalysisService,
+    photo: Image.Image | None,
+    selection: Selection | None,
+    method: str | None,
+    menus: Any,
+    *,
+    auto_trust: bool = False,
 ) -> WhyContent:
-    """Return the content of the Why tab: map, caption, menus, thumbnails, progress bar and check of the map.
+    """Return the content of the Why tab: map, caption, menus, thumbnails, progress bar, trust and check of the map.
 
     A method of many passes that is not cached has no map, but a start button with its estimated duration.
+
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: Model and classes.
+        method: The chosen method.
+        menus: Its parameters.
+        auto_trust: Whether it is measured at once how far the map can be trusted.
     """
     if photo is None or selection is None:
-        return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {})
+        return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {}, {})
     method = choose_shown_method(service, selection.model, method)
     model = service.catalog.get(selection.model)
     parameters = parse_parameter_menus(menus, model, method)
@@ -84,7 +101,7 @@ def compute_content(
     strip = build_method_strip(service, photo, selection, method, attribution)
     if attribution is None:
         heatmap, caption = build_pending_map(service, photo, selection, method)
-        return WhyContent(method, heatmap, caption, parameter_menus, strip, build_start_button(service, request))
+        return WhyContent(method, heatmap, caption, parameter_menus, strip, build_start_button(service, request), {})
     heatmap, caption = build_map(attribution, photo, get_contrast_label(service, selection))
     probabilities = service.find_top_fraction(selection.model, attribution)
     return WhyContent(
@@ -94,16 +111,23 @@ def compute_content(
         parameter_menus,
         strip,
         {},
+        build_trust_bars(service, selection, attribution, auto_trust=auto_trust),
         format_top_fraction_check(probabilities) if probabilities else "",
     )
 
 
 def stream_content(
-    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    service: AnalysisService,
+    photo: Image.Image | None,
+    selection: Selection | None,
+    method: str | None,
+    menus: Any,
+    *,
+    auto_trust: bool = False,
 ) -> Generator[WhyContent, None, None]:
     """Yield the content of the Why tab after each batch of a method of many passes.
 
-    Until the last step only map, caption and progress bar change.
+    Until the last step only map, caption and progress bar change. The arguments are those of `compute_content`.
     """
     if photo is None or selection is None:
         return
@@ -117,8 +141,31 @@ def stream_content(
             time_left = format_duration(seconds_per_pass * (step.total - step.done))
             progress = build_running_progress(step.done, step.total, time_left)
             heatmap, caption = build_map(step.attribution, photo, get_contrast_label(service, selection))
-            yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress)
-    yield compute_content(service, photo, selection, method, menus)
+            yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress, {})
+    yield compute_content(service, photo, selection, method, menus, auto_trust=auto_trust)
+
+
+def stream_trust(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+) -> Generator[dict[str, Any], None, None]:
+    """Yield the bars of the Why tab that say how far its map can be trusted, after each batch of passes."""
+    if photo is None or selection is None:
+        return
+    method = choose_shown_method(service, selection.model, method)
+    parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
+    attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
+    if attribution is None:
+        return
+    for step in service.stream_trust(selection.model, attribution):
+        yield build_trust(step.trust, step.fraction)
+
+
+def build_trust_bars(
+    service: AnalysisService, selection: Selection, attribution: vizlib.Attribution, *, auto_trust: bool
+) -> dict[str, Any]:
+    """Return the Why tab's bars that say how far a map can be trusted: measured, or waiting to be."""
+    found = service.find_trust(selection.model, attribution)
+    return build_waiting_trust(start_now=auto_trust) if found is None else build_trust(found, 1.0)
 
 
 def build_map(
@@ -249,18 +296,20 @@ def build_tab(context: TabContext) -> TabView:
             progress = custom_component("progress", elem_id="why-progress")
             caption = gr.HTML(elem_id="why-caption", apply_default_css=False)
             metric = gr.HTML(elem_id="why-metric", apply_default_css=False)
+            trust = custom_component("trust", elem_id="why-trust")
             menus.render()
     strip = custom_component("thumbnails", elem_id="why-methods", choice_key="method")
-    outputs = [method, heatmap, caption, menus, strip, progress, metric]
+    outputs = [method, heatmap, caption, menus, strip, progress, trust, metric]
 
     def update(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
-        return compute_content(service, photo, selection, method, menus)
+        return compute_content(service, photo, selection, method, menus, auto_trust=context.auto_trust)
 
     def stream(
         photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
     ) -> Iterator[tuple]:
         generation = context.generations.current(request)
-        with closing(stream_content(service, photo, selection, method, menus)) as steps:
+        steps = stream_content(service, photo, selection, method, menus, auto_trust=context.auto_trust)
+        with closing(steps):
             for content in steps:
                 # Gradio cancels this event only after it has processed another choice, whose result one more step would
                 # overwrite; and at the end it sends the last value again.
@@ -269,11 +318,25 @@ def build_tab(context: TabContext) -> TabView:
                     return
                 yield content
 
+    def measure_trust(
+        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
+    ) -> Iterator[Any]:
+        generation = context.generations.current(request)
+        with closing(stream_trust(service, photo, selection, method, menus)) as steps:
+            for value in steps:
+                # Another choice does not cancel this event: gradio would forget that it was triggered again meanwhile.
+                if context.generations.current(request) != generation:
+                    yield gr.skip()
+                    return
+                yield value
+
     def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return compute_top_fraction_check(service, photo, selection, method, menus)
 
     stream_event = context.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
+    trust_event = context.on_event(trust.submit, measure_trust, [method, menus], [trust], **TRUST_QUEUE)
+    trust.stop(None, None, None, cancels=[trust_event], **PRIVATE_EVENT)
     follow_up = FollowUp(update_metric, [method, menus], [metric])
     context.on_event(stream_event.success, *follow_up)
     return TabView(update, [method, menus], outputs, follow_up, long_events=[stream_event])

@@ -43,7 +43,7 @@ COMPLETE = """document.querySelectorAll('#bars button').length >= 5
 def main() -> None:
     """Print the tables."""
     options = parse_options(__doc__, repeats=9)
-    app = build_app(ModelCatalog())
+    app = build_app(ModelCatalog(), auto_trust=False)
     _, address, _ = launch(app, port=None, prevent_thread_lock=True, quiet=True)
     rows = []
     with sync_playwright() as driver:

@@ -39,7 +39,7 @@ def address() -> Iterator[str]:
     resnet_first = sorted(
         vizlib.list_models(), key=lambda entry: (entry.name != RESNET, entry.name != VIT)
     )  # the default model
-    page = build_app(ModelCatalog(resnet_first))
+    page = build_app(ModelCatalog(resnet_first), auto_trust=False)
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

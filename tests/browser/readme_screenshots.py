@@ -29,7 +29,7 @@ SCREENSHOTS = {  # name -> query, selector to wait for, and height of the page i
 def main() -> None:
     """Write the screenshots with 256 colours each."""
     IMAGES_DIR.mkdir(exist_ok=True)
-    app = build_app(ModelCatalog())
+    app = build_app(ModelCatalog(), auto_trust=False)
     _, address, _ = launch(app, port=None, prevent_thread_lock=True, quiet=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

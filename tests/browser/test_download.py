@@ -21,7 +21,7 @@ HALF = "/Downloading the model - 50/.test(document.querySelector('#bars').innerT
 def served(hub) -> Iterator[str]:
     """Serve a dashboard with one local model and one on the hub, and yield its address."""
     bundled = next(entry for entry in vizlib.list_models() if entry.name == RESNET)
-    page = build_app(ModelCatalog([bundled, ModelEntry(SMALL, "download", 1.9)]))
+    page = build_app(ModelCatalog([bundled, ModelEntry(SMALL, "download", 1.9)]), auto_trust=False)
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)
@@ -30,7 +30,9 @@ def served(hub) -> Iterator[str]:
 @pytest.fixture
 def typed(hub) -> Iterator[str]:
     """Serve a dashboard with one local model whose menu accepts typed names, and yield its address."""
-    page = build_app(ModelCatalog([entry for entry in vizlib.list_models() if entry.name == RESNET], any_timm=True))
+    page = build_app(
+        ModelCatalog([entry for entry in vizlib.list_models() if entry.name == RESNET], any_timm=True), auto_trust=False
+    )
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

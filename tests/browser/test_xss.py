@@ -28,7 +28,7 @@ def hostile() -> Iterator[str]:
     def load() -> vizlib.Model:
         return vizlib.wrap(timm.create_model("test_vit", num_classes=10).eval(), labels=labels, name=ATTACK)
 
-    page = build_app(ModelCatalog([], extra={ATTACK: load}))
+    page = build_app(ModelCatalog([], extra={ATTACK: load}), auto_trust=False)
     _, local, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
     yield local
     page.close(verbose=False)

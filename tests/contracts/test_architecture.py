@@ -23,7 +23,7 @@ PUBLIC = {
     *("load", "wrap", "list_models", "list_methods", "open_image", "training_history"),
     *("explain", "explain_all", "explain_each", "explain_stream", "run_for_all", "estimate", "report"),
     *("contributions", "ablate", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
-    *("trust", "Trust", "Measurement", "PerturbationCurve"),
+    *("trust", "Trust", "Measurement", "PerturbationCurve", "benchmark", "Benchmark"),
 }
 METHOD_NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),

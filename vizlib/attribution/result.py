@@ -144,7 +144,10 @@ class Attribution:
             **style: `opacity`, `colormap` and `limits` of `overlay`.
         """
         photo, heat = self.resize_with_heat(MAX_FIGURE_SIDE_PX)
-        return draw_figure(photo, heat, title=title or self._title, signed=self.signed, **style)
+        shares = {} if self.trust is None else {name: part.share for name, part in self.trust.parts.items()}
+        measured = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
+        text = f"{title or self._title}; {measured}" if measured else title or self._title
+        return draw_figure(photo, heat, title=text, signed=self.signed, **style)
 
     def __repr__(self) -> str:
         rows, columns = self.heat.shape
@@ -156,7 +159,9 @@ class Attribution:
         photo, heat = self.resize_with_heat(notebook.MAX_SIDE_PIXELS)
         limits = compute_limits(heat, signed=self.signed)
         overlay = overlay_heat(photo, heat, signed=self.signed, limits=limits)
-        return notebook.render_attribution(overlay, self._title, self.notes, limits=limits, signed=self.signed)
+        sentences = () if self.trust is None else self.trust.sentences
+        notes = (*self.notes, *sentences)
+        return notebook.render_attribution(overlay, self._title, notes, limits=limits, signed=self.signed)
 
     @property
     def _title(self) -> str:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from vizlib.cli.docs import docs_command
 from vizlib.cli.explain import compare_command, estimate_command, explain_command, predict_command
 from vizlib.cli.listings import kernels_command, layers_command, methods_command, models_command
+from vizlib.cli.quality import benchmark_command, metrics_command, trust_command
 from vizlib.cli.serve import serve_command
 from vizlib.cli.units import receptive_field_command, units_command
 from vizlib.core.errors import VizlibError
@@ -21,12 +22,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "compare": compare_command,
     "estimate": estimate_command,
+    "trust": trust_command,
+    "benchmark": benchmark_command,
     "predict": predict_command,
     "units": units_command,
     "receptive-field": receptive_field_command,
     "models": models_command,
     "layers": layers_command,
     "methods": methods_command,
+    "metrics": metrics_command,
     "kernels": kernels_command,
     "serve": serve_command,
     "docs": docs_command,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tqdm import tqdm
@@ -29,7 +29,8 @@ from vizlib.cli.options import (
 )
 from vizlib.cli.photo_lists import check_outputs, list_photos, make_names, make_stems
 from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line, format_result
-from vizlib.core.errors import MethodError, TargetError
+from vizlib.cli.values import parse_parameters, parse_target
+from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.html_report import ReportBuilder
 
@@ -76,7 +77,7 @@ def explain_command(
         raise MethodError(f"cannot save as {save_as!r}; use one of {', '.join(s[1:] for s in SAVE_SUFFIXES)}")
     paths = list_photos(photos)
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
-    parameters, explained = _parse_parameters(param or []), _parse_target(target)
+    parameters, explained = parse_parameters(param or []), parse_target(target)
     # A report may be sent to others: it names files, but not the folders that they are in.
     load_options = {
         "model": Path(model).name if Path(model).is_file() else model,
@@ -174,7 +175,7 @@ def estimate_command(
 ) -> None:
     """Estimate from a short measurement how many seconds a method takes on this machine."""
     network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
-    seconds = vizlib.estimate(network, method, **_parse_parameters(param or []))
+    seconds = vizlib.estimate(network, method, **parse_parameters(param or []))
     typer.echo(f"about {seconds:.1f} s per photo")
 
 
@@ -230,31 +231,3 @@ def _finish(progress: tqdm, steps: Iterator[ExplanationStep]) -> Attribution:
         progress.refresh()
     assert step is not None
     return step.attribution
-
-
-def _parse_target(text: str | None) -> str | dict[str, Any] | None:
-    """Return the target that an option names: a class, or weights of classes from a JSON object."""
-    if text is None or not text.lstrip().startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise TargetError(f'the target {text!r} is not JSON ({error}); give weights as {{"church": 1.0}}') from error
-
-
-def _parse_parameters(pairs: list[str]) -> dict[str, Any]:
-    """Return the `NAME=VALUE` options of `vizlib explain` as keyword arguments.
-
-    A value that is valid JSON is read as JSON (`false`, `3`, `[6, 8]`), any other as text.
-    """
-    parameters: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise MethodError(f"a parameter is given as NAME=VALUE, not {pair!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        parameters[name] = tuple(value) if isinstance(value, list) else value
-    return parameters

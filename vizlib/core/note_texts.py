@@ -202,27 +202,21 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "target.not-top": "The model predicts {best} ({share}); {label} is number {rank} ({other}).",
         "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
         "trust.depends": (
-            "With random parameters from the output on, level by level, the map loses its order: its rank "
-            "correlation with "
-            "itself is {first} after the first level and {mean} on average over {levels} (random maps: about 0)."
+            "With random parameters, level by level from the output on, the map loses its order: its rank correlation "
+            "with itself is {first} after the first of {levels} levels and {mean} on average (random maps: about 0)."
         ),
         "trust.faithful": (
-            "What it marks matters to the score of {label} more than what {share} of {count} random maps mark: "
-            "the area "
-            "under the deletion curve is {deletion} (random {random_deletion}), under the insertion curve {insertion} "
-            "(random {random_insertion})."
+            "What it marks matters more to {label} than what {beaten} of {count} random maps mark: deletion {deletion} "
+            "(random {random_deletion}), insertion {insertion} (random {random_insertion})."
         ),
         "trust.hardly-depends": (
-            "The map hardly depends on what the network has learned: with random parameters from the output on, "
-            "level by "
-            "level, its rank correlation with itself is {first} after the first level and {mean} on average over "
-            "{levels} "
-            "(random maps: about 0)."
+            "The map hardly depends on what the network has learned: with random parameters, level by level from the "
+            "output on, its rank correlation with itself is {first} after the first of {levels} levels and {mean} on "
+            "average (random maps: about 0)."
         ),
         "trust.many-passes": (
-            "Dependence and stability are not measured unless asked for, as {method} would run many times, each "
-            "with many "
-            "passes."
+            "Dependence and stability are not measured unless asked for, as {method} would run many times, each with "
+            "many passes."
         ),
         "trust.not-defined": "Not defined here, as the map is constant or not finite.",
         "trust.stable": (
@@ -230,10 +224,8 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "{shuffled})."
         ),
         "trust.unfaithful": (
-            "What it marks matters to the score of {label} no more than what random maps mark: it beats {share} "
-            "of {count} "
-            "of them; the area under the deletion curve is {deletion} (random {random_deletion}), under the insertion "
-            "curve {insertion} (random {random_insertion})."
+            "What it marks matters no more to {label} than what random maps mark: it beats {beaten} of {count}; "
+            "deletion {deletion} (random {random_deletion}), insertion {insertion} (random {random_insertion})."
         ),
         "trust.unstable": (
             "Noise that one hardly sees changes the map by up to {change} (the same values in random places: "

@@ -1,6 +1,8 @@
 """Quality of attribution maps: faithfulness to the model, dependence on it, stability, localisation, similarity."""
 
 from vizlib.attribution.measurement import Measurement, Trust, TrustPart
+from vizlib.metrics.benchmark_table import Benchmark, BenchmarkRow, BenchmarkSummary
+from vizlib.metrics.benchmarking import benchmark
 from vizlib.metrics.measuring import MeasurementStep, estimate_seconds, measure, measure_stream
 from vizlib.metrics.metric import Metric
 from vizlib.metrics.perturbation_curves import PerturbationCurve, deletion, insertion
@@ -13,6 +15,9 @@ from vizlib.metrics.trust_parts import TrustStep, trust, trust_stream
 __all__ = [
     "METRICS",
     "Agreement",
+    "Benchmark",
+    "BenchmarkRow",
+    "BenchmarkSummary",
     "Measurement",
     "MeasurementStep",
     "Metric",
@@ -21,6 +26,7 @@ __all__ = [
     "TrustPart",
     "TrustStep",
     "agreement",
+    "benchmark",
     "centred_gaussian",
     "deletion",
     "estimate_seconds",

@@ -187,12 +187,22 @@ def compute_relative_infidelity(
     return errors / zero_error if zero_error > 0 else torch.full_like(errors, torch.nan)
 
 
+OWN_BASELINE = "method"  # that of the method, where it has one
+COMPLETENESS_BASELINE = Parameter(
+    OWN_BASELINE,
+    "what the photo is compared with: the baseline of the method, if it has one, else the mean colour; or a given one",
+    (OWN_BASELINE, *BASELINES),
+)
+
+
 def _completeness(photo: ScoredPhoto, heats: Heats, *, baseline: str) -> Iterator[MetricValues]:
     """Yield how far the sum of each map is from the difference of the score to that of a baseline, relative to it.
 
     References:
         Sundararajan, Taly, Yan. Axiomatic Attribution for Deep Networks. ICML 2017, section 3. arXiv:1703.01365
     """
+    if baseline == OWN_BASELINE:
+        baseline = str(photo.attribution.parameters.get("baseline") or "mean")
     empty = photo.evidence.score(photo.model.logits(photo.make_baseline(baseline)))[0].double().item()
     difference = photo.score - empty
     sums = heats.double().sum((1, 2))
@@ -325,7 +335,7 @@ METRICS = (
         range=(0.0, None),
         higher_is_better=False,
         compute=_completeness,
-        parameters={"baseline": BASELINE},
+        parameters={"baseline": COMPLETENESS_BASELINE},
         count_passes=lambda values, maps: 1,
         find_score=lambda parameters: parameters.get("score"),
     ),

@@ -18,12 +18,12 @@ from vizlib.metrics.metric import Heats, Metric, MetricValues, make_sign_paramet
 from vizlib.metrics.scored_photo import ScoredPhoto, apply_sign
 
 MAX_REGION_SIDE_PX = 1024  # maps are compared with the region on a photo of at most this side
-Box = Sequence[float]  # (left, top, right, bottom) in pixels of the photo
+Box = Sequence[float | int]  # (left, top, right, bottom) in pixels of the photo
 
 Region = Bool[np.ndarray, "height width"]
 
 
-def make_region(attribution: Attribution, boxes: Sequence[Box] | None = None, mask: Any = None) -> Region:
+def make_region(attribution: Attribution, boxes: Sequence[Any] | None = None, mask: Any = None) -> Region:
     """Return which pixels of a photo belong to the object, on the photo reduced to `MAX_REGION_SIDE_PX`.
 
     Args:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from vizlib.attribution.measurement import Measurement
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
 from vizlib.metrics.localisation import Box, make_region
-from vizlib.metrics.metric import Metric, MetricValues
+from vizlib.metrics.metric import Heats, Metric, MetricValues
 from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
 from vizlib.metrics.registry import get_metric
 from vizlib.metrics.scored_photo import ScoredPhoto
@@ -62,7 +64,7 @@ def measure(
         boxes: For metrics that need the object: its boxes as (left, top, right, bottom) in pixels of the photo.
         mask: Or its mask, an array of the photo's height and width.
         random_maps: How many random maps are measured; 0 for no reference maps at all.
-        seed: Seed of the random maps.
+        seed: Seed of all random numbers: of the random maps and of the metric.
         precision: `"auto"` for bfloat16 where the processor supports it and a check passes, or `"float32"`.
         budget_mb: Memory for one batch, in megabytes.
         **parameters: Parameters of the metric, for example `steps=10`.
@@ -127,7 +129,7 @@ def measure_stream(
         boxes: Boxes of the object.
         mask: Mask of the object.
         random_maps: How many random maps are measured.
-        seed: Seed of the random maps.
+        seed: Seed of all random numbers.
         precision: Precision of the passes.
         budget_mb: Memory for one batch.
         **parameters: Parameters of the metric.
@@ -148,7 +150,7 @@ def measure_stream(
         True
     """
     row = get_metric(metric)
-    values = row.resolve_parameters(model, parameters)
+    values = row.resolve_parameters(model, _add_seed(row, parameters, seed))
     if not (isinstance(random_maps, int) and 0 <= random_maps <= MAX_RANDOM_MAPS):
         raise VizlibError(f"random_maps is a whole number from 0 to {MAX_RANDOM_MAPS}, not {random_maps!r}")
     inputs = dict(values)
@@ -161,6 +163,54 @@ def measure_stream(
     return _measure_steps(photo, row, values, inputs, random_maps, seed)
 
 
+def measure_together(
+    model: Model,
+    attributions: Sequence[Attribution],
+    metric: str,
+    *,
+    boxes: Sequence[Box] | None = None,
+    mask: Any = None,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+    precision: str = "auto",
+    budget_mb: int = DEFAULT_BUDGET_MB,
+    **parameters: Any,
+) -> list[Measurement]:
+    """Return the measurements of several maps of one photo, class and resolution, which share their reference maps.
+
+    Args:
+        model: The model.
+        attributions: Maps of one photo and target, of one resolution and kind of drawing.
+        metric: Name of a metric of maps, not of methods.
+        boxes: As in `measure`, like all further arguments.
+        mask: Mask of the object.
+        random_maps: How many random maps are measured.
+        seed: Seed of all random numbers.
+        precision: Precision of the passes.
+        budget_mb: Memory for one batch.
+        **parameters: Parameters of the metric.
+    """
+    row = get_metric(metric)
+    values = row.resolve_parameters(model, _add_seed(row, parameters, seed))
+    first = attributions[0]
+    inputs = {**values, **({"region": make_region(first, boxes, mask)} if row.needs_region else {})}
+    score = row.find_score(first.parameters)
+    photo = ScoredPhoto.make(model, first, score=score, precision=precision, budget_mb=budget_mb)
+    maps = torch.stack([attribution.heat for attribution in attributions])
+    heats, references = _add_reference_maps(photo, maps, random_maps, seed)
+    *_, result = row.compute(photo, heats, **inputs)
+    others = result.values[len(maps) :]
+    return [
+        _make_measurement(row, replace(result, values=torch.cat([value[None], others]), curve=()), references, values)
+        for value in result.values[: len(maps)]
+    ]
+
+
+def _add_seed(row: Metric, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the parameters of a metric to measure, with the seed if it has one: one seed is for all random numbers."""
+    return {**parameters, "seed": seed} if "seed" in row.parameters else dict(parameters)
+
+
 def _measure_steps(
     photo: ScoredPhoto,
     row: Metric,
@@ -170,17 +220,21 @@ def _measure_steps(
     seed: int,
 ) -> Generator[MeasurementStep, None, None]:
     """Yield the measurement after each batch of passes."""
-    heat = photo.attribution.heat
-    references = {}
-    heats = heat[None]
-    if random_maps and not row.measures_method:
-        size = heat.shape[0], heat.shape[1]
-        references = make_reference_maps(photo.image, size)
-        heats = torch.cat([heats, *(other[None] for other in references.values())])
-        heats = torch.cat([heats, make_random_maps(random_maps, size, seed)])
+    heats, references = photo.attribution.heat[None], []
+    if not row.measures_method:
+        heats, references = _add_reference_maps(photo, heats, random_maps, seed)
     for values in row.compute(photo, heats, **inputs):
-        measurement = _make_measurement(row, values, list(references), parameters)
-        yield MeasurementStep(measurement, values.done, values.total)
+        yield MeasurementStep(_make_measurement(row, values, references, parameters), values.done, values.total)
+
+
+def _add_reference_maps(photo: ScoredPhoto, heats: Heats, random_maps: int, seed: int) -> tuple[Heats, list[str]]:
+    """Return maps with the reference maps in their resolution after them, and the names of those that have one."""
+    if not random_maps:
+        return heats, []
+    size = heats.shape[1], heats.shape[2]
+    named = make_reference_maps(photo.image, size)
+    others = [torch.stack(list(named.values())), make_random_maps(random_maps, size, seed)]
+    return torch.cat([heats, *others]), list(named)
 
 
 def _make_measurement(
@@ -193,7 +247,7 @@ def _make_measurement(
         metric=row.name,
         value=value,
         higher_is_better=row.higher_is_better,
-        random_values=(*values.random_values, *(other for other in others[len(named) :] if other == other)),
+        random_values=(*values.random_values, *(other for other in others[len(named) :] if math.isfinite(other))),
         references={**values.references, **named},
         parameters=parameters,
         curve=tuple(values.curve),

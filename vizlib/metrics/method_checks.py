@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,13 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.image_batches import explain_images
+from vizlib.attribution.measurement import Measurement
 from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
 from vizlib.attribution.methods.scoring import SEED_PARAMETER, make_random_generator
 from vizlib.attribution.request import MethodCall, Parameter
+from vizlib.attribution.result import Attribution
 from vizlib.core.text import make_note
 from vizlib.metrics.metric import Heats, Metric, MetricValues, make_sign_parameter
 from vizlib.metrics.scored_photo import ScoredPhoto, apply_sign
 from vizlib.metrics.similarity import compute_rank_correlation
+from vizlib.models.model import Model
 from vizlib.models.randomised_copy import iterate_randomised_copies, list_levels
 
 Heat = Float[Tensor, "rows columns"]
@@ -115,7 +118,7 @@ def _parameter_randomisation(
         4. arXiv:1810.03292
     """
     call, heat = resolve_call(photo), heats[0]
-    shuffled = [_compare(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS)]
+    shuffled = _compare_with_shuffled(heat, seed, sign)
     total, curve = len(list_levels(photo.model)), []
     for name, (similarity,) in iterate_similarities(
         photo, [call], [heat], cascading=order == "cascading", seed=seed, sign=sign
@@ -123,6 +126,48 @@ def _parameter_randomisation(
         curve.append((name, similarity))
         mean = torch.tensor([np.mean([value for _, value in curve])], dtype=torch.float64, device="cpu")
         yield MetricValues(mean, len(curve), total, random_values=shuffled, curve=tuple(curve))
+
+
+def measure_randomisation_together(
+    model: Model, attributions: Mapping[str, Attribution], *, order: str, seed: int, sign: str
+) -> dict[str, Measurement]:
+    """Return the measurement `parameter-randomisation` of several methods of one pass, which share their passes.
+
+    Args:
+        model: The model.
+        attributions: Maps of one photo and target by name of the method.
+        order: `"cascading"` or `"independent"`.
+        seed: Seed of the random parameters.
+        sign: What is compared of signed maps.
+    """
+    if not attributions:
+        return {}
+    parameters = {"order": order, "seed": seed, "sign": sign}
+    first, *_ = attributions.values()
+    photo = ScoredPhoto.make(model, first)
+    calls = [
+        ATTRIBUTION_METHODS.resolve_method(model, name, attribution.parameters)
+        for name, attribution in attributions.items()
+    ]
+    heats = [attribution.heat for attribution in attributions.values()]
+    levels = list(iterate_similarities(photo, calls, heats, cascading=order == "cascading", seed=seed, sign=sign))
+    measured = {}
+    for number, (name, heat) in enumerate(zip(attributions, heats, strict=True)):
+        curve = tuple((level, similarities[number]) for level, similarities in levels)
+        measured[name] = Measurement(
+            metric="parameter-randomisation",
+            value=float(np.mean([value for _, value in curve])),
+            higher_is_better=False,
+            random_values=_compare_with_shuffled(heat, seed, sign),
+            parameters=parameters,
+            curve=curve,
+        )
+    return measured
+
+
+def _compare_with_shuffled(heat: Heat, seed: int, sign: str) -> tuple[float, ...]:
+    """Return the rank correlations of a map with its values in random places."""
+    return tuple(_compare(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS))
 
 
 def compute_histogram_entropy(heat: Heat, bins: int) -> float:

@@ -67,10 +67,7 @@ class ScoredPhoto:
         """
         check_model(model, attribution)
         run = model.run(attribution.photo, graph=False)
-        spec = TargetSpec.resolve(model, run.logits, None, None) if model.target_function is not None else None
-        if spec is None:
-            against = cast(ClassSelector, attribution.against)  # a record of one class or complement
-            spec = TargetSpec.resolve(model, run.logits, attribution.target, against)
+        spec = resolve_explained(model, run.logits, attribution)
         kind = score or model.output_row.scores[-1]
         if kind not in model.output_row.scores:
             expected = ", ".join(map(repr, model.output_row.scores))
@@ -128,8 +125,7 @@ class ScoredPhoto:
 
     def resize_to_input(self, heats: Float[Tensor, "maps rows columns"]) -> Float[Tensor, "maps h w"]:
         """Return maps interpolated bilinearly to the pixels of the model input."""
-        size = self.image.shape[-2:]
-        return F.interpolate(heats[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+        return resize_maps(heats, (self.image.shape[-2], self.image.shape[-1]))
 
 
 def check_model(model: Model, attribution: Attribution) -> None:
@@ -158,6 +154,30 @@ def check_model(model: Model, attribution: Attribution) -> None:
         raise VizlibError(f"the model holds the function {function.name!r}, which this map does not explain")
     elif attribution.target is None:
         raise VizlibError("the metric needs the score of a class, and this map depends on no class")
+
+
+def resolve_explained(model: Model, logits: Float[Tensor, "1 outputs"], attribution: Attribution) -> TargetSpec:
+    """Return what an attribution explains, as a function of the outputs of its model.
+
+    Args:
+        model: The model.
+        logits: Outputs for the photo.
+        attribution: The attribution.
+    """
+    if model.target_function is not None:
+        return TargetSpec.resolve(model, logits, None, None)
+    against = cast(ClassSelector, attribution.against)  # a record of one class or complement
+    return TargetSpec.resolve(model, logits, attribution.target, against)
+
+
+def resize_maps(heats: Float[Tensor, "maps rows columns"], size: tuple[int, int]) -> Float[Tensor, "maps h w"]:
+    """Return maps interpolated bilinearly.
+
+    Args:
+        heats: Raw values.
+        size: (height, width) of the result.
+    """
+    return F.interpolate(heats[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def apply_sign(heats: Float[Tensor, "maps rows columns"], sign: str) -> Float[Tensor, "maps rows columns"]:

@@ -7,7 +7,7 @@ import torch
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
 from vizlib.metrics.perturbation_curves import rank_pixels
-from vizlib.metrics.scored_photo import ScoredPhoto
+from vizlib.metrics.scored_photo import check_model, resize_maps, resolve_explained
 from vizlib.models.model import Model
 
 
@@ -39,8 +39,11 @@ def keep_top_fraction(model: Model, attribution: Attribution, *, fraction: float
     """
     if not 0 <= fraction <= 1:
         raise VizlibError(f"the fraction of the pixels to keep is a number from 0 to 1, not {fraction:g}")
-    photo = ScoredPhoto.make(model, attribution, precision="float32")
-    ranks = rank_pixels(photo.resize_to_input(attribution.heat[None]))
-    is_kept = (ranks < round(fraction * ranks.shape[1])).view(1, 1, *photo.image.shape[-2:]).to(photo.image.device)
-    reduced = photo.evidence.score(model.logits(torch.where(is_kept, photo.image, 0)))
-    return photo.score, reduced.item()
+    check_model(model, attribution)
+    image = model.tensor(attribution.photo)
+    ranks = rank_pixels(resize_maps(attribution.heat[None], (image.shape[-2], image.shape[-1])))
+    is_kept = (ranks < round(fraction * ranks.shape[1])).view(1, 1, *image.shape[-2:]).to(image.device)
+    logits = model.logits(torch.cat([image, torch.where(is_kept, image, 0)]))
+    score = resolve_explained(model, logits[:1], attribution).make_score(model.output_row.scores[-1])
+    whole, reduced = score(logits).tolist()
+    return whole, reduced

@@ -15,7 +15,7 @@ from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError, suggest_names
-from vizlib.core.text import Note, format_number, format_percent, make_note
+from vizlib.core.text import Note, format_number, format_percent, make_note, shorten_label
 from vizlib.metrics.measuring import RANDOM_MAPS, MeasurementStep, measure_stream
 from vizlib.metrics.perturbation_curves import CurveProgress, Perturbation, compute_areas, iterate_curves
 from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
@@ -204,8 +204,8 @@ def _describe_dependence(measurement: Measurement) -> TrustPart:
         code,
         measurement,
         levels=len(similarities),
-        first=format_number(similarities[0]),
-        mean=format_number(measurement.value),
+        first=_format_two_decimals(similarities[0]),
+        mean=_format_two_decimals(measurement.value),
     )
     return TrustPart(share, sentence, (measurement,))
 
@@ -251,13 +251,13 @@ def _describe_faithfulness(photo: ScoredPhoto, progress: CurveProgress, referenc
     deletion, insertion = measurements
     sentence = make_note(
         "trust.faithful" if beaten >= HALF else "trust.unfaithful",
-        label=photo.spec.target.label if photo.spec.target else "",
-        share=format_percent(beaten),
+        label=shorten_label(photo.spec.target.label) if photo.spec.target else "",
+        beaten=f"{beaten * len(others):g}",
         count=len(others),
-        deletion=format_number(deletion.value),
-        random_deletion=format_number(np.mean(deletion.random_values)),
-        insertion=format_number(insertion.value),
-        random_insertion=format_number(np.mean(insertion.random_values)),
+        deletion=_format_two_decimals(deletion.value),
+        random_deletion=_format_two_decimals(float(np.mean(deletion.random_values))),
+        insertion=_format_two_decimals(insertion.value),
+        random_insertion=_format_two_decimals(float(np.mean(insertion.random_values))),
     )
     return TrustPart(beaten, sentence, measurements)
 
@@ -290,6 +290,11 @@ def _make_sentence(code: str, measurement: Measurement, **facts: object) -> Note
     if not math.isfinite(measurement.value):
         return make_note("trust.not-defined")
     return make_note(code, **facts)
+
+
+def _format_two_decimals(value: float) -> str:
+    """Return a number of a sentence with two decimals and a real minus sign, or 3 digits where it is large."""
+    return format_number(value) if abs(value) >= 10 else f"{value + 0.0:.2f}".replace("-", "−")
 
 
 def _clip(value: float) -> float:

@@ -50,6 +50,15 @@ class PhotoSection:
 
 
 @dataclass(frozen=True)
+class TrustRow:
+    """One row of a section on how far a map can be trusted: what was measured, its share, and the sentence."""
+
+    name: str
+    share: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class MapSection:
     """The section of one attribution: overlay and colour bar, description, raw values, details and code.
 
@@ -79,6 +88,7 @@ class MapSection:
     shows: str
     does_not_show: str
     notes: Sequence[str]
+    trust: Sequence[TrustRow]
     values_file: str
     values_url: str
     facts: Mapping[str, str]
@@ -128,6 +138,7 @@ def build_map_section(attribution: Attribution, snippet: CodeSnippet, model: Mod
         shows=method.shows,
         does_not_show=method.does_not_show,
         notes=attribution.notes,
+        trust=_list_trust(attribution),
         values_file=f"{attribution.file_stem}.npz",
         values_url=_encode_values(attribution),
         facts=_list_facts(attribution, model),
@@ -165,6 +176,16 @@ def _encode_values(attribution: Attribution) -> str:
     file = io.BytesIO()
     np.savez_compressed(file, heat=attribution.heat.numpy(), about=json.dumps(attribution.to_dict()))
     return "data:application/x-npz;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _list_trust(attribution: Attribution) -> list[TrustRow]:
+    """Return the rows of a map's section on how far it can be trusted; none where that was not measured."""
+    if attribution.trust is None:
+        return []
+    return [
+        TrustRow(name.capitalize(), format_percent(part.share).replace(" ", "\u00a0"), part.sentence)
+        for name, part in attribution.trust.parts.items()
+    ]
 
 
 def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]:

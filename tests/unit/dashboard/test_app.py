@@ -21,7 +21,7 @@ from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import build_browser_translations, translate_in_browser
 from dashboard.services.model_catalog import ModelCatalog
 
-ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report"}
+ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report", "trust"}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_events_that_run_a_model_share_a_queue_and_streams_have_their_own(page):
     functions = [fn for fn in page.fns.values() if fn.fn is not None]  # the others run in the browser
     with_photo = [fn for fn in functions if any(isinstance(component, PhotoInput) for component in fn.inputs)]
     queues = [fn.concurrency_id for fn in with_photo]
-    assert set(queues) == {"model", "stream"}
-    assert queues.count("stream") == 1
+    assert set(queues) == {"model", "stream", "trust"}
+    assert queues.count("stream") == queues.count("trust") == 1
 
 
 def test_the_queue_cannot_be_bypassed(page):

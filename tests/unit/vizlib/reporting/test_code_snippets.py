@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import vizlib
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.cli import app
-from vizlib.cli.explain import _parse_parameters
+from vizlib.cli.values import parse_parameters
 from vizlib.reporting.code_snippets import CodeSnippet, find_class_name
 from vizlib.reporting.html_report import READ_CODE
 
@@ -165,7 +165,7 @@ def test_shell_parameters_keep_their_types():
         "empty": None,
     }
     words = words_of(CodeSnippet("m", "grad-cam", 0, None, parameters).to_shell())
-    assert _parse_parameters([words[i + 1] for i, word in enumerate(words) if word == "--param"]) == parameters
+    assert parse_parameters([words[i + 1] for i, word in enumerate(words) if word == "--param"]) == parameters
 
 
 def test_client_snippet_is_python_with_quoted_texts():

@@ -115,10 +115,10 @@ def test_report_lists_method_class_hashes_versions_and_notes(attribution, model,
         assert item.label in page.text()
 
 
-def test_report_without_model_has_class_numbers(attribution, tmp_path):
+def test_report_without_model_names_classes_but_has_no_hash_of_weights(attribution, tmp_path):
     path = vizlib.report(attribution, tmp_path / "why.html")
     assert "SHA-256 of the weights" not in facts(path)
-    assert facts(path)["Against"] == "class 4 (number 4)"
+    assert facts(path)["Against"] == "church (number 4)"
     assert "target=9" in path.read_text()
 
 

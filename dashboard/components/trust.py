@@ -1,0 +1,64 @@
+"""Three bars that say how far a map can be trusted, which fill while it is measured, with a button to start or stop.
+
+The button fires `submit` to start and `stop` to stop.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dashboard.components.help_link import build_page_link
+from dashboard.i18n.translate import translate, translate_note
+from vizlib import Trust
+from vizlib.attribution.measurement import TRUST_PARTS
+
+WAITING, RUNNING, DONE = "waiting", "running", "done"
+
+
+def build_waiting_trust(*, start_now: bool) -> dict[str, Any]:
+    """Return the value of the bars before the measurement.
+
+    Args:
+        start_now: Whether it starts without a click.
+    """
+    return {"state": WAITING, "parts": _list_parts(Trust()), "begin": start_now, **_list_texts()}
+
+
+def build_trust(trust: Trust, fraction: float) -> dict[str, Any]:
+    """Return the value of the bars after some of the passes.
+
+    Args:
+        trust: What is measured so far.
+        fraction: How much of the work is done, 0 to 1.
+    """
+    notes = [translate_note(note) for note in trust.notes]
+    state = DONE if fraction >= 1 else RUNNING
+    return {"state": state, "share": fraction, "parts": _list_parts(trust), "notes": notes, **_list_texts()}
+
+
+def _list_parts(trust: Trust) -> list[dict[str, Any]]:
+    """Return the bars: a name, how full it is or that it is not measured, and the sentence."""
+    parts = []
+    for name in TRUST_PARTS:
+        part = trust.parts.get(name)
+        share = None if part is None or not math.isfinite(part.share) else part.share
+        parts.append(
+            {
+                "name": translate(f"trust.{name}"),
+                "share": share,
+                "text": "" if share is None else f"{100 * share:.0f} %",
+                "sentence": "" if part is None else translate_note(part.sentence),
+            }
+        )
+    return parts
+
+
+def _list_texts() -> dict[str, Any]:
+    """Return the texts of the bars that do not depend on the map."""
+    return {
+        "heading": translate("trust.heading"),
+        "caveat": translate("trust.caveat"),
+        "help": build_page_link("trust"),
+        "help_label": translate("common.help", name=translate("trust.heading")),
+    }

@@ -1,0 +1,115 @@
+"""The bars below a map that say how far it can be trusted: they fill, stop, and hold the library's numbers."""
+
+from __future__ import annotations
+
+import threading
+
+import gradio.media
+import pytest
+from http_timeouts import TIMEOUT_SECONDS
+
+import vizlib
+from dashboard.app import build_app
+from dashboard.server.server import launch
+from dashboard.services import executor_tasks
+from dashboard.services.model_catalog import ModelCatalog
+
+pytestmark = pytest.mark.slow
+RESNET = "resnet18-imagenette"
+DONE = "() => document.querySelector('#why-trust .viz-trust').dataset.state === 'done'"
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Let the measurement go on one step for each release of a semaphore."""
+    semaphore = threading.Semaphore(0)
+    original = executor_tasks.STREAMS["trust"]
+
+    def wait(*args):
+        for step in original(*args):
+            assert semaphore.acquire(timeout=TIMEOUT_SECONDS)
+            yield step
+
+    monkeypatch.setitem(executor_tasks.STREAMS, "trust", wait)
+    return semaphore
+
+
+def read_bars(session) -> list[tuple[str, str]]:
+    """Return name and number of each bar."""
+    return [
+        (row.locator(".viz-trust-name").inner_text(), row.locator(".viz-trust-number").inner_text())
+        for row in session.page.locator("#why-trust li:has(meter)").all()
+    ]
+
+
+def measure():
+    model = vizlib.load(RESNET)
+    photo = vizlib.open_image(gradio.media.get_image("tower.jpg"))
+    return vizlib.trust(model, vizlib.explain(model, photo, "grad-cam"))
+
+
+def test_bars_fill_part_by_part_to_the_librarys_numbers(open_checked_session, limited):
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower")
+    assert read_bars(session) == [("Faithful", "–"), ("About this model", "–"), ("Stable", "–")]
+    session.page.locator("#why-trust button").click()
+    limited.release()
+    session.page.locator("#why-trust li:nth-child(3) .viz-trust-number", has_text="%").wait_for()
+    assert [number for _, number in read_bars(session)][:2] == ["–", "–"]
+    limited.release(10_000)
+    session.wait_until(DONE)
+    expected = measure()
+    numbers = [f"{100 * part.share:.0f} %" for part in expected.parts.values()]
+    assert [number for _, number in read_bars(session)] == numbers
+    assert session.page.locator("#why-trust .viz-trust-sentence").all_inner_texts() == list(expected.sentences)
+    session.emit_choice("event-queue", target=0, of=RESNET)  # another class has bars of its own
+    session.wait_until("() => document.querySelector('#why-trust .viz-trust').dataset.state === 'waiting'")
+
+
+def test_stop_and_another_choice_end_the_measurement(open_checked_session, limited, monkeypatch):
+    ended = threading.Event()
+    original = executor_tasks.STREAMS["trust"]
+
+    def record_end(*args):
+        try:
+            yield from original(*args)
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(executor_tasks.STREAMS, "trust", record_end)
+    session = open_checked_session(f"?m={RESNET}&img=ex:cheetah")
+    button = session.page.locator("#why-trust button")
+    for stop in (button.click, session.page.locator("#bars .viz-class").nth(1).click):
+        ended.clear()
+        button.click()
+        limited.release(2)
+        session.page.locator("#why-trust li:nth-child(3) .viz-trust-number", has_text="%").wait_for()
+        assert button.inner_text() == "Stop"
+        stop()
+        limited.release(2)
+        session.wait_on_server(ended.is_set)
+        session.settle()
+    assert session.page.locator("#why-trust .viz-trust").get_attribute("data-state") == "waiting"
+
+
+@pytest.fixture
+def automatic():
+    """Serve a page that measures at once, and yield its address."""
+    page = build_app(ModelCatalog(only=(RESNET,)))
+    _, address, _ = launch(page, port=None, prevent_thread_lock=True, quiet=True)
+    yield address
+    page.close(verbose=False)
+
+
+def test_four_visitors_at_once_see_the_bars_fill_without_a_click(automatic, chromium):
+    pages = [chromium.new_page(viewport={"width": 390, "height": 844}) for _ in range(4)]
+    for page, photo in zip(pages, ("tower", "cheetah", "tower", "lion"), strict=True):
+        page.goto(f"{automatic}?img=ex:{photo}")
+    expected = [f"{100 * part.share:.0f} %" for part in measure().parts.values()]
+    for page, photo in zip(pages, ("tower", "cheetah", "tower", "lion"), strict=True):
+        page.bring_to_front()
+        page.wait_for_function(DONE, timeout=1000 * TIMEOUT_SECONDS)
+        if photo == "tower":
+            assert page.locator("#why-trust .viz-trust-number").all_inner_texts() == expected
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390
+        page.close()

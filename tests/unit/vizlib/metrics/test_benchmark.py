@@ -1,0 +1,207 @@
+"""`vizlib.benchmark`: its values, means, files, and that an interrupted one continues."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import vizlib
+from vizlib import VizlibError
+from vizlib.metrics import measure
+from vizlib.metrics.benchmark_table import bootstrap_interval
+from vizlib.metrics.benchmarking import RESULTS_FILE
+
+METHODS = ("saliency", "input-x-gradient", "grad-cam")
+METRICS = ("deletion", "parameter-randomisation", "max-sensitivity", "energy-pointing-game")
+PARAMETERS = {"deletion": {"steps": 4}, "max-sensitivity": {"samples": 3}, "grad-cam": {"layer": "convolution"}}
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.convolution = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, image):
+        return self.head(self.convolution(image).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    preprocessing = {"input_size": (3, 16, 16), "crop_pct": 1.0, "crop_mode": "squash"}
+    return vizlib.wrap(Network().eval(), preprocessing=preprocessing)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paths = []
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+BOXES = {f"{number}.png": [(2 + number, 3, 12, 15)] for number in range(4)}
+
+
+def run(model, photos, **options):
+    settings = {
+        "methods": METHODS,
+        "metrics": METRICS,
+        "boxes": BOXES,
+        "parameters": PARAMETERS,
+        "precision": "float32",
+    }
+    return vizlib.benchmark(model, photos, **{**settings, **options})
+
+
+def drop_times(table):
+    return [replace(row, seconds=0.0) for row in table.rows]
+
+
+def test_values_are_those_of_measure_and_summaries_their_means(model, photos):
+    table = run(model, photos[:2])
+    assert len(table.rows) == 2 * len(METHODS) * len(METRICS)
+    for row in table.rows:
+        attribution = vizlib.explain(model, row.photo, row.method, **PARAMETERS.get(row.method, {}))
+        options: dict[str, Any] = dict(PARAMETERS.get(row.metric, {}))
+        if row.metric == "energy-pointing-game":
+            options["boxes"] = BOXES[os.path.basename(row.photo)]
+        found = measure(model, attribution, row.metric, random_maps=5, precision="float32", **options)
+        assert row.value == pytest.approx(found.value, abs=1e-5), row
+        assert row.random == pytest.approx(np.mean(found.random_values), abs=1e-5), row
+        assert row.better_than_random == pytest.approx(found.better_than_random, abs=1e-5), row
+        assert row.seconds > 0
+    for summary in table.summaries:
+        values = [row.value for row in table.rows if (row.method, row.metric) == (summary.method, summary.metric)]
+        assert summary.mean == pytest.approx(np.mean(values))
+        assert min(values) - 1e-9 <= summary.low <= summary.mean <= summary.high <= max(values) + 1e-9
+        assert summary.photos == 2
+    for metric in METRICS:
+        ranked = sorted((one for one in table.summaries if one.metric == metric), key=lambda one: one.rank)
+        means = [one.mean for one in ranked]
+        assert means == sorted(means, reverse=metric == "energy-pointing-game")
+
+
+def test_the_bootstrap_interval_is_about_that_of_the_normal_approximation():
+    values = np.random.default_rng(3).normal(5, 2, 200)
+    low, high = bootstrap_interval(values)
+    half_width = 1.96 * values.std() / math.sqrt(200)
+    assert (low, high) == pytest.approx((values.mean() - half_width, values.mean() + half_width), abs=0.08)
+    assert all(math.isnan(end) for end in bootstrap_interval(np.array([])))
+
+
+def test_an_interrupted_benchmark_continues_to_the_same_table(model, photos, tmp_path, monkeypatch):
+    whole = run(model, photos)
+    folder, results = tmp_path / "results", tmp_path / "results" / RESULTS_FILE
+    run(model, photos[:1], folder=folder)
+    complete = results.read_bytes()
+    run(model, photos[:2], folder=folder)
+    for cut in (len(complete), len(complete) + 1, len(complete) + 150, len(results.read_bytes()) - 1):
+        results.write_bytes(results.read_bytes()[:cut] if cut > len(complete) else complete)
+        table = run(model, photos, folder=folder)
+        assert drop_times(table) == drop_times(whole)
+        lines = results.read_text().splitlines()
+        assert [json.loads(line)["photo"] for line in lines[1:]] == photos
+    calls = []
+    monkeypatch.setattr(type(model), "forward", lambda *args, **options: calls.append(1))
+    assert drop_times(run(model, photos, folder=folder)) == drop_times(whole)
+    assert not calls  # nothing is computed twice
+
+
+SCRIPT = """
+import sys, vizlib
+sys.path.insert(0, {folder!r})
+from test_benchmark import Network, run
+preprocessing = {{"input_size": (3, 16, 16), "crop_pct": 1.0, "crop_mode": "squash"}}
+print("ready", flush=True)
+run(vizlib.wrap(Network().eval(), preprocessing=preprocessing), sys.argv[2:], folder=sys.argv[1])
+"""
+
+
+def test_a_killed_benchmark_continues_to_the_same_table(model, photos, tmp_path):
+    folder = tmp_path / "results"
+    script = SCRIPT.format(folder=os.path.dirname(__file__))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, str(folder), *photos], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"ready"
+    while process.poll() is None:  # until the first photo is done
+        if (folder / RESULTS_FILE).exists() and (folder / RESULTS_FILE).read_bytes().count(b"\n") > 1:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    assert drop_times(run(model, photos, folder=folder)) == drop_times(run(model, photos))
+
+
+def test_another_benchmark_in_the_folder_is_refused(model, photos, tmp_path):
+    run(model, photos[:1], folder=tmp_path / "a")
+    before = (tmp_path / "a" / RESULTS_FILE).read_bytes()
+    with pytest.raises(VizlibError, match=r"results.jsonl in 'a' holds a benchmark with other settings"):
+        run(model, photos, folder=tmp_path / "a", seed=1)
+    assert (tmp_path / "a" / RESULTS_FILE).read_bytes() == before
+
+
+def test_unusable_photos_are_listed_and_the_others_measured(model, photos, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    table = run(
+        model,
+        [photos[0], str(tmp_path / "broken.png"), photos[1]],
+        boxes={**BOXES, "broken.png": []},
+        folder=tmp_path / "a",
+    )
+    assert list(table.errors) == [str(tmp_path / "broken.png")]
+    assert {row.photo for row in table.rows} == set(photos[:2])
+    again = run(model, [photos[0], str(tmp_path / "broken.png"), photos[1]], folder=tmp_path / "a")
+    assert again.errors == table.errors
+
+
+def test_files_hold_the_same_values(model, photos, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = run(model, photos[:2])
+    with table.save(tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["value"]) for row in rows] == [row.value for row in table.rows]
+    assert parquet.read_table(table.save(tmp_path / "t.parquet"))["value"].to_pylist() == [
+        row.value for row in table.rows
+    ]
+    found = json.loads(table.save(tmp_path / "t.json").read_text())
+    assert [row["mean"] for row in found["summaries"]] == [one.mean for one in table.summaries]
+    html, latex = table.save(tmp_path / "t.html").read_text(), table.save(tmp_path / "t.tex").read_text()
+    for method in METHODS:
+        assert method in html
+        assert method in latex
+    assert html.count("<b>") == latex.count(r"\textbf") == len(METRICS)
+    assert "higher is better" in html
+    with pytest.raises(VizlibError, match=r"cannot save as '\.xlsx'; use one of \.csv"):
+        table.save(tmp_path / "t.xlsx")
+
+
+def test_wrong_requests_are_one_sentence(model, photos):
+    requests = {
+        "there is no method 'grad'": {"methods": ["grad"]},
+        "there is no metric 'del'": {"metrics": ["del"]},
+        "energy-pointing-game needs the boxes of the objects": {"boxes": None},
+        "parameters are given for rise, which the benchmark does not use": {"parameters": {"rise": {"masks": 5}}},
+        r"there are no boxes for the photo": {"boxes": {}},
+        "is given twice": {"photos": [photos[0], photos[0]]},
+    }
+    for message, options in requests.items():
+        with pytest.raises(VizlibError, match=message):
+            run(model, **{"photos": photos[:1], **options})

@@ -1,0 +1,311 @@
+"""Rank methods by metrics on a set of photos, with results that survive an interruption."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from vizlib.attribution.explain import explain, explain_all
+from vizlib.attribution.measurement import Measurement
+from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.request import ONE_PASS
+from vizlib.attribution.result import Attribution
+from vizlib.core.errors import ImageError, VizlibError
+from vizlib.core.images import open_image
+from vizlib.core.version import __version__
+from vizlib.metrics.benchmark_table import Benchmark, BenchmarkRow
+from vizlib.metrics.localisation import Box
+from vizlib.metrics.measuring import measure, measure_together
+from vizlib.metrics.method_checks import measure_randomisation_together
+from vizlib.metrics.registry import get_metric
+from vizlib.models.model import Model
+
+DEFAULT_METRICS = ("deletion", "insertion", "parameter-randomisation", "max-sensitivity")
+RESULTS_FILE = "results.jsonl"
+RANDOMISATION = "parameter-randomisation"
+
+
+def benchmark(
+    model: Model,
+    photos: Iterable[Any],
+    *,
+    methods: Sequence[str] | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    boxes: Mapping[str, Sequence[Box]] | None = None,
+    target: Any = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    random_maps: int = 5,
+    seed: int = 0,
+    precision: str = "auto",
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Benchmark:
+    """Return how good the maps of several methods are by several metrics, on a set of photos.
+
+    One photo after another is in memory. With a folder, the values of each photo are written as soon as they are known,
+    and a benchmark that was interrupted at any moment continues with the first photo that has none.
+
+    Args:
+        model: The model.
+        photos: Photos as `open_image` accepts them.
+        methods: Names of methods; by default all that one forward and one backward pass feed.
+        metrics: Names of metrics; those that need the object take `boxes`.
+        boxes: Boxes of the objects by the path or file name of their photo, as (left, top, right, bottom) in pixels.
+        target: Class to explain, as in `explain`; by default the likeliest of each photo.
+        parameters: Parameters of methods and metrics by their names, such as `{"rise": {"masks": 500}}`.
+        random_maps: How many random maps each map is compared with.
+        seed: Seed of all random numbers.
+        precision: `"auto"` for bfloat16 where the processor supports it and a check passes, or `"float32"`.
+        folder: Folder for the results; it may hold those of the same benchmark so far.
+        progress: Show a progress bar; by default in a terminal.
+
+    Returns:
+        The table.
+
+    Raises:
+        VizlibError: For an unknown method, metric or parameter, a metric without the boxes it needs, or a folder that
+            holds a benchmark with other settings.
+        ModelError: If the model cannot be run.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> table = vizlib.benchmark(
+        ...     model, [get_image("tower.jpg")], methods=["saliency", "grad-cam"], metrics=["sparseness"]
+        ... )
+        >>> [(row.method, row.metric) for row in table.rows]
+        [('saliency', 'sparseness'), ('grad-cam', 'sparseness')]
+    """
+    given = dict(parameters or {})
+    chosen = tuple(methods or (call.method.name for call in METHODS.list_single_pass_calls(model)))
+    calls = {name: METHODS.resolve_method(model, name, given.get(name, {})) for name in chosen}
+    metric_values = {name: get_metric(name).resolve_parameters(model, given.get(name, {})) for name in metrics}
+    unused = set(given) - set(calls) - set(metric_values)
+    if unused:
+        raise VizlibError(f"parameters are given for {', '.join(sorted(unused))}, which the benchmark does not use")
+    if boxes is None and (needing := [name for name in metrics if get_metric(name).needs_region]):
+        raise VizlibError(f"{', '.join(needing)} needs the boxes of the objects: give boxes= by the photos' names")
+    settings = {
+        "version": __version__,
+        "model": model.name,
+        "methods": list(chosen),
+        "metrics": list(metrics),
+        "parameters": {**{name: dict(call.values) for name, call in calls.items()}, **metric_values},
+        "target": str(target),
+        "random_maps": random_maps,
+        "seed": seed,
+        "precision": precision,
+    }
+    runner = _PhotoRunner(model, chosen, tuple(metrics), given, target, random_maps, seed, precision)
+    store = _ResultStore(None if folder is None else Path(folder), settings)
+    names = _make_names(photos)
+    with tqdm(names, desc="benchmark", disable=None if progress is None else not progress, leave=False) as bar:
+        for name, source in bar:
+            if name in store:
+                continue
+            try:
+                photo = open_image(source)
+            except ImageError as error:
+                store.add_error(name, str(error))
+                continue
+            store.add(name, runner.measure_photo(photo, name, _find_boxes(boxes, name)))
+    return Benchmark(model.name, tuple(store.rows), settings, store.errors)
+
+
+def _make_names(photos: Iterable[Any]) -> list[tuple[str, Any]]:
+    """Return each photo of a benchmark with its name: its path as given, or its number."""
+    named: dict[str, Any] = {}
+    for number, photo in enumerate(photos, 1):
+        name = os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f"photo {number}"
+        if name in named:
+            raise VizlibError(f"the photo {name!r} is given twice")
+        named[str(name)] = photo
+    return list(named.items())
+
+
+def _find_boxes(boxes: Mapping[str, Sequence[Box]] | None, name: str) -> Sequence[Box] | None:
+    """Return the boxes of a photo of a benchmark, by its path or its file name."""
+    if boxes is None:
+        return None
+    found = boxes.get(name, boxes.get(Path(name).name))
+    if found is None:
+        raise VizlibError(f"there are no boxes for the photo {name!r}")
+    return found
+
+
+class _PhotoRunner:
+    """Explains one photo after another by every method of a benchmark, and measures the maps."""
+
+    def __init__(
+        self,
+        model: Model,
+        methods: tuple[str, ...],
+        metrics: tuple[str, ...],
+        parameters: Mapping[str, Mapping[str, Any]],
+        target: Any,
+        random_maps: int,
+        seed: int,
+        precision: str,
+    ) -> None:
+        self.model, self.methods, self.metrics, self.parameters = model, methods, metrics, parameters
+        self.target, self.random_maps, self.seed, self.precision = target, random_maps, seed, precision
+
+    def measure_photo(self, photo: Image.Image, name: str, boxes: Sequence[Box] | None) -> list[BenchmarkRow]:
+        """Return the values of a photo for every method and metric."""
+        attributions, seconds = self._explain(photo)
+        rows = []
+        for metric in self.metrics:
+            measured = self._measure(attributions, metric, boxes)
+            rows += [_make_row(name, method, metric, measured[method], seconds[method]) for method in self.methods]
+        return rows
+
+    def _explain(self, photo: Image.Image) -> tuple[dict[str, Attribution], dict[str, float]]:
+        """Return the attribution of every method, and its time in seconds; methods of one pass share theirs."""
+        shared = [name for name in self.methods if METHODS[name].cost == ONE_PASS and name not in self.parameters]
+        attributions: dict[str, Attribution] = {}
+        seconds: dict[str, float] = {}
+        if shared:
+            start = time.perf_counter()
+            results = explain_all(self.model, photo, self.target)
+            spent = time.perf_counter() - start
+            for name in shared:
+                attributions[name] = replace(results[name], by_layer={})
+                seconds[name] = spent / len(results)
+        for name in self.methods:
+            if name not in attributions:
+                start = time.perf_counter()
+                attributions[name] = explain(self.model, photo, name, self.target, **self.parameters.get(name, {}))
+                seconds[name] = time.perf_counter() - start
+        return attributions, seconds
+
+    def _measure(
+        self, attributions: Mapping[str, Attribution], metric: str, boxes: Sequence[Box] | None
+    ) -> dict[str, Measurement]:
+        """Return the measurement of each attribution by one metric, from passes that they share where they can."""
+        row, values = get_metric(metric), self.parameters.get(metric, {})
+        options: dict[str, Any] = {"seed": self.seed, "precision": self.precision}
+        if row.measures_method:
+            measured: dict[str, Measurement] = {}
+            if metric == RANDOMISATION:
+                together = {name: one for name, one in attributions.items() if METHODS[name].cost == ONE_PASS}
+                resolved = row.resolve_parameters(self.model, {**values, "seed": self.seed})
+                measured = measure_randomisation_together(self.model, together, **resolved)
+            return measured | {
+                name: measure(self.model, one, metric, **options, **values)
+                for name, one in attributions.items()
+                if name not in measured
+            }
+        if row.needs_region:
+            options["boxes"] = boxes
+        groups: dict[tuple, dict[str, Attribution]] = {}
+        for name, one in attributions.items():
+            key = tuple(one.heat.shape), one.patch_values, row.find_score(one.parameters)
+            groups.setdefault(key, {})[name] = one
+        result: dict[str, Measurement] = {}
+        for group in groups.values():
+            measurements = measure_together(
+                self.model, list(group.values()), metric, random_maps=self.random_maps, **options, **values
+            )
+            result |= zip(group, measurements, strict=True)
+        return result
+
+
+def _make_row(photo: str, method: str, metric: str, measurement: Measurement, seconds: float) -> BenchmarkRow:
+    """Return one row of a benchmark."""
+    random_values = [value for value in measurement.random_values if math.isfinite(value)]
+    better = measurement.better_than_random
+    return BenchmarkRow(
+        photo,
+        method,
+        metric,
+        measurement.value,
+        sum(random_values) / len(random_values) if random_values else math.nan,
+        math.nan if better is None else better,
+        seconds,
+    )
+
+
+class _ResultStore:
+    """The results of a benchmark so far, in memory and, with a folder, in a file with one line for each photo.
+
+    Args:
+        folder: Folder of the file; `None` keeps the results in memory alone.
+        settings: Settings of the benchmark, in the first line of the file.
+
+    Raises:
+        VizlibError: For a file of a benchmark with other settings, or one that cannot be read or written.
+    """
+
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+        self.rows: list[BenchmarkRow] = []
+        self.errors: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._path = None if folder is None else folder / RESULTS_FILE
+        if self._path is None:
+            return
+        first = json.dumps({"settings": settings})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
+            complete = lines[:-1]  # what follows the last line break was cut off
+            if complete and json.loads(complete[0]) != json.loads(first):
+                raise VizlibError(
+                    f"{self._path.name} in {self._path.parent.name or '.'!r} holds a benchmark with other settings; "
+                    "choose another folder"
+                )
+            for line in complete[1:]:
+                self._read(json.loads(line))
+            if len(lines) > 1 and lines[-1]:
+                with self._path.open("r+b") as file:
+                    file.truncate(sum(len(line) + 1 for line in complete))
+            if not complete:
+                self._path.write_text(first + "\n", encoding="utf-8")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, VizlibError):
+                raise
+            raise VizlibError(f"{self._path.name} cannot be read or written: {error}") from error
+
+    def __contains__(self, photo: str) -> bool:
+        return photo in self._done
+
+    def add(self, photo: str, rows: Sequence[BenchmarkRow]) -> None:
+        """Keep the values of a photo."""
+        self._append({"photo": photo, "rows": [list(asdict(row).values())[1:] for row in rows]})
+        self.rows += rows
+        self._done.add(photo)
+
+    def add_error(self, photo: str, message: str) -> None:
+        """Keep why a photo cannot be used."""
+        self._append({"photo": photo, "error": message})
+        self.errors[photo] = message
+        self._done.add(photo)
+
+    def _read(self, line: Mapping[str, Any]) -> None:
+        photo = line["photo"]
+        self._done.add(photo)
+        if "error" in line:
+            self.errors[photo] = line["error"]
+        else:
+            self.rows += [BenchmarkRow(photo, *values) for values in line["rows"]]
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        """Write a line to the end of the file, and wait until it is on the disk."""
+        if self._path is None:
+            return
+        try:
+            with self._path.open("ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise VizlibError(f"{self._path.name} cannot be written: {error.strerror or error}") from error
