@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import jupytext
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -59,8 +60,17 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
             raise PluginError(f"{page.file.src_uri} links to {path}, which does not exist")
         return f'href="{file.url_relative_to(page.file)}{anchor}"'
 
+    notebook = Path(page.file.src_uri).with_suffix(".ipynb").name
+    html = f'<p><a href="{notebook}" download>Download this tutorial as a notebook</a></p>{html}'
     html = html.replace('<div class="highlight-ipynb', '<div tabindex="0" class="highlight-ipynb')  # it can scroll
     return re.sub(r'href="(?!https?:)([^"#:]+\.(?:md|py))(#[^"]*)?"', replace_link, html)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write each tutorial as a notebook beside its page, for the link above it."""
+    for source in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
+        notebook = Path(config.site_dir) / "tutorials" / f"{source.stem}.ipynb"
+        jupytext.write(jupytext.read(source), notebook)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

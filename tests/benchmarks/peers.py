@@ -3,7 +3,7 @@
 Each of the packages that it compares with is optional; for one that is not installed it prints a sentence:
 
 - captum, grad-cam (imported as pytorch_grad_cam) and torchcam, which the extra `peers` installs;
-- zennit and quantus, which no extra installs: `pip install zennit quantus`.
+- zennit, which no extra installs: `pip install zennit`.
 
 All libraries compute the same method of the same frozen network in single precision, with the same class, baseline,
 window and number of steps. They are timed in turn, and the median of each is divided by that of vizlib. The photo is

@@ -5,6 +5,7 @@ It tests the site that `mkdocs build` wrote, and is skipped where there is none;
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ PAGES = (
     "tutorials/explain-a-photo.html",
     "how-to/add-a-method.html",
     "reference/methods.html",
+    "reference/metrics.html",
     "reference/api.html",
     "gallery.html",
 )
@@ -79,6 +81,15 @@ def test_search_finds_methods_parts_and_tutorials(site, page, words, expected):
     page.evaluate(OPEN_SEARCH)
     page.keyboard.type(words)
     page.wait_for_function(HAS_RESULT, arg=expected)
+
+
+def test_tutorials_are_downloaded_as_notebooks(site, page):
+    page.goto(site + "tutorials/explain-a-photo.html")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download this tutorial as a notebook").click()
+    cells = json.loads(download.value.path().read_text(encoding="utf-8"))["cells"]
+    assert {cell["cell_type"] for cell in cells} == {"markdown", "code"}
+    assert "# Explain a photo" in "".join(cells[0]["source"])
 
 
 def test_tutorials_show_pictures_and_link_to_pages(site, page):

@@ -21,6 +21,8 @@ COMMANDS = (
     "explain",
     "compare",
     "estimate",
+    "trust",
+    "benchmark",
     "predict",
     "units",
     "receptive-field",
@@ -62,7 +64,7 @@ def photo(tmp_path, cheetah):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_uses_models_takes_a_checkpoints_folder(command):
     calls = {row.name: row.callback for row in app.registered_commands}
-    assert {*COMMANDS, "docs"} == calls.keys()
+    assert {*COMMANDS, "docs", "metrics"} == calls.keys()
     callback = calls[command]
     assert callback is not None
     assert "checkpoints" in inspect.signature(callback).parameters
