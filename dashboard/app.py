@@ -55,7 +55,7 @@ def build_page(service: AnalysisService, options: ServerOptions) -> gr.Blocks:
             address_column = gr.Column(scale=0, min_width=120)
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="sidebar"):
-                context = sidebar.build_sidebar(service, auto_trust=options.auto_trust)
+                context = sidebar.build_sidebar(service, auto_trust=options.auto_trust and options.is_local)
             with gr.Column(scale=3, min_width=320, elem_id="tabs"), gr.Tabs() as tabs:
                 views = {}
                 for tab in TABS:

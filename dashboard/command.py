@@ -28,9 +28,9 @@ def make_command(start: Callable[[ServerOptions], None]) -> Callable[..., None]:
     parameters = []
     for option in fields(ServerOptions):
         flag = f"--{option.name.replace('_', '-')}"
-        names = [flag] if types[option.name] is bool and option.name != "browser" else []
-        annotation = Annotated[types[option.name], typer.Option(*names, **option.metadata)]
         default = SHELL_DEFAULTS.get(option.name, option.default)
+        names = [flag] if default is False else []  # of a switch that is on, typer adds the flag that turns it off
+        annotation = Annotated[types[option.name], typer.Option(*names, **option.metadata)]
         parameters.append(
             inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )

@@ -141,9 +141,9 @@ def write_metrics_page() -> str:
     return f"""# Metrics
 
 Every heat map looks convincing; whether it says anything about the model is an empirical question.
-`vizlib.metrics.measure` computes each of these metrics, and with it the values of random maps, of a centred Gaussian
-and of the edges of the photo, because a value alone says little. [Measure maps](../how-to/measure-maps.md) shows how
-they are used.
+`vizlib.metrics.measure` computes each of these metrics, and because a value alone says little, that of random maps, of
+a centred Gaussian and of the edges of the photo; metrics of a method have reference values of their own.
+[Measure maps](../how-to/measure-maps.md) shows how they are used.
 
 | metric | range | better | measures |
 |---|---|---|---|

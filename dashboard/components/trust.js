@@ -5,8 +5,8 @@
 
 /** @typedef {{ name: string, share: number | null, text: string, sentence: string }} TrustPart */
 /**
- * @typedef {{ state?: string, share?: number, parts?: TrustPart[], notes?: string[], begin?: boolean, heading?: string,
- *   caveat?: string, help?: string, help_label?: string }} TrustValue
+ * @typedef {{ state?: string, turn?: number, step?: boolean, parts?: TrustPart[], notes?: string[], begin?: boolean,
+ *   heading?: string, caveat?: string, help?: string, help_label?: string }} TrustValue
  */
 
 const heading = createElement("h3", "viz-trust-heading");
@@ -18,9 +18,10 @@ const caveat = createElement("p", "viz-caveat");
 help.target = "_blank";
 help.rel = "noopener";
 help.textContent = "?";
-list.setAttribute("aria-live", "polite");
+caveat.setAttribute("role", "status"); // it is shown when the measurement ends
 root.append(heading, help, button, list, notes, caveat);
 let state = "";
+let turn = 0; // counts the maps whose bars were shown
 let wasStopped = false; // a step that was under way at the stop still arrives
 
 button.addEventListener("click", () => {
@@ -53,7 +54,6 @@ function createPart(part) {
   name.textContent = part.name;
   bar.setAttribute("aria-label", part.name);
   bar.value = part.share ?? 0;
-  bar.hidden = false;
   item.classList.toggle("viz-unmeasured", part.share === null);
   number.textContent = part.text || "–";
   sentence.textContent = part.sentence;
@@ -90,8 +90,8 @@ function draw(value) {
 }
 
 onValueChange((value) => {
-  if (!wasStopped || value.state !== "running") {
-    wasStopped = false;
-    draw(value);
-  }
+  if (value.step && (value.turn !== turn || (wasStopped && value.state === "running"))) return;
+  turn = value.turn || 0;
+  wasStopped = false;
+  draw(value);
 });

@@ -5,6 +5,7 @@ The button fires `submit` to start and `stop` to stop.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -16,25 +17,48 @@ from vizlib.attribution.measurement import TRUST_PARTS
 WAITING, RUNNING, DONE = "waiting", "running", "done"
 
 
+_turns = itertools.count(1)
+
+
 def build_waiting_trust(*, start_now: bool) -> dict[str, Any]:
-    """Return the value of the bars before the measurement.
+    """Return the value of the bars of a map before the measurement.
 
     Args:
         start_now: Whether it starts without a click.
     """
-    return {"state": WAITING, "parts": _list_parts(Trust()), "begin": start_now, **_list_texts()}
+    return {"state": WAITING, "turn": next(_turns), "parts": _list_parts(Trust()), "begin": start_now, **_list_texts()}
 
 
-def build_trust(trust: Trust, fraction: float) -> dict[str, Any]:
+def build_measured_trust(trust: Trust) -> dict[str, Any]:
+    """Return the value of the bars of a map that was measured before.
+
+    Args:
+        trust: What was measured.
+    """
+    return {**build_trust_step(trust, 1.0, next(_turns)), "step": False}
+
+
+def build_trust_step(trust: Trust, fraction: float, turn: int) -> dict[str, Any]:
     """Return the value of the bars after some of the passes.
 
     Args:
         trust: What is measured so far.
         fraction: How much of the work is done, 0 to 1.
+        turn: That of the bars whose measurement this is: another map may be shown meanwhile, which ignores it.
     """
     notes = [translate_note(note) for note in trust.notes]
     state = DONE if fraction >= 1 else RUNNING
-    return {"state": state, "share": fraction, "parts": _list_parts(trust), "notes": notes, **_list_texts()}
+    return {"state": state, "turn": turn, "step": True, "parts": _list_parts(trust), "notes": notes, **_list_texts()}
+
+
+def read_turn(value: Any) -> int:
+    """Return the turn of the bars that a measurement is started from.
+
+    Args:
+        value: Value of the bars.
+    """
+    turn = value.get("turn") if isinstance(value, dict) else None
+    return turn if isinstance(turn, int) else 0
 
 
 def _list_parts(trust: Trust) -> list[dict[str, Any]]:

@@ -57,7 +57,8 @@ class ServerOptions:
         HOUR_SECONDS, "Age at which uploads are deleted; at the latest at twice that age.", metavar="SECONDS"
     )
     auto_trust: bool = declare_option(
-        True, "Measure at once how far each map can be trusted; else at a click, for a busy server."
+        True,
+        "Measure at once how far each map can be trusted, where only this machine can reach the page; else at a click.",
     )
     mcp: bool = declare_option(False, "Offer the endpoints as MCP tools for language models.")
     log: bool = declare_option(False, "Print one line of JSON for each model run.")

@@ -24,13 +24,15 @@ from dashboard.components.help_link import build_method_help, build_page_help
 from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
 from dashboard.components.progress import build_running_progress, build_waiting_progress, format_duration
 from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
-from dashboard.components.trust import build_trust, build_waiting_trust
+from dashboard.components.trust import build_measured_trust, build_trust_step, build_waiting_trust, read_turn
 from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
 from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
+from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TRUST_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
+from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
@@ -146,18 +148,37 @@ def stream_content(
 
 
 def stream_trust(
-    service: AnalysisService, photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any
+    service: AnalysisService,
+    photo: Image.Image | None,
+    selection: Selection | None,
+    method: str | None,
+    menus: Any,
+    turn: int,
 ) -> Generator[dict[str, Any], None, None]:
-    """Yield the bars of the Why tab that say how far its map can be trusted, after each batch of passes."""
-    if photo is None or selection is None:
-        return
-    method = choose_shown_method(service, selection.model, method)
-    parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
-    attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
-    if attribution is None:
-        return
-    for step in service.stream_trust(selection.model, attribution):
-        yield build_trust(step.trust, step.fraction)
+    """Yield the bars of the Why tab that say how far its map can be trusted, after each batch of passes.
+
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: Model and classes.
+        method: The chosen method.
+        menus: Its parameters.
+        turn: That of the bars that the measurement was started from.
+    """
+    if photo is None or selection is None or selection.photo != compute_photo_key(photo):
+        return  # another photo was chosen meanwhile, whose bars are shown
+    try:
+        method = choose_shown_method(service, selection.model, method)
+        parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
+        attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
+        if attribution is None:
+            yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}
+            return
+        for step in service.stream_trust(selection.model, attribution):
+            yield build_trust_step(step.trust, step.fraction, turn)
+    except VizlibError:
+        yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}
+        raise
 
 
 def build_trust_bars(
@@ -165,7 +186,7 @@ def build_trust_bars(
 ) -> dict[str, Any]:
     """Return the Why tab's bars that say how far a map can be trusted: measured, or waiting to be."""
     found = service.find_trust(selection.model, attribution)
-    return build_waiting_trust(start_now=auto_trust) if found is None else build_trust(found, 1.0)
+    return build_waiting_trust(start_now=auto_trust) if found is None else build_measured_trust(found)
 
 
 def build_map(
@@ -319,23 +340,28 @@ def build_tab(context: TabContext) -> TabView:
                 yield content
 
     def measure_trust(
-        photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any, request: gr.Request
+        photo: Image.Image | None,
+        selection: Selection | None,
+        method: str | None,
+        menus: Any,
+        value: Any,
+        request: gr.Request,
     ) -> Iterator[Any]:
         generation = context.generations.current(request)
-        with closing(stream_trust(service, photo, selection, method, menus)) as steps:
-            for value in steps:
+        with closing(stream_trust(service, photo, selection, method, menus, read_turn(value))) as steps:
+            for step in steps:
                 # Another choice does not cancel this event: gradio would forget that it was triggered again meanwhile.
                 if context.generations.current(request) != generation:
                     yield gr.skip()
                     return
-                yield value
+                yield step
 
     def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return compute_top_fraction_check(service, photo, selection, method, menus)
 
     stream_event = context.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
-    trust_event = context.on_event(trust.submit, measure_trust, [method, menus], [trust], **TRUST_QUEUE)
+    trust_event = context.on_event(trust.submit, measure_trust, [method, menus, trust], [trust], **TRUST_QUEUE)
     trust.stop(None, None, None, cancels=[trust_event], **PRIVATE_EVENT)
     follow_up = FollowUp(update_metric, [method, menus], [metric])
     context.on_event(stream_event.success, *follow_up)

@@ -50,7 +50,7 @@ def measure():
 
 def test_bars_fill_part_by_part_to_the_librarys_numbers(open_checked_session, limited):
     session = open_checked_session(f"?m={RESNET}&img=ex:tower")
-    assert read_bars(session) == [("Faithful", "–"), ("About this model", "–"), ("Stable", "–")]
+    assert read_bars(session) == [("Faithful", "–"), ("Depends on the model", "–"), ("Stable", "–")]
     session.page.locator("#why-trust button").click()
     limited.release()
     session.page.locator("#why-trust li:nth-child(3) .viz-trust-number", has_text="%").wait_for()
@@ -89,6 +89,19 @@ def test_stop_and_another_choice_end_the_measurement(open_checked_session, limit
         session.wait_on_server(ended.is_set)
         session.settle()
     assert session.page.locator("#why-trust .viz-trust").get_attribute("data-state") == "waiting"
+
+
+def test_another_choice_before_the_first_step_shows_bars_of_its_own(open_checked_session, limited):
+    session = open_checked_session(f"?m={RESNET}&img=ex:lion")
+    bars = session.page.locator("#why-trust .viz-trust")
+    session.page.locator("#why-trust button").click()
+    session.page.locator("#bars .viz-class").nth(1).click()
+    session.wait_until("() => document.querySelector('#why-trust .viz-trust').dataset.state === 'waiting'")
+    limited.release(10_000)  # the first measurement ends without being shown
+    session.settle()
+    assert bars.get_attribute("data-state") == "waiting"
+    session.page.locator("#why-trust button").click()
+    session.wait_until(DONE)
 
 
 @pytest.fixture

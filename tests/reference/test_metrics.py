@@ -118,7 +118,7 @@ def test_imputed_pixels_get_noise_of_the_given_size(model, attribution):
 
 def test_average_drop_and_increase_equal_the_formulas_of_grad_cam_pp(model, attribution):
     image = model.tensor(attribution.photo)
-    for heat in (attribution.heat, -attribution.heat, torch.ones(3, 3)):
+    for heat in (attribution.heat, -attribution.heat, torch.tensor([[1.0, 0.9], [0.8, 0.7]])):
         changed = replace(attribution, heat=heat)
         mask = resize(heat.clamp(min=0)).double()
         mask = mask / mask.max()
@@ -190,7 +190,8 @@ def test_parameter_randomisation_equals_explaining_each_random_network(model, at
     found = measure_exactly(model, attribution, "parameter-randomisation", order=order, seed=6, sign=sign)
     assert [name for name, _ in found.curve] == [name for name, _ in expected] == ["head", "block", "stem"]
     assert [value for _, value in found.curve] == pytest.approx([value for _, value in expected], abs=1e-4)
-    assert found.value == pytest.approx(np.mean([value for _, value in expected]), abs=1e-4)
+    assert found.value == pytest.approx(np.mean([abs(value) for _, value in expected]), abs=1e-4)
+    assert 0 < found.references["shuffled"] < 0.1
 
 
 def test_efficient_randomisation_equals_the_rise_of_the_histogram_entropy(model, attribution):
@@ -299,11 +300,8 @@ def test_random_maps_are_at_chance(known):
 
 
 def test_randomisation_finds_a_method_that_ignores_the_class(model, attribution):
-    """Guided backpropagation of a network without ReLU is its gradient; a map of edges ignores the network."""
     found = measure_exactly(model, attribution, "parameter-randomisation")
-    chance = np.quantile(np.abs(found.random_values), 0.99)
-    assert found.curve[-1][1] < 0.5
-    assert chance < 0.2
+    assert abs(found.curve[-1][1]) < 0.5
     eigen = vizlib.explain(model, attribution.photo, "eigen-cam", layer="block", target="c")
     ignored = measure_exactly(model, eigen, "parameter-randomisation", order="independent")
     assert dict(ignored.curve)["head"] == pytest.approx(1.0)  # with other weights in the classifier, the same map

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, cast, overload
@@ -322,15 +322,24 @@ def estimate(model: Model, method: str = "grad-cam", photo: PhotoSource | None =
             0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8, device="cpu"
         )
         photo = Image.fromarray(noise.numpy())
-    start = time.perf_counter()
-    steps = explain_stream(model, photo, method, **parameters)
+    return estimate_stream_seconds(lambda: explain_stream(model, photo, method, **parameters))
+
+
+def estimate_stream_seconds(start: Callable[[], Iterator[Any]]) -> float:
+    """Return about how many seconds a stream takes, from the time of its first two steps.
+
+    Args:
+        start: Makes the stream, whose steps have the attributes `done` and `total`.
+    """
+    begun = time.perf_counter()
+    steps = start()
     first = next(steps)
     middle = time.perf_counter()
     second = next(steps, None)
     if second is None:
-        return middle - start
+        return middle - begun
     seconds_per_pass = (time.perf_counter() - middle) / (second.done - first.done)
-    return middle - start + seconds_per_pass * (first.total - first.done)
+    return middle - begun + seconds_per_pass * (first.total - first.done)
 
 
 def _gather_inputs(

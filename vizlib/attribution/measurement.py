@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vizlib.core.text import Note, format_number
+from vizlib.core.text import Note, format_number, format_percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,7 @@ class Measurement:
         """Fraction of the random maps with a worse value, 0 to 1; equal ones count half; `None` without random maps."""
         if not self.random_values or not math.isfinite(self.value):
             return None
-        sign = 1 if self.higher_is_better else -1
-        differences = [sign * (self.value - other) for other in self.random_values]
-        return sum(1.0 if difference > 0 else 0.5 * (difference == 0) for difference in differences) / len(differences)
+        return compute_share_beaten(self.value, self.random_values, higher_is_better=self.higher_is_better)
 
     def __repr__(self) -> str:
         others = [f"{name} {format_number(value)}" for name, value in self.references.items()]
@@ -73,6 +71,19 @@ class Measurement:
         }
 
 
+def compute_share_beaten(value: float, others: Sequence[float], *, higher_is_better: bool) -> float:
+    """Return the fraction of other measured values that are worse than one, 0 to 1; equal ones count half.
+
+    Args:
+        value: The value.
+        others: At least one other value.
+        higher_is_better: Whether a higher value is better.
+    """
+    sign = 1 if higher_is_better else -1
+    differences = [sign * (value - other) for other in others]
+    return sum(1.0 if difference > 0 else 0.5 * (difference == 0) for difference in differences) / len(differences)
+
+
 @dataclass(frozen=True, eq=False)
 class TrustPart:
     """One of the three measurements of `Trust`.
@@ -86,6 +97,11 @@ class TrustPart:
     share: float
     sentence: Note
     measurements: tuple[Measurement, ...]
+
+    @property
+    def text(self) -> str:
+        """The share in percent; a dash where it is not defined."""
+        return format_percent(self.share) if math.isfinite(self.share) else "–"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, ready for JSON."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence, RequiredSignals
 from vizlib.attribution.target import TargetSpec
-from vizlib.core.errors import MethodError, TargetError, suggest_names
+from vizlib.core.errors import MethodError, TargetError, VizlibError, suggest_names
 from vizlib.models.model import Model
 
 ParameterValues = Mapping[str, Any]
@@ -109,6 +109,38 @@ class Parameter:
         return value == self.default or value == self.resolve(self.default, is_contrast=is_contrast)
 
 
+def resolve_values(
+    owner: str,
+    parameters: Mapping[str, Parameter],
+    model: Model,
+    values: ParameterValues,
+    error: type[VizlibError],
+) -> dict[str, Any]:
+    """Return the value of every parameter that is requested of a method or metric, defaults filled in.
+
+    Args:
+        owner: Name of the method or metric.
+        parameters: Its parameters by name.
+        model: The model.
+        values: Given values by name.
+        error: What is raised.
+
+    Raises:
+        VizlibError: As `error`, for a parameter that does not exist, or a value that is not accepted.
+    """
+    for name, value in values.items():
+        if name not in parameters:
+            hint = suggest_names(name, parameters) if parameters else "it has none"
+            raise error(f"{owner} has no parameter {name!r}; {hint}")
+        expected = parameters[name].expected_instead(value, model)
+        if expected is not None:
+            raise error(f"{owner} takes {expected} for {name}, not {value!r}")
+    return {
+        name: parameter.convert(values.get(name, parameter.default_for(model)))
+        for name, parameter in parameters.items()
+    }
+
+
 def _is_number(value: Any) -> bool:
     """Return whether a requested parameter value is a number; NumPy's numbers are, booleans are not."""
     return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
@@ -180,17 +212,7 @@ class Method:
         Raises:
             MethodError: For a parameter that the method does not have, or a value that it does not accept.
         """
-        for name, value in values.items():
-            if name not in self.parameters:
-                hint = suggest_names(name, self.parameters) if self.parameters else "it has none"
-                raise MethodError(f"{self.name} has no parameter {name!r}; {hint}")
-            expected = self.parameters[name].expected_instead(value, model)
-            if expected is not None:
-                raise MethodError(f"{self.name} takes {expected} for {name}, not {value!r}")
-        return {
-            name: parameter.convert(values.get(name, parameter.default_for(model)))
-            for name, parameter in self.parameters.items()
-        }
+        return resolve_values(self.name, self.parameters, model, values, MethodError)
 
 
 class MethodTable(dict[str, Method]):

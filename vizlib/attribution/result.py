@@ -144,8 +144,8 @@ class Attribution:
             **style: `opacity`, `colormap` and `limits` of `overlay`.
         """
         photo, heat = self.resize_with_heat(MAX_FIGURE_SIDE_PX)
-        shares = {} if self.trust is None else {name: part.share for name, part in self.trust.parts.items()}
-        measured = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
+        parts = {} if self.trust is None else self.trust.parts
+        measured = ", ".join(f"{name} {part.text}" for name, part in parts.items())
         text = f"{title or self._title}; {measured}" if measured else title or self._title
         return draw_figure(photo, heat, title=text, signed=self.signed, **style)
 
@@ -159,7 +159,7 @@ class Attribution:
         photo, heat = self.resize_with_heat(notebook.MAX_SIDE_PIXELS)
         limits = compute_limits(heat, signed=self.signed)
         overlay = overlay_heat(photo, heat, signed=self.signed, limits=limits)
-        sentences = () if self.trust is None else self.trust.sentences
+        sentences = () if self.trust is None else (*self.trust.sentences, *self.trust.notes)
         notes = (*self.notes, *sentences)
         return notebook.render_attribution(overlay, self._title, notes, limits=limits, signed=self.signed)
 

@@ -79,7 +79,7 @@ def trust_command(
         return
     typer.echo(repr(attribution)[1:-1])
     for name, measured in result.parts.items():
-        typer.echo(f"{name:<13}{measured.share:>5.0%}  {measured.sentence}")
+        typer.echo(f"{name:<13}{measured.text:>6}  {measured.sentence}")
     for note in (*result.notes, *attribution.notes):
         typer.echo(note)
 

@@ -9,7 +9,14 @@ from vizlib.core.errors import MethodError, TargetError
 
 
 def parse_target(text: str | None) -> str | dict[str, Any] | None:
-    """Return the target that an option names: a class, or weights of classes from a JSON object."""
+    """Return the target that an option names: a class, or weights of classes from a JSON object.
+
+    Args:
+        text: The value of the option.
+
+    Raises:
+        TargetError: For an object that is not JSON.
+    """
     if text is None or not text.lstrip().startswith("{"):
         return text
     try:
@@ -19,9 +26,15 @@ def parse_target(text: str | None) -> str | dict[str, Any] | None:
 
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:
-    """Return the `NAME=VALUE` options of `vizlib explain` as keyword arguments.
+    """Return `NAME=VALUE` options as keyword arguments.
 
     A value that is valid JSON is read as JSON (`false`, `3`, `[6, 8]`), any other as text.
+
+    Args:
+        pairs: The values of the option.
+
+    Raises:
+        MethodError: For a value without a name.
     """
     parameters: dict[str, Any] = {}
     for pair in pairs:

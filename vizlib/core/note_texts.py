@@ -83,7 +83,8 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "No single layer carries all that the output depends on; about {share} of the gradient at the image passes "
             "through {layer}, the rest bypasses it."
         ),
-        "metric.constant-map": "The metric {metric} is not defined for a map whose values are all the same.",
+        "metric.constant-map": "The metric {metric} is not defined for a map whose values are equal or not finite.",
+        "metric.not-defined": "The metric {metric} is not defined here, as what it divides by is zero.",
         "metric.object-not-seen": "The input of the model holds no part of the object, so there is nothing to compare.",
         "metric.score-not-positive": "The metric {metric} is a fraction of the score, which is not positive here.",
         "model.assumed-imagenet": (
@@ -201,9 +202,13 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "target.not-predicted": "The model does not predict {label}: it gives it a probability of {share}.",
         "target.not-top": "The model predicts {best} ({share}); {label} is number {rank} ({other}).",
         "target.uncertain": "The model is uncertain: its most likely class has a probability of {share}.",
+        "trust.constant-map": (
+            "How far the map can be trusted is not measured, as its values are equal or not finite: it has no order."
+        ),
         "trust.depends": (
-            "With random parameters, level by level from the output on, the map loses its order: its rank correlation "
-            "with itself is {first} after the first of {levels} levels and {mean} on average (random maps: about 0)."
+            "With random parameters, level by level from the output on, the map changes: its rank correlation with the "
+            "map of the trained network is {first} after the first of {levels} levels and {mean} on average, without "
+            "sign (the same values in random places: {shuffled})."
         ),
         "trust.faithful": (
             "What it marks matters more to {label} than what {beaten} of {count} random maps mark: deletion {deletion} "
@@ -211,14 +216,15 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         ),
         "trust.hardly-depends": (
             "The map hardly depends on what the network has learned: with random parameters, level by level from the "
-            "output on, its rank correlation with itself is {first} after the first of {levels} levels and {mean} on "
-            "average (random maps: about 0)."
+            "output on, its rank correlation with the map of the trained network is {first} after the first of "
+            "{levels} "
+            "levels and {mean} on average, without sign (the same values in random places: {shuffled})."
         ),
         "trust.many-passes": (
             "Dependence and stability are not measured unless asked for, as {method} would run many times, each with "
             "many passes."
         ),
-        "trust.not-defined": "Not defined here, as the map is constant or not finite.",
+        "trust.not-defined": "Not defined for this map, as what it is divided by is zero.",
         "trust.stable": (
             "Noise that one hardly sees changes the map by at most {change} (the same values in random places: "
             "{shuffled})."

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class BenchmarkSummary:
         mean: Mean over the photos where it is defined.
         low: Lower end of the 95 % bootstrap interval of the mean.
         high: Upper end of that interval.
-        rank: Rank of the method by its mean, from 1 for the best.
+        rank: Rank of the method by its mean, from 1 for the best; equal means have equal ranks; 0 for a mean of NaN.
         random: Mean value of random maps; NaN without any.
         better_than_random: Mean fraction of random maps with a worse value; NaN without any.
         photos: Number of photos where the value is defined.
@@ -100,12 +100,10 @@ class Benchmark:
         for metric in self.settings["metrics"]:
             of_metric = [self._summarise(method, metric) for method in self.settings["methods"]]
             sign = -1 if METRICS[metric].higher_is_better else 1
-            order = sorted(
-                (summary for summary in of_metric if math.isfinite(summary.mean)), key=lambda one: sign * one.mean
-            )
-            ranks = {summary.method: rank for rank, summary in enumerate(order, 1)}
+            means = [sign * one.mean for one in of_metric if math.isfinite(one.mean)]
             found += [
-                BenchmarkSummary(**{**asdict(one), "rank": ranks.get(one.method, len(of_metric))}) for one in of_metric
+                replace(one, rank=1 + sum(mean < sign * one.mean for mean in means) if math.isfinite(one.mean) else 0)
+                for one in of_metric
             ]
         return tuple(found)
 
@@ -162,6 +160,7 @@ class Benchmark:
             for method, cells in self._list_cells().items()
         ]
         columns = "l" + "r" * len(metrics)
+        lines = [_use_math_minus(line) for line in lines]
         return "\n".join(
             (
                 rf"\begin{{tabular}}{{{columns}}}",
@@ -289,6 +288,11 @@ def _emphasise(cell: tuple[str, bool], start: str, end: str) -> str:
     """Return a cell of the benchmark's table, the best of its column between two marks."""
     text, is_best = cell
     return f"{start}{text}{end}" if is_best else text
+
+
+def _use_math_minus(text: str) -> str:
+    """Return a cell of the benchmark's LaTeX table with minus signs that every set-up knows."""
+    return text.replace("−", "$-$")
 
 
 def _escape_latex(text: str) -> str:

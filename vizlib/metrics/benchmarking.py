@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,7 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from vizlib.attribution.explain import explain, explain_all
@@ -51,12 +54,12 @@ def benchmark(
 ) -> Benchmark:
     """Return how good the maps of several methods are by several metrics, on a set of photos.
 
-    One photo after another is in memory. With a folder, the values of each photo are written as soon as they are known,
+    One photo after another is opened. With a folder, the values of each photo are written as soon as they are known,
     and a benchmark that was interrupted at any moment continues with the first photo that has none.
 
     Args:
         model: The model.
-        photos: Photos as `open_image` accepts them.
+        photos: Photos as `open_image` accepts them; with a folder, paths.
         methods: Names of methods; by default all that one forward and one backward pass feed.
         metrics: Names of metrics; those that need the object take `boxes`.
         boxes: Boxes of the objects by the path or file name of their photo, as (left, top, right, bottom) in pixels.
@@ -73,7 +76,7 @@ def benchmark(
 
     Raises:
         VizlibError: For an unknown method, metric or parameter, a metric without the boxes it needs, or a folder that
-            holds a benchmark with other settings.
+            holds a benchmark with other settings, boxes or weights.
         ModelError: If the model cannot be run.
 
     Example:
@@ -90,6 +93,8 @@ def benchmark(
     chosen = tuple(methods or (call.method.name for call in METHODS.list_single_pass_calls(model)))
     calls = {name: METHODS.resolve_method(model, name, given.get(name, {})) for name in chosen}
     metric_values = {name: get_metric(name).resolve_parameters(model, given.get(name, {})) for name in metrics}
+    if seeded := [name for name in metric_values if "seed" in given.get(name, {})]:
+        raise VizlibError(f"the seed of {seeded[0]} is that of the benchmark; give seed= to it alone")
     unused = set(given) - set(calls) - set(metric_values)
     if unused:
         raise VizlibError(f"parameters are given for {', '.join(sorted(unused))}, which the benchmark does not use")
@@ -101,14 +106,18 @@ def benchmark(
         "methods": list(chosen),
         "metrics": list(metrics),
         "parameters": {**{name: dict(call.values) for name, call in calls.items()}, **metric_values},
-        "target": str(target),
+        "target": _describe_target(target),
+        "boxes": None
+        if boxes is None
+        else _hash_json({name: [list(box) for box in rows] for name, rows in boxes.items()}),
+        "weights": _hash_weights(model),
         "random_maps": random_maps,
         "seed": seed,
         "precision": precision,
     }
     runner = _PhotoRunner(model, chosen, tuple(metrics), given, target, random_maps, seed, precision)
     store = _ResultStore(None if folder is None else Path(folder), settings)
-    names = _make_names(photos)
+    names = _make_names(photos, need_paths=folder is not None)
     with tqdm(names, desc="benchmark", disable=None if progress is None else not progress, leave=False) as bar:
         for name, source in bar:
             if name in store:
@@ -119,14 +128,48 @@ def benchmark(
                 store.add_error(name, str(error))
                 continue
             store.add(name, runner.measure_photo(photo, name, _find_boxes(boxes, name)))
-    return Benchmark(model.name, tuple(store.rows), settings, store.errors)
+    given_names = [name for name, _ in names]
+    rows = tuple(row for name in given_names for row in store.rows.get(name, ()))
+    errors = {name: store.errors[name] for name in given_names if name in store.errors}
+    return Benchmark(model.name, rows, settings, errors)
 
 
-def _make_names(photos: Iterable[Any]) -> list[tuple[str, Any]]:
-    """Return each photo of a benchmark with its name: its path as given, or its number."""
+def _describe_target(target: Any) -> Any:
+    """Return the target of a benchmark for its settings, as JSON."""
+    if isinstance(target, Mapping):
+        return {str(name): float(weight) for name, weight in target.items()}
+    if hasattr(target, "tolist"):
+        return target.tolist()
+    return getattr(target, "__name__", str(target)) if callable(target) else target
+
+
+def _hash_json(content: Any) -> str:
+    """Return a hash of content in the settings of a benchmark."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_weights(model: Model) -> str:
+    """Return a hash of all weights, so that a benchmark is not continued with others."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.module.state_dict().items()):
+        if isinstance(weight, Tensor):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _make_names(photos: Iterable[Any], *, need_paths: bool) -> list[tuple[str, Any]]:
+    """Return each photo of a benchmark with its name: its path as given, or its number.
+
+    Raises:
+        VizlibError: For a photo that is given twice, or with a folder for one that has no path.
+    """
     named: dict[str, Any] = {}
     for number, photo in enumerate(photos, 1):
-        name = os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f"photo {number}"
+        has_path = isinstance(photo, (str, os.PathLike))
+        if need_paths and not has_path:
+            raise VizlibError(f"with folder= photos are given by their paths, not as {type(photo).__name__}")
+        name = os.fspath(photo) if has_path else f"photo {number}"
         if name in named:
             raise VizlibError(f"the photo {name!r} is given twice")
         named[str(name)] = photo
@@ -178,7 +221,7 @@ class _PhotoRunner:
             start = time.perf_counter()
             results = explain_all(self.model, photo, self.target)
             spent = time.perf_counter() - start
-            for name in shared:
+            for name in (name for name in shared if name in results):
                 attributions[name] = replace(results[name], by_layer={})
                 seconds[name] = spent / len(results)
         for name in self.methods:
@@ -197,9 +240,12 @@ class _PhotoRunner:
         if row.measures_method:
             measured: dict[str, Measurement] = {}
             if metric == RANDOMISATION:
-                together = {name: one for name, one in attributions.items() if METHODS[name].cost == ONE_PASS}
                 resolved = row.resolve_parameters(self.model, {**values, "seed": self.seed})
-                measured = measure_randomisation_together(self.model, together, **resolved)
+                one_pass = {name: one for name, one in attributions.items() if METHODS[name].cost == ONE_PASS}
+                kinds = {name: one.parameters.get("score", "logit") for name, one in one_pass.items()}
+                for kind in set(kinds.values()):  # methods of one kind of score share their passes
+                    together = {name: one for name, one in one_pass.items() if kinds[name] == kind}
+                    measured |= measure_randomisation_together(self.model, together, **resolved)
             return measured | {
                 name: measure(self.model, one, metric, **options, **values)
                 for name, one in attributions.items()
@@ -209,7 +255,8 @@ class _PhotoRunner:
             options["boxes"] = boxes
         groups: dict[tuple, dict[str, Attribution]] = {}
         for name, one in attributions.items():
-            key = tuple(one.heat.shape), one.patch_values, row.find_score(one.parameters)
+            same = (one.patch_values, row.find_score(one.parameters), one.parameters.get("baseline"))
+            key = tuple(one.heat.shape), *same, one.parameters.get("seed")
             groups.setdefault(key, {})[name] = one
         result: dict[str, Measurement] = {}
         for group in groups.values():
@@ -247,9 +294,8 @@ class _ResultStore:
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
-        self.rows: list[BenchmarkRow] = []
+        self.rows: dict[str, list[BenchmarkRow]] = {}  # by photo
         self.errors: dict[str, str] = {}
-        self._done: set[str] = set()
         self._path = None if folder is None else folder / RESULTS_FILE
         if self._path is None:
             return
@@ -276,27 +322,22 @@ class _ResultStore:
             raise VizlibError(f"{self._path.name} cannot be read or written: {error}") from error
 
     def __contains__(self, photo: str) -> bool:
-        return photo in self._done
+        return photo in self.rows  # a photo that could not be used is tried again
 
     def add(self, photo: str, rows: Sequence[BenchmarkRow]) -> None:
         """Keep the values of a photo."""
         self._append({"photo": photo, "rows": [list(asdict(row).values())[1:] for row in rows]})
-        self.rows += rows
-        self._done.add(photo)
+        self.rows[photo] = list(rows)
+        self.errors.pop(photo, None)
 
     def add_error(self, photo: str, message: str) -> None:
         """Keep why a photo cannot be used."""
         self._append({"photo": photo, "error": message})
         self.errors[photo] = message
-        self._done.add(photo)
 
     def _read(self, line: Mapping[str, Any]) -> None:
-        photo = line["photo"]
-        self._done.add(photo)
-        if "error" in line:
-            self.errors[photo] = line["error"]
-        else:
-            self.rows += [BenchmarkRow(photo, *values) for values in line["rows"]]
+        if "rows" in line:
+            self.rows[line["photo"]] = [BenchmarkRow(line["photo"], *values) for values in line["rows"]]
 
     def _append(self, line: Mapping[str, Any]) -> None:
         """Write a line to the end of the file, and wait until it is on the disk."""

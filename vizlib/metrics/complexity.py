@@ -50,5 +50,6 @@ METRICS = (
         range=(0.0, 1.0),
         higher_is_better=True,
         compute=_sparseness,
+        needs_score=False,
     ),
 )

@@ -14,15 +14,14 @@ from vizlib.attribution.methods.scoring import SEED_PARAMETER, make_random_gener
 from vizlib.attribution.request import Parameter
 from vizlib.core.text import make_note
 from vizlib.metrics.imputation import impute_pixels
-from vizlib.metrics.metric import Heats, Metric, MetricValues, make_sign_parameter
+from vizlib.metrics.metric import MASK_SIGN, Heats, Metric, MetricValues, make_sign_parameter
 from vizlib.metrics.perturbation_curves import Perturbation, compute_areas, iterate_curves, rank_pixels
-from vizlib.metrics.scored_photo import ScoredPhoto, apply_sign
+from vizlib.metrics.scored_photo import ScoreChanges, ScoredPhoto, apply_sign
 
 STEPS = Parameter(20, "number of equal parts in which the pixels are changed", range=(1, 1000))
 INSERTION_BASELINE = Parameter("blur", "on what pixels are shown: the photo heavily blurred, or a colour", BASELINES)
 RISE_PAPER = "Petsiuk, Das, Saenko: RISE, BMVC 2018", "https://arxiv.org/abs/1806.07421"
 GRAD_CAM_PP_PAPER = "Chattopadhay et al.: Grad-CAM++, WACV 2018", "https://arxiv.org/abs/1710.11063"
-ROAD_NEIGHBOURS = 8  # of a pixel, from which it is imputed
 MAX_SQUARE_SHARE = 0.5  # of the side of the input, of a square that infidelity removes
 MIN_SQUARE_SHARE = 1 / 16
 
@@ -70,7 +69,7 @@ def _road(
             least, step = divmod(rest, steps)
             count = round(fractions[step] * pixels)
             is_removed = ranks[of_map] >= pixels - count if least else ranks[of_map] < count
-            images.append(impute_pixels(image, is_removed.view(image.shape[-2:]), noise, seed + index))
+            images.append(impute_pixels(image, is_removed.view(image.shape[-2:]), noise, seed + rest))
         return torch.cat(images)
 
     total = len(heats) * 2 * steps
@@ -83,16 +82,18 @@ def _road(
         yield MetricValues(differences.mean(1), batch.done, total, curve=curve, notes=batch.notes)
 
 
-def _score_masked_photos(photo: ScoredPhoto, heats: Heats, sign: str) -> tuple[Float[Tensor, " maps"], tuple[str, ...]]:
-    """Return the score of the photo multiplied by each map, scaled to a maximum of 1."""
-    resized = photo.resize_to_input(apply_sign(heats, sign)).to(photo.image)
+def _score_masked_photos(photo: ScoredPhoto, heats: Heats, sign: str) -> ScoreChanges:
+    """Return the scores of the photo, and of the photo multiplied by each map, scaled to a maximum of 1."""
+    resized = photo.resize_to_input(apply_sign(heats, sign))
     masks = resized / resized.amax((1, 2), keepdim=True).clamp(min=torch.finfo(resized.dtype).tiny)
+    masks = masks.to(photo.image)  # scaled before, as half precision has a small range
 
     def make_inputs(indices: Int[Tensor, " n"]) -> Tensor:
         """Return the photo multiplied by the maps with the given indices."""
         return photo.image * masks[indices.to(masks.device), None]
 
-    return photo.compute_scores(make_inputs, len(heats))
+    *_, last = photo.iterate_changes(make_inputs, len(heats))
+    return last
 
 
 def _average_drop(photo: ScoredPhoto, heats: Heats, *, sign: str) -> Iterator[MetricValues]:
@@ -101,12 +102,12 @@ def _average_drop(photo: ScoredPhoto, heats: Heats, *, sign: str) -> Iterator[Me
     References:
         Chattopadhay, Sarkar, Howlader, Balasubramanian. Grad-CAM++. WACV 2018, section 5.1. arXiv:1710.11063
     """
-    scores, notes = _score_masked_photos(photo, heats, sign)
-    if photo.score <= 0:
+    whole, scores, _, notes = _score_masked_photos(photo, heats, sign)
+    if whole <= 0:
         notes = (*notes, make_note("metric.score-not-positive", metric="average-drop"))
         yield MetricValues(torch.full_like(scores, torch.nan), len(heats), len(heats), notes=notes)
     else:
-        yield MetricValues((photo.score - scores).clamp(min=0) / photo.score, len(heats), len(heats), notes=notes)
+        yield MetricValues((whole - scores).clamp(min=0) / whole, len(heats), len(heats), notes=notes)
 
 
 def _increase(photo: ScoredPhoto, heats: Heats, *, sign: str) -> Iterator[MetricValues]:
@@ -115,8 +116,8 @@ def _increase(photo: ScoredPhoto, heats: Heats, *, sign: str) -> Iterator[Metric
     References:
         Chattopadhay, Sarkar, Howlader, Balasubramanian. Grad-CAM++. WACV 2018, section 5.1. arXiv:1710.11063
     """
-    scores, notes = _score_masked_photos(photo, heats, sign)
-    yield MetricValues((scores > photo.score).double(), len(heats), len(heats), notes=notes)
+    whole, scores, _, notes = _score_masked_photos(photo, heats, sign)
+    yield MetricValues((scores > whole).double(), len(heats), len(heats), notes=notes)
 
 
 def make_squares(count: int, size: tuple[int, int], seed: int) -> Int[np.ndarray, "count 4"]:
@@ -160,12 +161,11 @@ def _infidelity(
             images[row, :, y0:y1, x0:x1] = cover[0, :, y0:y1, x0:x1]
         return images
 
-    drops = torch.full((squares,), torch.nan, dtype=torch.float64, device="cpu")
-    for batch in photo.iterate_scores(make_inputs, squares):
-        drops[batch.indices] = photo.score - batch.scores.double().cpu()
+    for step in photo.iterate_changes(make_inputs, squares):
+        drops = step.whole - step.changed
         known = drops.isfinite()
         values = compute_relative_infidelity(predicted[:, known], drops[known])
-        yield MetricValues(values, batch.done, squares, notes=batch.notes)
+        yield MetricValues(values, step.done, squares, notes=step.notes)
 
 
 def compute_relative_infidelity(
@@ -203,8 +203,9 @@ def _completeness(photo: ScoredPhoto, heats: Heats, *, baseline: str) -> Iterato
     """
     if baseline == OWN_BASELINE:
         baseline = str(photo.attribution.parameters.get("baseline") or "mean")
-    empty = photo.evidence.score(photo.model.logits(photo.make_baseline(baseline)))[0].double().item()
-    difference = photo.score - empty
+    empty = photo.make_baseline(baseline, int(photo.attribution.parameters.get("seed", 0)))
+    scores = photo.evidence.score(photo.model.logits(torch.cat([photo.image, empty]))).double().tolist()
+    difference = scores[0] - scores[1]
     sums = heats.double().sum((1, 2))
     values = (sums - difference).abs() / abs(difference) if difference else torch.full_like(sums, torch.nan)
     yield MetricValues(values, references={"zeros": 1.0})
@@ -225,7 +226,6 @@ METRICS = (
         higher_is_better=False,
         compute=_deletion,
         parameters={"steps": STEPS, "baseline": BASELINE, "sign": make_sign_parameter("signed")},
-        count_passes=lambda values, maps: 2 + maps * (values["steps"] - 1),
     ),
     Metric(
         name="insertion",
@@ -244,7 +244,6 @@ METRICS = (
         higher_is_better=True,
         compute=_insertion,
         parameters={"steps": STEPS, "baseline": INSERTION_BASELINE, "sign": make_sign_parameter("signed")},
-        count_passes=lambda values, maps: 2 + maps * (values["steps"] - 1),
     ),
     Metric(
         name="road",
@@ -272,7 +271,6 @@ METRICS = (
             "seed": SEED_PARAMETER,
             "sign": make_sign_parameter("signed"),
         },
-        count_passes=lambda values, maps: 2 * maps * values["steps"],
     ),
     Metric(
         name="average-drop",
@@ -281,11 +279,10 @@ METRICS = (
         equation=r"\frac{\max\left(0, s(x) - s(x \odot \hat H)\right)}{s(x)}, \quad \hat H = \frac{H^+}{\max H^+}",
         means="A low value means that the photo multiplied by the map keeps its score.",
         does_not_mean="A map that marks everything drops nothing, so it says nothing about how precise the map is.",
-        range=(0.0, None),
+        range=(0.0, 1.0),
         higher_is_better=False,
         compute=_average_drop,
-        parameters={"sign": make_sign_parameter("positive")},
-        count_passes=lambda values, maps: maps,
+        parameters={"sign": MASK_SIGN},
     ),
     Metric(
         name="increase",
@@ -299,8 +296,7 @@ METRICS = (
         range=(0.0, 1.0),
         higher_is_better=True,
         compute=_increase,
-        parameters={"sign": make_sign_parameter("positive")},
-        count_passes=lambda values, maps: maps,
+        parameters={"sign": MASK_SIGN},
     ),
     Metric(
         name="infidelity",
@@ -312,7 +308,9 @@ METRICS = (
         ),
         means="A low value means that the sum of the map over a square predicts how much removing it lowers the score.",
         does_not_mean=(
-            "It fits one scale to each map, so it does not show that the values themselves are in the right unit."
+            "It fits one scale to each map, of either sign: it does not show that the values are in the right "
+            "unit, or that "
+            "positive ones are evidence for the class."
         ),
         range=(0.0, 1.0),
         higher_is_better=False,
@@ -323,7 +321,6 @@ METRICS = (
             "seed": SEED_PARAMETER,
             "sign": make_sign_parameter("signed"),
         },
-        count_passes=lambda values, maps: values["squares"],
     ),
     Metric(
         name="completeness",
@@ -336,7 +333,6 @@ METRICS = (
         higher_is_better=False,
         compute=_completeness,
         parameters={"baseline": COMPLETENESS_BASELINE},
-        count_passes=lambda values, maps: 1,
         find_score=lambda parameters: parameters.get("score"),
     ),
 )

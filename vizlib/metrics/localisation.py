@@ -52,7 +52,7 @@ def make_region(attribution: Attribution, boxes: Sequence[Any] | None = None, ma
         return array[rows][:, columns] != 0
     region = np.zeros(size, dtype=bool)
     y, x = ((np.arange(n) + 0.5) * full / n for n, full in zip(size, (height, width), strict=True))
-    for box in boxes or ():
+    for box in () if boxes is None else boxes:
         try:
             left, top, right, bottom = (float(value) for value in box)
         except (TypeError, ValueError):
@@ -169,6 +169,7 @@ METRICS = (
             "sign": make_sign_parameter("positive"),
         },
         needs_region=True,
+        needs_score=False,
     ),
     Metric(
         name="energy-pointing-game",
@@ -181,6 +182,7 @@ METRICS = (
         higher_is_better=True,
         compute=_energy_pointing_game,
         needs_region=True,
+        needs_score=False,
     ),
     Metric(
         name="iou",
@@ -199,5 +201,6 @@ METRICS = (
             "sign": make_sign_parameter("positive"),
         },
         needs_region=True,
+        needs_score=False,
     ),
 )

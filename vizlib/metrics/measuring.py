@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from vizlib.attribution.explain import estimate_stream_seconds
 from vizlib.attribution.measurement import Measurement
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
+from vizlib.core.text import make_note
 from vizlib.metrics.localisation import Box, make_region
 from vizlib.metrics.metric import Heats, Metric, MetricValues
 from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
@@ -54,8 +56,9 @@ def measure(
 ) -> Measurement:
     """Return the value of a metric for an attribution, and for maps that know nothing about the model.
 
-    A value alone says little: the deletion curve of a small object falls fast for any map. So the same is measured for
-    random maps, a centred Gaussian and the edges of the photo, all in the resolution of the attribution.
+    A value alone says little: the deletion curve of a small object falls fast for any map. So metrics of maps measure
+    the same for random maps, a centred Gaussian and the edges of the photo, all in the resolution of the attribution;
+    metrics of a method compare with its values in random places. A constant map has no value, and a note says so.
 
     Args:
         model: The model that the attribution explains.
@@ -63,7 +66,8 @@ def measure(
         metric: Name of the metric; `list_metrics` lists them.
         boxes: For metrics that need the object: its boxes as (left, top, right, bottom) in pixels of the photo.
         mask: Or its mask, an array of the photo's height and width.
-        random_maps: How many random maps are measured; 0 for no reference maps at all.
+        random_maps: How many random maps are measured; 0 for no reference maps at all. Metrics of a method have
+            reference values of their own.
         seed: Seed of all random numbers: of the random maps and of the metric.
         precision: `"auto"` for bfloat16 where the processor supports it and a check passes, or `"float32"`.
         budget_mb: Memory for one batch, in megabytes.
@@ -158,8 +162,7 @@ def measure_stream(
         inputs["region"] = make_region(attribution, boxes, mask)
     elif boxes is not None or mask is not None:
         raise VizlibError(f"{metric} reads no boxes or mask of the object; leave them out")
-    score = row.find_score(attribution.parameters)
-    photo = ScoredPhoto.make(model, attribution, score=score, precision=precision, budget_mb=budget_mb)
+    photo = _make_photo(model, attribution, row, precision, budget_mb)
     return _measure_steps(photo, row, values, inputs, random_maps, seed)
 
 
@@ -169,41 +172,68 @@ def measure_together(
     metric: str,
     *,
     boxes: Sequence[Box] | None = None,
-    mask: Any = None,
     random_maps: int = RANDOM_MAPS,
     seed: int = 0,
     precision: str = "auto",
-    budget_mb: int = DEFAULT_BUDGET_MB,
     **parameters: Any,
 ) -> list[Measurement]:
     """Return the measurements of several maps of one photo, class and resolution, which share their reference maps.
 
     Args:
         model: The model.
-        attributions: Maps of one photo and target, of one resolution and kind of drawing.
+        attributions: Maps of one photo and target, of one resolution, kind of drawing and baseline.
         metric: Name of a metric of maps, not of methods.
         boxes: As in `measure`, like all further arguments.
-        mask: Mask of the object.
         random_maps: How many random maps are measured.
         seed: Seed of all random numbers.
         precision: Precision of the passes.
-        budget_mb: Memory for one batch.
         **parameters: Parameters of the metric.
+
+    Returns:
+        The measurement of each map.
+
+    Raises:
+        VizlibError: As `measure`.
+        ModelError: If the model cannot be run.
     """
     row = get_metric(metric)
     values = row.resolve_parameters(model, _add_seed(row, parameters, seed))
     first = attributions[0]
-    inputs = {**values, **({"region": make_region(first, boxes, mask)} if row.needs_region else {})}
-    score = row.find_score(first.parameters)
-    photo = ScoredPhoto.make(model, first, score=score, precision=precision, budget_mb=budget_mb)
+    inputs = {**values, **({"region": make_region(first, boxes)} if row.needs_region else {})}
+    photo = _make_photo(model, first, row, precision, DEFAULT_BUDGET_MB)
     maps = torch.stack([attribution.heat for attribution in attributions])
     heats, references = _add_reference_maps(photo, maps, random_maps, seed)
     *_, result = row.compute(photo, heats, **inputs)
     others = result.values[len(maps) :]
     return [
-        _make_measurement(row, replace(result, values=torch.cat([value[None], others]), curve=()), references, values)
-        for value in result.values[: len(maps)]
+        _make_constant_measurement(row, values)
+        if is_constant(heat)
+        else _make_measurement(
+            row, replace(result, values=torch.cat([value[None], others]), curve=()), references, values
+        )
+        for heat, value in zip(maps, result.values[: len(maps)], strict=True)
     ]
+
+
+def is_constant(heat: Tensor) -> bool:
+    """Return whether a map has no order: all its values are equal, or some are not finite.
+
+    Args:
+        heat: Raw values.
+    """
+    return not bool(heat.isfinite().all()) or bool(heat.min() == heat.max())
+
+
+def _make_photo(model: Model, attribution: Attribution, row: Metric, precision: str, budget_mb: int) -> ScoredPhoto:
+    """Return what a metric reads of an attribution."""
+    return ScoredPhoto.make(
+        model,
+        attribution,
+        score=row.find_score(attribution.parameters),
+        precision=precision,
+        budget_mb=budget_mb,
+        needs_score=row.needs_score,
+    )
 
 
 def _add_seed(row: Metric, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -221,6 +251,9 @@ def _measure_steps(
 ) -> Generator[MeasurementStep, None, None]:
     """Yield the measurement after each batch of passes."""
     heats, references = photo.attribution.heat[None], []
+    if is_constant(heats):
+        yield MeasurementStep(_make_constant_measurement(row, parameters), 1, 1)
+        return
     if not row.measures_method:
         heats, references = _add_reference_maps(photo, heats, random_maps, seed)
     for values in row.compute(photo, heats, **inputs):
@@ -237,12 +270,21 @@ def _add_reference_maps(photo: ScoredPhoto, heats: Heats, random_maps: int, seed
     return torch.cat([heats, *others]), list(named)
 
 
+def _make_constant_measurement(row: Metric, parameters: dict[str, Any]) -> Measurement:
+    """Return the measurement of a map without order: no value, and a note."""
+    note = make_note("metric.constant-map", metric=row.name)
+    return Measurement(row.name, math.nan, row.higher_is_better, parameters=parameters, notes=(note,))
+
+
 def _make_measurement(
     row: Metric, values: MetricValues, references: list[str], parameters: dict[str, Any]
 ) -> Measurement:
     """Return the measurement of a metric's values: that of the attribution, of the references, of random maps."""
     value, *others = values.values.tolist()
     named = dict(zip(references, others, strict=False))
+    notes = values.notes
+    if values.done == values.total and not math.isfinite(value) and not notes:
+        notes = (make_note("metric.not-defined", metric=row.name),)
     return Measurement(
         metric=row.name,
         value=value,
@@ -251,7 +293,7 @@ def _make_measurement(
         references={**values.references, **named},
         parameters=parameters,
         curve=tuple(values.curve),
-        notes=values.notes,
+        notes=notes,
     )
 
 
@@ -264,6 +306,9 @@ def estimate_seconds(model: Model, attribution: Attribution, metric: str = "dele
         metric: Name of the metric.
         **options: Further arguments of `measure`.
 
+    Returns:
+        Seconds; a guide, as the first call on a model takes longer than later ones.
+
     Raises:
         VizlibError: As `measure`.
 
@@ -275,12 +320,4 @@ def estimate_seconds(model: Model, attribution: Attribution, metric: str = "dele
         >>> vizlib.metrics.estimate_seconds(model, attribution, "sparseness") > 0
         True
     """
-    start = time.perf_counter()
-    steps = measure_stream(model, attribution, metric, **options)
-    first = next(steps)
-    middle = time.perf_counter()
-    second = next(steps, None)
-    if second is None:
-        return middle - start
-    seconds_per_pass = (time.perf_counter() - middle) / (second.done - first.done)
-    return middle - start + seconds_per_pass * (first.total - first.done)
+    return estimate_stream_seconds(lambda: measure_stream(model, attribution, metric, **options))

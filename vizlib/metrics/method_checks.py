@@ -15,6 +15,7 @@ from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
 from vizlib.attribution.methods.scoring import SEED_PARAMETER, make_random_generator
 from vizlib.attribution.request import MethodCall, Parameter
 from vizlib.attribution.result import Attribution
+from vizlib.core.errors import VizlibError
 from vizlib.core.text import make_note
 from vizlib.metrics.metric import Heats, Metric, MetricValues, make_sign_parameter
 from vizlib.metrics.scored_photo import ScoredPhoto, apply_sign
@@ -34,6 +35,9 @@ HEDSTROM_PAPER = (
 
 def resolve_call(photo: ScoredPhoto) -> MethodCall:
     """Return the call of the method that made an attribution, with its parameters.
+
+    Args:
+        photo: Photo, model and attribution.
 
     Raises:
         MethodError: Where the method does not exist, or does not support the model.
@@ -63,7 +67,7 @@ def _max_sensitivity(
         images = image + radius * torch.from_numpy(noise).to(image)
         for (heat,) in explain_images(photo.model, images, original, [call], photo.spec):
             changes.append(((heat - base).double().norm() / norm).item())
-        value = torch.tensor([max(changes)], dtype=torch.float64, device="cpu")
+        value = torch.tensor([np.max(changes)], dtype=torch.float64, device="cpu")  # NaN if one is
         yield MetricValues(value, len(changes), samples, random_values=random_values)
 
 
@@ -111,21 +115,21 @@ def _compare(before: Heat, after: Heat, sign: str) -> float:
 def _parameter_randomisation(
     photo: ScoredPhoto, heats: Heats, *, order: str, seed: int, sign: str
 ) -> Iterator[MetricValues]:
-    """Yield the mean rank correlation of the map with those of a network whose levels are random.
+    """Yield the mean absolute rank correlation of the map with those of a network whose levels are random.
 
     References:
         Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. Sanity Checks for Saliency Maps. NeurIPS 2018, sections 3 and
         4. arXiv:1810.03292
     """
     call, heat = resolve_call(photo), heats[0]
-    shuffled = _compare_with_shuffled(heat, seed, sign)
-    total, curve = len(list_levels(photo.model)), []
+    references = _compare_with_shuffled(heat, seed, sign)
+    total, curve = _count_levels(photo.model), []
     for name, (similarity,) in iterate_similarities(
         photo, [call], [heat], cascading=order == "cascading", seed=seed, sign=sign
     ):
         curve.append((name, similarity))
-        mean = torch.tensor([np.mean([value for _, value in curve])], dtype=torch.float64, device="cpu")
-        yield MetricValues(mean, len(curve), total, random_values=shuffled, curve=tuple(curve))
+        mean = torch.tensor([_average_absolute(curve)], dtype=torch.float64, device="cpu")
+        yield MetricValues(mean, len(curve), total, references=references, curve=tuple(curve))
 
 
 def measure_randomisation_together(
@@ -139,6 +143,16 @@ def measure_randomisation_together(
         order: `"cascading"` or `"independent"`.
         seed: Seed of the random parameters.
         sign: What is compared of signed maps.
+
+    Returns:
+        The measurement of each method.
+
+    Raises:
+        VizlibError: As `measure`.
+
+    References:
+        Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018,
+        arXiv:1810.03292.
     """
     if not attributions:
         return {}
@@ -156,18 +170,36 @@ def measure_randomisation_together(
         curve = tuple((level, similarities[number]) for level, similarities in levels)
         measured[name] = Measurement(
             metric="parameter-randomisation",
-            value=float(np.mean([value for _, value in curve])),
+            value=_average_absolute(curve),
             higher_is_better=False,
-            random_values=_compare_with_shuffled(heat, seed, sign),
+            references=_compare_with_shuffled(heat, seed, sign),
             parameters=parameters,
             curve=curve,
         )
     return measured
 
 
-def _compare_with_shuffled(heat: Heat, seed: int, sign: str) -> tuple[float, ...]:
-    """Return the rank correlations of a map with its values in random places."""
-    return tuple(_compare(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS))
+def _compare_with_shuffled(heat: Heat, seed: int, sign: str) -> dict[str, float]:
+    """Return what the value would be if the values of the map were in random places, as a reference value."""
+    correlations = [_compare(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS)]
+    return {"shuffled": float(np.mean(np.abs(correlations)))}
+
+
+def _average_absolute(curve: Sequence[tuple[str, float]]) -> float:
+    """Return the mean absolute rank correlation of all levels; a map in reverse order is not unrelated to it."""
+    return float(np.mean([abs(value) for _, value in curve]))
+
+
+def _count_levels(model: Model) -> int:
+    """Return how many levels of a network can be randomised.
+
+    Raises:
+        VizlibError: For a network without parameters.
+    """
+    count = len(list_levels(model))
+    if not count:
+        raise VizlibError(f"{model.name} has no parameters that could be randomised")
+    return count
 
 
 def compute_histogram_entropy(heat: Heat, bins: int) -> float:
@@ -190,6 +222,7 @@ def _efficient_randomisation(photo: ScoredPhoto, heats: Heats, *, bins: int, see
         (eMPRT). arXiv:2405.02383
     """
     call = resolve_call(photo)
+    _count_levels(photo.model)
     *_, (_, randomised) = iterate_randomised_copies(photo.model, cascading=True, seed=seed)
     (after,) = explain_images(randomised, photo.image, photo.attribution.photo, [call], photo.spec)[0]
     before = compute_histogram_entropy(heats[0], bins)
@@ -225,21 +258,22 @@ METRICS = (
             "seed": SEED_PARAMETER,
         },
         measures_method=True,
-        count_passes=lambda values, maps: 1 + values["samples"],
+        needs_score=False,
     ),
     Metric(
         name="parameter-randomisation",
         paper="Adebayo et al.: Sanity Checks for Saliency Maps, NeurIPS 2018",
         paper_url="https://arxiv.org/abs/1810.03292",
         equation=(
-            r"\frac{1}{L} \sum_{l=1}^{L} \rho\left( H, H^{(l)} \right), \quad H^{(l)} \text{ with random "
+            r"\frac{1}{L} \sum_{l=1}^{L} \left| \rho\left( H, H^{(l)} \right) \right|, \quad H^{(l)} \text{ with "
+            r"random "
             r"parameters in level } l"
         ),
         means="A value near 0 means that the map depends on what the network has learned.",
         does_not_mean=(
             "It does not show that the map explains the network: any map that changes with its parameters passes."
         ),
-        range=(-1.0, 1.0),
+        range=(0.0, 1.0),
         higher_is_better=False,
         compute=_parameter_randomisation,
         parameters={
@@ -250,7 +284,7 @@ METRICS = (
             "sign": make_sign_parameter("absolute"),
         },
         measures_method=True,
-        count_passes=lambda values, maps: 0,
+        needs_score=False,
     ),
     Metric(
         name="efficient-randomisation",
@@ -273,6 +307,6 @@ METRICS = (
             "seed": SEED_PARAMETER,
         },
         measures_method=True,
-        count_passes=lambda values, maps: 1,
+        needs_score=False,
     ),
 )

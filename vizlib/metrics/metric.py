@@ -9,8 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vizlib.attribution.request import Parameter, ParameterValues
-from vizlib.core.errors import VizlibError, suggest_names
+from vizlib.attribution.request import Parameter, ParameterValues, resolve_values
+from vizlib.core.errors import VizlibError
 from vizlib.metrics.scored_photo import SIGNS
 from vizlib.models.model import Model
 
@@ -62,8 +62,7 @@ class Metric:
         measures_method: Whether it runs the method of the attribution on changed models or photos, and so measures the
             method and not any given map; such a metric makes its reference values itself.
         needs_region: Whether it compares the map with boxes or a mask of the object.
-        count_passes: From parameter values and the number of maps, how many forward passes it makes; of a metric that
-            measures a method, how many times the method runs.
+        needs_score: Whether it reads the score of what is explained.
         find_score: From the attribution's parameters, what of an output is scored; by default the probability.
     """
 
@@ -79,7 +78,7 @@ class Metric:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     measures_method: bool = False
     needs_region: bool = False
-    count_passes: Callable[[ParameterValues, int], int] = lambda values, maps: 0
+    needs_score: bool = True
     find_score: Callable[[Mapping[str, Any]], str | None] = lambda parameters: None
 
     def resolve_parameters(self, model: Model, values: ParameterValues) -> dict[str, Any]:
@@ -92,17 +91,7 @@ class Metric:
         Raises:
             VizlibError: For a parameter that the metric does not have, or a value that it does not accept.
         """
-        for name, value in values.items():
-            if name not in self.parameters:
-                hint = suggest_names(name, self.parameters) if self.parameters else "it has none"
-                raise VizlibError(f"{self.name} has no parameter {name!r}; {hint}")
-            expected = self.parameters[name].expected_instead(value, model)
-            if expected is not None:
-                raise VizlibError(f"{self.name} takes {expected} for {name}, not {value!r}")
-        return {
-            name: parameter.convert(values.get(name, parameter.default_for(model)))
-            for name, parameter in self.parameters.items()
-        }
+        return resolve_values(self.name, self.parameters, model, values, VizlibError)
 
 
 def make_sign_parameter(default: str) -> Parameter:
@@ -112,3 +101,6 @@ def make_sign_parameter(default: str) -> Parameter:
         default: `"positive"`, `"signed"` or `"absolute"`.
     """
     return Parameter(default, "what is read of a signed map: its positive part, all of it, or absolute values", SIGNS)
+
+
+MASK_SIGN = Parameter("positive", "what is read of a signed map: its positive part, or absolute values", SIGNS[::2])

@@ -183,8 +183,11 @@ def iterate_curves(
         perturbations: How pixels are changed.
         steps: Number of equal parts in which they are changed.
 
+    Yields:
+        The curves so far.
+
     Raises:
-        VizlibError: For fewer than one step.
+        VizlibError: For fewer than one step, or an unknown baseline.
     """
     if steps < 1:
         raise VizlibError(f"the pixels are removed or shown in at least 1 step, not {steps}")
@@ -222,13 +225,21 @@ def iterate_curves(
 
 
 def compute_areas(scores: Float[Tensor, "... points"]) -> Float[Tensor, "..."]:
-    """Return the area under curves whose points are evenly spaced from 0 to 1."""
+    """Return the area under curves.
+
+    Args:
+        scores: Scores at points that are evenly spaced from 0 to 1.
+    """
     fractions = torch.linspace(0, 1, scores.shape[-1], dtype=scores.dtype, device="cpu")
     return torch.trapezoid(scores, fractions)
 
 
 def rank_pixels(heats: Float[Tensor, "maps h w"]) -> Int[Tensor, "maps pixels"]:
-    """Return the rank of each pixel by its heat, from 0 for the highest; equal values in reading order."""
+    """Return the rank of each pixel by its heat, from 0 for the highest; equal values in reading order.
+
+    Args:
+        heats: Maps in the size of the input.
+    """
     order = heats.flatten(1).argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order)
     return ranks.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vizlib.attribution.methods.scoring import make_random_generator
 
-REFERENCES = ("centred-gaussian", "edges")
 SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence
 from vizlib.attribution.methods.baselines import make_baseline
-from vizlib.attribution.methods.scoring import MakeInputs, ScoredBatch, score_inputs
+from vizlib.attribution.methods.scoring import PRECISION_PARAMETER, MakeInputs, ScoredBatch, score_inputs
 from vizlib.attribution.result import Attribution, FunctionName
 from vizlib.attribution.target import ClassSelector, TargetSpec
 from vizlib.core.errors import VizlibError
@@ -21,6 +21,22 @@ from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 from vizlib.models.model import Model
 
 SIGNS = ("positive", "signed", "absolute")
+
+
+class ScoreChanges(NamedTuple):
+    """The scores of changed photos after some of their passes.
+
+    Attributes:
+        whole: Score of the unchanged photo.
+        changed: Scores of the changed photos; NaN where they are not computed yet.
+        done: How many of these are computed.
+        notes: What is worth knowing about the precision.
+    """
+
+    whole: float
+    changed: Float[Tensor, " total"]
+    done: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +68,7 @@ class ScoredPhoto:
         score: str | None = None,
         precision: str = "auto",
         budget_mb: int = DEFAULT_BUDGET_MB,
+        needs_score: bool = True,
     ) -> ScoredPhoto:
         """Return what metrics read of an attribution, from one forward pass.
 
@@ -61,11 +78,17 @@ class ScoredPhoto:
             score: What of an output is scored; by default the probability where there is one, else the output.
             precision: As in the attributes.
             budget_mb: As in the attributes.
+            needs_score: Whether a score is read, so that a map that depends on no class is refused.
 
         Raises:
-            VizlibError: For an attribution of another model, or one that explains nothing that the model returns.
+            VizlibError: For an attribution of another model, one that explains nothing that the model returns, or an
+                unknown score or precision.
+            ModelError: If the model cannot be run.
         """
-        check_model(model, attribution)
+        check_model(model, attribution, needs_score=needs_score)
+        if precision not in (precisions := PRECISION_PARAMETER.list_choices(model)):
+            expected = " or ".join(map(repr, precisions))
+            raise VizlibError(f"the precision is {expected}, not {precision!r}")
         run = model.run(attribution.photo, graph=False)
         spec = resolve_explained(model, run.logits, attribution)
         kind = score or model.output_row.scores[-1]
@@ -89,9 +112,9 @@ class ScoredPhoto:
         """The score of the unchanged photo."""
         return self.evidence.explained_score
 
-    def make_baseline(self, name: str) -> Float[Tensor, "1 3 h w"]:
+    def make_baseline(self, name: str, seed: int = 0) -> Float[Tensor, "1 3 h w"]:
         """Return a baseline in the shape of the image: the mean colour, black, white, the blurred photo, or noise."""
-        return make_baseline(name, self.evidence)
+        return make_baseline(name, self.evidence, seed)
 
     def iterate_scores(self, make_inputs: MakeInputs, total: int, *, in_order: bool = False) -> Iterator[ScoredBatch]:
         """Yield the scores of changed photos, batch by batch.
@@ -110,30 +133,43 @@ class ScoredPhoto:
             in_order=in_order,
         )
 
-    def compute_scores(self, make_inputs: MakeInputs, total: int) -> tuple[Float[Tensor, " total"], tuple[str, ...]]:
-        """Return the score of each changed photo, in double precision on the CPU, and the notes on precision.
+    def iterate_changes(self, make_inputs: MakeInputs, total: int) -> Iterator[ScoreChanges]:
+        """Yield the scores of the unchanged photo and of changed ones, which the same passes compute.
+
+        So both have the same precision, and their difference holds no offset.
 
         Args:
-            make_inputs: From the indices of a batch to its inputs.
-            total: How many inputs there are.
+            make_inputs: From the indices of changed photos to their inputs.
+            total: How many changed photos there are.
         """
-        scores, notes = torch.zeros(total, dtype=torch.float64, device="cpu"), ()
-        for batch in self.iterate_scores(make_inputs, total):
+
+        def make_all(indices: Int[Tensor, " n"]) -> Tensor:
+            """Return the unchanged photo for index 0, and the changed photos after it."""
+            if 0 not in indices:
+                return make_inputs(indices - 1)
+            others = indices[indices > 0] - 1
+            changed = make_inputs(others) if len(others) else self.image[:0]
+            images = torch.cat([self.image, changed])
+            order = (indices > 0).cumsum(0) * (indices > 0)
+            return images[order.to(images.device)]
+
+        scores = torch.full((total + 1,), torch.nan, dtype=torch.float64, device="cpu")
+        for batch in self.iterate_scores(make_all, total + 1, in_order=True):
             scores[batch.indices] = batch.scores.double().cpu()
-            notes = batch.notes
-        return scores, notes
+            yield ScoreChanges(scores[0].item(), scores[1:], max(batch.done - 1, 1), batch.notes)
 
     def resize_to_input(self, heats: Float[Tensor, "maps rows columns"]) -> Float[Tensor, "maps h w"]:
         """Return maps interpolated bilinearly to the pixels of the model input."""
         return resize_maps(heats, (self.image.shape[-2], self.image.shape[-1]))
 
 
-def check_model(model: Model, attribution: Attribution) -> None:
+def check_model(model: Model, attribution: Attribution, *, needs_score: bool = True) -> None:
     """Raise an error if a map is not one of a model, or explains nothing whose score can be computed.
 
     Args:
         model: The model.
         attribution: The attribution.
+        needs_score: Whether a map that depends on no class is refused.
 
     Raises:
         VizlibError: For a map of another model or preprocessing, of a function that the model does not hold, or of no
@@ -152,7 +188,7 @@ def check_model(model: Model, attribution: Attribution) -> None:
             )
     elif function is not None:
         raise VizlibError(f"the model holds the function {function.name!r}, which this map does not explain")
-    elif attribution.target is None:
+    elif attribution.target is None and needs_score:
         raise VizlibError("the metric needs the score of a class, and this map depends on no class")
 
 
@@ -163,9 +199,12 @@ def resolve_explained(model: Model, logits: Float[Tensor, "1 outputs"], attribut
         model: The model.
         logits: Outputs for the photo.
         attribution: The attribution.
+
+    Raises:
+        TargetError: For a class that the model does not have.
     """
-    if model.target_function is not None:
-        return TargetSpec.resolve(model, logits, None, None)
+    if model.target_function is not None or attribution.target is None:
+        return TargetSpec.resolve(model, logits, None, None, required=False)
     against = cast(ClassSelector, attribution.against)  # a record of one class or complement
     return TargetSpec.resolve(model, logits, attribution.target, against)
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vizlib.attribution.measurement import TRUST_PARTS, Measurement, Trust, TrustPart
+from vizlib.attribution.measurement import TRUST_PARTS, Measurement, Trust, TrustPart, compute_share_beaten
 from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError, suggest_names
 from vizlib.core.text import Note, format_number, format_percent, make_note, shorten_label
-from vizlib.metrics.measuring import RANDOM_MAPS, MeasurementStep, measure_stream
+from vizlib.metrics.measuring import RANDOM_MAPS, MeasurementStep, is_constant, measure_stream
 from vizlib.metrics.perturbation_curves import CurveProgress, Perturbation, compute_areas, iterate_curves
 from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
 from vizlib.metrics.scored_photo import ScoredPhoto
@@ -55,7 +55,7 @@ def trust(
     - faithfulness: do the places that the map marks change the score more than places that random maps mark? Its share
       is the fraction of random maps whose insertion area minus deletion area is lower.
     - dependence: does the map change when the network's parameters are randomised, level by level from the output? Its
-      share is 1 minus the mean rank correlation with the map of the trained network.
+      share is 1 minus the mean absolute rank correlation with the map of the trained network.
     - stability: does the map stay the same under noise that one hardly sees? Its share is 1 minus the largest relative
       change, as a fraction of the change when the values of the map are shuffled.
 
@@ -141,6 +141,8 @@ def trust_stream(
         >>> steps[-1].fraction
         1.0
     """
+    if parts is not None and not parts:
+        raise VizlibError(f"parts= names nothing to measure; give some of {', '.join(TRUST_PARTS)}")
     for part in parts or ():
         if part not in TRUST_PARTS:
             raise VizlibError(f"there is no part {part!r} of trust; {suggest_names(str(part), TRUST_PARTS)}")
@@ -166,6 +168,9 @@ def _trust_steps(
 ) -> Generator[TrustStep, None, None]:
     """Yield what is measured after each batch of passes."""
     model, attribution = photo.model, photo.attribution
+    if is_constant(attribution.heat):
+        yield TrustStep(Trust(notes=(make_note("trust.constant-map"),)), 1.0)
+        return
     options = {"precision": photo.precision, "budget_mb": photo.budget_mb}
     measured: dict[str, TrustPart] = {}
     work = {"stability": 1.0, "dependence": 2.0, "faithfulness": 4.0}  # rough shares of the time
@@ -202,10 +207,11 @@ def _describe_dependence(measurement: Measurement) -> TrustPart:
     code = "trust.depends" if share >= HALF else "trust.hardly-depends"
     sentence = _make_sentence(
         code,
-        measurement,
+        share,
         levels=len(similarities),
         first=_format_two_decimals(similarities[0]),
         mean=_format_two_decimals(measurement.value),
+        shuffled=_format_two_decimals(measurement.references["shuffled"]),
     )
     return TrustPart(share, sentence, (measurement,))
 
@@ -215,9 +221,7 @@ def _describe_stability(measurement: Measurement) -> TrustPart:
     shuffled = float(np.mean(measurement.random_values))
     share = _clip(1 - measurement.value / shuffled) if shuffled > 0 else math.nan
     code = "trust.stable" if share >= HALF else "trust.unstable"
-    sentence = _make_sentence(
-        code, measurement, change=format_percent(measurement.value), shuffled=format_percent(shuffled)
-    )
+    sentence = _make_sentence(code, share, change=format_percent(measurement.value), shuffled=format_percent(shuffled))
     return TrustPart(share, sentence, (measurement,))
 
 
@@ -247,11 +251,11 @@ def _describe_faithfulness(photo: ScoredPhoto, progress: CurveProgress, referenc
     lead = areas[1] - areas[0]
     others = lead[first_random:]
     others = others[others.isfinite()]
-    beaten = ((others < lead[0]).double() + 0.5 * (others == lead[0]).double()).mean().item()
+    beaten = compute_share_beaten(lead[0].item(), others.tolist(), higher_is_better=True)
     deletion, insertion = measurements
     sentence = make_note(
-        "trust.faithful" if beaten >= HALF else "trust.unfaithful",
-        label=shorten_label(photo.spec.target.label) if photo.spec.target else "",
+        "trust.faithful" if beaten > HALF else "trust.unfaithful",
+        label=_name_explained(photo.attribution),
         beaten=f"{beaten * len(others):g}",
         count=len(others),
         deletion=_format_two_decimals(deletion.value),
@@ -285,11 +289,17 @@ def _make_curve_measurement(
     )
 
 
-def _make_sentence(code: str, measurement: Measurement, **facts: object) -> Note:
-    """Return the sentence of a measurement, or that it has no value, as for a constant map."""
-    if not math.isfinite(measurement.value):
+def _make_sentence(code: str, share: float, **facts: object) -> Note:
+    """Return the sentence of a part of trust, or that it has no value."""
+    if not math.isfinite(share):
         return make_note("trust.not-defined")
     return make_note(code, **facts)
+
+
+def _name_explained(attribution: Attribution) -> str:
+    """Return the label of what an attribution explains; of a contrast both."""
+    against = f" − {shorten_label(attribution.against_label)}" if attribution.against_label else ""
+    return shorten_label(attribution.label) + against
 
 
 def _format_two_decimals(value: float) -> str:

@@ -616,7 +616,7 @@ class Model:
         if not self._needs_evaluation_copy():
             return self.module
         copy = make_evaluation_copy(self.module)
-        self._plan_cache.get_or_compute(("evaluation copy", self.structure_key()), lambda: self._check_copy(copy))
+        self._plan_cache.get_or_compute(("evaluation copy", self.structure_key()), lambda: self.check_copy(copy))
         return copy
 
     def structure_key(self) -> Hashable:
@@ -630,7 +630,15 @@ class Model:
                 return True
         return False
 
-    def _check_copy(self, copy: nn.Module) -> None:
+    def check_copy(self, copy: nn.Module) -> None:
+        """Run a copy of the network on a blank input, and check that it runs none of the network's own modules.
+
+        Args:
+            copy: From `make_evaluation_copy`.
+
+        Raises:
+            ModelError: If it does.
+        """
         blank = self.reference_tensor().new_zeros(1, 3, *self.preprocessing.input_size)
         with self.network_context(), torch.no_grad(), watch_modules(make_copy_check(copy)):
             copy(blank)

@@ -36,6 +36,9 @@ def list_levels(model: Model) -> tuple[Level, ...]:
 
     Args:
         model: The model.
+
+    Returns:
+        The levels; none for a network without parameters.
     """
     order = {name: position for position, name in enumerate(model.running_order)}
     levels = list(_split_module("", model.module))
@@ -65,14 +68,15 @@ def iterate_randomised_copies(model: Model, *, cascading: bool = True, seed: int
         The level, and the model in which it is random.
 
     Raises:
-        ModelError: If the network cannot be copied.
+        ModelError: If the network cannot be copied, or a copy would run modules of the original.
 
     References:
         Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018, section 3,
         arXiv:1810.03292. There the parameters are drawn as before training.
     """
-    by_name = dict(model.module.named_parameters())
+    by_name = dict(model.module.named_parameters(remove_duplicate=False))
     streams = {name: stream for stream, name in enumerate(by_name)}
+    is_checked = False
     drawn: dict[int, nn.Parameter] = {}  # by the id of the parameter that each replaces
     for level in reversed(list_levels(model)):
         if not cascading:
@@ -80,7 +84,11 @@ def iterate_randomised_copies(model: Model, *, cascading: bool = True, seed: int
         for name in level.parameters:
             if name in by_name and id(by_name[name]) not in drawn:
                 drawn[id(by_name[name])] = _draw_like(by_name[name], seed, streams[name])
-        yield level, _replace_parameters(model, drawn)
+        copy = _replace_parameters(model, drawn)
+        if not is_checked:  # that it runs no part of the network itself, whose parameters are the trained ones
+            model.check_copy(copy.module)
+            is_checked = True
+        yield level, copy
 
 
 def _replace_parameters(model: Model, replacements: Mapping[int, nn.Parameter]) -> Model:
@@ -96,7 +104,8 @@ def _replace_parameters(model: Model, replacements: Mapping[int, nn.Parameter]) 
 def _split_module(name: str, module: nn.Module, *, in_block: bool = False) -> Iterator[Level]:
     """Yield the levels of a module: those of its parts where it holds a stack of blocks, else itself."""
     if name and not any(_is_stack(part, in_block=in_block) for part in module.modules()):
-        yield Level(name, tuple(f"{name}.{parameter}" for parameter, _ in module.named_parameters()))
+        parameters = module.named_parameters(remove_duplicate=False)
+        yield Level(name, tuple(f"{name}.{parameter}" for parameter, _ in parameters))
         return
     own = tuple(f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False))
     if own:

@@ -183,9 +183,9 @@ def _list_trust(attribution: Attribution) -> list[TrustRow]:
     if attribution.trust is None:
         return []
     return [
-        TrustRow(name.capitalize(), format_percent(part.share).replace(" ", "\u00a0"), part.sentence)
+        TrustRow(name.capitalize(), part.text.replace(" ", "\u00a0"), part.sentence)
         for name, part in attribution.trust.parts.items()
-    ]
+    ] + [TrustRow("", "", note) for note in attribution.trust.notes]
 
 
 def _list_facts(attribution: Attribution, model: Model | None) -> dict[str, str]:

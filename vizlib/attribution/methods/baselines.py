@@ -10,6 +10,7 @@ from torchvision.transforms.functional import gaussian_blur
 from vizlib.attribution.evidence import Evidence
 from vizlib.attribution.methods.scoring import make_random_generator
 from vizlib.attribution.request import Parameter
+from vizlib.core.errors import MethodError, suggest_names
 
 BASELINES = ("mean", "black", "white", "blur", "noise")
 BASELINE = Parameter(
@@ -27,7 +28,12 @@ def make_baseline(name: str, evidence: Evidence, seed: int = 0) -> Float[Tensor,
             the image after a Gaussian blur whose standard deviation is a tenth of the longer side.
         evidence: Evidence that holds the image and the preprocessing of the model.
         seed: Seed of the uniform noise of `"noise"`.
+
+    Raises:
+        MethodError: For another name.
     """
+    if name not in BASELINES:
+        raise MethodError(f"there is no baseline {name!r}; {suggest_names(str(name), BASELINES)}")
     image, preprocessing = evidence.run.image.detach(), evidence.model.preprocessing
     if name == "mean":
         return torch.zeros_like(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 import vizlib
 from vizlib import VizlibError
-from vizlib.metrics import METRICS, estimate_seconds, list_metrics, measure, measure_stream, trust, trust_stream
+from vizlib.metrics import METRICS, estimate_seconds, measure, measure_stream, trust, trust_stream
 from vizlib.metrics.reference_maps import make_edge_map, make_random_maps
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -151,6 +152,12 @@ def test_wrong_requests_are_one_sentence(model, attribution, photo):
     features = make_model(output_kind="features")
     with pytest.raises(VizlibError, match="depends on no class"):
         measure(features, vizlib.explain(features, photo, "eigen-cam", layer="convolution"))
+    with pytest.raises(VizlibError, match="there is no baseline 'grey'"):
+        vizlib.metrics.deletion(model, attribution, baseline="grey")
+    with pytest.raises(VizlibError, match="the precision is 'auto' or 'float32', not 'half'"):
+        trust(model, attribution, precision="half")
+    with pytest.raises(VizlibError, match="parts= names nothing to measure"):
+        trust(model, attribution, parts=[])
     with pytest.raises(VizlibError, match="there is no part 'faith' of trust"):
         trust(model, attribution, parts=["faith"])
     with pytest.raises(VizlibError, match="at least 1 random map, not 0"):
@@ -168,12 +175,37 @@ def test_objects_outside_the_input_are_noted(photo):
         assert [getattr(note, "code", None) for note in found.notes] == ["metric.object-not-seen"]
 
 
-def test_constant_maps_have_a_value_or_a_note(model, attribution):
-    zeros = replace(attribution, heat=torch.zeros(4, 4))
-    for metric in list_metrics(with_region=False):
-        if not METRICS[metric].measures_method:
-            found = measure(model, zeros, metric, random_maps=2, **QUICK.get(metric, {}))
-            assert math.isfinite(found.value) or metric == "sparseness"
+@pytest.mark.parametrize("heat", [torch.zeros(4, 4), torch.ones(4, 4), torch.full((4, 4), math.nan)])
+def test_maps_without_order_have_no_value_but_a_note(model, attribution, heat):
+    changed = replace(attribution, heat=heat)
+    for metric in METRICS:
+        found = measure(model, changed, metric, random_maps=2, **QUICK.get(metric, {}), **region_of(metric))
+        assert math.isnan(found.value), metric
+        assert [getattr(note, "code", None) for note in found.notes] == ["metric.constant-map"]
+    result = trust(model, changed)
+    assert (result.parts, len(result.notes)) == ({}, 1)
+
+
+def test_maps_that_depend_on_no_class_are_measured_where_no_score_is_read(photo):
+    model = make_model(output_kind="features")
+    attribution = vizlib.explain(model, photo, "eigen-cam", layer="convolution")
+    for metric in ("sparseness", "iou", "max-sensitivity", "parameter-randomisation"):
+        assert math.isfinite(measure(model, attribution, metric, **region_of(metric)).value)
+
+
+def test_a_network_that_hides_a_part_from_its_copies_is_refused(photo):
+    class Hidden(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = SimpleNamespace(head=self.head)
+
+        def forward(self, image):
+            return self.own.head(self.convolution(image).relu().mean((2, 3)))
+
+    model = vizlib.wrap(Hidden().eval(), preprocessing={"input_size": (3, 16, 16)})
+    attribution = vizlib.explain(model, photo, "saliency", target=1)
+    with pytest.raises(vizlib.ModelError, match="runs a Linear that its copy in evaluation mode does not hold"):
+        measure(model, attribution, "parameter-randomisation")
 
 
 def test_random_maps_do_not_depend_on_how_many_are_made():
@@ -190,18 +222,22 @@ def test_the_edge_map_is_high_at_an_edge():
 
 
 def test_measuring_stops_between_batches(model, attribution, monkeypatch):
-    calls = []
+    counts = []
     original = type(model).logits
-    monkeypatch.setattr(
-        type(model), "logits", lambda self, images, *rest: calls.append(len(images)) or original(self, images, *rest)
-    )
+
+    def count(self, images, *rest):
+        counts.append(len(images))
+        return original(self, images, *rest)
+
+    monkeypatch.setattr(type(model), "logits", count)
     monkeypatch.setattr("vizlib.models.inference.batched_inference.MAX_BATCH_SIZE", 4)
     steps = measure_stream(model, attribution, "deletion", steps=10, random_maps=5, precision="float32")
     first = next(steps)
-    count = len(calls)
+    computed = sum(counts)
     steps.close()
-    assert first.done < first.total
-    assert len(calls) == count
+    assert first.done <= computed < first.total == 2 + 8 * 9
+    *_, last = measure_stream(model, attribution, "deletion", steps=10, random_maps=5, precision="float32")
+    assert last.done == last.total
 
 
 # ------------------------------------------------------------------------------------------------ trust
