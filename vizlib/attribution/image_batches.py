@@ -23,7 +23,7 @@ def explain_images(
     photo: Image.Image,
     calls: Sequence[MethodCall],
     spec: TargetSpec,
-) -> list[list[Float[Tensor, "rows columns"]]]:
+) -> list[list[Tensor]]:
     """Return the heat map of every call for every image, all for the same classes.
 
     Args:
@@ -34,7 +34,7 @@ def explain_images(
         spec: What is explained.
 
     Returns:
-        For each image the heat of each call, in single precision on the CPU.
+        For each image the heat "rows columns" of each call, in single precision on the CPU.
 
     Raises:
         ModelError: If the network fails.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from vizlib.attribution.image_batches import explain_images
@@ -23,7 +22,7 @@ from vizlib.metrics.similarity import compute_rank_correlation
 from vizlib.models.model import Model
 from vizlib.models.randomised_copy import iterate_randomised_copies, list_levels
 
-Heat = Float[Tensor, "rows columns"]
+Heat = Tensor  # "rows columns", of its own resolution for each method
 NUM_SHUFFLED_MAPS = 20
 SAMPLES_PER_STEP = 5  # photos with noise after which there is a first value
 
