@@ -123,6 +123,8 @@ def test_four_visitors_at_once_see_the_bars_fill_without_a_click(automatic, chro
         page.wait_for_function(DONE, timeout=1000 * TIMEOUT_SECONDS)
         if photo == "tower":
             assert page.locator("#why-trust .viz-trust-number").all_inner_texts() == expected
+        link = page.locator("#why-trust .viz-help")
+        assert link.is_visible() == bool(link.get_attribute("href"))  # only where the documentation was built
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390
         page.close()
