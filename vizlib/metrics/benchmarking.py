@@ -12,9 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from vizlib.attribution.explain import explain, explain_all
@@ -30,6 +28,7 @@ from vizlib.metrics.localisation import Box
 from vizlib.metrics.measuring import measure, measure_together
 from vizlib.metrics.method_checks import measure_randomisation_together
 from vizlib.metrics.registry import get_metric
+from vizlib.models.loading.checkpoint_files import hash_weights
 from vizlib.models.model import Model
 
 DEFAULT_METRICS = ("deletion", "insertion", "parameter-randomisation", "max-sensitivity")
@@ -100,6 +99,9 @@ def benchmark(
         raise VizlibError(f"parameters are given for {', '.join(sorted(unused))}, which the benchmark does not use")
     if boxes is None and (needing := [name for name in metrics if get_metric(name).needs_region]):
         raise VizlibError(f"{', '.join(needing)} needs the boxes of the objects: give boxes= by the photos' names")
+    # All photos and boxes are checked before the folder is made: nothing is left behind by a wrong request.
+    names = _make_names(photos, need_paths=folder is not None)
+    boxes_of = {name: _find_boxes(boxes, name) for name, _ in names}
     settings = {
         "version": __version__,
         "model": model.name,
@@ -110,14 +112,13 @@ def benchmark(
         "boxes": None
         if boxes is None
         else _hash_json({name: [list(box) for box in rows] for name, rows in boxes.items()}),
-        "weights": _hash_weights(model),
+        "weights": hash_weights(model.module),
         "random_maps": random_maps,
         "seed": seed,
         "precision": precision,
     }
     runner = _PhotoRunner(model, chosen, tuple(metrics), given, target, random_maps, seed, precision)
     store = _ResultStore(None if folder is None else Path(folder), settings)
-    names = _make_names(photos, need_paths=folder is not None)
     with tqdm(names, desc="benchmark", disable=None if progress is None else not progress, leave=False) as bar:
         for name, source in bar:
             if name in store:
@@ -127,7 +128,7 @@ def benchmark(
             except ImageError as error:
                 store.add_error(name, str(error))
                 continue
-            store.add(name, runner.measure_photo(photo, name, _find_boxes(boxes, name)))
+            store.add(name, runner.measure_photo(photo, name, boxes_of[name]))
     given_names = [name for name, _ in names]
     rows = tuple(row for name in given_names for row in store.rows.get(name, ()))
     errors = {name: store.errors[name] for name in given_names if name in store.errors}
@@ -146,16 +147,6 @@ def _describe_target(target: Any) -> Any:
 def _hash_json(content: Any) -> str:
     """Return a hash of content in the settings of a benchmark."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_weights(model: Model) -> str:
-    """Return a hash of all weights, so that a benchmark is not continued with others."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.module.state_dict().items()):
-        if isinstance(weight, Tensor):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _make_names(photos: Iterable[Any], *, need_paths: bool) -> list[tuple[str, Any]]:

@@ -201,14 +201,14 @@ def test_files_hold_the_same_values(model, photos, tmp_path):
         table.save(tmp_path / "t.xlsx")
 
 
-def test_wrong_requests_are_one_sentence(model, photos):
+def test_wrong_requests_are_one_sentence_and_leave_nothing_behind(model, photos, tmp_path):
     requests = {
         "there is no method 'grad'": {"methods": ["grad"]},
         "there is no metric 'del'": {"metrics": ["del"]},
         "the seed of max-sensitivity is that of the benchmark": {"parameters": {"max-sensitivity": {"seed": 3}}},
         "with folder= photos are given by their paths, not as ndarray": {
             "photos": [np.zeros((9, 9, 3), np.uint8)],
-            "folder": "unused",
+            "folder": tmp_path / "unused",
         },
         "energy-pointing-game needs the boxes of the objects": {"boxes": None},
         "parameters are given for rise, which the benchmark does not use": {"parameters": {"rise": {"masks": 5}}},
@@ -217,4 +217,5 @@ def test_wrong_requests_are_one_sentence(model, photos):
     }
     for message, options in requests.items():
         with pytest.raises(VizlibError, match=message):
-            run(model, **{"photos": photos[:1], **options})
+            run(model, **{"photos": photos[:1], "folder": tmp_path / "unused", **options})
+    assert not (tmp_path / "unused").exists()
