@@ -18,7 +18,7 @@ from common import check_at_least, check_at_most, load_photos, load_resnet, pars
 import vizlib
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import ONE_PASS
-from vizlib.metrics.method_checks import measure_randomisation_together
+from vizlib.metrics.method_groups import measure_methods_together
 from vizlib.metrics.perturbation_curves import Perturbation, iterate_curves, rank_pixels
 from vizlib.metrics.scored_photo import ScoredPhoto
 from vizlib.models.randomised_copy import iterate_randomised_copies
@@ -117,7 +117,7 @@ def compare_randomisation(model: vizlib.Model, photo, options) -> list[tuple]:
             vizlib.explain_all(copy, photo, target)
 
     def run_randomisation() -> None:
-        measure_randomisation_together(model, attributions, order="cascading", seed=0, sign="absolute")
+        measure_methods_together(model, attributions, "parameter-randomisation")
 
     times = time_alternately(
         min(options.repeats, 3), options.device, explain_all=run_explain_all, randomisation=run_randomisation

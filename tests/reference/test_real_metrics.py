@@ -14,7 +14,7 @@ import vizlib
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import ONE_PASS
 from vizlib.metrics import measure
-from vizlib.metrics.method_checks import measure_randomisation_together
+from vizlib.metrics.method_groups import measure_methods_together
 
 pytestmark = pytest.mark.slow
 EVERY = 43  # of the 260 photos: 7 photos
@@ -37,7 +37,7 @@ def test_randomised_classifier_keeps_guided_backpropagation_and_changes_grad_cam
     model, similarities = real_network(name), defaultdict(list)
     for attributions, _ in explain_photos(model, boxed_photos):
         chosen = {key: attributions[key] for key in ("guided-backprop", "grad-cam", "saliency")}
-        measured = measure_randomisation_together(model, chosen, order="independent", seed=0, sign="absolute")
+        measured = measure_methods_together(model, chosen, "parameter-randomisation", order="independent", levels=1)
         for method, measurement in measured.items():
             similarities[method].append(dict(measurement.curve)["fc"])
     means = {method: np.mean(values) for method, values in similarities.items()}

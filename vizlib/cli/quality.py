@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from vizlib.metrics.benchmarking import DEFAULT_METRICS
 from vizlib.metrics.localisation import Box
 
 BOX_COLUMNS = ("path", "left", "top", "right", "bottom")
+LABEL_COLUMNS = ("path", "label")
 
 
 def metrics_command(as_json: AsJson = False) -> None:
@@ -104,6 +106,13 @@ def benchmark_command(
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="The class; by default the most probable one of each photo.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help=f"Class of each photo, instead of --target: a CSV file with the columns {', '.join(LABEL_COLUMNS)}.",
+        ),
+    ] = None,
     random_maps: Annotated[int, typer.Option(min=0, help="How many random maps each map is compared with.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("benchmark"),
@@ -131,6 +140,7 @@ def benchmark_command(
         metrics=metrics or DEFAULT_METRICS,
         boxes=None if boxes is None else read_boxes(boxes),
         target=parse_target(target),
+        labels=None if labels is None else read_labels(labels),
         random_maps=random_maps,
         seed=seed,
         folder=out,
@@ -157,17 +167,34 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         VizlibError: For a file that cannot be read, or a row that is no box.
     """
     boxes: dict[str, list[Box]] = {}
+    for number, row in _read_rows(path, BOX_COLUMNS):
+        boxes.setdefault(row["path"], []).append(_parse_box(path, number, row))
+    return boxes
+
+
+def read_labels(path: Path) -> dict[str, Any]:
+    """Return the classes in a CSV file, by the path or file name of their photo.
+
+    Args:
+        path: File with the columns path and label: the index or the name of the class.
+
+    Raises:
+        VizlibError: For a file that cannot be read.
+    """
+    return {row["path"]: parse_target(row["label"]) for _, row in _read_rows(path, LABEL_COLUMNS)}
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a CSV file with the number of their line; it must have these columns."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in BOX_COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
-                raise VizlibError(f"{path.name} has no column {missing[0]!r}; expected {', '.join(BOX_COLUMNS)}")
-            for number, row in enumerate(reader, 2):
-                boxes.setdefault(row["path"], []).append(_parse_box(path, number, row))
+                raise VizlibError(f"{path.name} has no column {missing[0]!r}; expected {', '.join(columns)}")
+            yield from enumerate(reader, 2)
     except (OSError, UnicodeDecodeError) as error:
         raise VizlibError(f"{path.name} cannot be read as a CSV file: {error}") from error
-    return boxes
 
 
 def _parse_box(path: Path, number: int, row: dict[str, Any]) -> Box:

@@ -10,7 +10,7 @@ from vizlib.metrics.reference_maps import centred_gaussian
 from vizlib.metrics.registry import METRICS, list_metrics
 from vizlib.metrics.similarity import Agreement, agreement, lift_to_common_region
 from vizlib.metrics.top_fraction import keep_top_fraction
-from vizlib.metrics.trust_parts import TrustStep, trust, trust_stream
+from vizlib.metrics.trust_parts import TrustAllStep, TrustStep, trust, trust_all, trust_all_stream, trust_stream
 
 __all__ = [
     "METRICS",
@@ -23,6 +23,7 @@ __all__ = [
     "Metric",
     "PerturbationCurve",
     "Trust",
+    "TrustAllStep",
     "TrustPart",
     "TrustStep",
     "agreement",
@@ -37,5 +38,7 @@ __all__ = [
     "measure",
     "measure_stream",
     "trust",
+    "trust_all",
+    "trust_all_stream",
     "trust_stream",
 ]

@@ -34,8 +34,10 @@ class BenchmarkRow:
         method: Name of the method.
         metric: Name of the metric.
         value: The value; NaN where the metric is not defined.
-        random: Mean value of random maps; NaN without any.
+        random: Mean value of random maps, or of the map with its values shuffled; NaN without any.
         better_than_random: Fraction of the random maps with a worse value; NaN without any.
+        centred_gaussian: Value of a Gaussian in the centre of the photo; NaN where there is none.
+        edges: Value of the edges of the photo; NaN where there is none.
         seconds: Time of the map, on this machine; methods of one pass share theirs.
     """
 
@@ -45,6 +47,8 @@ class BenchmarkRow:
     value: float
     random: float
     better_than_random: float
+    centred_gaussian: float
+    edges: float
     seconds: float
 
 
@@ -59,8 +63,10 @@ class BenchmarkSummary:
         low: Lower end of the 95 % bootstrap interval of the mean.
         high: Upper end of that interval.
         rank: Rank of the method by its mean, from 1 for the best; equal means have equal ranks; 0 for a mean of NaN.
-        random: Mean value of random maps; NaN without any.
+        random: Mean value of random maps, or of the map with its values shuffled; NaN without any.
         better_than_random: Mean fraction of random maps with a worse value; NaN without any.
+        centred_gaussian: Mean value of a Gaussian in the centre of the photo; NaN where there is none.
+        edges: Mean value of the edges of the photo; NaN where there is none.
         photos: Number of photos where the value is defined.
         seconds: Mean time of a map on this machine.
     """
@@ -73,6 +79,8 @@ class BenchmarkSummary:
     rank: int
     random: float
     better_than_random: float
+    centred_gaussian: float
+    edges: float
     photos: int
     seconds: float
 
@@ -121,6 +129,8 @@ class Benchmark:
             0,
             _mean([row.random for row in rows]),
             _mean([row.better_than_random for row in rows]),
+            _mean([row.centred_gaussian for row in rows]),
+            _mean([row.edges for row in rows]),
             len(values),
             _mean([row.seconds for row in rows]),
         )

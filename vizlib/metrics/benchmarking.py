@@ -26,14 +26,13 @@ from vizlib.core.version import __version__
 from vizlib.metrics.benchmark_table import Benchmark, BenchmarkRow
 from vizlib.metrics.localisation import Box
 from vizlib.metrics.measuring import measure, measure_together
-from vizlib.metrics.method_checks import measure_randomisation_together
+from vizlib.metrics.method_groups import measure_methods_together
 from vizlib.metrics.registry import get_metric
 from vizlib.models.loading.checkpoint_files import hash_weights
 from vizlib.models.model import Model
 
 DEFAULT_METRICS = ("deletion", "insertion", "parameter-randomisation", "max-sensitivity")
 RESULTS_FILE = "results.jsonl"
-RANDOMISATION = "parameter-randomisation"
 
 
 def benchmark(
@@ -44,6 +43,7 @@ def benchmark(
     metrics: Sequence[str] = DEFAULT_METRICS,
     boxes: Mapping[str, Sequence[Box]] | None = None,
     target: Any = None,
+    labels: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     random_maps: int = 5,
     seed: int = 0,
@@ -63,6 +63,7 @@ def benchmark(
         metrics: Names of metrics; those that need the object take `boxes`.
         boxes: Boxes of the objects by the path or file name of their photo, as (left, top, right, bottom) in pixels.
         target: Class to explain, as in `explain`; by default the likeliest of each photo.
+        labels: Class to explain of each photo by its path or file name, instead of one target for all.
         parameters: Parameters of methods and metrics by their names, such as `{"rise": {"masks": 500}}`.
         random_maps: How many random maps each map is compared with.
         seed: Seed of all random numbers.
@@ -74,8 +75,8 @@ def benchmark(
         The table.
 
     Raises:
-        VizlibError: For an unknown method, metric or parameter, a metric without the boxes it needs, or a folder that
-            holds a benchmark with other settings, boxes or weights.
+        VizlibError: For an unknown method, metric or parameter, a photo without its label or boxes, or a
+            folder that holds a benchmark with other settings, boxes or weights.
         ModelError: If the model cannot be run.
 
     Example:
@@ -101,7 +102,10 @@ def benchmark(
         raise VizlibError(f"{', '.join(needing)} needs the boxes of the objects: give boxes= by the photos' names")
     # All photos and boxes are checked before the folder is made: nothing is left behind by a wrong request.
     names = _make_names(photos, need_paths=folder is not None)
-    boxes_of = {name: _find_boxes(boxes, name) for name, _ in names}
+    if labels is not None and target is not None:
+        raise VizlibError("give the class of each photo by labels=, or one class for all by target=, not both")
+    boxes_of = {name: _find_entry(boxes, name, "boxes") for name, _ in names}
+    targets = {name: target if labels is None else _find_entry(labels, name, "label") for name, _ in names}
     settings = {
         "version": __version__,
         "model": model.name,
@@ -112,12 +116,13 @@ def benchmark(
         "boxes": None
         if boxes is None
         else _hash_json({name: [list(box) for box in rows] for name, rows in boxes.items()}),
+        "labels": None if labels is None else _hash_json(dict(labels)),
         "weights": hash_weights(model.module),
         "random_maps": random_maps,
         "seed": seed,
         "precision": precision,
     }
-    runner = _PhotoRunner(model, chosen, tuple(metrics), given, target, random_maps, seed, precision)
+    runner = _PhotoRunner(model, chosen, tuple(metrics), given, random_maps, seed, precision)
     store = _ResultStore(None if folder is None else Path(folder), settings)
     with tqdm(names, desc="benchmark", disable=None if progress is None else not progress, leave=False) as bar:
         for name, source in bar:
@@ -128,7 +133,7 @@ def benchmark(
             except ImageError as error:
                 store.add_error(name, str(error))
                 continue
-            store.add(name, runner.measure_photo(photo, name, boxes_of[name]))
+            store.add(name, runner.measure_photo(photo, name, targets[name], boxes_of[name]))
     given_names = [name for name, _ in names]
     rows = tuple(row for name in given_names for row in store.rows.get(name, ()))
     errors = {name: store.errors[name] for name in given_names if name in store.errors}
@@ -167,13 +172,13 @@ def _make_names(photos: Iterable[Any], *, need_paths: bool) -> list[tuple[str, A
     return list(named.items())
 
 
-def _find_boxes(boxes: Mapping[str, Sequence[Box]] | None, name: str) -> Sequence[Box] | None:
-    """Return the boxes of a photo of a benchmark, by its path or its file name."""
-    if boxes is None:
+def _find_entry(entries: Mapping[str, Any] | None, name: str, what: str) -> Any:
+    """Return the boxes or the label of a photo of a benchmark, by its path or its file name."""
+    if entries is None:
         return None
-    found = boxes.get(name, boxes.get(Path(name).name))
+    found = entries.get(name, entries.get(Path(name).name))
     if found is None:
-        raise VizlibError(f"there are no boxes for the photo {name!r}")
+        raise VizlibError(f"there {'are' if what == 'boxes' else 'is'} no {what} for the photo {name!r}")
     return found
 
 
@@ -186,31 +191,32 @@ class _PhotoRunner:
         methods: tuple[str, ...],
         metrics: tuple[str, ...],
         parameters: Mapping[str, Mapping[str, Any]],
-        target: Any,
         random_maps: int,
         seed: int,
         precision: str,
     ) -> None:
         self.model, self.methods, self.metrics, self.parameters = model, methods, metrics, parameters
-        self.target, self.random_maps, self.seed, self.precision = target, random_maps, seed, precision
+        self.random_maps, self.seed, self.precision = random_maps, seed, precision
 
-    def measure_photo(self, photo: Image.Image, name: str, boxes: Sequence[Box] | None) -> list[BenchmarkRow]:
+    def measure_photo(
+        self, photo: Image.Image, name: str, target: Any, boxes: Sequence[Box] | None
+    ) -> list[BenchmarkRow]:
         """Return the values of a photo for every method and metric."""
-        attributions, seconds = self._explain(photo)
+        attributions, seconds = self._explain(photo, target)
         rows = []
         for metric in self.metrics:
             measured = self._measure(attributions, metric, boxes)
             rows += [_make_row(name, method, metric, measured[method], seconds[method]) for method in self.methods]
         return rows
 
-    def _explain(self, photo: Image.Image) -> tuple[dict[str, Attribution], dict[str, float]]:
+    def _explain(self, photo: Image.Image, target: Any) -> tuple[dict[str, Attribution], dict[str, float]]:
         """Return the attribution of every method, and its time in seconds; methods of one pass share theirs."""
         shared = [name for name in self.methods if METHODS[name].cost == ONE_PASS and name not in self.parameters]
         attributions: dict[str, Attribution] = {}
         seconds: dict[str, float] = {}
         if shared:
             start = time.perf_counter()
-            results = explain_all(self.model, photo, self.target)
+            results = explain_all(self.model, photo, target)
             spent = time.perf_counter() - start
             for name in (name for name in shared if name in results):
                 attributions[name] = replace(results[name], by_layer={})
@@ -218,7 +224,7 @@ class _PhotoRunner:
         for name in self.methods:
             if name not in attributions:
                 start = time.perf_counter()
-                attributions[name] = explain(self.model, photo, name, self.target, **self.parameters.get(name, {}))
+                attributions[name] = explain(self.model, photo, name, target, **self.parameters.get(name, {}))
                 seconds[name] = time.perf_counter() - start
         return attributions, seconds
 
@@ -229,14 +235,8 @@ class _PhotoRunner:
         row, values = get_metric(metric), self.parameters.get(metric, {})
         options: dict[str, Any] = {"seed": self.seed, "precision": self.precision}
         if row.measures_method:
-            measured: dict[str, Measurement] = {}
-            if metric == RANDOMISATION:
-                resolved = row.resolve_parameters(self.model, {**values, "seed": self.seed})
-                one_pass = {name: one for name, one in attributions.items() if METHODS[name].cost == ONE_PASS}
-                kinds = {name: one.parameters.get("score", "logit") for name, one in one_pass.items()}
-                for kind in set(kinds.values()):  # methods of one kind of score share their passes
-                    together = {name: one for name, one in one_pass.items() if kinds[name] == kind}
-                    measured |= measure_randomisation_together(self.model, together, **resolved)
+            one_pass = {name: one for name, one in attributions.items() if METHODS[name].cost == ONE_PASS}
+            measured = measure_methods_together(self.model, one_pass, metric, seed=self.seed, **values)
             return measured | {
                 name: measure(self.model, one, metric, **options, **values)
                 for name, one in attributions.items()
@@ -261,14 +261,16 @@ class _PhotoRunner:
 def _make_row(photo: str, method: str, metric: str, measurement: Measurement, seconds: float) -> BenchmarkRow:
     """Return one row of a benchmark."""
     random_values = [value for value in measurement.random_values if math.isfinite(value)]
-    better = measurement.better_than_random
+    better, references = measurement.better_than_random, measurement.references
     return BenchmarkRow(
         photo,
         method,
         metric,
         measurement.value,
-        sum(random_values) / len(random_values) if random_values else math.nan,
+        sum(random_values) / len(random_values) if random_values else references.get("shuffled", math.nan),
         math.nan if better is None else better,
+        references.get("centred-gaussian", math.nan),
+        references.get("edges", math.nan),
         seconds,
     )
 

@@ -154,7 +154,7 @@ def measure_stream(
         True
     """
     row = get_metric(metric)
-    values = row.resolve_parameters(model, _add_seed(row, parameters, seed))
+    values = row.resolve_parameters(model, add_seed(row, parameters, seed))
     if not (isinstance(random_maps, int) and 0 <= random_maps <= MAX_RANDOM_MAPS):
         raise VizlibError(f"random_maps is a whole number from 0 to {MAX_RANDOM_MAPS}, not {random_maps!r}")
     inputs = dict(values)
@@ -162,7 +162,7 @@ def measure_stream(
         inputs["region"] = make_region(attribution, boxes, mask)
     elif boxes is not None or mask is not None:
         raise VizlibError(f"{metric} reads no boxes or mask of the object; leave them out")
-    photo = _make_photo(model, attribution, row, precision, budget_mb)
+    photo = make_scored_photo(model, attribution, row, precision, budget_mb)
     return _measure_steps(photo, row, values, inputs, random_maps, seed)
 
 
@@ -197,18 +197,18 @@ def measure_together(
         ModelError: If the model cannot be run.
     """
     row = get_metric(metric)
-    values = row.resolve_parameters(model, _add_seed(row, parameters, seed))
+    values = row.resolve_parameters(model, add_seed(row, parameters, seed))
     first = attributions[0]
     inputs = {**values, **({"region": make_region(first, boxes)} if row.needs_region else {})}
-    photo = _make_photo(model, first, row, precision, DEFAULT_BUDGET_MB)
+    photo = make_scored_photo(model, first, row, precision, DEFAULT_BUDGET_MB)
     maps = torch.stack([attribution.heat for attribution in attributions])
     heats, references = _add_reference_maps(photo, maps, random_maps, seed)
     *_, result = row.compute(photo, heats, **inputs)
     others = result.values[len(maps) :]
     return [
-        _make_constant_measurement(row, values)
+        make_constant_measurement(row, values)
         if is_constant(heat)
-        else _make_measurement(
+        else make_measurement(
             row, replace(result, values=torch.cat([value[None], others]), curve=()), references, values
         )
         for heat, value in zip(maps, result.values[: len(maps)], strict=True)
@@ -224,8 +224,18 @@ def is_constant(heat: Tensor) -> bool:
     return not bool(heat.isfinite().all()) or bool(heat.min() == heat.max())
 
 
-def _make_photo(model: Model, attribution: Attribution, row: Metric, precision: str, budget_mb: int) -> ScoredPhoto:
-    """Return what a metric reads of an attribution."""
+def make_scored_photo(
+    model: Model, attribution: Attribution, row: Metric, precision: str, budget_mb: int
+) -> ScoredPhoto:
+    """Return what a metric reads of an attribution.
+
+    Args:
+        model: The model.
+        attribution: The attribution.
+        row: The metric.
+        precision: Precision of the passes.
+        budget_mb: Memory for one batch.
+    """
     return ScoredPhoto.make(
         model,
         attribution,
@@ -236,8 +246,14 @@ def _make_photo(model: Model, attribution: Attribution, row: Metric, precision: 
     )
 
 
-def _add_seed(row: Metric, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return the parameters of a metric to measure, with the seed if it has one: one seed is for all random numbers."""
+def add_seed(row: Metric, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the parameters of a metric to measure, with the seed if it has one: one seed is for all random numbers.
+
+    Args:
+        row: The metric.
+        parameters: Its other parameters.
+        seed: The seed.
+    """
     return {**parameters, "seed": seed} if "seed" in row.parameters else dict(parameters)
 
 
@@ -252,12 +268,12 @@ def _measure_steps(
     """Yield the measurement after each batch of passes."""
     heats, references = photo.attribution.heat[None], []
     if is_constant(heats):
-        yield MeasurementStep(_make_constant_measurement(row, parameters), 1, 1)
+        yield MeasurementStep(make_constant_measurement(row, parameters), 1, 1)
         return
     if not row.measures_method:
         heats, references = _add_reference_maps(photo, heats, random_maps, seed)
     for values in row.compute(photo, heats, **inputs):
-        yield MeasurementStep(_make_measurement(row, values, references, parameters), values.done, values.total)
+        yield MeasurementStep(make_measurement(row, values, references, parameters), values.done, values.total)
 
 
 def _add_reference_maps(photo: ScoredPhoto, heats: Heats, random_maps: int, seed: int) -> tuple[Heats, list[str]]:
@@ -270,16 +286,28 @@ def _add_reference_maps(photo: ScoredPhoto, heats: Heats, random_maps: int, seed
     return torch.cat([heats, *others]), list(named)
 
 
-def _make_constant_measurement(row: Metric, parameters: dict[str, Any]) -> Measurement:
-    """Return the measurement of a map without order: no value, and a note."""
+def make_constant_measurement(row: Metric, parameters: dict[str, Any]) -> Measurement:
+    """Return the measurement of a map without order: no value, and a note.
+
+    Args:
+        row: The metric.
+        parameters: Value of each parameter.
+    """
     note = make_note("metric.constant-map", metric=row.name)
     return Measurement(row.name, math.nan, row.higher_is_better, parameters=parameters, notes=(note,))
 
 
-def _make_measurement(
-    row: Metric, values: MetricValues, references: list[str], parameters: dict[str, Any]
+def make_measurement(
+    row: Metric, values: MetricValues, references: Sequence[str], parameters: Mapping[str, Any]
 ) -> Measurement:
-    """Return the measurement of a metric's values: that of the attribution, of the references, of random maps."""
+    """Return the measurement of a metric's values: that of the attribution, of the references, of random maps.
+
+    Args:
+        row: The metric.
+        values: What it computed so far.
+        references: Names of the reference maps, whose values follow that of the attribution.
+        parameters: Value of each parameter.
+    """
     value, *others = values.values.tolist()
     named = dict(zip(references, others, strict=False))
     notes = values.notes

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vizlib.attribution.image_batches import explain_images
-from vizlib.attribution.measurement import Measurement
 from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
 from vizlib.attribution.methods.scoring import SEED_PARAMETER, make_random_generator
 from vizlib.attribution.request import MethodCall, Parameter
-from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError
 from vizlib.metrics.metric import Heats, Metric, MetricValues, make_sign_parameter
 from vizlib.metrics.scored_photo import ScoredPhoto, apply_sign
@@ -53,20 +53,41 @@ def _max_sensitivity(
         Yeh, Hsieh, Suggala, Inouye, Ravikumar. On the (In)fidelity and Sensitivity of Explanations. NeurIPS 2019,
         section 4, divided by the norm of the map as in captum. arXiv:1901.09392
     """
-    call, image, original = resolve_call(photo), photo.image, photo.attribution.photo
-    (base,) = explain_images(photo.model, image, original, [call], photo.spec)[0]
-    norm = base.double().norm()
-    shuffled = [_shuffle(base, seed, index) for index in range(NUM_SHUFFLED_MAPS)]
-    random_values = [((other - base).double().norm() / norm).item() for other in shuffled]
-    changes: list[float] = []
+    for (values,) in iterate_sensitivities(photo, [resolve_call(photo)], radius=radius, samples=samples, seed=seed):
+        yield values
+
+
+def iterate_sensitivities(
+    photo: ScoredPhoto, calls: Sequence[MethodCall], *, radius: float, samples: int, seed: int
+) -> Iterator[list[MetricValues]]:
+    """Yield the metric `max-sensitivity` of several methods after each batch of photos with noise, which they share.
+
+    Args:
+        photo: Photo, model and score.
+        calls: The methods with their parameters; all explain the same kind of score.
+        radius: Largest change of a value of the input.
+        samples: Number of photos with noise.
+        seed: Seed of the noise.
+    """
+    image, original = photo.image, photo.attribution.photo
+    bases = explain_images(photo.model, image, original, calls, photo.spec)[0]
+    norms = [base.double().norm() for base in bases]
+    random_values = [
+        [((_shuffle(base, seed, index) - base).double().norm() / norm).item() for index in range(NUM_SHUFFLED_MAPS)]
+        for base, norm in zip(bases, norms, strict=True)
+    ]
+    changes: list[list[float]] = [[] for _ in calls]
     for start in range(0, samples, SAMPLES_PER_STEP):
         indices = range(start, min(start + SAMPLES_PER_STEP, samples))
         noise = np.concatenate([make_random_generator(seed, index).uniform(-1, 1, image.shape) for index in indices])
         images = image + radius * torch.from_numpy(noise).to(image)
-        for (heat,) in explain_images(photo.model, images, original, [call], photo.spec):
-            changes.append(((heat - base).double().norm() / norm).item())
-        value = torch.tensor([np.max(changes)], dtype=torch.float64, device="cpu")  # NaN if one is
-        yield MetricValues(value, len(changes), samples, random_values=random_values)
+        for results in explain_images(photo.model, images, original, calls, photo.spec):
+            for own, heat, base, norm in zip(changes, results, bases, norms, strict=True):
+                own.append(((heat - base).double().norm() / norm).item())
+        yield [
+            MetricValues(_as_values(float(np.max(own))), len(own), samples, random_values=others)  # NaN if one is
+            for own, others in zip(changes, random_values, strict=True)
+        ]
 
 
 def iterate_similarities(
@@ -77,6 +98,7 @@ def iterate_similarities(
     cascading: bool,
     seed: int,
     sign: str,
+    levels: int | None = None,
 ) -> Iterator[tuple[str, list[float]]]:
     """Yield how similar the map of each method stays with random parameters in each level of the network.
 
@@ -89,12 +111,13 @@ def iterate_similarities(
         cascading: Randomise each level and all after it; else each level alone.
         seed: Seed of the random parameters.
         sign: What is compared of signed maps: `"positive"`, `"signed"` or `"absolute"`.
+        levels: How many levels to randomise, counted from the output; by default all.
 
     Yields:
         Name of the level, from the output of the network to its input, and for each method the rank correlation; 0
         where a map is constant with random parameters, NaN where it is so with the trained ones.
     """
-    for level, model in iterate_randomised_copies(photo.model, cascading=cascading, seed=seed):
+    for level, model in islice(iterate_randomised_copies(photo.model, cascading=cascading, seed=seed), levels):
         results = explain_images(model, photo.image, photo.attribution.photo, calls, photo.spec)[0]
         yield (
             level.name or "parameters of the network itself",
@@ -111,7 +134,7 @@ def _compare(before: Heat, after: Heat, sign: str) -> float:
 
 
 def _parameter_randomisation(
-    photo: ScoredPhoto, heats: Heats, *, order: str, seed: int, sign: str
+    photo: ScoredPhoto, heats: Heats, *, order: str, levels: int | None, seed: int, sign: str
 ) -> Iterator[MetricValues]:
     """Yield the mean absolute rank correlation of the map with those of a network whose levels are random.
 
@@ -119,62 +142,47 @@ def _parameter_randomisation(
         Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim. Sanity Checks for Saliency Maps. NeurIPS 2018, sections 3 and
         4. arXiv:1810.03292
     """
-    call, heat = resolve_call(photo), heats[0]
-    references = _compare_with_shuffled(heat, seed, sign)
-    total, curve = _count_levels(photo.model), []
-    for name, (similarity,) in iterate_similarities(
-        photo, [call], [heat], cascading=order == "cascading", seed=seed, sign=sign
+    for (values,) in iterate_randomisations(
+        photo, [resolve_call(photo)], [heats[0]], order=order, levels=levels, seed=seed, sign=sign
     ):
-        curve.append((name, similarity))
-        mean = torch.tensor([_average_absolute(curve)], dtype=torch.float64, device="cpu")
-        yield MetricValues(mean, len(curve), total, references=references, curve=tuple(curve))
+        yield values
 
 
-def measure_randomisation_together(
-    model: Model, attributions: Mapping[str, Attribution], *, order: str, seed: int, sign: str
-) -> dict[str, Measurement]:
-    """Return the measurement `parameter-randomisation` of several methods of one pass, which share their passes.
+def iterate_randomisations(
+    photo: ScoredPhoto,
+    calls: Sequence[MethodCall],
+    heats: Sequence[Heat],
+    *,
+    order: str,
+    levels: int | None,
+    seed: int,
+    sign: str,
+) -> Iterator[list[MetricValues]]:
+    """Yield the metric `parameter-randomisation` of several methods after each level, whose passes they share.
 
     Args:
-        model: The model.
-        attributions: Maps of one photo and target by name of the method.
+        photo: Photo, model and score.
+        calls: The methods with their parameters; all explain the same kind of score.
+        heats: Their maps of the trained network.
         order: `"cascading"` or `"independent"`.
+        levels: How many levels to randomise, counted from the output; `None` for all.
         seed: Seed of the random parameters.
         sign: What is compared of signed maps.
-
-    Returns:
-        The measurement of each method.
-
-    Raises:
-        VizlibError: As `measure`.
-
-    References:
-        Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018,
-        arXiv:1810.03292.
     """
-    if not attributions:
-        return {}
-    parameters = {"order": order, "seed": seed, "sign": sign}
-    first, *_ = attributions.values()
-    photo = ScoredPhoto.make(model, first)
-    calls = [
-        ATTRIBUTION_METHODS.resolve_method(model, name, attribution.parameters)
-        for name, attribution in attributions.items()
-    ]
-    heats = [attribution.heat for attribution in attributions.values()]
-    levels = list(iterate_similarities(photo, calls, heats, cascading=order == "cascading", seed=seed, sign=sign))
-    measured = {}
-    for number, (name, heat) in enumerate(zip(attributions, heats, strict=True)):
-        curve = tuple((level, similarities[number]) for level, similarities in levels)
-        measured[name] = Measurement(
-            metric="parameter-randomisation",
-            value=_average_absolute(curve),
-            higher_is_better=False,
-            references=_compare_with_shuffled(heat, seed, sign),
-            parameters=parameters,
-            curve=curve,
-        )
-    return measured
+    references = [_compare_with_shuffled(heat, seed, sign) for heat in heats]
+    total = min(_count_levels(photo.model), levels or sys.maxsize)
+    curves: list[list[tuple[str, float]]] = [[] for _ in calls]
+    for name, similarities in iterate_similarities(
+        photo, calls, heats, cascading=order == "cascading", seed=seed, sign=sign, levels=levels
+    ):
+        for curve, similarity in zip(curves, similarities, strict=True):
+            curve.append((name, similarity))
+        yield [
+            MetricValues(
+                _as_values(_average_absolute(curve)), len(curve), total, references=shuffled, curve=tuple(curve)
+            )
+            for curve, shuffled in zip(curves, references, strict=True)
+        ]
 
 
 def _compare_with_shuffled(heat: Heat, seed: int, sign: str) -> dict[str, float]:
@@ -226,7 +234,12 @@ def _efficient_randomisation(photo: ScoredPhoto, heats: Heats, *, bins: int, see
     before = compute_histogram_entropy(heats[0], bins)
     # Not 0, as no constant map is measured: its lowest and its highest value are in two bins.
     rise = (compute_histogram_entropy(after.nan_to_num(0, 0, 0), bins) - before) / before
-    yield MetricValues(torch.tensor([rise], dtype=torch.float64, device="cpu"), references={"zeros": 0.0})
+    yield MetricValues(_as_values(rise), references={"zeros": 0.0})
+
+
+def _as_values(value: float) -> Tensor:
+    """Return the value of one map as a metric returns it."""
+    return torch.tensor([value], dtype=torch.float64, device="cpu")
 
 
 def _shuffle(heat: Heat, seed: int, index: int) -> Heat:
@@ -277,6 +290,9 @@ METRICS = (
         parameters={
             "order": Parameter(
                 "cascading", "randomise each level and all after it, or each level alone", ("cascading", "independent")
+            ),
+            "levels": Parameter(
+                None, "how many levels to randomise, counted from the output; by default all", range=(1, 100000)
             ),
             "seed": SEED_PARAMETER,
             "sign": make_sign_parameter("absolute"),

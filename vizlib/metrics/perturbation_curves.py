@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 
 from vizlib.attribution.result import Attribution
@@ -195,7 +196,7 @@ def iterate_curves(
     baselines = list(dict.fromkeys(perturbation.baseline for perturbation in perturbations))
     whole = torch.cat([image, *(photo.make_baseline(name) for name in baselines)])  # inputs that all maps share
     ranks = rank_pixels(photo.resize_to_input(heats)).to(image.device)
-    limits = (torch.linspace(0, 1, steps + 1, dtype=torch.float64) * ranks.shape[1]).round().long().to(image.device)
+    limits = _count_changed_pixels(steps, ranks.shape[1]).to(image.device)
     inner = steps - 1
     sources = torch.tensor(
         [(0, 1 + baselines.index(p.baseline))[:: -1 if p.inserts else 1] for p in perturbations], device=image.device
@@ -222,6 +223,47 @@ def iterate_curves(
         middle = scores[len(whole) :].view(count, len(perturbations), inner).transpose(0, 1)
         first, last = ends[:, :1, None].expand(-1, count, 1), ends[:, 1:, None].expand(-1, count, 1)
         yield CurveProgress(torch.cat([first, middle, last], 2), batch.done, total, batch.notes)
+
+
+def list_perturbed_photos(
+    model: Model, attribution: Attribution, perturbation: Perturbation, steps: int
+) -> list[Image.Image]:
+    """Return what the model is given at each point of a deletion or insertion curve, as pictures in its input size.
+
+    Args:
+        model: The model that the map explains.
+        attribution: The map, with its photo and target.
+        perturbation: How pixels are changed.
+        steps: Number of equal parts in which they are changed.
+
+    Returns:
+        The `steps` + 1 pictures, from no changed pixel to all of them.
+
+    Raises:
+        VizlibError: As `deletion`.
+        ModelError: If the model cannot be run.
+
+    Example:
+        >>> import numpy as np, vizlib
+        >>> from vizlib.metrics.perturbation_curves import Perturbation, list_perturbed_photos
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+        >>> attribution = vizlib.explain(model, photo, "grad-cam")
+        >>> len(list_perturbed_photos(model, attribution, Perturbation(False, "mean"), steps=4))
+        5
+    """
+    photo = ScoredPhoto.make(model, attribution)
+    image, baseline = photo.image, photo.make_baseline(perturbation.baseline)
+    kept, replacing = (baseline, image) if perturbation.inserts else (image, baseline)
+    ranks = rank_pixels(photo.resize_to_input(attribution.heat[None]))[0].to(image.device)
+    limits = _count_changed_pixels(steps, len(ranks)).tolist()
+    changed = ((ranks < limit).view(1, 1, *image.shape[-2:]) for limit in limits)
+    return [model.preprocessing.denormalise(torch.where(mask, replacing, kept)) for mask in changed]
+
+
+def _count_changed_pixels(steps: int, pixels: int) -> Int[Tensor, " points"]:
+    """Return how many pixels are changed at each point of a curve."""
+    return (torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu") * pixels).round().long()
 
 
 def compute_areas(scores: Float[Tensor, "... points"]) -> Float[Tensor, "..."]:

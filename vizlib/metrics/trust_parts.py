@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vizlib.attribution.measurement import TRUST_PARTS, Measurement, Trust, TrustPart, compute_share_beaten
 from vizlib.attribution.methods.registry import METHODS as ATTRIBUTION_METHODS
@@ -16,10 +15,13 @@ from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.result import Attribution
 from vizlib.core.errors import VizlibError, suggest_names
 from vizlib.core.text import Note, format_number, format_percent, make_note, shorten_label
-from vizlib.metrics.measuring import RANDOM_MAPS, MeasurementStep, is_constant, measure_stream
+from vizlib.metrics.measuring import RANDOM_MAPS, is_constant, make_measurement
+from vizlib.metrics.method_groups import group_by_score_kind, iterate_methods_together
+from vizlib.metrics.metric import MetricValues
 from vizlib.metrics.perturbation_curves import CurveProgress, Perturbation, compute_areas, iterate_curves
 from vizlib.metrics.reference_maps import make_random_maps, make_reference_maps
-from vizlib.metrics.scored_photo import ScoredPhoto
+from vizlib.metrics.registry import get_metric
+from vizlib.metrics.scored_photo import ScoredPhoto, check_model
 from vizlib.models.inference.batched_inference import DEFAULT_BUDGET_MB
 from vizlib.models.model import Model
 
@@ -37,6 +39,18 @@ class TrustStep(NamedTuple):
     """
 
     trust: Trust
+    fraction: float
+
+
+class TrustAllStep(NamedTuple):
+    """The result of `trust_all_stream` after some of its passes; that of the last step is `trust_all`'s.
+
+    Attributes:
+        trusts: What is measured so far, by the names of the attributions.
+        fraction: How much of the work is done, 0 to 1.
+    """
+
+    trusts: Mapping[str, Trust]
     fraction: float
 
 
@@ -141,6 +155,101 @@ def trust_stream(
         >>> steps[-1].fraction
         1.0
     """
+    name = attribution.method
+    steps = trust_all_stream(
+        model,
+        {name: attribution},
+        parts=parts,
+        random_maps=random_maps,
+        seed=seed,
+        precision=precision,
+        budget_mb=budget_mb,
+    )
+    return (TrustStep(step.trusts[name], step.fraction) for step in steps)
+
+
+def trust_all(
+    model: Model,
+    attributions: Mapping[str, Attribution],
+    *,
+    parts: Sequence[str] | None = None,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+    precision: str = "auto",
+    budget_mb: int = DEFAULT_BUDGET_MB,
+) -> dict[str, Trust]:
+    """Return how far each of several attributions of one photo and class can be trusted, from passes that they share.
+
+    Args:
+        model: The model that the attributions explain.
+        attributions: The attributions, such as the result of `explain_all`.
+        parts: As in `trust`, like all further arguments.
+        random_maps: How many random maps each attribution is compared with.
+        seed: Seed of all random numbers.
+        precision: Precision of the passes.
+        budget_mb: Memory for one batch.
+
+    Returns:
+        What `trust` returns, by the names of the attributions.
+
+    Raises:
+        VizlibError: As `trust`, or for attributions of different photos or classes.
+        ModelError: If the network cannot be run or copied.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> maps = vizlib.explain_all(model, get_image("tower.jpg"))
+        >>> chosen = {name: maps[name] for name in ("saliency", "grad-cam")}
+        >>> found = vizlib.metrics.trust_all(model, chosen, parts=["stability"])
+        >>> found["grad-cam"].stability.share > found["saliency"].stability.share
+        True
+    """
+    steps = trust_all_stream(
+        model, attributions, parts=parts, random_maps=random_maps, seed=seed, precision=precision, budget_mb=budget_mb
+    )
+    last: TrustAllStep | None = None
+    for last in steps:  # noqa: B007
+        pass
+    return {} if last is None else dict(last.trusts)
+
+
+def trust_all_stream(
+    model: Model,
+    attributions: Mapping[str, Attribution],
+    *,
+    parts: Sequence[str] | None = None,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+    precision: str = "auto",
+    budget_mb: int = DEFAULT_BUDGET_MB,
+) -> Generator[TrustAllStep, None, None]:
+    """Yield what `trust_all` measures after each batch of passes; nothing is computed between two steps.
+
+    Args:
+        model: As in `trust_all`, like all further arguments.
+        attributions: The attributions.
+        parts: What to measure.
+        random_maps: How many random maps each attribution is compared with.
+        seed: Seed of all random numbers.
+        precision: Precision of the passes.
+        budget_mb: Memory for one batch.
+
+    Yields:
+        Steps with what is measured so far, and how much of the work is done; none without attributions.
+
+    Raises:
+        VizlibError: As `trust_all`, before the first pass.
+
+    Example:
+        >>> import vizlib
+        >>> from gradio.media import get_image
+        >>> model = vizlib.load("resnet18-imagenette")
+        >>> maps = {"grad-cam": vizlib.explain(model, get_image("tower.jpg"), "grad-cam")}
+        >>> [step.fraction for step in vizlib.metrics.trust_all_stream(model, maps, parts=["stability"])]
+        [0.5, 1.0]
+    """
     if parts is not None and not parts:
         raise VizlibError(f"parts= names nothing to measure; give some of {', '.join(TRUST_PARTS)}")
     for part in parts or ():
@@ -148,13 +257,30 @@ def trust_stream(
             raise VizlibError(f"there is no part {part!r} of trust; {suggest_names(str(part), TRUST_PARTS)}")
     if not (isinstance(random_maps, int) and random_maps >= 1):
         raise VizlibError(f"an attribution is compared with at least 1 random map, not {random_maps!r}")
-    chosen, notes = _choose_parts(attribution, parts)
-    photo = ScoredPhoto.make(model, attribution, precision=precision, budget_mb=budget_mb)
-    return _trust_steps(photo, chosen, notes, random_maps, seed)
+    chosen = {name: _choose_parts(attribution, parts) for name, attribution in attributions.items()}
+    photo = None
+    for name, attribution in attributions.items():
+        if photo is None:
+            photo = ScoredPhoto.make(model, attribution, precision=precision, budget_mb=budget_mb)
+            continue
+        first = photo.attribution
+        check_model(model, attribution)
+        same_classes = (attribution.target, attribution.against) == (first.target, first.against)
+        if not same_classes or not _show_same_photo(attribution, first):
+            raise VizlibError(f"{name} explains another photo or class than {first.method}; measure them one by one")
+    return iter(()) if photo is None else _trust_steps(photo, dict(attributions), chosen, random_maps, seed)
+
+
+def _show_same_photo(one: Attribution, other: Attribution) -> bool:
+    """Return whether two attributions hold one photo."""
+    a, b = one.photo, other.photo
+    return a is b or (a.size == b.size and a.mode == b.mode and a.tobytes() == b.tobytes())
 
 
 def _choose_parts(attribution: Attribution, parts: Sequence[str] | None) -> tuple[list[str], tuple[str, ...]]:
     """Return which parts are measured, and a note on those that are not."""
+    if is_constant(attribution.heat):
+        return [], (make_note("trust.constant-map"),)
     method = ATTRIBUTION_METHODS.get(attribution.method)
     if parts is not None:
         return [part for part in TRUST_PARTS if part in parts], ()
@@ -163,41 +289,66 @@ def _choose_parts(attribution: Attribution, parts: Sequence[str] | None) -> tupl
     return ["faithfulness"], (make_note("trust.many-passes", method=attribution.method),)
 
 
+class _Stage(NamedTuple):
+    """A part of trust of some attributions, which share passes.
+
+    Attributes:
+        part: Name of the part.
+        work: Its rough share of the time.
+        steps: The part of each attribution after each batch of passes, and how much of the stage is done.
+    """
+
+    part: str
+    work: float
+    steps: Iterator[tuple[dict[str, TrustPart], float]]
+
+
 def _trust_steps(
-    photo: ScoredPhoto, parts: list[str], notes: tuple[str, ...], random_maps: int, seed: int
-) -> Generator[TrustStep, None, None]:
+    photo: ScoredPhoto,
+    attributions: dict[str, Attribution],
+    chosen: dict[str, tuple[list[str], tuple[str, ...]]],
+    random_maps: int,
+    seed: int,
+) -> Generator[TrustAllStep, None, None]:
     """Yield what is measured after each batch of passes."""
-    model, attribution = photo.model, photo.attribution
-    if is_constant(attribution.heat):
-        yield TrustStep(Trust(notes=(make_note("trust.constant-map"),)), 1.0)
-        return
-    options = {"precision": photo.precision, "budget_mb": photo.budget_mb}
-    measured: dict[str, TrustPart] = {}
-    work = {"stability": 1.0, "dependence": 2.0, "faithfulness": 4.0}  # rough shares of the time
-    total, before = sum(work[part] for part in parts), 0.0
-    for part in (name for name in work if name in parts):
-        if part == "faithfulness":
-            steps: Iterator[tuple[TrustPart | None, float]] = _measure_faithfulness(photo, random_maps, seed)
-        elif part == "dependence":
-            stream = measure_stream(model, attribution, "parameter-randomisation", seed=seed, **options)
-            steps = _summarise_steps(stream, _describe_dependence)
-        else:
-            stream = measure_stream(model, attribution, "max-sensitivity", seed=seed, **options)
-            steps = _summarise_steps(stream, _describe_stability)
-        for result, fraction in steps:
-            if result is not None:
-                measured[part] = result
-            done = (before + fraction * work[part]) / total
-            yield TrustStep(Trust(**measured, notes=notes), done)
-        before += work[part]
+    measured: dict[str, dict[str, TrustPart]] = {name: {} for name in attributions}
+
+    def make_step(fraction: float) -> TrustAllStep:
+        trusts = {name: Trust(**found, notes=chosen[name][1]) for name, found in measured.items()}
+        return TrustAllStep(trusts, fraction)
+
+    def select(part: str) -> dict[str, Attribution]:
+        return {name: one for name, one in attributions.items() if part in chosen[name][0]}
+
+    stages = [
+        *_list_method_stages(photo, "stability", "max-sensitivity", select("stability"), seed),
+        *_list_method_stages(photo, "dependence", "parameter-randomisation", select("dependence"), seed),
+        *_list_curve_stages(photo, select("faithfulness"), random_maps, seed),
+    ]
+    total, before = sum(stage.work for stage in stages), 0.0
+    if not stages:
+        yield make_step(1.0)
+    for stage in stages:
+        for results, fraction in stage.steps:
+            for name, result in results.items():
+                measured[name][stage.part] = result
+            yield make_step((before + fraction * stage.work) / total)
+        before += stage.work
 
 
-def _summarise_steps(
-    stream: Iterator[MeasurementStep], describe: Callable[[Measurement], TrustPart]
-) -> Iterator[tuple[TrustPart | None, float]]:
-    """Yield a part of trust for each step of a measurement, and how much of its work is done."""
-    for step in stream:
-        yield describe(step.measurement), step.done / step.total
+def _list_method_stages(
+    photo: ScoredPhoto, part: str, metric: str, attributions: dict[str, Attribution], seed: int
+) -> Iterator[_Stage]:
+    """Yield the stages of a metric that runs the methods again: one for each kind of score that they explain."""
+    row, describe = get_metric(metric), _describe_stability if part == "stability" else _describe_dependence
+    values = row.resolve_parameters(photo.model, {"seed": seed})
+
+    def measure_group(group: Mapping[str, Any]) -> Iterator[tuple[dict[str, TrustPart], float]]:
+        for results, fraction in iterate_methods_together(photo, group, row, values):
+            yield {name: describe(measurement) for name, measurement in results.items()}, fraction
+
+    for group in group_by_score_kind(photo.model, attributions):
+        yield _Stage(part, 1.0 if part == "stability" else 2.0, measure_group(group))
 
 
 def _describe_dependence(measurement: Measurement) -> TrustPart:
@@ -225,27 +376,60 @@ def _describe_stability(measurement: Measurement) -> TrustPart:
     return TrustPart(share, sentence, (measurement,))
 
 
-def _measure_faithfulness(photo: ScoredPhoto, random_maps: int, seed: int) -> Iterator[tuple[TrustPart | None, float]]:
-    """Yield the part of trust that says whether the score depends on what a map marks, and how much is done."""
-    heat = photo.attribution.heat
-    size = heat.shape[0], heat.shape[1]
+def _list_curve_stages(
+    photo: ScoredPhoto, attributions: dict[str, Attribution], random_maps: int, seed: int
+) -> Iterator[_Stage]:
+    """Yield the stages of deletion and insertion: one for each resolution, as reference maps have that of the map."""
+    groups: dict[tuple[int, int], dict[str, Attribution]] = {}
+    for name, one in attributions.items():
+        groups.setdefault((one.heat.shape[0], one.heat.shape[1]), {})[name] = one
+    for size, group in groups.items():
+        work = 4.0 * (len(group) + random_maps) / (1 + random_maps)
+        yield _Stage("faithfulness", work, _measure_faithfulness(photo, group, size, random_maps, seed))
+
+
+def _measure_faithfulness(
+    photo: ScoredPhoto, group: dict[str, Attribution], size: tuple[int, int], random_maps: int, seed: int
+) -> Iterator[tuple[dict[str, TrustPart], float]]:
+    """Yield the part of trust that says whether the score depends on what maps mark, and how much is done."""
     references = make_reference_maps(photo.image, size)
-    heats = torch.stack([heat, *references.values(), *make_random_maps(random_maps, size, seed)])
+    others = [*references.values(), *make_random_maps(random_maps, size, seed)]
+    heats = torch.stack([*(one.heat for one in group.values()), *others])
     for progress in iterate_curves(photo, heats, (DELETION, INSERTION), CURVE_STEPS):
-        part = _describe_faithfulness(photo, progress, list(references))
-        yield part, progress.done / progress.total
+        parts = {
+            name: _describe_faithfulness(one, progress, number, len(group), list(references))
+            for number, (name, one) in enumerate(group.items())
+        }
+        yield {name: part for name, part in parts.items() if part is not None}, progress.done / progress.total
 
 
-def _describe_faithfulness(photo: ScoredPhoto, progress: CurveProgress, references: list[str]) -> TrustPart | None:
-    """Return the part of trust of the curves so far; `None` before there is a random map to compare with."""
-    areas = compute_areas(progress.scores)  # (deletion, insertion) × maps
+def _describe_faithfulness(
+    attribution: Attribution, progress: CurveProgress, number: int, count: int, references: list[str]
+) -> TrustPart | None:
+    """Return the part of trust of the curves so far; `None` before there is a random map to compare with.
+
+    Args:
+        attribution: The attribution.
+        progress: The curves of all attributions, then of the reference maps, then of the random maps.
+        number: Which of the attributions it is, from 0.
+        count: How many attributions there are.
+        references: Names of the reference maps.
+    """
+    scores = torch.cat([progress.scores[:, number : number + 1], progress.scores[:, count:]], 1)
+    areas = compute_areas(scores)  # (deletion, insertion) × maps
     first_random = 1 + len(references)
     if not areas[:, : first_random + 1].isfinite().all():
         return None
+    fractions = [step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
     measurements = tuple(
-        _make_curve_measurement(name, perturbation, scores, values, references, progress.notes)
-        for name, perturbation, scores, values in zip(
-            ("deletion", "insertion"), (DELETION, INSERTION), progress.scores[:, 0], areas, strict=True
+        make_measurement(
+            get_metric(name),
+            MetricValues(values, curve=list(zip(fractions, own[0].tolist(), strict=True)), notes=progress.notes),
+            references,
+            {"steps": CURVE_STEPS, "baseline": perturbation.baseline, "sign": "signed"},
+        )
+        for name, perturbation, own, values in zip(
+            ("deletion", "insertion"), (DELETION, INSERTION), scores, areas, strict=True
         )
     )
     lead = areas[1] - areas[0]
@@ -255,7 +439,7 @@ def _describe_faithfulness(photo: ScoredPhoto, progress: CurveProgress, referenc
     deletion, insertion = measurements
     sentence = make_note(
         "trust.faithful" if beaten > HALF else "trust.unfaithful",
-        label=_name_explained(photo.attribution),
+        label=_name_explained(attribution),
         beaten=f"{beaten * len(others):g}",
         count=len(others),
         deletion=_format_two_decimals(deletion.value),
@@ -264,29 +448,6 @@ def _describe_faithfulness(photo: ScoredPhoto, progress: CurveProgress, referenc
         random_insertion=_format_two_decimals(float(np.mean(insertion.random_values))),
     )
     return TrustPart(beaten, sentence, measurements)
-
-
-def _make_curve_measurement(
-    name: str,
-    perturbation: Perturbation,
-    scores: Tensor,
-    areas: Tensor,
-    references: list[str],
-    notes: tuple[str, ...],
-) -> Measurement:
-    """Return the measurement of one kind of curve."""
-    value, *others = areas.tolist()
-    fractions = [step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
-    return Measurement(
-        metric=name,
-        value=value,
-        higher_is_better=perturbation.inserts,
-        random_values=tuple(other for other in others[len(references) :] if math.isfinite(other)),
-        references=dict(zip(references, others, strict=False)),
-        parameters={"steps": CURVE_STEPS, "baseline": perturbation.baseline, "sign": "signed"},
-        curve=tuple(zip(fractions, scores.tolist(), strict=True)),
-        notes=notes,
-    )
 
 
 def _make_sentence(code: str, share: float, **facts: object) -> Note:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import vizlib
 from vizlib.cli import app
-from vizlib.cli.quality import read_boxes
+from vizlib.cli.quality import read_boxes, read_labels
 from vizlib.core.errors import VizlibError
 from vizlib.metrics import METRICS
 
@@ -71,6 +71,15 @@ def test_benchmark_writes_a_table_and_continues(photo, tmp_path):
     before = (out / "results.jsonl").read_bytes()
     assert run(*command) == text
     assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_labels_are_read_by_name_or_index(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label,licence\na.png,church,CC\nb.png,7,CC\n")
+    assert read_labels(path) == {"a.png": "church", "b.png": "7"}
+    path.write_text("path,class\n")
+    with pytest.raises(VizlibError, match=r"labels\.csv has no column 'label'; expected path, label"):
+        read_labels(path)
 
 
 def test_boxes_are_read_or_refused_in_one_sentence(tmp_path):

@@ -89,7 +89,9 @@ def test_values_are_those_of_measure_and_summaries_their_means(model, photos):
             assert row.random == pytest.approx(np.mean(found.random_values), abs=1e-5), row
             assert row.better_than_random == pytest.approx(found.better_than_random, abs=1e-5), row
         else:
-            assert math.isnan(row.random), row
+            assert row.random == pytest.approx(found.references["shuffled"]), row
+        for name, value in (("centred-gaussian", row.centred_gaussian), ("edges", row.edges)):
+            assert value == pytest.approx(found.references.get(name, math.nan), abs=1e-5, nan_ok=True), row
         assert row.seconds > 0
     for summary in table.summaries:
         values = [row.value for row in table.rows if (row.method, row.metric) == (summary.method, summary.metric)]
@@ -100,6 +102,14 @@ def test_values_are_those_of_measure_and_summaries_their_means(model, photos):
         ranked = sorted((one for one in table.summaries if one.metric == metric), key=lambda one: one.rank)
         means = [one.mean for one in ranked]
         assert means == sorted(means, reverse=metric == "energy-pointing-game")
+
+
+def test_each_photo_is_explained_for_its_label(model, photos):
+    labels = {"0.png": 3, "1.png": 1}
+    table = run(model, photos[:2], labels=labels, methods=["saliency"], metrics=["sparseness"], parameters={})
+    for row in table.rows:
+        attribution = vizlib.explain(model, row.photo, "saliency", labels[os.path.basename(row.photo)])
+        assert row.value == pytest.approx(measure(model, attribution, "sparseness").value)
 
 
 def test_the_bootstrap_interval_is_about_that_of_the_normal_approximation():
@@ -213,6 +223,11 @@ def test_wrong_requests_are_one_sentence_and_leave_nothing_behind(model, photos,
         "energy-pointing-game needs the boxes of the objects": {"boxes": None},
         "parameters are given for rise, which the benchmark does not use": {"parameters": {"rise": {"masks": 5}}},
         r"there are no boxes for the photo": {"boxes": {}},
+        "there is no label for the photo": {"labels": {"other.png": 1}},
+        "give the class of each photo by labels=, or one class for all by target=": {
+            "labels": {"0.png": 1},
+            "target": 2,
+        },
         "is given twice": {"photos": [photos[0], photos[0]]},
     }
     for message, options in requests.items():

@@ -15,7 +15,8 @@ from torch import nn
 
 import vizlib
 from vizlib import VizlibError
-from vizlib.metrics import METRICS, estimate_seconds, measure, measure_stream, trust, trust_stream
+from vizlib.metrics import METRICS, estimate_seconds, measure, measure_stream, trust, trust_all, trust_stream
+from vizlib.metrics.perturbation_curves import Perturbation, list_perturbed_photos
 from vizlib.metrics.reference_maps import make_edge_map, make_random_maps
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -309,3 +310,41 @@ def test_trust_leaves_the_network_unchanged(model, attribution):
     assert all(torch.equal(before[key], value) for key, value in model.module.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.module.parameters())
     assert sum(len(part._forward_hooks) for part in model.module.modules()) == hooks
+
+
+def test_several_maps_are_trusted_as_one_by_one(model, photo):
+    """Of two resolutions and two kinds of score."""
+    maps = {
+        "saliency": vizlib.explain(model, photo, "saliency"),
+        "of the probability": vizlib.explain(model, photo, "saliency", score="probability"),
+        "grad-cam": vizlib.explain(model, photo, "grad-cam", layer="convolution"),
+        "rise": vizlib.explain(model, photo, "rise", masks=20),
+    }
+    maps["constant"] = replace(maps["grad-cam"], heat=torch.zeros_like(maps["grad-cam"].heat))
+    together = trust_all(model, maps, random_maps=3, precision="float32")
+    assert list(together) == list(maps)
+    for name, attribution in maps.items():
+        alone = trust(model, attribution, random_maps=3, precision="float32")
+        assert together[name].notes == alone.notes
+        assert together[name].parts.keys() == alone.parts.keys()
+        for part, found in together[name].parts.items():
+            assert found.share == pytest.approx(alone.parts[part].share, abs=1e-5), (name, part)
+            for one, other in zip(found.measurements, alone.parts[part].measurements, strict=True):
+                assert one.value == pytest.approx(other.value, abs=1e-5)
+                assert one.references == pytest.approx(dict(other.references), abs=1e-5)
+    other_class = vizlib.explain(model, photo, "saliency", target=(maps["saliency"].target + 1) % 4)
+    with pytest.raises(VizlibError, match="other explains another photo or class than saliency"):
+        trust_all(model, {"saliency": maps["saliency"], "other": other_class})
+    assert trust_all(model, {}) == {}
+
+
+def test_perturbed_photos_are_what_the_curves_score(model, photo):
+    attribution = vizlib.explain(model, photo, "saliency")
+    for perturbation, curve in (
+        (Perturbation(False, "black"), vizlib.metrics.deletion(model, attribution, steps=4, baseline="black")),
+        (Perturbation(True, "blur"), vizlib.metrics.insertion(model, attribution, steps=4)),
+    ):
+        pictures = list_perturbed_photos(model, attribution, perturbation, 4)
+        scores = [model.predict(picture, top=4) for picture in pictures]
+        found = [next(row.probability for row in rows if row.index == attribution.target) for rows in scores]
+        assert found == pytest.approx(curve.score.tolist(), abs=0.02)  # pixels of pictures are whole numbers
