@@ -1,0 +1,191 @@
+"""Scenes composed of coloured MNIST digits, with captions of which it is known whether they are true of a scene.
+
+A scene has two to four digits, each in one quadrant and in one colour; no two have both the same digit and colour.
+A caption names one to four of them, with or without their place. Some combinations of digit and colour are held out:
+a network that names them must have learnt digits and colours separately.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vizlib.text.word_tokenizer import WordTokenizer
+
+SIDE = 64  # pixels of a scene
+DIGIT_SIDE = 28
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COLORS = {"red": (1.0, 0.15, 0.1), "green": (0.1, 0.85, 0.2), "blue": (0.2, 0.35, 1.0), "yellow": (1.0, 0.9, 0.1)}
+COMBINATIONS = tuple(product(COLORS, DIGITS))
+HELD_OUT = (("red", "three"), ("red", "eight"), ("green", "zero"), ("green", "five"))
+HELD_OUT += (("blue", "two"), ("blue", "nine"), ("yellow", "four"), ("yellow", "seven"))
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+PROMPTS = tuple(f"a {color} {digit}" for color, digit in COMBINATIONS)
+WORDS = ("a", "and", ",", "at", "the", "top", "bottom", "left", "right", *COLORS, *DIGITS)
+CONTEXT_LENGTH = 20
+MEAN, STD = (0.15, 0.15, 0.15), (0.25, 0.25, 0.25)
+ANYWHERE = len(PLACES)  # place of a claim that names none
+MAX_DIGITS = len(PLACES)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of scenes.
+
+    Attributes:
+        images: RGB "n 3 64 64", from 0 to 1.
+        combinations: Index in `COMBINATIONS` of the digit in each quadrant "n 4"; -1 where there is none.
+        masks: Opacity of the digit in each quadrant "n 4 64 64", from 0 to 1.
+    """
+
+    images: Tensor
+    combinations: Tensor
+    masks: Tensor
+
+
+class DigitImages:
+    """The images of MNIST, sorted by their digit.
+
+    Args:
+        folder: Folder of MNIST's four files as published, gzipped.
+        part: "train" or "t10k".
+    """
+
+    def __init__(self, folder: str | Path, part: str) -> None:
+        images = _read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")
+        labels = _read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")
+        self.images = images[labels.argsort(stable=True)]
+        self.counts = labels.long().bincount(minlength=len(DIGITS))
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def draw(self, digits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a random image "n 28 28" of each digit "n", from 0 to 1."""
+        random = torch.rand(digits.shape, generator=generator)
+        return self.images[self.starts[digits] + (random * self.counts[digits]).long()].float() / 255
+
+
+def compose_scenes(
+    images: DigitImages,
+    count: int,
+    generator: torch.Generator,
+    combinations: tuple[tuple[str, str], ...] = tuple(pair for pair in COMBINATIONS if pair not in HELD_OUT),
+    digits: tuple[int, int] = (2, MAX_DIGITS),
+) -> Scenes:
+    """Return random scenes.
+
+    Args:
+        images: The digits.
+        count: Number of scenes.
+        generator: Source of all randomness.
+        combinations: The colours and digits to choose among.
+        digits: Least and largest number of digits of a scene.
+    """
+    allowed = torch.tensor([COMBINATIONS.index(pair) for pair in combinations])
+    drawn = torch.rand(count, len(allowed), generator=generator).argsort(1)[:, :MAX_DIGITS]
+    present = allowed[drawn]  # "n 4", all different
+    least, largest = digits
+    number = torch.randint(least, largest + 1, (count, 1), generator=generator)
+    rank = torch.rand(count, MAX_DIGITS, generator=generator).argsort(1)
+    present = present.masked_fill(rank >= number, -1)
+    opacity = images.draw(present.clamp_min(0) % len(DIGITS), generator) * (present >= 0)[..., None, None]
+    masks = torch.zeros(count, MAX_DIGITS, SIDE, SIDE)
+    jitter = SIDE // 2 - DIGIT_SIDE + 1
+    shifts = torch.randint(0, jitter, (count, MAX_DIGITS, 2), generator=generator)
+    for quadrant in range(MAX_DIGITS):
+        top, left = SIDE // 2 * (quadrant // 2), SIDE // 2 * (quadrant % 2)
+        for y, x in product(range(jitter), repeat=2):
+            chosen = (shifts[:, quadrant] == torch.tensor([y, x])).all(1)
+            rows, columns = slice(top + y, top + y + DIGIT_SIDE), slice(left + x, left + x + DIGIT_SIDE)
+            masks[chosen, quadrant, rows, columns] = opacity[chosen, quadrant]
+    palette = torch.tensor(list(COLORS.values()))
+    brightness = 0.7 + 0.3 * torch.rand(count, MAX_DIGITS, 1, generator=generator)
+    colors = palette[present.clamp_min(0) // len(DIGITS)] * brightness
+    background = 0.15 * torch.rand(count, 3, 1, 1, generator=generator)
+    covered = masks.sum(1, keepdim=True)  # the digits do not overlap
+    pictures = torch.einsum("nqhw,nqc->nchw", masks, colors) + (1 - covered) * background
+    return Scenes(pictures, present, masks)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A batch of captions, each a list of claims that a digit of a colour is in the scene.
+
+    Attributes:
+        texts: The captions.
+        combinations: Index in `COMBINATIONS` of each claim "m 4"; -1 where a caption has fewer claims.
+        places: Index in `PLACES` of each claim "m 4", or `ANYWHERE`.
+    """
+
+    texts: list[str]
+    combinations: Tensor
+    places: Tensor
+
+
+def write_captions(scenes: Scenes, generator: torch.Generator) -> Captions:
+    """Return one random true caption for each scene: of one digit, of two with their places, or of all."""
+    count = len(scenes.combinations)
+    order = torch.rand(count, MAX_DIGITS, generator=generator)
+    order = (order + (scenes.combinations < 0)).argsort(1)  # the occupied quadrants first, in random order
+    present = (scenes.combinations >= 0).sum(1)
+    # Half of the captions name one digit, as prompts do; with places, at most two fit into the context length.
+    kind = torch.rand(count, 2, generator=generator)
+    placed = kind[:, 1] < 0.4
+    named = torch.where(kind[:, 0] < 0.5, 1, torch.where(placed, 2, present))
+    combinations = scenes.combinations.gather(1, order)
+    used = torch.arange(MAX_DIGITS) < named[:, None]
+    combinations = torch.where(used, combinations, -1)
+    places = torch.where(placed[:, None] & used, order, ANYWHERE)
+    claims = zip(combinations.tolist(), places.tolist(), strict=True)
+    texts = [
+        join_claims([describe_digit(*claim) for claim in zip(*rows, strict=True) if claim[0] >= 0]) for rows in claims
+    ]
+    return Captions(texts, combinations, places)
+
+
+def describe_digit(combination: int, place: int = ANYWHERE) -> str:
+    """Return the words for a digit, such as "a red seven at the top left"."""
+    return PROMPTS[combination] + (f" at the {PLACES[place]}" if place != ANYWHERE else "")
+
+
+def join_claims(claims: list[str]) -> str:
+    """Return claims as one phrase, such as "a red seven, a blue two and a green one"."""
+    return " and ".join([", ".join(claims[:-1]), claims[-1]]) if len(claims) > 1 else claims[0]
+
+
+def compute_truth(scenes: Scenes, captions: Captions) -> Tensor:
+    """Return whether each caption is true of each scene, boolean "scenes captions"."""
+    count = len(scenes.combinations)
+    # One column for each combination at each place and anywhere; the last is true, for claims that are not there.
+    facts = torch.zeros(count, len(COMBINATIONS) * (ANYWHERE + 1) + 1, dtype=torch.bool)
+    facts[:, -1] = True
+    rows = torch.arange(count)
+    for place in range(MAX_DIGITS):
+        present = scenes.combinations[:, place] >= 0
+        found = scenes.combinations[:, place][present]
+        facts[rows[present], found * (ANYWHERE + 1) + place] = True
+        facts[rows[present], found * (ANYWHERE + 1) + ANYWHERE] = True
+    needed = captions.combinations * (ANYWHERE + 1) + captions.places
+    needed = torch.where(captions.combinations >= 0, needed, facts.shape[1] - 1)
+    return facts[:, needed].all(2)
+
+
+def create_tokenizer() -> WordTokenizer:
+    """Return the tokenizer of the captions."""
+    return WordTokenizer(WORDS, CONTEXT_LENGTH)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return images "n 3 h w" from 0 to 1 as the network expects them."""
+    return (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Return the array of an idx file with bytes, as MNIST is published."""
+    data = gzip.decompress(path.read_bytes())
+    sizes = [int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(data[3])]
+    return torch.frombuffer(bytearray(data[4 + 4 * len(sizes) :]), dtype=torch.uint8).view(sizes)
