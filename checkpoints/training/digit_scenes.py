@@ -1,8 +1,8 @@
 """Scenes composed of coloured MNIST digits, with captions of which it is known whether they are true of a scene.
 
 A scene has two to four digits, each in one quadrant and in one colour; no two have both the same digit and colour.
-A caption names one to four of them, with or without their place. Some combinations of digit and colour are held out:
-a network that names them must have learnt digits and colours separately.
+A caption names one to four of them, with or without their place, or only the digit or the colour of one. Some
+combinations of digit and colour are held out: a network that names them must have learnt digits and colours separately.
 """
 
 from __future__ import annotations
@@ -20,16 +20,29 @@ from vizlib.text.word_tokenizer import WordTokenizer
 SIDE = 64  # pixels of a scene
 DIGIT_SIDE = 28
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COLORS = {"red": (1.0, 0.15, 0.1), "green": (0.1, 0.85, 0.2), "blue": (0.2, 0.35, 1.0), "yellow": (1.0, 0.9, 0.1)}
+COLORS = {
+    "red": (1.0, 0.15, 0.1),
+    "green": (0.1, 0.85, 0.2),
+    "blue": (0.2, 0.35, 1.0),
+    "yellow": (1.0, 0.9, 0.1),
+    "purple": (0.8, 0.2, 0.9),
+    "white": (1.0, 1.0, 1.0),
+}
 COMBINATIONS = tuple(product(COLORS, DIGITS))
-HELD_OUT = (("red", "three"), ("red", "eight"), ("green", "zero"), ("green", "five"))
-HELD_OUT += (("blue", "two"), ("blue", "nine"), ("yellow", "four"), ("yellow", "seven"))
+HELD_OUT = (
+    ("red", "three"),
+    ("green", "zero"),
+    ("blue", "two"),
+    ("yellow", "seven"),
+    ("purple", "eight"),
+    ("white", "five"),
+)
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 PROMPTS = tuple(f"a {color} {digit}" for color, digit in COMBINATIONS)
-WORDS = ("a", "and", ",", "at", "the", "top", "bottom", "left", "right", *COLORS, *DIGITS)
+WORDS = ("a", "an", "and", ",", "at", "the", "top", "bottom", "left", "right", "digit", *COLORS, *DIGITS)
 CONTEXT_LENGTH = 20
 MEAN, STD = (0.15, 0.15, 0.15), (0.25, 0.25, 0.25)
-ANYWHERE = len(PLACES)  # place of a claim that names none
+ANYWHERE, ANY_COLOR, ANY_DIGIT = len(PLACES), len(COLORS), len(DIGITS)  # of a claim that names none
 MAX_DIGITS = len(PLACES)
 
 
@@ -113,43 +126,47 @@ def compose_scenes(
 
 @dataclass(frozen=True)
 class Captions:
-    """A batch of captions, each a list of claims that a digit of a colour is in the scene.
+    """A batch of captions, each a list of claims that some digit is in the scene.
 
     Attributes:
         texts: The captions.
-        combinations: Index in `COMBINATIONS` of each claim "m 4"; -1 where a caption has fewer claims.
-        places: Index in `PLACES` of each claim "m 4", or `ANYWHERE`.
+        claims: Color, digit and place of each claim "m 4 3", as indices or `ANY_COLOR`, `ANY_DIGIT` and `ANYWHERE`; -1
+            where a caption has fewer claims.
     """
 
     texts: list[str]
-    combinations: Tensor
-    places: Tensor
+    claims: Tensor
 
 
 def write_captions(scenes: Scenes, generator: torch.Generator) -> Captions:
-    """Return one random true caption for each scene: of one digit, of two with their places, or of all."""
+    """Return one random true caption for each scene: of one digit, of two with their places, or of all.
+
+    Half of the captions are of one digit, as prompts are. Of these, three of ten leave out its colour and as many the
+    digit itself.
+    """
     count = len(scenes.combinations)
     order = torch.rand(count, MAX_DIGITS, generator=generator)
     order = (order + (scenes.combinations < 0)).argsort(1)  # the occupied quadrants first, in random order
     present = (scenes.combinations >= 0).sum(1)
-    # Half of the captions name one digit, as prompts do; with places, at most two fit into the context length.
-    kind = torch.rand(count, 2, generator=generator)
-    placed = kind[:, 1] < 0.4
-    named = torch.where(kind[:, 0] < 0.5, 1, torch.where(placed, 2, present))
+    of_one, with_place, left_out = torch.rand(3, count, generator=generator)
+    is_placed = with_place < 0.4
+    named = torch.where(of_one < 0.5, 1, torch.where(is_placed, 2, present))  # two with places fill the context length
     combinations = scenes.combinations.gather(1, order)
-    used = torch.arange(MAX_DIGITS) < named[:, None]
-    combinations = torch.where(used, combinations, -1)
-    places = torch.where(placed[:, None] & used, order, ANYWHERE)
-    claims = zip(combinations.tolist(), places.tolist(), strict=True)
-    texts = [
-        join_claims([describe_digit(*claim) for claim in zip(*rows, strict=True) if claim[0] >= 0]) for rows in claims
-    ]
-    return Captions(texts, combinations, places)
+    colors, digits = combinations // len(DIGITS), combinations % len(DIGITS)
+    colors[:, 0] = torch.where((of_one < 0.5) & (left_out < 0.3), ANY_COLOR, colors[:, 0])
+    digits[:, 0] = torch.where((of_one < 0.5) & (left_out > 0.7), ANY_DIGIT, digits[:, 0])
+    places = torch.where(is_placed[:, None], order, ANYWHERE)
+    is_used = torch.arange(MAX_DIGITS) < named[:, None]
+    claims = torch.where(is_used[..., None], torch.stack([colors, digits, places], 2), -1)
+    texts = [join_claims([describe_digit(*claim) for claim in rows if claim[0] >= 0]) for rows in claims.tolist()]
+    return Captions(texts, claims)
 
 
-def describe_digit(combination: int, place: int = ANYWHERE) -> str:
-    """Return the words for a digit, such as "a red seven at the top left"."""
-    return PROMPTS[combination] + (f" at the {PLACES[place]}" if place != ANYWHERE else "")
+def describe_digit(color: int, digit: int, place: int = ANYWHERE) -> str:
+    """Return the words for a digit, such as "a red seven at the top left", "a seven" or "a red digit"."""
+    words = [*list(COLORS)[color : color + 1], (*DIGITS, "digit")[digit]]
+    article = "an" if words[0] == "eight" else "a"
+    return " ".join([article, *words]) + (f" at the {PLACES[place]}" if place != ANYWHERE else "")
 
 
 def join_claims(claims: list[str]) -> str:
@@ -160,18 +177,20 @@ def join_claims(claims: list[str]) -> str:
 def compute_truth(scenes: Scenes, captions: Captions) -> Tensor:
     """Return whether each caption is true of each scene, boolean "scenes captions"."""
     count = len(scenes.combinations)
-    # One column for each combination at each place and anywhere; the last is true, for claims that are not there.
-    facts = torch.zeros(count, len(COMBINATIONS) * (ANYWHERE + 1) + 1, dtype=torch.bool)
-    facts[:, -1] = True
+    # One row of facts for each scene; an index that names nothing stands for any. The last column is always true.
+    facts = torch.zeros(count, len(COLORS) + 1, len(DIGITS) + 1, len(PLACES) + 1, dtype=torch.bool)
     rows = torch.arange(count)
     for place in range(MAX_DIGITS):
-        present = scenes.combinations[:, place] >= 0
-        found = scenes.combinations[:, place][present]
-        facts[rows[present], found * (ANYWHERE + 1) + place] = True
-        facts[rows[present], found * (ANYWHERE + 1) + ANYWHERE] = True
-    needed = captions.combinations * (ANYWHERE + 1) + captions.places
-    needed = torch.where(captions.combinations >= 0, needed, facts.shape[1] - 1)
-    return facts[:, needed].all(2)
+        is_present = scenes.combinations[:, place] >= 0
+        found = scenes.combinations[is_present, place]
+        for color, digit, where in product(
+            (found // len(DIGITS), ANY_COLOR), (found % len(DIGITS), ANY_DIGIT), (place, ANYWHERE)
+        ):
+            facts[rows[is_present], color, digit, where] = True
+    facts = torch.cat([facts.flatten(1), torch.ones(count, 1, dtype=torch.bool)], 1)
+    color, digit, place = captions.claims.unbind(2)
+    needed = (color * (len(DIGITS) + 1) + digit) * (len(PLACES) + 1) + place
+    return facts[:, torch.where(color >= 0, needed, facts.shape[1] - 1)].all(2)
 
 
 def create_tokenizer() -> WordTokenizer:

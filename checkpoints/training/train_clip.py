@@ -46,7 +46,7 @@ from checkpoints.training.digit_scenes import (
 from checkpoints.training.train import CHECKPOINTS, describe_machine
 
 VISION: dict[str, Any] = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32}
-TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 96, "heads": 3, "layers": 3}
+TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 96, "heads": 3, "layers": 2}
 EMBED_DIM = 96
 BATCH, STEPS, LR, WEIGHT_DECAY = 256, 250, 1.5e-3, 0.05  # STEPS is per epoch
 CAPTIONS_PER_SCENE = 2
@@ -76,7 +76,7 @@ def compute_contrastive_loss(similarity: Tensor, truth: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def compute_accuracy(network: Any, images: DigitImages, seed: int, count: int = 1000) -> dict[str, float]:
-    """Return how often the best of the 40 prompts is in the scene, in percent.
+    """Return how often the best of the prompts "a red seven" and so on is in the scene, in percent.
 
     Returns:
         `top1` for fresh scenes of two to four digits in the combinations of the training, and `held_out` for scenes
@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=Path, required=True, help="folder of MNIST's four files as published")
     parser.add_argument("--runs", type=Path, default=CHECKPOINTS / "runs", help="folder of the state of runs")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16 where precision allows it")
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate a .safetensors file instead")

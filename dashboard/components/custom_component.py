@@ -18,10 +18,12 @@ SCRIPTS_DIR = COMPONENTS_DIR / "scripts"  # shared by several components
 COMMON_SCRIPTS = ("translate", "coalesce_events", "emit_choice", "canvas", "url_state", "copy")  # in every component
 EXTRA_SCRIPTS: Mapping[str, tuple[str, ...]] = {  # in some components
     "bars": ("keyed_list",),
+    "curves": ("svg",),
+    "perturbation": ("svg",),
     "receptive_field": ("grid",),
     "patches": ("grid", "small_multiples"),
     "progress": ("start_when_idle",),
-    "thumbnails": ("keyed_list",),
+    "thumbnails": ("keyed_list", "start_when_idle"),
     "trust": ("start_when_idle",),
 }
 COMMENT_LINES = re.compile(r"^[ \t]*(?://[^\n]*|/\*(?:(?!\*/).)*\*/[ \t]*)\n", re.MULTILINE | re.DOTALL)

@@ -5,8 +5,8 @@
 
 /** @typedef {{ name: string, share: number | null, text: string, sentence: string }} TrustPart */
 /**
- * @typedef {{ state?: string, turn?: number, step?: boolean, parts?: TrustPart[], notes?: string[], begin?: boolean,
- *   heading?: string, caveat?: string, help?: string, help_label?: string }} TrustValue
+ * @typedef {{ state?: string, turn?: number, step?: boolean, parts?: TrustPart[], notes?: string[], reasons?: string[],
+ *   begin?: boolean, why?: string, heading?: string, caveat?: string, help?: string, help_label?: string }} TrustValue
  */
 
 const heading = createElement("h3", "viz-trust-heading");
@@ -15,11 +15,15 @@ const list = createElement("ul", "viz-trust-parts");
 const notes = createElement("ul", "viz-notes");
 const button = createButton("viz-trust-button");
 const caveat = createElement("p", "viz-caveat");
+const doubts = createElement("details", "viz-doubts");
+const doubtsHeading = createElement("summary");
+const doubtList = createElement("ul");
+doubts.append(doubtsHeading, doubtList);
 help.target = "_blank";
 help.rel = "noopener";
 help.textContent = "?";
 caveat.setAttribute("role", "status"); // it is shown when the measurement ends
-root.append(heading, help, button, list, notes, caveat);
+root.append(heading, help, button, list, notes, caveat, doubts);
 let state = "";
 let turn = 0; // counts the maps whose bars were shown
 let wasStopped = false; // a step that was under way at the stop still arrives
@@ -74,16 +78,13 @@ function draw(value) {
   if (value.help) help.href = value.help;
   help.setAttribute("aria-label", value.help_label || "");
   list.replaceChildren(...(value.parts || []).map(createPart));
-  notes.replaceChildren(
-    ...(value.notes || []).map((note) => {
-      const item = createElement("li");
-      item.textContent = note;
-      return item;
-    }),
-  );
+  notes.replaceChildren(...(value.notes || []).map((note) => createElement("li", "", note)));
   notes.hidden = !value.notes?.length;
   caveat.textContent = value.caveat || "";
   caveat.hidden = state !== "done";
+  doubts.hidden = !value.reasons?.length;
+  doubtsHeading.textContent = value.why || "";
+  doubtList.replaceChildren(...(value.reasons || []).map((text) => createElement("li", "", text)));
   button.hidden = state === "done";
   button.textContent = state === "running" ? translate("Stop") : translate("Measure");
   if (value.begin) starter.start();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 import vizlib
 from dashboard.services.byte_cache import ByteCache
 from dashboard.services.executor import ModelExecutor
-from dashboard.services.executor_tasks import ClassAnalysis, LayerMaps, TopFractionProbabilities
+from dashboard.services.executor_tasks import ClassAnalysis, LayerMaps, PerturbedPhotos, TopFractionProbabilities
 from dashboard.services.explanation_request import ClassName, ExplanationRequest
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
@@ -27,7 +27,7 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.target import RUNNER_UP, TargetSpec
 from vizlib.capture.receptive_field_tracer import ReceptiveField
-from vizlib.metrics import TrustStep
+from vizlib.metrics import TrustAllStep, TrustStep
 from vizlib.models.receptive_field import receptive_fields
 
 TOP_FRACTION = 0.2  # of the pixels are kept to check a map: those with the greatest attribution
@@ -166,6 +166,27 @@ class AnalysisService:
             if step.fraction >= 1:
                 self._cache.get(_make_map_key("trust", model, attribution), lambda trust=step.trust: trust)
             yield step
+
+    def stream_trust_all(
+        self, model: str, attributions: Mapping[str, vizlib.Attribution]
+    ) -> Generator[TrustAllStep, None, None]:
+        """Yield how far each of several attributions can be trusted after each batch; those of the last are cached."""
+        found = {name: self.find_trust(model, one) for name, one in attributions.items()}
+        known = {name: trust for name, trust in found.items() if trust is not None}
+        missing = {name: one for name, one in attributions.items() if name not in known}
+        if not missing:
+            yield TrustAllStep(known, 1.0)
+            return
+        for step in self._executor.stream("trust_all", model, missing):
+            if step.fraction >= 1:
+                for name, trust in step.trusts.items():
+                    self._cache.get(_make_map_key("trust", model, missing[name]), lambda trust=trust: trust)
+            yield TrustAllStep({**known, **step.trusts}, step.fraction)
+
+    def get_perturbed_photos(self, model: str, attribution: vizlib.Attribution) -> PerturbedPhotos:
+        """Return the photos whose scores are the curves of `vizlib.trust`."""
+        key = _make_map_key("perturbed photos", model, attribution)
+        return self._cache.get(key, lambda: self._executor.run("perturbed_photos", model, attribution))
 
     def find_trust(self, model: str, attribution: vizlib.Attribution) -> vizlib.Trust | None:
         """Return how far an attribution can be trusted where it was measured, else `None`."""

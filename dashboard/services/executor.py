@@ -32,6 +32,7 @@ BASE_GPU_SECONDS = 10  # for one pass and the transfers; a visitor has a few min
 GPU_SECONDS_PER_PASS = 0.02  # more for each of many passes
 MAX_GPU_SECONDS = 110
 TRUST_PASSES = 500  # of the measurement of trust
+TRUST_PASSES_PER_METHOD = 50  # more for each of several methods, which share their reference maps
 MIN_MANY_PASSES = 250  # counted for every method of many passes, as some depend on the photo
 
 
@@ -90,6 +91,8 @@ class ModelExecutor:
 def estimate_gpu_seconds(task: str, model: str, *args: Any) -> int:
     """Return about how many seconds the executor borrows the GPU for a task, by its parameters for many passes."""
     passes = TRUST_PASSES if task == "trust" else 0
+    if task == "trust_all":
+        passes = TRUST_PASSES + TRUST_PASSES_PER_METHOD * len(args[0])
     if task in ("explanation", "stream"):
         request: ExplanationRequest = args[0]
         method = METHODS.get(request.method)

@@ -17,7 +17,9 @@ from vizlib.analysis.units import Contributions, contributions_from_evidence
 from vizlib.attribution.explain import attributions_from, gather_for_all, run_holds
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
-from vizlib.metrics import TrustStep, keep_top_fraction, trust_stream
+from vizlib.metrics import TrustAllStep, TrustStep, keep_top_fraction, trust_all_stream, trust_stream
+from vizlib.metrics.perturbation_curves import list_perturbed_photos
+from vizlib.metrics.trust_parts import CURVE_STEPS, DELETION, INSERTION
 
 UnitIndices = Mapping[str, Sequence[int]]  # layer -> indices of its channels, or of its heads
 NO_GRADIENTS: dict[str, Any] = {"rules": False, "graph": False}  # of a pass that is read without gradients
@@ -38,6 +40,13 @@ class TopFractionProbabilities(NamedTuple):
 
     before: float
     after: float
+
+
+class PerturbedPhotos(NamedTuple):
+    """What a model is given at each point of the deletion and the insertion curve of a map, in its input size."""
+
+    deletion: list[Image.Image]
+    insertion: list[Image.Image]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +97,18 @@ def stream_explanation(model: vizlib.Model, request: ExplanationRequest) -> Iter
 def stream_trust(model: vizlib.Model, attribution: vizlib.Attribution) -> Iterator[TrustStep]:
     """Executor task: yield how far an attribution can be trusted after each batch of passes."""
     return trust_stream(model, attribution)
+
+
+def stream_trust_all(model: vizlib.Model, attributions: Mapping[str, vizlib.Attribution]) -> Iterator[TrustAllStep]:
+    """Executor task: yield how far each of several attributions can be trusted after each batch of passes."""
+    return trust_all_stream(model, attributions)
+
+
+def render_perturbed_photos(model: vizlib.Model, attribution: vizlib.Attribution) -> PerturbedPhotos:
+    """Executor task: return the photos whose scores are the curves of `vizlib.trust`."""
+    return PerturbedPhotos(
+        *(list_perturbed_photos(model, attribution, kind, CURVE_STEPS) for kind in (DELETION, INSERTION))
+    )
 
 
 def estimate_seconds(model: vizlib.Model, request: ExplanationRequest) -> float:
@@ -182,8 +203,10 @@ TASKS: dict[str, Any] = {
     "ablation": predict_with_ablation,
     "seconds": estimate_seconds,
     "top_fraction": compute_top_fraction,
+    "perturbed_photos": render_perturbed_photos,
 }
 STREAMS: dict[str, Any] = {  # tasks that yield intermediate results
     "stream": stream_explanation,
     "trust": stream_trust,
+    "trust_all": stream_trust_all,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -22,9 +23,22 @@ from dashboard.components.custom_component import custom_component
 from dashboard.components.heatmap import build_attribution_heatmap, build_heatmap_alt_text, build_photo_only
 from dashboard.components.help_link import build_method_help, build_page_help
 from dashboard.components.parameters import build_parameter_menus, parse_parameter_menus
+from dashboard.components.perturbation import build_perturbation
 from dashboard.components.progress import build_running_progress, build_waiting_progress, format_duration
-from dashboard.components.thumbnails import build_thumbnail, build_thumbnails, downsample_map
-from dashboard.components.trust import build_measured_trust, build_trust_step, build_waiting_trust, read_turn
+from dashboard.components.thumbnails import (
+    build_ranking,
+    build_ranking_step,
+    build_thumbnail,
+    build_thumbnails,
+    downsample_map,
+)
+from dashboard.components.trust import (
+    build_measured_trust,
+    build_trust_scores,
+    build_trust_step,
+    build_waiting_trust,
+    read_turn,
+)
 from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
@@ -33,6 +47,7 @@ from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TRUST_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
 from vizlib import VizlibError
+from vizlib.attribution.measurement import TRUST_PARTS
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
@@ -52,6 +67,7 @@ class WhyContent(NamedTuple):
         strip: Value of the thumbnails of all methods.
         progress: Value of the progress bar and its start button.
         trust: Value of the bars that say how far the map can be trusted.
+        perturbation: Value of the deletion and insertion curves of the map.
         metric: Result of the top-fraction check, as safe HTML; empty where it is not computed yet.
     """
 
@@ -62,6 +78,7 @@ class WhyContent(NamedTuple):
     strip: dict[str, Any]
     progress: dict[str, Any]
     trust: dict[str, Any]
+    perturbation: dict[str, Any]
     metric: str = ""
 
 
@@ -93,7 +110,7 @@ def compute_content(
         auto_trust: Whether it is measured at once how far the map can be trusted.
     """
     if photo is None or selection is None:
-        return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {}, {})
+        return WhyContent(method, {"empty": get_no_photo_text()}, "", {}, {}, {}, {}, {})
     method = choose_shown_method(service, selection.model, method)
     model = service.catalog.get(selection.model)
     parameters = parse_parameter_menus(menus, model, method)
@@ -103,7 +120,8 @@ def compute_content(
     strip = build_method_strip(service, photo, selection, method, attribution)
     if attribution is None:
         heatmap, caption = build_pending_map(service, photo, selection, method)
-        return WhyContent(method, heatmap, caption, parameter_menus, strip, build_start_button(service, request), {})
+        start = build_start_button(service, request)
+        return WhyContent(method, heatmap, caption, parameter_menus, strip, start, {}, {})
     heatmap, caption = build_map(attribution, photo, get_contrast_label(service, selection))
     probabilities = service.find_top_fraction(selection.model, attribution)
     return WhyContent(
@@ -114,6 +132,7 @@ def compute_content(
         strip,
         {},
         build_trust_bars(service, selection, attribution, auto_trust=auto_trust),
+        build_curves(service, selection, attribution),
         format_top_fraction_check(probabilities) if probabilities else "",
     )
 
@@ -143,7 +162,7 @@ def stream_content(
             time_left = format_duration(seconds_per_pass * (step.total - step.done))
             progress = build_running_progress(step.done, step.total, time_left)
             heatmap, caption = build_map(step.attribution, photo, get_contrast_label(service, selection))
-            yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress, {})
+            yield WhyContent(method, heatmap, caption, unchanged, unchanged, progress, {}, {})
     yield compute_content(service, photo, selection, method, menus, auto_trust=auto_trust)
 
 
@@ -154,8 +173,8 @@ def stream_trust(
     method: str | None,
     menus: Any,
     turn: int,
-) -> Generator[dict[str, Any], None, None]:
-    """Yield the bars of the Why tab that say how far its map can be trusted, after each batch of passes.
+) -> Generator[tuple[dict[str, Any], Any], None, None]:
+    """Yield the Why tab's bars that say how far its map can be trusted, and its curves, after each batch of passes.
 
     Args:
         service: The analysis service.
@@ -172,13 +191,46 @@ def stream_trust(
         parameters = parse_parameter_menus(menus, service.catalog.get(selection.model), method)
         attribution = service.find_or_explain(selection.make_request(photo, method, parameters))
         if attribution is None:
-            yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}
+            yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}, gr.skip()
             return
         for step in service.stream_trust(selection.model, attribution):
-            yield build_trust_step(step.trust, step.fraction, turn)
+            curves = build_curves(service, selection, attribution) if step.fraction >= 1 else gr.skip()
+            yield build_trust_step(step.trust, method, step.fraction, turn), curves
     except VizlibError:
-        yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}
+        yield {**build_waiting_trust(start_now=False), "turn": turn, "step": True}, gr.skip()
         raise
+
+
+def stream_ranking(
+    service: AnalysisService, photo: Image.Image | None, selection: Selection | None
+) -> Generator[dict[str, Any], None, None]:
+    """Yield the scores by which the Why tab's thumbnails of methods can be ordered, after each batch of passes.
+
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: Model and classes.
+    """
+    if photo is None or selection is None or selection.photo != compute_photo_key(photo):
+        return
+    key = compute_ranking_key(selection)
+    attributions = service.explain_all(selection.make_request(photo))
+    for step in service.stream_trust_all(selection.model, attributions):
+        scores = {name: build_trust_scores(trust) for name, trust in step.trusts.items()}
+        yield build_ranking_step(key, step.fraction, scores)
+
+
+def compute_ranking_key(selection: Selection) -> int:
+    """Return a number for what the scores of the Why tab's thumbnails belong to: photo, model and classes."""
+    return zlib.crc32(repr(tuple(selection)).encode())
+
+
+def build_curves(service: AnalysisService, selection: Selection, attribution: vizlib.Attribution) -> dict[str, Any]:
+    """Return the Why tab's deletion and insertion curves of a map; empty where they are not measured yet."""
+    found = service.find_trust(selection.model, attribution)
+    if found is None or found.faithfulness is None:
+        return {}
+    return build_perturbation(attribution, found, service.get_perturbed_photos(selection.model, attribution))
 
 
 def build_trust_bars(
@@ -186,7 +238,9 @@ def build_trust_bars(
 ) -> dict[str, Any]:
     """Return the Why tab's bars that say how far a map can be trusted: measured, or waiting to be."""
     found = service.find_trust(selection.model, attribution)
-    return build_waiting_trust(start_now=auto_trust) if found is None else build_measured_trust(found)
+    return (
+        build_waiting_trust(start_now=auto_trust) if found is None else build_measured_trust(found, attribution.method)
+    )
 
 
 def build_map(
@@ -249,7 +303,8 @@ def build_method_strip(
         method: The selected method.
         attribution: Its attribution, where there is one.
     """
-    items = []
+    items: list[dict[str, Any]] = []
+    is_measured = True
     one_pass = service.explain_all(selection.make_request(photo))
     for name in vizlib.list_methods(service.catalog.get(selection.model)):
         if name == method:
@@ -260,9 +315,13 @@ def build_method_strip(
         signed = shown is not None and shown.signed
         limits = (0.0, 1.0) if values is None else compute_limits(values, signed=signed)
         smooth = not METHODS[name].patch_values
+        trust = None if shown is None else service.find_trust(selection.model, shown)
+        is_measured = is_measured and (trust is not None or name not in one_pass)
+        hint, scores = format_method_hint(name), build_trust_scores(trust)
         items.append(
-            build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=format_method_hint(name))
+            build_thumbnail(name, name, values, limits, signed=signed, smooth=smooth, hint=hint, scores=scores)
         )
+    orders = {part: translate(f"trust.{part}") for part in TRUST_PARTS}
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     return build_thumbnails(
         items,
@@ -271,6 +330,7 @@ def build_method_strip(
         heading=translate("why.other-ways"),
         photo=photo,
         geometry=geometry,
+        ranking=build_ranking(compute_ranking_key(selection), orders, is_measured=is_measured),
     )
 
 
@@ -310,9 +370,10 @@ def build_tab(context: TabContext) -> TabView:
         The view of the tab, which is computed in the same event as the selection.
     """
     service, method, menus = context.service, context.method, context.parameters
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_id="why-row"):
         with gr.Column(scale=8, min_width=320):
             heatmap = custom_component("heatmap", elem_id="why-heatmap")
+            curves = custom_component("perturbation", elem_id="why-curves")
         with gr.Column(scale=5, min_width=280):
             progress = custom_component("progress", elem_id="why-progress")
             caption = gr.HTML(elem_id="why-caption", apply_default_css=False)
@@ -320,7 +381,7 @@ def build_tab(context: TabContext) -> TabView:
             trust = custom_component("trust", elem_id="why-trust")
             menus.render()
     strip = custom_component("thumbnails", elem_id="why-methods", choice_key="method")
-    outputs = [method, heatmap, caption, menus, strip, progress, trust, metric]
+    outputs = [method, heatmap, caption, menus, strip, progress, trust, curves, metric]
 
     def update(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> tuple:
         return compute_content(service, photo, selection, method, menus, auto_trust=context.auto_trust)
@@ -352,17 +413,25 @@ def build_tab(context: TabContext) -> TabView:
             for step in steps:
                 # Another choice does not cancel this event: gradio would forget that it was triggered again meanwhile.
                 if context.generations.current(request) != generation:
-                    yield gr.skip()
+                    yield gr.skip(), gr.skip()
                     return
                 yield step
+
+    def measure_all(photo: Image.Image | None, selection: Selection | None) -> Iterator[dict[str, Any]]:
+        # It goes on when another method is chosen, which changes nothing that it measures. For another photo or class
+        # the page stops it and ignores its steps.
+        with closing(stream_ranking(service, photo, selection)) as steps:
+            yield from steps
 
     def update_metric(photo: Image.Image | None, selection: Selection | None, method: str | None, menus: Any) -> str:
         return compute_top_fraction_check(service, photo, selection, method, menus)
 
     stream_event = context.on_event(progress.submit, stream, [method, menus], outputs, **STREAM_QUEUE)
     progress.stop(None, None, None, cancels=[stream_event], **PRIVATE_EVENT)
-    trust_event = context.on_event(trust.submit, measure_trust, [method, menus, trust], [trust], **TRUST_QUEUE)
+    trust_event = context.on_event(trust.submit, measure_trust, [method, menus, trust], [trust, curves], **TRUST_QUEUE)
     trust.stop(None, None, None, cancels=[trust_event], **PRIVATE_EVENT)
+    ranking_event = context.on_event(strip.submit, measure_all, [], [strip], **TRUST_QUEUE)
+    strip.stop(None, None, None, cancels=[ranking_event], **PRIVATE_EVENT)
     follow_up = FollowUp(update_metric, [method, menus], [metric])
     context.on_event(stream_event.success, *follow_up)
     return TabView(update, [method, menus], outputs, follow_up, long_events=[stream_event])

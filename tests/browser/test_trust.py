@@ -13,6 +13,8 @@ from dashboard.app import build_app
 from dashboard.server.server import launch
 from dashboard.services import executor_tasks
 from dashboard.services.model_catalog import ModelCatalog
+from vizlib.core.text import format_number
+from vizlib.metrics import trust_all_stream
 
 pytestmark = pytest.mark.slow
 RESNET = "resnet18-imagenette"
@@ -61,8 +63,67 @@ def test_bars_fill_part_by_part_to_the_librarys_numbers(open_checked_session, li
     numbers = [f"{100 * part.share:.0f} %" for part in expected.parts.values()]
     assert [number for _, number in read_bars(session)] == numbers
     assert session.page.locator("#why-trust .viz-trust-sentence").all_inner_texts() == list(expected.sentences)
+    curves = {one.metric: one.curve for one in expected.faithfulness.measurements}
+    slider = session.page.locator("#why-curves input")
+    for step in (0, 7):
+        slider.fill(str(step))
+        shown = session.page.locator("#why-curves figcaption").all_inner_texts()
+        scores = [format_number(curves[name][step][1]) for name in ("deletion", "insertion")]
+        assert shown == [f"{10 * step} % removed: {scores[0]}", f"{10 * step} % shown: {scores[1]}"]
+        session.wait_until(f"() => document.querySelector('#why-curves canvas').dataset.step === '{step}'")
+    box = session.page.locator("#why-curves svg").bounding_box()
+    session.page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 20)  # the pointer chooses the last step
+    assert session.page.locator("#why-curves output").inner_text() == "100 %"
+    session.page.locator("#why-trust summary").click()
+    assert session.page.locator("#why-trust .viz-doubts li").count() == 5
     session.emit_choice("event-queue", target=0, of=RESNET)  # another class has bars of its own
     session.wait_until("() => document.querySelector('#why-trust .viz-trust').dataset.state === 'waiting'")
+    assert not session.page.locator("#why-curves svg").is_visible()
+
+
+def test_methods_are_put_in_order_by_what_is_measured(open_checked_session, monkeypatch):
+    """Another method may be chosen meanwhile; another class ends the measurement."""
+    semaphore, ended = threading.Semaphore(0), threading.Event()
+
+    def measure_stability(model, maps):
+        try:
+            for step in trust_all_stream(model, maps, parts=["stability"]):
+                assert semaphore.acquire(timeout=TIMEOUT_SECONDS)
+                yield step
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(executor_tasks.STREAMS, "trust_all", measure_stability)
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower")
+    toolbar, tiles = session.page.locator("#why-methods .viz-ranking"), session.page.locator("#why-methods .viz-tile")
+    listed = [tile.get_attribute("data-key") for tile in tiles.all()]
+    toolbar.locator("button").click()
+    semaphore.release()
+    session.page.locator("#why-methods [data-key=saliency]").click()
+    session.wait_until("() => document.querySelector('#why-methods [data-key=saliency]').ariaPressed === 'true'")
+    assert toolbar.get_attribute("data-state") == "running"
+    semaphore.release(10_000)
+    session.wait_until("() => document.querySelector('#why-methods .viz-ranking').dataset.state === 'done'")
+    toolbar.locator("select").select_option("stability")
+    model, photo = vizlib.load(RESNET), vizlib.open_image(gradio.media.get_image("tower.jpg"))
+    expected = vizlib.metrics.trust_all(model, vizlib.explain_all(model, photo), parts=["stability"])
+    shares = sorted((part.stability.share for part in expected.values()), reverse=True)
+    notes = [tile.locator(".viz-note").inner_text() for tile in tiles.all()]
+    assert notes == [f"{100 * share:.0f} %" for share in shares] + ["–"] * (len(listed) - len(shares))
+    toolbar.locator("select").select_option("")
+    assert [tile.get_attribute("data-key") for tile in tiles.all()] == listed
+    ended.clear()
+    semaphore = threading.Semaphore(0)
+    session.page.locator("#bars .viz-class").nth(1).click()
+    session.wait_until("() => document.querySelector('#why-methods .viz-ranking').dataset.state === 'waiting'")
+    toolbar.locator("button").click()
+    semaphore.release()
+    session.page.locator("#bars .viz-class").nth(2).click()
+    session.wait_until("() => document.querySelector('#why-methods .viz-ranking').dataset.state === 'waiting'")
+    semaphore.release(10_000)
+    session.wait_on_server(ended.is_set)
+    session.settle()
+    assert toolbar.get_attribute("data-state") == "waiting"
 
 
 def test_stop_and_another_choice_end_the_measurement(open_checked_session, limited, monkeypatch):
