@@ -18,6 +18,8 @@
  * @property {string} [photo]
  * @property {number} width
  * @property {number} height
+ * @property {string[]} captions one for each frame
+ * @property {Limits[]} [frameLimits]
  */
 /**
  * @typedef {object} LessonValue
@@ -34,6 +36,7 @@
  * @property {string} tab
  * @property {string} method
  * @property {string} otherModel
+ * @property {string[]} frames names of the positions of the slider
  */
 /** @typedef {LessonValue & { step: number }} Lesson */
 
@@ -43,6 +46,10 @@ const dots = createElement("div", "viz-dots");
 const title = createElement("h2");
 const paragraphs = createElement("div", "viz-paragraphs");
 const pictures = createElement("div", "viz-pictures");
+const frames = createElement("label", "viz-frames");
+const framesLabel = createElement("span");
+const frameSlider = createElement("input");
+const frameName = createElement("output");
 const code = createElement("figure", "viz-code");
 const codeCaption = createElement("figcaption");
 const codeLines = createElement("code");
@@ -71,12 +78,30 @@ code.append(codeCaption, codeBlock);
 header.append(stepCount, dots);
 links.append(tabButton, modelButton);
 navigation.append(previousButton, nextButton);
-body.append(title, paragraphs, pictures, code, links, navigation);
+frameSlider.type = "range";
+frameSlider.min = "0";
+frames.append(framesLabel, frameSlider, frameName);
+body.append(title, paragraphs, frames, pictures, code, links, navigation);
 root.append(header, busy, body);
 body.hidden = header.hidden = true;
 
 /** Return the step in the address. */
 const initialStep = () => Math.max(Number(readUrlState("s")) - 1, 0) || 0;
+
+/** @type {((frame: number) => void)[]} of each picture with several maps: draw one of them */
+let drawFrames = [];
+
+/** @param {number} frame */
+function showFrame(frame) {
+  if (!lesson?.frames.length) return;
+  frameSlider.value = String(frame);
+  frameName.textContent = lesson.frames[frame];
+  frameSlider.setAttribute("aria-valuetext", lesson.frames[frame]);
+  for (const draw of drawFrames) draw(frame);
+  root.dataset.frame = String(frame);
+}
+
+frameSlider.addEventListener("input", () => showFrame(Number(frameSlider.value)));
 
 /** @param {number} step */
 function requestStep(step) {
@@ -139,7 +164,7 @@ async function createPicture(picture, basePhoto) {
     image.src = picture.picture;
     image.alt = picture.caption;
     figure.append(image, caption);
-    return figure;
+    return { figure };
   }
   const canvas = createElement("canvas");
   const scale = createElement("div", "viz-legend");
@@ -147,14 +172,19 @@ async function createPicture(picture, basePhoto) {
   const { photo: url, width, height } = picture.photo ? picture : basePhoto;
   Object.assign(canvas, { width, height });
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", picture.caption);
   const photo = picture.bare ? null : await loadPixels(url, width, height);
-  const { palette, limits, signed, smooth, box } = picture;
-  drawMap(canvas, photo, { values: at(0), rows, columns, palette, limits, signed, smooth, box }, 0.8);
+  const { palette, signed, smooth, box } = picture;
+  const drawFrame = (/** @type {number} */ index) => {
+    const limits = picture.frameLimits?.[index] ?? picture.limits;
+    drawMap(canvas, photo, { values: at(index), rows, columns, palette, limits, signed, smooth, box }, 0.8);
+    drawLegend(scale, palette, limits, signed);
+    caption.textContent = picture.captions[index] ?? picture.caption;
+    canvas.setAttribute("aria-label", caption.textContent);
+  };
+  drawFrame(0);
   if (picture.frame.length) strokeFrame(canvas, picture.frame);
-  drawLegend(scale, palette, limits, signed);
   figure.append(canvas, caption, scale);
-  return figure;
+  return { figure, drawFrame: picture.captions.length ? drawFrame : undefined };
 }
 
 /**
@@ -188,6 +218,10 @@ function showStep(value, figures) {
   paragraphs.replaceChildren(...value.paragraphs.map((text) => createElement("p", "", text)));
   pictures.replaceChildren(...figures);
   pictures.dataset.columns = String(value.columns);
+  frames.hidden = !value.frames.length;
+  framesLabel.textContent = labels.frame;
+  frameSlider.max = String(value.frames.length - 1);
+  showFrame(0);
   code.hidden = !value.code;
   codeCaption.textContent = labels.code;
   codeLines.textContent = value.code;
@@ -221,8 +255,10 @@ async function draw(value, isCurrent) {
     if (isVisible) requestStep(value.step ?? initialStep());
     return;
   }
-  const figures = await Promise.all(value.pictures.map((picture) => createPicture(picture, value.basePhoto)));
+  const drawn = await Promise.all(value.pictures.map((picture) => createPicture(picture, value.basePhoto)));
   if (!isCurrent()) return;
+  const figures = drawn.map(({ figure }) => figure);
+  drawFrames = drawn.flatMap(({ drawFrame }) => drawFrame ?? []);
   lesson = /** @type {Lesson} */ (value);
   const dotHadFocus = dots.contains(document.activeElement);
   showStep(lesson, figures);

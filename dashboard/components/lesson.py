@@ -23,6 +23,7 @@ def build_lesson(
     tab: str = "",
     method: str = "",
     other_model: str = "",
+    frames: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the value of the lesson component: one step with its texts and pictures.
 
@@ -38,6 +39,7 @@ def build_lesson(
         tab: The tab that shows the same at full size.
         method: The method to select there.
         other_model: The name of a model that shows more.
+        frames: The name of each position of the slider, where pictures have one map for each.
     """
     return {
         "step": step,
@@ -51,6 +53,7 @@ def build_lesson(
         "tab": tab,
         "method": method,
         "otherModel": other_model,
+        "frames": list(frames),
     }
 
 

@@ -1,4 +1,4 @@
-"""The Learn tab: eight short steps, computed on the selected photo and model."""
+"""The Learn tab: nine short steps, computed on the selected photo and model."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ STEPS = {
     "patches": layer_lessons.build_patch_lesson,
     "attention": explanation_lessons.build_attention_lesson,
     "limits": explanation_lessons.build_limits_lesson,
+    "randomise": explanation_lessons.build_randomisation_lesson,
 }
 SOFTMAX_STEPS = {"logits", "gradients", "attention", "limits"}  # about classes that exclude each other
 TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}
@@ -67,7 +68,7 @@ def compute_content(
 
     has_attention = LessonContext(service, photo, selection).has_attention_relevance
     topics = [name if has_attention else TOPICS_WITHOUT_ATTENTION.get(name, name) for name in STEPS]
-    labels = {key: translate_lesson(key) for key in ("steps", "previous", "next", "code", "busy")}
+    labels = {key: translate_lesson(key) for key in ("steps", "previous", "next", "code", "busy", "frame")}
     labels["step"] = translate_lesson("step", {"step": str(step + 1), "steps": str(len(STEPS))})
     labels["see"] = translate_lesson("open-tab", {"tab": get_page_texts(language)[f"page.tab.{lesson.tab}"]})
     labels["other"] = translate_lesson("other", {"model": lesson.other_model})
@@ -76,7 +77,11 @@ def compute_content(
         [translate_lesson(f"{topic}.title") for topic in topics],
         [translate_lesson(key, lesson.facts) for key in lesson.text_keys],
         [
-            {**picture.value, "caption": translate_lesson(picture.caption_key, picture.facts)}
+            {
+                **picture.value,
+                "caption": translate_lesson(picture.caption_key, picture.facts),
+                "captions": [translate_lesson(picture.caption_key, facts) for facts in picture.frame_facts],
+            }
             for picture in lesson.pictures
         ],
         labels,
@@ -86,6 +91,7 @@ def compute_content(
         tab=lesson.tab,
         method=lesson.method,
         other_model=lesson.other_model,
+        frames=[translate_lesson("trained"), *lesson.frames[1:]] if lesson.frames else [],
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.stats import spearmanr
 
 import vizlib
 from dashboard.components.captions import format_correlation
@@ -20,6 +21,7 @@ from dashboard.tabs import learn
 from dashboard.tabs.lessons.layer_lessons import format_number
 from vizlib.core.text import format_percent
 from vizlib.metrics import deletion
+from vizlib.models.randomised_copy import iterate_randomised_copies
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.overlay import overlay_heat
 
@@ -45,7 +47,7 @@ def read_pixels(session, place: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
+def test_nine_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
     session = open_checked_session(f"?m={name}&img=ex:cheetah")
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
@@ -118,6 +120,20 @@ def test_eight_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checke
     assert (
         np.abs(read_pixels(session, 0) - read_pixels(session, 1)).max() > 20
     )  # the maps differ although the photos hardly do
+
+    text = next_step(session, 8)
+    trained = explain("saliency").abs().flatten()
+    levels = list(iterate_randomised_copies(model, cascading=True, seed=0))
+    before = read_pixels(session, 2)
+    for frame in (1, len(levels)):
+        session.page.locator(f"{HERE} .viz-frames input").fill(str(frame))
+        session.wait_until(f"() => document.querySelector('#learn .viz-lesson').dataset.frame === '{frame}'")
+        level, copy = levels[frame - 1]
+        assert session.page.locator(f"{HERE} .viz-frames output").inner_text() == level.name
+        heat = vizlib.explain(copy, image, "saliency", target).heat.abs().flatten()
+        value = format_correlation(spearmanr(trained, heat).statistic)
+        assert f"saliency: correlation {value}" in session.get_text(HERE)
+    assert np.abs(read_pixels(session, 2) - before).max() > 20
     assert session.page.locator(f"{HERE} .viz-primary-button").is_hidden()
 
 

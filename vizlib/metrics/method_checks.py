@@ -117,16 +117,40 @@ def iterate_similarities(
         Name of the level, from the output of the network to its input, and for each method the rank correlation; 0
         where a map is constant with random parameters, NaN where it is so with the trained ones.
     """
-    for level, model in islice(iterate_randomised_copies(photo.model, cascading=cascading, seed=seed), levels):
-        results = explain_images(model, photo.image, photo.attribution.photo, calls, photo.spec)[0]
-        yield (
-            level.name or "parameters of the network itself",
-            [_compare(before, after, sign) for before, after in zip(heats, results, strict=True)],
-        )
+    for name, results in islice(iterate_randomised_maps(photo, calls, cascading=cascading, seed=seed), levels):
+        yield name, [compare_maps(before, after, sign) for before, after in zip(heats, results, strict=True)]
 
 
-def _compare(before: Heat, after: Heat, sign: str) -> float:
-    """Return the rank correlation of a map of the trained network and one of a randomised network."""
+def iterate_randomised_maps(
+    photo: ScoredPhoto, calls: Sequence[MethodCall], *, cascading: bool, seed: int
+) -> Iterator[tuple[str, list[Heat]]]:
+    """Yield the maps of several methods with random parameters in each level, from the output to the input.
+
+    Args:
+        photo: Photo, model and score.
+        calls: The methods with their parameters; all explain the same kind of score.
+        cascading: Randomise each level and all after it; else each level alone.
+        seed: Seed of the random parameters.
+
+    Yields:
+        Name of the level, and the map of each method.
+    """
+    for level, model in iterate_randomised_copies(photo.model, cascading=cascading, seed=seed):
+        maps = explain_images(model, photo.image, photo.attribution.photo, calls, photo.spec)[0]
+        yield level.name or "parameters of the network itself", maps
+
+
+def compare_maps(before: Heat, after: Heat, sign: str) -> float:
+    """Return the rank correlation of a map of the trained network and one of a randomised network.
+
+    Args:
+        before: Map of the trained network.
+        after: Map of the randomised one.
+        sign: What is compared of signed maps.
+
+    Returns:
+        The correlation; 0 where the second map is constant, NaN where the first one is.
+    """
     first, second = apply_sign(torch.stack([before, after.nan_to_num(0, 0, 0)]), sign).double().numpy()
     if first.min() == first.max():
         return float("nan")
@@ -187,7 +211,7 @@ def iterate_randomisations(
 
 def _compare_with_shuffled(heat: Heat, seed: int, sign: str) -> dict[str, float]:
     """Return what the value would be if the values of the map were in random places, as a reference value."""
-    correlations = [_compare(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS)]
+    correlations = [compare_maps(heat, _shuffle(heat, seed, index), sign) for index in range(NUM_SHUFFLED_MAPS)]
     return {"shuffled": float(np.mean(np.abs(correlations)))}
 
 

@@ -10,20 +10,34 @@ from PIL import Image
 
 import vizlib
 from dashboard.components.captions import format_correlation
+from dashboard.components.thumbnails import downsample_map
 from dashboard.tabs.lessons.layer_lessons import format_number
 from dashboard.tabs.lessons.lesson_context import LessonContext, find_resnet, find_transformer
-from dashboard.tabs.lessons.pictures import Lesson, build_attribution_picture, build_image_picture, build_map_picture
+from dashboard.tabs.lessons.pictures import (
+    Lesson,
+    build_attribution_picture,
+    build_frames_picture,
+    build_image_picture,
+    build_map_picture,
+)
 from vizlib import Attribution, ModelError, Prediction
 from vizlib.analysis.adversarial import bypass_resizing, pgd
 from vizlib.attribution.methods.gradient import reduce_channels
+from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.text import format_percent, shorten_label
 from vizlib.metrics import deletion
+from vizlib.metrics.method_checks import compare_maps, iterate_randomised_maps
+from vizlib.metrics.scored_photo import ScoredPhoto
 from vizlib.render.color_scale import compute_limits
 
 CONFIDENT_PROBABILITY = 0.999  # the softmax leaves hardly any gradient here
 DELETION_STEPS = 5  # the first step deletes a fifth of the pixels
 CLASS_METHODS = ("grad-cam", "attention-relevance", "saliency")  # class-specific, preferred first
+RANDOMISED_METHODS = {  # by whether the model has attention: maps that keep or lose their order with random parameters
+    True: ("raw-attention", "attention-rollout", "saliency", "input-x-gradient", "grad-cam", "attention-relevance"),
+    False: ("guided-backprop", "guided-grad-cam", "saliency", "input-x-gradient", "grad-cam", "layer-cam"),
+}
 MAX_PIXEL_LEVELS = 2  # greatest change of a pixel, of 255 levels
 
 
@@ -191,6 +205,47 @@ def build_limits_lesson(context: LessonContext) -> Lesson:
     pictures.insert(1, build_image_picture(_to_image(128 + times * change), "limits.change", facts))
     text_key = "limits.turned" if facts["a"] != facts["b"] else "limits.held"
     return Lesson(pictures, [text_key, "limits.map", "limits.so"], facts, "why", method, columns=3)
+
+
+def build_randomisation_lesson(context: LessonContext) -> Lesson:
+    """Return the lesson about maps that do not depend on the network: a slider replaces its parameters, level by level.
+
+    References:
+        Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018,
+        arXiv:1810.03292.
+    """
+    model = context.model
+    fitting = vizlib.list_methods(model)
+    names = [name for name in RANDOMISED_METHODS[context.has_attention_relevance] if name in fitting]
+    names = names or [find_class_method(context)]
+    attributions = [context.explain(name) for name in names]
+    calls = [METHODS.resolve_method(model, name, {}) for name in names]
+    photo = ScoredPhoto.make(model, attributions[0], needs_score=False)
+    frames, maps, values = [""], [[one.heat for one in attributions]], [[1.0] * len(names)]
+    for level, heats in iterate_randomised_maps(photo, calls, cascading=True, seed=0):
+        frames.append(level)
+        maps.append([heat.nan_to_num(0, 0, 0) for heat in heats])
+        values.append([compare_maps(one.heat, heat, "absolute") for one, heat in zip(attributions, heats, strict=True)])
+    pictures = []
+    for number, (name, attribution) in enumerate(zip(names, attributions, strict=True)):
+        small = np.stack([downsample_map(heats[number].numpy()) for heats in maps])
+        facts = [{"method": name, "value": format_correlation(row[number])} for row in values]
+        signed, smooth = attribution.signed, not attribution.patch_values
+        pictures.append(build_frames_picture(small, "randomise.map", facts, signed=signed, smooth=smooth))
+    first = values[min(1, len(values) - 1)]
+    kept, lost = int(np.nanargmax(first)), int(np.nanargmin(first))
+    facts = {
+        "levels": str(len(frames) - 1),
+        "classifier": frames[min(1, len(frames) - 1)],
+        "kept": names[kept],
+        "lost": names[lost],
+        "kept_first": format_correlation(first[kept]),
+        "lost_first": format_correlation(first[lost]),
+        "kept_last": format_correlation(values[-1][kept]),
+        "lost_last": format_correlation(values[-1][lost]),
+    }
+    text_keys = ["randomise.what", "randomise.here", "randomise.so"]
+    return Lesson(pictures, text_keys, facts, "why", names[kept], columns=3, frames=frames)
 
 
 def find_class_method(context: LessonContext) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dashboard.components.data_encoding import encode_data_url, encode_floats, encode_palette
+from dashboard.components.data_encoding import encode_bytes, encode_data_url, encode_floats, encode_palette
 from vizlib import Attribution
 from vizlib.render.color_scale import compute_limits
 
@@ -22,11 +22,13 @@ class Picture:
         value: What `lesson.js` draws.
         caption_key: Key of the caption, without the prefix `learn.`.
         facts: Text of each name in braces of the caption.
+        frame_facts: The same for each frame, where the picture has one map for each position of the lesson's slider.
     """
 
     value: Mapping[str, Any]
     caption_key: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    frame_facts: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Lesson:
         code: Plain PyTorch code of the same computation; empty for none.
         other_model: Name of a model that shows more of the subject; empty for none.
         columns: Number of pictures in a row.
+        frames: Name of each position of the slider that changes the maps; none without a slider.
     """
 
     pictures: Sequence[Picture]
@@ -52,6 +55,7 @@ class Lesson:
     code: str = ""
     other_model: str = ""
     columns: int = 2
+    frames: Sequence[str] = ()
 
 
 def encode_lesson_input(image: Image.Image) -> dict[str, Any]:
@@ -95,6 +99,31 @@ def build_map_picture(
         "frame": list(frame),
     }
     return Picture(value, caption_key, facts or {})
+
+
+def build_frames_picture(
+    maps: np.ndarray, caption_key: str, frame_facts: Sequence[Mapping[str, str]], *, signed: bool, smooth: bool
+) -> Picture:
+    """Return a picture of a lesson with one map over the model input for each position of a slider.
+
+    Args:
+        maps: Raw values "frames h w"; each frame has a colour scale of its own.
+        caption_key: Key of the caption.
+        frame_facts: Facts of the caption in each frame.
+        signed: Whether to use a diverging colour map.
+        smooth: Whether to interpolate between the values.
+    """
+    value = {
+        "map": encode_bytes(maps),
+        "limits": list(compute_limits(maps[0], signed=signed)),
+        "frameLimits": [list(compute_limits(values, signed=signed)) for values in maps],
+        "signed": signed,
+        "smooth": smooth,
+        "bare": False,
+        "palette": encode_palette(signed),
+        "frame": [],
+    }
+    return Picture(value, caption_key, frame_facts[0], frame_facts)
 
 
 def build_attribution_picture(

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from bundled_models import load_bundled, resnet_by_default
 from PIL import Image
+from scipy.stats import spearmanr
 
 import vizlib
 from dashboard.components.captions import format_correlation
+from dashboard.components.thumbnails import downsample_map
 from dashboard.i18n.language import LANGUAGES
 from dashboard.i18n.translate import get_page_texts
 from dashboard.services.analysis_service import AnalysisService
@@ -27,6 +29,7 @@ from dashboard.tabs.lessons import explanation_lessons, layer_lessons
 from dashboard.tabs.lessons.explanation_lessons import correlate_maps
 from dashboard.tabs.lessons.layer_lessons import format_number
 from vizlib.core.text import format_percent
+from vizlib.models.randomised_copy import iterate_randomised_copies
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_kernel_grid
 
@@ -273,6 +276,32 @@ def test_limits_step_shows_the_adversarial_photo_and_its_prediction(compute_step
     assert lesson.facts["a"] != lesson.facts["b"]
 
 
+def test_randomisation_step_shows_the_maps_of_randomised_networks(compute_step, model, cheetah, selection):
+    lesson = compute_step("randomise")
+    copies = list(iterate_randomised_copies(model, cascading=True, seed=0))
+    assert list(lesson.frames[1:]) == [level.name or "parameters of the network itself" for level, _ in copies]
+    shown = {picture.facts["method"]: picture for picture in lesson.pictures}
+    assert {"saliency", "grad-cam"} < shown.keys()
+    for method in ("saliency", "grad-cam"):
+        trained = vizlib.explain(model, cheetah, method, selection.target).heat
+        packed = shown[method].value["map"]
+        maps = np.frombuffer(base64.b64decode(packed["bytes"]), np.uint8).reshape(packed["shape"])
+        for frame in (1, len(copies)):
+            heat = vizlib.explain(copies[frame - 1][1], cheetah, method, selection.target).heat
+            small = downsample_map(heat.numpy())
+            expected = (small - small.min()) / ((small.max() - small.min()) / 255 or 1)  # Grad-CAM may be 0 everywhere
+            assert np.abs(maps[frame] - expected).max() < 3  # of 255
+            is_constant = small.max() == small.min()
+            correlation = 0 if is_constant else spearmanr(trained.abs().flatten(), heat.abs().flatten()).statistic
+            assert shown[method].frame_facts[frame]["value"] == format_correlation(correlation)
+    first = {name: float(one.frame_facts[1]["value"].replace("−", "-")) for name, one in shown.items()}
+    kept = "guided-backprop" if model.name == RESNET else "raw-attention"
+    assert first[kept] == max(first.values()) > 0.8
+    assert lesson.facts["kept_first"] == format_correlation(max(first.values()))
+    assert lesson.facts["lost"] == min(first, key=first.__getitem__)
+    assert min(first.values()) < 0.5
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
 def test_step_texts_are_complete_in_their_language(service, cheetah, selection, step, language):
@@ -286,7 +315,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
     ]
     assert not [text for text in texts if not text or re.search(r"[{}]|\b(None|nan|inf)\b", text)]
     assert 2 <= len(value["paragraphs"]) <= 4
-    assert len(value["titles"]) == 8 == len(set(value["titles"]))
+    assert len(value["titles"]) == 9 == len(set(value["titles"]))
     assert value["step"] == index
     assert all(re.search("[가-힣]", text) for text in [*value["titles"], *value["paragraphs"]]) == (language == "ko")
     assert value["labels"]["see"].count(get_page_texts(language)[f"page.tab.{value['tab']}"]) == 1
@@ -295,9 +324,10 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
 @pytest.mark.slow
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
     used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy", "softmax-only"}
+    used |= {"frame", "trained"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(compute_photo_key(photo), name, service.predict(photo, name)[0].index)
-        for step in range(8):
+        for step in range(len(learn.STEPS)):
             lesson = learn.compute_lesson(service, photo, selection, step)
             used |= {*lesson.text_keys, *(picture.caption_key for picture in lesson.pictures)}
     titles = {f"{topic}.title" for topic in (*learn.STEPS, *learn.TOPICS_WITHOUT_ATTENTION.values())}
@@ -358,7 +388,7 @@ def test_learn_tab_without_photo_or_selection(service, cheetah):
     assert learn.compute_content(service, cheetah, None) == gr.skip()
 
 
-@pytest.mark.parametrize("step", [-1, 8, 10**9])
+@pytest.mark.parametrize("step", [-1, 9, 10**9])
 def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, selection, step):
     assert learn.compute_content(service, cheetah, selection, step)["step"] == 0
 
