@@ -35,6 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages: dict[str, str | bytes] = {
         "reference/methods.md": generated_pages.write_methods_page(),
         "reference/metrics.md": generated_pages.write_metrics_page(),
+        "reference/rankings.md": generated_pages.write_rankings_page(ROOT / "checkpoints" / "rankings"),
         "reference/command-line.md": generated_pages.write_command_line_page(),
         "reference/models.md": generated_pages.write_models_page(ROOT / "checkpoints"),
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import ONE_PASS, Method
 from vizlib.cli import app
 from vizlib.core.documentation import make_anchor
-from vizlib.metrics import METRICS, Metric
+from vizlib.core.text import format_number
+from vizlib.metrics import METRICS, BenchmarkSummary, Metric
+from vizlib.metrics.ranking import RankedMethod, group_columns, read_ranking
 
 COSTS = {ONE_PASS: "one forward pass and, if it reads gradients, one backward pass, shared by all methods of this cost"}
 NOTATION = (
@@ -182,6 +186,125 @@ def _write_metric(row: Metric) -> str:
 * Paper: [{row.paper}]({row.paper_url})
 
 {table}"""
+
+
+def write_rankings_page(folder: Path) -> str:
+    """Return the page that ranks the methods on networks by metrics.
+
+    Args:
+        folder: Folder with one CSV file for each network.
+    """
+    networks = {path.stem: read_ranking(path) for path in sorted(folder.glob("*.csv"), key=_order_networks)}
+    sections = "\n\n".join(_write_ranking(name, rows) for name, rows in networks.items())
+    findings = "\n".join(f"* {line}" for line in _list_findings(networks))
+    return f"""# How the methods rank
+
+Every method on real networks and on the bundled ones, measured by
+`python tests/benchmarks/rank_methods.py NETWORK`. Each cell is the mean over photos with its 95 % bootstrap interval;
+the best of a column is bold, and ↑ or ↓ says whether higher or lower is better. Where intervals overlap, the difference
+is not established. The last rows are maps that know nothing of the model: random maps, a Gaussian in the centre of the
+photo, and the edges of the photo. What the metrics mean and do not mean: [Metrics](metrics.md).
+
+For your own network and photos: `vizlib benchmark PHOTOS --model NAME`, or [`vizlib.benchmark`][vizlib.benchmark].
+
+ResNet-18, ResNet-50 and DeiT-Tiny have real ImageNet weights, with which vizlib is tested; they are not part of it. The
+weights of the ResNets were rebuilt from compressed ones, so that their accuracy is lower than usual.
+
+## What the tables say
+
+{findings}
+
+{sections}
+"""
+
+
+NETWORK_ORDER = ("resnet18", "resnet50", "deit_tiny_patch16_224")
+REFERENCE_ROWS = {"random": "random maps", "centred_gaussian": "Gaussian in the centre", "edges": "edges"}
+CLASSIFIER_ALONE = "levels=1 order=independent"
+
+
+def _order_networks(path: Path) -> tuple[int, str]:
+    """Return the place of a network on the page of rankings: the real ones first."""
+    is_listed = path.stem in NETWORK_ORDER
+    return (NETWORK_ORDER.index(path.stem) if is_listed else len(NETWORK_ORDER)), path.stem
+
+
+def _write_ranking(name: str, rows: list[RankedMethod]) -> str:
+    """Return the section of a network on the page of rankings."""
+    columns = group_columns(rows)
+    methods = dict.fromkeys(row.summary.method for row in rows)
+    header = "".join(
+        f"<th scope='col'>{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}"
+        f"<br><small>{', '.join(filter(None, (parameters, _describe_photos(cells.values()))))}</small></th>"
+        for (metric, parameters, _), cells in columns.items()
+    )
+    body = "".join(
+        f"<tr><th scope='row'>{method}</th>"
+        + "".join(f"<td>{_format_ranked(cells.get(method))}</td>" for cells in columns.values())
+        + "</tr>"
+        for method in methods
+    )
+    references = "".join(
+        f"<tr><th scope='row'><em>{label}</em></th>"
+        + "".join(f"<td>{_format_reference(cells.values(), field)}</td>" for cells in columns.values())
+        + "</tr>"
+        for field, label in (
+            ("random", "random maps"),
+            ("centred_gaussian", "Gaussian in the centre"),
+            ("edges", "edges"),
+        )
+    )
+    data = ", ".join(dict.fromkeys(row.data for row in rows))
+    return (
+        f"## {name}\n\nPhotos: {data}.\n\n"
+        f'<div class="vizlib-equation" tabindex="0" role="group" aria-label="Ranking on {name}"><table>'
+        f"<thead><tr><th scope='col'>method</th>{header}</tr></thead><tbody>{body}{references}</tbody></table></div>"
+    )
+
+
+def _describe_photos(summaries: Iterable[BenchmarkSummary]) -> str:
+    return f"{max(one.photos for one in summaries)} photos"
+
+
+def _format_ranked(one: BenchmarkSummary | None) -> str:
+    if one is None or not math.isfinite(one.mean):
+        return "–"
+    text = f"{format_number(one.mean)}"
+    text = f"<b>{text}</b>" if one.rank == 1 else text
+    return f"{text}<br><small>{format_number(one.low)} to {format_number(one.high)}</small>"
+
+
+def _format_reference(summaries: Iterable[BenchmarkSummary], field: str) -> str:
+    """Return the mean of a reference map over the methods, whose maps have several resolutions."""
+    values = [value for one in summaries if math.isfinite(value := getattr(one, field))]
+    return format_number(sum(values) / len(values)) if values else "–"
+
+
+def _list_findings(networks: dict[str, list[RankedMethod]]) -> Iterator[str]:
+    """Yield what the rankings show of published results, one sentence each."""
+    for name, rows in networks.items():
+        random_classifier = {
+            row.summary.method: row.summary
+            for row in rows
+            if (row.summary.metric, row.parameters) == ("parameter-randomisation", CLASSIFIER_ALONE)
+        }
+        guided, cam = (random_classifier.get(method) for method in ("guided-backprop", "grad-cam"))
+        if guided and cam:
+            holds = guided.mean > 0.8 and cam.mean < 0.5
+            yield (
+                f"**{name}**: with a random classifier, guided backpropagation keeps a rank correlation of "
+                f"{guided.mean:.2f} with its map of the trained network, Grad-CAM of {cam.mean:.2f} "
+                f"({cam.photos} photos). That is {'' if holds else 'not '}what Adebayo et al. (2018) found."
+            )
+        boxed = [one for row in rows if (one := row.summary).metric == "energy-pointing-game" and one.photos > 100]
+        if boxed:
+            share = 100 * max(one.centred_gaussian for one in boxed)
+            better = [one.method for one in boxed if one.low > one.centred_gaussian]
+            yield (
+                f"**{name}**: a Gaussian in the centre has {share:.0f} % of its energy in the boxes of the objects. "
+                f"The interval is above that for {', '.join(better) or 'no method'}; it is not for the other "
+                f"{len(boxed) - len(better)} methods, although they read the network."
+            )
 
 
 def write_command_line_page() -> str:

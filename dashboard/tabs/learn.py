@@ -91,7 +91,9 @@ def compute_content(
         tab=lesson.tab,
         method=lesson.method,
         other_model=lesson.other_model,
-        frames=[translate_lesson("trained"), *lesson.frames[1:]] if lesson.frames else [],
+        frames=[translate_lesson("trained"), *(name or translate_lesson("own") for name in lesson.frames[1:])]
+        if lesson.frames
+        else [],
     )
 
 

@@ -21,6 +21,7 @@ from vizlib.metrics.registry import METRICS
 
 RESAMPLES = 2000
 INTERVAL_PERCENT = 95
+RANK_DIGITS = 6  # decimals of the means that are compared
 SAVE_FORMATS = (".csv", ".parquet", ".html", ".tex", ".json")
 LATEX_ESCAPES = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}
 
@@ -62,7 +63,8 @@ class BenchmarkSummary:
         mean: Mean over the photos where it is defined.
         low: Lower end of the 95 % bootstrap interval of the mean.
         high: Upper end of that interval.
-        rank: Rank of the method by its mean, from 1 for the best; equal means have equal ranks; 0 for a mean of NaN.
+        rank: Rank of the method by its mean, from 1 for the best; 0 for a mean of NaN. Means that are equal up to
+            rounding have equal ranks.
         random: Mean value of random maps, or of the map with its values shuffled; NaN without any.
         better_than_random: Mean fraction of random maps with a worse value; NaN without any.
         centred_gaussian: Mean value of a Gaussian in the centre of the photo; NaN where there is none.
@@ -108,10 +110,11 @@ class Benchmark:
         for metric in self.settings["metrics"]:
             of_metric = [self._summarise(method, metric) for method in self.settings["methods"]]
             sign = -1 if METRICS[metric].higher_is_better else 1
-            means = [sign * one.mean for one in of_metric if math.isfinite(one.mean)]
+            # Rounded: of methods whose maps are equal up to the rounding of their sums, none is better.
+            keys = [round(sign * one.mean, RANK_DIGITS) for one in of_metric]
             found += [
-                replace(one, rank=1 + sum(mean < sign * one.mean for mean in means) if math.isfinite(one.mean) else 0)
-                for one in of_metric
+                replace(one, rank=1 + sum(other < key for other in keys) if math.isfinite(key) else 0)
+                for one, key in zip(of_metric, keys, strict=True)
             ]
         return tuple(found)
 

@@ -23,6 +23,7 @@ from vizlib.models.randomised_copy import iterate_randomised_copies, list_levels
 
 Heat = Tensor  # "rows columns", of its own resolution for each method
 NUM_SHUFFLED_MAPS = 20
+OWN_PARAMETERS = "parameters of the network itself"  # name of their level in a curve
 SAMPLES_PER_STEP = 5  # photos with noise after which there is a first value
 
 HEDSTROM_PAPER = (
@@ -118,7 +119,10 @@ def iterate_similarities(
         where a map is constant with random parameters, NaN where it is so with the trained ones.
     """
     for name, results in islice(iterate_randomised_maps(photo, calls, cascading=cascading, seed=seed), levels):
-        yield name, [compare_maps(before, after, sign) for before, after in zip(heats, results, strict=True)]
+        yield (
+            (name or OWN_PARAMETERS),
+            [compare_maps(before, after, sign) for before, after in zip(heats, results, strict=True)],
+        )
 
 
 def iterate_randomised_maps(
@@ -133,11 +137,11 @@ def iterate_randomised_maps(
         seed: Seed of the random parameters.
 
     Yields:
-        Name of the level, and the map of each method.
+        Name of the level, which is empty for parameters of the network itself, and the map of each method.
     """
     for level, model in iterate_randomised_copies(photo.model, cascading=cascading, seed=seed):
         maps = explain_images(model, photo.image, photo.attribution.photo, calls, photo.spec)[0]
-        yield level.name or "parameters of the network itself", maps
+        yield level.name, maps
 
 
 def compare_maps(before: Heat, after: Heat, sign: str) -> float:

@@ -42,6 +42,19 @@ def list_ranked_methods(table: Benchmark, data: str, parameters: dict[str, str] 
     return [RankedMethod(data, (parameters or {}).get(one.metric, ""), one) for one in table.summaries]
 
 
+def group_columns(rows: Sequence[RankedMethod]) -> dict[tuple[str, str, str], dict[str, BenchmarkSummary]]:
+    """Return the columns of a ranking: metric, its parameters and the photos -> the summary of each method.
+
+    Args:
+        rows: The rows.
+    """
+    columns: dict[tuple[str, str, str], dict[str, BenchmarkSummary]] = {}
+    for row in rows:
+        key = row.summary.metric, row.parameters, row.data
+        columns.setdefault(key, {})[row.summary.method] = row.summary
+    return columns
+
+
 def write_ranking(path: Path, rows: Sequence[RankedMethod]) -> None:
     """Write a ranking to a CSV file, with four significant digits.
 

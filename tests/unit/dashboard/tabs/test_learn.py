@@ -279,7 +279,7 @@ def test_limits_step_shows_the_adversarial_photo_and_its_prediction(compute_step
 def test_randomisation_step_shows_the_maps_of_randomised_networks(compute_step, model, cheetah, selection):
     lesson = compute_step("randomise")
     copies = list(iterate_randomised_copies(model, cascading=True, seed=0))
-    assert list(lesson.frames[1:]) == [level.name or "parameters of the network itself" for level, _ in copies]
+    assert list(lesson.frames[1:]) == [level.name for level, _ in copies]
     shown = {picture.facts["method"]: picture for picture in lesson.pictures}
     assert {"saliency", "grad-cam"} < shown.keys()
     for method in ("saliency", "grad-cam"):
@@ -324,7 +324,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
 @pytest.mark.slow
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
     used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy", "softmax-only"}
-    used |= {"frame", "trained"}
+    used |= {"frame", "trained", "own"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(compute_photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(len(learn.STEPS)):

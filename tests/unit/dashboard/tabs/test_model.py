@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,8 @@ from dashboard.components.model_card import (
 from dashboard.i18n.language import use_language
 from dashboard.sidebar.prediction_panel import build_prediction_panel
 from dashboard.tabs import model as model_tab
+from vizlib.metrics import BenchmarkSummary
+from vizlib.metrics.ranking import RankedMethod, write_ranking
 from vizlib.models.loading import training_history
 from vizlib.models.loading.checkpoint_files import Sidecar
 from vizlib.models.loading.model_index import ModelEntry
@@ -236,7 +239,13 @@ def test_an_incomplete_training_comparison_is_left_out(tmp_path, monkeypatch, co
 
 
 def test_model_tab_without_a_photo(service):
-    assert model_tab.compute_content(service, None, None) == ({"empty": model_tab.get_no_photo_text()}, "", {})
+    assert model_tab.compute_content(service, None, None) == (
+        {"empty": model_tab.get_no_photo_text()},
+        "",
+        {},
+        "",
+        {},
+    )
 
 
 def test_curves_omit_missing_values_and_have_round_ticks():
@@ -246,3 +255,33 @@ def test_curves_omit_missing_values_and_have_round_ticks():
     assert compute_axis_ticks([33.6, 84.2]) == [30, 40, 50, 60, 70, 80, 90]
     assert compute_axis_ticks([5, 5]) == [5, 6]
     assert compute_axis_ticks([1, 300])[1] - compute_axis_ticks([1, 300])[0] == 50
+
+
+def test_ranking_of_methods_shows_means_intervals_and_reference_maps(service, cheetah, name, tmp_path, monkeypatch):
+    def summarise(method, metric, mean, rank, gaussian):
+        return BenchmarkSummary(
+            method, metric, mean, mean - 0.1, mean + 0.1, rank, 0.5, 0.9, gaussian, math.nan, 12, 0.1
+        )
+
+    rows = [
+        RankedMethod("photos with boxes", "", summarise("grad-cam", "deletion", 0.3, 2, 0.4)),
+        RankedMethod("photos with boxes", "", summarise("rise", "deletion", 0.2, 1, 0.6)),
+        RankedMethod("other photos", "samples=5", summarise("grad-cam", "max-sensitivity", 0.25, 1, math.nan)),
+    ]
+    write_ranking(tmp_path / f"{name}.csv", rows)
+    monkeypatch.setattr(model_tab, "RANKINGS_FOLDER", tmp_path)
+    selection = build_prediction_panel(service, cheetah, name)[0]
+    *_, caption, table = model_tab.compute_content(service, cheetah, selection)
+    assert name in caption
+    assert [column["name"] for column in table["columns"]] == ["deletion", "max-sensitivity"]
+    assert [column["data"] for column in table["columns"]] == ["12 photos"] * 2
+    assert table["columns"][1]["parameters"] == "samples=5"
+    assert [row["name"] for row in table["rows"]] == ["grad-cam", "rise"]
+    first, second = table["rows"]
+    assert [cell["text"] for cell in first["cells"]] == ["0.3", "0.25"]
+    assert first["cells"][0]["interval"] == "0.2 – 0.4"
+    assert [cell["best"] for row in (first, second) for cell in row["cells"]] == [False, True, True, False]
+    assert second["cells"][1] == {"text": "–", "interval": "", "value": None, "best": False}
+    assert [row["cells"] for row in table["references"]] == [["0.5", "0.5"], ["0.5", "–"], ["–", "–"]]
+    (tmp_path / f"{name}.csv").unlink()
+    assert model_tab.compute_content(service, cheetah, selection)[3:] == ("", {})
