@@ -21,6 +21,7 @@ import vizlib
 from vizlib.metrics import deletion, insertion, measure
 from vizlib.metrics.faithfulness import make_squares
 from vizlib.metrics.imputation import impute_pixels
+from vizlib.models.randomised_copy import iterate_randomised_copies
 
 SINGLE: dict[str, Any] = {"precision": "float32"}
 
@@ -186,3 +187,41 @@ def test_sparseness_and_deletion_equal_quantus(explained):
     ours = deletion(model, replace(attribution, heat=distinct[0, 0]), steps=steps, **SINGLE)
     # It removes the three colours of a pixel one after another, and has no point of the whole photo.
     assert ours.score[1:].tolist() == pytest.approx(list(curve[2::3]), abs=1e-3)
+
+
+def test_imputed_pixels_equal_quantus(explained):
+    """Its ROAD then counts photos that keep their class, where ours has the mean probability of the class."""
+    perturb_func = pytest.importorskip("quantus.functions.perturb_func", reason="Quantus is not installed")
+    _, _, image, heat = explained
+    removed = heat[0, 0] > heat.median()
+    indices = np.flatnonzero(removed.numpy())
+    expected = perturb_func.noisy_linear_imputation(image[0].numpy().astype(np.float64), indices, noise=0.0)
+    found = impute_pixels(image, removed, 0.0, 0)[0]
+    assert np.allclose(found.numpy(), expected, atol=1e-4)
+
+
+def test_parameter_randomisation_equals_quantus_for_the_same_random_parameters(explained, monkeypatch):
+    """Quantus draws parameters as before training and layer by layer, so it is given our randomised networks."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed: its values are not compared")
+    from quantus.helpers.model.pytorch_model import PyTorchModel
+
+    model, attribution, image, _ = explained
+    levels = list(iterate_randomised_copies(model, cascading=True, seed=0))
+    modules = [(level.name or "own parameters", copy.module) for level, copy in levels]
+    monkeypatch.setattr(PyTorchModel, "get_random_layer_generator", lambda *_, **__: iter(modules))
+
+    def explain(model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
+        given = torch.as_tensor(inputs).requires_grad_()
+        (gradient,) = torch.autograd.grad(model(given)[0, int(targets[0])], given)
+        return gradient.abs().amax(1, keepdim=True).numpy()
+
+    metric = quantus.MPRT(
+        abs=True, normalise=False, disable_warnings=True, display_progressbar=False, return_average_correlation=False
+    )
+    scores = metric(
+        model.module, image.numpy(), np.array([attribution.target]), explain_func=explain, device="cpu", softmax=False
+    )
+    saliency = vizlib.explain(model, attribution.photo, "saliency", target=attribution.target)
+    found = measure(model, saliency, "parameter-randomisation", **SINGLE)
+    assert [value for _, value in found.curve] == pytest.approx([scores[name][0] for name, _ in modules], abs=1e-3)
+    assert found.value == pytest.approx(np.mean([abs(scores[name][0]) for name, _ in modules]), abs=1e-3)

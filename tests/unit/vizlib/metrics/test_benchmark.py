@@ -163,6 +163,37 @@ def test_a_killed_benchmark_continues_to_the_same_table(model, photos, tmp_path)
     assert drop_times(run(model, photos, folder=folder)) == drop_times(run(model, photos))
 
 
+MEMORY_SCRIPT = """
+import sys, numpy as np
+sys.path.insert(0, {folder!r})
+from PIL import Image
+import vizlib
+from test_benchmark import Network
+paths = []
+for number in range(int(sys.argv[2])):
+    paths.append(f"{{sys.argv[1]}}/{{number}}.png")
+    Image.fromarray(np.full((1600, 1600, 3), number, np.uint8)).save(paths[-1])
+preprocessing = {{"input_size": (3, 16, 16), "crop_pct": 1.0, "crop_mode": "squash"}}
+model = vizlib.wrap(Network().eval(), preprocessing=preprocessing)
+table = vizlib.benchmark(model, paths, methods=["saliency"], metrics=["sparseness"], folder=sys.argv[1])
+assert len(table.rows) == len(paths)
+(line,) = [line for line in open("/proc/self/status") if line.startswith("VmRSS")]
+print(int(line.split()[1]) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_photos(tmp_path):
+    script, used = MEMORY_SCRIPT.format(folder=os.path.dirname(__file__)), []
+    for count in (4, 60):  # each photo takes 8 MB
+        (tmp_path / str(count)).mkdir()
+        command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / str(count)), str(count)]
+        used.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]))
+    print(f"memory after a benchmark of 4 and of 60 photos: {used[0]:.0f} MB and {used[1]:.0f} MB")
+    assert used[1] < used[0] + 60
+
+
 def test_another_benchmark_in_the_folder_is_refused(model, photos, tmp_path):
     run(model, photos[:1], folder=tmp_path / "a")
     before = (tmp_path / "a" / RESULTS_FILE).read_bytes()
