@@ -14,6 +14,7 @@ from vizlib import metrics as metrics
 from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
 from vizlib.analysis.first_layer_kernels import Kernels, kernels
 from vizlib.analysis.units import Contributions, ablate, contributions
+from vizlib.analysis.vector_jacobian import Gradient, gradient
 from vizlib.attribution.explain import estimate, explain, explain_all, explain_stream, run_for_all
 from vizlib.attribution.measurement import Measurement, Trust
 from vizlib.attribution.methods.registry import list_methods
@@ -49,6 +50,7 @@ __all__ = [
     "EffectiveReceptiveField",
     "ExplanationStep",
     "Geometry",
+    "Gradient",
     "ImageError",
     "Kernels",
     "Layer",
@@ -76,6 +78,7 @@ __all__ = [
     "explain_all",
     "explain_each",
     "explain_stream",
+    "gradient",
     "kernels",
     "list_methods",
     "list_models",

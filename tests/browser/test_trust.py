@@ -63,7 +63,7 @@ def test_bars_fill_part_by_part_to_the_librarys_numbers(open_checked_session, li
     numbers = [f"{100 * part.share:.0f} %" for part in expected.parts.values()]
     assert [number for _, number in read_bars(session)] == numbers
     assert session.page.locator("#why-trust .viz-trust-sentence").all_inner_texts() == list(expected.sentences)
-    curves = {one.metric: one.curve for one in expected.faithfulness.measurements}
+    curves = {one.metric: one.curve for one in expected.parts["faithfulness"].measurements}
     slider = session.page.locator("#why-curves input")
     for step in (0, 7):
         slider.fill(str(step))
@@ -107,7 +107,7 @@ def test_methods_are_put_in_order_by_what_is_measured(open_checked_session, monk
     toolbar.locator("select").select_option("stability")
     model, photo = vizlib.load(RESNET), vizlib.open_image(gradio.media.get_image("tower.jpg"))
     expected = vizlib.metrics.trust_all(model, vizlib.explain_all(model, photo), parts=["stability"])
-    shares = sorted((part.stability.share for part in expected.values()), reverse=True)
+    shares = sorted((part.parts["stability"].share for part in expected.values()), reverse=True)
     notes = [tile.locator(".viz-note").inner_text() for tile in tiles.all()]
     assert notes == [f"{100 * share:.0f} %" for share in shares] + ["–"] * (len(listed) - len(shares))
     toolbar.locator("select").select_option("")

@@ -15,7 +15,7 @@ from vizlib.cli.explain import compare_command, estimate_command, explain_comman
 from vizlib.cli.listings import kernels_command, layers_command, methods_command, models_command
 from vizlib.cli.quality import benchmark_command, metrics_command, trust_command
 from vizlib.cli.serve import serve_command
-from vizlib.cli.units import receptive_field_command, units_command
+from vizlib.cli.units import gradient_command, receptive_field_command, units_command
 from vizlib.core.errors import VizlibError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict_command,
     "units": units_command,
     "receptive-field": receptive_field_command,
+    "gradient": gradient_command,
     "models": models_command,
     "layers": layers_command,
     "methods": methods_command,

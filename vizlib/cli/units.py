@@ -1,4 +1,4 @@
-"""Shell commands for layers: `vizlib units PHOTO -l LAYER` and `vizlib receptive-field LAYER`."""
+"""Shell commands for layers: `vizlib units PHOTO -l LAYER`, `receptive-field LAYER` and `gradient PHOTO`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import typer
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Photo, format_prediction
-from vizlib.core.errors import ModelError
+from vizlib.cli.values import parse_target
+from vizlib.core.errors import ModelError, TargetError
+from vizlib.core.text import format_number
 
 
 def units_command(
@@ -94,6 +96,69 @@ def receptive_field_command(
         typer.echo(
             f"row {row}, column {column}: effective receptive field about {facts['effective']:.0f} pixels a side"
         )
+
+
+def gradient_command(
+    photo: Photo,
+    output: Annotated[
+        str | None, typer.Option("--output", help="The layer; by default the outputs of the network.")
+    ] = None,
+    unit: Annotated[int | None, typer.Option(help="A channel of the layer; by default all.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="ROW,COLUMN", help="A position of the layer, from 0; by default all.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", "-t", help='Of the outputs: a class, or weights such as \'{"church": 1, "parachute": -1}\'.'
+        ),
+    ] = None,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(help="With respect to what: an earlier layer, or image, the default; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write a .png, .npz or .json file.")
+    ] = None,
+    model: ModelName = DEFAULT_MODEL,
+    architecture: Architecture = None,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the gradient of the outputs or of any layer with respect to earlier layers or the image."""
+    network = vizlib.load(model, architecture=architecture, checkpoints=checkpoints)
+    if output is not None and target is not None:
+        raise TargetError(
+            "--target is a class of the outputs; with --output choose a part of the layer by --unit and --at"
+        )
+    weights = parse_target(target)
+    if isinstance(weights, str):
+        weights = {weights: 1.0}
+    position = None if at is None else _parse_numbers(at)
+    if position is not None and len(position) != 2:
+        raise ModelError(f"a position is a row and a column, as in 3,4, not {at!r}")
+    found = vizlib.gradient(
+        network,
+        vizlib.open_image(photo),
+        output,
+        weights,
+        of=of or "image",
+        unit=unit,
+        at=None if position is None else (position[0], position[1]),
+    )
+    if out is not None:
+        found.save(out, *(of or [])[:1])
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    typer.echo(f"{found.label} of {found.model}: {format_number(found.score)}")
+    for name, tensor in found.gradients.items():
+        shape = " × ".join(map(str, tensor.shape))
+        typer.echo(f"gradient of {name}: {shape}, norm {format_number(tensor.double().norm().item())}")
+    for note in found.notes:
+        typer.echo(note)
+    if out is not None:
+        typer.echo(str(out))
 
 
 def _parse_numbers(text: str) -> list[int]:

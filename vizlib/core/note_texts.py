@@ -12,6 +12,14 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "gradient.bfloat16": (
             "Computed in bfloat16; the correlation of one gradient with single precision is {correlation}."
         ),
+        "jacobian.inexact": (
+            "The dual identity <v, J u> = <J^T v, u> holds only up to a relative error of {error}: rounding, or an "
+            "operation with a wrong derivative, distorts this gradient."
+        ),
+        "jacobian.unchecked": (
+            "The dual identity was not checked: an operation of the network has no second derivative here."
+        ),
+        "jacobian.zero": "The gradient of {output} with respect to {of} is zero: on this photo it has no effect.",
         "image.alpha": "Its transparent parts were composited on white.",
         "image.animation": "Only frame {frame} of this animation is used.",
         "image.archive": "{file} is a {format} archive, not a photo: extract it first, expected a photo as {formats}",

@@ -268,7 +268,14 @@ def trust_all_stream(
         same_classes = (attribution.target, attribution.against) == (first.target, first.against)
         if not same_classes or not _show_same_photo(attribution, first):
             raise VizlibError(f"{name} explains another photo or class than {first.method}; measure them one by one")
-    return iter(()) if photo is None else _trust_steps(photo, dict(attributions), chosen, random_maps, seed)
+    if photo is None:
+        return _end_at_once()
+    return _trust_steps(photo, dict(attributions), chosen, random_maps, seed)
+
+
+def _end_at_once() -> Generator[TrustAllStep, None, None]:
+    """Yield no step of trust."""
+    yield from ()
 
 
 def _show_same_photo(one: Attribution, other: Attribution) -> bool:

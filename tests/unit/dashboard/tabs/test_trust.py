@@ -17,6 +17,7 @@ from dashboard.services.model_catalog import ModelCatalog
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.selection import Selection
 from dashboard.tabs import why
+from vizlib.attribution.methods.registry import METHODS
 from vizlib.metrics import trust_all_stream
 from vizlib.metrics.perturbation_curves import list_perturbed_photos
 from vizlib.metrics.trust_parts import CURVE_STEPS, DELETION, INSERTION
@@ -49,7 +50,7 @@ def test_methods_have_the_scores_of_the_library(service, cheetah, selection):
     maps = vizlib.explain_all(model, cheetah, 3)
     assert steps[-1]["scores"].keys() == maps.keys()
     for name in ("saliency", "grad-cam"):
-        expected = vizlib.trust(model, maps[name], parts=["stability"]).stability
+        expected = vizlib.trust(model, maps[name], parts=["stability"]).parts["stability"]
         found = steps[-1]["scores"][name]["stability"]
         assert found["share"] == pytest.approx(expected.share, abs=1e-4)
         assert found["text"] == f"{100 * expected.share:.0f} %"
@@ -74,7 +75,8 @@ def test_curves_show_the_photos_that_were_scored(service, cheetah, selection):
     model = load_bundled(RESNET)
     attribution = vizlib.explain(model, cheetah, "grad-cam", 3)
     measured = {
-        one.metric: one for one in vizlib.trust(model, attribution, parts=["faithfulness"]).faithfulness.measurements
+        one.metric: one
+        for one in vizlib.trust(model, attribution, parts=["faithfulness"]).parts["faithfulness"].measurements
     }
     for line, (name, kind) in zip(curves["lines"], (("deletion", DELETION), ("insertion", INSERTION)), strict=True):
         assert line["scores"] == pytest.approx([score for _, score in measured[name].curve], abs=1e-4)
@@ -96,9 +98,9 @@ def test_doubts_state_the_method_the_centre_and_each_measured_part(cheetah):
     model = load_bundled(RESNET)
     attribution = vizlib.explain(model, cheetah, "grad-cam", 3)
     trust = vizlib.trust(model, attribution, parts=["faithfulness"], random_maps=2)
-    gaussian = trust.faithfulness.measurements[1].references["centred-gaussian"]
+    gaussian = trust.parts["faithfulness"].measurements[1].references["centred-gaussian"]
     shows_not, centre, *others = list_doubts(trust, "grad-cam")
-    assert shows_not == vizlib.attribution.methods.registry.METHODS["grad-cam"].does_not_show
+    assert shows_not == METHODS["grad-cam"].does_not_show
     assert f"{gaussian:.2f}" in centre
     assert len(others) == 1
     assert build_trust_scores(None) == {}

@@ -26,6 +26,7 @@ COMMANDS = (
     "predict",
     "units",
     "receptive-field",
+    "gradient",
     "models",
     "layers",
     "methods",
@@ -323,3 +324,24 @@ def test_explain_command_takes_complements_and_weights(folder, photo, one_label)
     text = shell("explain", photo, "--model", "age", "--checkpoints", folder, "--out", folder)
     score = vizlib.explain(vizlib.load("age", checkpoints=folder), photo).score
     assert f"grad-cam for age ({score:.4g})" in text
+
+
+def test_gradient_command_prints_and_saves_the_librarys_gradient(photo, tmp_path):
+    found = json.loads(
+        shell("gradient", photo, *RESNET, "--output", "layer4", "--unit", 17, "--at", "3,4", "--of", "layer2", "--json")
+    )
+    model = vizlib.load("resnet18-imagenette")
+    expected = vizlib.gradient(model, photo, "layer4", unit=17, at=(3, 4), of="layer2")
+    assert found["label"] == expected.label
+    assert found["score"] == pytest.approx(expected.score, rel=1e-4)
+    norm = expected.gradients["layer2"].double().norm().item()
+    assert found["gradients"]["layer2"]["norm"] == pytest.approx(norm, rel=1e-3)
+    target = '{"church": 1, "parachute": -1}'
+    lines = shell("gradient", photo, *RESNET, "-t", target, "-o", tmp_path / "a.png").splitlines()
+    assert lines[0].startswith("church − parachute of resnet18-imagenette: ")
+    assert "gradient of image: 3 × 192 × 192" in lines[1]
+    assert (tmp_path / "a.png").exists()
+    assert "a position is a row and a column, as in 3,4" in mistake("gradient", photo, *RESNET, "--at", "3")
+    assert "--target is a class of the outputs" in mistake(
+        "gradient", photo, *RESNET, "-t", "church", "--output", "layer1"
+    )
