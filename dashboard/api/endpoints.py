@@ -22,6 +22,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
 from dashboard.state.context import MODEL_QUEUE
 from vizlib import MethodError, agreement
+from vizlib.cli.values import parse_target
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.render.image_grid import draw_map_grid
 from vizlib.reporting.code_snippets import CodeSnippet
@@ -126,6 +127,53 @@ def handle_channels_endpoint(
     return result, draw_map_grid(maps[index : index + 1], signed=signed, cell=CHANNEL_PIXELS)
 
 
+def handle_gradient_endpoint(
+    service: AnalysisService,
+    photo: Image.Image,
+    model: str,
+    layer: str,
+    target: str,
+    parameters: dict[str, Any] | None,
+) -> tuple[dict[str, Any], Image.Image]:
+    """Return the gradient of a layer's output, or of the outputs of the network if `layer` is empty, and its overlay.
+
+    `target` is a class of the outputs, or weights such as {"church": 1, "parachute": -1} as JSON; the most probable
+    class if empty. Among the `parameters`, "unit" is a channel of the layer, "at" a position [row, column] of it, and
+    "of" the earlier layer, or "image", with respect to which the gradient is taken.
+    """
+    options = parse_json_parameters(parameters)
+    if unknown := options.keys() - {"unit", "at", "of"}:
+        raise MethodError(f"there is no parameter {min(unknown)!r} of a gradient; expected unit, at and of")
+    of = options.get("of") or "image"
+    if not isinstance(of, str):
+        raise MethodError(f"of is the name of one layer, or 'image', not {of!r}")
+    options = {"of": of, "unit": require_index("unit", options.get("unit")), "at": options.get("at")}
+    if options["at"] is not None:
+        if not isinstance(options["at"], tuple) or len(options["at"]) != 2:
+            raise MethodError(f"at is a position such as [3, 4], not {options['at']!r}")
+        options["at"] = tuple(require_index("at", number) for number in options["at"])
+    if target:
+        weights = parse_target(target)
+        options["weights"] = {weights: 1.0} if isinstance(weights, str) else weights
+    gradient = service.get_gradient(require_photo(photo), model, layer or None, **options)
+    return {**gradient.to_dict(), "values": gradient.heat(of).tolist()}, gradient.overlay(of)
+
+
+def require_index(name: str, number: Any) -> int | None:
+    """Return a number that an endpoint was sent as a whole number; `None` stays.
+
+    Args:
+        name: Name of the parameter, for the error.
+        number: What was sent.
+
+    Raises:
+        MethodError: For anything but a whole number.
+    """
+    if number is None or (isinstance(number, int) and not isinstance(number, bool)):
+        return number
+    raise MethodError(f"{name} takes whole numbers from 0, not {number!r}")
+
+
 def handle_compare_endpoint(
     service: AnalysisService,
     photo: Image.Image,
@@ -201,6 +249,7 @@ def build_endpoints(service: AnalysisService) -> None:
             ("trust", handle_trust_endpoint, [photo, model, method, target, parameters], [numbers]),
             ("attention", handle_attention_endpoint, [photo, model, layer, head, query], [numbers, picture]),
             ("channels", handle_channels_endpoint, [photo, model, layer, channel], [numbers, picture]),
+            ("gradient", handle_gradient_endpoint, [photo, model, layer, target, parameters], [numbers, picture]),
             ("compare", handle_compare_endpoint, [photo, one, other, method, share], [numbers]),
             ("report", handle_report_endpoint, [photo, model, method, target, parameters], [page]),
         ):

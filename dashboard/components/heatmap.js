@@ -107,13 +107,21 @@ canvas.addEventListener("pointermove", (event) => {
     ? translate("here {value}", { value: formatNumber(values[cell[0] * columns + cell[1]]) })
     : translate("outside the model input");
 });
+if (props.choice_key) {
+  canvas.classList.add("viz-clickable");
+  canvas.addEventListener("click", (event) => {
+    if (!state?.map) return;
+    const cell = findCell(event, state.map.box, state.map.rows, state.map.columns);
+    if (cell) emitChoice({ [props.choice_key]: cell.join() }, props.queue);
+  });
+}
 canvas.addEventListener("pointerleave", () => {
   readout.textContent = "";
 });
 
 /**
  * Return the cell of the map under the pointer, or null outside the model's input.
- * @param {PointerEvent} event
+ * @param {MouseEvent} event
  * @param {Box} box
  * @param {number} rows
  * @param {number} columns

@@ -245,6 +245,11 @@ class AnalysisService:
         key = ("ablation", compute_photo_key(photo), model, tuple(sorted(units)))
         return self._cache.get(key, lambda: self._executor.run("ablation", model, photo, channels, heads))
 
+    def get_gradient(self, photo: Image.Image, model: str, output: str | None, **options: Any) -> vizlib.Gradient:
+        """Return the gradient of a layer or of the outputs; the options are those of `vizlib.gradient`."""
+        key = ("gradient", compute_photo_key(photo), model, output, repr(sorted(options.items())))
+        return self._cache.get(key, lambda: self._executor.run("gradient", model, photo, output, options))
+
     def get_receptive_fields(self, model: str) -> dict[str, ReceptiveField]:
         """Return the receptive field of each stage of a network without attention; empty where one is not known."""
         network = self.catalog.get(model)

@@ -14,6 +14,7 @@ import vizlib
 from dashboard.services.explanation_request import ExplanationRequest
 from vizlib.analysis.effective_receptive_field import EffectiveReceptiveField, effective_receptive_field
 from vizlib.analysis.units import Contributions, contributions_from_evidence
+from vizlib.analysis.vector_jacobian import Gradient
 from vizlib.attribution.explain import attributions_from, gather_for_all, run_holds
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -183,6 +184,13 @@ def compute_effective_receptive_field(
     return effective_receptive_field(model, photo, layer, cell, run=run)
 
 
+def compute_gradient(
+    model: vizlib.Model, photo: Image.Image, output: str | None, options: Mapping[str, Any]
+) -> Gradient:
+    """Executor task: return the gradient of a layer or of the outputs; `options` are those of `vizlib.gradient`."""
+    return vizlib.gradient(model, photo, output, **options)
+
+
 def to_cpu(tensor: Tensor) -> Tensor:
     """Return the values of a tensor as executor tasks return them: without a graph, single precision, on the CPU."""
     return tensor.detach().float().cpu()
@@ -204,6 +212,7 @@ TASKS: dict[str, Any] = {
     "seconds": estimate_seconds,
     "top_fraction": compute_top_fraction,
     "perturbed_photos": render_perturbed_photos,
+    "gradient": compute_gradient,
 }
 STREAMS: dict[str, Any] = {  # tasks that yield intermediate results
     "stream": stream_explanation,

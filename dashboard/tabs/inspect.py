@@ -12,6 +12,7 @@ from PIL import Image
 
 from dashboard.components.ablation_list import build_ablation_list
 from dashboard.components.captions import build_caption, get_no_photo_text
+from dashboard.components.choice_button import build_choice_button
 from dashboard.components.custom_component import custom_component
 from dashboard.components.event_queue import acknowledge_choices, emit_choice_js, parse_choices, report_failure_js
 from dashboard.components.heatmap import build_heatmap
@@ -23,6 +24,7 @@ from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs import kernels
 from dashboard.tabs.inspector_state import (
+    WHOLE_CHANNEL,
     InspectorState,
     apply_inspector_choices,
     format_inspector_link,
@@ -145,12 +147,68 @@ def build_ablation_panel(
     return build_ablation_list(label, [format_unit(other) for other in state.ablated], before, after, selection.target)
 
 
+def build_unit_gradient(
+    service: AnalysisService,
+    photo: Image.Image,
+    selection: Selection,
+    view: LayerView,
+    unit: Unit,
+    state: InspectorState,
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the inspector's button that asks what would raise a channel, the gradient as a map, and its caption."""
+    if unit.head or not view.has_positions:
+        return {}, {}, ""
+    rows, columns = view.maps.shape[1:]
+    place = state.place
+    if isinstance(place, tuple) and not (place[0] < rows and place[1] < columns):
+        place = WHOLE_CHANNEL
+    button = build_choice_button(
+        translate("inside.raise-hide" if place else "inside.raise"),
+        {"raise": "" if place else WHOLE_CHANNEL},
+        pressed=place is not None,
+    )
+    if place is None:
+        return button, {}, ""
+    at = place if isinstance(place, tuple) else None
+    gradient = service.get_gradient(photo, selection.model, unit.layer, unit=unit.number, at=at)
+    facts = {"unit": format_unit(unit)}
+    if at is None:
+        heading = translate("inside.raise-channel", **facts)
+    else:
+        heading = translate("inside.raise-place", **facts, row=at[0], column=at[1])
+    error = gradient.dual_error
+    checked = "" if error is None else translate("inside.raise-checked", error=f"{error:.1g}")
+    sentences = translate("inside.raise-means"), f"{translate('inside.raise-linear')} {checked}".strip()
+    heatmap = build_heatmap(
+        gradient.heat(reduction="sum").float().numpy(),
+        photo,
+        gradient.geometry,
+        signed=True,
+        smooth=True,
+        alt=heading,
+        file=f"{selection.model}_{unit.layer}_{unit.number}_gradient.png".replace("/", "-"),
+        ends=(translate("inside.darker"), translate("inside.brighter")),
+    )
+    return button, heatmap, build_caption(heading, *sentences, gradient.notes)
+
+
 def compute_content(
     service: AnalysisService, photo: Image.Image | None, selection: Selection | None, state: InspectorState | None
 ) -> tuple:
-    """Return the content of the inspector (tab Inside): state, tree, captions, map, ablation panel and unit grid."""
+    """Return the content of the inspector (tab Inside).
+
+    Args:
+        service: The analysis service.
+        photo: The photo.
+        selection: Model and classes.
+        state: What is selected in the tab.
+
+    Returns:
+        State, tree, captions, map, ablation panel and unit grid; the button that asks what would raise the unit, its
+        gradient and the caption of that.
+    """
     if photo is None or selection is None:
-        return state, {}, "", {"empty": get_no_photo_text()}, "", {}, {}
+        return state, {}, "", {"empty": get_no_photo_text()}, "", {}, {}, {}, {}, ""
     state = normalise_inspector_state(service, selection, state)
     model = service.catalog.get(selection.model)
     view = compute_layer_view(service, photo, selection, state.layer)
@@ -166,6 +224,7 @@ def compute_content(
         build_unit_caption(service, selection, view, unit),
         build_ablation_panel(service, photo, selection, state, unit),
         build_unit_grid(view, state, unit),
+        *build_unit_gradient(service, photo, selection, view, unit, state),
     )
 
 
@@ -180,9 +239,14 @@ def build_tab(context: TabContext) -> None:
                 "thumbnails", elem_id="inside-channels", choice_key="unit", queue="inside-event-queue"
             )
         with gr.Column(scale=6, min_width=320, elem_classes="viz-sticky"):
-            heatmap = custom_component("heatmap", elem_id="inside-heatmap")
+            heatmap = custom_component(
+                "heatmap", elem_id="inside-heatmap", choice_key="raise", queue="inside-event-queue"
+            )
             caption = gr.HTML(elem_id="inside-caption", apply_default_css=False)
             ablation_panel = custom_component("ablation_list", elem_id="inside-ablation")
+            gradient_button = custom_component("choice_button", elem_id="inside-raise", queue="inside-event-queue")
+            gradient_caption = gr.HTML(elem_id="inside-gradient-caption", apply_default_css=False)
+            gradient = custom_component("heatmap", elem_id="inside-gradient")
 
     def handle_choice(
         photo: Image.Image | None, selection: Selection | None, state: InspectorState | None, value: Any
@@ -198,7 +262,11 @@ def build_tab(context: TabContext) -> None:
         event_queue.input,
         handle_choice,
         [state, event_queue],
-        [state, tree, tree_caption, heatmap, caption, ablation_panel, unit_grid, event_queue],
+        [
+            *(state, tree, tree_caption, heatmap, caption, ablation_panel, unit_grid),
+            *(gradient_button, gradient, gradient_caption),
+            event_queue,
+        ],
         **options,
     )
     choice.failure(None, None, None, js=report_failure_js("inside-event-queue"), **PRIVATE_EVENT)

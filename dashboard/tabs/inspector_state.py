@@ -14,6 +14,9 @@ from dashboard.state.page_address import MAX_VALUE_LENGTH, parse_address
 from dashboard.state.selection import Selection
 from dashboard.tabs.layer_view import LayerView, compute_layer_view, rank_units
 
+WHOLE_CHANNEL = "all"
+MAX_PLACE_LENGTH = 12
+
 
 class InspectorState(NamedTuple):
     """What a visitor selected in the Inside tab.
@@ -23,12 +26,15 @@ class InspectorState(NamedTuple):
         layer: Name of the selected layer.
         unit_number: Number of the selected unit, from 0; `None` for the first of the list.
         ablated: Units that are switched off.
+        place: Row and column of the position whose gradient is shown, `WHOLE_CHANNEL` for that of all positions
+            together, or `None` for no gradient.
     """
 
     model: str
     layer: str
     unit_number: int | None
     ablated: tuple[Unit, ...]
+    place: tuple[int, int] | str | None = None
 
 
 def normalise_inspector_state(
@@ -117,8 +123,8 @@ def apply_inspector_choices(
 ) -> InspectorState:
     """Return the inspector's state after a sequence of choices.
 
-    A choice selects a `layer`, or a `unit` `of` a layer, or is an action of the ablation panel (`switch`), or has the
-    address keys `u` and `o`.
+    A choice selects a `layer`, or a `unit` `of` a layer, or is an action of the ablation panel (`switch`), or shows
+    what would `raise` the unit, or has the address keys `u` and `o`.
     """
     state = normalise_inspector_state(service, selection, state)
     layers = list_selectable_layers(service.catalog.get(selection.model))
@@ -130,8 +136,25 @@ def apply_inspector_choices(
         layer = choice.get("layer" if unit is None else "of")
         if layer in layers:
             number = int(unit) if isinstance(unit, str) and unit.isdecimal() else None
-            state = state._replace(layer=layer, unit_number=number)
+            place = state.place if layer == state.layer else None
+            state = state._replace(layer=layer, unit_number=number, place=place)
+        if "raise" in choice:
+            state = state._replace(place=parse_place(choice["raise"]))
         if "switch" in choice:
             selected = select_unit(compute_layer_view(service, photo, selection, state.layer), state)
             state = toggle_ablation(state, selected, choice["switch"])._replace(unit_number=selected.number)
     return state
+
+
+def parse_place(text: object) -> tuple[int, int] | str | None:
+    """Return the place whose gradient the Inside tab shows.
+
+    Args:
+        text: "row,column", `WHOLE_CHANNEL`, or anything else for none.
+    """
+    if not isinstance(text, str):
+        return None
+    row, _, column = text.partition(",")
+    if row.isdecimal() and column.isdecimal() and len(text) < MAX_PLACE_LENGTH:
+        return int(row), int(column)
+    return WHOLE_CHANNEL if text == WHOLE_CHANNEL else None

@@ -167,4 +167,14 @@ def test_invalid_argument_is_one_sentence(client, photo, arguments, sentence):
 
 def test_only_the_documented_endpoints_are_named(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(named) == {"/models", "/predict", "/explain", "/attention", "/channels", "/compare", "/report", "/trust"}
+    assert set(named) == {
+        "/models",
+        "/predict",
+        "/explain",
+        "/attention",
+        "/channels",
+        "/compare",
+        "/report",
+        "/trust",
+        "/gradient",
+    }

@@ -21,7 +21,7 @@ from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import build_browser_translations, translate_in_browser
 from dashboard.services.model_catalog import ModelCatalog
 
-ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report", "trust"}
+ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report", "trust", "gradient"}
 
 
 @pytest.fixture(scope="module")

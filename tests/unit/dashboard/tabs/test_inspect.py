@@ -10,6 +10,7 @@ import pytest
 from bundled_models import load_bundled
 
 import vizlib
+from dashboard.api.endpoints import handle_gradient_endpoint
 from dashboard.components.ablation_list import describe_effect
 from dashboard.components.tree import build_tree, format_count, list_selectable_layers
 from dashboard.services.analysis_service import Unit
@@ -18,6 +19,7 @@ from dashboard.state.selection import Selection
 from dashboard.tabs import inspect, inspector_state, kernels, receptive_field
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
 from vizlib.analysis.units import ablate
+from vizlib.core.errors import VizlibError
 
 RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 
@@ -68,7 +70,7 @@ def test_large_numbers_are_abbreviated(count, text):
 def test_channels_are_sorted_by_contribution(service, cheetah, selection):
     model = load_bundled(selection.model)
     for layer in (model.stages[1], model.stages[-1]):
-        where, parts, _, heat, caption, _, grid = inspect.compute_content(
+        where, parts, _, heat, caption, _, grid, *_ = inspect.compute_content(
             service, cheetah, selection, at(service, selection, layer, 7)
         )
         added = vizlib.contributions(model, cheetah, selection.target, layers=[layer]).channels[layer]
@@ -106,7 +108,7 @@ def test_another_target_changes_the_channel_order(service, cheetah, selection):
 def test_with_a_contrast_class_channels_are_sorted_by_the_logit_difference(service, cheetah, selection):
     model, layer = service.catalog.get(selection.model), service.catalog.get(selection.model).stages[-2]
     contrast = (selection.target + 1) % 10
-    *_, caption, _, grid = inspect.compute_content(
+    *_, caption, _, grid, _, _, _ = inspect.compute_content(
         service, cheetah, selection._replace(against=contrast), at(service, selection, layer)
     )
     added = vizlib.contributions(model, cheetah, selection.target, contrast, layers=[layer]).channels[layer]
@@ -118,7 +120,7 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
     model = load_bundled(VIT)
     layer = "blocks.9.attn"
     selection = inspect.Selection("cheetah", VIT, service.predict(cheetah, VIT)[1].index)
-    *_, heat, caption, switch, grid = inspect.compute_content(
+    *_, heat, caption, switch, grid, _, _, _ = inspect.compute_content(
         service, cheetah, selection, at(service, selection, layer)
     )
     added = vizlib.contributions(model, cheetah, selection.target).heads[layer]
@@ -136,7 +138,7 @@ def test_heads_of_an_attention_layer_are_sorted_by_contribution(service, cheetah
 def test_every_layer_of_the_tree_can_be_selected(service, cheetah, selection):
     names = list_selectable_layers(service.catalog.get(selection.model))
     for layer in names[:: max(1, len(names) // 12)] + names[-1:]:
-        where, *_, grid = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
+        where, *_, grid, _, _, _ = inspect.compute_content(service, cheetah, selection, at(service, selection, layer))
         assert where.layer == layer
         assert grid["items"]
 
@@ -175,7 +177,7 @@ def test_ablating_a_unit_shows_predictions_before_and_after(service, cheetah, se
     unit = Unit(layer, number, head=False)
     here = inspector_state.toggle_ablation(here, unit, "toggle")
     assert here.ablated == (unit,)
-    *_, switch, grid = inspect.compute_content(service, cheetah, selection, here)
+    *_, switch, grid, _, _, _ = inspect.compute_content(service, cheetah, selection, here)
     expected = ablate(model, cheetah, channels={layer: [number]})
     before, after = switch["comparison"]
     assert [row["name"] for row in after["rows"][:5]] == [one.label for one in expected[:5]]
@@ -323,3 +325,51 @@ def test_an_invalid_unit_in_the_address_gives_the_default_unit(service, cheetah,
     assert (
         inspector_state.apply_inspector_choices(service, cheetah, selection, None, [{"u": wrong, "o": wrong}]) == start
     )
+
+
+def test_gradient_of_a_channel_and_of_one_position_is_that_of_the_library(service, cheetah, selection, name):
+    model = load_bundled(name)
+    layer = model.stages[-1]
+    hidden = inspect.compute_content(service, cheetah, selection, at(service, selection, layer, 5))[-3:]
+    assert hidden[0]["choice"] == {"raise": "all"}
+    assert hidden[1:] == ({}, "")
+    for choice, place in (("all", None), ("2,3", (2, 3))):
+        state = inspector_state.apply_inspector_choices(
+            service, cheetah, selection, at(service, selection, layer, 5), [{"raise": choice}]
+        )
+        button, heat, caption = inspect.compute_content(service, cheetah, selection, state)[-3:]
+        assert button["pressed"]
+        expected = vizlib.gradient(model, cheetah, layer, unit=5, at=place)
+        near = 1e-3 * expected.heat(reduction="sum").abs().max().item()
+        assert np.allclose(floats(heat["map"]), expected.heat(reduction="sum"), atol=near)
+        assert ("row 2, column 3" in caption) == (place is not None)
+        assert "dual identity" in caption
+    beyond = inspect.compute_content(service, cheetah, selection, state._replace(place=(99, 99)))
+    assert beyond[-1] == inspect.compute_content(service, cheetah, selection, state._replace(place="all"))[-1]
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,", "-1,2", "1,2,3", "a,b", "9" * 40 + ",1", None, 3, ["1,2"]])
+def test_a_place_that_is_none_shows_no_gradient(text):
+    assert inspector_state.parse_place(text) is None
+
+
+def test_gradient_endpoint_equals_the_library(service, cheetah, selection, name):
+    model = load_bundled(name)
+    layer, early = model.stages[-1], model.stages[0]
+    parameters = {"unit": 5, "at": [2, 3], "of": early}
+    facts, picture = handle_gradient_endpoint(service, cheetah, name, layer, "", parameters)
+    expected = vizlib.gradient(model, cheetah, layer, unit=5, at=(2, 3), of=early)
+    assert facts["label"] == expected.label
+    assert np.allclose(facts["values"], expected.heat(early), atol=1e-3 * float(expected.heat(early).max()))
+    assert picture.size == cheetah.size
+    difference, _ = handle_gradient_endpoint(service, cheetah, name, "", '{"church": 1, "parachute": -1}', None)
+    assert difference["label"] == "church − parachute"
+    for wrong, message in (
+        ({"at": [1]}, r"at is a position such as \[3, 4\]"),
+        ({"unit": "5"}, "unit takes whole numbers from 0, not '5'"),
+        ({"of": 3}, "of is the name of one layer"),
+        ({"place": 3}, "there is no parameter 'place' of a gradient; expected unit, at and of"),
+        ({"unit": 10**9}, f"{layer} has the channels 0 to"),
+    ):
+        with pytest.raises(VizlibError, match=message):
+            handle_gradient_endpoint(service, cheetah, name, layer, "", wrong)
