@@ -21,6 +21,7 @@ EXTRA_SCRIPTS: Mapping[str, tuple[str, ...]] = {  # in some components
     "curves": ("svg",),
     "perturbation": ("svg",),
     "receptive_field": ("grid",),
+    "lesson": ("vector_product",),
     "patches": ("grid", "small_multiples"),
     "progress": ("start_when_idle",),
     "thumbnails": ("keyed_list", "start_when_idle"),

@@ -20,6 +20,7 @@
  * @property {number} height
  * @property {string[]} captions one for each frame
  * @property {Limits[]} [frameLimits]
+ * @property {boolean} [isWeighted] the maps are rows that the weights of the product sum
  */
 /**
  * @typedef {object} LessonValue
@@ -37,6 +38,7 @@
  * @property {string} method
  * @property {string} otherModel
  * @property {string[]} frames names of the positions of the slider
+ * @property {VectorProduct | null} product
  */
 /** @typedef {LessonValue & { step: number }} Lesson */
 
@@ -46,6 +48,7 @@ const dots = createElement("div", "viz-dots");
 const title = createElement("h2");
 const paragraphs = createElement("div", "viz-paragraphs");
 const pictures = createElement("div", "viz-pictures");
+const product = createElement("div", "viz-vector-product");
 const frames = createElement("label", "viz-frames");
 const framesLabel = createElement("span");
 const frameSlider = createElement("input");
@@ -81,7 +84,8 @@ navigation.append(previousButton, nextButton);
 frameSlider.type = "range";
 frameSlider.min = "0";
 frames.append(framesLabel, frameSlider, frameName);
-body.append(title, paragraphs, frames, pictures, code, links, navigation);
+product.setAttribute("role", "group");
+body.append(title, paragraphs, product, frames, pictures, code, links, navigation);
 root.append(header, busy, body);
 body.hidden = header.hidden = true;
 
@@ -90,6 +94,9 @@ const initialStep = () => Math.max(Number(readUrlState("s")) - 1, 0) || 0;
 
 /** @type {((frame: number) => void)[]} of each picture with several maps: draw one of them */
 let drawFrames = [];
+
+/** @type {((weights: number[]) => void)[]} of each picture whose map is a weighted sum */
+let drawSums = [];
 
 /** @param {number} frame */
 function showFrame(frame) {
@@ -181,10 +188,23 @@ async function createPicture(picture, basePhoto) {
     caption.textContent = picture.captions[index] ?? picture.caption;
     canvas.setAttribute("aria-label", caption.textContent);
   };
+  const drawSum = (/** @type {number[]} */ weights) => {
+    const values = new Float32Array(rows * columns);
+    weights.forEach((weight, i) => {
+      at(i).forEach((value, k) => {
+        values[k] += weight * value;
+      });
+    });
+    drawMap(canvas, photo, { values, rows, columns, palette, limits: picture.limits, signed, smooth, box }, 0.8);
+  };
   drawFrame(0);
   if (picture.frame.length) strokeFrame(canvas, picture.frame);
   figure.append(canvas, caption, scale);
-  return { figure, drawFrame: picture.captions.length ? drawFrame : undefined };
+  return {
+    figure,
+    drawFrame: picture.captions.length ? drawFrame : undefined,
+    drawSum: picture.isWeighted ? drawSum : undefined,
+  };
 }
 
 /**
@@ -218,6 +238,13 @@ function showStep(value, figures) {
   paragraphs.replaceChildren(...value.paragraphs.map((text) => createElement("p", "", text)));
   pictures.replaceChildren(...figures);
   pictures.dataset.columns = String(value.columns);
+  product.hidden = !value.product;
+  if (value.product) {
+    drawVectorProduct(product, value.product, (weights) => {
+      for (const draw of drawSums) draw(weights);
+      root.dataset.weights = weights.join();
+    });
+  }
   frames.hidden = !value.frames.length;
   framesLabel.textContent = labels.frame;
   frameSlider.max = String(value.frames.length - 1);
@@ -259,6 +286,7 @@ async function draw(value, isCurrent) {
   if (!isCurrent()) return;
   const figures = drawn.map(({ figure }) => figure);
   drawFrames = drawn.flatMap(({ drawFrame }) => drawFrame ?? []);
+  drawSums = drawn.flatMap(({ drawSum }) => drawSum ?? []);
   lesson = /** @type {Lesson} */ (value);
   const dotHadFocus = dots.contains(document.activeElement);
   showStep(lesson, figures);

@@ -24,6 +24,7 @@ def build_lesson(
     method: str = "",
     other_model: str = "",
     frames: Sequence[str] = (),
+    product: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the value of the lesson component: one step with its texts and pictures.
 
@@ -40,6 +41,7 @@ def build_lesson(
         method: The method to select there.
         other_model: The name of a model that shows more.
         frames: The name of each position of the slider, where pictures have one map for each.
+        product: Weights with a slider each, and matrices whose rows they weight, if any.
     """
     return {
         "step": step,
@@ -54,6 +56,7 @@ def build_lesson(
         "method": method,
         "otherModel": other_model,
         "frames": list(frames),
+        "product": product,
     }
 
 

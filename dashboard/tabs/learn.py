@@ -1,4 +1,4 @@
-"""The Learn tab: nine short steps, computed on the selected photo and model."""
+"""The Learn tab: ten short steps, computed on the selected photo and model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ STEPS = {
     "attention": explanation_lessons.build_attention_lesson,
     "limits": explanation_lessons.build_limits_lesson,
     "randomise": explanation_lessons.build_randomisation_lesson,
+    "product": explanation_lessons.build_product_lesson,
 }
-SOFTMAX_STEPS = {"logits", "gradients", "attention", "limits"}  # about classes that exclude each other
+SOFTMAX_STEPS = {"logits", "gradients", "attention", "limits", "product"}  # about classes that exclude each other
 TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}
 
 
@@ -94,6 +95,13 @@ def compute_content(
         frames=[translate_lesson("trained"), *(name or translate_lesson("own") for name in lesson.frames[1:])]
         if lesson.frames
         else [],
+        product={
+            "label": translate_lesson("product.label"),
+            "weights": [translate_lesson(key, lesson.facts) for key in lesson.weight_keys],
+            "matrices": [{"name": name, "rows": rows} for name, rows in lesson.matrices.items()],
+        }
+        if lesson.matrices
+        else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from cell_boxes import compute_cell_box
 
@@ -211,3 +212,25 @@ def test_heads_are_sorted_by_contribution_and_ablated(session, image):
 
 def test_inside_session_had_no_errors(session):
     assert session.errors == []
+
+
+def test_gradient_of_a_channel_and_of_a_clicked_position(open_checked_session, tower):
+    session = open_checked_session(f"?m={RESNET}&img=ex:tower&v=inside")
+    model = vizlib.load(RESNET)
+    channel = int(session.page.locator(f"{SHEET} [aria-pressed=true]").get_attribute("data-key") or -1)
+    button, caption = session.page.locator("#inside-raise button"), session.page.locator("#inside-gradient-caption")
+    button.click()
+    session.page.wait_for_selector("#inside-gradient canvas[data-drawn]")
+    assert f"What would raise layer4 · channel {channel}?" in caption.inner_text()
+    high = float(np.percentile(vizlib.gradient(model, tower, "layer4", unit=channel).heat(reduction="sum").abs(), 99.5))
+    ends = parse_numbers(session.page.locator("#inside-gradient .viz-numbers").inner_text())
+    assert max(ends) == pytest.approx(high, rel=0.1)
+    canvas = session.page.locator(f"{HEAT} canvas")
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.click(position={"x": 0.53 * box["width"], "y": 0.53 * box["height"]})  # just beyond the middle
+    session.wait_until("() => /row 3, column 3/.test(document.querySelector('#inside-gradient-caption').textContent)")
+    button.click()
+    session.wait_until("() => document.querySelector('#inside-raise button').ariaPressed === 'false'")
+    assert caption.inner_text().strip() == ""
+    assert not session.page.locator("#inside-gradient canvas").is_visible()

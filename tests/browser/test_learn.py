@@ -48,7 +48,7 @@ def read_pixels(session, place: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_nine_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
+def test_ten_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
     session = open_checked_session(f"?m={name}&img=ex:cheetah")
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
@@ -137,6 +137,15 @@ def test_nine_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked
         value = format_correlation(compute_spearman(trained, heat)[0])
         assert f"saliency: correlation {value}" in session.get_text(HERE)
     assert np.abs(read_pixels(session, 2) - before).max() > 20
+
+    text = next_step(session, 9)
+    products = session.page.locator(f"{HERE} .viz-product")
+    assert [text.split() for text in products.all_inner_texts()] == [["36", "81"], ["−12", "−8"]]
+    before = read_pixels(session, 0)
+    session.page.locator(f"{HERE} .viz-weight input").nth(1).fill("-1.5")
+    session.wait_until("() => document.querySelector('#learn .viz-lesson').dataset.weights === '1,-1.5'")
+    assert [text.split() for text in products.all_inner_texts()] == [["36", "−121.5"], ["−12", "12"]]
+    assert np.abs(read_pixels(session, 0) - before).max() > 20
     assert session.page.locator(f"{HERE} .viz-primary-button").is_hidden()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import vizlib
@@ -19,6 +21,7 @@ from dashboard.tabs.lessons.pictures import (
     build_frames_picture,
     build_image_picture,
     build_map_picture,
+    build_weighted_picture,
 )
 from vizlib import Attribution, ModelError, Prediction
 from vizlib.analysis.adversarial import bypass_resizing, pgd
@@ -38,6 +41,13 @@ RANDOMISED_METHODS = {  # by whether the model has attention: maps that keep or 
     True: ("raw-attention", "attention-rollout", "saliency", "input-x-gradient", "grad-cam", "attention-relevance"),
     False: ("guided-backprop", "guided-grad-cam", "saliency", "input-x-gradient", "grad-cam", "layer-cam"),
 }
+PRODUCT_CELLS = 112  # positions along a side of the map
+PRODUCT_CODE = """\
+a = torch.tensor([2.0, 3.0], requires_grad=True)
+b = torch.tensor([6.0, 4.0], requires_grad=True)
+Q = 3 * a**3 - b**2
+Q.backward(gradient=torch.tensor([1.0, 1.0]), retain_graph=True)
+"""
 MAX_PIXEL_LEVELS = 2  # greatest change of a pixel, of 255 levels
 
 
@@ -246,6 +256,38 @@ def build_randomisation_lesson(context: LessonContext) -> Lesson:
     }
     text_keys = ["randomise.what", "randomise.here", "randomise.so"]
     return Lesson(pictures, text_keys, facts, "why", names[kept], columns=3, frames=frames)
+
+
+def build_product_lesson(context: LessonContext) -> Lesson:
+    """Return the lesson about `backward(gradient=v)`: products of v and a Jacobian, of two numbers and on the photo."""
+    scope: dict[str, Any] = {"torch": torch}
+    exec(compile(PRODUCT_CODE, "<lesson>", "exec"), scope)  # the code that is shown
+    a, b, output = scope["a"], scope["b"], scope["Q"]
+    rows = [torch.autograd.grad(output, (a, b), grad_outputs=unit, retain_graph=True) for unit in torch.eye(2)]
+    matrices = {f"∂Q/∂{name}": [row[i].tolist() for row in rows] for i, name in enumerate("ab")}
+    model, target = context.model, context.selection.target
+    against = context.selection.against
+    other = context.service.resolve_against(
+        context.photo, context.model_name, target, RUNNER_UP if against is None else against
+    )
+    classes = (target, target if other is None else other)  # a model with a single class
+    gradients = [
+        context.service.get_gradient(context.photo, context.model_name, None, weights={index: 1.0}, check=False)
+        for index in classes
+    ]
+    maps = np.stack([downsample_map(one.heat(reduction="sum").numpy(), PRODUCT_CELLS) for one in gradients])
+    facts = {name: shorten_label(model.labels[index]) for name, index in zip("ab", classes, strict=True)}
+    return Lesson(
+        [build_weighted_picture(maps, "product.map", facts)],
+        ["product.what", "product.here", "product.so"],
+        facts,
+        "why",
+        "saliency",
+        code=PRODUCT_CODE + "a.grad, b.grad  # " + ", ".join(str(tensor.grad.tolist()) for tensor in (a, b)),
+        columns=1,
+        weight_keys=("product.first", "product.second"),
+        matrices=matrices,
+    )
 
 
 def find_class_method(context: LessonContext) -> str:

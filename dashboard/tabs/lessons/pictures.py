@@ -45,6 +45,8 @@ class Lesson:
         other_model: Name of a model that shows more of the subject; empty for none.
         columns: Number of pictures in a row.
         frames: Name of each position of the slider that changes the maps; none without a slider.
+        weight_keys: Key of the name of each weight that has a slider, without the prefix `learn.`.
+        matrices: Matrices by name, whose rows are weighted and summed.
     """
 
     pictures: Sequence[Picture]
@@ -56,6 +58,8 @@ class Lesson:
     other_model: str = ""
     columns: int = 2
     frames: Sequence[str] = ()
+    weight_keys: Sequence[str] = ()
+    matrices: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 def encode_lesson_input(image: Image.Image) -> dict[str, Any]:
@@ -124,6 +128,28 @@ def build_frames_picture(
         "frame": [],
     }
     return Picture(value, caption_key, frame_facts[0], frame_facts)
+
+
+def build_weighted_picture(rows: np.ndarray, caption_key: str, facts: Mapping[str, str]) -> Picture:
+    """Return a picture of a lesson: the sum of signed maps over the model input, weighted by the lesson's weights.
+
+    Args:
+        rows: Raw values "weights h w".
+        caption_key: Key of the caption.
+        facts: Facts of the caption.
+    """
+    high = max(compute_limits(values, signed=True)[1] for values in rows)
+    value = {
+        "map": encode_floats(rows),
+        "limits": [-2 * high, 2 * high],  # the weights go from -2 to 2
+        "signed": True,
+        "smooth": True,
+        "bare": False,
+        "palette": encode_palette(True),
+        "frame": [],
+        "isWeighted": True,
+    }
+    return Picture(value, caption_key, facts)
 
 
 def build_attribution_picture(

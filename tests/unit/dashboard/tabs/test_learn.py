@@ -304,6 +304,26 @@ def test_randomisation_step_shows_the_maps_of_randomised_networks(compute_step, 
     assert min(first.values()) < 0.5
 
 
+def test_product_step_shows_jacobians_and_the_gradients_of_two_classes(
+    service, cheetah, compute_step, model, selection
+):
+    lesson = compute_step("product")
+    a, b = np.array([2.0, 3.0]), np.array([6.0, 4.0])
+    assert np.allclose(lesson.matrices["∂Q/∂a"], np.diag(9 * a**2))
+    assert np.allclose(lesson.matrices["∂Q/∂b"], np.diag(-2 * b))
+    assert lesson.code.endswith("# [36.0, 81.0], [-12.0, -8.0]")
+    best = model.predict(cheetah, top=1)[0].index
+    image = model.tensor(cheetah).requires_grad_()
+    logits = model.module(image)[0]
+    shown = decode_map(lesson.pictures[0])
+    for row, index in zip(shown, (selection.target, best), strict=True):
+        (gradient,) = torch.autograd.grad(logits[index], image, retain_graph=True)
+        expected = F.adaptive_avg_pool2d(gradient.sum(1), shown.shape[1:])[0]
+        assert np.allclose(row, expected, atol=1e-3 * expected.abs().max().item())
+    value = learn.compute_content(service, cheetah, selection, list(learn.STEPS).index("product"))
+    assert value["product"]["weights"] == [f"v₁, of {lesson.facts['a']}", f"v₂, of {lesson.facts['b']}"]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
 def test_step_texts_are_complete_in_their_language(service, cheetah, selection, step, language):
@@ -317,7 +337,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
     ]
     assert not [text for text in texts if not text or re.search(r"[{}]|\b(None|nan|inf)\b", text)]
     assert 2 <= len(value["paragraphs"]) <= 4
-    assert len(value["titles"]) == 9 == len(set(value["titles"]))
+    assert len(value["titles"]) == 10 == len(set(value["titles"]))
     assert value["step"] == index
     assert all(re.search("[가-힣]", text) for text in [*value["titles"], *value["paragraphs"]]) == (language == "ko")
     assert value["labels"]["see"].count(get_page_texts(language)[f"page.tab.{value['tab']}"]) == 1
@@ -326,7 +346,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
 @pytest.mark.slow
 def test_every_lesson_text_is_used_by_some_step(service, cheetah, tower):
     used = {"title", "step", "steps", "previous", "next", "open-tab", "other", "code", "busy", "softmax-only"}
-    used |= {"frame", "trained", "own"}
+    used |= {"frame", "trained", "own", "product.first", "product.second", "product.label"}
     for photo, name in ((cheetah, RESNET), (cheetah, VIT), (tower, VIT)):
         selection = Selection(compute_photo_key(photo), name, service.predict(photo, name)[0].index)
         for step in range(len(learn.STEPS)):
@@ -390,7 +410,7 @@ def test_learn_tab_without_photo_or_selection(service, cheetah):
     assert learn.compute_content(service, cheetah, None) == gr.skip()
 
 
-@pytest.mark.parametrize("step", [-1, 9, 10**9])
+@pytest.mark.parametrize("step", [-1, 10, 10**9])
 def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, selection, step):
     assert learn.compute_content(service, cheetah, selection, step)["step"] == 0
 
