@@ -224,7 +224,7 @@ def test_gradient_of_a_channel_and_of_a_clicked_position(open_checked_session, t
     assert f"What would raise layer4 · channel {channel}?" in caption.inner_text()
     high = float(np.percentile(vizlib.gradient(model, tower, "layer4", unit=channel).heat(reduction="sum").abs(), 99.5))
     ends = parse_numbers(session.page.locator("#inside-gradient .viz-numbers").inner_text())
-    assert max(ends) == pytest.approx(high, rel=0.1)
+    assert max(ends) == pytest.approx(high, rel=0.2)  # interpolated between pixels
     canvas = session.page.locator(f"{HEAT} canvas")
     box = canvas.bounding_box()
     assert box is not None
