@@ -265,7 +265,8 @@ def _make_score(
     """Return the function of the output whose gradient is taken, and what it is in words."""
     name = output or LOGITS
     if callable(weights) and not isinstance(weights, Tensor):
-        return weights, f"a function of {name}"
+        function: Any = weights
+        return function, f"a function of {name}"
     if output is None and not isinstance(weights, (Tensor, np.ndarray)):
         spec = TargetSpec.resolve(model, values, weights, None)
         compute = spec.make_score("value")

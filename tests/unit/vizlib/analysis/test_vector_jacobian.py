@@ -82,7 +82,7 @@ def test_it_equals_pytorchs_product_from_logits_layers_units_and_places(network,
     ]
     for options, function, vector in cases:
         found = vizlib.gradient(model, photo, **options)
-        _, expected = torch.autograd.functional.vjp(function, image, vector)
+        expected: Any = torch.autograd.functional.vjp(function, image, vector)[1]
         scale = expected.abs().max()
         assert torch.allclose(found.gradients["image"] / scale, expected[0] / scale, atol=1e-6), options
         assert torch.allclose(found.weights, vector[0], atol=1e-12)
@@ -101,7 +101,7 @@ def test_it_is_the_weighted_sum_of_single_gradients(network, photo):
     together = vizlib.gradient(model, photo, weights=weights, of=[early, middle, "image"], check=False)
     single = {name: vizlib.gradient(model, photo, weights={name: 1}, of=[early, middle, "image"]) for name in weights}
     for of, found in together.gradients.items():
-        expected = sum(weight * single[name].gradients[of] for name, weight in weights.items())
+        expected = torch.stack([weight * single[name].gradients[of] for name, weight in weights.items()]).sum(0)
         assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
     assert together.dual_error is None
 
