@@ -98,8 +98,8 @@ with urlopen(address + link) as response:
 # %% [markdown]
 # ## Ask the page from another program
 #
-# The page has endpoints for programs: `/models`, `/predict`, `/explain`, `/attention`, `/channels`, `/compare`, `/trust`
-# and `/report`. `gradio_client` calls them. The tab *Use in code* shows such a call for the current view.
+# The page has endpoints for programs: `/models`, `/predict`, `/explain`, `/attention`, `/channels`, `/compare`, `/trust`,
+# `/gradient` and `/report`. `gradio_client` calls them. The tab *Use in code* shows such a call for the current view.
 
 # %%
 client = Client(address, verbose=False)

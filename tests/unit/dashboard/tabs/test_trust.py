@@ -40,6 +40,7 @@ def selection(cheetah):
     return Selection(compute_photo_key(cheetah), RESNET, 3)
 
 
+@pytest.mark.slow
 def test_methods_have_the_scores_of_the_library(service, cheetah, selection):
     before = why.compute_content(service, cheetah, selection, "grad-cam", None).strip
     assert before["ranking"]["state"] == "waiting"
@@ -68,6 +69,7 @@ def test_an_outdated_selection_measures_nothing(service, cheetah, selection):
     assert list(why.stream_ranking(service, None, None)) == []
 
 
+@pytest.mark.slow
 def test_curves_show_the_photos_that_were_scored(service, cheetah, selection):
     assert why.compute_content(service, cheetah, selection, "grad-cam", None).perturbation == {}
     *steps, (bars, curves) = why.stream_trust(service, cheetah, selection, "grad-cam", None, turn=7)
