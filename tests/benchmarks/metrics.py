@@ -42,7 +42,7 @@ def main() -> None:
         attribution = vizlib.explain(model, photo, "grad-cam")
         rows += compare_curves(model, attribution, options)
         rows += compare_randomisation(model, photo, options)
-    rows += measure_trust(vit, vizlib.explain(vit, photo, "grad-cam"), options)
+    rows += measure_trust(vit, photo, options)
     print_table(COLUMNS, rows, options, f"deletion and insertion in {STEPS} steps each")
 
 
@@ -128,21 +128,27 @@ def compare_randomisation(model: vizlib.Model, photo, options) -> list[tuple]:
     return [(model.name, what, times["randomisation"], f"{ratio:.2f} × explain_all a level", goal, met)]
 
 
-def measure_trust(model: vizlib.Model, attribution: vizlib.Attribution, options) -> list[tuple]:
-    """Return the rows of `vizlib.trust`: the whole, and until the first bar."""
+def measure_trust(model: vizlib.Model, photo, options) -> list[tuple]:
+    """Return the rows of `vizlib.trust`: the whole, until the first bar, and of all methods of one pass together."""
+    maps = dict(vizlib.explain_all(model, photo))
+    attribution = maps["grad-cam"]
     times = time_alternately(
         options.repeats,
         options.device,
         first=lambda: next(vizlib.metrics.trust_stream(model, attribution)),
         whole=lambda: vizlib.trust(model, attribution),
+        together=lambda: vizlib.metrics.trust_all(model, maps),
     )
+    ratio = times["together"].median / (len(maps) * times["whole"].median)
+    what = f"trust_all of {len(maps)} methods"
+    together = (model.name, what, times["together"], f"{ratio:.2f} × trust of each", "", "")
     return [
         (model.name, what, times[name], "", *check_at_most(times[name].median, limit))
         for name, what, limit in (
             ("first", "trust: the first bar, in seconds", MAX_FIRST_SECONDS),
             ("whole", "trust: all three bars, in seconds", MAX_TRUST_SECONDS),
         )
-    ]
+    ] + [together]
 
 
 if __name__ == "__main__":
