@@ -49,7 +49,8 @@ class PhotoSet:
         """Return evenly spaced photos."""
         paths = list(self.labels)[:: max(1, len(self.labels) // count)][:count]
         boxes = None if self.boxes is None else {path: self.boxes[path] for path in paths}
-        return PhotoSet(self.name, {path: self.labels[path] for path in paths}, boxes)
+        name = self.name if len(paths) == len(self.labels) else f"{len(paths)} of the {self.name}"
+        return PhotoSet(name, {path: self.labels[path] for path in paths}, boxes)
 
 
 def open_photo_sets(folder: Path) -> dict[str, PhotoSet]:

@@ -48,5 +48,5 @@ def test_every_bundled_network_has_a_ranking_of_all_its_methods(name):
         assert cells.keys() <= METHODS.keys()
         for one in cells.values():
             assert one.low <= one.mean <= one.high
-            assert one.photos >= 4
+            assert one.photos >= 2  # a constant map has no value
         assert min(one.rank for one in cells.values()) == 1
