@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PUBLIC = {
     *("Agreement", "Attribution", "AttributionDict", "Contributions", "EffectiveReceptiveField"),
-    *("ExplanationStep", "Geometry", "Kernels", "Layer", "Model", "ModelEntry", "Note", "Prediction"),
+    *("ExplanationStep", "Geometry", "Gradient", "Kernels", "Layer", "Model", "ModelEntry", "Note", "Prediction"),
     *("Preprocessing", "ReceptiveField", "Run"),
     *("VizlibError", "ImageError", "MethodError", "ModelError", "TargetError"),
     *("load", "wrap", "list_models", "list_methods", "open_image", "training_history"),
     *("explain", "explain_all", "explain_each", "explain_stream", "run_for_all", "estimate", "report"),
-    *("contributions", "ablate", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
+    *("contributions", "ablate", "gradient", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
     *("trust", "Trust", "Measurement", "PerturbationCurve", "benchmark", "Benchmark"),
 }
 METHOD_NAMES = {

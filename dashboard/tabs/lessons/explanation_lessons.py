@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ PRODUCT_CODE = """\
 a = torch.tensor([2.0, 3.0], requires_grad=True)
 b = torch.tensor([6.0, 4.0], requires_grad=True)
 Q = 3 * a**3 - b**2
-Q.backward(gradient=torch.tensor([1.0, 1.0]), retain_graph=True)
+Q.backward(gradient=torch.tensor([1.0, 1.0]))
 """
 MAX_PIXEL_LEVELS = 2  # greatest change of a pixel, of 255 levels
 
@@ -260,9 +259,9 @@ def build_randomisation_lesson(context: LessonContext) -> Lesson:
 
 def build_product_lesson(context: LessonContext) -> Lesson:
     """Return the lesson about `backward(gradient=v)`: products of v and a Jacobian, of two numbers and on the photo."""
-    scope: dict[str, Any] = {"torch": torch}
-    exec(compile(PRODUCT_CODE, "<lesson>", "exec"), scope)  # the code that is shown
-    a, b, output = scope["a"], scope["b"], scope["Q"]
+    a, b = (torch.tensor(values, requires_grad=True) for values in ([2.0, 3.0], [6.0, 4.0]))
+    output = 3 * a**3 - b**2  # as in the code that is shown
+    total = torch.autograd.grad(output, (a, b), grad_outputs=torch.ones(2), retain_graph=True)
     rows = [torch.autograd.grad(output, (a, b), grad_outputs=unit, retain_graph=True) for unit in torch.eye(2)]
     matrices = {f"∂Q/∂{name}": [row[i].tolist() for row in rows] for i, name in enumerate("ab")}
     model, target = context.model, context.selection.target
@@ -283,7 +282,7 @@ def build_product_lesson(context: LessonContext) -> Lesson:
         facts,
         "why",
         "saliency",
-        code=PRODUCT_CODE + "a.grad, b.grad  # " + ", ".join(str(tensor.grad.tolist()) for tensor in (a, b)),
+        code=PRODUCT_CODE + "a.grad, b.grad  # " + ", ".join(str(gradient.tolist()) for gradient in total),
         columns=1,
         weight_keys=("product.first", "product.second"),
         matrices=matrices,

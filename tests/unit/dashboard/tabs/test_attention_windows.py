@@ -73,6 +73,6 @@ def test_only_convolutional_networks_have_receptive_fields_in_the_attention_tab(
 
 def test_a_windowed_transformer_has_an_inside_tab(service, cheetah):
     selection = build_prediction_panel(service, cheetah, "swin")[0]
-    _, tree, *_, sheet = inspect.compute_content(service, cheetah, selection, None)
+    _, tree, *_, sheet, _, _, _ = inspect.compute_content(service, cheetah, selection, None)
     assert {row["role"] for row in tree["rows"]} >= {"1 block", "block", "attention"}
     assert sheet["items"]

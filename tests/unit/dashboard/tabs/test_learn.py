@@ -312,6 +312,9 @@ def test_product_step_shows_jacobians_and_the_gradients_of_two_classes(
     assert np.allclose(lesson.matrices["∂Q/∂a"], np.diag(9 * a**2))
     assert np.allclose(lesson.matrices["∂Q/∂b"], np.diag(-2 * b))
     assert lesson.code.endswith("# [36.0, 81.0], [-12.0, -8.0]")
+    scope: dict[str, Any] = {"torch": torch}
+    exec(lesson.code, scope)
+    assert [scope[name].grad.tolist() for name in "ab"] == [[36.0, 81.0], [-12.0, -8.0]]
     best = model.predict(cheetah, top=1)[0].index
     image = model.tensor(cheetah).requires_grad_()
     logits = model.module(image)[0]

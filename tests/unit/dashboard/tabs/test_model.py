@@ -184,7 +184,7 @@ def test_malformed_sidecar_values_are_left_out(odd):
 
 
 def test_curves_are_the_training_history(name, content):
-    _, caption, value = content
+    _, caption, value, *_ = content
     history = vizlib.training_history(name)
     validation, trained = value["lines"]
     assert (validation["name"], trained["name"]) == ("validation", "training")
