@@ -14,6 +14,7 @@ RESNET, VIT = "resnet18-imagenette", "vit_tiny-imagenette"
 OVERFLOWING = """width => [...document.querySelectorAll('#page *')]
     .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > width + 1)
     .filter((node) => !node.closest(".visually-hidden"))  // by which gradio measures its tabs
+    .filter((node) => !node.parentElement.closest(".viz-table-frame"))  // the wide table scrolls in its frame
     .map((node) => node.outerHTML.slice(0, 80))"""
 WHY, GRID, CHANNEL = "#why-heatmap", "#attention-patches", "#inside-heatmap"
 
