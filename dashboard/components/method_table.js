@@ -3,7 +3,7 @@
 // A table of methods by metrics. A click on the name of a column puts the rows in its order, the best first.
 
 /** @typedef {{ text: string, interval: string, value: number | null, best: boolean }} RankingCell */
-/** @typedef {{ name: string, parameters: string, data: string, higher: boolean, direction: string, hint: string }} RankingColumn */
+/** @typedef {{ name: string, parameters: string, data: string, higher: boolean, direction: string }} RankingColumn */
 /**
  * @typedef {object} RankingValue
  * @property {RankingColumn[]} [columns]
@@ -31,7 +31,6 @@ function createHeader(columns) {
     const cell = createElement("th");
     const button = createButton("viz-sort", `${column.name} ${column.higher ? "↑" : "↓"}`);
     cell.scope = "col";
-    cell.title = column.hint;
     cell.setAttribute("aria-sort", order !== i ? "none" : column.higher ? "descending" : "ascending");
     button.addEventListener("click", () => {
       order = order === i ? null : i;

@@ -37,9 +37,8 @@ def build_method_table(rows: Sequence[RankedMethod], *, label: str) -> dict[str,
                 "direction": translate(
                     "model.ranking-higher" if METRICS[metric].higher_is_better else "model.ranking-lower"
                 ),
-                "hint": data,
             }
-            for (metric, parameters, data), cells in columns.items()
+            for (metric, parameters, _), cells in columns.items()
         ],
         "rows": [
             {"name": method, "cells": [_build_cell(cells.get(method)) for cells in columns.values()]}
