@@ -303,7 +303,7 @@ def _list_findings(networks: dict[str, list[RankedMethod]]) -> Iterator[str]:
             yield (
                 f"**{name}**: a Gaussian in the centre has {share:.0f} % of its energy in the boxes of the objects. "
                 f"The interval is above that for {', '.join(better) or 'no method'}; it is not for the other "
-                f"{len(boxed) - len(better)} methods, although they read the network."
+                f"{len(boxed) - len(better)} methods, although they are computed from the network."
             )
 
 

@@ -22,7 +22,7 @@ from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
 from dashboard.state.context import MODEL_QUEUE
 from vizlib import MethodError, agreement
-from vizlib.cli.values import parse_target
+from vizlib.attribution.target import parse_target
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.render.image_grid import draw_map_grid
 from vizlib.reporting.code_snippets import CodeSnippet

@@ -8,7 +8,7 @@ from typing import Any
 
 from dashboard.i18n.translate import translate
 from vizlib.core.text import format_number
-from vizlib.metrics import METRICS
+from vizlib.metrics import METRICS, BenchmarkSummary
 from vizlib.metrics.ranking import RankedMethod, group_columns
 
 REFERENCES = ("random", "centred_gaussian", "edges")
@@ -54,7 +54,7 @@ def build_method_table(rows: Sequence[RankedMethod], *, label: str) -> dict[str,
     }
 
 
-def _build_cell(one: Any) -> dict[str, Any]:
+def _build_cell(one: BenchmarkSummary | None) -> dict[str, Any]:
     """Return a cell of the table; one with a dash where the method was not measured."""
     if one is None or not math.isfinite(one.mean):
         return {"text": "–", "interval": "", "value": None, "best": False}

@@ -14,6 +14,7 @@ from vizlib import Attribution, Trust
 from vizlib.core.text import format_number, shorten_label
 
 TILE_SIDE_PX = 192  # longest side of a photo
+ENDS = (("first", 0), ("last", -1))  # of a curve
 FIRST_STEP = 2  # that is shown before one is chosen
 
 
@@ -56,9 +57,6 @@ def build_perturbation(attribution: Attribution, trust: Trust, photos: Perturbed
         "slider": translate("perturbation.slider"),
         "alt": translate("perturbation.alt", label=label, method=attribution.method, **facts),
     }
-
-
-ENDS = (("first", 0), ("last", -1))
 
 
 def _list_tiles(photos: Sequence[Image.Image]) -> list[Image.Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -188,6 +189,23 @@ class TargetSpec:
             )
         elif probability < UNCERTAIN_PROBABILITY:
             yield make_note("target.uncertain", share=format_percent(probability))
+
+
+def parse_target(text: str | None) -> str | dict[str, Any] | None:
+    """Return the target that a text names: a class, or weights of classes from a JSON object.
+
+    Args:
+        text: The text of an option or a request.
+
+    Raises:
+        TargetError: For an object that is not JSON.
+    """
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise TargetError(f'the target {text!r} is not JSON ({error}); give weights as {{"church": 1.0}}') from error
 
 
 def is_function(target: Any) -> bool:

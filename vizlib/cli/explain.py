@@ -15,6 +15,7 @@ from tqdm import tqdm
 import vizlib
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import SAVE_SUFFIXES, Attribution, ExplanationStep
+from vizlib.attribution.target import parse_target
 from vizlib.cli.options import (
     DEFAULT_MODEL,
     Architecture,
@@ -29,7 +30,7 @@ from vizlib.cli.options import (
 )
 from vizlib.cli.photo_lists import check_outputs, list_photos, make_names, make_stems
 from vizlib.cli.results import JsonPrinter, PhotoFailures, echo_line, format_result
-from vizlib.cli.values import parse_parameters, parse_target
+from vizlib.cli.values import parse_parameters
 from vizlib.core.errors import MethodError
 from vizlib.reporting.code_snippets import CodeSnippet
 from vizlib.reporting.html_report import ReportBuilder

@@ -12,6 +12,7 @@ import typer
 
 import vizlib
 from vizlib.attribution.measurement import TRUST_PARTS
+from vizlib.attribution.target import parse_target
 from vizlib.cli.options import (
     DEFAULT_MODEL,
     Architecture,
@@ -23,7 +24,7 @@ from vizlib.cli.options import (
     Photos,
 )
 from vizlib.cli.photo_lists import list_photos
-from vizlib.cli.values import parse_parameters, parse_target
+from vizlib.cli.values import parse_parameters
 from vizlib.core.errors import VizlibError
 from vizlib.metrics import METRICS
 from vizlib.metrics.benchmark_table import SAVE_FORMATS

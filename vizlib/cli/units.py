@@ -11,8 +11,8 @@ import typer
 
 import vizlib
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
+from vizlib.attribution.target import parse_target
 from vizlib.cli.options import DEFAULT_MODEL, Architecture, AsJson, Checkpoints, ModelName, Photo, format_prediction
-from vizlib.cli.values import parse_target
 from vizlib.core.errors import ModelError, TargetError
 from vizlib.core.text import format_number
 

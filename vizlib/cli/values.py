@@ -1,28 +1,11 @@
-"""Values of options of shell commands: targets, and parameters of methods."""
+"""Values of options of shell commands: parameters of methods."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from vizlib.core.errors import MethodError, TargetError
-
-
-def parse_target(text: str | None) -> str | dict[str, Any] | None:
-    """Return the target that an option names: a class, or weights of classes from a JSON object.
-
-    Args:
-        text: The value of the option.
-
-    Raises:
-        TargetError: For an object that is not JSON.
-    """
-    if text is None or not text.lstrip().startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise TargetError(f'the target {text!r} is not JSON ({error}); give weights as {{"church": 1.0}}') from error
+from vizlib.core.errors import MethodError
 
 
 def parse_parameters(pairs: list[str]) -> dict[str, Any]:

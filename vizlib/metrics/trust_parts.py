@@ -209,10 +209,8 @@ def trust_all(
     steps = trust_all_stream(
         model, attributions, parts=parts, random_maps=random_maps, seed=seed, precision=precision, budget_mb=budget_mb
     )
-    last: TrustAllStep | None = None
-    for last in steps:  # noqa: B007
-        pass
-    return {} if last is None else dict(last.trusts)
+    *_, last = (TrustAllStep({}, 1.0), *steps)
+    return dict(last.trusts)
 
 
 def trust_all_stream(
