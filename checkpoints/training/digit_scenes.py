@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vizlib.text.word_tokenizer import WordTokenizer
+from vizlib.models.clip.word_tokenizer import WordTokenizer
 
-SIDE = 64  # pixels of a scene
-DIGIT_SIDE = 28
+SIDE = 48  # pixels of a scene
+DIGIT_SIDE = 22  # pixels of MNIST's 28 that are kept in the middle; a digit fills a box of 20
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLORS = {
     "red": (1.0, 0.15, 0.1),
@@ -42,9 +42,9 @@ class Scenes:
     """A batch of scenes.
 
     Attributes:
-        images: RGB "n 3 64 64", from 0 to 1.
+        images: RGB "n 3 48 48", from 0 to 1.
         combinations: Index in `COMBINATIONS` of the digit in each quadrant "n 4"; -1 where there is none.
-        masks: Opacity of the digit in each quadrant "n 4 64 64", from 0 to 1.
+        masks: Opacity of the digit in each quadrant "n 4 48 48", from 0 to 1.
     """
 
     images: Tensor
@@ -63,12 +63,13 @@ class DigitImages:
     def __init__(self, folder: str | Path, part: str) -> None:
         images = _read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")
         labels = _read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")
-        self.images = images[labels.argsort(stable=True)]
+        border = (images.shape[-1] - DIGIT_SIDE) // 2
+        self.images = images[labels.argsort(stable=True), border:-border, border:-border]
         self.counts = labels.long().bincount(minlength=len(DIGITS))
         self.starts = self.counts.cumsum(0) - self.counts
 
     def draw(self, digits: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a random image "n 28 28" of each digit "n", from 0 to 1."""
+        """Return a random image "n 22 22" of each digit "n", from 0 to 1."""
         random = torch.rand(digits.shape, generator=generator)
         return self.images[self.starts[digits] + (random * self.counts[digits]).long()].float() / 255
 
