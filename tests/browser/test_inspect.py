@@ -35,7 +35,7 @@ def parse_numbers(text: str) -> list[float]:
 
 
 def read_notes(session) -> dict[int, str]:
-    buttons = session.page.locator(f"{SHEET} button").all()
+    buttons = session.page.locator(f"{SHEET} button[data-key]").all()
     return {int(button.get_attribute("data-key") or -1): button.locator(".viz-note").inner_text() for button in buttons}
 
 
