@@ -284,6 +284,26 @@ def test_attention_that_is_not_among_all_tokens_is_ignored():
     assert_close(vizlib.explain(model, photo, "attention-rollout").heat, reshape_to_grid(expected, (2, 5), 0))
 
 
+def test_relevance_of_an_attention_pooling_head_starts_from_its_cross_attention():
+    """Chefer et al. 2021b, eq. 10: the queries of the head read the tokens with E_h((grad A * A)+)."""
+    module = timm_vit(class_token=False, global_pool="map")
+    model = vizlib.wrap(module, preprocessing={"input_size": (3, 16, 40), "crop_pct": 1.0, "crop_mode": "squash"})
+    photo = np.random.default_rng(0).integers(0, 256, (16, 40, 3), dtype=np.uint8)
+    run = model.run(photo, attention=True)
+    names = [*(f"blocks.{i}.attn" for i in range(3)), "attn_pool"]
+    gradients = torch.autograd.grad(run.logits[0, 2], [run.attention[name] for name in names])
+    weights = [run.attention[name][0].detach().numpy() for name in names]
+    inner = slow_relevance(weights[:3], [gradient[0].numpy() for gradient in gradients[:3]])
+    expected = np.zeros(10)
+    for token in range(10):
+        for head in range(3):
+            row = max(gradients[3][0, head, 0, token].item() * weights[3][head, 0, token], 0.0) / 3
+            expected += row * inner[token]
+    assert_close(vizlib.explain(model, photo, "attention-relevance", 2).heat, reshape_to_grid(expected, (2, 5), 0))
+    query = vizlib.explain(model, photo, "attention-relevance", 2, query=(0, 1)).heat
+    assert_close(query, reshape_to_grid(inner[1], (2, 5), 0))
+
+
 def test_transformer_without_attention_among_its_tokens_raises_method_error():
     class NoAttention(nn.Module):
         def __init__(self, dim):

@@ -204,8 +204,26 @@ def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
     attention_maps = collect_attention_maps(evidence)
     layers = [weights[0] for weights in attention_maps.values()]
     gradients = [evidence.attention_gradients[name][0] for name in attention_maps]
-    rows = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
+    rows = _weigh_pooled_tokens(evidence) if query is None else None
+    if rows is None:
+        rows = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
     return reshape_to_grid(propagate_relevance(layers, gradients, rows), evidence.tokens)
+
+
+def _weigh_pooled_tokens(evidence: Evidence) -> Float[Tensor, " token"] | None:
+    """Return the relevance of each token to the output of an attention pooling head; `None` without one.
+
+    The head is a cross-attention of learned queries to the tokens, so its relevance is the mean over heads and queries
+    of (gradient * A)+, by equation 10 of the paper.
+    """
+    if evidence.tokens.classifier_tokens:
+        return None
+    maps = collect_attention_maps(evidence)
+    for name, weights in reversed(evidence.run.attention.items()):
+        if name not in maps and weights.shape[-1] == evidence.tokens.num_tokens:
+            gradient = evidence.attention_gradients[name]
+            return (gradient * weights.detach()).clamp(min=0)[0].mean((0, 1))
+    return None
 
 
 def _legrad(evidence: Evidence, **_) -> Tensor:

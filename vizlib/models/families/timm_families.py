@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timm.models.beit
 import timm.models.eva
+import timm.models.fastvit
 import timm.models.naflexvit
 import timm.models.swin_transformer
 import timm.models.swin_transformer_v2
@@ -121,11 +122,28 @@ def _timm_swin_cr_windows(module, size: Size) -> dict[str, WindowLayout]:
     }
 
 
+def _fastvit_stages(module) -> tuple[str, ...]:
+    """Return the stages of a network of timm's FastViT family, and the convolution after them."""
+    stages = tuple(f"stages.{i}" for i in range(len(module.stages)))
+    return stages if isinstance(module.final_conv, nn.Identity) else (*stages, "final_conv")
+
+
+def _fastvit_layout(module, size: Size) -> StageLayout:
+    """Return the layout of the stages of a network of timm's FastViT family."""
+    grids = [tuple(-(-side // info["reduction"]) for side in size) for info in module.feature_info]
+    return StageLayout("channels first", tuple((rows, columns) for rows, columns in grids))
+
+
+def _pools_by_attention(module) -> bool:
+    """Return whether the classifier of a network of timm's ViT family reads the output of an attention pooling head."""
+    return getattr(module, "attn_pool", None) is not None
+
+
 TIMM_FAMILIES = (
     *(
         Family(
             name=name,
-            matches=lambda module, kind=kind: isinstance(module, kind),
+            matches=lambda module, kind=kind: isinstance(module, kind) and not _pools_by_attention(module),
             stages=_timm_vit_stages,
             cam_layer=_timm_vit_cam_layer,
             normalised_cam_layer=_timm_vit_normed_layer,
@@ -135,6 +153,16 @@ TIMM_FAMILIES = (
             classify_tokens=_timm_vit_classify,
         )
         for kind, name in TIMM_VITS.items()
+    ),
+    Family(
+        name="ViT with attention pooling",
+        matches=lambda module: isinstance(module, tuple(TIMM_VITS)) and _pools_by_attention(module),
+        stages=_timm_vit_stages,
+        cam_layer=_timm_vit_cam_layer,
+        normalised_cam_layer=_timm_vit_normed_layer,
+        first_convolution=lambda module: find_convolution(module, "patch_embed"),
+        tokens=_timm_vit_tokens,
+        position_embedding=_timm_vit_position,
     ),
     Family(
         name="NaFlexViT",
@@ -157,6 +185,14 @@ TIMM_FAMILIES = (
         first_convolution=lambda module: find_convolution(module, "patch_embed"),
         stage_layout=_timm_swin_layout,
         windows=_timm_swin_windows,
+    ),
+    Family(
+        name="FastViT",
+        matches=lambda module: isinstance(module, timm.models.fastvit.FastVit),
+        stages=_fastvit_stages,
+        cam_layer=lambda module: _fastvit_stages(module)[-1],
+        first_convolution=lambda module: find_convolution(module, "stem"),
+        stage_layout=_fastvit_layout,
     ),
 )
 TIMM_WINDOWED_NETWORKS = (

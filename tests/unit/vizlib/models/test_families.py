@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from open_clip.modified_resnet import ModifiedResNet
@@ -79,6 +80,10 @@ VITS: dict[str, tuple[Callable[[], nn.Module], str, tuple[str, ...], str, str]] 
         lambda: Beit(**TIMM, use_abs_pos_emb=False, use_rel_pos_bias=True, init_values=0.5),
         *("BEiT", ("class",), "blocks.2", "blocks.2"),
     ),
+    "attention pooling": (
+        lambda: timm.create_model("vit_tiny_patch16_224", **TIMM, class_token=False, global_pool="map"),
+        *("ViT with attention pooling", (), "blocks.2", "norm"),
+    ),
     "relative positions": (
         lambda: VisionTransformerRelPos(**TIMM, fc_norm=False),
         *("ViT with relative positions", (), "blocks.2", "norm"),
@@ -129,7 +134,12 @@ VITS: dict[str, tuple[Callable[[], nn.Module], str, tuple[str, ...], str, str]] 
     ),
 }
 # Which of them give each token logits, as LeGrad needs.
-WITHOUT_CLASSIFIER = {"open_clip, attention pooling", "BEiT of transformers", "DINOv2 of transformers"}
+WITHOUT_CLASSIFIER = {
+    "attention pooling",
+    "open_clip, attention pooling",
+    "BEiT of transformers",
+    "DINOv2 of transformers",
+}
 PHOTO = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
