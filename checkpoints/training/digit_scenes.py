@@ -25,9 +25,14 @@ COLORS = {
     "green": (0.1, 0.85, 0.2),
     "blue": (0.2, 0.35, 1.0),
     "yellow": (1.0, 0.9, 0.1),
+    "pink": (1.0, 0.4, 0.9),
+    "white": (1.0, 1.0, 1.0),
 }
 COMBINATIONS = tuple(product(COLORS, DIGITS))
-HELD_OUT = (("red", "three"), ("green", "zero"), ("blue", "two"), ("yellow", "seven"))
+HELD_OUT = (
+    *(("red", "three"), ("green", "zero"), ("blue", "two")),
+    *(("yellow", "seven"), ("pink", "five"), ("white", "nine")),
+)
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 PROMPTS = tuple(f"a {color} {digit}" for color, digit in COMBINATIONS)
 WORDS = ("a", "an", "and", ",", "at", "the", "top", "bottom", "left", "right", "digit", *COLORS, *DIGITS)
@@ -133,8 +138,7 @@ class Captions:
 def write_captions(scenes: Scenes, generator: torch.Generator) -> Captions:
     """Return one random true caption for each scene: of one digit, of two with their places, or of all.
 
-    Half of the captions are of one digit, as prompts are. Of these, two of ten leave out its colour and one of ten the
-    digit itself.
+    Half of the captions are of one digit, as prompts are. Of these, 25 % leave out its colour and 15 % the digit.
     """
     count = len(scenes.combinations)
     order = torch.rand(count, MAX_DIGITS, generator=generator)
@@ -145,8 +149,8 @@ def write_captions(scenes: Scenes, generator: torch.Generator) -> Captions:
     named = torch.where(of_one < 0.5, 1, torch.where(is_placed, 2, present))  # two with places fill the context length
     combinations = scenes.combinations.gather(1, order)
     colors, digits = combinations // len(DIGITS), combinations % len(DIGITS)
-    colors[:, 0] = torch.where((of_one < 0.5) & (left_out < 0.2), ANY_COLOR, colors[:, 0])
-    digits[:, 0] = torch.where((of_one < 0.5) & (left_out > 0.9), ANY_DIGIT, digits[:, 0])
+    colors[:, 0] = torch.where((of_one < 0.5) & (left_out < 0.25), ANY_COLOR, colors[:, 0])
+    digits[:, 0] = torch.where((of_one < 0.5) & (left_out > 0.85), ANY_DIGIT, digits[:, 0])
     places = torch.where(is_placed[:, None], order, ANYWHERE)
     is_used = torch.arange(MAX_DIGITS) < named[:, None]
     claims = torch.where(is_used[..., None], torch.stack([colors, digits, places], 2), -1)

@@ -47,8 +47,8 @@ from checkpoints.training.train import CHECKPOINTS, describe_machine
 
 VISION: dict[str, Any] = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32}
 TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 96, "heads": 3, "layers": 2}
-EMBED_DIM = 96
-BATCH, STEPS, LR, WEIGHT_DECAY = 256, 250, 1.5e-3, 0.05  # STEPS is per epoch
+EMBED_DIM = 48
+BATCH, STEPS, LR, WEIGHT_DECAY = 256, 250, 1.5e-3, 0.2  # STEPS is per epoch
 CAPTIONS_PER_SCENE = 2
 WARMUP_STEPS = 250
 
