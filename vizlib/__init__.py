@@ -31,7 +31,9 @@ from vizlib.metrics.benchmarking import benchmark
 from vizlib.metrics.perturbation_curves import PerturbationCurve
 from vizlib.metrics.similarity import Agreement, agreement
 from vizlib.metrics.trust_parts import trust
+from vizlib.models.clip.clip_model import ClipModel, PhotoMatch
 from vizlib.models.layer_summary import Layer
+from vizlib.models.loading.clip_loader import load_clip, wrap_clip
 from vizlib.models.loading.loader import list_models, load, wrap
 from vizlib.models.loading.model_index import ModelEntry
 from vizlib.models.loading.training_history import training_history
@@ -40,12 +42,14 @@ from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.receptive_field import receptive_field
 from vizlib.models.run import Prediction, Run
 from vizlib.reporting.html_report import report
+from vizlib.text.word_relevance import WordRelevance, explain_words
 
 __all__ = [
     "Agreement",
     "Attribution",
     "AttributionDict",
     "Benchmark",
+    "ClipModel",
     "Contributions",
     "EffectiveReceptiveField",
     "ExplanationStep",
@@ -61,6 +65,7 @@ __all__ = [
     "ModelError",
     "Note",
     "PerturbationCurve",
+    "PhotoMatch",
     "Prediction",
     "Preprocessing",
     "ReceptiveField",
@@ -68,6 +73,7 @@ __all__ = [
     "TargetError",
     "Trust",
     "VizlibError",
+    "WordRelevance",
     "ablate",
     "agreement",
     "benchmark",
@@ -78,11 +84,13 @@ __all__ = [
     "explain_all",
     "explain_each",
     "explain_stream",
+    "explain_words",
     "gradient",
     "kernels",
     "list_methods",
     "list_models",
     "load",
+    "load_clip",
     "open_image",
     "receptive_field",
     "report",
@@ -90,4 +98,5 @@ __all__ = [
     "training_history",
     "trust",
     "wrap",
+    "wrap_clip",
 ]

@@ -106,4 +106,4 @@ def list_common_methods(service: AnalysisService, models: tuple[str, str]) -> li
 
 def _split_label(label: str) -> list[str]:
     """Return the names in a label by which classes of two compared models are matched."""
-    return [name.strip() for name in label.lower().split(",")]
+    return [name.lower() for name in split_label(label)]

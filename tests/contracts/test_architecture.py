@@ -23,12 +23,13 @@ PUBLIC = {
     *("load", "wrap", "list_models", "list_methods", "open_image", "training_history"),
     *("explain", "explain_all", "explain_each", "explain_stream", "run_for_all", "estimate", "report"),
     *("contributions", "ablate", "gradient", "receptive_field", "effective_receptive_field", "kernels", "agreement"),
+    *("load_clip", "wrap_clip", "ClipModel", "PhotoMatch", "explain_words", "WordRelevance"),
     *("trust", "Trust", "Measurement", "PerturbationCurve", "benchmark", "Benchmark"),
 }
 METHOD_NAMES = {
     *("saliency", "input-x-gradient", "guided-backprop", "smoothgrad", "integrated-gradients", "guided-grad-cam"),
     *("grad-cam", "grad-cam++", "hires-cam", "layer-cam", "xgrad-cam", "eigen-cam", "score-cam", "ablation-cam"),
-    *("eigen-grad-cam", "normgrad"),
+    *("eigen-grad-cam", "normgrad", "patch-similarity"),
     *("occlusion", "rise", "raw-attention", "attention-rollout", "attention-relevance", "legrad"),
 }
 

@@ -16,6 +16,6 @@ def randomise_weights(module: Any, seed: int = 0) -> Any:
             if parameter.ndim == 1:  # norms and biases
                 parameter.copy_(0.3 * drawn + (1.0 if name.endswith("weight") else 0.0))
             else:
-                fan_in = parameter[0].numel() if parameter.shape[0] > 1 else 1
+                fan_in = parameter[0].numel() if parameter.ndim and parameter.shape[0] > 1 else 1
                 parameter.copy_(1.5 * drawn / fan_in**0.5)
     return module.double().eval()

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from vizlib.attribution.evidence import Evidence, RequiredSignals, gather_batch_evidence, gather_evidence
-from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.methods.registry import METHODS, choose_default_method
 from vizlib.attribution.request import MethodCall, PartialHeat, Request, broadcast_targets, combine_signals
 from vizlib.attribution.result import Attribution, AttributionDict, ExplanationStep
 from vizlib.attribution.target import ClassSelector, TargetSelector, TargetSpec, bind_function, is_function
@@ -38,7 +38,7 @@ ClassSelectors = ClassSelector | Sequence[ClassSelector]
 def explain(
     model: Model,
     photo: Photos,
-    method: str = "grad-cam",
+    method: str | None = None,
     target: TargetSelectors = None,
     against: ClassSelectors = None,
     *,
@@ -50,7 +50,7 @@ def explain(
 def explain(
     model: Model,
     photo: PhotoSource,
-    method: str = "grad-cam",
+    method: str | None = None,
     target: TargetSelector = None,
     against: ClassSelector = None,
     *,
@@ -61,7 +61,7 @@ def explain(
 def explain(
     model: Model,
     photo: PhotoSource | Photos,
-    method: str = "grad-cam",
+    method: str | None = None,
     target: TargetSelectors = None,
     against: ClassSelectors = None,
     *,
@@ -75,7 +75,8 @@ def explain(
         model: The model.
         photo: A photo as `open_image` accepts it, or a list of photos, of which all are in memory at once;
             `explain_each` takes any number.
-        method: Name of the method; `list_methods(model)` returns those that support the model.
+        method: Name of the method; `list_methods(model)` returns those that support the model. By default `grad-cam`,
+            or for a model whose classes are prompts `attention-relevance` where it is supported.
         target: What to explain. A class by index or label, by default the likeliest; of a model with one label, such as
             "llama", also "not llama". A weighted sum of classes: weights by label or index in a dictionary, or a tensor
             with one for each class. A function: it takes what the network returns for n photos, or what the `output` of
@@ -114,7 +115,7 @@ def explain(
         triples = _assign_targets(cast(Photos, photo), target, against)
         return [explain(model, one, method, *pair, target_name=target_name, **parameters) for one, *pair in triples]
     model, target = bind_function(model, target, target_name, run)
-    call = METHODS.resolve_method(model, method, parameters)
+    call = METHODS.resolve_method(model, method or choose_default_method(model), parameters)
     if isinstance(photo, (list, tuple)):
         _refuse_run(run)
         return [results[0] for results in _explain_photos(model, photo, [call], target, against)]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vizlib.attribution.explain import explain
-from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.methods.registry import METHODS, choose_default_method
 from vizlib.attribution.result import Attribution
 from vizlib.attribution.target import bind_function
 from vizlib.core.errors import ImageError, TargetError
@@ -35,7 +35,7 @@ class _Question(NamedTuple):
 def explain_each(
     model: Model,
     photos: Iterable[Any],
-    method: str = "grad-cam",
+    method: str | None = None,
     target: Any = None,
     against: Any = None,
     *,
@@ -50,7 +50,7 @@ def explain_each(
     Args:
         model: The model.
         photos: Photos as `open_image` accepts them, in a list, generator or any other iterable.
-        method: Name of the method.
+        method: Name of the method; by default as in `explain`.
         target: As in `explain`: one for all photos, or a list of one for each.
         against: As in `explain`: one for all photos, or a list of one for each.
         target_name: As in `explain`.
@@ -73,6 +73,7 @@ def explain_each(
     if not isinstance(target, (list, tuple)):
         model, target = bind_function(model, target, target_name, None)
         target_name = None
+    method = method or choose_default_method(model)
     METHODS.resolve_method(model, method, parameters)
     if target_name is not None:
         parameters["target_name"] = target_name

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import SupportsIndex
 
 from vizlib.core.errors import TargetError, suggest_names
-from vizlib.core.text import form_plural, shorten_label
+from vizlib.core.text import form_plural, shorten_label, split_label
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -89,4 +89,4 @@ def _find_labels(text: str, labels: Sequence[str]) -> list[int]:
 
 def _split_names(label: str) -> list[str]:
     """Return the comma-separated names of a class label in lower case."""
-    return [name for part in label.lower().split(",") if (name := part.strip())]
+    return [name.lower() for name in split_label(label)]

@@ -190,6 +190,13 @@ TEXTS: Mapping[str, str] = MappingProxyType(
         "preprocessing.assumed-mean": (
             "The given preprocessing does not state {keys}; the values of {source} are assumed ({values})."
         ),
+        "prompts.templates": "The features of each prompt are the mean over {count} templates.",
+        "prompts.truncated": (
+            "Only the beginning of {count} of the prompts is read, as the text tower takes no longer texts: {names}."
+        ),
+        "prompts.words-without-templates": (
+            "The relevance of the words is that of the prompt as it is, without the templates of the model."
+        ),
         "score.bfloat16": "Computed in bfloat16; its error of a score is {share} of the spread of the scores.",
         "score.bfloat16-refused": (
             "Computed in single precision: the error of bfloat16 in a score was {share} of the spread of the scores."

@@ -8,13 +8,26 @@ from typing import SupportsFloat
 from vizlib.core.note_texts import TEXTS
 
 
+class Phrase(str):
+    """A label that is one name with all its commas, as a prompt is, and not several names.
+
+    >>> split_label(Phrase("a dog, asleep")), split_label("tench, Tinca tinca")
+    (['a dog, asleep'], ['tench', 'Tinca tinca'])
+    """
+
+
+def split_label(label: str) -> list[str]:
+    """Return the comma-separated names of a label."""
+    return [label] if isinstance(label, Phrase) else [name for part in label.split(",") if (name := part.strip())]
+
+
 def shorten_label(label: str) -> str:
     """Return the first of a label's comma-separated names.
 
     >>> shorten_label("tench, Tinca tinca")
     'tench'
     """
-    return label.split(",")[0].strip()
+    return label if isinstance(label, Phrase) else label.split(",")[0].strip()
 
 
 def format_percent(fraction: float) -> str:

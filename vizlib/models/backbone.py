@@ -54,7 +54,8 @@ def find_backbone_family(
     if len(inputs) != 1 or not _is_same_picture(inputs[0], image):
         return None
     output = recording.activations[prefix]
-    found = family.within(prefix, is_output=output.shape == outputs.shape and bool((output == outputs).all()))
+    is_output = output.shape == outputs.shape and bool((output == outputs).all())
+    found = family.within(prefix, is_output=is_output, has_score=hasattr(module, "score_backbone"))
     share = measure_layer_share(module, image, compute_outputs, found.cam_layer(module))
     return found if share is None or share >= COMPLETE_SHARE else None
 

@@ -36,6 +36,7 @@ from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind, get_output_kind
 from vizlib.models.plan_cache import PlanCache
 from vizlib.models.preprocessing import Preprocessing
+from vizlib.models.prompt_source import PromptSource
 from vizlib.models.raw_output import TargetFunction, check_rows, flatten_output, list_tensors, pick_output
 from vizlib.models.run import Prediction, Run
 from vizlib.models.stage_search import FoundStages, find_normalised_layer, find_stages, list_stages_with_gradient
@@ -66,6 +67,7 @@ class Model:
         target_function: Function of the output whose value is explained, in place of logits (see `with_target`).
         measured_by: Model of the same network that holds the summary of its layers; by default this one itself.
         is_wrapped: Whether `wrap` was given the network, so that code cannot load it by name.
+        prompt_source: Source of models of the same network with other prompts, where the labels are prompts.
 
     Example:
         >>> import numpy as np, vizlib
@@ -92,6 +94,7 @@ class Model:
     target_function: TargetFunction | None = None
     measured_by: Model | None = None
     is_wrapped: bool = False
+    prompt_source: PromptSource | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         height, width = self.preprocessing.input_size
@@ -117,6 +120,23 @@ class Model:
     def complement(self) -> str | None:
         """Name of the other side of a single logit or probability, such as "not llama"; `None` for other outputs."""
         return f"not {shorten_label(self.labels[0])}" if len(self.labels) == 1 and self.output_row.is_ranked else None
+
+    def with_prompts(self, prompts: Sequence[str]) -> Model:
+        """Return a model of the same network whose classes are other prompts, with the templates of this one.
+
+        Args:
+            prompts: Texts, all different.
+
+        Raises:
+            TargetError: If the prompts cannot be used.
+            ModelError: If this model has a fixed list of classes.
+        """
+        if self.prompt_source is None:
+            raise ModelError(
+                f"{self.name} has a fixed list of {len(self.labels):,} classes, and reads no prompts; "
+                "vizlib.load_clip loads a model that does"
+            )
+        return self.prompt_source.with_prompts(prompts)
 
     def with_target(self, function: Callable[[Any], Any], name: str | None = None) -> Model:
         """Return this model with the value of a function of its output as the only output.

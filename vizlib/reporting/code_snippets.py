@@ -15,6 +15,7 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.result import Attribution, ExplainedRecord, FunctionName
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.errors import TargetError
+from vizlib.core.text import shorten_label
 from vizlib.models.model import Model
 
 # What a snippet names as target: a class, weights of classes, a complement or function, or nothing.
@@ -159,7 +160,7 @@ def find_class_name(index: int, model: Model | None) -> int | str:
     """
     if model is None:
         return index
-    for name in (model.labels[index].split(",")[0].strip(), model.labels[index]):
+    for name in (shorten_label(model.labels[index]), model.labels[index]):
         if name and name.isprintable() and name != RUNNER_UP and _resolve_name(model, name) == index:
             return name
     return index

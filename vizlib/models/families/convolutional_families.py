@@ -7,11 +7,18 @@ import torchvision.models.resnet
 from torch import nn
 
 from vizlib.models.families.family import Family, find_convolution, is_class_of
+from vizlib.models.families.layouts import Size, TokenLayout
 
 
 def _resnet_stages(module: nn.Module) -> tuple[str, ...]:
     """Return the stages of a network of the ResNet family."""
     return ("layer1", "layer2", "layer3", "layer4")
+
+
+def _pooled_tokens(module, size: Size) -> TokenLayout:
+    """Return the tokens of the attention pooling of open_clip's ResNets: their mean, then the last stage."""
+    rows, columns = (side // 32 for side in size)
+    return TokenLayout(("mean",), (rows, columns), (0,))
 
 
 CONVOLUTIONAL_FAMILIES = (
@@ -28,5 +35,6 @@ CONVOLUTIONAL_FAMILIES = (
         stages=_resnet_stages,
         cam_layer=lambda module: "layer4",
         first_convolution=lambda module: "conv1",
+        tokens=_pooled_tokens,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,12 +44,14 @@ class Family:
     stage_layout: Callable[[nn.Module, Size], StageLayout] | None = None
     windows: Callable[[nn.Module, Size], Mapping[str, WindowLayout]] | None = None
 
-    def within(self, prefix: str, *, is_output: bool) -> Family:
+    def within(self, prefix: str, *, is_output: bool, has_score: bool = False) -> Family:
         """Return the family of a network that holds a network of this family as a submodule.
 
         Args:
             prefix: Name of the submodule.
             is_output: Whether the outputs of the submodule are those of the network, so that its classifier is too.
+            has_score: Whether the network has a method `score_backbone`, from the name of a submodule and what it
+                returns to the outputs of the network.
         """
 
         def find_layer(find: Callable[[nn.Module], str]) -> Callable[[nn.Module], str]:
@@ -62,10 +65,15 @@ class Family:
             found = windows(module.get_submodule(prefix), size) if windows else {}
             return {f"{prefix}.{name}": layout for name, layout in found.items()}
 
-        normalised, tokens, classify, layout, windows = (
+        def classify_inner(module: nn.Module, tokens: Tensor) -> Tensor:
+            assert self.classify_tokens is not None
+            outputs = self.classify_tokens(module.get_submodule(prefix), tokens)
+            scorer: Any = module
+            return scorer.score_backbone(prefix, outputs) if has_score else outputs
+
+        normalised, tokens, layout, windows = (
             self.normalised_cam_layer,
             self.tokens,
-            self.classify_tokens if is_output else None,
             self.stage_layout,
             self.windows,
         )
@@ -78,7 +86,7 @@ class Family:
             normalised_cam_layer=normalised and find_layer(normalised),
             tokens=tokens and (lambda module, size: tokens(module.get_submodule(prefix), size)),
             position_embedding=lambda module: self.position_embedding(module.get_submodule(prefix)),
-            classify_tokens=classify and (lambda module, tokens: classify(module.get_submodule(prefix), tokens)),
+            classify_tokens=classify_inner if self.classify_tokens and (is_output or has_score) else None,
             stage_layout=layout and (lambda module, size: layout(module.get_submodule(prefix), size)),
             windows=windows and find_windows,
         )

@@ -132,7 +132,50 @@ _TRANSFORMERS_VIT = Family(
     classify_tokens=_transformers_vit_classify,
 )
 
+
+def _transformers_tower_stages(module) -> tuple[str, ...]:
+    """Return the stages of an image tower of the CLIP family of transformers: its layers."""
+    return tuple(f"encoder.layers.{i}" for i in range(len(module.encoder.layers)))
+
+
+def _transformers_tower_tokens(module, size: Size) -> TokenLayout:
+    """Return the token layout of an image tower of the CLIP family of transformers."""
+    rows, columns = (
+        side // stride for side, stride in zip(size, module.embeddings.patch_embedding.stride, strict=True)
+    )
+    has_class = hasattr(module.embeddings, "class_embedding")
+    return TokenLayout(("class",) if has_class else (), (rows, columns), (0,) if has_class else ())
+
+
+def _transformers_tower_position(module) -> tuple[Tensor, Size]:
+    """Return the position embedding of the patches, and its grid, of the CLIP family of transformers."""
+    config, embedding = module.config, module.embeddings.position_embedding.weight
+    side = config.image_size // config.patch_size
+    return embedding[-side * side :].detach(), (side, side)
+
+
+_TRANSFORMERS_CLIP_TOWER = Family(
+    name="ViT of CLIP (transformers)",
+    matches=lambda module: is_class_of(module, "transformers", ("CLIPVisionModel", "MetaClip2VisionModel")),
+    stages=_transformers_tower_stages,
+    cam_layer=lambda module: _transformers_tower_stages(module)[-2:][0],
+    normalised_cam_layer=lambda module: f"{_transformers_tower_stages(module)[-1]}.layer_norm1",
+    first_convolution=lambda module: "embeddings.patch_embedding",
+    tokens=_transformers_tower_tokens,
+    position_embedding=_transformers_tower_position,
+    classify_tokens=lambda module, tokens: module.post_layernorm(tokens),
+)
+
 TRANSFORMERS_FAMILIES = (
+    _TRANSFORMERS_CLIP_TOWER,
+    replace(
+        _TRANSFORMERS_CLIP_TOWER,
+        name="ViT of SigLIP (transformers)",
+        matches=lambda module: is_class_of(module, "transformers", ("SiglipVisionModel",)),
+        cam_layer=lambda module: _transformers_tower_stages(module)[-1],
+        normalised_cam_layer=lambda module: "post_layernorm",
+        classify_tokens=None,  # its attention pooling reads all patches
+    ),
     _TRANSFORMERS_VIT,
     replace(
         _TRANSFORMERS_VIT,

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -69,6 +70,7 @@ class Sidecar:
         weaknesses: Known weaknesses, one sentence each.
         state_dict: Where the network is in a file that holds several, such as "teacher" or "model_ema".
         ignore: Beginnings of the names of weights that are no part of the network.
+        clip: Of a network that reads prompts: `model_cfg` as open_clip has it, and the `words` of its tokenizer.
     """
 
     architecture: str | None = None
@@ -84,6 +86,7 @@ class Sidecar:
     weaknesses: Sequence[str] = ()
     state_dict: str | None = None
     ignore: Sequence[str] = ()
+    clip: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read_for(cls, weights: Path) -> Sidecar:
@@ -128,6 +131,7 @@ _FIELD_TYPES = {  # JSON type of each field of a sidecar
     "weaknesses": list,
     "state_dict": str,
     "ignore": list,
+    "clip": dict,
 }
 
 

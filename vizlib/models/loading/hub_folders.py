@@ -13,6 +13,7 @@ from vizlib.core.errors import ModelError
 from vizlib.models.loading.checkpoint_files import WEIGHT_SUFFIXES, is_weight_file
 from vizlib.models.loading.hub_configs import read_json_object
 
+HUB_PREFIX = "hf-hub:"  # timm's prefix of a repository of the Hugging Face Hub
 LOCAL_PREFIX = "local-dir:"  # timm's prefix of a folder
 INDEX_SUFFIX = ".index.json"
 CONFIG_FILE = "config.json"

@@ -20,8 +20,9 @@ from vizlib.core.errors import ModelError, suggest_names
 from vizlib.core.label_formats import LabelSource, read_labels
 from vizlib.core.text import Note, make_note
 from vizlib.models.families.family import Family
-from vizlib.models.loading.checkpoint_files import OTHER_FORMATS, WEIGHT_SUFFIXES, describe_other_format
+from vizlib.models.loading.checkpoint_files import OTHER_FORMATS, WEIGHT_SUFFIXES, Sidecar, describe_other_format
 from vizlib.models.loading.checkpoint_opening import OpenedCheckpoint, open_checkpoint
+from vizlib.models.loading.clip_loader import load_clip_file
 from vizlib.models.loading.downloads import (
     ProgressCallback,
     download_from_hub,
@@ -32,7 +33,7 @@ from vizlib.models.loading.downloads import (
     require_weights,
 )
 from vizlib.models.loading.hub_configs import find_recorded_labels, resolve_preprocessing
-from vizlib.models.loading.hub_folders import INDEX_SUFFIX, LOCAL_PREFIX, is_folder_of_weights, name_weights
+from vizlib.models.loading.hub_folders import HUB_PREFIX, INDEX_SUFFIX, LOCAL_PREFIX, is_folder_of_weights, name_weights
 from vizlib.models.loading.model_index import index_weight_files, list_models
 from vizlib.models.loading.output_detection import attach_ood_score, detect_outputs
 from vizlib.models.loading.restoring.architecture_outline import TORCHVISION_PREFIX, build_network
@@ -41,7 +42,6 @@ from vizlib.models.ood import OodScore
 from vizlib.models.output_kind import OutputKind
 from vizlib.models.preprocessing import TimmPreprocessing
 
-HUB_PREFIX = "hf-hub:"
 # torchvision's ports of TensorFlow networks; `transform_input` converts ImageNet's normalisation to TensorFlow's.
 TRANSFORM_INPUT_MODELS = ("googlenet", "inception_v3")
 
@@ -244,6 +244,9 @@ def _load_file(
     path: Path, name: str, architecture: str | None, labels: LabelSource | None, output_kind: str | None
 ) -> Model:
     """Load a model from a weight file or folder and its sidecar, and note what was assumed."""
+    if path.is_file() and Sidecar.read_for(path).clip:
+        clip = load_clip_file(path)
+        return clip.with_prompts(clip.default_prompts if labels is None else read_labels(labels))
     opened = open_checkpoint(path, architecture)
     sidecar, file, count = opened.sidecar, opened.file, opened.num_classes
     labels_source = "labels=" if labels is not None else opened.sidecar_name

@@ -60,7 +60,7 @@ def build_transformers_network(
     stated = config.get("architectures") or ()
     builder = next((candidate for candidate in builders if candidate.__name__ in stated), builders[0])
     try:
-        with _quiet(transformers):
+        with silence_loading(transformers):
             module, report = builder.from_pretrained(
                 None, config=settings, state_dict=dict(weights), output_loading_info=True
             )
@@ -79,7 +79,7 @@ def build_transformers_network(
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def silence_loading(transformers: Any) -> Iterator[None]:
     """Turn off the progress bar and the report that transformers prints while it loads weights."""
     logging = transformers.utils.logging
     verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
