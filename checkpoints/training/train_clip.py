@@ -45,7 +45,8 @@ from checkpoints.training.digit_scenes import (
 )
 from checkpoints.training.train import CHECKPOINTS, describe_machine
 
-VISION: dict[str, Any] = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32}
+PATCH = 8  # pixels
+VISION: dict[str, Any] = {"image_size": SIDE, "patch_size": PATCH, "width": 128, "layers": 4, "head_width": 32}
 TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 96, "heads": 3, "layers": 2}
 EMBED_DIM = 48
 BATCH, STEPS, LR, WEIGHT_DECAY = 256, 250, 1.5e-3, 0.2  # STEPS is per epoch
@@ -59,6 +60,14 @@ def create_network() -> Any:
 
     text = CLIPTextCfg(**TEXT, vocab_size=create_tokenizer().vocab_size, pad_id=0)
     return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), text)
+
+
+def load_weights(path: Path) -> Any:
+    """Return the network with the weights of a .safetensors file, or of the state of a run."""
+    network = create_network()
+    weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)["network"]
+    network.load_state_dict(weights)
+    return network.float()
 
 
 def compute_contrastive_loss(similarity: Tensor, truth: Tensor) -> Tensor:
@@ -178,9 +187,8 @@ def main() -> None:
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="evaluate a .safetensors file instead")
     options = parser.parse_args()
     if options.evaluate:
-        network = create_network()
-        network.load_state_dict(load_file(options.evaluate))
-        accuracy = compute_accuracy(network.float(), DigitImages(options.digits, "t10k"), seed=10**6, count=4000)
+        network = load_weights(options.evaluate)
+        accuracy = compute_accuracy(network, DigitImages(options.digits, "t10k"), seed=10**6, count=4000)
         print(f"{len(COMBINATIONS)} prompts: {accuracy['top1']:.2f} %, held out: {accuracy['held_out']:.2f} %")
     else:
         train(options)

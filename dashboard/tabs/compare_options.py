@@ -12,6 +12,7 @@ from dashboard.services.explanation_request import DEFAULT_METHOD
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
+from vizlib.core.text import split_label
 
 
 class Comparison(NamedTuple):

@@ -177,7 +177,7 @@ def test_rows_of_rollout_sum_to_one():
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"against": 3}, {"score": "probability"}, {"query": (1, 0)}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"against": 3, "relu": True}, {"score": "probability"}, {"query": (1, 0)}], ids=str)
 def test_relevance_equals_equations_5_and_6_with_explicit_gradients(case, options):
     model, photo, grid, prefix, read = case
     for target in (0, 4):
@@ -302,6 +302,22 @@ def test_relevance_of_an_attention_pooling_head_starts_from_its_cross_attention(
     assert_close(vizlib.explain(model, photo, "attention-relevance", 2).heat, reshape_to_grid(expected, (2, 5), 0))
     query = vizlib.explain(model, photo, "attention-relevance", 2, query=(0, 1)).heat
     assert_close(query, reshape_to_grid(inner[1], (2, 5), 0))
+
+
+def test_contrast_of_relevance_subtracts_what_speaks_for_the_other_class(case):
+    model, photo, grid, prefix, read = case
+    logits, layers = reference_forward(model, photo)
+    gradients = [gradient.numpy() for gradient in torch.autograd.grad(logits[1] - logits[3], layers)]
+    weights = [layer.detach().numpy() for layer in layers]
+    for_one = slow_relevance(weights, gradients)
+    for_other = slow_relevance(weights, [-gradient for gradient in gradients])
+    expected = sum((for_one - for_other)[token] for token in read) / len(read)
+    attribution = vizlib.explain(model, photo, "attention-relevance", 1, 3)
+    assert_close(attribution.heat, reshape_to_grid(expected, grid, prefix))
+    assert attribution.signed
+    plain = vizlib.explain(model, photo, "attention-relevance", 1, 3, relu=True)
+    assert_close(plain.heat, reshape_to_grid(sum(for_one[token] for token in read) / len(read), grid, prefix))
+    assert not plain.signed
 
 
 def test_transformer_without_attention_among_its_tokens_raises_method_error():

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from vizlib.cli.docs import docs_command
 from vizlib.cli.explain import compare_command, estimate_command, explain_command, predict_command
 from vizlib.cli.listings import kernels_command, layers_command, methods_command, models_command
+from vizlib.cli.prompts import check_command, clip_command
 from vizlib.cli.quality import benchmark_command, metrics_command, trust_command
 from vizlib.cli.serve import serve_command
 from vizlib.cli.units import gradient_command, receptive_field_command, units_command
@@ -28,6 +29,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "units": units_command,
     "receptive-field": receptive_field_command,
     "gradient": gradient_command,
+    "clip": clip_command,
+    "check": check_command,
     "models": models_command,
     "layers": layers_command,
     "methods": methods_command,

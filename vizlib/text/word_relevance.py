@@ -15,7 +15,7 @@ from vizlib.attribution.methods.attention import propagate_relevance
 from vizlib.capture import alter_output, compute_gradients, record_pass
 from vizlib.core.errors import MethodError
 from vizlib.core.images import PhotoSource, open_image
-from vizlib.core.text import Note, format_percent, make_note
+from vizlib.core.text import format_percent, make_note
 from vizlib.models.clip.clip_model import ClipModel
 from vizlib.models.clip.prompts import PLACEHOLDER
 from vizlib.models.clip.text_tower import IDS, Tokens
@@ -44,7 +44,7 @@ class WordRelevance:
     rest: float
     score: float
     model: str
-    notes: tuple[Note, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shares = ", ".join(

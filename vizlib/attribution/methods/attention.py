@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -199,18 +201,34 @@ def _rollout(evidence: Evidence, *, query: Query) -> Tensor:
     return reshape_to_grid(propagate_rollout(layers, rows), evidence.tokens)
 
 
-def _relevance(evidence: Evidence, *, query: Query, **_) -> Tensor:
-    """Return the relevance of each patch to the query, from attention weights and their gradients."""
+def _relevance(evidence: Evidence, *, query: Query, relu: bool, **_) -> Tensor:
+    """Return the relevance of each patch to the query, from attention weights and their gradients.
+
+    Without `relu` the relevance to the negative score is subtracted, whose gradients are the negative ones: in a
+    contrast, patches that are evidence for the other class are then negative.
+    """
     attention_maps = collect_attention_maps(evidence)
+    gradients = {name: evidence.attention_gradients[name] for name in evidence.run.attention}
+    heat = _propagate_from_query(evidence, attention_maps, gradients, query)
+    if relu:
+        return heat
+    negative = {name: -gradient for name, gradient in gradients.items()}
+    return heat - _propagate_from_query(evidence, attention_maps, negative, query)
+
+
+def _propagate_from_query(
+    evidence: Evidence, attention_maps: Mapping[str, Tensor], gradients: Mapping[str, Tensor], query: Query
+) -> Float[Tensor, "rows columns"]:
+    """Return the relevance of each patch to the query, for the gradients of some score."""
     layers = [weights[0] for weights in attention_maps.values()]
-    gradients = [evidence.attention_gradients[name][0] for name in attention_maps]
-    rows = _weigh_pooled_tokens(evidence) if query is None else None
+    inner = [gradients[name][0] for name in attention_maps]
+    rows = _weigh_pooled_tokens(evidence, gradients) if query is None else None
     if rows is None:
         rows = make_averaging_row(resolve_query(evidence.tokens, query), layers[0])
-    return reshape_to_grid(propagate_relevance(layers, gradients, rows), evidence.tokens)
+    return reshape_to_grid(propagate_relevance(layers, inner, rows), evidence.tokens)
 
 
-def _weigh_pooled_tokens(evidence: Evidence) -> Float[Tensor, " token"] | None:
+def _weigh_pooled_tokens(evidence: Evidence, gradients: Mapping[str, Tensor]) -> Float[Tensor, " token"] | None:
     """Return the relevance of each token to the output of an attention pooling head; `None` without one.
 
     The head is a cross-attention of learned queries to the tokens, so its relevance is the mean over heads and queries
@@ -219,10 +237,9 @@ def _weigh_pooled_tokens(evidence: Evidence) -> Float[Tensor, " token"] | None:
     if evidence.tokens.classifier_tokens:
         return None
     maps = collect_attention_maps(evidence)
-    for name, weights in reversed(evidence.run.attention.items()):
+    for name, weights in reversed(list(evidence.run.attention.items())):
         if name not in maps and weights.shape[-1] == evidence.tokens.num_tokens:
-            gradient = evidence.attention_gradients[name]
-            return (gradient * weights.detach()).clamp(min=0)[0].mean((0, 1))
+            return (gradients[name] * weights.detach()).clamp(min=0)[0].mean((0, 1))
     return None
 
 
@@ -265,6 +282,12 @@ QUERY = Parameter(
     "the query: a token name, a patch (row, column), or by default the tokens that the classifier uses",
     lambda m: m.tokens.names if m.tokens else (),
     allows_others=True,
+)
+RELEVANCE_RELU = Parameter(
+    None,
+    "keep only what raises the score; by default yes, unless two classes are compared",
+    (True, False),
+    resolve_default=lambda is_contrast: not is_contrast,
 )
 ATTENTION_LAYER = Parameter(
     None, "the attention layer; by default the last", lambda m: m.attention_layers, allows_others=True
@@ -327,7 +350,8 @@ METHODS = (
         signals=lambda model, values: RequiredSignals(frozenset({ATTENTION_GRADIENTS})),
         compute=_relevance,
         unsupported_reason=_check_attention,
-        parameters={"query": QUERY, "score": SCORE_PARAMETER},
+        parameters={"query": QUERY, "relu": RELEVANCE_RELU, "score": SCORE_PARAMETER},
+        is_signed=lambda values: values.get("relu") is False,
         patch_values=True,
     ),
     Method(

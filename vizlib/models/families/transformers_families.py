@@ -154,6 +154,11 @@ def _transformers_tower_position(module) -> tuple[Tensor, Size]:
     return embedding[-side * side :].detach(), (side, side)
 
 
+def _transformers_tower_classify(module, tokens: Tensor) -> Tensor:
+    """Return the features that an image tower of the CLIP family of transformers computes from each token."""
+    return module.post_layernorm(tokens)
+
+
 _TRANSFORMERS_CLIP_TOWER = Family(
     name="ViT of CLIP (transformers)",
     matches=lambda module: is_class_of(module, "transformers", ("CLIPVisionModel", "MetaClip2VisionModel")),
@@ -163,7 +168,7 @@ _TRANSFORMERS_CLIP_TOWER = Family(
     first_convolution=lambda module: "embeddings.patch_embedding",
     tokens=_transformers_tower_tokens,
     position_embedding=_transformers_tower_position,
-    classify_tokens=lambda module, tokens: module.post_layernorm(tokens),
+    classify_tokens=_transformers_tower_classify,
 )
 
 TRANSFORMERS_FAMILIES = (
