@@ -24,7 +24,7 @@ CARD = """
 
 | | |
 |---|---|
-| architecture | timm `{architecture}` {arguments} |
+| architecture | {architecture} |
 | accuracy | **{top1} %** top-1 on {photos:,} {data} (95 % interval {low} to {high} %) |
 | measured by | `{command}` |
 | input | {channel_order}, {size} px, {interpolation}, crop {crop_pct}, mean {mean}, standard deviation {std} |
@@ -37,6 +37,11 @@ CARD = """
 TOP5 = """
 On the same photos its class is among the five likeliest of **{top5} %** (95 % interval {low} to {high} %)"""
 TEACHER = """; of its teacher the figures are {top1} and {top5} %.
+"""
+HELD_OUT = """
+A scene is right if the best of all prompts is in it. Of scenes whose digits are all in combinations of colour and digit
+that the training never showed or named it is **{held_out} %** (95 % interval {low} to {high} %). What its maps show is
+in [the rankings](../docs/reference/rankings.md): on such scenes it is known where each digit lies.
 """
 CALIBRATION = """
 **Calibration.** The expected calibration error (15 bins) on {photos} photos is {error}; with the logits divided by
@@ -91,8 +96,7 @@ def render_card(name: str, sidecar: dict) -> str:
     low, high = accuracy["interval95"]
     text = CARD.format(
         name=name,
-        architecture=sidecar["architecture"],
-        arguments=", ".join(f"`{key}={value}`" for key, value in sidecar["arguments"].items()),
+        architecture=describe_architecture(sidecar),
         size=preprocessing["input_size"][1],
         megabytes=(CHECKPOINTS / f"{name}.safetensors").stat().st_size / 1e6,
         sha256=sidecar["sha256"],
@@ -109,6 +113,9 @@ def render_card(name: str, sidecar: dict) -> str:
             **accuracy | {"low": accuracy["top5_interval95"][0], "high": accuracy["top5_interval95"][1]}
         )
         text += TEACHER.format(**teacher)
+    if "held_out" in accuracy:
+        held_out_low, held_out_high = accuracy["held_out_interval95"]
+        text += HELD_OUT.format(held_out=accuracy["held_out"], low=held_out_low, high=held_out_high)
     if calibration := sidecar.get("calibration"):
         text += CALIBRATION.format(**calibration)
     for number, stage in enumerate(origin["stages"], 1):
@@ -132,6 +139,19 @@ def render_card(name: str, sidecar: dict) -> str:
     if sidecar.get("weaknesses"):
         text += "\n**Known weaknesses**\n\n" + "".join(f"- {line}\n" for line in sidecar["weaknesses"])
     return text
+
+
+def describe_architecture(sidecar: dict) -> str:
+    """Return the architecture of a network: the name in timm and its arguments, or that of a CLIP in open_clip."""
+    if clip := sidecar.get("clip"):
+        vision, text = clip["model_cfg"]["vision_cfg"], clip["model_cfg"]["text_cfg"]
+        return (
+            f"open_clip `CLIP`: ViT of {vision['layers']} blocks of width {vision['width']}, patches of "
+            f"{vision['patch_size']} px; text transformer of {text['layers']} blocks of width {text['width']}, "
+            f"{len(clip['words'])} words"
+        )
+    arguments = ", ".join(f"`{key}={value}`" for key, value in sidecar["arguments"].items())
+    return f"timm `{sidecar['architecture']}` {arguments}".rstrip()
 
 
 def render_comparison() -> str:
