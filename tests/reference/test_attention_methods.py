@@ -177,7 +177,9 @@ def test_rows_of_rollout_sum_to_one():
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"against": 3, "relu": True}, {"score": "probability"}, {"query": (1, 0)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"against": 3, "relu": True}, {"score": "probability"}, {"query": (1, 0)}], ids=str
+)
 def test_relevance_equals_equations_5_and_6_with_explicit_gradients(case, options):
     model, photo, grid, prefix, read = case
     for target in (0, 4):

@@ -18,6 +18,7 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from vizlib.core.errors import ModelError, suggest_names
+from vizlib.core.text import make_note
 from vizlib.models.clip.clip_model import ClipModel
 from vizlib.models.clip.prompt_classifier import TransformersImageTower, pick_features
 from vizlib.models.clip.prompts import Templates
@@ -148,7 +149,10 @@ def load_clip_file(path: Path) -> ClipModel:
         raise ModelError(f"the weights of {path.name} do not fit its sidecar") from error
     module = module.float().eval()
     clip = _wrap(module, tokenizer, sidecar.preprocessing, path.stem, is_wrapped=False)
-    return replace(clip, default_prompts=tuple(sidecar.labels or ()))
+    notes = clip.notes
+    if data := sidecar.origin.get("data"):
+        notes += (make_note("model.trained-on-only", data=data),)
+    return replace(clip, default_prompts=tuple(sidecar.labels or ()), notes=notes)
 
 
 class _Towers(NamedTuple):

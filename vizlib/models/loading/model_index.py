@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class ModelEntry:
         accuracy: Top-1 accuracy in percent, if a sidecar states it.
         path: Weight file, index of shards or folder, for the sources "bundled" and "folder".
         class_count: Number of its classes, if a sidecar states them, else 0.
+        reads_prompts: Whether its classes are prompts, those of the user or its own.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelEntry:
     accuracy: float | None = None
     path: Path | None = None
     class_count: int = 0
+    reads_prompts: bool = False
 
     @property
     def bundled(self) -> bool:
@@ -72,8 +75,8 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
             the short name is taken or shared by two files.
 
     Returns:
-        The bundled checkpoints, those with the most classes first and then the most accurate; then the files in
-        `folder`, then selected pretrained models.
+        The bundled checkpoints, those with the most classes first and then the most accurate, and last the one that
+        reads prompts, where open_clip is installed; then the files in `folder`, then selected pretrained models.
 
     Raises:
         ModelError: If the folder does not exist or cannot be read.
@@ -81,14 +84,16 @@ def list_models(folder: str | os.PathLike[str] | None = None) -> list[ModelEntry
     Example:
         >>> import vizlib
         >>> [entry.name for entry in vizlib.list_models() if entry.bundled]
-        ['vit_tiny-imagenet', 'vit_tiny-imagenette', 'resnet18-imagenette']
+        ['vit_tiny-imagenet', 'vit_tiny-imagenette', 'resnet18-imagenette', 'clip-digits']
     """
     bundled = checkpoint_files.list_bundled()
     entries = [
         _make_file_entry(name, path, "bundled" if name in bundled else "folder")
         for name, path in index_weight_files(folder).items()
     ]
-    entries.sort(key=lambda entry: (-entry.class_count, -(entry.accuracy or 0.0)) if entry.bundled else (1, 0.0))
+    if importlib.util.find_spec("open_clip") is None:
+        entries = [entry for entry in entries if not entry.reads_prompts]
+    entries.sort(key=_rank_entry)
     classes = f"ImageNet's {len(ImageNetInfo().label_names()):,} classes"
     for name, size_mb in CURATED_MODELS_MB.items():
         entries.append(ModelEntry(name, _describe_source(name), float(size_mb), classes))
@@ -149,7 +154,17 @@ def _make_file_entry(name: str, path: Path, source: str) -> ModelEntry:
         sidecar = checkpoint_files.Sidecar.read_for(source_files.sidecar)
     accuracy = parse_finite_number(sidecar.accuracy.get("top1"))
     labels = sidecar.labels or ()
-    return ModelEntry(name, source, round(size / 1e6, 1), describe_classes(labels), accuracy, path, len(labels))
+    megabytes, reads_prompts = round(size / 1e6, 1), bool(sidecar.clip)
+    return ModelEntry(
+        name, source, megabytes, describe_classes(labels), accuracy, path, len(labels), reads_prompts=reads_prompts
+    )
+
+
+def _rank_entry(entry: ModelEntry) -> tuple[float, float]:
+    """Return by what entries are sorted: bundled ones by classes and accuracy; others stay as they are."""
+    if not entry.bundled:
+        return 2, 0.0
+    return (1, 0.0) if entry.reads_prompts else (-entry.class_count, -(entry.accuracy or 0.0))
 
 
 def _describe_source(name: str) -> str:
