@@ -20,8 +20,10 @@ from dashboard.components.error_messages import show_errors
 from dashboard.components.photo import PhotoInput
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
+from dashboard.services.prompted_name import PromptedName, check_page_prompts
 from dashboard.state.context import MODEL_QUEUE
 from vizlib import MethodError, agreement
+from vizlib.attribution.methods.registry import choose_default_method
 from vizlib.attribution.target import parse_target
 from vizlib.core.errors import ImageError, ModelError
 from vizlib.render.image_grid import draw_map_grid
@@ -74,6 +76,37 @@ def handle_explain_endpoint(
     """
     attribution = service.explain(build_endpoint_request(photo, model, method, target, parameters))
     return serialize_attribution(service.add_trust(model, attribution))
+
+
+def handle_clip_endpoint(
+    service: AnalysisService,
+    photo: Image.Image,
+    model: str,
+    prompts: str,
+    method: str,
+    target: str,
+    parameters: dict[str, Any] | None,
+) -> tuple[dict[str, Any], Image.Image]:
+    """Return which prompts fit a photo, and the map and the words of one of them, of a model that reads text.
+
+    `prompts` has one prompt a line; if empty, those of the model are taken. `target` is one of them, the most probable
+    if empty. The result is that of `explain`, with the probabilities of all prompts as `prompts` and the relevance of
+    the words as `words`.
+    """
+    lines = prompts.splitlines()
+    name = str(PromptedName(model, check_page_prompts(lines))) if any(line.strip() for line in lines) else model
+    network = service.catalog.get(name)
+    if network.prompt_source is None:
+        network.with_prompts(lines)  # raises the error that says so
+    photo = require_photo(photo)
+    method = method or choose_default_method(network)
+    attribution = service.explain(build_endpoint_request(photo, name, method, target, parameters))
+    numbers, picture = serialize_attribution(service.add_trust(name, attribution))
+    numbers["prompts"] = [one._asdict() for one in service.predict(photo, name, len(network.labels))]
+    explained = attribution.target if isinstance(attribution.target, int) else None
+    words = None if explained is None else service.get_word_relevance(photo, name, explained)
+    numbers["words"] = None if words is None else words.to_dict()
+    return numbers, picture
 
 
 def handle_trust_endpoint(
@@ -228,9 +261,12 @@ def build_endpoints(service: AnalysisService) -> None:
     with gr.Group(visible=False):
         photo = PhotoInput(label="photo", type="filepath", format="png")
         model = gr.Textbox(service.catalog.names[0], label="model")
+        clip = gr.Textbox(choose_text_model(service), label="model")
         top = gr.Number(DEFAULT_TOP_CLASSES, label="top", precision=0)
         method = gr.Textbox(DEFAULT_METHOD, label="method")
         target = gr.Textbox("", label="target")
+        prompt_method = gr.Textbox("", label="method")
+        prompts = gr.Textbox("", lines=5, label="prompts")
         parameters = gr.JSON({}, label="parameters")
         one, other = gr.JSON({}, label="one"), gr.JSON({}, label="other")
         for component in (parameters, one, other):  # gradio's own description is no valid JSON schema
@@ -246,6 +282,12 @@ def build_endpoints(service: AnalysisService) -> None:
             ("models", handle_models_endpoint, [], [numbers]),
             ("predict", handle_predict_endpoint, [photo, model, top], [numbers]),
             ("explain", handle_explain_endpoint, [photo, model, method, target, parameters], [numbers, picture]),
+            (
+                "clip",
+                handle_clip_endpoint,
+                [photo, clip, prompts, prompt_method, target, parameters],
+                [numbers, picture],
+            ),
             ("trust", handle_trust_endpoint, [photo, model, method, target, parameters], [numbers]),
             ("attention", handle_attention_endpoint, [photo, model, layer, head, query], [numbers, picture]),
             ("channels", handle_channels_endpoint, [photo, model, layer, channel], [numbers, picture]),
@@ -254,6 +296,12 @@ def build_endpoints(service: AnalysisService) -> None:
             ("report", handle_report_endpoint, [photo, model, method, target, parameters], [page]),
         ):
             gr.Button(name).click(_bind_service(name, function, service), inputs, outputs, api_name=name, **MODEL_QUEUE)
+
+
+def choose_text_model(service: AnalysisService) -> str:
+    """Return the name of the first model of the catalog that reads text, or of the first of all."""
+    entries = service.catalog.entries
+    return next((entry.name for entry in entries if entry.reads_prompts), entries[0].name if entries else "")
 
 
 def serialize_attribution(attribution: vizlib.Attribution) -> tuple[dict[str, Any], Image.Image]:

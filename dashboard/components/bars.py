@@ -30,6 +30,7 @@ def build_bars(
     groups: Sequence[ClassGroup] = (),
     known_classes: Sequence[ImageNetClass] = (),
     short_names: Sequence[str] = (),
+    are_prompts: bool = False,
 ) -> dict[str, Any]:
     """Return the value of the bars of the most probable classes.
 
@@ -44,11 +45,13 @@ def build_bars(
         groups: Groups of the classes, most probable first.
         known_classes: What is known of each class, by its index, for the tooltips; empty if nothing is.
         short_names: A name for each class, by its index; by default the first name of its label.
+        are_prompts: Whether the classes are prompts, which are listed elsewhere.
     """
     rows = [*predictions[:top], *(row for row in predictions[top:] if row.index in (target, against))]
     rows += [] if complement is None else [complement]
     names = sorted((shorten_label(row.label) for row in predictions), key=str.lower)
-    note = translate("bars.note", count=len(names), names=", ".join(names)) if len(names) <= MAX_LISTED_CLASSES else ""
+    is_listed = len(names) <= MAX_LISTED_CLASSES and not are_prompts
+    note = translate("bars.note", count=len(names), names=", ".join(names)) if is_listed else ""
     return {
         "model": model,
         "target": target,

@@ -27,6 +27,7 @@ from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.attribution.target import RUNNER_UP, TargetSpec
 from vizlib.capture.receptive_field_tracer import ReceptiveField
+from vizlib.core.errors import MethodError
 from vizlib.metrics import TrustAllStep, TrustStep
 from vizlib.models.receptive_field import receptive_fields
 
@@ -244,6 +245,16 @@ class AnalysisService:
             (heads if unit.head else channels).setdefault(unit.layer, []).append(unit.number)
         key = ("ablation", compute_photo_key(photo), model, tuple(sorted(units)))
         return self._cache.get(key, lambda: self._executor.run("ablation", model, photo, channels, heads))
+
+    def get_word_relevance(self, photo: Image.Image, model: str, target: int) -> vizlib.WordRelevance | None:
+        """Return the relevance of each word of a prompt; `None` where the classes are none, or it is not known."""
+        if self.catalog.get(model).prompt_source is None:
+            return None
+        key = ("words", compute_photo_key(photo), model, target)
+        try:
+            return self._cache.get(key, lambda: self._executor.run("words", model, photo, target))
+        except MethodError:  # a text tower without attention that can be recorded
+            return None
 
     def get_gradient(self, photo: Image.Image, model: str, output: str | None, **options: Any) -> vizlib.Gradient:
         """Return the gradient of a layer or of the outputs; the options are those of `vizlib.gradient`."""

@@ -19,6 +19,7 @@ from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.forward_cache import ForwardCache
 from dashboard.services.metrics import RunMetrics
 from dashboard.services.model_catalog import ModelCatalog
+from dashboard.services.prompted_name import get_catalog_name
 from vizlib import VizlibError
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -67,7 +68,8 @@ class ModelExecutor:
         """Return the labels of counts and logs: the method or else the task, and never a model name that was typed."""
         request = next((arg for arg in args if isinstance(arg, ExplanationRequest)), None)
         by_method = task in ("explanation", "seconds", "stream") and request is not None and request.method in METHODS
-        return request.method if by_method and request else task, model if model in self.catalog.names else "other"
+        name = get_catalog_name(model)
+        return request.method if by_method and request else task, name if name in self.catalog.names else "other"
 
     def _execute(self, task: str, model: str, *args: Any) -> Any:
         """Run a task in the process that has the GPU, and return its result or its VizlibError."""

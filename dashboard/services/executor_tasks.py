@@ -112,6 +112,11 @@ def render_perturbed_photos(model: vizlib.Model, attribution: vizlib.Attribution
     )
 
 
+def compute_word_relevance(model: vizlib.Model, photo: Image.Image, target: int) -> vizlib.WordRelevance:
+    """Executor task: return the relevance of each word of a prompt."""
+    return vizlib.explain_words(model, photo, target)
+
+
 def estimate_seconds(model: vizlib.Model, request: ExplanationRequest) -> float:
     """Executor task: return about how many seconds one method takes."""
     return vizlib.estimate(model, request.method, request.photo, **request.parameters)
@@ -213,6 +218,7 @@ TASKS: dict[str, Any] = {
     "top_fraction": compute_top_fraction,
     "perturbed_photos": render_perturbed_photos,
     "gradient": compute_gradient,
+    "words": compute_word_relevance,
 }
 STREAMS: dict[str, Any] = {  # tasks that yield intermediate results
     "stream": stream_explanation,

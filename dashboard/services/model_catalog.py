@@ -11,11 +11,21 @@ from concurrent.futures import Future, wait
 from weakref import WeakValueDictionary
 
 import vizlib
+from dashboard.services.prompted_name import PromptedName, check_page_prompts, get_catalog_name
 from vizlib.core.errors import ModelError, suggest_names
 from vizlib.models.loading.model_index import ModelEntry, find_timm_model, list_models
 
 Loader = Callable[[], vizlib.Model]
 POLL_SECONDS = 0.2  # between two reads of the progress of a download
+MAX_PROMPTED = 16  # models with prompts of visitors that are kept; they share the weights of the one in the catalog
+CLIP_PREFIXES = ("open_clip/",)  # of names that `load_clip` takes and `load` does not
+FIRST_PROMPTS = (  # of a network that has none of its own
+    "a photo of a person",
+    "a photo of an animal",
+    "a photo of a building",
+    "a photo of a vehicle",
+    "a photo of food",
+)
 
 
 class ModelCatalog:
@@ -52,6 +62,7 @@ class ModelCatalog:
         self.entries = _select_entries(given + list(list_models(folder) if entries is None else entries), only, offline)
         self.resident, self.any_timm, self.any_model = resident, any_timm, any_model
         self._loaded: OrderedDict[str, vizlib.Model] = OrderedDict()
+        self._prompted: OrderedDict[str, tuple[vizlib.Model, vizlib.Model]] = OrderedDict()  # with that without prompts
         self._last_used: dict[str, float] = {}  # name -> time of the last request
         self._downloads: dict[str, tuple[int, int]] = {}  # name -> downloaded and total bytes
         self._lock = threading.Lock()  # of the tables; never held while a model loads
@@ -65,9 +76,15 @@ class ModelCatalog:
     def get(self, name: str | None) -> vizlib.Model:
         """Return a model by name, loaded if necessary; the least recently used one is unloaded to make room.
 
+        Args:
+            name: Name in the catalog, or that of a model with prompts (`PromptedName`).
+
         Raises:
-            ModelError: For a name that is not offered, or a download that fails.
+            ModelError: For a name that is not offered, a download that fails, or prompts for a model without text.
+            TargetError: For prompts that cannot be used.
         """
+        if name is not None and (prompted := PromptedName.parse(name)).prompts:
+            return self._get_prompted(prompted)
         name = self._check_name(name)
         model = self._find_loaded(name)
         if model is not None:
@@ -85,6 +102,7 @@ class ModelCatalog:
         Raises:
             ModelError: As `get`.
         """
+        name = None if name is None else get_catalog_name(name)
         if name in self._loaded:
             return
         loaded: Future[vizlib.Model] = Future()
@@ -105,7 +123,11 @@ class ModelCatalog:
 
     def get_loaded(self, name: str) -> vizlib.Model:
         """Return a model that `get` returned before, without a lock: in a fork of this process it may stay locked."""
-        return self._loaded.get(name) or self._load(name)
+        if name in self._prompted:
+            return self._prompted[name][0]
+        prompted = PromptedName.parse(name)
+        model = self._loaded.get(prompted.model) or self._load(prompted.model)
+        return model.with_prompts(check_page_prompts(prompted.prompts)) if prompted.prompts else model
 
     def unload_idle(self, seconds: float) -> None:
         """Unload the models that were not requested for so many seconds."""
@@ -113,6 +135,7 @@ class ModelCatalog:
         with self._lock:
             for name in [name for name in self._loaded if self._last_used[name] < since]:
                 del self._loaded[name]
+            self._forget_prompted()
 
     def count_bytes(self) -> dict[str, int]:
         """Return the bytes of the weights of each model in memory."""
@@ -127,6 +150,7 @@ class ModelCatalog:
         Raises:
             ModelError: For a name that is not offered.
         """
+        name = get_catalog_name(name)
         listed = next((entry for entry in self.entries if entry.name == name), None)
         if listed or self.any_model:
             return listed or ModelEntry(name, "given", 0.0)
@@ -167,7 +191,30 @@ class ModelCatalog:
         with self._lock:
             while len(self._loaded) >= self.resident:
                 self._loaded.popitem(last=False)
+            self._forget_prompted()
             return self._mark_used(name, model)
+
+    def _get_prompted(self, name: PromptedName) -> vizlib.Model:
+        """Return a model with prompts of a visitor."""
+        model, key = self.get(name.model), str(name)
+        with self._lock:
+            found = self._prompted.get(key)
+            if found is not None and found[1] is model:
+                self._prompted.move_to_end(key)
+                return found[0]
+        prompted = model.with_prompts(check_page_prompts(name.prompts))
+        with self._lock:
+            self._prompted[key] = prompted, model
+            while len(self._prompted) > MAX_PROMPTED:
+                self._prompted.popitem(last=False)
+        return prompted
+
+    def _forget_prompted(self) -> None:
+        """Forget the models with prompts whose network is no longer in memory; the lock is held."""
+        loaded = list(self._loaded.values())
+        for key, (_, model) in list(self._prompted.items()):
+            if not any(model is other for other in loaded):
+                del self._prompted[key]
 
     def _mark_used(self, name: str, model: vizlib.Model) -> vizlib.Model:
         """Note that a model in memory was requested now, and return it."""
@@ -188,6 +235,9 @@ class ModelCatalog:
         def record_progress(done: int, total: int) -> None:
             self._downloads[name] = done, total
 
+        if name.startswith(CLIP_PREFIXES):
+            clip = vizlib.load_clip(name)
+            return clip.with_prompts(clip.default_prompts or FIRST_PROMPTS)
         try:
             return vizlib.load(name, checkpoints=self._folder, progress=record_progress)
         finally:

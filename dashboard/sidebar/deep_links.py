@@ -11,6 +11,7 @@ from dashboard.components.parameters import apply_parameter_settings, get_change
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.example_photos import choose_first_example, open_example_photos
+from dashboard.services.prompted_name import SEPARATOR, PromptedName, check_page_prompts
 from dashboard.sidebar.prediction_panel import PredictionPanel, build_prediction_panel
 from dashboard.state.page_address import ADDRESS_KEYS, Link, describe_address_value, parse_address
 from dashboard.tabs.inspector_state import parse_inspector_link
@@ -44,12 +45,19 @@ def open_deep_link(service: AnalysisService, address: Mapping[str, str], tabs: S
     models = [name for name in [address.get("m", "")] if service.catalog.is_linkable(name)]
     link, unknown = parse_address(address, {"m": models, "img": photos, "v": tabs, "w": METHODS, "s": LESSON_STEPS})
     name = link.model or first
-    photo = photos[link.example or choose_first_example(service.catalog.get_entry(name).classes)]
+    photo = photos[link.example or choose_first_example(service.catalog.get_entry(name))]
     try:
         model = service.catalog.get(name)
     except VizlibError as error:  # a download that failed
         unknown.append(f"{describe_address_value('m', name)} ({error})")
         link, name, model = link._replace(model=None), first, service.catalog.get(first)
+    if link.prompts is not None:
+        try:
+            prompted = str(PromptedName(name, check_page_prompts(link.prompts.split(SEPARATOR))))
+            name, model = prompted, service.catalog.get(prompted)
+        except VizlibError as error:  # prompts that cannot be used, or a model that reads none
+            unknown.append(f"{describe_address_value('q', link.prompts)} ({error})")
+            link = link._replace(prompts=None)
 
     def reject(key: str, value: str) -> None:
         unknown.append(describe_address_value(key, value))

@@ -12,6 +12,7 @@ from dashboard.components.captions import format_size
 from dashboard.components.copy_link import build_copy_link
 from dashboard.components.figure import build_figure
 from dashboard.components.model_card import describe_preprocessing
+from dashboard.components.prompts import build_prompts
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.photo_key import compute_photo_key
@@ -30,6 +31,7 @@ class PredictionPanel(NamedTuple):
     photo_and_model: PhotoAndModel | None
     bars: dict[str, Any]
     classes: Any  # an update of the menu of classes
+    prompts: dict[str, Any]  # of the box of prompts, which models that read text have in place of that menu
     model_input: Any
     copy_link: dict[str, Any]
 
@@ -37,7 +39,7 @@ class PredictionPanel(NamedTuple):
         """Return the panel without what the page has shown since an earlier selection, such as the menu of classes."""
         if self.selection is None or self.selection.model != before.model:
             return self
-        panel = self._replace(classes=gr.update(value=self.selection.target))
+        panel = self._replace(classes=gr.skip() if self.prompts else gr.update(value=self.selection.target))
         return panel._replace(model_input=gr.skip()) if self.selection.photo == before.photo else panel
 
 
@@ -59,7 +61,7 @@ def build_prediction_panel(
     """
     if photo is None:
         empty = build_copy_link(dict.fromkeys(("m", "img", "c", "vs")))
-        return PredictionPanel(None, None, {}, gr.update(choices=[], value=None), {}, empty)
+        return PredictionPanel(None, None, {}, gr.update(choices=[], value=None), {}, {}, empty)
     predictions = service.predict(photo, model, top=10**6)
     target = service.resolve_target(photo, model, target)
     against = service.resolve_against(photo, model, target, None if against == target else against)
@@ -67,6 +69,7 @@ def build_prediction_panel(
     complement = next((row for row in network.list_outcomes(predictions) if row.index < 0), None)
     short_names = name_classes(network.labels)
     menu = sorted(((name, index) for index, name in enumerate(short_names)), key=lambda row: row[0].lower())
+    reads_prompts = network.prompt_source is not None
     selection = Selection(compute_photo_key(photo), model, target, against)
     return PredictionPanel(
         selection,
@@ -81,8 +84,14 @@ def build_prediction_panel(
             groups=group_predictions(network, predictions),
             known_classes=find_imagenet_classes(network.labels) or (),
             short_names=short_names,
+            are_prompts=reads_prompts,
         ),
-        gr.update(choices=menu, value=target),
+        gr.update(choices=[], value=None, visible=False)
+        if reads_prompts
+        else gr.update(choices=menu, value=target, visible=True),
+        build_prompts(model, network.labels, target, service.get_word_relevance(photo, model, target))
+        if reads_prompts
+        else {},
         build_model_input_figure(service, photo, model),
         build_copy_link(build_selection_address(service, selection)),
     )

@@ -25,6 +25,7 @@ from dashboard.i18n.translate import translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.example_photos import EXAMPLES, choose_first_example, open_example_photos
 from dashboard.services.photo_key import compute_photo_key
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.sidebar.deep_links import open_deep_link
 from dashboard.sidebar.model_loading import load_selected_model
 from dashboard.sidebar.prediction_panel import build_prediction_panel
@@ -44,7 +45,7 @@ def build_sidebar(service: AnalysisService, *, auto_trust: bool = True) -> TabCo
         service: The analysis service.
         auto_trust: Whether it is measured at once how far a map can be trusted, or at a click.
     """
-    first = choose_first_example(service.catalog.entries[0].classes)
+    first = choose_first_example(service.catalog.entries[0])
     photo = PhotoInput(
         value=dict(zip(open_example_photos(), EXAMPLES.values(), strict=True))[first],
         label=translate_in_browser("photo"),
@@ -70,6 +71,7 @@ def build_sidebar(service: AnalysisService, *, auto_trust: bool = True) -> TabCo
     gr.HTML(f"<h2>{translate_in_browser('predictions')}</h2>", elem_classes="viz-heading", apply_default_css=False)
     bars = custom_component("bars", elem_id="bars")
     classes = gr.Dropdown([], label=translate_in_browser("other-classes"), elem_id="classes", interactive=True)
+    prompts = custom_component("prompts", elem_id="prompts")
     model_input = custom_component("figure", elem_id="model-input")
     copy_link = custom_component("copy_link", elem_id="copy-link", render=False)
     return TabContext(
@@ -80,6 +82,7 @@ def build_sidebar(service: AnalysisService, *, auto_trust: bool = True) -> TabCo
         gr.State(None),
         gr.State(None),
         classes,
+        prompts,
         bars=bars,
         model_input=model_input,
         copy_link=copy_link,
@@ -106,12 +109,13 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
     """
     service, queue = context.service, context.event_queue
     default_model = service.catalog.names[0]
-    first_example = choose_first_example(service.catalog.entries[0].classes)
+    first_example = choose_first_example(service.catalog.entries[0])
     panel_components = [
         context.selection,
         context.photo_and_model,
         context.bars,
         context.classes,
+        context.prompts,
         context.model_input,
         context.copy_link,
     ]
@@ -142,7 +146,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         photo_update = gr.skip() if photo is open_example_photos()[first_example] else photo
         tab = gr.Tabs(selected=link.tab) if link.tab else gr.skip()
         content = view.draw(photo, panel.selection, link.method, linked.parameters)
-        return *panel, *content, panel.selection.model, tab, {"answered": 0}, photo_update
+        return *panel, *content, get_catalog_name(panel.selection.model), tab, {"answered": 0}, photo_update
 
     def load_model(value: Any, progress: gr.Progress = PROGRESS) -> None:
         """Load the models that the choices in the event queue select."""
@@ -174,7 +178,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         if selection:
             panel = panel.without_unchanged(selection)
         content = view.draw(photo, panel.selection, state.method, state.parameters)
-        model = state.model if any("model" in choice for choice in choices) else gr.skip()
+        model = get_catalog_name(state.model) if any("model" in choice for choice in choices) else gr.skip()
         tab = gr.Tabs(selected=state.tab) if state.tab in tab_ids else gr.skip()
         return *panel, *content, model, tab, acknowledgement
 
@@ -182,7 +186,7 @@ def connect_events(context: TabContext, page: gr.Blocks, tabs: gr.Tabs, tab_ids:
         """Return the selected model before a choice that failed, and whether the file in the upload box is wrong."""
         choices = parse_choices(value)
         single = choices[0] if len(choices) == 1 else {}
-        model_before = selection.model if selection else default_model
+        model_before = get_catalog_name(selection.model) if selection else default_model
         model = model_before if single and "photo" not in single else gr.skip()
         return model, {"wrong": isinstance(photo, gr.Error) or "photo" in single}
 

@@ -56,6 +56,7 @@ class TabContext:
     selection: gr.State  # of a Selection; None while there is no photo
     photo_and_model: gr.State  # of a PhotoAndModel
     classes: gr.Dropdown
+    prompts: gr.HTML  # the box of prompts, which models that read text have in place of the menu of classes
     bars: gr.HTML
     model_input: gr.HTML
     copy_link: gr.HTML

@@ -15,12 +15,24 @@ from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.example_photos import open_example_photos
 from dashboard.services.photo_key import compute_photo_key
+from dashboard.services.prompted_name import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_PROMPTS,
+    MAX_TOTAL_CHARACTERS,
+    SEPARATOR,
+    PromptedName,
+)
 from dashboard.state.selection import Selection
 from vizlib.core.class_labels import find_class
 from vizlib.core.text import shorten_label
 
 MAX_VALUE_LENGTH = 100  # characters of one value; no name on offer is longer
-MAX_PARAMETERS_LENGTH = 500  # characters of all parameters of a method
+MAX_LENGTHS = {  # characters of the values that list several
+    "c": MAX_PROMPT_CHARACTERS,
+    "k": 500,
+    "q": MAX_TOTAL_CHARACTERS + MAX_PROMPTS,
+    "vs": MAX_PROMPT_CHARACTERS,
+}
 MAX_ECHO_LENGTH = 40  # characters of an unknown value that a message repeats
 VALUE_PATTERNS = {  # of values that only the browser can check further, as it holds the maps
     "l": re.compile(r"[\w.-]+", re.ASCII),
@@ -48,6 +60,7 @@ class Link(NamedTuple):
     unit: str | None = None  # of the Inside tab: layer, or layer:number of a channel or head
     ablated: str | None = None  # units ablated there: layer:number;layer:number
     step: str | None = None  # of the lessons, from 1
+    prompts: str | None = None  # of a model that reads text, one a line
 
     def parameter_texts(self) -> dict[str, str]:
         """Return the method parameters of the address: the text of each value by name."""
@@ -75,6 +88,7 @@ ADDRESS_KEYS = {
     "u": AddressKey("unit", "unit"),
     "o": AddressKey("ablated", "unit"),
     "s": AddressKey("step", "step"),
+    "q": AddressKey("prompts", "prompts"),
 }
 
 
@@ -127,8 +141,10 @@ def name_class_in_address(index: int, labels: Sequence[str]) -> str:
 def build_selection_address(service: AnalysisService, selection: Selection) -> dict[str, str | None]:
     """Return the selection as keys of the page's address; a photo that is no example has none."""
     labels = service.catalog.get(selection.model).labels
+    name = PromptedName.parse(selection.model)
     return {
-        "m": selection.model,
+        "m": name.model,
+        "q": SEPARATOR.join(name.prompts) or None,
         "img": {compute_photo_key(photo): name for name, photo in open_example_photos().items()}.get(selection.photo),
         "c": name_class_in_address(selection.target, labels),
         "vs": None if selection.against is None else name_class_in_address(selection.against, labels),
@@ -147,7 +163,7 @@ def update_address_js(key: str, value: str) -> str:
 
 def _is_valid_value(key: str, value: str, offered: Mapping[str, Collection[str]]) -> bool:
     """Return whether a value of the page's address is an available one, or has the form of its key."""
-    if len(value) > (MAX_PARAMETERS_LENGTH if key == "k" else MAX_VALUE_LENGTH):
+    if len(value) > MAX_LENGTHS.get(key, MAX_VALUE_LENGTH):
         return False
     if key in offered:
         return value in offered[key]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dashboard.components.event_queue import Choice
+from dashboard.services.prompted_name import PromptedName, check_page_prompts, get_catalog_name
 from vizlib.core.class_labels import find_class
 
 
@@ -25,17 +26,22 @@ def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[
 
     Args:
         state: The state before.
-        choices: Each holds some of these keys: `photo`, a new one; `model`; `target` and `against`, indices of classes,
-            with the model `of` which they are; `method`; `parameters`, its menus; `tab`. The same `against` again
-            removes it.
+        choices: Each holds some of these keys: `photo`, a new one; `model`; `prompts`, the classes of a model that
+            reads text; `target` and `against`, indices of classes, with the model `of` which they are; `method`;
+            `parameters`, its menus; `tab`. The same `against` again removes it.
         labels: Returns the class labels of a model.
+
+    Raises:
+        TargetError: For prompts that cannot be used.
     """
     for choice in choices:
         if choice.get("photo"):
             state = state._replace(target=None, against=None)
         model = choice.get("model")
-        if isinstance(model, str) and model != state.model:
+        if isinstance(model, str) and model != get_catalog_name(state.model):
             state = state._replace(model=model, target=None, against=None)
+        if isinstance(choice.get("prompts"), list):
+            state = replace_prompts(state, choice["prompts"], labels)
         if "target" in choice:
             target = match_chosen_class(choice, "target", state.model, labels)
             state = state._replace(target=target, against=None if target == state.against else state.against)
@@ -49,6 +55,30 @@ def apply_choices(state: PageState, choices: Iterable[Choice], labels: Callable[
         if "tab" in choice:
             state = state._replace(tab=choice["tab"])
     return state
+
+
+def replace_prompts(state: PageState, lines: Sequence[object], labels: Callable[[str], Sequence[str]]) -> PageState:
+    """Return the state with other prompts, and the same classes where they are among them.
+
+    Args:
+        state: The state before.
+        lines: The prompts as they were typed.
+        labels: Returns the class labels of a model.
+
+    Raises:
+        TargetError: For prompts that cannot be used.
+    """
+    before, name = labels(state.model), get_catalog_name(state.model)
+    prompts = check_page_prompts(lines)
+    own = prompts == tuple(labels(name))
+    after = state._replace(model=name if own else str(PromptedName(name, prompts)), target=None, against=None)
+
+    def find(index: int | None) -> int | None:
+        if index is None or not 0 <= index < len(before):
+            return None
+        return next((i for i, prompt in enumerate(prompts) if prompt == before[index]), None)
+
+    return after._replace(target=find(state.target), against=find(state.against))
 
 
 def match_chosen_class(choice: Choice, key: str, model: str, labels: Callable[[str], Sequence[str]]) -> int | None:

@@ -20,6 +20,7 @@ from dashboard.i18n.translate import translate, translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.example_photos import EXAMPLES, open_example_photos
 from dashboard.services.photo_key import compute_photo_key
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from vizlib import VizlibError
@@ -42,7 +43,7 @@ def make_code_snippet(
     model, entry = service.catalog.get(selection.model), service.catalog.get_entry(selection.model)
     against = selection.against
     return CodeSnippet(
-        selection.model,
+        get_catalog_name(selection.model),
         method,
         find_class_name(selection.target, model),
         None if against is None else find_class_name(against, model),
@@ -50,7 +51,15 @@ def make_code_snippet(
         name_photo_in_code(photo),
         checkpoints="." if entry.source == "folder" else None,  # the path on the server is not for visitors
         is_wrapped=model.is_wrapped,
+        prompts=list_prompts_in_code(model),
     )
+
+
+def list_prompts_in_code(model: vizlib.Model) -> tuple[str, ...] | None:
+    """Return the prompts in the code of the Use in code tab; `None` where the classes are those of the model itself."""
+    if model.prompt_source is None or tuple(model.labels) == model.prompt_source.default_prompts:
+        return None
+    return tuple(map(str, model.labels))
 
 
 def name_photo_in_code(photo: Image.Image) -> str:

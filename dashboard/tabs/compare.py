@@ -21,6 +21,7 @@ from dashboard.components.training_comparison import build_training_comparison
 from dashboard.i18n.translate import translate, translate_in_browser
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import ExplanationRequest
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.compare_options import Comparison, choose_comparison, list_common_methods, match_classes
@@ -173,7 +174,7 @@ def compute_content(
     if photo is None or selection is None:
         return gr.update(), gr.update(), gr.update(), {}, build_no_photo_caption()
     comparison = choose_comparison(service, photo, selection, other, method, second)
-    other_models = [row for row in service.catalog.list_menu_rows() if row[1] != selection.model]
+    other_models = [row for row in service.catalog.list_menu_rows() if row[1] != get_catalog_name(selection.model)]
     if comparison is None:
         names = [name for _, name in other_models]
         other = other if other in names else next(iter(names), None)

@@ -9,6 +9,7 @@ from PIL import Image
 import vizlib
 from dashboard.services.analysis_service import AnalysisService
 from dashboard.services.explanation_request import DEFAULT_METHOD
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.selection import Selection
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import MANY_PASSES
@@ -73,7 +74,7 @@ def choose_comparison(
         The comparison; `None` where there is no other model, or one of them has a single class. If the other model does
         not have the target class, its two most probable classes are compared with those of the first model.
     """
-    others = [name for name in service.catalog.names if name != selection.model]
+    others = [name for name in service.catalog.names if name != get_catalog_name(selection.model)]
     if not others:
         return None
     models = selection.model, other if other in others else others[0]

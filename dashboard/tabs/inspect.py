@@ -20,6 +20,7 @@ from dashboard.components.thumbnails import build_thumbnail, build_thumbnails
 from dashboard.components.tree import build_tree
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService, Unit
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs import kernels
@@ -104,7 +105,7 @@ def build_unit_heatmap(
     )
     geometry = service.catalog.get(selection.model).preprocessing.geometry(photo)
     number = f"head_{unit.number + 1}" if unit.head else f"channel_{unit.number}"
-    file_name = f"{selection.model}_{unit.layer}_{number}.png".replace("/", "-").replace(" ", "_")
+    file_name = f"{get_catalog_name(selection.model)}_{unit.layer}_{number}.png".replace("/", "-").replace(" ", "_")
     return build_heatmap(
         values, photo, geometry, signed=bool(view.maps.min() < 0), smooth=not unit.head, alt=alt, file=file_name
     )
@@ -186,7 +187,7 @@ def build_unit_gradient(
         signed=True,
         smooth=True,
         alt=heading,
-        file=f"{selection.model}_{unit.layer}_{unit.number}_gradient.png".replace("/", "-"),
+        file=f"{get_catalog_name(selection.model)}_{unit.layer}_{unit.number}_gradient.png".replace("/", "-"),
         ends=(translate("inside.darker"), translate("inside.brighter")),
     )
     return button, heatmap, build_caption(heading, *sentences, gradient.notes)

@@ -14,6 +14,7 @@ from dashboard.components.kernels import MAX_KERNELS, build_kernel_grid
 from dashboard.components.patches import SIMILARITY, build_patches
 from dashboard.i18n.translate import translate
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.context import TabContext
 from dashboard.state.selection import Selection
 
@@ -41,7 +42,7 @@ def compute_content(
     )
     low, high = (f"{value:.3g}".replace("-", "\u2212") for value in (values.min(), values.max()))
     alt = translate("kernels.alt", kernel=kernel, layer=kernels.layer, low=low, high=high)
-    file_name = f"{selection.model}_kernel_{kernel}.png".replace("/", "-")
+    file_name = f"{get_catalog_name(selection.model)}_kernel_{kernel}.png".replace("/", "-")
     number = translate("kernels.number", kernel=kernel, low=low, high=high)
     label = translate("kernels.label", layer=kernels.layer)
     return (

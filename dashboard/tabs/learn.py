@@ -12,6 +12,7 @@ from dashboard.components.lesson import build_lesson, mark_lesson_pending_js
 from dashboard.i18n.language import get_request_language
 from dashboard.i18n.translate import get_page_texts, translate_to
 from dashboard.services.analysis_service import AnalysisService
+from dashboard.services.prompted_name import get_catalog_name
 from dashboard.state.context import PRIVATE_EVENT, TabContext
 from dashboard.state.selection import Selection
 from dashboard.tabs.lessons import explanation_lessons, layer_lessons
@@ -61,7 +62,7 @@ def compute_content(
         return gr.skip()
     step = step if 0 <= step < len(STEPS) else 0
     if list(STEPS)[step] in SOFTMAX_STEPS and service.catalog.get(selection.model).output_kind != "softmax":
-        return {"empty": translate_to(language, "learn.softmax-only", {"model": selection.model})}
+        return {"empty": translate_to(language, "learn.softmax-only", {"model": get_catalog_name(selection.model)})}
     lesson = compute_lesson(service, photo, selection, step)
 
     def translate_lesson(key: str, facts: Any = None) -> str:

@@ -42,13 +42,13 @@ from dashboard.components.trust import (
 from dashboard.i18n.translate import translate, translate_method_description
 from dashboard.services.analysis_service import TOP_FRACTION, AnalysisService
 from dashboard.services.executor_tasks import TopFractionProbabilities
-from dashboard.services.explanation_request import DEFAULT_METHOD, ExplanationRequest
+from dashboard.services.explanation_request import ExplanationRequest
 from dashboard.services.photo_key import compute_photo_key
 from dashboard.state.context import PRIVATE_EVENT, STREAM_QUEUE, TRUST_QUEUE, FollowUp, TabContext, TabView
 from dashboard.state.selection import Selection
 from vizlib import VizlibError
 from vizlib.attribution.measurement import TRUST_PARTS
-from vizlib.attribution.methods.registry import METHODS
+from vizlib.attribution.methods.registry import METHODS, choose_default_method
 from vizlib.attribution.request import MANY_PASSES
 from vizlib.render.color_scale import compute_limits
 
@@ -84,8 +84,9 @@ class WhyContent(NamedTuple):
 
 def choose_shown_method(service: AnalysisService, model: str, requested: str | None) -> str:
     """Return the method of the Why tab: the requested one if it fits the model, else the default, else any other."""
-    fitting = vizlib.list_methods(service.catalog.get(model))
-    return next(name for name in (requested, DEFAULT_METHOD, *fitting) if name in fitting)
+    network = service.catalog.get(model)
+    fitting = vizlib.list_methods(network)
+    return next(name for name in (requested, choose_default_method(network), *fitting) if name in fitting)
 
 
 def compute_content(

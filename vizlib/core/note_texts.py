@@ -156,7 +156,9 @@ TEXTS: Mapping[str, str] = MappingProxyType(
             "This photo is unlike the photos that the model was calibrated on: its {score} is {value}, and "
             "{coverage} % of {data} reach {threshold}. It may show none of the {classes} classes."
         ),
-        "model.trained-on-only": "It was trained on {data} only; its scores of other photos mean nothing.",
+        "model.digit-scenes": (
+            "This model was trained on scenes of coloured digits only; its scores of other photos mean nothing."
+        ),
         "model.training-mode": (
             "The model was in training mode; it was run in evaluation mode and left in training mode."
         ),

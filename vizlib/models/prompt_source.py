@@ -18,6 +18,11 @@ class PromptSource(Protocol):
         """Templates that each prompt is put into."""
         ...
 
+    @property
+    def default_prompts(self) -> tuple[str, ...]:
+        """Prompts to begin with; empty where there are none."""
+        ...
+
     def with_prompts(self, prompts: Sequence[str]) -> Model:
         """Return a model whose classes are prompts."""
         ...

@@ -16,6 +16,7 @@ from vizlib.attribution.result import Attribution, ExplainedRecord, FunctionName
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.core.errors import TargetError
 from vizlib.core.text import shorten_label
+from vizlib.models.clip.prompts import PLACEHOLDER
 from vizlib.models.model import Model
 
 # What a snippet names as target: a class, weights of classes, a complement or function, or nothing.
@@ -39,6 +40,8 @@ class CodeSnippet(NamedTuple):
         architecture: Architecture of a weight file, if `load` needs it.
         checkpoints: Folder of the user's checkpoints, if `load` needs it.
         is_wrapped: Whether the model is a network that `wrap` was given, which only the user's own code can make.
+        prompts: Prompts that are the classes of the model; `None` for its own classes.
+        templates: Templates that each prompt is put into; empty for none.
     """
 
     model: str
@@ -50,6 +53,8 @@ class CodeSnippet(NamedTuple):
     architecture: str | None = None
     checkpoints: str | None = None
     is_wrapped: bool = False
+    prompts: tuple[str, ...] | None = None
+    templates: tuple[str, ...] = ()
 
     @classmethod
     def from_attribution(
@@ -72,12 +77,24 @@ class CodeSnippet(NamedTuple):
         target, against = (_name_explained(record, model) for record in (attribution.target, attribution.against))
         snippet = cls(attribution.model, attribution.method, target, against, changed)
         snippet = snippet._replace(is_wrapped=model is not None and model.is_wrapped)
+        if model is not None and (source := model.prompt_source) is not None:
+            templates = () if source.templates == (PLACEHOLDER,) else source.templates
+            is_own = tuple(model.labels) == tuple(source.default_prompts) and not templates
+            snippet = snippet._replace(prompts=None if is_own else tuple(map(str, model.labels)), templates=templates)
         return snippet._replace(**{name: value for name, value in fields.items() if value is not None})
 
     def to_python(self) -> str:
         """Return Python code that writes the overlay and the raw values."""
         comment = ""
-        if self.is_wrapped:
+        if self.prompts is not None:
+            options = {"templates": list(self.templates)} if self.templates else {}
+            arguments = [_quote(list(self.prompts)), *_format_keywords(options)]
+            clip = f"vizlib.load_clip({_quote(self.model)})"
+            if self.is_wrapped:
+                comment = "# `network` and `tokenizer` are your own; give wrap_clip the options that you gave it\n"
+                clip = f"vizlib.wrap_clip(network, tokenizer, name={_quote(self.model)})"
+            load = f"clip = {clip}\n" + _format_call("model = clip.with_prompts", arguments)
+        elif self.is_wrapped:
             comment = "# `network` is your own; give wrap the options that you gave it\n"
             load = _format_call("model = vizlib.wrap", ["network", *_format_keywords({"name": self.model})])
         else:
@@ -102,8 +119,14 @@ class CodeSnippet(NamedTuple):
         options = {"model": self.model, **self._load_options(), "method": self.method}
         options |= {name: _format_class(value) for name, value in {**self._target(), **self._contrast()}.items()}
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items()]
+        if self.prompts is not None:
+            words += [f"--prompt {shlex.quote(prompt)}" for prompt in self.prompts]
+            words += [f"--templates {shlex.quote(template)}" for template in self.templates]
         words += [f"--param {shlex.quote(f'{name}={_to_json(value)}')}" for name, value in self.parameters.items()]
-        words = [f"vizlib explain {shlex.quote(photo)}", *words, f"--report {shlex.quote(report)}"]
+        if self.prompts is None:
+            words = [f"vizlib explain {shlex.quote(photo)}", *words, f"--report {shlex.quote(report)}"]
+        else:
+            words = [f"vizlib clip {shlex.quote(photo)}", *words]
         line = " ".join(words)
         return (line if len(line) <= MAX_LINE_LENGTH else " \\\n    ".join(words)) + "\n"
 
@@ -117,13 +140,15 @@ class CodeSnippet(NamedTuple):
         parameters |= self._contrast()
         options = {
             "model": self.model,
+            **({} if self.prompts is None else {"prompts": "\n".join(self.prompts)}),
             "method": self.method,
             **{name: _format_class(value) for name, value in self._target().items()},
             **({"parameters": parameters} if parameters else {}),
         }
         photo = f"photo=handle_file({_quote(self.photo)})"
+        endpoint = "/explain" if self.prompts is None else "/clip"
         call = _format_call(
-            "result, image = client.predict", [photo, *_format_keywords(options), 'api_name="/explain"']
+            "result, image = client.predict", [photo, *_format_keywords(options), f'api_name="{endpoint}"']
         )
         return (
             f"from gradio_client import Client, handle_file\n\nclient = Client({_quote(address)})\n{call}\n"

@@ -150,8 +150,8 @@ def load_clip_file(path: Path) -> ClipModel:
     module = module.float().eval()
     clip = _wrap(module, tokenizer, sidecar.preprocessing, path.stem, is_wrapped=False)
     notes = clip.notes
-    if data := sidecar.origin.get("data"):
-        notes += (make_note("model.trained-on-only", data=data),)
+    if path in checkpoint_files.list_bundled().values():
+        notes += (make_note("model.digit-scenes"),)
     return replace(clip, default_prompts=tuple(sidecar.labels or ()), notes=notes)
 
 
