@@ -83,15 +83,14 @@ def handle_clip_endpoint(
     photo: Image.Image,
     model: str,
     prompts: str,
-    method: str,
     target: str,
     parameters: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], Image.Image]:
     """Return which prompts fit a photo, and the map and the words of one of them, of a model that reads text.
 
     `prompts` has one prompt a line; if empty, those of the model are taken. `target` is one of them, the most probable
-    if empty. The result is that of `explain`, with the probabilities of all prompts as `prompts` and the relevance of
-    the words as `words`.
+    if empty. `parameters` are those of `explain`, and "method" among them names the method. The result is that of
+    `explain`, with the probabilities of all prompts as `prompts` and the relevance of the words as `words`.
     """
     lines = prompts.splitlines()
     name = str(PromptedName(model, check_page_prompts(lines))) if any(line.strip() for line in lines) else model
@@ -99,8 +98,9 @@ def handle_clip_endpoint(
     if network.prompt_source is None:
         network.with_prompts(lines)  # raises the error that says so
     photo = require_photo(photo)
-    method = method or choose_default_method(network)
-    attribution = service.explain(build_endpoint_request(photo, name, method, target, parameters))
+    options = parse_json_parameters(parameters)
+    method = str(options.pop("method", "") or choose_default_method(network))
+    attribution = service.explain(build_endpoint_request(photo, name, method, target, options))
     numbers, picture = serialize_attribution(service.add_trust(name, attribution))
     numbers["prompts"] = [one._asdict() for one in service.predict(photo, name, len(network.labels))]
     explained = attribution.target if isinstance(attribution.target, int) else None
@@ -265,7 +265,6 @@ def build_endpoints(service: AnalysisService) -> None:
         top = gr.Number(DEFAULT_TOP_CLASSES, label="top", precision=0)
         method = gr.Textbox(DEFAULT_METHOD, label="method")
         target = gr.Textbox("", label="target")
-        prompt_method = gr.Textbox("", label="method")
         prompts = gr.Textbox("", lines=5, label="prompts")
         parameters = gr.JSON({}, label="parameters")
         one, other = gr.JSON({}, label="one"), gr.JSON({}, label="other")
@@ -285,7 +284,7 @@ def build_endpoints(service: AnalysisService) -> None:
             (
                 "clip",
                 handle_clip_endpoint,
-                [photo, clip, prompts, prompt_method, target, parameters],
+                [photo, clip, prompts, target, parameters],
                 [numbers, picture],
             ),
             ("trust", handle_trust_endpoint, [photo, model, method, target, parameters], [numbers]),

@@ -150,7 +150,7 @@ class ModelCatalog:
         Raises:
             ModelError: For a name that is not offered.
         """
-        name = get_catalog_name(name)
+        name = get_catalog_name(str(name))
         listed = next((entry for entry in self.entries if entry.name == name), None)
         if listed or self.any_model:
             return listed or ModelEntry(name, "given", 0.0)

@@ -49,7 +49,10 @@ def check_page_prompts(lines: Iterable[object]) -> tuple[Phrase, ...]:
         TargetError: If there are none, too many or too long ones, or if one holds control characters.
     """
     texts = (" ".join(line.split()) for line in lines if isinstance(line, str))
-    prompts = list({text.lower(): text for text in texts if text}.values())
+    different: dict[str, str] = {}
+    for text in filter(None, texts):
+        different.setdefault(text.lower(), text)
+    prompts = list(different.values())
     if len(prompts) > MAX_PROMPTS:
         raise TargetError(f"there are {len(prompts):,} prompts; the page takes at most {MAX_PROMPTS}")
     if long := next((text for text in prompts if len(text) > MAX_PROMPT_CHARACTERS), None):

@@ -138,15 +138,17 @@ class CodeSnippet(NamedTuple):
             name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()
         }
         parameters |= self._contrast()
+        is_prompted = self.prompts is not None
+        if is_prompted:
+            parameters["method"] = self.method
         options = {
             "model": self.model,
-            **({} if self.prompts is None else {"prompts": "\n".join(self.prompts)}),
-            "method": self.method,
+            **({"prompts": "\n".join(self.prompts or ())} if is_prompted else {"method": self.method}),
             **{name: _format_class(value) for name, value in self._target().items()},
             **({"parameters": parameters} if parameters else {}),
         }
         photo = f"photo=handle_file({_quote(self.photo)})"
-        endpoint = "/explain" if self.prompts is None else "/clip"
+        endpoint = "/clip" if is_prompted else "/explain"
         call = _format_call(
             "result, image = client.predict", [photo, *_format_keywords(options), f'api_name="{endpoint}"']
         )

@@ -19,9 +19,10 @@ from dashboard import app
 from dashboard.api import endpoints
 from dashboard.components.photo import PhotoInput
 from dashboard.i18n.translate import build_browser_translations, translate_in_browser
+from dashboard.services.example_photos import open_example_photos
 from dashboard.services.model_catalog import ModelCatalog
 
-ENDPOINTS = {"models", "predict", "explain", "attention", "channels", "compare", "report", "trust", "gradient"}
+ENDPOINTS = {"clip", "models", "predict", "explain", "attention", "channels", "compare", "report", "trust", "gradient"}
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +217,25 @@ def test_missing_folder_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, c
     message = capsys.readouterr().err
     assert message.startswith("vizlib: there is no folder ")
     assert message.count("\n") == 1
+
+
+def test_clip_endpoint_returns_the_map_the_prompts_and_the_words_of_python(service):
+    picture = open_example_photos()["ex:digits"]
+    prompts = ["a red seven", "a blue two", "a white one"]
+    values, overlay = endpoints.handle_clip_endpoint(
+        service, picture, "clip-digits", "\n".join(["", *prompts]), "a blue two", {"against": "a red seven"}
+    )
+    model = vizlib.load_clip("clip-digits").with_prompts(prompts)
+    theirs = vizlib.explain(model, picture, target="a blue two", against="a red seven")
+    assert values["method"] == "attention-relevance"
+    assert np.allclose(values["values"], theirs.heat.numpy(), rtol=1e-4, atol=1e-5)
+    assert [row["label"] for row in values["prompts"]] == [row.label for row in model.predict(picture)]
+    assert values["words"]["words"] == ["a", "blue", "two"]
+    assert values["words"]["values"] == pytest.approx(vizlib.explain_words(model, picture, 1).values, rel=1e-3)
+    assert overlay.size == picture.size
+    own, _ = endpoints.handle_clip_endpoint(service, picture, "clip-digits", "", "", {"method": "hires-cam"})
+    assert len(own["prompts"]) == 60
+    with pytest.raises(vizlib.ModelError, match="fixed list of 10 classes, and reads no prompts"):
+        endpoints.handle_clip_endpoint(service, picture, "resnet18-imagenette", "", "", None)
+    with pytest.raises(vizlib.TargetError, match="'dog' is not among them"):
+        endpoints.handle_clip_endpoint(service, picture, "clip-digits", "a dog", "", None)

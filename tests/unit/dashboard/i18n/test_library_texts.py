@@ -58,8 +58,9 @@ def stored_texts() -> list[str]:
     """The texts of the checkpoint files that the page displays."""
     sidecars = [json.loads(path.read_text("utf-8")) for path in sorted(CHECKPOINTS.glob("*.json"))]
     weaknesses = [text for sidecar in sidecars for text in sidecar["weaknesses"]]
-    data = [name for sidecar in sidecars for name in (sidecar["accuracy"]["data"], sidecar["ood"]["data"])]
-    data += [sidecar["ood"]["other_photos"]["data"] for sidecar in sidecars]
+    data = [sidecar["accuracy"]["data"] for sidecar in sidecars]
+    scores = [sidecar["ood"] for sidecar in sidecars if "ood" in sidecar]
+    data += [name for score in scores for name in (score["data"], score["other_photos"]["data"])]
     start_labels = [row["label"] for row in read_training_comparison()["starts"].values()]
     return [*weaknesses, *data, *start_labels, read_training_comparison()["title"], read_training_comparison()["text"]]
 

@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from clip_networks import make_clip
 
 import vizlib
+from dashboard.services import model_catalog
 from dashboard.services.model_catalog import Loader, ModelCatalog
 from vizlib.models.loading.model_index import ModelEntry
 
@@ -235,3 +237,27 @@ def test_menu_rows_state_download_size_and_accuracy():
         ("here · 47 MB, downloaded", "here"),
         ("theirs · downloads 102 MB", "theirs"),
     ]
+
+
+def test_models_with_prompts_share_the_network_and_leave_memory_with_it():
+    catalog = ModelCatalog(only=["clip-digits", "resnet18-imagenette"], resident=1)
+    model = catalog.get("clip-digits\na red seven\na blue two")
+    assert list(model.labels) == ["a red seven", "a blue two"]
+    assert catalog.get("clip-digits\na red seven\na blue two") is model
+    assert catalog.get_loaded("clip-digits\na red seven\na blue two") is model
+    assert catalog.get("clip-digits").module.get_submodule("visual") is model.module.get_submodule("visual")
+    assert catalog.get_entry("clip-digits\na red seven").name == "clip-digits"
+    catalog.get("resnet18-imagenette")
+    assert not catalog._prompted
+    with pytest.raises(vizlib.ModelError, match="reads no prompts"):
+        catalog.get("resnet18-imagenette\na dog")
+    with pytest.raises(vizlib.TargetError, match="'elephant' is not among them"):
+        catalog.get("clip-digits\nan elephant")
+
+
+def test_a_clip_without_prompts_of_its_own_starts_with_some(monkeypatch):
+    clip = make_clip("open_clip")
+    monkeypatch.setattr(vizlib, "load_clip", lambda name: clip)
+    monkeypatch.setattr(model_catalog, "FIRST_PROMPTS", ("a dog", "a cat"))
+    catalog = ModelCatalog([ModelEntry("open_clip/ViT-B-32/openai", "given", 0.0)])
+    assert catalog.get("open_clip/ViT-B-32/openai").labels == ("a dog", "a cat")

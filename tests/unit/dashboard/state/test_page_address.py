@@ -41,6 +41,7 @@ FULL = Link(
     unit="blocks.9.attn:2",
     ablated="blocks.4.mlp.fc1:17;blocks.9.attn:0",
     step="8",
+    prompts="a dog\na cat, asleep",
 )
 
 
@@ -62,7 +63,7 @@ def test_every_key_of_the_address_is_read_into_its_field(left_out):
     "value",
     [
         "",
-        "x" * (5 * MAX_VALUE_LENGTH + 1),
+        "x" * (25 * MAX_VALUE_LENGTH + 1),
         "<script>alert(1)</script>",
         "\0\x1b[31m",
         "../../etc/passwd",
@@ -74,7 +75,7 @@ def test_every_key_of_the_address_is_read_into_its_field(left_out):
 def test_invalid_value_is_left_out_and_described(key, value):
     link, unknown = parse_address({key: value, "m": RESNET} if key != "m" else {key: value}, AVAILABLE)
     parsed = getattr(link, ADDRESS_KEYS[key].field)
-    if key in ("c", "vs") and 0 < len(value) <= MAX_VALUE_LENGTH:  # classes are resolved later
+    if key in ("c", "vs", "q") and 0 < len(value) <= MAX_VALUE_LENGTH:  # classes and prompts are resolved later
         assert (parsed, unknown) == (value, [])
         return
     assert parsed is None
@@ -102,10 +103,11 @@ def test_every_imagenet_class_has_its_own_address(real_network):
 
 
 def test_only_example_photos_have_an_address(service, name, tower):
-    assert list(open_example_photos()) == ["ex:lion", "ex:cheetah", "ex:grace_hopper", "ex:tower"]
+    assert list(open_example_photos()) == ["ex:lion", "ex:cheetah", "ex:grace_hopper", "ex:tower", "ex:digits"]
     target = service.resolve_target(tower, name, "church")
     assert build_selection_address(service, Selection(compute_photo_key(tower), name, target, 0)) == {
         "m": name,
+        "q": None,
         "img": "ex:tower",
         "c": "church",
         "vs": service.catalog.get(name).labels[0],
@@ -133,7 +135,7 @@ def test_link_restores_photo_model_classes_method_and_parameters(service, name):
     assert parse_parameter_menus(menus, model, "grad-cam") == {"layer": model.stages[1]}
     assert get_changed_parameters(menus) == expected.parameter_texts()
     assert panel.copy_link["note"] == ""
-    assert panel.copy_link["keys"] == {"m": name, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}
+    assert panel.copy_link["keys"] == {**{"m": name, "q": None, "img": "ex:cheetah", "c": "church", "vs": "golf ball"}}
 
 
 def test_empty_address_gives_the_default_page_without_a_message(service):

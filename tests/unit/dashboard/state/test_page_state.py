@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dashboard.components.event_queue import acknowledge_choices, parse_choices
+from dashboard.services.prompted_name import PromptedName
 from dashboard.state.page_state import PageState, apply_choices
+from vizlib import TargetError
 
 LABELS = {"small": ["church", "tench, Tinca tinca", "golf ball"], "large": ["tench", "cat", "church, church building"]}
 STATE = PageState("small", 0, None, "grad-cam", {"parameters": "changed"})
@@ -74,3 +76,38 @@ def test_class_of_a_model_with_the_same_labels_keeps_its_index():
     assert [select(index, labels) for index in range(4)] == [0, 1, 2, 3]
     assert [select(index, labels[::-1]) for index in range(2)] == [3, 2]
     assert select(2, [*labels[::-1], "a"]) is None  # two candidates
+
+
+CLIP_LABELS = {"clip": ["a dog", "a cat, asleep"]}
+
+
+def with_prompts(before: PageState, *choices) -> PageState:
+    return apply_choices(before, choices, lambda name: CLIP_LABELS.get(name) or PromptedName.parse(name).prompts)
+
+
+def test_prompts_are_the_classes_and_a_class_stays_where_it_is_among_them():
+    before = PageState("clip", 1, 0, "attention-relevance")
+    after_prompts = with_prompts(before, {"prompts": ["a bird", " a cat,  asleep ", "", "A bird"]})
+    assert after_prompts == before._replace(model="clip\na bird\na cat, asleep", target=1, against=None)
+    assert with_prompts(after_prompts, {"prompts": ["a dog", "a cat, asleep"]}) == before._replace(against=None)
+    assert with_prompts(after_prompts, {"model": "clip"}) == after_prompts  # the prompts stay with their model
+    both = with_prompts(after_prompts, {"prompts": ["a bird", "a cat, asleep", "a cat"], "target": 1, "against": 2})
+    assert (both.target, both.against) == (1, 2)
+    assert with_prompts(both, {"prompts": both.model.split("\n")[1:], "target": 1, "against": 2}).against is None
+    assert with_prompts(before, {"prompts": "a bird"}) == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "there are no prompts"),
+        ([" ", 3, None], "there are no prompts"),
+        (["x" * 201], "has 201 characters; the page takes at most 200"),
+        ([f"dog {i}" for i in range(101)], "there are 101 prompts; the page takes at most 100"),
+        ([f"{i} {'x' * 190}" for i in range(11)], "characters together; the page takes at most 2,000"),
+        (["a\0dog"], r"control character U\+0000"),
+    ],
+)
+def test_prompts_that_the_page_does_not_take_are_one_sentence(lines, message):
+    with pytest.raises(TargetError, match=message):
+        with_prompts(PageState("clip"), {"prompts": lines})

@@ -12,9 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 import vizlib
+from dashboard.services.example_photos import EXAMPLES
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
-from vizlib.cli import app
+from vizlib.cli import app, prompts
 from vizlib.cli.photo_lists import make_stems
+from vizlib.text.clip_checks import ClipCheck
 
 RESNET = ("--model", "resnet18-imagenette")
 COMMANDS = (
@@ -65,7 +67,7 @@ def photo(tmp_path, cheetah):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_uses_models_takes_a_checkpoints_folder(command):
     calls = {row.name: row.callback for row in app.registered_commands}
-    assert {*COMMANDS, "docs", "metrics"} == calls.keys()
+    assert {*COMMANDS, "clip", "check", "docs", "metrics"} == calls.keys()
     callback = calls[command]
     assert callback is not None
     assert "checkpoints" in inspect.signature(callback).parameters
@@ -345,3 +347,33 @@ def test_gradient_command_prints_and_saves_the_librarys_gradient(photo, tmp_path
     assert "--target is a class of the outputs" in mistake(
         "gradient", photo, *RESNET, "-t", "church", "--output", "layer1"
     )
+
+
+def test_clip_command_prints_the_prompts_and_words_of_the_library(tmp_path):
+    picture = Path(EXAMPLES["Coloured digits"])
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red seven\n\na blue two\n", encoding="utf-8")
+    arguments = ("clip", picture, "--prompts", file, "--prompt", "a white one", "--out", tmp_path)
+    found = json.loads(shell(*arguments, "--target", "a red seven", "--json"))
+    model = vizlib.load_clip("clip-digits").with_prompts(["a red seven", "a blue two", "a white one"])
+    assert [row["label"] for row in found["prompts"]] == [row.label for row in model.predict(picture)]
+    assert found["map"]["method"] == "attention-relevance"
+    assert found["words"]["values"] == pytest.approx(vizlib.explain_words(model, picture, 0).values, rel=1e-3)
+    assert Path(found["file"]) == tmp_path / "digits.attention-relevance.png"
+    lines = shell(*arguments, "--templates", "{} at the top left", "--method", "hires-cam", "--as", "npz").splitlines()
+    assert lines[0].endswith(("a red seven", "a blue two"))
+    assert lines[3].startswith("words of “a ")
+    assert (tmp_path / "digits.hires-cam.npz").exists()
+    assert "'elephant' is not among them; it knows a, an" in mistake("clip", picture, "--prompt", "an elephant")
+    assert "cannot be read: No such file" in mistake("clip", picture, "--prompts", tmp_path / "absent.txt")
+
+
+def test_check_command_passes_on_the_bundled_clip_and_fails_where_a_check_does(monkeypatch):
+    lines = shell("check", "clip-digits").splitlines()
+    assert len(lines) == 7
+    assert all(line.startswith("passed  ") for line in lines)
+    failed = ClipCheck("scores change by recording", 0.5, 1e-5, passed=False)
+    monkeypatch.setattr(prompts, "check_clip", lambda *_: [failed])
+    result = CliRunner().invoke(app, ["check", "clip-digits"])
+    assert result.exit_code == 1
+    assert result.stdout == "FAILED  scores change by recording: 0.5\n"

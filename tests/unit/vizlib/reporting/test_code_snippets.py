@@ -17,9 +17,12 @@ import safetensors.torch
 import timm
 import torch
 from bundled_models import load_bundled
+from clip_networks import make_clip
+from PIL import Image
 from typer.testing import CliRunner
 
 import vizlib
+from dashboard.services.example_photos import EXAMPLES
 from vizlib.attribution.target import RUNNER_UP
 from vizlib.cli import app
 from vizlib.cli.values import parse_parameters
@@ -211,3 +214,26 @@ def test_code_of_a_wrapped_network_wraps_it(folder, tower):
     assert names["model"].name == HOSTILE
     assert len(snippet.to_shell().splitlines()) == 1
     assert snippet.to_shell().startswith("# ")
+
+
+def test_code_with_prompts_reproduces_the_map(folder):
+    Image.open(EXAMPLES["Coloured digits"]).save("photo.png")
+    clip = vizlib.load_clip("clip-digits").with_templates(["{} at the top left", "{}"])
+    model = clip.with_prompts(["a red seven", "a blue two"])
+    why = vizlib.explain(model, "photo.png", target="a red seven", against="a blue two")
+    snippet = CodeSnippet.from_attribution(why, model, photo="photo.png")
+    assert torch.equal(run_python(snippet.to_python()), why.heat)
+    result = CliRunner().invoke(app, words_of(snippet.to_shell()))
+    assert result.exit_code == 0, result.output
+    assert Path("photo.attention-relevance.png").exists()
+    assert 'api_name="/clip"' in snippet.to_client("http://127.0.0.1/")
+    plain = vizlib.load("clip-digits")
+    snippet = CodeSnippet.from_attribution(vizlib.explain(plain, "photo.png"), plain, photo="photo.png")
+    assert 'vizlib.load("clip-digits")' in snippet.to_python()  # its own prompts
+
+
+def test_code_of_a_wrapped_clip_says_what_is_missing():
+    model = make_clip("open_clip").with_prompts(["a dog", "a cat"])
+    snippet = CodeSnippet.from_attribution(vizlib.explain(model, np.zeros((32, 32, 3), np.uint8)), model)
+    assert "# `network` and `tokenizer` are your own" in snippet.to_python()
+    assert "which only Python can explain" in snippet.to_shell()
