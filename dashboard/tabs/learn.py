@@ -1,4 +1,4 @@
-"""The Learn tab: ten short steps, computed on the selected photo and model."""
+"""The Learn tab: eleven short steps, computed on the selected photo and model."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ STEPS = {
     "limits": explanation_lessons.build_limits_lesson,
     "randomise": explanation_lessons.build_randomisation_lesson,
     "product": explanation_lessons.build_product_lesson,
+    "backward": layer_lessons.build_backward_hook_lesson,
 }
 SOFTMAX_STEPS = {"logits", "gradients", "attention", "limits", "product"}  # about classes that exclude each other
 TOPICS_WITHOUT_ATTENTION = {"patches": "fields", "attention": "energy"}

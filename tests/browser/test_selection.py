@@ -146,9 +146,9 @@ def test_link_restores_the_lesson_step(open_checked_session):
             f"This link contains values that are not available here: method “{'x' * 40}…”.",
         ),
         (
-            "?img=ex:tower&u=layer4:512&o=layer9:1&s=11",
+            "?img=ex:tower&u=layer4:512&o=layer9:1&s=12",
             "This link contains values that are not available here: "
-            "step “11”, channel or head “layer4:512”, channel or head “layer9:1”.",
+            "step “12”, channel or head “layer4:512”, channel or head “layer9:1”.",
         ),
         ("?c={first}", "This link does not contain its photo, so an example is shown."),
     ],

@@ -35,7 +35,10 @@ METHOD_NAMES = {
 
 HOOKING = {
     f"vizlib/capture/{module}.py"
-    for module in ("attention_capture", "final_operation", "flop_counter", "intervene", "module_watch", "recorder")
+    for module in (
+        *("attention_capture", "final_operation", "flop_counter", "hook_comparison", "intervene"),
+        *("module_watch", "recorder"),
+    )
 }
 
 FILES = sorted(

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from dashboard.components.captions import format_size
 from dashboard.tabs.lessons.lesson_context import LessonContext, find_transformer
 from dashboard.tabs.lessons.pictures import Lesson, build_image_picture, build_map_picture
-from vizlib.capture import compute_gradients
+from vizlib import Model
+from vizlib.capture import compare_relu_hooks, compute_gradients
+from vizlib.core.text import shorten_label
 from vizlib.render.color_scale import compute_limits
 from vizlib.render.image_grid import GRID_GAP_PIXELS, draw_image_grid, draw_kernel_grid
 from vizlib.render.overlay import draw_box
 
 MAX_CHANNELS = 6
+ACTIVATIONS = ("relu", "gelu", "silu", "swish")  # parts of the class names of activation functions
+BACKWARD_CODE = """\
+x = values * 1  # the output of {layer}; x has two branches, as in a residual block
+relu = torch.nn.ReLU()
+relu.register_full_backward_hook(lambda module, grad_input, grad_output: None)  # 3 arguments
+y = relu(x)
+x.register_hook(lambda gradient: None)  # 1 argument
+node = y.grad_fn.next_functions[0][0]  # the hook of the module adds a node after that of the ReLU
+node.register_hook(lambda grad_inputs, grad_outputs: None)  # 2 arguments
+((v * y).sum() + (v * x).sum()).backward()
+"""
 HOOK_CODE = """\
 outputs = []
 layer = network.get_submodule("{layer}")
@@ -45,6 +61,62 @@ def build_hook_lesson(context: LessonContext) -> Lesson:
         code=HOOK_CODE.format(layer=layer.name, shape=shape),
         columns=6,
     )
+
+
+def build_backward_hook_lesson(context: LessonContext) -> Lesson:
+    """Return the lesson about backward hooks: what three of them on one ReLU are handed in the same pass."""
+    model = context.model
+    before, after = find_activation(model, context.photo)
+    run = model.run(context.photo, list(dict.fromkeys([before, after])))
+    target = context.selection.target
+    (gradient,) = run.gradients(target, of=[run.activations[after]])
+    values = run.activations[before].detach()
+    handed = compare_relu_hooks(values, gradient)
+    tensors = {"tensor": handed.tensor, "input": handed.module[0], "output": handed.function[1]}
+    maps = {name: sum_channels(model, tensor) for name, tensor in tensors.items()}
+    limits = compute_limits(np.stack(list(maps.values())), signed=True)
+    facts = {
+        "layer": before,
+        "label": shorten_label(model.labels[target]) if model.labels else str(target),
+        "passed": f"{int((values > 0).sum()):,}",
+        "total": f"{values.numel():,}",
+        "mistake": handed.mistake,
+    }
+    return Lesson(
+        [build_map_picture(maps[name], f"backward.{name}", facts, signed=True, limits=limits) for name in maps],
+        ["backward.what", "backward.here", "backward.so"],
+        facts,
+        "inside",
+        code=BACKWARD_CODE.format(layer=before),
+        columns=3,
+    )
+
+
+def find_activation(model: Model, photo: Image.Image) -> tuple[str, str]:
+    """Return the last layer whose output an activation function takes at places of the photo, and that function.
+
+    Without one both are the deepest stage. A residual connection may be added in between, so that the function is
+    applied to the layer's output, to see whether it gives its own.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    order = [name for name in model.running_order if name in layers and layers[name].class_name != "Identity"]
+    for before, after in reversed(list(pairwise(order))):
+        is_activation = any(part in layers[after].class_name.lower() for part in ACTIVATIONS)
+        if not is_activation or layers[before].shape != layers[after].shape or layers[after].runs != 1:
+            continue
+        found = model.run(photo, [before, after], graph=False).activations
+        with torch.no_grad():
+            computed = model.eval_module().get_submodule(after)(found[before].clone())
+        if torch.allclose(computed, found[after]) and model.spatial_map(computed) is not None:
+            return before, after
+    stage = model.stages[-1] if model.stages else order[-1]
+    return stage, stage
+
+
+def sum_channels(model: Model, tensor: Tensor) -> np.ndarray:
+    """Return a layer's output or gradient, summed over the channels of each place; of one without places its values."""
+    maps = model.spatial_map(tensor)
+    return (maps.sum(0) if maps is not None else tensor.reshape(1, -1)).detach().numpy()
 
 
 def build_kernel_lesson(context: LessonContext) -> Lesson:

@@ -327,6 +327,31 @@ def test_product_step_shows_jacobians_and_the_gradients_of_two_classes(
     assert value["product"]["weights"] == [f"v₁, of {lesson.facts['a']}", f"v₂, of {lesson.facts['b']}"]
 
 
+def test_backward_step_shows_what_each_hook_is_handed(compute_step, service, cheetah, model, selection):
+    lesson = compute_step("backward")
+    before = lesson.facts["layer"]
+    assert before == {RESNET: "layer4.1.bn1", VIT: "blocks.11.mlp.fc1"}[model.name]
+    after = {RESNET: "layer4.1.act1", VIT: "blocks.11.mlp.act"}[model.name]
+    run = model.run(cheetah, [before, after])
+    (gradient,) = run.gradients(selection.target, of=[run.activations[after]])
+    values = run.activations[before].detach()
+    handed = []
+    scope: dict[str, Any] = {"torch": torch, "values": values.requires_grad_(), "v": gradient}
+    code = re.sub(r"lambda (.*?): None", r"lambda \1: handed.append((\1,))", lesson.code)
+    exec(code, {**scope, "handed": handed})
+    module, function, tensor = sorted(handed, key=lambda arguments: (-len(arguments), arguments is None))
+    expected = {"tensor": tensor[0], "input": function[0][0], "output": function[1][0]}
+    assert torch.equal(expected["input"], torch.where(values > 0, gradient, torch.zeros(())))
+    assert torch.equal(module[1][0], function[0][0])
+    assert torch.equal(module[2][0], function[1][0])
+    assert torch.equal(tensor[0], gradient + expected["input"])
+    for picture, name in zip(lesson.pictures, expected, strict=True):
+        maps = model.spatial_map(expected[name])
+        assert maps is not None
+        assert np.allclose(decode_map(picture), maps.sum(0).detach().numpy(), atol=1e-4 * gradient.abs().max().item())
+    assert "takes 1 positional argument but 2 were given" in lesson.facts["mistake"]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("step", learn.STEPS)
 def test_step_texts_are_complete_in_their_language(service, cheetah, selection, step, language):
@@ -340,7 +365,7 @@ def test_step_texts_are_complete_in_their_language(service, cheetah, selection, 
     ]
     assert not [text for text in texts if not text or re.search(r"[{}]|\b(None|nan|inf)\b", text)]
     assert 2 <= len(value["paragraphs"]) <= 4
-    assert len(value["titles"]) == 10 == len(set(value["titles"]))
+    assert len(value["titles"]) == 11 == len(set(value["titles"]))
     assert value["step"] == index
     assert all(re.search("[가-힣]", text) for text in [*value["titles"], *value["paragraphs"]]) == (language == "ko")
     assert value["labels"]["see"].count(get_page_texts(language)[f"page.tab.{value['tab']}"]) == 1
@@ -413,7 +438,7 @@ def test_learn_tab_without_photo_or_selection(service, cheetah):
     assert learn.compute_content(service, cheetah, None) == gr.skip()
 
 
-@pytest.mark.parametrize("step", [-1, 10, 10**9])
+@pytest.mark.parametrize("step", [-1, 11, 10**9])
 def test_a_step_that_does_not_exist_gives_the_first(service, cheetah, selection, step):
     assert learn.compute_content(service, cheetah, selection, step)["step"] == 0
 
