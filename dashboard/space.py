@@ -10,7 +10,8 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import distribution, requires, version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ def list_requirements() -> dict[str, str]:
         if not requirement.specifier.contains(installed):
             raise VizlibError(f"{requirement.name} {installed} is installed, but {requirement} is required")
         pinned[requirement.name] = installed
+    with suppress(PackageNotFoundError):  # of the extra `clip`: with it the Space offers the model that reads prompts
+        pinned["open_clip_torch"] = version("open_clip_torch").partition("+")[0]
     return pinned
 
 
