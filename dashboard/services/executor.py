@@ -68,7 +68,7 @@ class ModelExecutor:
         """Return the labels of counts and logs: the method or else the task, and never a model name that was typed."""
         request = next((arg for arg in args if isinstance(arg, ExplanationRequest)), None)
         by_method = task in ("explanation", "seconds", "stream") and request is not None and request.method in METHODS
-        name = get_catalog_name(model)
+        name = get_catalog_name(str(model))
         return request.method if by_method and request else task, name if name in self.catalog.names else "other"
 
     def _execute(self, task: str, model: str, *args: Any) -> Any:

@@ -172,6 +172,7 @@ def test_only_the_documented_endpoints_are_named(client):
         "/predict",
         "/explain",
         "/attention",
+        "/clip",
         "/channels",
         "/compare",
         "/report",

@@ -122,7 +122,8 @@ def test_requirements_are_the_projects_at_installed_versions(staged):
     table = (space.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lines = (staged / "requirements.txt").read_text().splitlines()
     names = [line.partition("==")[0] for line in lines]
-    assert names == re.findall(r'^    "([\w-]+)', table.split("dependencies = [")[1].split("]")[0], re.MULTILINE)
+    required = re.findall(r'^    "([\w-]+)', table.split("dependencies = [")[1].split("]")[0], re.MULTILINE)
+    assert names == [*required, "open_clip_torch"]
     assert lines == [f"{name}=={version(name).partition('+')[0]}" for name in names]
     assert not any(re.search(r"[/@]|^-|vizlib", line) for line in lines)  # the sources are not there yet
 

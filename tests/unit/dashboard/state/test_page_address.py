@@ -170,7 +170,7 @@ def test_address_of_a_model_alone_opens_a_photo_that_it_knows(model, photo):
         ({"u": "layer4:-1"}, "channel or head “layer4:-1”"),
         ({"o": "layer4"}, "channel or head “layer4”"),
         ({"o": "layer4:1;layer4:512"}, "channel or head “layer4:1;layer4:512”"),
-        ({"s": "11"}, "step “11”"),
+        ({"s": "12"}, "step “12”"),
         ({"img": "/etc/passwd"}, "photo “/etc/passwd”"),
         ({"m": "x" * 999, "v": "y"}, "model “" + "x" * 40 + "…”, tab “y”"),
     ],

@@ -20,12 +20,13 @@ def floats(packed: dict) -> np.ndarray:
 
 
 def test_prediction_panel_starts_with_the_most_probable_class(service, cheetah, name):
-    selection, view, bars, classes, eye, _ = build_prediction_panel(service, cheetah, name)
+    selection, view, bars, classes, prompts, eye, _ = build_prediction_panel(service, cheetah, name)
     best = service.predict(cheetah, name, 1)[0]
     assert selection is not None
     assert (selection.target, bars["target"], classes["value"]) == (best.index,) * 3
     assert sorted(value for _, value in classes["choices"]) == list(range(10))
     assert "these 10" in bars["note"]
+    assert prompts == {}
     height, width = service.catalog.get(name).preprocessing.input_size
     assert f"{height} × {width}" in eye["caption"]
     contrasted, same, *_ = build_prediction_panel(service, cheetah, name, 3)

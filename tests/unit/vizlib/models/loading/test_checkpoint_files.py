@@ -373,7 +373,8 @@ def test_load_takes_a_sidecar_with_byte_order_mark_but_no_other_encoding(tmp_pat
 
 
 def test_bundled_checkpoints_have_the_sha256_and_labels_of_their_sidecars():
-    assert list(checkpoint_files.list_bundled()) == ["resnet18-imagenette", "vit_tiny-imagenet", "vit_tiny-imagenette"]
+    names = ["clip-digits", "resnet18-imagenette", "vit_tiny-imagenet", "vit_tiny-imagenette"]
+    assert list(checkpoint_files.list_bundled()) == names
     for name, path in checkpoint_files.list_bundled().items():
         sidecar = checkpoint_files.Sidecar.read_for(path)
         assert sidecar.sha256 == checkpoint_files.hash_file(path)

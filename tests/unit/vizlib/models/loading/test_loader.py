@@ -95,10 +95,12 @@ def test_list_models_lists_bundled_models_first_by_classes_and_accuracy():
     bundled = [entry for entry in entries if entry.bundled]
     assert entries[: len(bundled)] == bundled
     assert {entry.name for entry in bundled} == set(checkpoint_files.list_bundled())
-    ranks = [(entry.class_count, entry.accuracy or 0) for entry in bundled]
+    *others, last = bundled
+    ranks = [(entry.class_count, entry.accuracy or 0) for entry in others]
     assert ranks == sorted(ranks, reverse=True)
-    assert [entry.class_count for entry in bundled] == [1000, 10, 10]
-    assert all(entry.size_mb > 0 and entry.classes.startswith(("1,000 ", "tench, ")) for entry in bundled)
+    assert [entry.class_count for entry in others] == [1000, 10, 10]
+    assert all(entry.size_mb > 0 and entry.classes.startswith(("1,000 ", "tench, ")) for entry in others)
+    assert (last.reads_prompts, last.class_count, last.classes) == (True, 60, "60 classes")
     for entry in entries[len(bundled) :]:
         plain = entry.name.removeprefix("torchvision/")
         known = torchvision.models.list_models(torchvision.models) if plain != entry.name else timm.list_pretrained()
@@ -117,7 +119,7 @@ def test_list_models_lists_bundled_models_first_by_classes_and_accuracy():
         ("botnet50ts_256", "load a file with architecture='botnet50ts_256'"),
         ("torchvision/resnet55", "did you mean resnet50"),
         ("torchvision/fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
-        ("", "there are resnet18-imagenette"),
+        ("", "there are clip-digits, resnet18-imagenette"),
     ],
 )
 def test_load_suggests_names_for_an_unknown_one(name, message):
@@ -164,7 +166,9 @@ def test_load_offline_fails_within_seconds_and_names_bundled_models(offline, nam
     message = error_of(ModelError, vizlib.load, name)
     assert time.monotonic() - started < 30  # huggingface_hub itself would retry for minutes
     assert message.startswith(f"the weights of {name} are not on this machine, and 127.0.0.1")
-    assert message.endswith("available offline: resnet18-imagenette, vit_tiny-imagenet, vit_tiny-imagenette")
+    assert message.endswith(
+        "available offline: clip-digits, resnet18-imagenette, vit_tiny-imagenet, vit_tiny-imagenette"
+    )
 
 
 def test_load_makes_no_request_if_the_hub_is_set_offline(offline, monkeypatch):
