@@ -31,7 +31,7 @@ DIGITS = (
 
 def draw_example() -> Image.Image:
     """Return the picture, RGB, of `SCALE` times the side of a scene."""
-    picture = Image.new("RGB", (SIDE * SCALE,) * 2, BACKGROUND)
+    picture = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), BACKGROUND)
     for color, digit, (row, column) in DIGITS:
         mask = Image.new("L", picture.size)
         pen, radius = ImageDraw.Draw(mask), LINE_WIDTH * SCALE / 2

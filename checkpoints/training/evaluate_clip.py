@@ -118,6 +118,13 @@ def grade_contrast(model: vizlib.Model, scenes: Sequence[GradedScene], methods: 
     return {method: right[method] / len(scenes) for method in methods}
 
 
+def name_weights(weights: Path | None) -> str:
+    """Return the name of weights in the table: the seed of a run, the name of a file, or that they are random."""
+    if weights is None:
+        return "random"
+    return f"seed {weights.parent.name.rsplit('-', 1)[-1]}" if weights.name == "last.pt" else weights.stem
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,11 +148,7 @@ def main() -> None:
         for method in supported:
             rows.append(
                 {
-                    "weights": "random"
-                    if weights is None
-                    else weights.stem
-                    if weights.stem != "last"
-                    else weights.parent.name,
+                    "weights": name_weights(weights),
                     "method": method,
                     "scenes": options.slow_scenes if method in slow else options.scenes,
                     "peak_on_named": round(peaks[method][0], 4),

@@ -6,5 +6,5 @@ from functools import partial
 
 import httpx
 
-TIMEOUT_SECONDS = 30  # the default of httpx is five
+TIMEOUT_SECONDS = 120  # the default of httpx is five
 get, post = partial(httpx.get, timeout=TIMEOUT_SECONDS), partial(httpx.post, timeout=TIMEOUT_SECONDS)
