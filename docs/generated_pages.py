@@ -252,9 +252,9 @@ def write_known_truth_section(path: Path) -> str:
     return f"""## clip-digits: where the truth is known {{#known-truth}}
 
 Scenes of two digits, of which each prompt names one. *Peak*: the share of maps whose largest value is on the named
-digit / on the other one. *Contrast*: the share of scenes where the map of one prompt against the other is positive on the one
-digit and negative on the other, summed over the patches of each; methods without a sign cannot be. The network was
-trained from three seeds (the first is bundled), the last columns have random weights.
+digit / on the other one. *Contrast*: the share of scenes where the map of one prompt against the other is positive on
+the one digit and negative on the other, summed over the patches of each; methods without a sign cannot be. The network
+was trained from three seeds (the first is bundled), the last columns have random weights.
 
 | method | scenes | {header} |
 |---|---|{"---|" * (2 * len(weights))}
