@@ -69,7 +69,7 @@ def check_clip(clip: ClipModel, photo: PhotoSource, prompts: Sequence[str] = PRO
         record_pass(clip.module, attention=True, rules=False) as recording,
     ):
         features = clip.text.encode(clip.module, tokens)
-        score = torch.cosine_similarity(features.float(), model.module.get_buffer("prompts")[1:2])[0]
+        score = torch.cosine_similarity(features.float(), model.module.get_parameter("classifier.weight")[1:2])[0]
     checks += [
         _limit("text attention: distance of the sums of its rows from 1", _measure_row_sums(recording.attention)),
         _exceed("text attention: smallest gradient of a layer", _measure_gradients(score, recording.attention)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vizlib.core.errors import ModelError
 from vizlib.core.images import PhotoSource
 from vizlib.core.text import Note, Phrase, make_note
-from vizlib.models.clip.prompt_classifier import PromptClassifier
+from vizlib.models.clip.prompt_classifier import PromptClassifier, PromptScores
 from vizlib.models.clip.prompts import PLACEHOLDER, Templates, check_prompts, read_templates
 from vizlib.models.clip.text_tower import TextTower
 from vizlib.models.evaluation_copy import is_in_training_mode, make_evaluation_copy
@@ -234,7 +234,7 @@ class ClipModel:
 
     def _make_model(self, labels: tuple[Phrase, ...]) -> Model:
         """Return the model of some prompts, without what takes a pass of the image tower to find."""
-        classifier = PromptClassifier(self.visual, self.encode_texts(labels), self.scale, self.bias)
+        classifier = PromptClassifier(self.visual, PromptScores(self.encode_texts(labels), self.scale, self.bias))
         has_probability = len(labels) > 1 or self.output_kind == "sigmoid"
         return Model(
             classifier,

@@ -7,43 +7,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class PromptClassifier(nn.Module):
-    """Scores images by their similarity to prompts: scale x cosine + bias, as CLIP and SigLIP do.
-
-    The image tower is the user's own module, which stays in its mode; only this container is new.
+class PromptScores(nn.Module):
+    """The last layer: scale x cosine + bias for the features of each prompt, which are its weights.
 
     Args:
-        visual: The image tower, from images "n 3 h w" to features "n width", or a tuple that starts with them.
         prompts: Features of the prompts "prompts width", each of length 1.
         scale: Factor of the cosine: the inverse of the temperature.
         bias: What is added to it.
     """
 
-    prompts: Tensor
     scale: Tensor
     bias: Tensor
 
     def __init__(
-        self,
-        visual: nn.Module,
-        prompts: Float[Tensor, "prompts width"],
-        scale: Float[Tensor, ""],
-        bias: Float[Tensor, ""],
+        self, prompts: Float[Tensor, "prompts width"], scale: Float[Tensor, ""], bias: Float[Tensor, ""]
     ) -> None:
         super().__init__()
-        self.training = False  # not eval(), which would change the mode of the image tower
-        self.visual = visual
-        self.register_buffer("prompts", prompts)
+        self.training = False
+        # A parameter, as the weights of a classifier are: what randomises those must randomise these.
+        self.weight = nn.Parameter(prompts, requires_grad=False)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
+    def forward(self, features: Float[Tensor, "n width"]) -> Float[Tensor, "n prompts"]:
+        """Return the logit of each prompt for features of the image tower."""
+        return self.scale * F.normalize(features, dim=-1) @ self.weight.T.to(features.dtype) + self.bias
+
+
+class PromptClassifier(nn.Module):
+    """Scores images by their similarity to prompts, as CLIP and SigLIP do.
+
+    The image tower is the user's own module, which stays in its mode; only this container and its last layer are new.
+
+    Args:
+        visual: The image tower, from images "n 3 h w" to features "n width", or a tuple that starts with them.
+        classifier: The last layer.
+    """
+
+    def __init__(self, visual: nn.Module, classifier: PromptScores) -> None:
+        super().__init__()
+        self.training = False  # not eval(), which would change the mode of the image tower
+        self.visual, self.classifier = visual, classifier
+
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n prompts"]:
         """Return the logit of each prompt for each image."""
-        return self.score_features(pick_features(self.visual(images)))
-
-    def score_features(self, features: Float[Tensor, "n width"]) -> Float[Tensor, "n prompts"]:
-        """Return the logit of each prompt for features of the image tower."""
-        return self.scale * F.normalize(features, dim=-1) @ self.prompts.T.to(features.dtype) + self.bias
+        return self.classifier(pick_features(self.visual(images)))
 
     def score_backbone(self, name: str, features: Float[Tensor, "n width"]) -> Float[Tensor, "n prompts"]:
         """Return the logit of each prompt for what a submodule would return, which is or lies in the image tower.
@@ -56,7 +64,7 @@ class PromptClassifier(nn.Module):
             features = self.visual.get_submodule("head")(features)
         if name == "visual.vision_model" and (projection := getattr(self.visual, "projection", None)) is not None:
             features = projection(features)
-        return self.score_features(features)
+        return self.classifier(features)
 
 
 class TransformersImageTower(nn.Module):

@@ -16,9 +16,11 @@ from vizlib import ModelError, TargetError
 from vizlib.core.text import shorten_label
 from vizlib.models.clip import prompts as prompt_lists
 from vizlib.models.clip.prompts import check_prompts, read_prompts, read_templates
+from vizlib.models.randomised_copy import Level, iterate_randomised_copies, list_levels
 from vizlib.text.clip_checks import check_clip
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+WEIGHT = "classifier.weight"  # the features of the prompts
 OTHER = np.random.default_rng(1).integers(0, 256, (50, 50, 3), dtype=np.uint8)
 
 
@@ -82,7 +84,7 @@ def test_templates_are_averaged_as_the_authors_of_clip_do(plain):
     tokens = make_word_tokenizer()([template.format(PROMPTS[0]) for template in templates])
     expected = F.normalize(F.normalize(module.encode_text(tokens), dim=-1).mean(0), dim=-1)
     model = plain.with_prompts(PROMPTS[:1], templates)
-    torch.testing.assert_close(model.module.get_buffer("prompts")[0], expected)
+    torch.testing.assert_close(model.module.get_parameter(WEIGHT)[0], expected)
     assert [note.code for note in model.notes] == ["prompts.templates"]
     assert plain.with_templates(templates).with_prompts(["dog"]).prompt_source.templates == tuple(templates)
     assert len(read_templates("openai")) == 80
@@ -112,7 +114,7 @@ def test_patch_similarity_is_the_score_of_each_patch_less_their_mean(plain):
     last = model.stages[-1]
     tokens = model.run(PHOTO, [last]).activations[last][0, 1:].detach()
     patches = F.normalize(module.visual.ln_post(tokens) @ module.visual.proj, dim=-1)
-    scores = plain.scale * patches @ model.module.get_buffer("prompts")[2]
+    scores = plain.scale * patches @ model.module.get_parameter(WEIGHT)[2]
     attribution = vizlib.explain(model, PHOTO, "patch-similarity", 2)
     torch.testing.assert_close(attribution.heat.flatten(), scores - scores.mean(), atol=1e-5, rtol=1e-5)
     assert attribution.signed
@@ -212,3 +214,14 @@ def test_files_of_prompts_and_templates_are_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(prompt_lists.importlib, "import_module", refuse)
     with pytest.raises(ModelError, match="pip install 'vizlib\\[clip\\]'"):
         read_templates("openai")
+
+
+def test_the_features_of_prompts_are_randomised_first_as_the_weights_of_a_classifier_are(plain):
+    model = plain.with_prompts(PROMPTS)
+    assert list_levels(model)[-1] == Level("classifier", ("classifier.weight",))
+    level, copy = next(iterate_randomised_copies(model))
+    assert level.name == "classifier"
+    assert not torch.equal(copy.module.get_parameter(WEIGHT), model.module.get_parameter(WEIGHT))
+    assert copy.module.get_parameter("visual.conv1.weight") is model.module.get_parameter("visual.conv1.weight")
+    before = vizlib.explain(model, PHOTO, "attention-relevance", 0).heat
+    assert not torch.allclose(vizlib.explain(copy, PHOTO, "attention-relevance", 0).heat, before, rtol=0.1)
