@@ -38,7 +38,7 @@ VALUE_PATTERNS = {  # of values that only the browser can check further, as it h
     "l": re.compile(r"[\w.-]+", re.ASCII),
     "h": re.compile(r"mean|max|\d{1,3}", re.ASCII),
     "p": re.compile(r"\d{1,3},\d{1,3}(;\d{1,3},\d{1,3})?", re.ASCII),
-    "u": re.compile(r"[\w.-]+(:\d{1,5})?", re.ASCII),
+    "u": re.compile(r"[\w.-]+(:\d{1,5})?(@(all|\d{1,3},\d{1,3}))?", re.ASCII),
     "o": re.compile(r"[\w.-]+:\d{1,5}(;[\w.-]+:\d{1,5})*", re.ASCII),
 }
 PARAMETERS_PATTERN = re.compile(r"[\w-]+:[^,:]+(,[\w-]+:[^,:]+)*", re.ASCII)  # name:value,name:value
@@ -57,7 +57,7 @@ class Link(NamedTuple):
     patch: str | None = None
     method: str | None = None
     parameters: str | None = None  # name:value,name:value
-    unit: str | None = None  # of the Inside tab: layer, or layer:number of a channel or head
+    unit: str | None = None  # of the Inside tab: layer, or layer:number of a channel or head; @row,column or @all
     ablated: str | None = None  # units ablated there: layer:number;layer:number
     step: str | None = None  # of the lessons, from 1
     prompts: str | None = None  # of a model that reads text, one a line

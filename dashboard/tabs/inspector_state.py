@@ -88,11 +88,13 @@ def parse_inspector_link(
         return Unit(layer, int(number or 0), view.is_attention) if view and int(number or 0) < len(view.maps) else None
 
     if unit:
-        linked = parse_unit(unit)
+        name, _, place = unit.partition("@")
+        linked = parse_unit(name)
         if linked is None:
             invalid.append("u")
         else:
-            state = state._replace(layer=linked.layer, unit_number=linked.number if ":" in unit else None)
+            number = linked.number if ":" in name else None
+            state = state._replace(layer=linked.layer, unit_number=number, place=parse_place(place))
     if off:
         units = tuple(parsed for parsed in map(parse_unit, off.split(";")) if parsed is not None)
         if len(units) < off.count(";") + 1:
@@ -110,8 +112,12 @@ def format_inspector_link(
         return {"u": None, "o": None}
     number = "" if state.unit_number is None else f":{state.unit_number}"
     off = ";".join(f"{unit.layer}:{unit.number}" for unit in state.ablated)
-    is_default = not number and state.layer == normalise_inspector_state(service, selection, None).layer
-    return {"u": None if is_default else state.layer + number, "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None}
+    place = "" if state.place is None else f"@{format_place(state.place)}"
+    is_default = not number and not place and state.layer == normalise_inspector_state(service, selection, None).layer
+    return {
+        "u": None if is_default else state.layer + number + place,
+        "o": off if 0 < len(off) <= MAX_VALUE_LENGTH else None,
+    }
 
 
 def apply_inspector_choices(
@@ -144,6 +150,11 @@ def apply_inspector_choices(
             selected = select_unit(compute_layer_view(service, photo, selection, state.layer), state)
             state = toggle_ablation(state, selected, choice["switch"])._replace(unit_number=selected.number)
     return state
+
+
+def format_place(place: tuple[int, int] | str) -> str:
+    """Return the place whose gradient the Inside tab shows as `parse_place` reads it."""
+    return place if isinstance(place, str) else f"{place[0]},{place[1]}"
 
 
 def parse_place(text: object) -> tuple[int, int] | str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -230,6 +231,12 @@ def test_gradient_of_a_channel_and_of_a_clicked_position(open_checked_session, t
     assert box is not None
     canvas.click(position={"x": 0.53 * box["width"], "y": 0.53 * box["height"]})  # just beyond the middle
     session.wait_until("() => /row 3, column 3/.test(document.querySelector('#inside-gradient-caption').textContent)")
+    session.settle()
+    query = urlsplit(session.page.url).query
+    assert parse_qs(query)["u"] == ["layer4@3,3"]
+    again = open_checked_session(f"?{query}")
+    again.wait_until("() => /row 3, column 3/.test(document.querySelector('#inside-gradient-caption').textContent)")
+    session.page.bring_to_front()
     button.click()
     session.wait_until("() => document.querySelector('#inside-raise button').ariaPressed === 'false'")
     assert caption.inner_text().strip() == ""

@@ -15,6 +15,7 @@ from dashboard.components.ablation_list import describe_effect
 from dashboard.components.tree import build_tree, format_count, list_selectable_layers
 from dashboard.services.analysis_service import Unit
 from dashboard.services.photo_key import compute_photo_key
+from dashboard.state.page_address import parse_address
 from dashboard.state.selection import Selection
 from dashboard.tabs import inspect, inspector_state, kernels, receptive_field
 from vizlib.analysis.effective_receptive_field import effective_receptive_field
@@ -297,6 +298,20 @@ def test_an_address_restores_the_unit_and_the_ablated_units(service, cheetah, na
         "u": layer,
         "o": None,
     }
+
+
+@pytest.mark.parametrize(("place", "text"), [("all", "@all"), ((3, 11), "@3,11")])
+def test_an_address_restores_the_place_whose_gradient_is_shown(service, cheetah, place, text):
+    selection = Selection(compute_photo_key(cheetah), RESNET, 0)
+    default = inspector_state.normalise_inspector_state(service, selection, None)
+    for state, unit in ((default, "layer4"), (default._replace(layer="layer3", unit_number=7), "layer3:7")):
+        shown = state._replace(place=place)
+        keys = inspector_state.format_inspector_link(service, selection, shown)
+        assert keys["u"] == unit + text
+        assert parse_address({"u": unit + text}, {}).unknown == []
+        assert inspector_state.parse_inspector_link(service, cheetah, selection, keys["u"], None) == (shown, [])
+    for wrong in ("layer3@", "layer3@3", "layer3@1,2,3", "layer3@none", "layer3@1,2@all"):
+        assert len(parse_address({"u": wrong}, {}).unknown) == 1
 
 
 def test_the_default_unit_is_not_in_the_address(service, cheetah, name):
