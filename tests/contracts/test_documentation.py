@@ -75,6 +75,7 @@ def run_line(line: str) -> None:
         subprocess.run([sys.executable, *words[1:]], check=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_python_code_of_the_readme_runs(folder):
     assert run_page(README.read_text(encoding="utf-8"), README.name, "python") >= 4
 

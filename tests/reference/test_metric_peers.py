@@ -107,6 +107,7 @@ def test_imputed_pixels_equal_pytorch_grad_cam(explained, kind):
     assert torch.equal(found[:, ~removed], image[0][:, ~removed])
 
 
+@pytest.mark.slow
 def test_infidelity_equals_captum_for_the_same_squares(explained):
     model, attribution, image, heat = explained
     squares, target = 24, attribution.target
@@ -168,6 +169,7 @@ def test_max_sensitivity_equals_captum_for_the_same_noise(explained):
     assert found.value == pytest.approx(max(values), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sparseness_and_deletion_equal_quantus(explained):
     quantus = pytest.importorskip("quantus", reason="Quantus is not installed: its values are not compared")
     model, attribution, image, heat = explained
@@ -200,6 +202,7 @@ def test_imputed_pixels_equal_quantus(explained):
     assert np.allclose(found.numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parameter_randomisation_equals_quantus_for_the_same_random_parameters(explained, monkeypatch):
     """Quantus draws parameters as before training and layer by layer, so it is given our randomised networks."""
     quantus = pytest.importorskip("quantus", reason="Quantus is not installed: its values are not compared")

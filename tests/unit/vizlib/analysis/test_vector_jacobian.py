@@ -15,10 +15,15 @@ import vizlib
 from vizlib import ModelError, TargetError, VizlibError
 from vizlib.core.errors import MethodError
 
+SIDE = 112  # pixels of the input, so that double precision takes little time
 ARCHITECTURES = {  # name -> a middle layer, an earlier one, and options that keep the network small
     "resnet18": ("layer3", "layer1", {}),
-    "vit_tiny_patch16_224": ("blocks.6", "blocks.2", {"depth": 8}),
-    "swin_tiny_patch4_window7_224": ("layers.2", "layers.0", {"depths": (1, 1, 2, 1), "embed_dim": 24}),
+    "vit_tiny_patch16_224": ("blocks.6", "blocks.2", {"depth": 8, "img_size": SIDE}),
+    "swin_tiny_patch4_window7_224": (
+        "layers.2",
+        "layers.0",
+        {"depths": (1, 1, 2, 1), "embed_dim": 24, "img_size": SIDE},
+    ),
 }
 
 
@@ -28,7 +33,8 @@ def network(request):
     middle, early, options = ARCHITECTURES[request.param]
     torch.manual_seed(0)
     module = timm.create_model(request.param, num_classes=5, **options).double().eval()
-    return vizlib.wrap(module, labels=["a", "b", "c", "d", "e"]), middle, early
+    preprocessing = {**module.pretrained_cfg, "input_size": (3, SIDE, SIDE)}
+    return vizlib.wrap(module, preprocessing=preprocessing, labels=["a", "b", "c", "d", "e"]), middle, early
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def test_it_equals_pytorchs_product_from_logits_layers_units_and_places(network,
     values = output(image)[0]  # the largest one, as a ReLU has no gradient where it is 0
     if len(shape) == 3:
         token, unit = divmod(int(values[1:].argmax()), shape[2])
-        at = divmod(token, 14)
+        at = divmod(token, SIDE // 16)
         one[0, 1 + token, unit] = 1
     elif shape[1] == shape[2]:  # channels last
         place, unit = divmod(int(values.argmax()), shape[3])

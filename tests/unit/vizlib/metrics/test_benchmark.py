@@ -154,6 +154,7 @@ run(vizlib.wrap(Network().eval(), preprocessing=preprocessing), sys.argv[2:], fo
 """
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_continues_to_the_same_table(model, photos, tmp_path):
     folder = tmp_path / "results"
     script = SCRIPT.format(folder=os.path.dirname(__file__))
