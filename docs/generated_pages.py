@@ -17,6 +17,7 @@ from latex2mathml.converter import convert
 from typer.cli import get_docs_for_click
 
 import vizlib
+from dashboard.services.example_photos import EXAMPLES
 from vizlib.attribution.methods.registry import METHODS
 from vizlib.attribution.request import ONE_PASS, Method
 from vizlib.cli import app
@@ -39,6 +40,7 @@ GALLERY_SETTINGS: dict[str, Any] = {"masks": 300, "samples": 10, "window": 32, "
 GALLERY = (
     ("vit_tiny-imagenet", "cheetah.jpg", "cheetah"),
     ("resnet18-imagenette", "tower.jpg", "church"),
+    ("clip-digits", EXAMPLES["Coloured digits"], "a red seven"),
 )
 SIDE = 224  # of the pictures, in pixels
 
@@ -374,7 +376,10 @@ def draw_gallery(*, draw: bool) -> dict[str, str | bytes]:
         f"scale. Methods of many passes use {_format_settings()}.",
     ]
     for name, file, target in GALLERY if draw else ():
-        model, photo = _load(name), vizlib.open_image(gradio.media.get_image(file))
+        model, photo = (
+            _load(name),
+            vizlib.open_image(file if Path(file).is_absolute() else gradio.media.get_image(file)),
+        )
         prediction = model.predict(photo, top=1)[0]
         parts.append(f"## {name}, class: {target}")
         parts.append(f"The network's first class is *{prediction.label}* ({prediction.probability:.0%}).")
