@@ -32,7 +32,7 @@ def network(request):
     """Return a model in float64 with random weights, a middle layer of it, and an earlier one."""
     middle, early, options = ARCHITECTURES[request.param]
     torch.manual_seed(0)
-    module = timm.create_model(request.param, num_classes=5, **options).double().eval()
+    module: Any = timm.create_model(request.param, num_classes=5, **options).double().eval()
     preprocessing = {**module.pretrained_cfg, "input_size": (3, SIDE, SIDE)}
     return vizlib.wrap(module, preprocessing=preprocessing, labels=["a", "b", "c", "d", "e"]), middle, early
 
