@@ -48,7 +48,7 @@ def read_pixels(session, place: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_ten_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
+def test_eleven_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_session, photo, name):
     session = open_checked_session(f"?m={name}&img=ex:cheetah")
     session.page.locator("#photo button[aria-label='Remove Image']").click()
     session.settle()
@@ -146,6 +146,14 @@ def test_ten_steps_show_the_librarys_numbers_for_an_uploaded_photo(open_checked_
     session.wait_until("() => document.querySelector('#learn .viz-lesson').dataset.weights === '1,-1.5'")
     assert [text.split() for text in products.all_inner_texts()] == [["36", "−121.5"], ["−12", "12"]]
     assert np.abs(read_pixels(session, 0) - before).max() > 20
+
+    text = next_step(session, 10)
+    layer = {RESNET: "layer4.1.bn1", VIT: "blocks.11.mlp.fc1"}[name]
+    values = model.run(image, layers=[layer]).activations[layer]
+    assert (
+        f"the output of {layer}, {values.numel():,} numbers, of which {int((values > 0).sum()):,} are positive" in text
+    )
+    assert "takes 1 positional argument but 2 were given" in text
     assert session.page.locator(f"{HERE} .viz-primary-button").is_hidden()
 
 

@@ -134,12 +134,11 @@ def load_clip_file(path: Path) -> ClipModel:
     Raises:
         ModelError: If open_clip is not installed, or the file is damaged or of another architecture.
     """
-    sidecar = Sidecar.read_for(path)
+    sidecar, open_clip = Sidecar.read_for(path), _import_open_clip(path.stem)
     try:
         config, words = sidecar.clip["model_cfg"], sidecar.clip["words"]
         tokenizer = WordTokenizer(words, config["text_cfg"]["context_length"])
-        model_class = _import_open_clip(path.stem).CLIP
-        module = model_class(**config)
+        module = open_clip.CLIP(**config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the sidecar {path.with_suffix('.json').name} describes no CLIP: {error}") from error
     weights = read_checkpoint(path, expected_sha256=sidecar.sha256)

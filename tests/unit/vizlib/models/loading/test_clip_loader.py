@@ -143,6 +143,10 @@ def test_missing_packages_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_loader.importlib, "import_module", refuse)
     with pytest.raises(ModelError, match=r"is a network of open_clip, which is not installed; pip install 'vizlib\["):
         vizlib.load_clip("open_clip/ViT-B-32/openai")
+    with pytest.raises(
+        ModelError, match=r"^clip-digits is a network of open_clip, which is not installed; pip install"
+    ):
+        vizlib.load("clip-digits")
     with pytest.raises(ModelError, match="is a model of transformers, which is not installed"):
         vizlib.load_clip(tmp_path)
 
