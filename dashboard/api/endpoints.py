@@ -92,8 +92,8 @@ def handle_clip_endpoint(
     if empty. `parameters` are those of `explain`, and "method" among them names the method. The result is that of
     `explain`, with the probabilities of all prompts as `prompts` and the relevance of the words as `words`.
     """
-    lines = prompts.splitlines()
-    name = str(PromptedName(model, check_page_prompts(lines))) if any(line.strip() for line in lines) else model
+    lines = str(prompts or "").splitlines()
+    name = str(PromptedName(str(model), check_page_prompts(lines))) if any(map(str.strip, lines)) else model
     network = service.catalog.get(name)
     if network.prompt_source is None:
         network.with_prompts(lines)  # raises the error that says so

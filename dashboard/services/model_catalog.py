@@ -83,7 +83,7 @@ class ModelCatalog:
             ModelError: For a name that is not offered, a download that fails, or prompts for a model without text.
             TargetError: For prompts that cannot be used.
         """
-        if name is not None and (prompted := PromptedName.parse(name)).prompts:
+        if isinstance(name, str) and (prompted := PromptedName.parse(name)).prompts:
             return self._get_prompted(prompted)
         name = self._check_name(name)
         model = self._find_loaded(name)
@@ -102,7 +102,7 @@ class ModelCatalog:
         Raises:
             ModelError: As `get`.
         """
-        name = None if name is None else get_catalog_name(name)
+        name = get_catalog_name(name) if isinstance(name, str) else name
         if name in self._loaded:
             return
         loaded: Future[vizlib.Model] = Future()
