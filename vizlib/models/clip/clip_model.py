@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vizlib.core.errors import ModelError
+from vizlib.core.errors import ImageError, ModelError
 from vizlib.core.images import PhotoSource
 from vizlib.core.text import Note, Phrase, make_note
 from vizlib.models.clip.prompt_classifier import PromptClassifier, PromptScores
@@ -21,7 +21,7 @@ from vizlib.models.clip.prompts import PLACEHOLDER, Templates, check_prompts, re
 from vizlib.models.clip.text_tower import TextTower
 from vizlib.models.evaluation_copy import is_in_training_mode, make_evaluation_copy
 from vizlib.models.model import Model
-from vizlib.models.output_kind import OutputKind, get_output_kind
+from vizlib.models.output_kind import get_output_kind
 from vizlib.models.preprocessing import Preprocessing
 from vizlib.models.run import Prediction
 
@@ -178,7 +178,7 @@ class ClipModel:
         """
         labels = check_prompts(texts, max_prompts=None)
         cosines = self.encode_texts(labels) @ self._encode_photo(photo, self._get_base(labels[:1]))
-        return self._make_base_kind().predict(self.scale * cosines + self.bias, labels, top)
+        return get_output_kind(self.output_kind).predict(self.scale * cosines + self.bias, labels, top)
 
     def rank_photos(self, text: str, photos: Sequence[PhotoSource]) -> list[PhotoMatch]:
         """Return how well each photo fits a text, best first.
@@ -188,12 +188,12 @@ class ClipModel:
             photos: One or more photos; the probabilities of a softmax model are among these.
 
         Raises:
-            TargetError: If the text cannot be used, or there are no photos.
-            ImageError: If a photo cannot be opened.
+            TargetError: If the text cannot be used.
+            ImageError: If there are no photos, or one cannot be opened.
         """
         (label,) = check_prompts([text])
         if not photos:
-            raise ModelError("there are no photos to compare with the text; give at least one")
+            raise ImageError("there are no photos to compare with the text; give at least one")
         base = self._get_base((label,))
         features = torch.stack([self._encode_photo(photo, base) for photo in photos])
         cosines = features @ self.encode_texts([label])[0]
@@ -227,10 +227,6 @@ class ClipModel:
         """Return the features of a photo, computed by any model of this network."""
         run = base.run(photo, ["visual"], graph=False)
         return F.normalize(run.activations["visual"][0].float(), dim=-1)
-
-    def _make_base_kind(self) -> OutputKind:
-        """Return what the logits of several texts mean."""
-        return get_output_kind(self.output_kind)
 
     def _make_model(self, labels: tuple[Phrase, ...]) -> Model:
         """Return the model of some prompts, without what takes a pass of the image tower to find."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import timm.models.beit
 import timm.models.eva
 import timm.models.fastvit
@@ -139,30 +141,28 @@ def _pools_by_attention(module) -> bool:
     return getattr(module, "attn_pool", None) is not None
 
 
+_TIMM_VIT = Family(
+    name="ViT",
+    matches=lambda module: isinstance(module, tuple(TIMM_VITS)),
+    stages=_timm_vit_stages,
+    cam_layer=_timm_vit_cam_layer,
+    normalised_cam_layer=_timm_vit_normed_layer,
+    first_convolution=lambda module: find_convolution(module, "patch_embed"),
+    tokens=_timm_vit_tokens,
+    position_embedding=_timm_vit_position,
+    classify_tokens=_timm_vit_classify,
+)
+
 TIMM_FAMILIES = (
-    *(
-        Family(
-            name=name,
-            matches=lambda module, kind=kind: isinstance(module, kind) and not _pools_by_attention(module),
-            stages=_timm_vit_stages,
-            cam_layer=_timm_vit_cam_layer,
-            normalised_cam_layer=_timm_vit_normed_layer,
-            first_convolution=lambda module: find_convolution(module, "patch_embed"),
-            tokens=_timm_vit_tokens,
-            position_embedding=_timm_vit_position,
-            classify_tokens=_timm_vit_classify,
-        )
-        for kind, name in TIMM_VITS.items()
-    ),
-    Family(
+    replace(
+        _TIMM_VIT,
         name="ViT with attention pooling",
-        matches=lambda module: isinstance(module, tuple(TIMM_VITS)) and _pools_by_attention(module),
-        stages=_timm_vit_stages,
-        cam_layer=_timm_vit_cam_layer,
-        normalised_cam_layer=_timm_vit_normed_layer,
-        first_convolution=lambda module: find_convolution(module, "patch_embed"),
-        tokens=_timm_vit_tokens,
-        position_embedding=_timm_vit_position,
+        matches=lambda module: _TIMM_VIT.matches(module) and _pools_by_attention(module),
+        classify_tokens=None,
+    ),
+    *(
+        replace(_TIMM_VIT, name=name, matches=lambda module, kind=kind: isinstance(module, kind))
+        for kind, name in TIMM_VITS.items()
     ),
     Family(
         name="NaFlexViT",
